@@ -1,0 +1,130 @@
+"""The one contract that all detectors keep: `model.detect(**inputs)` gives calibrated logits and, maybe, a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.utils import CONFIG_NAME, ModelOutput
+
+__all__ = [
+    "EXPLAINING_CLASSES",
+    "LOCALISING_CLASSES",
+    "DeepfakeDetectionMixin",
+    "DeepfakeDetectionOutput",
+    "require_ability",
+]
+
+# Kept here, not derived from the registered classes: remote code on the Hub knows one family only.
+EXPLAINING_CLASSES: tuple[str, ...] = ()
+LOCALISING_CLASSES: tuple[str, ...] = ()
+
+OFFICIAL_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
+
+
+@dataclass
+class DeepfakeDetectionOutput(ModelOutput):
+    """
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch, 2)`): calibrated, float32, order `[real, fake]`, so that
+            `logits.softmax(-1)[:, 1]` is P(fake).
+        mask (`torch.FloatTensor` of shape `(batch, height, width)`, *optional*): manipulated area in [0, 1].
+    """
+
+    logits: torch.FloatTensor | None = None
+    mask: torch.FloatTensor | None = None
+
+    @property
+    def fake_probability(self) -> torch.FloatTensor:
+        """P(fake), shape `(batch,)`, in [0, 1]."""
+        return self.logits.softmax(dim=-1)[:, 1]
+
+
+def require_ability(model: Any, ability: str) -> None:
+    """Raise a `ValueError` that names the classes that can, if `model` cannot `explain` or `localize`.
+
+    Args:
+        model: a detector with the class attributes `can_explain` and `can_localize`.
+        ability: `"explain"` or `"localize"`.
+    """
+    able = {"explain": EXPLAINING_CLASSES, "localize": LOCALISING_CLASSES}[ability]
+    if not getattr(model, f"can_{ability}"):
+        who = f"Classes that can: {', '.join(able)}." if able else "No detector of this version can."
+        raise ValueError(f"{type(model).__name__} gives a verdict but cannot {ability} ({ability}=True). {who}")
+
+
+class DeepfakeDetectionMixin:
+    """Put before `PreTrainedModel`: adds `detect`, calibration, and a `from_pretrained` that refuses half a model."""
+
+    can_explain: ClassVar[bool] = False
+    can_localize: ClassVar[bool] = False
+
+    def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
+        """Apply the config's calibration to raw logits `(batch, 2)`; returns float32 of the same shape.
+
+        The difference d = fake - real becomes `scale * d + bias`; the mean of the pair stays as it is.
+        """
+        logits = logits.float()
+        scale, bias = self.config.calibration["scale"], self.config.calibration["bias"]
+        if (scale, bias) == (1.0, 0.0):
+            return logits
+        half = (scale * (logits[:, 1] - logits[:, 0]) + bias) / 2
+        mean = logits.mean(dim=-1)
+        return torch.stack([mean - half, mean + half], dim=-1)
+
+    @torch.no_grad()
+    def detect(self, **inputs: Any) -> DeepfakeDetectionOutput:
+        """Judge a batch. `inputs` are what the family's processor returns; see the class for their shapes."""
+        return DeepfakeDetectionOutput(logits=self.calibrate(self(**inputs).logits))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`, but every weight must be there, and belong to this family.
+
+        Raises:
+            ValueError: if the folder holds another family, an official file that was not converted, or if keys are
+                missing, unexpected or of another shape. The message lists them.
+        """
+        _refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
+        return_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(  # type: ignore[misc]
+            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+        )
+        faults = {
+            kind: sorted(str(key) for key in info[kind])
+            for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+            if info[kind]
+        }
+        if faults:
+            listing = "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:8])}" for kind, keys in faults.items())
+            raise ValueError(
+                f"{pretrained_model_name_or_path} does not hold a complete {cls.__name__}: {listing}. "
+                f"If this is an official file, convert it: deepfake-detectors convert {cls.config_class.model_type} "
+                "--source ... --output ..."
+            )
+        return (model, info) if return_info else model
+
+
+def _refuse_foreign_checkpoint(cls: Any, source: Any, kwargs: dict[str, Any]) -> None:
+    family = cls.config_class.model_type
+    command = f"deepfake-detectors convert {family} --source {source} --output FOLDER"
+    path = Path(str(source))
+    if path.is_file() and path.suffix in OFFICIAL_SUFFIXES:
+        raise ValueError(f"{source} is an official checkpoint file, not a folder to load. Convert it first: {command}")
+    if path.is_dir() and not (path / CONFIG_NAME).exists():
+        official = sorted(child.name for child in path.iterdir() if child.suffix in OFFICIAL_SUFFIXES)
+        if official:
+            raise ValueError(f"{source} holds {', '.join(official)} but no {CONFIG_NAME}. Convert it first: {command}")
+    if isinstance(kwargs.get("config"), PreTrainedConfig):
+        found = kwargs["config"].model_type
+    else:
+        hub_kwargs = {k: kwargs[k] for k in ("cache_dir", "revision", "token", "subfolder", "local_files_only") if k in kwargs}
+        found = PreTrainedConfig.get_config_dict(source, **hub_kwargs)[0].get("model_type")
+    if found != family:
+        raise ValueError(
+            f"{source} is a checkpoint of model_type {found!r}, but {cls.__name__} loads {family!r}. "
+            f"Use the class of that family, or, for an official {family} checkpoint: {command}"
+        )
