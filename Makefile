@@ -1,0 +1,68 @@
+# `make demo` and `make test` work as the first command typed in a fresh clone: they need Python 3.11 or newer and
+# make, and build .venv themselves (a few minutes; several gigabytes, nearly all of it PyTorch).
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CHECKED := src modeling dataset_scripts train hub_cards tests examples benchmarks .ci
+
+# The first of these that really runs and is new enough; set PYTHON=... to choose another.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
+
+.PHONY: help demo test lint format wheel clean distclean
+
+help:
+	@echo "make demo    judge the pictures in examples/pictures with the built-in detector (no network once installed)"
+	@echo "make test    run the test suite; DEEPFAKE_DATA=folder adds the tests on real pictures"
+	@echo "make lint    ruff, formatting and types; changes nothing"
+	@echo "make format  let ruff fix and format the sources"
+	@echo "make wheel   build sdist and wheel into dist/"
+	@echo "make clean   remove what builds and checks leave behind; make distclean also removes .venv"
+
+demo: .venv/.core
+	@echo "Pictures of this repository: real_* are photographs, fake_* are forgeries (see examples/pictures/README.md)."
+	HF_HUB_OFFLINE=1 $(BIN)/deepfake-detectors detect examples/pictures
+	@if [ -n "$$DEEPFAKE_DATA" ]; then \
+		HF_HUB_OFFLINE=1 $(BIN)/python examples/judge_faces.py; \
+	else \
+		echo "Set DEEPFAKE_DATA to the folder that holds ddvqa/ to see FaceForensics++ faces judged too."; \
+	fi
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/python -m ruff check $(CHECKED)
+	$(BIN)/python -m ruff format --check $(CHECKED)
+	$(BIN)/python .ci/check_types.py
+
+format: .venv/.dev
+	$(BIN)/python -m ruff check --fix $(CHECKED)
+	$(BIN)/python -m ruff format $(CHECKED)
+
+wheel: .venv/.dev
+	$(BIN)/python -m build --no-isolation
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "No Python 3.11 or newer found on PATH. Install it, or name it: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; \
+	fi
+	$(PYTHON) -m venv .venv
+
+# Both installs are editable, so one never hides the sources from the other. The second holds the first.
+.venv/.core: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	@touch .venv/.core $@
