@@ -221,7 +221,10 @@ class ResidualEnergyEncoder(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm and SiLU, and a shortcut; `(batch, inputs, h, w)` to `(batch, width, ...)`."""
+    """Two 3x3 convolutions with batch norm and SiLU, and a shortcut.
+
+    Takes `(batch, inputs, h, w)`, returns `(batch, width, h / stride, w / stride)`, rounded up.
+    """
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()

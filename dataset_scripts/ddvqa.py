@@ -1,0 +1,323 @@
+"""DD-VQA: face crops of FaceForensics++ videos with questions and answers about what looks real or fake.
+
+Zhang et al., "Common Sense Reasoning for Deepfake Detection" (ECCV 2024), in the form used by Guo et al., "Rethinking
+Vision-Language Model in Face Forensics" (M2F2-Det, CVPR 2025). Expected in the data folder:
+
+    images_c40/{train,test}/<type>_<target>[_<source>].jpg      224 x 224
+    images_c23/test/<type>_<target>[_<source>].jpg              160 x 160
+    splits/train_DDVQA_format_judge_only.json                   real/fake conversations on the training pictures
+    splits/test_explanation.jsonl                               questions and reference answers on the test pictures
+    annotations/train_set/<type>/<type>.json                    questions and answers on the training pictures
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+
+from .common import components, detection_features, identical_files, list_files, read_image_format, require_folder
+
+__all__ = ["DDVQA", "DDVQAConfig"]
+
+logger = logging.getLogger(__name__)
+
+REMEDY = (
+    "Point data_dir at the DD-VQA folder with images_c40/, images_c23/, splits/ and annotations/ "
+    "(from github.com/CHELSEA234/M2F2_Det and github.com/Reality-Defender/Research-DD-VQA)."
+)
+SOURCE_SET = "FaceForensics++"  # the pictures are its videos, so these ids may meet those of other data sets
+
+MANIPULATIONS = {  # type digit -> name, family
+    "0": ("Deepfakes", "swap"),
+    "1": ("Face2Face", "reenact"),
+    "2": ("FaceShifter", "swap"),
+    "3": ("FaceSwap", "swap"),
+    "5": ("real", None),
+    "6": ("NeuralTextures", "reenact"),
+}
+REAL_TYPE = "5"
+WITHOUT_C40_PICTURES = "2"  # FaceShifter has annotations, but the published c40 archive holds none of its pictures
+
+PICTURE_SPLITS = {"c40": ("train", "test"), "c23": ("test",)}
+TASKS = ("classify", "judge", "explain")
+CONFLICT_POLICIES = ("keep", "drop", "error")
+
+JUDGE_FILE = "splits/train_DDVQA_format_judge_only.json"
+EXPLANATION_FILE = "splits/test_explanation.jsonl"
+ANNOTATION_FOLDER = "annotations/train_set"
+MARKERS = ("<image>", "<deepfake>")  # the model's own placeholders, which its processor puts back
+
+
+class PictureName(NamedTuple):
+    """A file name of the data set, `<type>_<target>[_<source>]`, in its parts."""
+
+    stem: str
+    type: str
+    target: str
+    source: str | None
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        return (self.target,) if self.source is None else (self.target, self.source)
+
+
+@dataclass
+class DDVQAConfig(datasets.BuilderConfig):
+    """One form of the data set.
+
+    Args:
+        compression: `"c40"` (low quality, train and test) or `"c23"` (high quality, test only).
+        task: `"classify"`: one row per picture. `"judge"`: one row per published real/fake conversation, which exist
+            for training pictures only. `"explain"`: one row per question about what looks real or fake.
+        on_label_conflict: what to do with a fake picture that is byte-identical to a real one: `"keep"` (as published,
+            with a warning), `"drop"` (right for training: it is a frame that the manipulation missed) or `"error"`.
+            In the published data this is `0_281_474`, identical to `5_281`.
+    """
+
+    compression: str = "c40"
+    task: str = "classify"
+    on_label_conflict: str = "keep"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, allowed in (
+            ("compression", tuple(PICTURE_SPLITS)),
+            ("task", TASKS),
+            ("on_label_conflict", CONFLICT_POLICIES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}.")
+        if self.task != "classify" and self.compression != "c40":
+            raise ValueError(f"Task {self.task!r} is published for c40 only, not for {self.compression!r}.")
+
+
+class DDVQA(datasets.GeneratorBasedBuilder):
+    """Builder over the published layout: `DDVQA(config_name="c40", data_dir=...).download_and_prepare()`.
+
+    Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`. Splits are the official ones. Split
+    validation off the training pictures with `common.split_by_group` on `group_id`, never by picture.
+
+    Raises:
+        FileNotFoundError: for a missing folder, annotation file or picture, with its path.
+        ValueError: for a file name outside the convention, or a picture that cannot be decoded.
+    """
+
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = DDVQAConfig
+    BUILDER_CONFIGS = [
+        DDVQAConfig(name="c40", version=VERSION, description="Pictures, strongly compressed."),
+        DDVQAConfig(name="c23", version=VERSION, compression="c23", description="Test pictures, lightly compressed."),
+        DDVQAConfig(name="c40_judge", version=VERSION, task="judge", description="Real/fake conversations."),
+        DDVQAConfig(name="c40_explain", version=VERSION, task="explain", description="Questions on details."),
+    ]
+    DEFAULT_CONFIG_NAME = "c40"
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(
+            description=__doc__,
+            features=detection_features(dialogue=self.config.task != "classify"),
+            homepage="https://github.com/CHELSEA234/M2F2_Det",
+            license="Pictures: FaceForensics++ terms of use, non-commercial research only.",
+            version=self.config.version,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        if dl_manager.manual_dir is None:
+            raise ValueError(f"DD-VQA cannot be downloaded by a builder, and data_dir is not set. {REMEDY}")
+        root = require_folder(Path(dl_manager.manual_dir).expanduser().resolve(), "the DD-VQA data", REMEDY)
+        pictures = {split: self._list_pictures(root, split) for split in PICTURE_SPLITS[self.config.compression]}
+        # Over all splits at once, so that a group has the same name whichever config or split it is seen in.
+        groups = components(name.videos for found in pictures.values() for name in found)
+
+        generators = []
+        for split, found in pictures.items():
+            found = self._resolve_conflicts(found)
+            formats = {name: read_image_format(path) for name, path in found.items()}
+            self._warn_about_formats(root, split, formats)
+            rows = [
+                self._row(name, found[name], formats[name], groups[name.target], split, suffix, dialogue)
+                for name, suffix, dialogue in self._expand(root, split, found)
+            ]
+            if rows:
+                # A list, so that num_proc can cut it into shards.
+                generators.append(datasets.SplitGenerator(name=split, gen_kwargs={"rows": rows}))
+        return generators
+
+    def _generate_examples(self, rows: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for row in rows:
+            yield row["id"], row
+
+    def _list_pictures(self, root: Path, split: str) -> dict[PictureName, Path]:
+        folder = root / f"images_{self.config.compression}" / split
+        require_folder(folder, f"the {self.config.compression} pictures of the {split} split", REMEDY)
+        pictures: dict[PictureName, Path] = {}
+        for path in list_files(folder):
+            name = _parse_name(path)
+            if name in pictures:
+                raise ValueError(f"{path} and {pictures[name]} are the same picture by name; keep one of them.")
+            pictures[name] = path
+        if not pictures:
+            raise FileNotFoundError(f"{folder} holds no pictures. {REMEDY}")
+        if self.config.compression == "c40":  # no list of the c23 pictures is published
+            read = _read_judgements if split == "train" else _read_explanations
+            missing = sorted({stem for stem, *_ in read(root)} - {name.stem for name in pictures})
+            if missing:
+                raise FileNotFoundError(
+                    f"{folder} lacks {len(missing)} pictures that the split lists, the first being "
+                    f"{', '.join(f'{stem}.jpg' for stem in missing[:3])}. {REMEDY}"
+                )
+        return pictures
+
+    def _resolve_conflicts(self, pictures: dict[PictureName, Path]) -> dict[PictureName, Path]:
+        names = {path: name for name, path in pictures.items()}
+        dropped = set()
+        for group in identical_files(pictures.values()):
+            reals = [path for path in group if names[path].type == REAL_TYPE]
+            fakes = [path for path in group if names[path].type != REAL_TYPE]
+            if not reals or not fakes:
+                continue
+            finding = f"{', '.join(map(str, fakes))}: labelled fake, but byte-identical to the real {reals[0]}"
+            if self.config.on_label_conflict == "error":
+                raise ValueError(f"{finding}. Pass on_label_conflict='drop' or 'keep', or remove one of the files.")
+            if self.config.on_label_conflict == "drop":
+                logger.warning("Dropped %s.", finding)
+                dropped.update(names[path] for path in fakes)
+            else:
+                logger.warning("Kept %s. Pass on_label_conflict='drop' for training.", finding)
+        return {name: path for name, path in pictures.items() if name not in dropped}
+
+    def _warn_about_formats(self, root: Path, split: str, formats: dict[PictureName, str]) -> None:
+        if len(set(formats.values())) > 1:
+            table = Counter((MANIPULATIONS[name.type][0], form) for name, form in formats.items())
+            logger.warning(
+                "%s %s of %s mixes file formats, which a detector can learn instead of the forgery: %s.",
+                self.config.compression,
+                split,
+                root,
+                ", ".join(f"{count} {manipulation} {form}" for (manipulation, form), count in sorted(table.items())),
+            )
+
+    def _expand(
+        self, root: Path, split: str, pictures: dict[PictureName, Path]
+    ) -> Iterator[tuple[PictureName, str, dict[str, Any]]]:
+        """The rows of a split: picture, what to append to its id, and the question with its answers."""
+        if self.config.task == "classify":
+            yield from ((name, "", {}) for name in pictures)
+        elif self.config.task == "explain":
+            read = _read_annotations if split == "train" else _read_explanations
+            yield from self._attach(root, split, pictures, read(root))
+        elif split == "train":
+            yield from self._attach(root, split, pictures, _read_judgements(root))
+
+    def _attach(
+        self,
+        root: Path,
+        split: str,
+        pictures: dict[PictureName, Path],
+        entries: Iterator[tuple[str, str, str, list[str]]],
+    ) -> Iterator[tuple[PictureName, str, dict[str, Any]]]:
+        by_stem = {name.stem: name for name in pictures}
+        folder = root / f"images_{self.config.compression}" / split
+        for stem, number, question, answers in entries:
+            if stem not in by_stem:
+                # Left out by name above, or never published; anything else is a hole in this copy.
+                if self.config.on_label_conflict == "drop" and (folder / f"{stem}.jpg").is_file():
+                    continue
+                if stem.startswith(f"{WITHOUT_C40_PICTURES}_"):
+                    continue
+                raise FileNotFoundError(
+                    f"{folder / stem}.jpg is missing, but {question!r} was asked about it. {REMEDY}"
+                )
+            question = _without_markers(question)
+            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answers[0]}]
+            yield (
+                by_stem[stem],
+                f"/{number}",
+                {"question": question, "answer": answers[0], "answers": answers, "messages": messages},
+            )
+
+    def _row(
+        self, name: PictureName, path: Path, form: str, group: str, split: str, suffix: str, dialogue: dict[str, Any]
+    ) -> dict[str, Any]:
+        manipulation, family = MANIPULATIONS[name.type]
+        return {
+            "id": f"ddvqa/{self.config.compression}/{split}/{name.stem}{suffix}",
+            "image": str(path),
+            "label": "real" if name.type == REAL_TYPE else "fake",
+            "manipulation": manipulation,
+            "family": family,
+            "video_id": f"{SOURCE_SET}/{manipulation}/{'_'.join(name.videos)}",
+            "group_id": f"{SOURCE_SET}/{group}",
+            "target_id": name.target,
+            "source_id": name.source,
+            "frame": None,  # not published
+            "compression": self.config.compression,
+            "category": "face",
+            "file_format": form,
+        } | dialogue
+
+
+def _parse_name(path: Path) -> PictureName:
+    kind, *videos = path.stem.split("_")
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise ValueError(
+            f"{path} is no picture of this data set; expected <type>_<target>[_<source>].jpg. Move it away."
+        )
+    if kind not in MANIPULATIONS:
+        allowed = ", ".join(f"{digit} ({name})" for digit, (name, _) in MANIPULATIONS.items())
+        raise ValueError(f"{path} starts with type {kind!r}, expected one of {allowed}. Rename or remove it.")
+    expected = 1 if kind == REAL_TYPE else 2
+    if len(videos) != expected or not all(video.isdigit() for video in videos):
+        raise ValueError(
+            f"{path} names the videos {videos}, but type {kind} ({MANIPULATIONS[kind][0]}) needs {expected} "
+            "numeric video id(s) after the type."
+        )
+    return PictureName(path.stem, kind, videos[0], videos[1] if expected == 2 else None)
+
+
+def _read_judgements(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
+    asked: Counter[str] = Counter()
+    for entry in _read_json(root / JUDGE_FILE):
+        question, answer = (turn["value"] for turn in entry["conversations"])
+        stem = Path(entry["image"]).stem
+        yield stem, f"judge/{asked[stem]}", question, [answer]
+        asked[stem] += 1
+
+
+def _read_annotations(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
+    folder = require_folder(root / ANNOTATION_FOLDER, "one folder of annotations per manipulation", REMEDY)
+    for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
+        for stem, questions in _read_json(kind / f"{kind.name}.json").items():
+            for number, entry in questions.items():
+                yield stem, f"explain/{number}", entry["question"], entry["answer"]
+
+
+def _read_explanations(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
+    path = _require_file(root / EXPLANATION_FILE)
+    for line in path.read_text(encoding="utf-8").splitlines():
+        for key, entry in json.loads(line).items():
+            stem, number = key.rsplit("_", 1)
+            yield stem, f"explain/{number}", entry["question"], entry["answer"]
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(_require_file(path).read_text(encoding="utf-8"))
+
+
+def _require_file(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, but this config reads it. {REMEDY}")
+    return path
+
+
+def _without_markers(question: str) -> str:
+    for marker in MARKERS:
+        question = question.replace(marker, "")
+    return question.strip()

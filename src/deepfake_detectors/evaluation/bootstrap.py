@@ -1,0 +1,97 @@
+"""Bootstrap confidence intervals: how much of a number is luck of the draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deepfake_detectors.evaluation.metrics import check_scores
+
+__all__ = ["Interval", "bootstrap_interval"]
+
+Metric = Callable[[np.ndarray, np.ndarray], "float | None"]
+
+
+@dataclass
+class Interval:
+    """A percentile interval.
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+        level: share of resamples inside, in (0, 1).
+        resamples: how many resamples had a defined value.
+        by: what was resampled, `"picture"` or `"group"`.
+    """
+
+    low: float
+    high: float
+    level: float
+    resamples: int
+    by: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def bootstrap_interval(
+    metric: Metric,
+    labels: Sequence[int],
+    scores: Sequence[float],
+    groups: Sequence[str] | None = None,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval | None:
+    """Percentile bootstrap interval of a metric (Efron and Tibshirani, "An Introduction to the Bootstrap", ch. 13).
+
+    Args:
+        metric: takes labels and scores, both `(n,)`, and returns a number, or `None` where it is undefined.
+        labels: `(n,)`, 0 real and 1 fake.
+        scores: `(n,)`.
+        groups: `(n,)`, pictures that share source material. Where given, whole groups are drawn, since their pictures
+            are not independent; otherwise pictures are drawn within each class.
+        level: share of resamples inside the interval.
+        resamples: how many to draw.
+        seed: the same seed gives the same interval.
+
+    Returns:
+        The interval, or `None` where the metric is undefined on the set itself.
+
+    Raises:
+        ValueError: as `check_scores`, or for `level` or `resamples` out of range.
+    """
+    truth, values = check_scores(labels, scores)
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is {level}, expected a share between 0 and 1 (exclusive), such as 0.95.")
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}, expected 1 or more.")
+    if metric(truth, values) is None:
+        return None
+    generator = np.random.default_rng(seed)
+    units = _units(truth, groups)
+    results = []
+    for _ in range(resamples):
+        drawn = np.concatenate(
+            [np.concatenate([pool[i] for i in generator.integers(len(pool), size=len(pool))]) for pool in units]
+        )
+        result = metric(truth[drawn], values[drawn])
+        if result is not None:  # a draw of groups can miss a class
+            results.append(result)
+    if not results:
+        raise ValueError(f"None of {resamples} resamples had both classes; the set is too small for an interval.")
+    low, high = np.quantile(results, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level, len(results), "picture" if groups is None else "group")
+
+
+def _units(truth: np.ndarray, groups: Sequence[str] | None) -> list[list[np.ndarray]]:
+    """Pools of index arrays; a resample draws from each pool with replacement."""
+    if groups is None:
+        return [[np.array([i]) for i in np.flatnonzero(truth == value)] for value in np.unique(truth)]
+    names = np.asarray(groups, dtype=object)
+    if names.shape != truth.shape:
+        raise ValueError(f"groups has shape {names.shape}, expected one group per picture, {truth.shape}.")
+    return [[np.flatnonzero(names == name) for name in sorted(set(names.tolist()))]]

@@ -1,0 +1,199 @@
+"""Detection metrics, by scikit-learn where it has them. Class 1 is fake, and a higher score means more fake."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "DetectionMetrics",
+    "accuracy",
+    "auc",
+    "check_scores",
+    "detection_metrics",
+    "equal_error_rate",
+    "manipulation_table",
+    "require_scikit_learn",
+]
+
+REAL_NAME = "real"
+
+
+@dataclass
+class DetectionMetrics:
+    """Result of `detection_metrics`. All rates lie in [0, 1].
+
+    Attributes:
+        num_real: pictures of class 0.
+        num_fake: pictures of class 1.
+        threshold: score from which a picture counts as fake.
+        accuracy: share of right verdicts at `threshold`.
+        auc: area under the ROC curve, or `None` where it is undefined.
+        eer: equal error rate, or `None` where it is undefined.
+        eer_threshold: score at which both error rates are equal, or `None`.
+        undefined: metric name -> why it is `None`.
+    """
+
+    num_real: int
+    num_fake: int
+    threshold: float
+    accuracy: float
+    auc: float | None
+    eer: float | None
+    eer_threshold: float | None
+    undefined: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def require_scikit_learn() -> Any:
+    """Return `sklearn.metrics`.
+
+    Raises:
+        ImportError: if scikit-learn is not installed, with the command that installs it.
+    """
+    try:
+        import sklearn.metrics
+    except ImportError as error:
+        raise ImportError(
+            "Metrics need scikit-learn, which is not installed: pip install 'deepfake-detectors[eval]'"
+        ) from error
+    return sklearn.metrics
+
+
+def check_scores(labels: Sequence[int], scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels as int64 and scores as float64 arrays of shape `(n,)`.
+
+    Raises:
+        ValueError: for an empty set, different lengths, labels other than 0 and 1, or scores that are not finite.
+    """
+    truth, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if truth.ndim != 1 or truth.shape != values.shape:
+        raise ValueError(f"labels has shape {truth.shape} and scores {values.shape}, expected the same (n,).")
+    if truth.size == 0:
+        raise ValueError("There is nothing to evaluate: labels and scores are empty.")
+    strange = sorted(set(truth.tolist()) - {0, 1})
+    if strange:
+        raise ValueError(f"labels holds {strange[:5]}, expected 0 (real) and 1 (fake) only.")
+    broken = np.flatnonzero(~np.isfinite(values))
+    if broken.size:
+        raise ValueError(
+            f"{broken.size} of {values.size} scores are not finite, the first at index {broken[0]}. "
+            "A model that returns NaN cannot be ranked; find out why before scoring it."
+        )
+    return truth.astype(np.int64), values
+
+
+def accuracy(labels: Sequence[int], scores: Sequence[float], threshold: float = 0.5) -> float:
+    """Share of pictures whose verdict `score >= threshold` (fake) is right, in [0, 1]."""
+    truth, values = check_scores(labels, scores)
+    return float(require_scikit_learn().accuracy_score(truth, values >= threshold))
+
+
+def auc(labels: Sequence[int], scores: Sequence[float]) -> float | None:
+    """Area under the ROC curve in [0, 1], or `None` where one class is absent: there is nothing to rank."""
+    truth, values = check_scores(labels, scores)
+    if one_class_reason(truth):
+        return None
+    return float(require_scikit_learn().roc_auc_score(truth, values))
+
+
+def equal_error_rate(labels: Sequence[int], scores: Sequence[float]) -> tuple[float, float] | None:
+    """Error rate at the threshold where as many reals are called fake as fakes are called real.
+
+    Returns:
+        `(rate in [0, 1], threshold)`, linearly interpolated on the ROC curve, or `None` where one class is absent.
+    """
+    truth, values = check_scores(labels, scores)
+    if one_class_reason(truth):
+        return None
+    false_positive, true_positive, thresholds = require_scikit_learn().roc_curve(
+        truth, values, drop_intermediate=False
+    )
+    thresholds[0] = values.max()  # scikit-learn starts the curve at infinity, which cannot be interpolated
+    gap = (1 - true_positive) - false_positive  # falls from 1 to -1 along the curve
+    after = int(np.argmax(gap <= 0))
+    weight = gap[after - 1] / (gap[after - 1] - gap[after])
+    rate = false_positive[after - 1] + weight * (false_positive[after] - false_positive[after - 1])
+    threshold = thresholds[after - 1] + weight * (thresholds[after] - thresholds[after - 1])
+    return float(rate), float(threshold)
+
+
+def detection_metrics(labels: Sequence[int], scores: Sequence[float], threshold: float = 0.5) -> DetectionMetrics:
+    """Accuracy, AUC and EER of one set of pictures.
+
+    Args:
+        labels: `(n,)`, 0 real and 1 fake.
+        scores: `(n,)`, higher means more fake; P(fake) where `threshold` is to mean anything.
+        threshold: score from which a picture counts as fake.
+
+    Returns:
+        The metrics; those a one-class set leaves undefined are `None`, with the reason in `undefined`.
+
+    Raises:
+        ValueError: as `check_scores`.
+    """
+    truth, values = check_scores(labels, scores)
+    balance = equal_error_rate(truth, values)
+    reason = one_class_reason(truth)
+    return DetectionMetrics(
+        num_real=int((truth == 0).sum()),
+        num_fake=int((truth == 1).sum()),
+        threshold=float(threshold),
+        accuracy=accuracy(truth, values, threshold),
+        auc=auc(truth, values),
+        eer=balance[0] if balance else None,
+        eer_threshold=balance[1] if balance else None,
+        undefined={"auc": reason, "eer": reason} if reason else {},
+    )
+
+
+def manipulation_table(
+    labels: Sequence[int], scores: Sequence[float], manipulations: Sequence[str], threshold: float = 0.5
+) -> dict[str, dict[str, Any]]:
+    """One row per manipulation.
+
+    Args:
+        labels: `(n,)`, 0 real and 1 fake.
+        scores: `(n,)`, higher means more fake.
+        manipulations: `(n,)`, the method that made each picture; anything for real ones.
+        threshold: score from which a picture counts as fake.
+
+    Returns:
+        Name -> `{"count", "accuracy", "auc"}`. Accuracy counts this method's fakes only; AUC ranks them against all
+        reals, and is `None` where there are no reals. The row `"real"` has the accuracy on the reals.
+    """
+    truth, values = check_scores(labels, scores)
+    methods = np.asarray(manipulations, dtype=object)
+    if methods.shape != truth.shape:
+        raise ValueError(f"manipulations has shape {methods.shape}, expected one name per picture, {truth.shape}.")
+    real = truth == 0
+    table: dict[str, dict[str, Any]] = {}
+    if real.any():
+        table[REAL_NAME] = {
+            "count": int(real.sum()),
+            "accuracy": accuracy(truth[real], values[real], threshold),
+            "auc": None,
+        }
+    for method in sorted(set(methods[~real].tolist())):
+        chosen = ~real & (methods == method)
+        against = chosen | real
+        table[method] = {
+            "count": int(chosen.sum()),
+            "accuracy": accuracy(truth[chosen], values[chosen], threshold),
+            "auc": auc(truth[against], values[against]),
+        }
+    return table
+
+
+def one_class_reason(truth: np.ndarray) -> str | None:
+    """Why ranking metrics are undefined on these labels, or `None` where they are defined."""
+    if truth.all():
+        return "the set holds no real picture, so there is nothing to rank the fakes against"
+    if not truth.any():
+        return "the set holds no fake picture, so there is nothing to rank the reals against"
+    return None
