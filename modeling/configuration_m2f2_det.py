@@ -1,0 +1,192 @@
+"""M2F2-Det configuration (Guo et al., CVPR 2025, arXiv 2503.20188)."""
+
+from typing import Any, Literal
+
+from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_detection import check_detection_fields
+
+__all__ = ["ENCODER_TYPES", "M2F2DetConfig"]
+
+ENCODER_TYPES = ("timm", "efficientnet", "densenet", "residual_energy")
+
+# The CNNs of the two released detectors; both are built by timm.
+DEFAULT_ENCODERS = {
+    "bridge": {"type": "timm", "name": "efficientnet_b4"},
+    "cosine": {"type": "timm", "name": "densenet121"},
+}
+DEFAULT_HIDDEN_SIZES = {"bridge": 1792, "cosine": 1024}
+
+
+class M2F2DetConfig(PreTrainedConfig):
+    """
+    Configuration of both M2F2-Det detectors. The defaults are the released sizes (CLIP ViT-L/14-336).
+
+    Args:
+        variant: `"bridge"` is the stage-1 detector (EfficientNet-B4, bridge adapter), `"cosine"` the one inside the
+            language model (DenseNet-121, 1 cosine score per image patch). Their weights are not interchangeable.
+        vision_config: `CLIPVisionConfig` or its fields; the frozen image tower.
+        prompt_text_config: `CLIPTextConfig` or its fields; the tower that reads the learned prompt.
+        encoder_config: the CNN. `{"type": "timm", "name": ...}` for any registered timm network;
+            `{"type": "efficientnet", "blocks": [[expand, kernel, stride, in, out, layers], ...], "stem_size": ...,
+            "num_features": ...}` or `{"type": "densenet", "growth_rate": ..., "block_config": [...],
+            "num_init_features": ..., "bn_size": ...}` for an architecture table; `{"type": "residual_energy", ...}`
+            for the small fixed-filter encoder of the embedded default.
+        hidden_size: width H of the projections in front of the head (released: 1792 bridge, 1024 cosine).
+        prompt_token_num: number of learned prompt vectors.
+        vision_feature_layer: index into the tower's hidden states whose tokens are projected; negative counts from
+            the end (-2 of 24 layers leaves the last layer unused).
+        use_prompt_scores: put the patch-text cosine scores in front of the head. Always on in `"cosine"`; off in the
+            released `"bridge"`, whose text prompt is computed and thrown away.
+        bridge_vision_layers: hidden states of the tower that the three bridge levels read.
+        bridge_encoder_layers: module names of the CNN whose outputs the three bridge levels read.
+        bridge_dim: width of a bridge token; `None` is 1/16 of the tower's width.
+        bridge_adapter_dim: width of the bridge vector at the head.
+        bridge_num_heads, bridge_intermediate_size, bridge_dropout: of the three transformer blocks.
+        bridge_norm: `"official"` normalises each token's single score with LayerNorm(1), which returns its bias
+            whatever the picture shows; `"layer"` normalises over all tokens; `"none"` leaves the scores alone.
+        bridge_attention_axis: `"batch"` as released (attention runs across the pictures of a batch) or `"tokens"`.
+        bridge_attention_dtype: `"float32"`, or `"bfloat16"` as the released code runs it.
+        bridge_clip_tokens: `"drop_last"` as released (drops the last patch, keeps CLS) or `"drop_cls"`.
+        bridge_fast_path: skip what `bridge_norm="official"` wipes out (the taps, the three blocks): same result.
+        vision_alpha_init, text_alpha_init: start values of the two learned scalars.
+        mask_loss_weight: weight of the encoder's auxiliary mask loss when `mask_labels` are given.
+        initializer_range: standard deviation of the new projections.
+        calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
+        operating_points: name -> threshold on P(fake).
+
+    Raises:
+        ValueError: for a value outside its allowed set, or sizes that cannot fit together.
+    """
+
+    model_type = "m2f2_det"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(
+            config_class=CLIPVisionConfig,
+            init_kwargs={
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "image_size": 336,
+                "patch_size": 14,
+                "projection_dim": 768,
+            },
+        ),
+        "prompt_text_config": SubConfigSpec(
+            config_class=CLIPTextConfig,
+            init_kwargs={
+                "hidden_size": 768,
+                "intermediate_size": 3072,
+                "num_hidden_layers": 12,
+                "num_attention_heads": 12,
+                "projection_dim": 768,
+            },
+        ),
+    }
+
+    variant: Literal["bridge", "cosine"] = "cosine"
+    vision_config: dict | PreTrainedConfig | None = None
+    prompt_text_config: dict | PreTrainedConfig | None = None
+    encoder_config: dict[str, Any] | None = None
+    hidden_size: int | None = None
+    prompt_token_num: int = 7
+    vision_feature_layer: int = -2
+    use_prompt_scores: bool | None = None
+    bridge_vision_layers: list[int] | None = None
+    bridge_encoder_layers: list[str] | None = None
+    bridge_dim: int | None = None
+    bridge_adapter_dim: int = 128
+    bridge_num_heads: int = 4
+    bridge_intermediate_size: int = 32
+    bridge_dropout: float = 0.1
+    bridge_norm: Literal["official", "layer", "none"] = "official"
+    bridge_attention_axis: Literal["batch", "tokens"] = "batch"
+    bridge_attention_dtype: Literal["float32", "bfloat16"] = "float32"
+    bridge_clip_tokens: Literal["drop_last", "drop_cls"] = "drop_last"
+    bridge_fast_path: bool = True
+    vision_alpha_init: float = 0.5
+    text_alpha_init: float = 4.0
+    mask_loss_weight: float = 0.0
+    initializer_range: float = 0.01
+    calibration: dict[str, float] | None = None
+    operating_points: dict[str, float] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.architectures is None:  # AutoModel.from_config picks the class by name
+            self.architectures = ["M2F2DetForDeepfakeDetection"]
+        _check_choices(self)
+        if self.encoder_config is None:
+            self.encoder_config = dict(DEFAULT_ENCODERS[self.variant])
+        if self.encoder_config.get("type") not in ENCODER_TYPES:
+            raise ValueError(
+                f"encoder_config type is {self.encoder_config.get('type')!r}, allowed are {', '.join(ENCODER_TYPES)}."
+            )
+        if self.hidden_size is None:
+            self.hidden_size = DEFAULT_HIDDEN_SIZES[self.variant]
+        if self.use_prompt_scores is None:
+            self.use_prompt_scores = self.variant == "cosine"
+        if self.variant == "cosine" and not self.use_prompt_scores:
+            raise ValueError("use_prompt_scores=False leaves the cosine variant without its scores; use 'bridge'.")
+        if self.bridge_vision_layers is None:
+            self.bridge_vision_layers = [6, 10, 14]
+        if self.bridge_encoder_layers is None:
+            self.bridge_encoder_layers = ["blocks.3", "blocks.4", "blocks.5"]
+        if self.bridge_dim is None:
+            self.bridge_dim = self.vision_config.hidden_size // 16
+        _check_sizes(self)
+        check_detection_fields(self)
+
+    @property
+    def num_patches(self) -> int:
+        """Number P of image patches the vision tower makes."""
+        return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
+
+    def vision_layers_to_run(self, taps: list[int]) -> int:
+        """How many tower layers must run so that `vision_feature_layer` and every tap in `taps` can be read."""
+        return max([self.vision_feature_index, *taps])
+
+    @property
+    def vision_feature_index(self) -> int:
+        """`vision_feature_layer` as a non-negative index into the `num_hidden_layers + 1` hidden states."""
+        count = self.vision_config.num_hidden_layers + 1
+        return self.vision_feature_layer % count
+
+
+def _check_choices(config: M2F2DetConfig) -> None:
+    allowed = {
+        "variant": ("bridge", "cosine"),
+        "bridge_norm": ("official", "layer", "none"),
+        "bridge_attention_axis": ("batch", "tokens"),
+        "bridge_attention_dtype": ("float32", "bfloat16"),
+        "bridge_clip_tokens": ("drop_last", "drop_cls"),
+    }
+    for name, values in allowed.items():
+        if getattr(config, name) not in values:
+            raise ValueError(f"{name} is {getattr(config, name)!r}, allowed are {', '.join(map(repr, values))}.")
+
+
+def _check_sizes(config: M2F2DetConfig) -> None:
+    vision, text = config.vision_config, config.prompt_text_config
+    if vision.image_size % vision.patch_size:
+        raise ValueError(f"image_size {vision.image_size} is not a multiple of patch_size {vision.patch_size}.")
+    states = vision.num_hidden_layers + 1
+    layers = [config.vision_feature_layer, *(config.bridge_vision_layers if config.variant == "bridge" else [])]
+    for layer in layers:
+        if not -states <= layer < states:
+            raise ValueError(f"hidden state {layer} does not exist: the vision tower has {states} (0 to {states - 1}).")
+    if not 1 <= config.prompt_token_num <= text.max_position_embeddings:
+        raise ValueError(
+            f"prompt_token_num is {config.prompt_token_num}, but the text tower has {text.max_position_embeddings} "
+            "positions and at least one prompt token is needed."
+        )
+    if config.variant == "bridge":
+        if len(config.bridge_vision_layers) != len(config.bridge_encoder_layers):
+            raise ValueError(
+                f"{len(config.bridge_vision_layers)} bridge_vision_layers but {len(config.bridge_encoder_layers)} "
+                "bridge_encoder_layers: each bridge level reads one of each."
+            )
+        if config.bridge_dim % config.bridge_num_heads:
+            raise ValueError(f"bridge_dim {config.bridge_dim} is not a multiple of {config.bridge_num_heads} heads.")

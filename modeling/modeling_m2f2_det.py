@@ -1,0 +1,236 @@
+"""M2F2-Det detectors (Guo et al., CVPR 2025): CLIP and a CNN give one real/fake verdict per face picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import CLIPVisionModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_m2f2_det import M2F2DetConfig
+from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput
+from .modeling_m2f2_det_bridge import M2F2DetBridge
+from .modeling_m2f2_det_encoders import build_encoder, feature_shapes
+from .modeling_m2f2_det_prompt import M2F2DetPromptEncoder
+
+__all__ = [
+    "M2F2DetDetectionOutput",
+    "M2F2DetForDeepfakeDetection",
+    "M2F2DetOutput",
+    "M2F2DetPreTrainedModel",
+    "M2F2Detector",
+    "run_vision_tower",
+]
+
+
+@dataclass
+class M2F2DetOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*): cross-entropy, plus the weighted mask loss where
+            `mask_labels` were given.
+        logits (`torch.FloatTensor` of shape `(batch, 2)`): raw logits, `[real, fake]`.
+        patch_scores (`torch.FloatTensor` of shape `(batch, patches)`, *optional*): cosine in [-1, 1] of each image
+            patch with the learned text prompt, row by row from the top left.
+        mask_logits (`torch.FloatTensor` of shape `(batch, mask_height, mask_width)`, *optional*): of the encoder's
+            auxiliary mask head, where it has one.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    patch_scores: torch.FloatTensor | None = None
+    mask_logits: torch.FloatTensor | None = None
+
+
+@dataclass
+class M2F2DetDetectionOutput(DeepfakeDetectionOutput):
+    """
+    Args:
+        patch_scores (`torch.FloatTensor` of shape `(batch, patches)`, *optional*): see `M2F2DetOutput`.
+    """
+
+    patch_scores: torch.FloatTensor | None = None
+
+
+def run_vision_tower(tower: CLIPVisionModel, pixel_values: torch.Tensor, layers: Sequence[int]) -> dict[int, Any]:
+    """Hidden states of a CLIP tower, computing no layer behind the last one asked for.
+
+    Args:
+        tower: the tower.
+        pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
+        layers: non-negative indices; 0 is the state after the pre-LayerNorm, i the output of layer i.
+
+    Returns:
+        index -> (batch, 1 + patches, width).
+    """
+    state = tower.pre_layrnorm(tower.embeddings(pixel_values))
+    kept = {0: state}
+    for index, layer in enumerate(tower.encoder.layers[: max(layers)], start=1):
+        state = layer(state, None)
+        if index in layers:
+            kept[index] = state
+    return {index: kept[index] for index in layers}
+
+
+class M2F2Detector(nn.Module):
+    """Everything of the detector but the CLIP image tower, which a language model may share.
+
+    The head is one linear layer over, in this order, the scaled cosine scores (P, if `use_prompt_scores`), the scaled
+    CLS projection (H), the scaled bridge vector (bridge variant) and the projected CNN features (H).
+    """
+
+    def __init__(self, config: M2F2DetConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden = config.hidden_size
+        self.encoder = build_encoder(config.encoder_config)
+        self.encoder_proj = nn.Sequential(nn.Linear(self.encoder.num_features, hidden), nn.LayerNorm(hidden))
+        self.vision_proj = nn.Sequential(
+            nn.Linear(config.vision_config.hidden_size, hidden), nn.LayerNorm(hidden)
+        )
+        self.prompt_encoder = M2F2DetPromptEncoder(config)
+        self.vision_alpha = nn.Parameter(torch.tensor(float(config.vision_alpha_init)))
+        self.text_alpha = nn.Parameter(torch.tensor(float(config.text_alpha_init)))
+        width = 2 * hidden + (config.num_patches if config.use_prompt_scores else 0)
+        self.bridge = None
+        if config.variant == "bridge":
+            _, taps = feature_shapes(self.encoder, config.vision_config.image_size, config.bridge_encoder_layers)
+            self.bridge = M2F2DetBridge(config, taps)
+            width += config.bridge_adapter_dim
+        self.classifier = nn.Linear(width, len(config.id2label))
+
+    @property
+    def runs_bridge(self) -> bool:
+        """Whether the bridge must be computed per picture; otherwise its constant stands for it."""
+        return self.bridge is not None and not (self.config.bridge_fast_path and self.config.bridge_norm == "official")
+
+    @property
+    def vision_layers(self) -> list[int]:
+        """Indices of the tower's hidden states that `forward` reads."""
+        states = self.config.vision_config.num_hidden_layers + 1
+        taps = [layer % states for layer in self.config.bridge_vision_layers] if self.runs_bridge else []
+        return [*taps, self.config.vision_feature_index]
+
+    def forward(self, pixel_values: torch.Tensor, vision_states: dict[int, torch.Tensor]) -> M2F2DetOutput:
+        """
+        Args:
+            pixel_values: (batch, 3, image_size, image_size), CLIP-normalised; read by the CNN.
+            vision_states: the tower's hidden states at `vision_layers`, each (batch, 1 + patches, width).
+
+        Returns:
+            `M2F2DetOutput` without loss.
+        """
+        vision = self.vision_proj(vision_states[self.config.vision_feature_index])
+        parts, patch_scores = [], None
+        if self.config.use_prompt_scores:
+            patch_scores = F.cosine_similarity(vision[:, 1:], self.prompt_encoder().unsqueeze(1), dim=-1, eps=1e-8)
+            parts.append(self.text_alpha * patch_scores)
+        parts.append(self.vision_alpha * vision[:, 0])
+        if self.runs_bridge:
+            features, maps = self.encoder.forward_with_taps(pixel_values, self.config.bridge_encoder_layers)
+            parts.append(self.text_alpha * self.bridge(maps, [vision_states[i] for i in self.vision_layers[:-1]]))
+        else:
+            features = self.encoder(pixel_values)
+            if self.bridge is not None:
+                parts.append(self.text_alpha * self.bridge.constant().expand(len(pixel_values), -1))
+        parts.append(self.encoder_proj(features.pooled))
+        logits = self.classifier(torch.cat(parts, dim=-1))
+        return M2F2DetOutput(logits=logits, patch_scores=patch_scores, mask_logits=features.mask_logits)
+
+
+class M2F2DetPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
+    config: M2F2DetConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["CLIPEncoderLayer", "CnnEncoder", "ResidualEnergyEncoder", "M2F2DetBridgeBlock"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Only what the official code initialises itself; everything else keeps its own library's start values.
+        if isinstance(module, M2F2DetPromptEncoder):
+            init.normal_(module.prompt_tokens)
+            self._init_small(module.proj[0])
+        elif isinstance(module, M2F2Detector):
+            init.constant_(module.vision_alpha, self.config.vision_alpha_init)
+            init.constant_(module.text_alpha, self.config.text_alpha_init)
+            self._init_small(module.vision_proj[0])
+            self._init_small(module.classifier)
+        elif isinstance(module, M2F2DetBridge):
+            self._init_small(module.reduction)
+
+    def _init_small(self, linear: nn.Linear) -> None:
+        init.normal_(linear.weight, std=self.config.initializer_range)
+        init.zeros_(linear.bias)
+
+
+class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
+    """M2F2-Det verdict: both released detectors, `config.variant` chooses.
+
+    Also an image classifier in the sense of transformers (`logits`, `labels`), so that the stock
+    `image-classification` pipeline and `Trainer` take it.
+    """
+
+    # `forward` has no use for num_items_in_batch; without this, Trainer doubles the loss on two processes.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: M2F2DetConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = CLIPVisionModel(config.vision_config)
+        self.detector = M2F2Detector(config)
+        self.post_init()
+
+    def freeze_clip(self) -> None:
+        """Stop gradients of both CLIP towers, as in all official training stages; the learned prompt stays free."""
+        self.vision_tower.requires_grad_(False)
+        self.detector.prompt_encoder.text_tower.requires_grad_(False)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        mask_labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> M2F2DetOutput | tuple[torch.Tensor, ...]:
+        """
+        Args:
+            pixel_values: (batch, 3, image_size, image_size), CLIP-normalised float.
+            labels: (batch,) int64, 0 = real, 1 = fake.
+            mask_labels: float of the shape of `mask_logits`, share of manipulated area in [0, 1], negative where
+                unknown; adds `mask_loss_weight` times a binary cross-entropy over the known cells.
+            return_dict: a tuple instead of `M2F2DetOutput` when `False`; the config's `return_dict` when `None`.
+        """
+        states = run_vision_tower(self.vision_tower, pixel_values, self.detector.vision_layers)
+        output = self.detector(pixel_values, states)
+        if labels is not None:
+            output.loss = F.cross_entropy(output.logits.float(), labels)
+        if mask_labels is not None:
+            mask_loss = self.config.mask_loss_weight * _mask_loss(output.mask_logits, mask_labels)
+            output.loss = mask_loss if output.loss is None else output.loss + mask_loss
+        # ModelOutput keeps the order in which fields were set; users index [0] for the loss.
+        output = M2F2DetOutput(**{name: output[name] for name in M2F2DetOutput.__annotations__ if name in output})
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    @torch.no_grad()
+    def detect(self, pixel_values: torch.Tensor) -> M2F2DetDetectionOutput:
+        """Judge a batch of pictures; `pixel_values` as in `forward`. No mask: this family does not localise."""
+        output = self(pixel_values, return_dict=True)
+        return M2F2DetDetectionOutput(logits=self.calibrate(output.logits), patch_scores=output.patch_scores)
+
+
+def _mask_loss(mask_logits: torch.Tensor | None, mask_labels: torch.Tensor) -> torch.Tensor:
+    if mask_logits is None:
+        raise ValueError("mask_labels were given, but this encoder has no mask head; use one with mask_head=True.")
+    if mask_logits.shape != mask_labels.shape:
+        raise ValueError(
+            f"mask_labels have shape {tuple(mask_labels.shape)}, the mask head gives {tuple(mask_logits.shape)}."
+        )
+    known = mask_labels >= 0
+    losses = F.binary_cross_entropy_with_logits(mask_logits.float(), mask_labels.float().clamp(min=0), reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1)

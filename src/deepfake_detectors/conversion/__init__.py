@@ -1,0 +1,48 @@
+"""Official checkpoints in, folders that `from_pretrained` loads out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepfake_detectors.conversion.m2f2_det import convert_m2f2_det
+
+__all__ = ["CONVERTERS", "convert"]
+
+CONVERTERS: dict[str, Callable[..., None]] = {"m2f2_det": convert_m2f2_det}
+
+
+def convert(family: str, sources: Sequence[str | Path], output: str | Path, **options: Any) -> Path:
+    """Convert official files of one family.
+
+    Args:
+        family: a key of `CONVERTERS`.
+        sources: official files, in any order; the family's converter tells them apart by their keys.
+        output: new or empty folder; written whole or not at all.
+        options: of the family's converter; see there.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ValueError: for an unknown family, a folder that is not empty, or files that do not fit (the message lists
+            the keys).
+    """
+    if family not in CONVERTERS:
+        raise ValueError(f"There is no converter for {family!r}; known families: {', '.join(sorted(CONVERTERS))}.")
+    output = Path(output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} exists and is not an empty folder; choose another --output.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        CONVERTERS[family]([Path(source) for source in sources], unfinished, **options)
+        os.chmod(unfinished, 0o755)
+        unfinished.replace(output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return output
