@@ -48,10 +48,10 @@ print(json.dumps({name: sorted(walk(files(name))) for name in json.loads(sys.arg
 DETECT = """
 from importlib.machinery import PathFinder
 hidden = set(%r)
-class CoreOnly:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        return None if name.partition(".")[0] in hidden else PathFinder.find_spec(name, path, target)
+class CoreOnly(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in hidden else super().find_spec(name, path, target)
 sys.meta_path[sys.meta_path.index(PathFinder)] = CoreOnly
 from deepfake_detectors.cli import main
 main()
