@@ -17,23 +17,23 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYOUT = ROOT / "build" / "typing"
 
 
-def lay_out() -> dict[str, str]:
-    """Link every mapped folder into `LAYOUT`; return {linked path: edited path}, longest first."""
-    shutil.rmtree(LAYOUT, ignore_errors=True)
+def lay_out(layout: Path) -> dict[str, str]:
+    """Link every mapped folder into `layout`; return {linked path: edited path}, longest first."""
+    shutil.rmtree(layout, ignore_errors=True)
     package_dir = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
     shown = {}
     for name, folder in sorted(package_dir.items()):  # the parent package sorts before its parts
-        linked = LAYOUT.joinpath(*name.split("."))
+        linked = layout.joinpath(*name.split("."))
         linked.mkdir(parents=True)
         for child in (ROOT / folder).iterdir():
             if child.name != "__pycache__":
                 (linked / child.name).symlink_to(child)
-        shown[f"{linked.relative_to(ROOT)}{os.sep}"] = f"{folder}{os.sep}"
+        shown[f"{os.path.relpath(linked, ROOT)}{os.sep}"] = f"{folder}{os.sep}"
     return dict(sorted(shown.items(), key=lambda pair: -len(pair[0])))
 
 
 def main() -> int:
-    shown = lay_out()
+    shown = lay_out(LAYOUT)
     environment = {**os.environ, "MYPYPATH": str(LAYOUT.relative_to(ROOT))}
     command = [sys.executable, "-m", "mypy", "-p", "deepfake_detectors", *sys.argv[1:]]
     done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
