@@ -1,0 +1,268 @@
+"""The `deepfake-detection` pipeline: any detector of this package, any kind of picture, one row per picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from transformers import Pipeline
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import logging
+
+from .detection import require_ability
+from .image_loading import InputImageError, describe_image_source, load_image
+
+__all__ = ["DeepfakeDetectionPipeline"]
+
+logger = logging.get_logger(__name__)
+
+TASK = "deepfake-detection"
+DEFAULT_THRESHOLD = 0.5
+ON_ERROR = ("raise", "record")
+SINGLE_INPUTS = (str, Path, bytes, bytearray, memoryview, Mapping, Image.Image, np.ndarray, torch.Tensor)
+
+
+class DeepfakeDetectionPipeline(Pipeline):
+    """Judges pictures with a detector that keeps the contract `model.detect(**inputs)`.
+
+    ```python
+    import deepfake_detectors
+    from transformers import pipeline
+
+    pipeline("deepfake-detection")("face.jpg")["fake_probability"]
+    ```
+
+    Args:
+        model: a detector of this package.
+        processor: the detector's processor; it is called with `images=<RGB PIL image>, return_tensors="pt"`.
+        threshold, explain, localize, question, on_error, batch_size, num_workers: defaults for every call, see
+            `__call__`. The other arguments are those of `transformers.Pipeline`.
+
+    Raises:
+        ValueError: if the model is not a detector, if the processor is missing, or for any argument that a call
+            would refuse.
+    """
+
+    _load_processor = True
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_video_processor = False
+    _load_tokenizer = False
+
+    def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        if not hasattr(model, "detect"):
+            raise ValueError(
+                f"{type(model).__name__} (model_type {model.config.model_type!r}) is no deepfake detector: it has no "
+                "`detect`. If its weights come from an official release, convert them first: "
+                "deepfake-detectors convert FAMILY --source ... --output FOLDER"
+            )
+        kwargs.pop("local_files_only", None)  # transformers.pipeline() hands on what was meant for the download
+        super().__init__(model, *args, **kwargs)
+        if self.processor is None:
+            raise ValueError(
+                f"{type(self).__name__} needs the processor of {type(model).__name__}: pass processor=..."
+            )
+        if self.image_processor is None:  # a family may have an image processor and nothing around it
+            self.image_processor = self.processor
+        self.model.eval()
+        if notice := getattr(model.config, "license_notice", None):
+            logger.warning_once(notice)
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Judge one picture or many.
+
+        Args:
+            inputs: a path, an http(s) URL, bytes, a PIL image, a numpy array, a torch tensor or a dict with "image"
+                (`load_image` has the details), or several of them: a list, a tuple, a generator, a dataset (rows
+                with a column `image`), a column of one, or a `KeyDataset`.
+            threshold (`float` or `str`, *optional*): label `fake` from this P(fake) on, in [0, 1]; or the name of
+                one of the model's operating points (`model.config.operating_points`). Default 0.5.
+            explain (`bool`, *optional*): also write an explanation.
+            localize (`bool`, *optional*): also give the manipulated area.
+            question (`str`, *optional*): ask this instead of the detector's own question; needs `explain=True`.
+            on_error (`str`, *optional*): `"raise"` (default) stops at the first picture that cannot be read;
+                `"record"` gives the row `{"error": <message>, "input": <path or description>}` in its place.
+            batch_size (`int`, *optional*): pictures per forward pass, default 1.
+            num_workers (`int`, *optional*): processes that load and prepare pictures, default 0.
+
+        Returns:
+            For one picture a dict, for a list or tuple a list of dicts in the same order, and for everything else a
+            lazy iterator of them. Each has `label` (`"real"` or `"fake"`), `score` (the probability of that label),
+            `fake_probability` (in [0, 1]), `threshold`, `explanation` and `explanation_verdict` (`str` or `None`)
+            and `mask` (`None`, or a PIL image of mode `L`, 0-255, at the size of the picture).
+
+        Raises:
+            InputImageError: a `ValueError` that names the picture, unless `on_error="record"`.
+            ValueError: for an argument out of range, or for an ability that the model does not have.
+        """
+        if isinstance(inputs, SINGLE_INPUTS):
+            return super().__call__(inputs, **kwargs)
+        if isinstance(inputs, (list, tuple)):
+            # The base class looks at the first element.
+            return super().__call__(list(inputs), **kwargs) if inputs else []
+        if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
+            return super().__call__(_ReadableRows(inputs), **kwargs)
+        if isinstance(inputs, Iterable):
+            return super().__call__((item for item in inputs), **kwargs)
+        return super().__call__(inputs, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        explain: bool | None = None,
+        localize: bool | None = None,
+        question: str | None = None,
+        threshold: float | str | None = None,
+        on_error: str | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if explain:
+            require_ability(self.model, "explain")
+        if localize:
+            require_ability(self.model, "localize")
+        if question is not None and not explain:
+            raise ValueError("question is answered in the explanation: pass explain=True with it, or leave it out.")
+        forward, postprocess = {}, {}
+        if threshold is not None:
+            postprocess["threshold"] = self._resolve_threshold(threshold)
+        if on_error is not None:
+            if on_error not in ON_ERROR:
+                raise ValueError(f"on_error is {on_error!r}, expected one of {', '.join(map(repr, ON_ERROR))}.")
+            forward["on_error"] = on_error
+        return {}, forward, postprocess
+
+    def _resolve_threshold(self, threshold: float | str) -> float:
+        if isinstance(threshold, str):
+            known = self.model.config.operating_points
+            if threshold not in known:
+                names = f"This model has: {', '.join(known)}." if known else "This model has none; pass a number."
+                raise ValueError(f"threshold {threshold!r} is not an operating point. {names}")
+            return float(known[threshold])
+        if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0.0 <= threshold <= 1.0:
+            raise ValueError(
+                f"threshold is {threshold!r}, expected a number in [0, 1] or the name of an operating point."
+            )
+        return float(threshold)
+
+    def preprocess(self, input_: Any) -> dict[str, Any]:
+        """Load and prepare one picture.
+
+        Returns:
+            The processor's tensors, each with a batch axis of 1, plus `source` (its name) and `failure` (`None`, or
+            the `InputImageError`). A picture that failed has the tensors of a blank one, so that it keeps its place
+            in the batch; and its error is raised later, in the main process, because a worker process would lose it.
+        """
+        failure = None
+        try:
+            if isinstance(input_, InputImageError):
+                raise input_
+            features = self._prepare(load_image(input_), describe_image_source(input_))
+        except InputImageError as error:
+            failure = error
+            features = self.processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")
+        source = describe_image_source(input_) if failure is None else failure.source
+        return {**features, "source": source, "failure": failure}
+
+    def _prepare(self, image: Image.Image, source: str) -> Mapping[str, Any]:
+        try:
+            return self.processor(images=image, return_tensors="pt")
+        except ValueError as error:
+            raise InputImageError(
+                f"{source}: the processor cannot use this picture of {image.width}x{image.height} pixels ({error}).",
+                source,
+            ) from error
+
+    def _forward(self, model_inputs: dict[str, Any], on_error: str = "raise") -> dict[str, Any]:
+        features = dict(model_inputs)
+        source, failure = features.pop("source"), features.pop("failure")
+        failures = failure if isinstance(failure, list) else [failure]  # a list in a batch, bare without one
+        if on_error == "raise":
+            for error in failures:
+                if error is not None:
+                    raise error
+        # The blank that stands for a failed picture goes no further: it must not reach the others of its batch.
+        good = [index for index, error in enumerate(failures) if error is None]
+        probability = torch.full((len(failures),), math.nan, device=self.device)
+        if good:
+            output = self.model.detect(**self._select(features, good))
+            probability[good] = output.fake_probability
+        return {"fake_probability": probability, "source": source, "failure": failure}
+
+    def _select(self, features: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+        """The tensors of `rows`, floating ones in the model's dtype."""
+        selected = {}
+        for key, value in features.items():
+            value = value[rows] if isinstance(value, torch.Tensor) else [value[row] for row in rows]
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                value = value.to(self.model.dtype)
+            selected[key] = value
+        return selected
+
+    def postprocess(self, model_outputs: dict[str, Any], threshold: float = DEFAULT_THRESHOLD) -> dict[str, Any]:
+        """Turn the output for one picture into its row; see `__call__`."""
+        if (failure := model_outputs["failure"]) is not None:
+            return {"error": str(failure), "input": failure.source}
+        probability = model_outputs["fake_probability"].item()
+        if not math.isfinite(probability):
+            raise ValueError(
+                f"{model_outputs['source']}: the model answered P(fake) = {probability}. Its weights are damaged or "
+                f"overflow in {self.model.dtype}; try dtype=torch.float32."
+            )
+        fake = probability >= threshold
+        return {
+            "label": self.model.config.id2label[int(fake)],
+            "score": probability if fake else 1.0 - probability,
+            "fake_probability": probability,
+            "threshold": threshold,
+            "explanation": None,
+            "explanation_verdict": None,
+            "mask": None,
+        }
+
+    def save_pretrained(self, save_directory: str | Path, remote_code: bool = False, **kwargs: Any) -> None:
+        """Save model and processor into one folder that `pipeline("deepfake-detection", model=folder)` loads.
+
+        Args:
+            save_directory: the folder; created if needed.
+            remote_code: also copy the pipeline's code and name it in the config, for users who do not have this
+                package. `transformers.pipeline` then demands `trust_remote_code=True`, even where the package is
+                imported; `deepfake_detectors.pipeline` does not.
+            kwargs: passed to the model's and the processor's `save_pretrained`.
+        """
+        config = self.model.config
+        # A folder without the code must not name it, wherever the model came from.
+        inherited = vars(config).pop("custom_pipelines", None)
+        try:
+            if remote_code:
+                Path(save_directory).mkdir(parents=True, exist_ok=True)
+                implementation = f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"
+                config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"]}}
+                custom_object_save(self, save_directory)
+            self.model.save_pretrained(save_directory, **kwargs)
+            self.processor.save_pretrained(save_directory, **kwargs)
+        finally:
+            vars(config).pop("custom_pipelines", None)
+            if inherited is not None:
+                config.custom_pipelines = inherited
+
+
+class _ReadableRows(Dataset):
+    """A dataset or a column whose rows may fail to decode, because `datasets` opens pictures by itself."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.rows[index]
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            name = f"row {index}"
+            return InputImageError(f"{name}: cannot be read ({type(error).__name__}: {error}).", name)
