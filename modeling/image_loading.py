@@ -159,7 +159,7 @@ def _load_file(source: str | Path, name: str) -> Image.Image:
     except ValueError as error:
         if isinstance(error, InputImageError):
             raise
-        raise InputImageError(f"{name!r} is not a path: {error}.", name) from error
+        raise InputImageError(f"{name} is not a path ({error}).", name) from error
 
 
 def _download(url: str, name: str, timeout: float, max_bytes: int) -> bytes:
