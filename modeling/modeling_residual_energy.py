@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from .encoder_features import EncoderFeatures
 
@@ -72,8 +73,8 @@ class ResidualEnergyEncoder(nn.Module):
         self,
         image_size: int = 224,
         widths: Sequence[int] = (32, 64, 96),
-        image_mean: Sequence[float] = (0.0, 0.0, 0.0),
-        image_std: Sequence[float] = (1.0, 1.0, 1.0),
+        image_mean: Sequence[float] = OPENAI_CLIP_MEAN,
+        image_std: Sequence[float] = OPENAI_CLIP_STD,
         grid_size: int = 28,
         mask_head: bool = True,
         position_map: bool = True,

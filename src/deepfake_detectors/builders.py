@@ -1,0 +1,82 @@
+"""The data sets this package can read, by name, and where their raw files are looked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["BUILDERS", "DATA_VARIABLE", "data_folder", "load_split"]
+
+DATA_VARIABLE = "DEEPFAKE_DATA"
+BUILDERS = {"ddvqa": "deepfake_detectors.dataset_scripts.ddvqa:DDVQA"}
+
+
+def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:
+    """Where the raw files of a data set lie: `data_dir`, or the data set's folder in `$DEEPFAKE_DATA`.
+
+    Raises:
+        ValueError: if neither is set.
+        FileNotFoundError: if there is no such folder.
+    """
+    root = os.environ.get(DATA_VARIABLE)
+    if data_dir is None and not root:
+        raise ValueError(
+            f"No data: pass --data_dir (the folder of {dataset} in its official layout), or set {DATA_VARIABLE} to "
+            f"the folder that holds {dataset}/."
+        )
+    folder = Path(data_dir) if data_dir is not None else Path(str(root)) / dataset
+    if not folder.is_dir():
+        origin = "--data_dir" if data_dir is not None else DATA_VARIABLE
+        raise FileNotFoundError(f"{folder} (from {origin}) is no folder, but should hold the raw files of {dataset}.")
+    return folder
+
+
+def load_split(
+    dataset: str,
+    split: str,
+    data_dir: str | Path | None = None,
+    config: str | None = None,
+    options: dict[str, Any] | None = None,
+    rebuild: bool = True,
+) -> datasets.Dataset:
+    """Build one split of a data set.
+
+    Args:
+        dataset: a key of `BUILDERS`.
+        split: name of the split.
+        data_dir: see `data_folder`.
+        config: config name of the builder; its default if `None`.
+        options: further fields of the builder's config.
+        rebuild: read the raw files again even if `datasets` has this data set in its cache, whose key does not see
+            changed files. Of the processes of one run only one should.
+
+    Raises:
+        ValueError: for an unknown data set, config or split, or an empty split.
+        ImportError: if `datasets` is not installed.
+    """
+    if dataset not in BUILDERS:
+        raise ValueError(f"dataset is {dataset!r}, known are {', '.join(BUILDERS)}.")
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(
+            "Reading data sets needs the library datasets, which is not installed: "
+            "pip install 'deepfake-detectors[data]'"
+        ) from error
+    module, name = BUILDERS[dataset].split(":")
+    builder = getattr(importlib.import_module(module), name)(
+        config_name=config, data_dir=str(data_folder(dataset, data_dir).resolve()), **(options or {})
+    )
+    modes = datasets.DownloadMode
+    builder.download_and_prepare(download_mode=modes.FORCE_REDOWNLOAD if rebuild else modes.REUSE_DATASET_IF_EXISTS)
+    if split not in builder.info.splits:
+        raise ValueError(f"{dataset} has no split {split!r}, but {', '.join(builder.info.splits)}.")
+    rows = builder.as_dataset(split=split)
+    if len(rows) == 0:
+        raise ValueError(f"The split {split!r} of {dataset} is empty.")
+    return rows

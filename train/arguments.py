@@ -1,0 +1,119 @@
+"""What a recipe may hold: every key of these classes, and nothing else. Recipe file first, command line on top."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+from trl import TrlParser
+
+__all__ = ["ClassifierTrainingArguments", "DataArguments", "ModelArguments", "parse_recipe"]
+
+
+@dataclass
+class ModelArguments:
+    """Which model to train."""
+
+    model_type: str | None = field(default=None, metadata={"help": "Family to build from random weights."})
+    model_config: dict | str | None = field(
+        default=None, metadata={"help": "Fields of that family's config; JSON on the command line."}
+    )
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Checkpoint to start from, instead of model_type."}
+    )
+    image_processor: dict | str | None = field(
+        default=None, metadata={"help": "Fields of the family's image processor; JSON on the command line."}
+    )
+
+    def __post_init__(self) -> None:
+        self.model_config = _mapping("model_config", self.model_config)
+        self.image_processor = _mapping("image_processor", self.image_processor)
+        if (self.model_type is None) == (self.model_name_or_path is None):
+            raise ValueError(
+                f"model_type is {self.model_type!r} and model_name_or_path {self.model_name_or_path!r}; set exactly "
+                "one of them: a family to start from random weights, or a checkpoint to start from."
+            )
+
+
+@dataclass
+class DataArguments:
+    """Which pictures to train on, and how they are varied."""
+
+    dataset: str = field(default="ddvqa", metadata={"help": "Name of a builder of this package."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Config of the builder; its default if unset."})
+    dataset_options: dict | str | None = field(
+        default=None, metadata={"help": "Further fields of the builder's config; JSON on the command line."}
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder in the data set's official layout. If unset: $DEEPFAKE_DATA/<dataset>."},
+    )
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    validation_fraction: float = field(
+        default=0.17, metadata={"help": "Share of the training pictures set aside, by whole groups of source videos."}
+    )
+    validation_seed: int = field(default=0, metadata={"help": "Which groups are set aside."})
+    balanced_sampling: bool = field(
+        default=False, metadata={"help": "Draw half real, and the fakes evenly over the manipulations."}
+    )
+    mirror: bool = field(default=False, metadata={"help": "Mirror every second picture."})
+    shift_cell: int = field(
+        default=0,
+        metadata={"help": "Shift by -1, 0 or 1 times this many pixels; a multiple of 8 keeps JPEG's block grid."},
+    )
+    twin_masks: bool = field(
+        default=False, metadata={"help": "Mask labels from the difference to the real frame behind a fake."}
+    )
+
+    def __post_init__(self) -> None:
+        self.dataset_options = _mapping("dataset_options", self.dataset_options)
+        if self.shift_cell < 0:
+            raise ValueError(f"shift_cell is {self.shift_cell}, expected 0 (off) or a number of pixels.")
+
+
+@dataclass
+class ClassifierTrainingArguments(TrainingArguments):
+    """`TrainingArguments`, and what an image classifier needs beside them."""
+
+    learning_rates: dict | str | None = field(
+        default=None, metadata={"help": "Module name prefix -> learning rate, where it is not `learning_rate`."}
+    )
+    freeze: list[str] | None = field(default=None, metadata={"help": "Module name prefixes that are not trained."})
+    cpu_threads: int | None = field(
+        default=None,
+        metadata={"help": "Threads of torch on CPU. The last digits of a sum, and so of the weights, depend on it."},
+    )
+    calibrate: bool = field(
+        default=True, metadata={"help": "Fit calibration and the operating point 'eer' on the validation pictures."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.learning_rates = _mapping("learning_rates", self.learning_rates)
+        if self.cpu_threads is not None and self.cpu_threads < 1:
+            raise ValueError(f"cpu_threads is {self.cpu_threads}, expected 1 or more.")
+
+
+def parse_recipe(arguments: list[str] | None = None) -> tuple[ModelArguments, DataArguments, Any]:
+    """Read `--config recipe.yaml` and the overrides behind it.
+
+    Raises:
+        ValueError: for a key in the recipe, or an option, that does not exist.
+    """
+    parser = TrlParser((ModelArguments, DataArguments, ClassifierTrainingArguments))
+    return parser.parse_args_and_config(arguments)
+
+
+def _mapping(name: str, value: dict | str | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name} is {value!r}, which is no JSON object: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f'{name} is {value!r}, expected a mapping such as {{"key": 1}}.')
+    return value

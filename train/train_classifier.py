@@ -1,0 +1,160 @@
+"""Train an image classifier on real and fake pictures.
+
+    accelerate launch -m deepfake_detectors.train.train_classifier \
+        --config train/recipes/m2f2_det_default.yaml --output_dir outputs/m2f2_det_default
+
+Every key of the recipe can be overridden behind it: `--learning_rate 1e-3`. The best checkpoint by validation AUC ends
+up in the output folder, with processor, calibration and `validation.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from deepfake_detectors.evaluation.calibration import calibrated_probability, fit_platt
+from deepfake_detectors.evaluation.metrics import detection_metrics
+from deepfake_detectors.train.arguments import (
+    ClassifierTrainingArguments,
+    DataArguments,
+    ModelArguments,
+    parse_recipe,
+)
+from deepfake_detectors.train.data import BalancedSampler, PictureDataset, load_train_and_validation
+from deepfake_detectors.train.models import build_model, fit_standardization
+from deepfake_detectors.train.trainer import ClassifierTrainer, freeze_modules, validation_metrics
+from deepfake_detectors.train.twin_masks import TwinMasks
+
+__all__ = ["main", "train_classifier"]
+
+logger = logging.getLogger("deepfake_detectors.train")  # __name__ is "__main__" when launched
+
+STATISTICS_BATCH = 64
+
+
+def train_classifier(
+    model_arguments: ModelArguments, data_arguments: DataArguments, arguments: ClassifierTrainingArguments
+) -> Path:
+    """Train, calibrate and save; returns the output folder.
+
+    Raises:
+        ValueError: for settings that do not fit together, an empty split, or a split of one class.
+        FileNotFoundError: for missing data.
+    """
+    # The model comes first: a wrong recipe should fail before any data is read.
+    if arguments.cpu_threads is not None:
+        torch.set_num_threads(arguments.cpu_threads)
+    set_seed(arguments.seed)
+    model, processor = build_model(model_arguments)
+    with arguments.main_process_first(desc="building the data set"):
+        rows, held_out = load_train_and_validation(data_arguments, rebuild=arguments.local_process_index == 0)
+    logger.info("%d pictures to train on, %d to validate on", len(rows), len(held_out))
+
+    image_processor = processor.image_processor
+    train_set = PictureDataset(
+        rows,
+        image_processor,
+        mirror=data_arguments.mirror,
+        shift_cell=data_arguments.shift_cell,
+        masks=_twin_masks(model, rows) if data_arguments.twin_masks else None,
+    )
+    validation_set = PictureDataset(held_out, image_processor)
+    freeze_modules(model, arguments.freeze or [])
+    resume_from = _checkpoint_to_resume(arguments)
+    if resume_from is None and model_arguments.model_name_or_path is None:
+        fit_standardization(model, _pixel_batches(PictureDataset(rows, image_processor)))
+
+    sampler = None
+    if data_arguments.balanced_sampling:
+        sampler = BalancedSampler(rows["label"][:], rows["manipulation"][:], arguments.seed)
+    trainer = ClassifierTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=train_set,
+        eval_dataset=validation_set,
+        compute_metrics=validation_metrics,
+        processor=processor,
+        sampler=sampler,
+    )
+    trainer.train(resume_from_checkpoint=resume_from)
+    _finish(trainer, validation_set, data_arguments)
+    return Path(arguments.output_dir)
+
+
+def _finish(trainer: ClassifierTrainer, validation_set: PictureDataset, data_arguments: DataArguments) -> None:
+    """Calibrate the model on the validation pictures, and save it with what was measured there."""
+    trainer.save_model()  # before anything that can fail: the training is done
+    prediction = trainer.predict(validation_set, metric_key_prefix="validation")
+    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    differences, labels = (logits[:, 1] - logits[:, 0]).astype("float64"), prediction.label_ids
+    config = trainer.accelerator.unwrap_model(trainer.model).config
+    if trainer.args.calibrate:
+        config.calibration = fit_platt(labels, differences)
+        scores = calibrated_probability(differences, config.calibration)
+        config.operating_points = {"eer": detection_metrics(labels, scores).eer_threshold}
+    if not trainer.is_world_process_zero():
+        return
+    trainer.save_model()
+    scores = calibrated_probability(differences, config.calibration)
+    report = {
+        "seed": trainer.args.seed,
+        "steps": trainer.state.max_steps,
+        "best_step": trainer.state.best_global_step,
+        "train_pictures": len(trainer.train_dataset),
+        "dataset": data_arguments.dataset,
+        "dataset_config": data_arguments.dataset_config,
+        "dataset_options": data_arguments.dataset_options,
+        "validation_fraction": data_arguments.validation_fraction,
+        "validation_seed": data_arguments.validation_seed,
+        "metrics": detection_metrics(labels, scores).to_dict(),
+    }
+    path = Path(trainer.args.output_dir) / "validation.json"
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _twin_masks(model: Any, rows: Any) -> TwinMasks:
+    sizes = {module.mask_size for module in model.modules() if getattr(module, "mask_size", None)}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"twin_masks=True needs a model with one mask head, but this {type(model).__name__} has {len(sizes)}; "
+            "use an encoder with mask_head, or set twin_masks to false."
+        )
+    return TwinMasks(rows, sizes.pop())
+
+
+def _checkpoint_to_resume(arguments: ClassifierTrainingArguments) -> str | None:
+    wanted = arguments.resume_from_checkpoint
+    if wanted is None or str(wanted).lower() == "false":
+        return None
+    if str(wanted).lower() != "true":
+        if not Path(wanted).is_dir():
+            raise FileNotFoundError(f"resume_from_checkpoint is {wanted}, but there is no such folder.")
+        return str(wanted)
+    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
+    if last is None:
+        raise FileNotFoundError(f"resume_from_checkpoint is true, but {arguments.output_dir} holds no checkpoint-*.")
+    return last
+
+
+def _pixel_batches(pictures: PictureDataset) -> Iterator[torch.Tensor]:
+    for start in range(0, len(pictures), STATISTICS_BATCH):
+        stop = min(start + STATISTICS_BATCH, len(pictures))
+        yield torch.stack([pictures[index]["pixel_values"] for index in range(start, stop)])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line entry."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
+    train_classifier(*parse_recipe(arguments))
+
+
+if __name__ == "__main__":
+    main()
