@@ -176,7 +176,9 @@ def _check_sizes(config: M2F2DetConfig) -> None:
     layers = [config.vision_feature_layer, *(config.bridge_vision_layers if config.variant == "bridge" else [])]
     for layer in layers:
         if not -states <= layer < states:
-            raise ValueError(f"hidden state {layer} does not exist: the vision tower has {states} (0 to {states - 1}).")
+            raise ValueError(
+                f"hidden state {layer} does not exist: the vision tower has {states} (0 to {states - 1})."
+            )
     if not 1 <= config.prompt_token_num <= text.max_position_embeddings:
         raise ValueError(
             f"prompt_token_num is {config.prompt_token_num}, but the text tower has {text.max_position_embeddings} "

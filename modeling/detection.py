@@ -121,7 +121,8 @@ def _refuse_foreign_checkpoint(cls: Any, source: Any, kwargs: dict[str, Any]) ->
     if isinstance(kwargs.get("config"), PreTrainedConfig):
         found = kwargs["config"].model_type
     else:
-        hub_kwargs = {k: kwargs[k] for k in ("cache_dir", "revision", "token", "subfolder", "local_files_only") if k in kwargs}
+        where = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
+        hub_kwargs = {name: kwargs[name] for name in where if name in kwargs}
         found = PreTrainedConfig.get_config_dict(source, **hub_kwargs)[0].get("model_type")
     if found != family:
         raise ValueError(

@@ -89,9 +89,7 @@ class M2F2Detector(nn.Module):
         hidden = config.hidden_size
         self.encoder = build_encoder(config.encoder_config)
         self.encoder_proj = nn.Sequential(nn.Linear(self.encoder.num_features, hidden), nn.LayerNorm(hidden))
-        self.vision_proj = nn.Sequential(
-            nn.Linear(config.vision_config.hidden_size, hidden), nn.LayerNorm(hidden)
-        )
+        self.vision_proj = nn.Sequential(nn.Linear(config.vision_config.hidden_size, hidden), nn.LayerNorm(hidden))
         self.prompt_encoder = M2F2DetPromptEncoder(config)
         self.vision_alpha = nn.Parameter(torch.tensor(float(config.vision_alpha_init)))
         self.text_alpha = nn.Parameter(torch.tensor(float(config.text_alpha_init)))
@@ -232,5 +230,7 @@ def _mask_loss(mask_logits: torch.Tensor | None, mask_labels: torch.Tensor) -> t
             f"mask_labels have shape {tuple(mask_labels.shape)}, the mask head gives {tuple(mask_logits.shape)}."
         )
     known = mask_labels >= 0
-    losses = F.binary_cross_entropy_with_logits(mask_logits.float(), mask_labels.float().clamp(min=0), reduction="none")
+    losses = F.binary_cross_entropy_with_logits(
+        mask_logits.float(), mask_labels.float().clamp(min=0), reduction="none"
+    )
     return (losses * known).sum() / known.sum().clamp(min=1)

@@ -78,9 +78,7 @@ def build_encoder(spec: dict[str, Any]) -> nn.Module:
         raise ValueError(f"encoder_config {spec} does not fit type {spec['type']!r}: {error}") from error
 
 
-def feature_shapes(
-    encoder: CnnEncoder, image_size: int, layers: Sequence[str]
-) -> tuple[torch.Size, list[torch.Size]]:
+def feature_shapes(encoder: CnnEncoder, image_size: int, layers: Sequence[str]) -> tuple[torch.Size, list[torch.Size]]:
     """Shapes (1, channels, height, width) of the last map and of the named layers for a square picture.
 
     Nothing is computed: a copy runs on the meta device.

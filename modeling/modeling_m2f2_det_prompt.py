@@ -1,4 +1,4 @@
-"""M2F2-Det's learned text prompt: free vectors through CLIP's text tower, computed once while the weights stand still."""
+"""M2F2-Det's learned text prompt: free vectors through CLIP's text tower, computed once while weights stand still."""
 
 from typing import Any
 

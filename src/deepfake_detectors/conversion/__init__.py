@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -41,7 +40,7 @@ def convert(family: str, sources: Sequence[str | Path], output: str | Path, **op
     unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
         CONVERTERS[family]([Path(source) for source in sources], unfinished, **options)
-        os.chmod(unfinished, 0o755)
+        unfinished.chmod(0o755)  # mkdtemp makes it private
         unfinished.replace(output)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

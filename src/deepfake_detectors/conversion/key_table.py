@@ -32,9 +32,11 @@ def rename_keys(keys: Iterable[str], table: KeyTable, what: str) -> dict[str, st
             unknown.append(key)
     if unknown:
         raise ValueError(f"{what}: {len(unknown)} keys are in no row of its key table: {_listing(unknown)}.")
-    doubled = sorted({name for name in renamed.values() if list(renamed.values()).count(name) > 1}) if len(
-        set(renamed.values())
-    ) < len(renamed) else []
+    doubled = (
+        sorted({name for name in renamed.values() if list(renamed.values()).count(name) > 1})
+        if len(set(renamed.values())) < len(renamed)
+        else []
+    )
     if doubled:
         raise ValueError(f"{what}: several keys mean the same tensor: {_listing(doubled)}.")
     return renamed

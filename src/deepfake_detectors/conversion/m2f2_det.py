@@ -83,7 +83,9 @@ def _efficientnet_table(keys: Iterable[str]) -> KeyTable:
     def block(match: re.Match[str]) -> str:
         stage, index, part, rest = match.groups()
         # A block that does not expand its channels has no first 1x1 convolution: its parts are one number lower.
-        convs = ["conv_pw", "conv_dw", "se", "conv_pwl"] if (stage, index) in expanding else ["conv_dw", "se", "conv_pw"]
+        convs = (
+            ["conv_pw", "conv_dw", "se", "conv_pwl"] if (stage, index) in expanding else ["conv_dw", "se", "conv_pw"]
+        )
         name = convs[int(part)]
         if name == "se":
             squeeze = {"fc1": "conv_reduce", "fc2": "conv_expand"}
@@ -193,4 +195,6 @@ def _bridge_blocks(blocks: dict[str, torch.Tensor], config: M2F2DetConfig) -> di
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         fresh = [M2F2DetBridgeBlock(config).state_dict() for _ in config.bridge_vision_layers]
-    return {f"detector.bridge.blocks.{i}.{name}": tensor for i, block in enumerate(fresh) for name, tensor in block.items()}
+    return {
+        f"detector.bridge.blocks.{i}.{name}": tensor for i, block in enumerate(fresh) for name, tensor in block.items()
+    }
