@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import golden_folder
+from comparison import assert_within, outputs_of
+from golden_files import golden_folder
 from m2f2_det_folders import convert_cosine, read_config
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from support import assert_within, outputs_of
 from transformers import AutoModel, AutoProcessor
 
 FOLDER = golden_folder("m2f2_det") / "llava_detector"

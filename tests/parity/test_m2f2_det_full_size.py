@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import golden_folder
+from golden_files import golden_folder
 
 from deepfake_detectors.conversion.key_table import rename_keys
 from deepfake_detectors.conversion.m2f2_det import TOWER_TABLE, official_key_table

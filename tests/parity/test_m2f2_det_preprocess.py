@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import golden_folder
+from golden_files import golden_folder
 from PIL import Image
 from safetensors.torch import load_file
 

@@ -5,11 +5,11 @@ import re
 
 import pytest
 import torch
-from conftest import golden_folder
+from comparison import assert_within, outputs_of, to_pictures
+from golden_files import golden_folder
 from m2f2_det_folders import convert_stage1, read_config, stage1_fields
 from safetensors import safe_open
 from safetensors.torch import load_file
-from support import assert_within, outputs_of, to_pictures
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 

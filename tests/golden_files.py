@@ -3,17 +3,10 @@
 import os
 from pathlib import Path
 
-import pytest
-
 
 def golden_folder(family: str) -> Path:
-    root = Path(os.environ.get("DEEPFAKE_GOLDENS") or Path(__file__).parent.parent / "goldens")
+    root = Path(os.environ.get("DEEPFAKE_GOLDENS") or Path(__file__).parent / "goldens")
     folder = root / family
     if not folder.is_dir():
         raise FileNotFoundError(f"No goldens of {family} in {root}; DEEPFAKE_GOLDENS names the folder that holds it.")
     return folder
-
-
-@pytest.fixture(scope="session")
-def m2f2_det_goldens() -> Path:
-    return golden_folder("m2f2_det")
