@@ -129,14 +129,14 @@ class DeepfakeDetectionPipeline(Pipeline):
             raise ValueError("question is answered in the explanation: pass explain=True with it, or leave it out.")
         forward, postprocess = {}, {}
         if threshold is not None:
-            postprocess["threshold"] = self._resolve_threshold(threshold)
+            postprocess["threshold"] = self.resolve_threshold(threshold)
         if on_error is not None:
             if on_error not in ON_ERROR:
                 raise ValueError(f"on_error is {on_error!r}, expected one of {', '.join(map(repr, ON_ERROR))}.")
             forward["on_error"] = on_error
         return {}, forward, postprocess
 
-    def _resolve_threshold(self, threshold: float | str) -> float:
+    def resolve_threshold(self, threshold: float | str) -> float:
         if isinstance(threshold, str):
             known = self.model.config.operating_points
             if threshold not in known:
