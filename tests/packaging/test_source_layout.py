@@ -127,3 +127,8 @@ def test_no_module_lies_in_a_folder_without_init():
         if not (path.parent / "__init__.py").exists()
     ]
     assert not orphans
+
+
+def test_no_test_folder_is_a_package():
+    """`tests` is on the path: a `tests/packaging/__init__.py` would take the place of the library `packaging`."""
+    assert not [path for path in python_files(ROOT / "tests") if path.name == "__init__.py"]
