@@ -85,8 +85,8 @@ class DDVQAConfig(datasets.BuilderConfig):
     task: str = "classify"
     on_label_conflict: str = "keep"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        """Raise a `ValueError` for a value outside its allowed set."""
         for name, allowed in (
             ("compression", tuple(PICTURE_SPLITS)),
             ("task", TASKS),
@@ -120,6 +120,8 @@ class DDVQA(datasets.GeneratorBasedBuilder):
     DEFAULT_CONFIG_NAME = "c40"
 
     def _info(self) -> datasets.DatasetInfo:
+        # Here, because options given to the builder are set on a finished config, behind its __post_init__.
+        self.config.check()
         return datasets.DatasetInfo(
             description=__doc__,
             features=detection_features(dialogue=self.config.task != "classify"),

@@ -83,12 +83,14 @@ def train_classifier(
         processor=processor,
         sampler=sampler,
     )
-    trainer.train(resume_from_checkpoint=resume_from)
-    _finish(trainer, validation_set, data_arguments)
+    outcome = trainer.train(resume_from_checkpoint=resume_from)
+    _finish(trainer, validation_set, data_arguments, outcome.metrics["train_runtime"])
     return Path(arguments.output_dir)
 
 
-def _finish(trainer: ClassifierTrainer, validation_set: PictureDataset, data_arguments: DataArguments) -> None:
+def _finish(
+    trainer: ClassifierTrainer, validation_set: PictureDataset, data_arguments: DataArguments, train_seconds: float
+) -> None:
     """Calibrate the model on the validation pictures, and save it with what was measured there."""
     trainer.save_model()  # before anything that can fail: the training is done
     prediction = trainer.predict(validation_set, metric_key_prefix="validation")
@@ -107,6 +109,8 @@ def _finish(trainer: ClassifierTrainer, validation_set: PictureDataset, data_arg
         "seed": trainer.args.seed,
         "steps": trainer.state.max_steps,
         "best_step": trainer.state.best_global_step,
+        "train_seconds": train_seconds,
+        "cpu_threads": trainer.args.cpu_threads,
         "train_pictures": len(trainer.train_dataset),
         "dataset": data_arguments.dataset,
         "dataset_config": data_arguments.dataset_config,
