@@ -19,7 +19,7 @@ from transformers.utils import logging
 from .detection import require_ability
 from .image_loading import InputImageError, describe_image_source, load_image
 
-__all__ = ["DeepfakeDetectionPipeline"]
+__all__ = ["TASK", "DeepfakeDetectionPipeline", "show_license_notice"]
 
 logger = logging.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             self.image_processor = self.processor
         self.model.eval()
         if notice := getattr(model.config, "license_notice", None):
-            logger.warning_once(notice)
+            show_license_notice(notice)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Judge one picture or many.
@@ -249,6 +249,11 @@ class DeepfakeDetectionPipeline(Pipeline):
             vars(config).pop("custom_pipelines", None)
             if inherited is not None:
                 config.custom_pipelines = inherited
+
+
+def show_license_notice(notice: str) -> None:
+    """Log the terms of restricted weights as a warning, once per process. Detectors carry it as `license_notice`."""
+    logger.warning_once(notice)
 
 
 class _ReadableRows(Dataset):

@@ -8,8 +8,13 @@ from typing import Any
 import transformers
 from transformers.utils import CONFIG_NAME
 
+from deepfake_detectors.default_checkpoint import LICENSE_NOTICE, default_checkpoint_path
 from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES
-from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
+from deepfake_detectors.modeling.pipeline_deepfake_detection import (
+    TASK,
+    DeepfakeDetectionPipeline,
+    show_license_notice,
+)
 from deepfake_detectors.registration import FAMILIES
 
 __all__ = ["pipeline", "check_model_source", "resolve_model"]
@@ -41,11 +46,10 @@ def pipeline(task: str = TASK, model: Any = None, **kwargs: Any) -> DeepfakeDete
 
 
 def resolve_model(model: str | Path | None) -> str:
-    """The folder or Hub id to load: `model` itself, or the folder of the default detector if it is `None`."""
+    """The folder or Hub id to load: `model` itself, or if it is `None` the default detector, with its terms logged."""
     if model is not None:
         return str(model)
-    from deepfake_detectors.default_checkpoint import default_checkpoint_path
-
+    show_license_notice(LICENSE_NOTICE)
     return str(default_checkpoint_path())
 
 
