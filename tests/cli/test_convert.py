@@ -1,0 +1,102 @@
+"""`convert` as a user types it, on files of the official form."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from golden_files import golden_folder
+from parity.m2f2_det_folders import cosine_fields, read_config
+from pictures import random_pictures
+from safetensors.torch import load_file
+
+
+@pytest.fixture(scope="module")
+def fields() -> dict:
+    return cosine_fields(read_config(golden_folder("m2f2_det") / "llava_detector"))
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("official") / "M2F2_Det_densenet121.pth"
+    torch.save(load_file(golden_folder("m2f2_det") / "llava_detector" / "model.safetensors"), path)
+    return path
+
+
+def test_converted_folder_detects(shell, official: Path, fields: dict, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "m2f2"
+    result = shell("convert", "m2f2_det", "--source", official, "--output", output, "--config", json.dumps(fields))
+    assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+    assert f"--model {output}" in result.stderr
+    random_pictures(1)[0].save(tmp_path / "face.png")
+    assert shell("detect", tmp_path / "face.png", "--model", output).exit_code == 0
+
+
+def test_config_from_a_file_and_variant(shell, official: Path, fields: dict, tmp_path: Path) -> None:
+    (tmp_path / "fields.json").write_text(json.dumps(fields))
+    given = ["convert", "m2f2_det", "--source", official, "--config", tmp_path / "fields.json", "--output"]
+    assert shell(*given, tmp_path / "a", "--variant", "cosine").exit_code == 0
+    result = shell(*given, tmp_path / "b", "--variant", "bridge")
+    assert result.exit_code == 1 and "not interchangeable" in result.stderr
+    assert not (tmp_path / "b").exists()
+
+
+def test_files_that_do_not_fit(shell, official: Path, tmp_path: Path) -> None:
+    result = shell("convert", "m2f2_det", "--source", official, "--output", tmp_path / "out")
+    assert result.exit_code == 1, "the released sizes are not those of this tiny file"
+    assert result.stderr.startswith("Error: ") and "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwrite(shell, official: Path, fields: dict, tmp_path: Path) -> None:
+    given = ["convert", "m2f2_det", "--source", official, "--output", tmp_path / "out", "--config", json.dumps(fields)]
+    assert shell(*given).exit_code == 0
+    stale = tmp_path / "out" / "model-00002-of-00002.safetensors"
+    stale.write_bytes(b"old")
+    (tmp_path / "out" / "README.md").write_text("mine")
+
+    refused = shell(*given)
+    assert refused.exit_code == 2 and "--overwrite" in refused.stderr
+    assert stale.exists()
+
+    failed = shell(*given[:-1], "{}", "--overwrite")
+    assert failed.exit_code == 1
+    assert stale.exists(), "a failed conversion must leave the old checkpoint whole"
+
+    assert shell(*given, "--overwrite").exit_code == 0
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "processor_config.json",
+    ]  # fmt: skip
+    assert (tmp_path / "out" / "README.md").read_text() == "mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_unknown_family_names_the_known(shell, official: Path, tmp_path: Path) -> None:
+    result = shell("convert", "m2f2", "--source", official, "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "'m2f2'" in result.stderr and "m2f2_det" in result.stderr
+
+
+def test_missing_source(shell, tmp_path: Path) -> None:
+    result = shell("convert", "m2f2_det", "--source", tmp_path / "absent.pth", "--output", tmp_path / "out")
+    assert result.exit_code == 2 and "absent.pth: no such file" in result.stderr
+
+
+@pytest.mark.parametrize(("config", "message"), [("{", "not valid JSON"), ("absent.json", "cannot be read")])
+def test_wrong_config(shell, official: Path, tmp_path: Path, config: str, message: str) -> None:
+    result = shell("convert", "m2f2_det", "--source", official, "--output", tmp_path / "out", "--config", config)
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_config_that_is_no_object(shell, official: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    given = ["--output", tmp_path / "out", "--config", tmp_path / "list.json"]
+    result = shell("convert", "m2f2_det", "--source", official, *given)
+    assert result.exit_code == 2 and "expected a JSON object" in result.stderr
+
+
+def test_output_that_is_a_file(shell, official: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    result = shell("convert", "m2f2_det", "--source", official, "--output", tmp_path / "out", "--overwrite")
+    assert result.exit_code == 2
+    assert (tmp_path / "out").read_text() == "mine"
