@@ -22,7 +22,7 @@ help:
 
 demo: .venv/.core
 	@echo "Pictures of this repository: real_* are photographs, fake_* are forgeries (see examples/pictures/README.md)."
-	HF_HUB_OFFLINE=1 $(BIN)/deepfake-detectors detect examples/pictures
+	HF_HUB_OFFLINE=1 $(BIN)/deepfake-detectors detect --format table examples/pictures
 	@if [ -n "$$DEEPFAKE_DATA" ]; then \
 		HF_HUB_OFFLINE=1 $(BIN)/python examples/judge_faces.py; \
 	else \
