@@ -26,6 +26,9 @@ ACCEPTED_SOURCES = (
 ACCEPTED_ARRAYS = "uint8 of shape (H, W), (H, W, 3) or (H, W, 4), or float in [0, 1] of shape (H, W, 3)"
 ACCEPTED_TENSORS = "uint8 of shape (H, W), (3, H, W) or (4, H, W), or float in [0, 1] of shape (3, H, W)"
 
+# Detectors resize by the short edge: a 10000x1 file of a few kilobytes would become a picture of 12 gigabytes.
+MAX_ASPECT_RATIO = 200
+
 URL_TIMEOUT = 20.0  # seconds, for the whole download: a server that drips bytes must not hold a batch for ever
 URL_MAX_BYTES = 100 * 2**20
 
@@ -232,6 +235,12 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise InputImageError(f"{name} is a PostScript program, not a picture; convert it to PNG first.", name)
     if image.width == 0 or image.height == 0:
         raise InputImageError(f"{name} has no pixels ({image.width}x{image.height}).", name)
+    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
+        raise InputImageError(
+            f"{name} is a strip of {image.width}x{image.height} pixels; the long edge may be at most "
+            f"{MAX_ASPECT_RATIO} times the short one.",
+            name,
+        )
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):

@@ -297,6 +297,12 @@ def test_decompression_bomb(tmp_path: Path) -> None:
     assert Image.MAX_IMAGE_PIXELS == limit
 
 
+@pytest.mark.parametrize("size", [(1, 201), (2000, 3)])
+def test_strips_are_refused(size: tuple[int, int]) -> None:
+    assert f"a strip of {size[0]}x{size[1]} pixels" in str(error_for(encode(Image.new("L", size), "PNG")))
+    assert load_image(Image.new("L", (1, 200))).size == (1, 200)
+
+
 def test_large_photographs_are_no_bombs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.warns(Image.DecompressionBombWarning):
