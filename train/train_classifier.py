@@ -27,7 +27,7 @@ from deepfake_detectors.train.arguments import (
     ModelArguments,
     parse_recipe,
 )
-from deepfake_detectors.train.data import BalancedSampler, PictureDataset, load_train_and_validation
+from deepfake_detectors.train.data import BalancedSampler, PictureDataset, TrainingSampler, load_train_and_validation
 from deepfake_detectors.train.models import build_model, fit_standardization
 from deepfake_detectors.train.trainer import ClassifierTrainer, freeze_modules, validation_metrics
 from deepfake_detectors.train.twin_masks import TwinMasks
@@ -64,6 +64,7 @@ def train_classifier(
         mirror=data_arguments.mirror,
         shift_cell=data_arguments.shift_cell,
         masks=_twin_masks(model, rows) if data_arguments.twin_masks else None,
+        seed=arguments.seed,
     )
     validation_set = PictureDataset(held_out, image_processor)
     freeze_modules(model, arguments.freeze or [])
@@ -71,7 +72,7 @@ def train_classifier(
     if resume_from is None and model_arguments.model_name_or_path is None:
         fit_standardization(model, _pixel_batches(PictureDataset(rows, image_processor)))
 
-    sampler = None
+    sampler = TrainingSampler(len(rows), arguments.seed)
     if data_arguments.balanced_sampling:
         sampler = BalancedSampler(rows["label"][:], rows["manipulation"][:], arguments.seed)
     trainer = ClassifierTrainer(

@@ -19,11 +19,11 @@ class ClassifierTrainer(Trainer):
 
     Args:
         processor: saved with every checkpoint. (`processing_class` would be asked for a tokenizer.)
-        sampler: order of the training rows; the `Trainer`'s own random order if `None`.
+        sampler: order of the training rows.
     """
 
     def __init__(
-        self, *args: Any, processor: ProcessorMixin, sampler: torch.utils.data.Sampler | None = None, **kwargs: Any
+        self, *args: Any, processor: ProcessorMixin, sampler: torch.utils.data.Sampler, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.processor = processor
@@ -36,7 +36,7 @@ class ClassifierTrainer(Trainer):
         self.processor.save_pretrained(output_dir or self.args.output_dir)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        return self.sampler if self.sampler is not None else super()._get_train_sampler(*args, **kwargs)
+        return self.sampler
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
