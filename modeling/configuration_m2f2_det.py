@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
+from transformers import AutoConfig, CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_detection import check_detection_fields
@@ -51,6 +51,15 @@ class M2F2DetConfig(PreTrainedConfig):
         bridge_clip_tokens: `"drop_last"` as released (drops the last patch, keeps CLS) or `"drop_cls"`.
         bridge_fast_path: skip what `bridge_norm="official"` wipes out (the taps, the three blocks): same result.
         vision_alpha_init, text_alpha_init: start values of the two learned scalars.
+        text_config: config of the language model, or `None` in a folder that gives verdicts only. Its vocabulary
+            includes the two placeholders.
+        image_token_id, deepfake_token_id: ids of the placeholders `<image>` (repeated once per patch) and
+            `<deepfake>` (one); by default the last two of the vocabulary.
+        projector_hidden_act, multimodal_projector_bias: of the projector from the tower to the language model.
+        vision_pixel_dtype: `"float16"` rounds the tower's pixels to half precision first, as the released code does
+            in the language model (not in the detectors); `"native"` does not.
+        conditional_deepfake_prob: in training, the share of pictures whose `<deepfake>` token is made from a random
+            probability on the side of the true class instead of the detector's own.
         mask_loss_weight: weight of the encoder's auxiliary mask loss when `mask_labels` are given.
         initializer_range: standard deviation of the new projections.
         calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
@@ -84,7 +93,9 @@ class M2F2DetConfig(PreTrainedConfig):
                 "projection_dim": 768,
             },
         ),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", optional=True),
     }
+    keys_to_ignore_at_inference = ["past_key_values", "patch_scores", "mask_logits", "detector_logits"]
 
     variant: Literal["bridge", "cosine"] = "cosine"
     vision_config: dict | PreTrainedConfig | None = None
@@ -108,6 +119,14 @@ class M2F2DetConfig(PreTrainedConfig):
     bridge_fast_path: bool = True
     vision_alpha_init: float = 0.5
     text_alpha_init: float = 4.0
+    text_config: dict | PreTrainedConfig | None = None
+    image_token_id: int | None = None
+    deepfake_token_id: int | None = None
+    projector_hidden_act: str = "gelu"
+    multimodal_projector_bias: bool = True
+    tie_word_embeddings: bool = False
+    vision_pixel_dtype: Literal["native", "float16"] = "native"
+    conditional_deepfake_prob: float = 0.0
     mask_loss_weight: float = 0.0
     initializer_range: float = 0.01
     calibration: dict[str, float] | None = None
@@ -116,7 +135,8 @@ class M2F2DetConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.architectures is None:  # AutoModel.from_config picks the class by name
-            self.architectures = ["M2F2DetForDeepfakeDetection"]
+            explains = self.text_config is not None
+            self.architectures = ["M2F2DetForConditionalGeneration" if explains else "M2F2DetForDeepfakeDetection"]
         _check_choices(self)
         if self.encoder_config is None:
             self.encoder_config = dict(DEFAULT_ENCODERS[self.variant])
@@ -136,6 +156,8 @@ class M2F2DetConfig(PreTrainedConfig):
             self.bridge_encoder_layers = ["blocks.3", "blocks.4", "blocks.5"]
         if self.bridge_dim is None:
             self.bridge_dim = self.vision_config.hidden_size // 16
+        if self.text_config is not None:
+            _check_language_model(self)
         _check_sizes(self)
         check_detection_fields(self)
 
@@ -143,10 +165,6 @@ class M2F2DetConfig(PreTrainedConfig):
     def num_patches(self) -> int:
         """Number P of image patches the vision tower makes."""
         return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
-
-    def vision_layers_to_run(self, taps: list[int]) -> int:
-        """How many tower layers must run so that `vision_feature_layer` and every tap in `taps` can be read."""
-        return max([self.vision_feature_index, *taps])
 
     @property
     def vision_feature_index(self) -> int:
@@ -162,10 +180,33 @@ def _check_choices(config: M2F2DetConfig) -> None:
         "bridge_attention_axis": ("batch", "tokens"),
         "bridge_attention_dtype": ("float32", "bfloat16"),
         "bridge_clip_tokens": ("drop_last", "drop_cls"),
+        "vision_pixel_dtype": ("native", "float16"),
     }
     for name, values in allowed.items():
         if getattr(config, name) not in values:
             raise ValueError(f"{name} is {getattr(config, name)!r}, allowed are {', '.join(map(repr, values))}.")
+
+
+def _check_language_model(config: M2F2DetConfig) -> None:
+    vocabulary = config.text_config.vocab_size
+    if config.image_token_id is None:
+        config.image_token_id = vocabulary - 2
+    if config.deepfake_token_id is None:
+        config.deepfake_token_id = vocabulary - 1
+    for name in ("image_token_id", "deepfake_token_id"):
+        if not 0 <= getattr(config, name) < vocabulary:
+            raise ValueError(
+                f"{name} is {getattr(config, name)}, but the language model has {vocabulary} rows; its vocab_size "
+                "must include both placeholders."
+            )
+    if config.image_token_id == config.deepfake_token_id:
+        raise ValueError(f"image_token_id and deepfake_token_id are both {config.image_token_id}.")
+    if not 0.0 <= config.conditional_deepfake_prob <= 1.0:
+        raise ValueError(
+            f"conditional_deepfake_prob is {config.conditional_deepfake_prob}, expected a share in [0, 1]."
+        )
+    if config.variant != "cosine":
+        raise ValueError(f"The language model works with the cosine detector, not with variant {config.variant!r}.")
 
 
 def _check_sizes(config: M2F2DetConfig) -> None:

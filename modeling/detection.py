@@ -12,16 +12,21 @@ from transformers.utils import CONFIG_NAME, ModelOutput
 
 __all__ = [
     "EXPLAINING_CLASSES",
+    "HUB_ARGUMENTS",
     "LOCALISING_CLASSES",
     "DeepfakeDetectionMixin",
     "DeepfakeDetectionOutput",
+    "DeepfakeExplanationOutput",
+    "refuse_foreign_checkpoint",
     "require_ability",
 ]
 
 # Kept here, not derived from the registered classes: remote code on the Hub knows one family only.
-EXPLAINING_CLASSES: tuple[str, ...] = ()
+EXPLAINING_CLASSES: tuple[str, ...] = ("M2F2DetForConditionalGeneration",)
 LOCALISING_CLASSES: tuple[str, ...] = ()
 
+# What says where a checkpoint lies.
+HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 
 
@@ -41,6 +46,19 @@ class DeepfakeDetectionOutput(ModelOutput):
     def fake_probability(self) -> torch.FloatTensor:
         """P(fake), shape `(batch,)`, in [0, 1]."""
         return self.logits.softmax(dim=-1)[:, 1]
+
+
+@dataclass
+class DeepfakeExplanationOutput(DeepfakeDetectionOutput):
+    """
+    Args:
+        explanations (`list[str]`): one text per picture, without special tokens.
+        explanation_verdicts (`list[str | None]`): what each text itself says, `"real"` or `"fake"`; `None` where it
+            says neither or both.
+    """
+
+    explanations: list[str] | None = None
+    explanation_verdicts: list[str | None] | None = None
 
 
 def require_ability(model: Any, ability: str) -> None:
@@ -88,7 +106,7 @@ class DeepfakeDetectionMixin:
             ValueError: if the folder holds another family, an official file that was not converted, or if keys are
                 missing, unexpected or of another shape. The message lists them.
         """
-        _refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
+        refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
         return_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(  # type: ignore[misc]
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
@@ -108,7 +126,14 @@ class DeepfakeDetectionMixin:
         return (model, info) if return_info else model
 
 
-def _refuse_foreign_checkpoint(cls: Any, source: Any, kwargs: dict[str, Any]) -> None:
+def refuse_foreign_checkpoint(cls: Any, source: Any, kwargs: dict[str, Any]) -> None:
+    """Raise a `ValueError` if `source` is an official file, or a folder of another `model_type` than `cls` loads.
+
+    Args:
+        cls: a detector class.
+        source: what `from_pretrained` got.
+        kwargs: the arguments it got beside.
+    """
     family = cls.config_class.model_type
     command = f"deepfake-detectors convert {family} --source {source} --output FOLDER"
     path = Path(str(source))
@@ -121,8 +146,7 @@ def _refuse_foreign_checkpoint(cls: Any, source: Any, kwargs: dict[str, Any]) ->
     if isinstance(kwargs.get("config"), PreTrainedConfig):
         found = kwargs["config"].model_type
     else:
-        where = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
-        hub_kwargs = {name: kwargs[name] for name in where if name in kwargs}
+        hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         found = PreTrainedConfig.get_config_dict(source, **hub_kwargs)[0].get("model_type")
     if found != family:
         raise ValueError(

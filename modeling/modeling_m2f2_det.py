@@ -1,5 +1,6 @@
 """M2F2-Det detectors (Guo et al., CVPR 2025): CLIP and a CNN give one real/fake verdict per face picture."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_m2f2_det import M2F2DetConfig
-from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput
+from .detection import HUB_ARGUMENTS, DeepfakeDetectionMixin, DeepfakeDetectionOutput, refuse_foreign_checkpoint
 from .modeling_m2f2_det_bridge import M2F2DetBridge
 from .modeling_m2f2_det_encoders import build_encoder, feature_shapes
 from .modeling_m2f2_det_prompt import M2F2DetPromptEncoder
@@ -25,6 +26,10 @@ __all__ = [
     "M2F2Detector",
     "run_vision_tower",
 ]
+
+# What a verdict needs of a folder that also holds a language model.
+DETECTOR_KEYS = {r"^model\.(vision_tower|detector)\.": r"\1."}
+LANGUAGE_MODEL_KEYS = [r"^model\.(language_model|multi_modal_projector|deepfake_projector)\.", r"^lm_head\."]
 
 
 @dataclass
@@ -175,6 +180,7 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
     `image-classification` pipeline and `Trainer` take it.
     """
 
+    _keys_to_ignore_on_load_unexpected = LANGUAGE_MODEL_KEYS
     # `forward` has no use for num_items_in_batch; without this, Trainer doubles the loss on two processes.
     accepts_loss_kwargs = False
 
@@ -189,11 +195,34 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
         self.vision_tower.requires_grad_(False)
         self.detector.prompt_encoder.text_tower.requires_grad_(False)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """As the base class; a folder of `M2F2DetForConditionalGeneration` gives its detector and shared tower."""
+        config = kwargs.pop("config", None)
+        if not isinstance(config, M2F2DetConfig):
+            refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
+            hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+            source = pretrained_model_name_or_path if config is None else config
+            fields = {name: kwargs.pop(name) for name in list(kwargs) if name in M2F2DetConfig.__annotations__}
+            config = M2F2DetConfig.from_pretrained(source, **hub_kwargs, **fields)
+        if config.text_config is None:
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+        config = copy.deepcopy(config)
+        config.text_config, config.architectures = None, [cls.__name__]
+        result = super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, config=config, key_mapping=DETECTOR_KEYS, **kwargs
+        )
+        model = result[0] if isinstance(result, tuple) else result
+        # Else `save_pretrained` would undo the renaming and write a folder without a language model under its names.
+        model._weight_conversions = None
+        return result
+
     def forward(
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         mask_labels: torch.Tensor | None = None,
+        detector_pixel_values: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> M2F2DetOutput | tuple[torch.Tensor, ...]:
         """
@@ -202,10 +231,12 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
             labels: (batch,) int64, 0 = real, 1 = fake.
             mask_labels: float of the shape of `mask_logits`, share of manipulated area in [0, 1], negative where
                 unknown; adds `mask_loss_weight` times a binary cross-entropy over the known cells.
+            detector_pixel_values: pictures for the CNN where they differ from those for the tower (a folder whose
+                language model pads to a square); same shape.
             return_dict: a tuple instead of `M2F2DetOutput` when `False`; the config's `return_dict` when `None`.
         """
         states = run_vision_tower(self.vision_tower, pixel_values, self.detector.vision_layers)
-        output = self.detector(pixel_values, states)
+        output = self.detector(pixel_values if detector_pixel_values is None else detector_pixel_values, states)
         if labels is not None:
             output.loss = F.cross_entropy(output.logits.float(), labels)
         if mask_labels is not None:
@@ -216,9 +247,11 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     @torch.no_grad()
-    def detect(self, pixel_values: torch.Tensor) -> M2F2DetDetectionOutput:
-        """Judge a batch of pictures; `pixel_values` as in `forward`. No mask: this family does not localise."""
-        output = self(pixel_values, return_dict=True)
+    def detect(
+        self, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
+    ) -> M2F2DetDetectionOutput:
+        """Judge a batch of pictures; arguments as in `forward`. No mask: this family does not localise."""
+        output = self(pixel_values, detector_pixel_values=detector_pixel_values, return_dict=True)
         return M2F2DetDetectionOutput(logits=self.calibrate(output.logits), patch_scores=output.patch_scores)
 
 

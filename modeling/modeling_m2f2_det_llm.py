@@ -1,0 +1,386 @@
+"""M2F2-Det with its language model: the cosine detector tells LLaVA what it found, LLaVA says why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, Cache, CLIPVisionModel, GenerationMixin
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+from transformers.utils import ModelOutput
+
+from .configuration_m2f2_det import M2F2DetConfig
+from .detection import DeepfakeExplanationOutput
+from .generation_shared_prefix import generate_from_shared_prefix
+from .modeling_m2f2_det import (
+    M2F2DetDetectionOutput,
+    M2F2Detector,
+    M2F2DetOutput,
+    M2F2DetPreTrainedModel,
+    run_vision_tower,
+)
+from .verdict_parsing import parse_verdict
+
+__all__ = ["M2F2DetCausalLMOutput", "M2F2DetForConditionalGeneration", "M2F2DetModel"]
+
+PICTURE_INPUTS = ("pixel_values", "detector_pixel_values", "image_embeds", "detector_logits", "class_labels")
+
+
+@dataclass
+class M2F2DetModelOutput(BaseModelOutputWithPast):
+    """
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, length, hidden)`): lines up with `input_ids`.
+        detector_logits (`torch.FloatTensor` of shape `(pictures, 2)`, *optional*): raw, `[real, fake]`.
+    """
+
+    detector_logits: torch.FloatTensor | None = None
+
+
+@dataclass
+class M2F2DetCausalLMOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*): next-token cross-entropy over the supervised tokens.
+        logits (`torch.FloatTensor` of shape `(batch, length, vocabulary)`): the two placeholders can never win.
+        past_key_values (`Cache`, *optional*): keys and values of the tokens so far.
+        hidden_states, attentions: of the language model, where asked for.
+        detector_logits (`torch.FloatTensor` of shape `(pictures, 2)`, *optional*): raw, `[real, fake]`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    detector_logits: torch.FloatTensor | None = None
+
+
+class M2F2DetDeepfakeProjector(nn.Module):
+    """The detector's two probabilities to one token of the language model."""
+
+    def __init__(self, config: M2F2DetConfig) -> None:
+        super().__init__()
+        width = config.text_config.hidden_size
+        self.linear_1 = nn.Linear(len(config.id2label), width)
+        self.act = ACT2FN[config.projector_hidden_act]
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """(pictures, 2), order real, fake, to (pictures, hidden)."""
+        return self.linear_2(self.act(self.linear_1(probabilities)))
+
+
+class M2F2DetLanguagePreTrainedModel(M2F2DetPreTrainedModel):
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    _skip_keys_device_placement = ["past_key_values"]
+    _no_split_modules = [*M2F2DetPreTrainedModel._no_split_modules, "LlamaDecoderLayer"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, M2F2DetDeepfakeProjector):  # official stage 2
+            init.normal_(module.linear_1.weight, std=0.1)
+            init.normal_(module.linear_2.weight, std=0.1)
+
+
+class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
+    """Backbone without `lm_head`: one CLIP tower feeds detector and language model."""
+
+    def __init__(self, config: M2F2DetConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = CLIPVisionModel(config.vision_config)
+        self.detector = M2F2Detector(config)
+        self.multi_modal_projector = LlavaMultiModalProjector(config)
+        self.deepfake_projector = M2F2DetDeepfakeProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def encode_pictures(
+        self, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, M2F2DetOutput]:
+        """One tower pass for both halves.
+
+        Args:
+            pixel_values: (pictures, 3, image_size, image_size), CLIP-normalised, for the tower.
+            detector_pixel_values: the same pictures for the CNN where they differ (padded against cropped).
+
+        Returns:
+            (pictures, patches, hidden) for the language model, and the detector's raw output.
+        """
+        index = self.config.vision_feature_index
+        if self.config.vision_pixel_dtype == "float16":
+            tower_pixels = pixel_values.to(torch.float16).to(pixel_values.dtype)
+        else:
+            tower_pixels = pixel_values
+        states = run_vision_tower(self.vision_tower, tower_pixels, self.detector.vision_layers)
+        output = self.detector(pixel_values if detector_pixel_values is None else detector_pixel_values, states)
+        return self.multi_modal_projector(states[index][:, 1:]), output
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        detector_pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        detector_logits: torch.Tensor | None = None,
+        class_labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> M2F2DetModelOutput:
+        """
+        Args:
+            input_ids: (batch, length) with `image_token_id` once per patch and `deepfake_token_id` once per picture.
+            pixel_values, detector_pixel_values: see `encode_pictures`; pictures in the order of their placeholders.
+            image_embeds, detector_logits: what `encode_pictures` gave, instead of the pictures.
+            class_labels: (pictures,) 0 = real, 1 = fake; read in training when `conditional_deepfake_prob` is set.
+            The other arguments are those of every decoder of transformers.
+
+        Raises:
+            ValueError: if placeholders and pictures do not agree in number; both numbers are named.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+        if pixel_values is not None:
+            image_embeds, output = self.encode_pictures(pixel_values, detector_pixel_values)
+            detector_logits = output.logits
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        elif image_embeds is not None:
+            raise ValueError("Pictures need input_ids, because their placeholders are found by id.")
+        if image_embeds is not None:
+            probabilities = self._token_probabilities(detector_logits, class_labels)
+            tokens = self.deepfake_projector(probabilities.to(self.deepfake_projector.linear_1.weight.dtype))
+            inputs_embeds = self._place(inputs_embeds, input_ids, self.config.image_token_id, image_embeds, "image")
+            inputs_embeds = self._place(
+                inputs_embeds, input_ids, self.config.deepfake_token_id, tokens[:, None], "deepfake"
+            )
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        return M2F2DetModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            detector_logits=detector_logits,
+        )
+
+    def _token_probabilities(self, logits: torch.Tensor, class_labels: torch.Tensor | None) -> torch.Tensor:
+        # Not calibrated: the projector was trained on the detector's own probabilities.
+        probabilities = logits.softmax(dim=-1)
+        share = self.config.conditional_deepfake_prob
+        if not self.training or class_labels is None or share == 0.0:
+            return probabilities
+        fake = 0.5 * torch.rand_like(probabilities[:, 0]) + 0.5 * class_labels
+        chosen = torch.rand_like(fake) < share
+        return torch.where(chosen[:, None], torch.stack([1 - fake, fake], dim=-1), probabilities)
+
+    @staticmethod
+    def _place(
+        inputs_embeds: torch.Tensor, input_ids: torch.Tensor, token_id: int, features: torch.Tensor, what: str
+    ) -> torch.Tensor:
+        """Put `features` (pictures, tokens, hidden) where `token_id` stands."""
+        places = input_ids == token_id
+        found, needed = int(places.sum()), features.shape[0] * features.shape[1]
+        if found != needed:
+            raise ValueError(
+                f"The prompts hold {found} {what} placeholder tokens, but {features.shape[0]} pictures need {needed} "
+                f"({features.shape[1]} each)."
+            )
+        return inputs_embeds.masked_scatter(places.unsqueeze(-1), features.to(inputs_embeds.dtype))
+
+
+class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, GenerationMixin):
+    """Verdict by the detector, explanation by the language model, both from one pass of the CLIP tower."""
+
+    can_explain = True
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: M2F2DetConfig) -> None:
+        if config.text_config is None:
+            raise ValueError("This config has no text_config, so no language model: use M2F2DetForDeepfakeDetection.")
+        super().__init__(config)
+        self.model = M2F2DetModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.lm_head = value
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        detector_pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        detector_logits: torch.Tensor | None = None,
+        class_labels: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> M2F2DetCausalLMOutput:
+        """
+        Args:
+            labels: (batch, length) token ids, -100 where not supervised.
+            logits_to_keep: as in transformers: logits of the last so many positions only.
+            The other arguments are those of `M2F2DetModel.forward`.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            detector_pixel_values=detector_pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            image_embeds=image_embeds,
+            detector_logits=detector_logits,
+            class_labels=class_labels,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        # Rows that only transformers needs; the official vocabulary does not have them, so nothing may fall on them.
+        placeholders = torch.tensor([self.config.image_token_id, self.config.deepfake_token_id], device=logits.device)
+        logits = logits.index_fill(-1, placeholders, torch.finfo(logits.dtype).min)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return M2F2DetCausalLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            detector_logits=outputs.detector_logits,
+        )
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.LongTensor, is_first_iteration: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            inputs = {name: value for name, value in inputs.items() if name not in PICTURE_INPUTS}
+        return inputs
+
+    @torch.no_grad()
+    def detect(
+        self, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
+    ) -> M2F2DetDetectionOutput:
+        """Judge a batch by the detector alone; the language model does not run.
+
+        Args:
+            pixel_values, detector_pixel_values: see `M2F2DetModel.encode_pictures`.
+        """
+        return self._detection(self.model.encode_pictures(pixel_values, detector_pixel_values)[1])
+
+    def _detection(self, output: M2F2DetOutput) -> M2F2DetDetectionOutput:
+        return M2F2DetDetectionOutput(logits=self.calibrate(output.logits), patch_scores=output.patch_scores)
+
+    @torch.no_grad()
+    def explain(
+        self,
+        processor: Any,
+        pixel_values: torch.Tensor,
+        detector_pixel_values: torch.Tensor | None = None,
+        question: str | None = None,
+        **generation: Any,
+    ) -> DeepfakeExplanationOutput:
+        """Verdict and explanation of a batch from one encoding of its pictures.
+
+        Args:
+            processor: the `M2F2DetProcessor` of this checkpoint.
+            pixel_values, detector_pixel_values: see `M2F2DetModel.encode_pictures`.
+            question: asked of every picture; by default the processor's own, which names the detector's verdict.
+            generation: arguments of `generate`; greedy and 512 new tokens unless told.
+
+        Returns:
+            `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same prompts.
+        """
+        image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)
+        detection = self._detection(output)
+        names = [self.config.id2label[int(fake)] for fake in detection.fake_probability >= 0.5]
+        prompts = [processor.explanation_prompt(question, verdict=name) for name in names]
+        text = processor.tokenize(prompts).to(self.device)
+        new_ids = self.generate(
+            **text, image_embeds=image_embeds, detector_logits=output.logits, **{**GENERATION_DEFAULTS, **generation}
+        )[:, text["input_ids"].shape[1] :]
+        explanations = [text.strip() for text in processor.tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
+        return DeepfakeExplanationOutput(
+            logits=detection.logits,
+            explanations=explanations,
+            explanation_verdicts=[parse_verdict(text, "word") for text in explanations],
+        )
+
+    @torch.no_grad()
+    def answer_questions(
+        self,
+        processor: Any,
+        questions: Sequence[str],
+        pixel_values: torch.Tensor,
+        detector_pixel_values: torch.Tensor | None = None,
+        **generation: Any,
+    ) -> list[str]:
+        """Several questions on one picture; what their prompts have in common is encoded and prefilled once.
+
+        Args:
+            processor: the `M2F2DetProcessor` of this checkpoint.
+            questions: at least one.
+            pixel_values, detector_pixel_values: (1, 3, image_size, image_size).
+            generation: arguments of `generate`.
+
+        Returns:
+            One answer per question, equal to what each question alone gives.
+        """
+        if len(pixel_values) != 1:
+            raise ValueError(f"answer_questions takes one picture, got {len(pixel_values)}; call it for each.")
+        if not questions:
+            raise ValueError("answer_questions needs at least one question.")
+        image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)
+        rows = [processor.token_ids(processor.explanation_prompt(question)) for question in questions]
+        new_ids = generate_from_shared_prefix(
+            self,
+            rows,
+            {"image_embeds": image_embeds, "detector_logits": output.logits},
+            pad_token_id=processor.tokenizer.pad_token_id,
+            **{**GENERATION_DEFAULTS, **generation},
+        )
+        return [text.strip() for text in processor.tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
+
+
+# Official command line: greedy, one beam, at most 512 new tokens.
+GENERATION_DEFAULTS = {"do_sample": False, "num_beams": 1, "max_new_tokens": 512}

@@ -1,0 +1,228 @@
+"""Pictures and texts for M2F2-Det with its language model."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import BatchFeature, ProcessorMixin
+
+from .prompting_m2f2_det import (
+    DEEPFAKE_MARKER,
+    EXPLANATION_QUESTION,
+    IMAGE_MARKER,
+    VICUNA_CHAT_TEMPLATE,
+    inference_prompt,
+    judgement_prompt,
+    training_prompt,
+)
+
+__all__ = ["M2F2DetProcessor"]
+
+MARKERS = re.compile(f"({re.escape(IMAGE_MARKER)}|{re.escape(DEEPFAKE_MARKER)})")
+IGNORED = -100
+
+
+class M2F2DetProcessor(ProcessorMixin):
+    """
+    Args:
+        image_processor: `M2F2DetImageProcessor`; with `do_pad` the language model sees the padded square and the
+            detector's CNN the crop (`detector_pixel_values`).
+        tokenizer: of the language model, with `<image>` and `<deepfake>` as added tokens.
+        chat_template: the training template unless told.
+        image_seq_length: placeholder tokens per picture, the number of the tower's patches.
+        prompt_style: `"official_cli"` or `"vicuna_v1"`, used for questions.
+        newline_compat: see `inference_prompt`.
+        explanation_question: asked when the caller asks nothing; `{verdict}` becomes the detector's verdict.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        image_seq_length: int = 576,
+        prompt_style: str = "official_cli",
+        newline_compat: bool = True,
+        explanation_question: str = EXPLANATION_QUESTION,
+    ) -> None:
+        for marker in (IMAGE_MARKER, DEEPFAKE_MARKER):
+            if tokenizer is not None and marker not in tokenizer.get_vocab():
+                raise ValueError(
+                    f"The tokenizer does not know {marker}: tokenizer.add_tokens([{IMAGE_MARKER!r}, "
+                    f"{DEEPFAKE_MARKER!r}], special_tokens=True)"
+                )
+        self.image_seq_length = image_seq_length
+        self.prompt_style = prompt_style
+        self.newline_compat = newline_compat
+        self.explanation_question = explanation_question
+        inference_prompt("", prompt_style)  # refuses an unknown style now, not at the first question
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or VICUNA_CHAT_TEMPLATE)
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        padding_side: str = "left",
+        return_tensors: str | None = "pt",
+        **image_options: Any,
+    ) -> BatchFeature:
+        """
+        Args:
+            images: one picture or a list, in the order of their markers; without `text` enough for a verdict.
+            text: prompts, each with one `<image>` and one `<deepfake>` per picture it speaks of.
+            padding_side: `"left"` to generate, `"right"` to train.
+            return_tensors: of the pictures; token ids are always torch tensors.
+            image_options: of the image processor.
+
+        Returns:
+            `pixel_values` (pictures, 3, size, size), `detector_pixel_values` likewise where the image processor pads,
+            and `input_ids`, `attention_mask` (prompts, length).
+
+        Raises:
+            ValueError: if markers and pictures differ in number; both are named.
+        """
+        if images is None and text is None:
+            raise ValueError("M2F2DetProcessor needs images, text or both.")
+        data: dict[str, Any] = {}
+        if images is not None:
+            data |= self._pictures(images, return_tensors, image_options)
+        if text is not None:
+            prompts = [text] if isinstance(text, str) else list(text)
+            self._check_markers(prompts, len(data["pixel_values"]) if data else 0)
+            data |= self.tokenize(prompts, padding_side)
+        return BatchFeature(data)
+
+    def _pictures(self, images: Any, return_tensors: str | None, options: dict[str, Any]) -> dict[str, Any]:
+        data = {"pixel_values": self.image_processor(images, return_tensors=return_tensors, **options)["pixel_values"]}
+        if options.get("do_pad", self.image_processor.do_pad):
+            options = {**options, "do_pad": False}
+            cropped = self.image_processor(images, return_tensors=return_tensors, **options)
+            data["detector_pixel_values"] = cropped["pixel_values"]
+        return data
+
+    @staticmethod
+    def _check_markers(prompts: Sequence[str], pictures: int) -> None:
+        for prompt in prompts:
+            found = {marker: prompt.count(marker) for marker in (IMAGE_MARKER, DEEPFAKE_MARKER)}
+            if found[IMAGE_MARKER] != found[DEEPFAKE_MARKER]:
+                raise ValueError(
+                    f"A prompt holds {found[IMAGE_MARKER]} {IMAGE_MARKER} and {found[DEEPFAKE_MARKER]} "
+                    f"{DEEPFAKE_MARKER} markers; each picture needs one of both: {prompt[:120]!r}"
+                )
+        markers = sum(prompt.count(IMAGE_MARKER) for prompt in prompts)
+        if markers != pictures:
+            raise ValueError(
+                f"The prompts hold {markers} {IMAGE_MARKER} markers, but {pictures} pictures were given; each picture "
+                "needs one."
+            )
+
+    def token_ids(self, text: str) -> list[int]:
+        """Ids of one prompt; `<image>` stands `image_seq_length` times."""
+        return self._encode(text)[0]
+
+    def tokenize(self, prompts: Sequence[str], padding_side: str = "left") -> BatchFeature:
+        """`input_ids` and `attention_mask`, int64 of shape (prompts, length)."""
+        return self._padded([self.token_ids(prompt) for prompt in prompts], padding_side)
+
+    def _encode(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids, and the first character of each.
+
+        Split at the markers only, as the official code does; every piece is tokenised as if it stood alone, and only
+        the first gets the begin token.
+        """
+        ids: list[int] = []
+        starts: list[int] = []
+        opening = self.tokenizer("").input_ids
+        if opening and opening[0] == self.tokenizer.bos_token_id:
+            ids, starts = [opening[0]], [0]
+        position = 0
+        for piece in MARKERS.split(text):
+            if piece in (IMAGE_MARKER, DEEPFAKE_MARKER):
+                count = self.image_seq_length if piece == IMAGE_MARKER else 1
+                ids += [self.tokenizer.convert_tokens_to_ids(piece)] * count
+                starts += [position] * count
+            elif piece:
+                encoded = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
+                ids += encoded["input_ids"]
+                starts += [position + start for start, _ in encoded["offset_mapping"]]
+            position += len(piece)
+        return ids, starts
+
+    def _padded(self, rows: Sequence[Sequence[int]], side: str, **more: Sequence[Sequence[int]]) -> BatchFeature:
+        if side not in ("left", "right"):
+            raise ValueError(f"padding_side is {side!r}, allowed are 'left', 'right'.")
+        length = max(len(row) for row in rows)
+
+        def fill(row: Sequence[int], value: int) -> list[int]:
+            padding = [value] * (length - len(row))
+            return [*padding, *row] if side == "left" else [*row, *padding]
+
+        data = {
+            "input_ids": [fill(row, self.tokenizer.pad_token_id) for row in rows],
+            "attention_mask": [fill([1] * len(row), 0) for row in rows],
+            **{name: [fill(row, IGNORED) for row in values] for name, values in more.items()},
+        }
+        return BatchFeature({name: torch.tensor(values) for name, values in data.items()})
+
+    def judgement_prompt(self) -> str:
+        """The official "real or fake" prompt, whatever `prompt_style` is."""
+        return judgement_prompt()
+
+    def explanation_prompt(self, question: str | None = None, verdict: str | None = None) -> str:
+        """A prompt for one picture.
+
+        Args:
+            question: free text without markers; `None` asks `explanation_question`.
+            verdict: `"real"` or `"fake"`, which that question names.
+
+        Raises:
+            ValueError: if the question holds a marker, or is missing together with the verdict.
+        """
+        if question is None:
+            if verdict is None:
+                raise ValueError("Without a question, explanation_prompt needs the verdict it shall ask about.")
+            question = self.explanation_question.format(verdict=verdict)
+        if MARKERS.search(question):
+            raise ValueError(
+                f"The question holds {MARKERS.search(question)[0]}, which only the prompt around it may: {question!r}"
+            )
+        return inference_prompt(question, self.prompt_style, self.newline_compat)
+
+    def encode_conversations(
+        self,
+        conversations: Sequence[Sequence[Mapping[str, Any]]],
+        images: Any,
+        max_length: int | None = None,
+        **image_options: Any,
+    ) -> BatchFeature:
+        """A training batch: right-padded, with loss on the assistant's words and `</s>` only.
+
+        Args:
+            conversations: see `training_prompt`; markers as in DD-VQA's files, one pair per picture.
+            images: the pictures in the order of their markers.
+            max_length: cut rows to this many tokens; the official limit is 2048. `None` does not cut.
+            image_options: of the image processor.
+
+        Returns:
+            As `__call__`, and `labels` (conversations, length), -100 where not supervised.
+
+        Raises:
+            ValueError: if markers and pictures differ, or if `max_length` cuts into a picture's placeholders.
+        """
+        prompts, rows, labels = [], [], []
+        for conversation in conversations:
+            text, spans = training_prompt(conversation, self.newline_compat)
+            ids, starts = self._encode(text)
+            supervised = [any(first <= start < last for first, last in spans) for start in starts]
+            prompts.append(text)
+            rows.append(ids)
+            labels.append([token if learn else IGNORED for token, learn in zip(ids, supervised, strict=True)])
+        data = self._pictures(images, "pt", image_options)
+        self._check_markers(prompts, len(data["pixel_values"]))
+        if max_length is not None:
+            placeholders = {self.tokenizer.convert_tokens_to_ids(marker) for marker in (IMAGE_MARKER, DEEPFAKE_MARKER)}
+            if any(placeholders.intersection(row[max_length:]) for row in rows):
+                raise ValueError(f"max_length={max_length} cuts off a picture's placeholders; give a larger one.")
+            rows, labels = [row[:max_length] for row in rows], [row[:max_length] for row in labels]
+        return BatchFeature({**self._padded(rows, "right", labels=labels), **data})

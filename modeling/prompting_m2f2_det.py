@@ -1,0 +1,133 @@
+"""The exact prompts of M2F2-Det: the official command line's, and the training template."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = [
+    "DEEPFAKE_MARKER",
+    "EXPLANATION_QUESTION",
+    "IMAGE_MARKER",
+    "JUDGEMENT_QUESTION",
+    "PROMPT_STYLES",
+    "VICUNA_CHAT_TEMPLATE",
+    "inference_prompt",
+    "judgement_prompt",
+    "training_prompt",
+]
+
+IMAGE_MARKER = "<image>"
+DEEPFAKE_MARKER = "<deepfake>"
+PROMPT_STYLES = ("official_cli", "vicuna_v1")
+
+# Official command line, evaluation of both tasks.
+CLI_HEAD = (
+    "Assistant: A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
+    "detailed, and polite answers to the human's questions.###Human: "
+)
+JUDGEMENT_QUESTION = "Determine the authenticity. Is the image real or fake?"
+# The wording of DD-VQA's general questions, with the verdict that the official data takes from the label.
+EXPLANATION_QUESTION = (
+    "This image is {verdict}. Describe the authenticity of the image based on skin, eyebrows, eyes, nose, mouth."
+)
+
+# Official training (LLaVA's vicuna_v1 conversation).
+VICUNA_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
+)
+ROLES = {"human": "USER", "user": "USER", "gpt": "ASSISTANT", "assistant": "ASSISTANT"}
+END = "</s>"
+
+# The same for `apply_chat_template`; the generation marks let trainers find the assistant's tokens.
+VICUNA_CHAT_TEMPLATE = (
+    "{{ '" + VICUNA_SYSTEM.replace("'", "\\'") + " ' }}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'user' %}"
+    "{{ 'USER: ' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for item in message['content'] %}"
+    "{% if item['type'] == 'image' %}{{ '<image>\n<deepfake>\n\n\n' }}{% else %}{{ item['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{{ ' ASSISTANT:' }}"
+    "{% else %}"
+    "{% generation %}{{ ' ' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for item in message['content'] %}{{ item['text'] }}{% endfor %}{% endif %}"
+    "{{ '</s>' }}{% endgeneration %}"
+    "{% endif %}"
+    "{% endfor %}"
+)
+
+
+def judgement_prompt() -> str:
+    """The official prompt for "real or fake"; note the spaces behind both line breaks."""
+    return f"{CLI_HEAD}{IMAGE_MARKER}\n {DEEPFAKE_MARKER}\n {JUDGEMENT_QUESTION} ###Assistant:"
+
+
+def inference_prompt(question: str, style: str = "official_cli", newline_compat: bool = True) -> str:
+    """A question on one picture, ready to be answered.
+
+    Args:
+        question: without markers; stripped.
+        style: `"official_cli"` as the released evaluation asks, `"vicuna_v1"` as training does.
+        newline_compat: three line breaks in front of a `vicuna_v1` question, as the official code makes them by
+            accident, instead of one.
+    """
+    _check_style(style)
+    question = question.strip()
+    if style == "official_cli":
+        return f"{CLI_HEAD}{IMAGE_MARKER}\n{DEEPFAKE_MARKER}\n{question} ###Assistant:"
+    turn = _normalised(f"{IMAGE_MARKER}\n{DEEPFAKE_MARKER}\n{question}", newline_compat)
+    return f"{VICUNA_SYSTEM} USER: {turn} ASSISTANT:"
+
+
+def training_prompt(
+    conversation: Sequence[Mapping[str, Any]], newline_compat: bool = True
+) -> tuple[str, list[tuple[int, int]]]:
+    """A whole conversation in the training template.
+
+    Args:
+        conversation: turns `{"from": "human"|"gpt", "value": text}` or `{"role": "user"|"assistant", "content":
+            text}`, alternating, the human first.
+        newline_compat: see `inference_prompt`.
+
+    Returns:
+        The text, and the spans [start, end) of its characters that are supervised (answers with their `</s>`).
+
+    Raises:
+        ValueError: for an unknown role, or turns out of order.
+    """
+    text, spans = VICUNA_SYSTEM + " ", []
+    for index, turn in enumerate(conversation):
+        speaker = turn.get("from", turn.get("role"))
+        content = turn.get("value", turn.get("content"))
+        if speaker not in ROLES:
+            raise ValueError(f"Turn {index} is by {speaker!r}, allowed are {', '.join(map(repr, ROLES))}.")
+        if ROLES[speaker] != ("USER", "ASSISTANT")[index % 2]:
+            raise ValueError(f"Turn {index} is by {speaker!r}; human and assistant must alternate, the human first.")
+        if ROLES[speaker] == "USER":
+            text += f"USER: {_normalised(content, newline_compat)} ASSISTANT:"
+        else:
+            start = len(text)
+            text += f" {content}{END}"
+            spans.append((start, len(text)))
+    if not spans:
+        raise ValueError("The conversation holds no answer to learn from.")
+    return text, spans
+
+
+def _normalised(turn: str, newline_compat: bool) -> str:
+    """Markers to the front, as the official placeholder normaliser does, one marker after the other."""
+    if not newline_compat:
+        marked = [marker for marker in (IMAGE_MARKER, DEEPFAKE_MARKER) if marker in turn]
+        for marker in marked:
+            turn = turn.replace(marker, "")
+        return "\n".join([*marked, turn.strip()])
+    for marker in (DEEPFAKE_MARKER, IMAGE_MARKER):
+        if marker in turn:
+            turn = f"{marker}\n{turn.replace(marker, '').strip()}".strip()
+    return turn
+
+
+def _check_style(style: str) -> None:
+    if style not in PROMPT_STYLES:
+        raise ValueError(f"prompt_style is {style!r}, allowed are {', '.join(map(repr, PROMPT_STYLES))}.")
