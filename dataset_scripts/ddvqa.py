@@ -179,7 +179,7 @@ class DDVQA(datasets.GeneratorBasedBuilder):
 
     def _resolve_conflicts(self, pictures: dict[PictureName, Path]) -> dict[PictureName, Path]:
         names = {path: name for name, path in pictures.items()}
-        dropped = set()
+        dropped: set[PictureName] = set()
         for group in identical_files(pictures.values()):
             reals = [path for path in group if names[path].type == REAL_TYPE]
             fakes = [path for path in group if names[path].type != REAL_TYPE]

@@ -80,9 +80,9 @@ class TestTwinMasks:
             TwinMasks(rows, size=5).label(index)
 
 
-def test_mask_moves_with_the_picture(rows, processor, monkeypatch):
+def test_mask_moves_with_the_picture(rows):
     """The mask of the moved and mirrored picture is what the moved and mirrored pair would have given."""
-    masks, ids = TwinMasks(rows, size=8), rows["id"][:]
+    masks, ids = TwinMasks(rows, size=24), rows["id"][:]
     index, twin = ids.index("ddvqa/c40/train/0_000_001"), ids.index("ddvqa/c40/train/5_000")
     pair = [shift_image(np.asarray(rows[i]["image"]), 4, -4)[:, ::-1] for i in (index, twin)]
     expected = difference_map(*pair)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from deepfake_detectors.evaluation.metrics import check_scores
 
-__all__ = ["Interval", "bootstrap_interval"]
+__all__ = ["Interval", "Metric", "bootstrap_interval"]
 
 Metric = Callable[[np.ndarray, np.ndarray], "float | None"]
 
@@ -39,8 +40,8 @@ class Interval:
 
 def bootstrap_interval(
     metric: Metric,
-    labels: Sequence[int],
-    scores: Sequence[float],
+    labels: ArrayLike,
+    scores: ArrayLike,
     groups: Sequence[str] | None = None,
     level: float = 0.95,
     resamples: int = 2000,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from deepfake_detectors.evaluation.metrics import check_scores, one_class_reason, require_scikit_learn
 
 __all__ = ["calibrated_probability", "fit_platt"]
 
 
-def fit_platt(labels: Sequence[int], differences: Sequence[float]) -> dict[str, float]:
+def fit_platt(labels: ArrayLike, differences: ArrayLike) -> dict[str, float]:
     """Fit `P(fake) = sigmoid(scale * difference + bias)`, both classes weighted alike.
 
     The weights make 0.5 the right threshold where real and fake are equally likely, whatever their share in the set.
@@ -52,6 +51,6 @@ def fit_platt(labels: Sequence[int], differences: Sequence[float]) -> dict[str, 
     return {"scale": scale, "bias": bias}
 
 
-def calibrated_probability(differences: Sequence[float], calibration: dict[str, float]) -> np.ndarray:
+def calibrated_probability(differences: ArrayLike, calibration: dict[str, float]) -> np.ndarray:
     """P(fake) `(n,)` in [0, 1] for logit differences `(n,)`."""
     return 1.0 / (1.0 + np.exp(-(calibration["scale"] * np.asarray(differences) + calibration["bias"])))

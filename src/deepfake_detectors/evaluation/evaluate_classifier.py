@@ -19,7 +19,7 @@ from transformers import AutoProcessor, HfArgumentParser
 
 from deepfake_detectors import AutoModelForDeepfakeDetection, __version__
 from deepfake_detectors.builders import load_split
-from deepfake_detectors.evaluation.bootstrap import bootstrap_interval
+from deepfake_detectors.evaluation.bootstrap import Metric, bootstrap_interval
 from deepfake_detectors.evaluation.metrics import (
     accuracy,
     auc,
@@ -93,15 +93,14 @@ def summarize(
         `metrics` (name -> `value`, `low`, `high`), `per_manipulation`, `undefined` (name -> reason) and `bootstrap`.
     """
     result = detection_metrics(labels, scores, threshold)
-    functions = {
+    functions: dict[str, Metric] = {
         "accuracy": lambda truth, values: accuracy(truth, values, threshold),
         "auc": auc,
         "eer": _rate_only,
     }
-    options = {"groups": groups, "resamples": resamples, "seed": seed}
     metrics = {}
     for name, function in functions.items():
-        interval = bootstrap_interval(function, labels, scores, **options)
+        interval = bootstrap_interval(function, labels, scores, groups, resamples=resamples, seed=seed)
         metrics[name] = {"value": getattr(result, name), **_ends(interval)}
     truth, methods = np.asarray(labels), np.asarray(manipulations, dtype=object)
     table = manipulation_table(labels, scores, manipulations, threshold)
@@ -109,8 +108,10 @@ def summarize(
         if row["auc"] is None:
             continue
         chosen = np.flatnonzero((truth == 0) | (methods == method))
-        picked = {**options, "groups": [groups[index] for index in chosen]}
-        row["auc_interval"] = _ends(bootstrap_interval(auc, truth[chosen], scores[chosen], **picked))
+        interval = bootstrap_interval(
+            auc, truth[chosen], scores[chosen], [groups[i] for i in chosen], resamples=resamples, seed=seed
+        )
+        row["auc_interval"] = _ends(interval)
     return {
         "num_real": result.num_real,
         "num_fake": result.num_fake,

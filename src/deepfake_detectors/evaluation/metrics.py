@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = [
     "DetectionMetrics",
@@ -65,7 +65,7 @@ def require_scikit_learn() -> Any:
     return sklearn.metrics
 
 
-def check_scores(labels: Sequence[int], scores: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return labels as int64 and scores as float64 arrays of shape `(n,)`.
 
     Raises:
@@ -88,13 +88,13 @@ def check_scores(labels: Sequence[int], scores: Sequence[float]) -> tuple[np.nda
     return truth.astype(np.int64), values
 
 
-def accuracy(labels: Sequence[int], scores: Sequence[float], threshold: float = 0.5) -> float:
+def accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float:
     """Share of pictures whose verdict `score >= threshold` (fake) is right, in [0, 1]."""
     truth, values = check_scores(labels, scores)
     return float(require_scikit_learn().accuracy_score(truth, values >= threshold))
 
 
-def auc(labels: Sequence[int], scores: Sequence[float]) -> float | None:
+def auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     """Area under the ROC curve in [0, 1], or `None` where one class is absent: there is nothing to rank."""
     truth, values = check_scores(labels, scores)
     if one_class_reason(truth):
@@ -102,7 +102,7 @@ def auc(labels: Sequence[int], scores: Sequence[float]) -> float | None:
     return float(require_scikit_learn().roc_auc_score(truth, values))
 
 
-def equal_error_rate(labels: Sequence[int], scores: Sequence[float]) -> tuple[float, float] | None:
+def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float] | None:
     """Error rate at the threshold where as many reals are called fake as fakes are called real.
 
     Returns:
@@ -123,7 +123,7 @@ def equal_error_rate(labels: Sequence[int], scores: Sequence[float]) -> tuple[fl
     return float(rate), float(threshold)
 
 
-def detection_metrics(labels: Sequence[int], scores: Sequence[float], threshold: float = 0.5) -> DetectionMetrics:
+def detection_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> DetectionMetrics:
     """Accuracy, AUC and EER of one set of pictures.
 
     Args:
@@ -153,7 +153,7 @@ def detection_metrics(labels: Sequence[int], scores: Sequence[float], threshold:
 
 
 def manipulation_table(
-    labels: Sequence[int], scores: Sequence[float], manipulations: Sequence[str], threshold: float = 0.5
+    labels: ArrayLike, scores: ArrayLike, manipulations: ArrayLike, threshold: float = 0.5
 ) -> dict[str, dict[str, Any]]:
     """One row per manipulation.
 
