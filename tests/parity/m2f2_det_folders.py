@@ -77,3 +77,30 @@ def convert_stage1(goldens: Path, output: Path) -> Path:
 def convert_cosine(goldens: Path, output: Path) -> Path:
     folder = goldens / "llava_detector"
     return convert("m2f2_det", [folder / "model.safetensors"], output, config=cosine_fields(read_config(folder)))
+
+
+def language_model_fields(golden: dict[str, Any]) -> dict[str, Any]:
+    llm = golden["llm"]
+    return {
+        **cosine_fields(golden),
+        "text_config": {
+            "hidden_size": llm["hidden"],
+            "intermediate_size": llm["inter"],
+            "num_hidden_layers": llm["layers"],
+            "num_attention_heads": llm["heads"],
+            "num_key_value_heads": llm["kv"],
+            "vocab_size": llm["vocab"],
+            "rms_norm_eps": llm["rms_norm_eps"],
+            "rope_theta": llm["rope_theta"],
+            "bos_token_id": llm["bos"],
+            "eos_token_id": llm["eos"],
+            "pad_token_id": llm["pad"],
+            "tie_word_embeddings": llm["tie_word_embeddings"],
+        },
+    }
+
+
+def convert_language_model(goldens: Path, output: Path) -> Path:
+    folder = goldens / "deepfake_llm"
+    fields = language_model_fields(read_config(folder))
+    return convert("m2f2_det", [folder / "model.safetensors", folder / "tokenizer"], output, config=fields)

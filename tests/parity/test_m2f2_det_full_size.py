@@ -7,9 +7,11 @@ import torch
 from golden_files import golden_folder
 
 from deepfake_detectors.conversion.key_table import rename_keys
-from deepfake_detectors.conversion.m2f2_det import TOWER_TABLE, official_key_table
+from deepfake_detectors.conversion.m2f2_det_llm import language_model_key_table
+from deepfake_detectors.conversion.m2f2_det_tables import TOWER_TABLE, official_key_table
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
+from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
 
 FOLDER = golden_folder("m2f2_det")
 
@@ -67,8 +69,35 @@ def test_m2f2_det_cosine_keys_map_completely(models, tower_inside):
     assert found == shapes_of(models["cosine"])
 
 
+PLACEHOLDERS = 2
+
+
+@pytest.fixture(scope="module")
+def language_model():
+    sizes = table_of("llm")[0]["header"]["sizes"]["llm"]
+    text_config = {**sizes, "vocab_size": sizes["vocab_size"] + PLACEHOLDERS}
+    with torch.device("meta"):
+        return M2F2DetForConditionalGeneration(M2F2DetConfig(text_config=text_config))
+
+
+def test_m2f2_det_llm_parameters(language_model):
+    header = table_of("llm")[0]["header"]
+    rows_on_top = 2 * PLACEHOLDERS * header["sizes"]["llm"]["hidden_size"]  # embed_tokens and lm_head
+    assert parameters_of(language_model) - rows_on_top == header["parameters"]
+
+
+def test_m2f2_det_llm_keys_map_completely(language_model):
+    _, shapes = table_of("llm")
+    renamed = rename_keys(shapes, language_model_key_table(shapes), "llm")
+    found = {new: shapes[old] for old, new in renamed.items()}
+    for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
+        rows, width = found[name]
+        found[name] = (rows + PLACEHOLDERS, width)
+    assert found == shapes_of(language_model)
+
+
 def test_m2f2_det_counts_agree_with_the_tables():
-    for name in ("bridge", "cosine", "vision_tower"):
+    for name in ("bridge", "cosine", "vision_tower", "llm"):
         content, shapes = table_of(name)
         assert len(shapes) == content["header"]["tensors"]
         assert sum(content["param_counts"].values()) == content["header"]["parameters"]

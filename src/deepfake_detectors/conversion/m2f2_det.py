@@ -1,16 +1,15 @@
 """Official M2F2-Det files to a folder that `from_pretrained` loads.
 
 Files (see the official repository's release): `current_model_180.pth` (stage-1 detector, the `bridge` variant),
-`M2F2_Det_densenet121.pth` (detector of the language model, the `cosine` variant) and `vision_tower.pth` (the CLIP
-image tower that the latter needs).
+`M2F2_Det_densenet121.pth` (detector of the language model, the `cosine` variant), `vision_tower.pth` (the CLIP
+image tower that the latter needs), and the folder `llava-v1.5-7b-M2F2-Det` (the language model with everything in it).
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,15 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from deepfake_detectors.conversion.checkpoint_files import read_tensors
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
+from deepfake_detectors.conversion.m2f2_det_llm import convert_language_model
+from deepfake_detectors.conversion.m2f2_det_tables import BRIDGE_BLOCK_TABLE, TOWER_TABLE, official_key_table
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_bridge import M2F2DetBridgeBlock
 from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
-__all__ = ["convert_m2f2_det", "official_key_table"]
+__all__ = ["convert_m2f2_det"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,87 +35,15 @@ logger = logging.getLogger(__name__)
 STAGE_1_CLASSES = (ReduceLROnPlateau, Adam, defaultdict, dict)
 STATE_DICT_KEYS = ("model_state_dict",)
 
-PROMPT_TABLE: KeyTable = [
-    (r"clip_text_encoder\.prompt_tokens", "detector.prompt_encoder.prompt_tokens"),
-    (r"clip_text_encoder\.model\.text_model\.embeddings\.position_ids", None),
-    (r"clip_text_encoder\.model\.text_model\.(.+)", r"detector.prompt_encoder.text_tower.\1"),
-    (r"text_proj\.(.+)", r"detector.prompt_encoder.proj.\1"),
-]
-HEAD_TABLE: KeyTable = [
-    (r"deepfake_proj\.(.+)", r"detector.encoder_proj.\1"),
-    (r"vision_proj\.(.+)", r"detector.vision_proj.\1"),
-    (r"output\.(.+)", r"detector.classifier.\1"),
-    (r"clip_(vision|text)_alpha", r"detector.\1_alpha"),
-]
-TOWER_TABLE: KeyTable = [
-    (r"clip_vision_encoder\.model\.vision_model\.embeddings\.position_ids", None),
-    (r"clip_vision_encoder\.model\.vision_model\.(.+)", r"vision_tower.\1"),
-]
-DENSENET_TABLE: KeyTable = [(r"deepfake_encoder\.(.+)", r"detector.encoder.network.features.\1")]
-BRIDGE_TABLE: KeyTable = [
-    (r"linear_(\d+)\.(.+)", lambda m: f"detector.bridge.encoder_projs.{int(m[1]) - 1}.{m[2]}"),
-    (r"clip_reduction\.(.+)", r"detector.bridge.vision_proj.\1"),
-    (r"bridge_adapter_proj\.bridge_adapter_proj\.1\.(.+)", r"detector.bridge.score.\1"),
-    (r"bridge_adapter_proj\.bridge_adapter_proj\.2\.(.+)", r"detector.bridge.score_norm.\1"),
-    (r"bridge_adapter_proj\.bridge_adapter_reduction\.0\.(.+)", r"detector.bridge.reduction.\1"),
-    (r"bridge_adapter_proj\.bridge_adapter_reduction\.1\.(.+)", r"detector.bridge.reduction_norm.\1"),
-]
-# Kept in a plain Python list by the official code and so absent from its files; a file of their own if at hand.
-BRIDGE_BLOCK_TABLE: KeyTable = [
-    (r"bridge_adapter\.(\d+)\.attn\.Wqkv\.(.+)", r"detector.bridge.blocks.\1.qkv_proj.\2"),
-    (r"bridge_adapter\.(\d+)\.attn\.out_proj\.(.+)", r"detector.bridge.blocks.\1.out_proj.\2"),
-    (r"bridge_adapter\.(\d+)\.(norm[12])\.(.+)", r"detector.bridge.blocks.\1.\2.\3"),
-    (r"bridge_adapter\.(\d+)\.ffn\.0\.(.+)", r"detector.bridge.blocks.\1.fc1.\2"),
-    (r"bridge_adapter\.(\d+)\.ffn\.3\.(.+)", r"detector.bridge.blocks.\1.fc2.\2"),
-]
-
-
-def official_key_table(variant: str, keys: Iterable[str]) -> KeyTable:
-    """The table for a detector file, whose `keys` (without `module.`) decide how its EfficientNet blocks are named."""
-    cnn, own = (_efficientnet_table(keys), BRIDGE_TABLE) if variant == "bridge" else (DENSENET_TABLE, ())
-    return [*PROMPT_TABLE, *HEAD_TABLE, *TOWER_TABLE, *cnn, *own]
-
-
-def _efficientnet_table(keys: Iterable[str]) -> KeyTable:
-    """torchvision's `features.*` names (without `features.`) to timm's."""
-    expanding = {m.groups() for key in keys if (m := re.match(r"deepfake_encoder\.(\d+)\.(\d+)\.block\.3\.", key))}
-    network = "detector.encoder.network"
-
-    def block(match: re.Match[str]) -> str:
-        stage, index, part, rest = match.groups()
-        # A block that does not expand its channels has no first 1x1 convolution: its parts are one number lower.
-        convs = (
-            ["conv_pw", "conv_dw", "se", "conv_pwl"] if (stage, index) in expanding else ["conv_dw", "se", "conv_pw"]
-        )
-        name = convs[int(part)]
-        if name == "se":
-            squeeze = {"fc1": "conv_reduce", "fc2": "conv_expand"}
-            child, leaf = rest.split(".", 1)
-            new = f"se.{squeeze[child]}.{leaf}"
-        else:
-            child, leaf = rest.split(".", 1)
-            order = [c for c in convs if c != "se"].index(name) + 1
-            new = f"{name}.{leaf}" if child == "0" else f"bn{order}.{leaf}"
-        return f"{network}.blocks.{int(stage) - 1}.{index}.{new}"
-
-    stages = {int(m[1]) for key in keys if (m := re.match(r"deepfake_encoder\.(\d+)\.", key))}
-    last = max(stages, default=0)
-    return [
-        (r"deepfake_encoder\.0\.0\.(.+)", rf"{network}.conv_stem.\1"),
-        (r"deepfake_encoder\.0\.1\.(.+)", rf"{network}.bn1.\1"),
-        (rf"deepfake_encoder\.{last}\.0\.(weight|bias)", rf"{network}.conv_head.\1"),
-        (rf"deepfake_encoder\.{last}\.1\.(.+)", rf"{network}.bn2.\1"),
-        (r"deepfake_encoder\.(\d+)\.(\d+)\.block\.(\d+)\.(.+)", block),
-    ]
-
 
 def convert_m2f2_det(
     sources: Sequence[Path], output: Path, *, config: dict[str, Any] | None = None, variant: str | None = None
 ) -> None:
-    """Write a complete `M2F2DetForDeepfakeDetection` folder with its processor.
+    """Write a complete folder with its processor: a verdict class from files, the language model from its folder.
 
     Args:
-        sources: official files in any order: one detector file; for the cosine detector also `vision_tower.pth`,
+        sources: the language model's folder (or weight files and a tokenizer folder); or official files in any order:
+            one detector file; for the cosine detector also `vision_tower.pth`,
             unless the detector file holds a tower; optionally the bridge blocks (`bridge_adapter.*`).
         output: empty or new folder.
         config: `M2F2DetConfig` fields where they differ from the released sizes.
@@ -124,6 +53,11 @@ def convert_m2f2_det(
         ValueError: if a file cannot be read, is of an unknown kind or the wrong variant, or if any key is missing,
             unexpected or of another shape.
     """
+    if any(path.is_dir() for path in sources):
+        if variant == "bridge":
+            raise ValueError("A bridge detector was asked for, but a folder holds the language model (cosine).")
+        convert_language_model(list(sources), output, config=config)
+        return
     parts = _sort_sources(sources)
     detector = parts["detector"]
     found = "bridge" if any(key.startswith("bridge_adapter_proj.") for key in detector) else "cosine"

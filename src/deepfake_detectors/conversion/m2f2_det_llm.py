@@ -1,0 +1,154 @@
+"""The released language model (`llava-v1.5-7b-M2F2-Det`) to a `M2F2DetForConditionalGeneration` folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from deepfake_detectors.conversion.checkpoint_files import read_tensors
+from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
+from deepfake_detectors.conversion.m2f2_det_tables import official_key_table
+from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
+from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
+from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
+from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAGE_MARKER
+
+__all__ = ["convert_language_model", "language_model_key_table"]
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+VOCABULARY_ROWS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
+LLAVA_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_theta",
+    "max_position_embeddings",
+    "tie_word_embeddings",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
+
+
+def language_model_key_table(keys: Iterable[str]) -> KeyTable:
+    """The table of the released folder; `keys` without a prefix of the training tool."""
+    detector = [key.removeprefix("deepfake_encoder.") for key in keys if key.startswith("deepfake_encoder.")]
+    inner = official_key_table("cosine", detector)
+
+    def detector_key(match: re.Match[str]) -> str:
+        (name,) = rename_keys([match[1]], inner, "The detector in the language model").values()
+        return f"model.{name}"
+
+    return [
+        (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", None),
+        (r"model\.((?:embed_tokens|layers|norm)\..+)", r"model.language_model.\1"),
+        (r"lm_head\.weight", "lm_head.weight"),
+        (r"model\.mm_projector\.0\.(.+)", r"model.multi_modal_projector.linear_1.\1"),
+        (r"model\.mm_projector\.2\.(.+)", r"model.multi_modal_projector.linear_2.\1"),
+        (r"model\.vision_tower\.vision_tower\.vision_model\.embeddings\.position_ids", None),
+        (r"model\.vision_tower\.vision_tower\.vision_model\.(.+)", r"model.vision_tower.\1"),
+        (r"deepfake_projector\.0\.(.+)", r"model.deepfake_projector.linear_1.\1"),
+        (r"deepfake_projector\.2\.(.+)", r"model.deepfake_projector.linear_2.\1"),
+        (r"deepfake_encoder\.clip_text_encoder\.model\.text_model\.embeddings\.position_ids", None),
+        # One leading `deepfake_encoder.` is the detector, a second one its CNN.
+        (r"deepfake_encoder\.(.+)", detector_key),
+    ]
+
+
+def convert_language_model(sources: list[Path], output: Path, *, config: dict[str, Any] | None = None) -> None:
+    """Write a complete `M2F2DetForConditionalGeneration` folder with its processor.
+
+    Args:
+        sources: the released folder; or weight files and a tokenizer folder.
+        output: empty or new folder.
+        config: `M2F2DetConfig` fields where they differ from what the folder's config.json says.
+
+    Raises:
+        ValueError: if tokenizer or weights are missing, or if any key is missing, unexpected or of another shape.
+    """
+    files, folders = [path for path in sources if path.is_file()], [path for path in sources if path.is_dir()]
+    for folder in folders:
+        files += sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise ValueError(f"No weights (*.safetensors, pytorch_model*.bin) in {', '.join(map(str, sources))}.")
+    tokenizer = _read_tokenizer(folders)
+    fields, image_aspect = _read_llava_config(folders)
+
+    tensors: dict[str, torch.Tensor] = {}
+    for path in files:
+        tensors |= read_tensors(path)
+    names = rename_keys(tensors, language_model_key_table(tensors), "The language model checkpoint")
+    tensors = {new: tensors[old] for old, new in names.items()}
+
+    fields |= config or {}
+    rows = fields["text_config"].get("vocab_size", len(tensors["lm_head.weight"]))
+    fields["text_config"] = {**fields["text_config"], "vocab_size": max(rows, len(tokenizer))}
+    placeholders = {
+        "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
+        "deepfake_token_id": tokenizer.convert_tokens_to_ids(DEEPFAKE_MARKER),
+    }
+    settings = M2F2DetConfig(variant="cosine", **{**fields, **placeholders})
+    for name in VOCABULARY_ROWS:
+        missing = settings.text_config.vocab_size - len(tensors[name])
+        # Never read: placeholders are replaced on the way in and masked on the way out.
+        tensors[name] = torch.cat([tensors[name], tensors[name].new_zeros(missing, tensors[name].shape[1])])
+
+    with torch.device("meta"):
+        model = M2F2DetForConditionalGeneration(settings)
+    check_complete(tensors, model.state_dict(), "The language model checkpoint")
+    model.load_state_dict(tensors, strict=True, assign=True)
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model.save_pretrained(output)
+    size = settings.vision_config.image_size
+    M2F2DetProcessor(
+        M2F2DetImageProcessor(
+            size={"shortest_edge": size}, crop_size={"height": size, "width": size}, do_pad=image_aspect == "pad"
+        ),
+        tokenizer,
+        image_seq_length=settings.num_patches,
+    ).save_pretrained(output)
+
+
+def _read_tokenizer(folders: list[Path]) -> PreTrainedTokenizerBase:
+    for folder in folders:
+        if any((folder / name).exists() for name in TOKENIZER_FILES):
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            if tokenizer.pad_token_id is None:
+                tokenizer.pad_token = tokenizer.unk_token  # as the official code does
+            tokenizer.add_tokens([IMAGE_MARKER, DEEPFAKE_MARKER], special_tokens=True)
+            return tokenizer
+    raise ValueError(
+        f"No tokenizer ({', '.join(TOKENIZER_FILES)}) among the sources: add --source FOLDER that holds it."
+    )
+
+
+def _read_llava_config(folders: list[Path]) -> tuple[dict[str, Any], str]:
+    """`M2F2DetConfig` fields and the picture mode of a LLaVA config.json; the released sizes where there is none."""
+    for folder in folders:
+        path = folder / "config.json"
+        if path.exists() and "mm_projector_type" in (official := json.loads(path.read_text())):
+            text = {name: official[name] for name in LLAVA_FIELDS if name in official}
+            fields = {
+                "text_config": text,
+                "vision_feature_layer": official.get("mm_vision_select_layer", -2),
+                "tie_word_embeddings": official.get("tie_word_embeddings", False),
+            }
+            return fields, official.get("image_aspect_ratio", "pad")
+    return {"text_config": {}}, "square"
