@@ -73,7 +73,13 @@ def render_model_card(
         ],
     )
     environment = Environment(undefined=StrictUndefined, trim_blocks=False, keep_trailing_newline=True)
-    environment.globals |= {"three": _three, "number": _number, "interval": _interval, "percent": _percent}
+    environment.globals |= {
+        "three": _three,
+        "number": _number,
+        "interval": _interval,
+        "percent": _percent,
+        "wrong": _wrong,
+    }
     template = files("deepfake_detectors.hub_cards").joinpath("model_card.md.jinja").read_text(encoding="utf-8")
     body = environment.from_string(template).render(
         facts=facts, results=results, validation=validation, config=config, license_notice=LICENSE_NOTICE
@@ -112,6 +118,10 @@ def _number(entry: dict[str, Any]) -> str:
 
 def _interval(entry: dict[str, Any]) -> str:
     return "" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"
+
+
+def _wrong(results: dict[str, Any]) -> int:
+    return round((1 - results["metrics"]["accuracy"]["value"]) * (results["num_real"] + results["num_fake"]))
 
 
 def _percent(share: float) -> str:
