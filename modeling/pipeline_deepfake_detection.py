@@ -30,7 +30,10 @@ SINGLE_INPUTS = (str, Path, bytes, bytearray, memoryview, Mapping, Image.Image, 
 
 
 class DeepfakeDetectionPipeline(Pipeline):
-    """Judges pictures with a detector that keeps the contract `model.detect(**inputs)`.
+    """Judges pictures with a detector that keeps the contract of this package.
+
+    That is `model.detect(**inputs)`, and of a class with `can_explain` also `model.explain(processor, question=...,
+    **inputs)`, where `inputs` are what the processor makes of pictures alone.
 
     ```python
     import deepfake_detectors
@@ -42,8 +45,8 @@ class DeepfakeDetectionPipeline(Pipeline):
     Args:
         model: a detector of this package.
         processor: the detector's processor; it is called with `images=<RGB PIL image>, return_tensors="pt"`.
-        threshold, explain, localize, question, on_error, batch_size, num_workers: defaults for every call, see
-            `__call__`. The other arguments are those of `transformers.Pipeline`.
+        threshold, explain, localize, question, generate_kwargs, on_error, batch_size, num_workers: defaults for every
+            call, see `__call__`. The other arguments are those of `transformers.Pipeline`.
 
     Raises:
         ValueError: if the model is not a detector, if the processor is missing, or for any argument that a call
@@ -87,6 +90,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             explain (`bool`, *optional*): also write an explanation.
             localize (`bool`, *optional*): also give the manipulated area.
             question (`str`, *optional*): ask this instead of the detector's own question; needs `explain=True`.
+            generate_kwargs (`dict`, *optional*): arguments of `generate` for the explanation.
             on_error (`str`, *optional*): `"raise"` (default) stops at the first picture that cannot be read;
                 `"record"` gives the row `{"error": <message>, "input": <path or description>}` in its place.
             batch_size (`int`, *optional*): pictures per forward pass, default 1.
@@ -118,6 +122,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         explain: bool | None = None,
         localize: bool | None = None,
         question: str | None = None,
+        generate_kwargs: dict[str, Any] | None = None,
         threshold: float | str | None = None,
         on_error: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -125,9 +130,15 @@ class DeepfakeDetectionPipeline(Pipeline):
             require_ability(self.model, "explain")
         if localize:
             require_ability(self.model, "localize")
-        if question is not None and not explain:
-            raise ValueError("question is answered in the explanation: pass explain=True with it, or leave it out.")
-        forward, postprocess = {}, {}
+        forward: dict[str, Any] = {}
+        postprocess: dict[str, Any] = {}
+        for name, value in {"explain": explain, "question": question, "generate_kwargs": generate_kwargs}.items():
+            if value is not None:
+                forward[name] = value
+        # A call may add its question to explain=True of the construction.
+        explains = {**getattr(self, "_forward_params", {}), **forward}.get("explain", False)
+        if not explains and (question is not None or generate_kwargs is not None):
+            raise ValueError("question and generate_kwargs shape the explanation: pass explain=True with them.")
         if threshold is not None:
             postprocess["threshold"] = self.resolve_threshold(threshold)
         if on_error is not None:
@@ -177,10 +188,18 @@ class DeepfakeDetectionPipeline(Pipeline):
                 source,
             ) from error
 
-    def _forward(self, model_inputs: dict[str, Any], on_error: str = "raise") -> dict[str, Any]:
+    def _forward(
+        self,
+        model_inputs: dict[str, Any],
+        on_error: str = "raise",
+        explain: bool = False,
+        question: str | None = None,
+        generate_kwargs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         features = dict(model_inputs)
         source, failure = features.pop("source"), features.pop("failure")
-        failures = failure if isinstance(failure, list) else [failure]  # a list in a batch, bare without one
+        batched = isinstance(failure, list)  # of a single picture, the entries come bare
+        failures = failure if batched else [failure]
         if on_error == "raise":
             for error in failures:
                 if error is not None:
@@ -188,10 +207,24 @@ class DeepfakeDetectionPipeline(Pipeline):
         # The blank that stands for a failed picture goes no further: it must not reach the others of its batch.
         good = [index for index, error in enumerate(failures) if error is None]
         probability = torch.full((len(failures),), math.nan, device=self.device)
+        texts: list[str | None] = [None] * len(failures)
+        verdicts: list[str | None] = [None] * len(failures)
         if good:
-            output = self.model.detect(**self._select(features, good))
+            features = self._select(features, good)
+            if explain:
+                output = self.model.explain(self.processor, question=question, **features, **(generate_kwargs or {}))
+                for index, text, verdict in zip(good, output.explanations, output.explanation_verdicts, strict=True):
+                    texts[index], verdicts[index] = text, verdict
+            else:
+                output = self.model.detect(**features)
             probability[good] = output.fake_probability
-        return {"fake_probability": probability, "source": source, "failure": failure}
+        return {
+            "fake_probability": probability,
+            "explanation": texts if batched else texts[0],
+            "explanation_verdict": verdicts if batched else verdicts[0],
+            "source": source,
+            "failure": failure,
+        }
 
     def _select(self, features: dict[str, Any], rows: list[int]) -> dict[str, Any]:
         """The tensors of `rows`, floating ones in the model's dtype."""
@@ -219,8 +252,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             "score": probability if fake else 1.0 - probability,
             "fake_probability": probability,
             "threshold": threshold,
-            "explanation": None,
-            "explanation_verdict": None,
+            "explanation": model_outputs["explanation"],
+            "explanation_verdict": model_outputs["explanation_verdict"],
             "mask": None,
         }
 
