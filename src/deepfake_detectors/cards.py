@@ -120,8 +120,8 @@ def _interval(entry: dict[str, Any]) -> str:
     return "" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"
 
 
-def _wrong(results: dict[str, Any]) -> int:
-    return round((1 - results["metrics"]["accuracy"]["value"]) * (results["num_real"] + results["num_fake"]))
+def _wrong(accuracy: dict[str, Any], pictures: int) -> int:
+    return round((1 - accuracy["value"]) * pictures)
 
 
 def _percent(share: float) -> str:
