@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from transformers import pipeline
+from transformers.utils import logging
 
 import deepfake_detectors  # noqa: F401  (registers the task)
 
@@ -42,6 +43,7 @@ def main() -> int:
         parser.error("DEEPFAKE_DATA is not set; set it to the folder that holds ddvqa/.")
     chosen = choose(Path(os.environ["DEEPFAKE_DATA"]) / "ddvqa" / "images_c40" / "test", arguments.per_class)
 
+    logging.disable_progress_bar()
     verdicts = pipeline("deepfake-detection")([str(path) for path, _ in chosen], batch_size=8)
     table = Table("picture", "truth", "verdict", "P(fake)", title="FaceForensics++ faces, compression c40")
     right = 0
@@ -52,9 +54,8 @@ def main() -> int:
         table.add_row(path.name, truth, shown, f"{verdict['fake_probability']:.3f}")
     console = Console()
     console.print(table)
-    console.print(
-        f"{right} of {len(chosen)} right. The built-in detector shows how the pipeline works; do not rely on it."
-    )
+    closing = f"{right} of {len(chosen)} right. The built-in detector shows how the pipeline works; do not rely on it."
+    console.print(closing, soft_wrap=True)
     return 0
 
 
