@@ -202,9 +202,7 @@ def _check_language_model(config: M2F2DetConfig) -> None:
     if config.image_token_id == config.deepfake_token_id:
         raise ValueError(f"image_token_id and deepfake_token_id are both {config.image_token_id}.")
     if not 0.0 <= config.conditional_deepfake_prob <= 1.0:
-        raise ValueError(
-            f"conditional_deepfake_prob is {config.conditional_deepfake_prob}, expected a share in [0, 1]."
-        )
+        raise ValueError(f"conditional_deepfake_prob is {config.conditional_deepfake_prob}, expected 0 to 1.")
     if config.variant != "cosine":
         raise ValueError(f"The language model works with the cosine detector, not with variant {config.variant!r}.")
 

@@ -318,6 +318,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         pixel_values: torch.Tensor,
         detector_pixel_values: torch.Tensor | None = None,
         question: str | None = None,
+        threshold: float = 0.5,
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
         """Verdict and explanation of a batch from one encoding of its pictures.
@@ -326,6 +327,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
             processor: the `M2F2DetProcessor` of this checkpoint.
             pixel_values, detector_pixel_values: see `M2F2DetModel.encode_pictures`.
             question: asked of every picture; by default the processor's own, which names the detector's verdict.
+            threshold: P(fake) from which on that question calls the picture fake.
             generation: arguments of `generate`; greedy and 512 new tokens unless told.
 
         Returns:
@@ -333,7 +335,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         """
         image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)
         detection = self._detection(output)
-        names = [self.config.id2label[int(fake)] for fake in detection.fake_probability >= 0.5]
+        names = [self.config.id2label[int(fake)] for fake in detection.fake_probability >= threshold]
         prompts = [processor.explanation_prompt(question, verdict=name) for name in names]
         text = processor.tokenize(prompts).to(self.device)
         new_ids = self.generate(

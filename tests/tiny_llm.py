@@ -19,7 +19,7 @@ SENTENCES = [
 ]
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer(markers: bool = True) -> PreTrainedTokenizerFast:
     """Byte-fallback BPE in the manner of Llama's tokenizer, with both placeholders as the last two ids."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -34,7 +34,8 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
     )
-    wrapped.add_tokens(["<image>", "<deepfake>"], special_tokens=True)
+    if markers:
+        wrapped.add_tokens(["<image>", "<deepfake>"], special_tokens=True)
     return wrapped
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepfake_detectors.conversion.m2f2_det import convert_m2f2_det
+from deepfake_detectors.conversion.output_folder import written_whole
 
 __all__ = ["CONVERTERS", "convert"]
 
@@ -33,15 +32,6 @@ def convert(family: str, sources: Sequence[str | Path], output: str | Path, **op
     """
     if family not in CONVERTERS:
         raise ValueError(f"There is no converter for {family!r}; known families: {', '.join(sorted(CONVERTERS))}.")
-    output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists and is not an empty folder; choose another --output.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        CONVERTERS[family]([Path(source) for source in sources], unfinished, **options)
-        unfinished.chmod(0o755)  # mkdtemp makes it private
-        unfinished.replace(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return output
+    with written_whole(output) as folder:
+        CONVERTERS[family]([Path(source) for source in sources], folder, **options)
+    return Path(output)
