@@ -49,8 +49,9 @@ def resolve_model(model: str | Path | None) -> str:
     """The folder or Hub id to load: `model` itself, or if it is `None` the default detector, with its terms logged."""
     if model is not None:
         return str(model)
+    folder = str(default_checkpoint_path())
     show_license_notice(LICENSE_NOTICE)
-    return str(default_checkpoint_path())
+    return folder
 
 
 def check_model_source(model: str | Path) -> None:

@@ -8,8 +8,10 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig
+import torch
+from transformers import AutoModel, AutoProcessor, BertConfig
 
+from deepfake_detectors.default_checkpoint import LICENSE_NOTICE
 from deepfake_detectors.pipelines import pipeline
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "deepfake-detectors")
@@ -202,6 +204,21 @@ def test_wrong_device(shell, model: str, photos: Path, device: str) -> None:
     assert_one_clear_line(shell("detect", photos, "-m", model, "--device", device), f"--device {device}")
 
 
+def test_a_model_that_answers_nan(shell, model: str, photos: Path, tmp_path: Path) -> None:
+    detector = AutoModel.from_pretrained(model)
+    with torch.no_grad():
+        detector.detector.classifier.bias.fill_(float("nan"))
+    detector.save_pretrained(tmp_path / "broken")
+    AutoProcessor.from_pretrained(model).save_pretrained(tmp_path / "broken")
+    result = shell("detect", photos / "0.png", "-m", tmp_path / "broken")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: ") and "P(fake) = nan" in result.stderr
+
+
+def test_output_that_is_a_folder(shell, model: str, photos: Path) -> None:
+    assert_one_clear_line(shell("detect", photos, "-m", model, "--output", photos), "--output", "is a folder")
+
+
 def test_output_in_a_missing_folder(shell, model: str, photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "absent" / "rows.jsonl"
     assert_one_clear_line(shell("detect", photos, "-m", model, "--output", output), "--output")
@@ -245,3 +262,22 @@ def test_on_a_terminal(model: str, photos: Path) -> None:
     assert "Judging" in text and "{" not in text
     assert text.count("photos/more") == 25
     assert "P(fake) is this detector's estimate" in text
+
+
+def test_a_reader_that_leaves_early(model: str, photos: Path) -> None:
+    done = subprocess.run(
+        f"'{COMMAND}' detect photos -m '{model}' --batch-size 1 | head -n 1",
+        shell=True, capture_output=True, text=True, cwd=photos.parent, check=False,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["input"] == "photos/0.png"
+    assert "Traceback" not in done.stderr
+
+
+def test_without_a_model_the_default_judges_and_its_terms_are_shown_once(photos: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "detect", "photos"],
+        capture_output=True, text=True, cwd=photos.parent, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    assert done.stderr.count(LICENSE_NOTICE) == 1

@@ -52,8 +52,8 @@ def detect(
     is 0 if every input was judged, 1 if one could not be read, and 2 if the command itself was wrong.
     """
     found = expand_inputs(inputs, recursive)
-    if output is not None and not output.absolute().parent.is_dir():
-        fail(f"--output {output}: there is no folder {output.absolute().parent}.")
+    if output is not None:
+        _check_output(output)
     table = wants_table(format) if output is None else format is OutputFormat.table
 
     from deepfake_detectors.cli.loading import load_pipeline
@@ -66,7 +66,10 @@ def detect(
     if len(found.pictures) >= PROGRESS_FROM and sys.stderr.isatty():
         rows = _with_progress(rows, len(found.pictures) + len(found.faults))
     with nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8") as file:
-        (print_table if table else write_json_lines)(rows, file)
+        try:
+            (print_table if table else write_json_lines)(rows, file)
+        except ValueError as error:  # the model's own failure; what is wrong with an input became a row
+            fail(error, code=1)
 
     if found.skipped:
         say(f"Skipped in folders, having no picture's name: {found.skipped}.")
@@ -77,6 +80,13 @@ def detect(
     if failures:
         say(f"Could not be read: {len(failures)} of {len(found.pictures) + len(found.faults)}.")
         raise typer.Exit(1)
+
+
+def _check_output(output: Path) -> None:
+    if output.is_dir():
+        fail(f"--output {output} is a folder; name a file.")
+    if not output.absolute().parent.is_dir():
+        fail(f"--output {output}: there is no folder {output.absolute().parent}.")
 
 
 def _parse_threshold(detector: DeepfakeDetectionPipeline, threshold: str) -> float:

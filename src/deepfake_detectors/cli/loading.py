@@ -22,7 +22,10 @@ def load_config(model: str | None) -> tuple[str, Any]:
     from deepfake_detectors.pipelines import check_model_source, resolve_model
     from deepfake_detectors.registration import FAMILIES
 
-    source = resolve_model(model)
+    try:
+        source = resolve_model(model)
+    except OSError as error:  # the package was built without its default
+        fail(error)
     try:
         check_model_source(source)
         config = AutoConfig.from_pretrained(source)

@@ -1,0 +1,83 @@
+"""`deepfake_detectors.pipeline`, and the stock call without a model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pictures import random_pictures
+from tiny_models import tiny_m2f2_det
+from transformers import AutoModel, AutoProcessor, BertConfig, BertModel
+
+import deepfake_detectors
+from deepfake_detectors.default_checkpoint import LICENSE_NOTICE
+from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_m2f2_det(tmp_path_factory.mktemp("detector"))
+
+
+def test_folder_as_string_as_path_and_loaded(folder: Path) -> None:
+    (picture,) = random_pictures(1)
+    loaded = {"model": AutoModel.from_pretrained(folder), "processor": AutoProcessor.from_pretrained(folder)}
+    rows = []
+    for arguments in ({"model": folder}, {"model": str(folder)}, {"task": "deepfake-detection", **loaded}):
+        detector = deepfake_detectors.pipeline(**arguments, threshold=0.25)
+        assert type(detector) is DeepfakeDetectionPipeline
+        rows.append(detector(picture))
+    assert rows[0] == rows[1] == rows[2]
+    assert rows[0]["threshold"] == 0.25
+
+
+def test_download_options_are_no_pipeline_options(folder: Path) -> None:
+    assert deepfake_detectors.pipeline(model=folder, local_files_only=True)
+
+
+def test_another_task_hints_at_model(folder: Path) -> None:
+    with pytest.raises(ValueError, match="write model="):
+        deepfake_detectors.pipeline(str(folder))
+
+
+@pytest.mark.parametrize("name", ["current_model_180.pth", "pytorch_model-00001-of-00002.bin"])
+def test_official_files_give_the_convert_command(tmp_path: Path, name: str) -> None:
+    official = tmp_path / name
+    official.write_bytes(b"weights")
+    for model in (tmp_path, official):
+        with pytest.raises(ValueError, match="deepfake-detectors convert FAMILY --source ") as caught:
+            deepfake_detectors.pipeline(model=model)
+        assert f"--source {official} " in str(caught.value)
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no config\.json"):
+        deepfake_detectors.pipeline(model=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["absent", "a/b/absent"])
+def test_a_missing_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        deepfake_detectors.pipeline(model=tmp_path / name)
+
+
+def test_a_model_of_another_kind(tmp_path: Path, folder: Path) -> None:
+    config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    BertModel(config).save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(folder).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no deepfake detector"):
+        deepfake_detectors.pipeline(model=tmp_path, processor=AutoProcessor.from_pretrained(folder))
+
+
+@pytest.mark.parametrize("call", ["deepfake_detectors.pipeline()", "transformers.pipeline('deepfake-detection')"])
+def test_the_default_works_offline_and_shows_its_terms_once(call: str, tmp_path: Path) -> None:
+    random_pictures(1)[0].save(tmp_path / "face.png")
+    program = f"import deepfake_detectors, transformers\nfor _ in range(2): print({call}('face.png')['label'])"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 2 and set(done.stdout.split()) <= {"real", "fake"}
+    assert done.stderr.count(LICENSE_NOTICE) == 1
