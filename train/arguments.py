@@ -94,6 +94,11 @@ class ClassifierTrainingArguments(TrainingArguments):
         self.learning_rates = _mapping("learning_rates", self.learning_rates)
         if self.cpu_threads is not None and self.cpu_threads < 1:
             raise ValueError(f"cpu_threads is {self.cpu_threads}, expected 1 or more.")
+        if self.dataloader_drop_last:
+            raise ValueError(
+                "dataloader_drop_last is true, which would leave the last validation pictures out of every metric, "
+                "too; set it to false."
+            )
 
 
 def parse_recipe(arguments: list[str] | None = None) -> tuple[ModelArguments, DataArguments, Any]:
