@@ -28,6 +28,7 @@ from .verdict_parsing import parse_verdict
 
 __all__ = ["M2F2DetCausalLMOutput", "M2F2DetForConditionalGeneration", "M2F2DetModel"]
 
+DEEPFAKE_PROJECTOR_STD = 0.1  # start of the official stage 2
 PICTURE_INPUTS = ("pixel_values", "detector_pixel_values", "image_embeds", "detector_logits", "class_labels")
 
 
@@ -85,9 +86,9 @@ class M2F2DetLanguagePreTrainedModel(M2F2DetPreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, M2F2DetDeepfakeProjector):  # official stage 2
-            init.normal_(module.linear_1.weight, std=0.1)
-            init.normal_(module.linear_2.weight, std=0.1)
+        if isinstance(module, M2F2DetDeepfakeProjector):
+            init.normal_(module.linear_1.weight, std=DEEPFAKE_PROJECTOR_STD)
+            init.normal_(module.linear_2.weight, std=DEEPFAKE_PROJECTOR_STD)
 
 
 class M2F2DetModel(M2F2DetLanguagePreTrainedModel):

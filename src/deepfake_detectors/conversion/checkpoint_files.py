@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,32 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-__all__ = ["read_tensors"]
+__all__ = ["IgnoredObject", "ignored_dict", "read_tensors"]
+
+# What the safe unpickler raises on bytes that are no pickle, or half of one.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    IndexError,
+    KeyError,
+    ValueError,
+    AttributeError,
+    TypeError,
+)
+
+
+class IgnoredObject:
+    """Stands for an object in a pickle that nobody needs; its state is dropped."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def ignored_dict(*_: Any) -> dict[Any, Any]:
+    """Stands for the constructor of a dict type that the safe unpickler cannot fill."""
+    return {}
 
 
 def read_tensors(path: Path, *, allow: Sequence[Any] = (), inside: Sequence[str] = ()) -> dict[str, torch.Tensor]:
@@ -19,7 +46,8 @@ def read_tensors(path: Path, *, allow: Sequence[Any] = (), inside: Sequence[str]
 
     Args:
         path: the file.
-        allow: classes and functions besides PyTorch's own that this kind of pickle is known to hold.
+        allow: what besides PyTorch's own types this kind of pickle is known to hold, as taken by
+            `torch.serialization.safe_globals`: `(stand-in, "module.name")`.
         inside: keys under which the state dict may lie in the pickled dict; the first that exists is taken.
 
     Raises:
@@ -36,8 +64,10 @@ def read_tensors(path: Path, *, allow: Sequence[Any] = (), inside: Sequence[str]
     try:
         with torch.serialization.safe_globals(list(allow)):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except UNREADABLE as error:
+        # PyTorch's own message advises to switch the protection off.
+        match = re.search(r"WeightsUnpickler error: *\n*(.+)", str(error))
+        reason = match[1].strip() if match else str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path} could not be read safely: {reason}. It is damaged, not a PyTorch checkpoint, or holds classes "
             "that no official file of this family holds; pickles run code, so those are refused."

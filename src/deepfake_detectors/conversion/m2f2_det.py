@@ -8,19 +8,22 @@ image tower that the latter needs), and the folder `llava-v1.5-7b-M2F2-Det` (the
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim import Adam
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from deepfake_detectors.conversion.checkpoint_files import read_tensors
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
 from deepfake_detectors.conversion.m2f2_det_llm import convert_language_model
-from deepfake_detectors.conversion.m2f2_det_tables import BRIDGE_BLOCK_TABLE, TOWER_TABLE, official_key_table
+from deepfake_detectors.conversion.m2f2_det_tables import (
+    BRIDGE_BLOCK_TABLE,
+    STAGE_1_CLASSES,
+    STATE_DICT_KEYS,
+    TOWER_TABLE,
+    official_key_table,
+)
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
@@ -30,10 +33,6 @@ from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 __all__ = ["convert_m2f2_det"]
 
 logger = logging.getLogger(__name__)
-
-# The stage-1 pickle also holds its scheduler object, which holds its optimizer.
-STAGE_1_CLASSES = (ReduceLROnPlateau, Adam, defaultdict, dict)
-STATE_DICT_KEYS = ("model_state_dict",)
 
 
 def convert_m2f2_det(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,15 +14,22 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 
 from deepfake_detectors.conversion.checkpoint_files import read_tensors
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
-from deepfake_detectors.conversion.m2f2_det_tables import official_key_table
+from deepfake_detectors.conversion.m2f2_det_tables import STAGE_1_CLASSES, STATE_DICT_KEYS, official_key_table
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
-from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
+from deepfake_detectors.modeling.modeling_m2f2_det_llm import (
+    DEEPFAKE_PROJECTOR_STD,
+    M2F2DetDeepfakeProjector,
+    M2F2DetForConditionalGeneration,
+)
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAGE_MARKER
 
 __all__ = ["convert_language_model", "language_model_key_table"]
 
+logger = logging.getLogger(__name__)
+
+PROJECTOR = "model.deepfake_projector."
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 VOCABULARY_ROWS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 LLAVA_FIELDS = (
@@ -70,7 +78,8 @@ def convert_language_model(sources: list[Path], output: Path, *, config: dict[st
     """Write a complete `M2F2DetForConditionalGeneration` folder with its processor.
 
     Args:
-        sources: the released folder; or weight files and a tokenizer folder.
+        sources: the released folder, or weight files and a tokenizer folder. A plain LLaVA folder together with the
+            cosine detector's file gives the start of stage 2: everything but the deepfake projector.
         output: empty or new folder.
         config: `M2F2DetConfig` fields where they differ from what the folder's config.json says.
 
@@ -87,7 +96,7 @@ def convert_language_model(sources: list[Path], output: Path, *, config: dict[st
 
     tensors: dict[str, torch.Tensor] = {}
     for path in files:
-        tensors |= read_tensors(path)
+        tensors |= _with_detector_prefix(read_tensors(path, allow=STAGE_1_CLASSES, inside=STATE_DICT_KEYS), path)
     names = rename_keys(tensors, language_model_key_table(tensors), "The language model checkpoint")
     tensors = {new: tensors[old] for old, new in names.items()}
 
@@ -106,6 +115,12 @@ def convert_language_model(sources: list[Path], output: Path, *, config: dict[st
 
     with torch.device("meta"):
         model = M2F2DetForConditionalGeneration(settings)
+    if not any(name.startswith(PROJECTOR) for name in tensors):
+        logger.warning(
+            "The sources hold no deepfake_projector (plain LLaVA with a detector): it gets its start values, as at "
+            "the beginning of the official stage 2. Train it before use."
+        )
+        tensors |= _fresh_projector(settings)
     check_complete(tensors, model.state_dict(), "The language model checkpoint")
     model.load_state_dict(tensors, strict=True, assign=True)
     model.generation_config = GenerationConfig(
@@ -124,6 +139,28 @@ def convert_language_model(sources: list[Path], output: Path, *, config: dict[st
         tokenizer,
         image_seq_length=settings.num_patches,
     ).save_pretrained(output)
+
+
+def _with_detector_prefix(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """The detector's own file holds the names without the language model's prefix, and a tower that is not used."""
+    tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
+    if any(key.startswith("bridge_adapter_proj.") for key in tensors):
+        raise ValueError(
+            f"{path} is the stage-1 (bridge) detector; the language model works with the cosine one "
+            "(M2F2_Det_densenet121.pth in the release). Their weights are not interchangeable."
+        )
+    if not any(key.startswith("clip_text_encoder.") for key in tensors):
+        return tensors
+    return {f"deepfake_encoder.{k}": v for k, v in tensors.items() if not k.startswith("clip_vision_encoder.")}
+
+
+def _fresh_projector(config: M2F2DetConfig) -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        projector = M2F2DetDeepfakeProjector(config)
+        for linear in (projector.linear_1, projector.linear_2):
+            torch.nn.init.normal_(linear.weight, std=DEEPFAKE_PROJECTOR_STD)
+    return {f"{PROJECTOR}{name}": tensor for name, tensor in projector.state_dict().items()}
 
 
 def _read_tokenizer(folders: list[Path]) -> PreTrainedTokenizerBase:

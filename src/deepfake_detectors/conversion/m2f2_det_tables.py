@@ -1,13 +1,24 @@
-"""Key tables of the official M2F2-Det files."""
+"""Key tables of the official M2F2-Det files, and what else their pickles hold."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
+from deepfake_detectors.conversion.checkpoint_files import IgnoredObject, ignored_dict
 from deepfake_detectors.conversion.key_table import KeyTable
 
-__all__ = ["BRIDGE_BLOCK_TABLE", "TOWER_TABLE", "official_key_table"]
+__all__ = ["BRIDGE_BLOCK_TABLE", "STAGE_1_CLASSES", "STATE_DICT_KEYS", "TOWER_TABLE", "official_key_table"]
+
+# The stage-1 pickle also holds its scheduler object, which holds its optimizer. Nothing of them is needed, so none of
+# their code runs: stand-ins take their names.
+STAGE_1_CLASSES = (
+    (IgnoredObject, "torch.optim.lr_scheduler.ReduceLROnPlateau"),
+    (IgnoredObject, "torch.optim.adam.Adam"),
+    (ignored_dict, "collections.defaultdict"),
+    (dict, "builtins.dict"),
+)
+STATE_DICT_KEYS = ("model_state_dict",)
 
 PROMPT_TABLE: KeyTable = [
     (r"clip_text_encoder\.prompt_tokens", "detector.prompt_encoder.prompt_tokens"),
