@@ -90,10 +90,10 @@ def load_image(source: Any, *, timeout: float = URL_TIMEOUT, max_bytes: int = UR
 
 
 def describe_image_source(source: Any) -> str:
-    """Name an input in an error or a report: path or URL, or kind and size; at most 300 characters."""
+    """Name an input in an error or a report: path or URL, or kind and size; at most 1000 characters."""
     if isinstance(source, (str, Path)):
         text = str(source)
-        return (text if len(text) <= 300 else f"{text[:297]}...") or "the empty path ''"
+        return (text if len(text) <= 1000 else f"{text[:997]}...") or "the empty path ''"
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"{len(source)} bytes"
     if isinstance(source, Image.Image):
