@@ -179,9 +179,9 @@ def test_first_frame_of_an_animation(format: str) -> None:
     assert r > 250 and b < 5
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "YCbCr", "HSV", "LAB"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "YCbCr", "HSV"])
 def test_other_modes_become_rgb(mode: str) -> None:
-    assert load_image(Image.new("RGB", (3, 2), WHITE).convert("RGB" if mode == "LAB" else mode)).size == (3, 2)
+    assert load_image(Image.new("RGB", (3, 2), WHITE).convert(mode)).size == (3, 2)
 
 
 def test_one_pixel() -> None:

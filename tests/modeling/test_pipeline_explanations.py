@@ -1,6 +1,5 @@
 """Explanations come with the row they belong to, and only where they were asked for."""
 
-
 import pytest
 from pictures import random_pictures
 from PIL import Image
