@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden_files import golden_folder
-from parity.m2f2_det_folders import cosine_fields, read_config
+from m2f2_det_folders import cosine_fields, read_config
 from pictures import random_pictures
 from safetensors.torch import load_file
 
