@@ -68,6 +68,7 @@ RECIPE = {
     "label_names": ["labels"],
     "report_to": "none",
     "use_cpu": True,
+    "cpu_threads": 1,  # tiny tensors: more threads only wait for each other
     "disable_tqdm": True,
 }
 
@@ -81,6 +82,7 @@ def data(tmp_path_factory):
 def run(tmp_path, monkeypatch):
     """Train in this process with changes to the recipe; returns the output folder."""
     monkeypatch.delenv("DEEPFAKE_DATA", raising=False)
+    threads = torch.get_num_threads()
 
     def train(*options, output="out", **changes):
         recipe = tmp_path / f"{output}.yaml"
@@ -88,7 +90,8 @@ def run(tmp_path, monkeypatch):
         arguments = ["--config", str(recipe), "--output_dir", str(tmp_path / output), *map(str, options)]
         return entry.train_classifier(*entry.parse_recipe(arguments))
 
-    return train
+    yield train
+    torch.set_num_threads(threads)
 
 
 def test_command_line_trains_a_loadable_folder(data, tmp_path):
