@@ -4,7 +4,6 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-CHECKED := src modeling dataset_scripts train hub_cards tests examples benchmarks .ci
 
 # The first of these that really runs and is new enough; set PYTHON=... to choose another.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
@@ -33,20 +32,20 @@ test: .venv/.dev
 	$(BIN)/python -m pytest
 
 lint: .venv/.dev
-	$(BIN)/python -m ruff check $(CHECKED)
-	$(BIN)/python -m ruff format --check $(CHECKED)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python .ci/check_types.py
 
 format: .venv/.dev
-	$(BIN)/python -m ruff check --fix $(CHECKED)
-	$(BIN)/python -m ruff format $(CHECKED)
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
 
 wheel: .venv/.dev
 	$(BIN)/python -m build --no-isolation
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
-	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf .venv
