@@ -199,7 +199,8 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """As the base class; a folder of `M2F2DetForConditionalGeneration` gives its detector and shared tower."""
         config = kwargs.pop("config", None)
-        if not isinstance(config, M2F2DetConfig):
+        # By model_type, not by class: as Hub code the config is another class object.
+        if getattr(config, "model_type", None) != cls.config_class.model_type:
             refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
             hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
             source = pretrained_model_name_or_path if config is None else config

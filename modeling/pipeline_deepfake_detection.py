@@ -33,7 +33,7 @@ class DeepfakeDetectionPipeline(Pipeline):
     """Judges pictures with a detector that keeps the contract of this package.
 
     That is `model.detect(**inputs)`, and of a class with `can_explain` also `model.explain(processor, question=...,
-    **inputs)`, where `inputs` are what the processor makes of pictures alone.
+    threshold=..., **inputs)`, where `inputs` are what the processor makes of pictures alone.
 
     ```python
     import deepfake_detectors
@@ -140,7 +140,8 @@ class DeepfakeDetectionPipeline(Pipeline):
         if not explains and (question is not None or generate_kwargs is not None):
             raise ValueError("question and generate_kwargs shape the explanation: pass explain=True with them.")
         if threshold is not None:
-            postprocess["threshold"] = self.resolve_threshold(threshold)
+            # The explanation is asked about the same verdict that the label shows.
+            forward["threshold"] = postprocess["threshold"] = self.resolve_threshold(threshold)
         if on_error is not None:
             if on_error not in ON_ERROR:
                 raise ValueError(f"on_error is {on_error!r}, expected one of {', '.join(map(repr, ON_ERROR))}.")
@@ -195,6 +196,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         explain: bool = False,
         question: str | None = None,
         generate_kwargs: dict[str, Any] | None = None,
+        threshold: float = DEFAULT_THRESHOLD,
     ) -> dict[str, Any]:
         features = dict(model_inputs)
         source, failure = features.pop("source"), features.pop("failure")
@@ -212,7 +214,9 @@ class DeepfakeDetectionPipeline(Pipeline):
         if good:
             features = self._select(features, good)
             if explain:
-                output = self.model.explain(self.processor, question=question, **features, **(generate_kwargs or {}))
+                output = self.model.explain(
+                    self.processor, question=question, threshold=threshold, **features, **(generate_kwargs or {})
+                )
                 for index, text, verdict in zip(good, output.explanations, output.explanation_verdicts, strict=True):
                     texts[index], verdicts[index] = text, verdict
             else:

@@ -56,3 +56,11 @@ def test_a_question_changes_the_explanation(explainer, paths: list[str]) -> None
         explainer.processor, question="What about the eyes?", max_new_tokens=8, **features
     )
     assert asked == direct.explanations[0]
+
+
+@pytest.mark.parametrize(("threshold", "verdict"), [(0.0, "fake"), (1.0, "real")])
+def test_the_question_is_about_the_verdict_that_the_label_shows(explainer, paths, threshold, verdict) -> None:
+    row = explainer(paths[0], threshold=threshold)
+    question = explainer.processor.explanation_question.format(verdict=verdict)
+    assert row["label"] == verdict
+    assert row["explanation"] == explainer(paths[0], question=question)["explanation"]
