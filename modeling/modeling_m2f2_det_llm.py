@@ -342,47 +342,65 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         new_ids = self.generate(
             **text, image_embeds=image_embeds, detector_logits=output.logits, **{**GENERATION_DEFAULTS, **generation}
         )[:, text["input_ids"].shape[1] :]
-        explanations = [text.strip() for text in processor.tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
+        explanations = processor.decode_answers(new_ids)
         return DeepfakeExplanationOutput(
             logits=detection.logits,
             explanations=explanations,
             explanation_verdicts=[parse_verdict(text, "word") for text in explanations],
         )
 
-    @torch.no_grad()
     def answer_questions(
-        self,
-        processor: Any,
-        questions: Sequence[str],
-        pixel_values: torch.Tensor,
-        detector_pixel_values: torch.Tensor | None = None,
-        **generation: Any,
+        self, processor: Any, questions: Sequence[str], pixel_values: torch.Tensor, **options: Any
     ) -> list[str]:
-        """Several questions on one picture; what their prompts have in common is encoded and prefilled once.
+        """Several questions on one picture; see `answer_prompts`, which does it for whole prompts.
 
         Args:
             processor: the `M2F2DetProcessor` of this checkpoint.
-            questions: at least one.
+            questions: at least one, without markers.
+            pixel_values: (1, 3, image_size, image_size).
+            options: the other arguments of `answer_prompts`.
+        """
+        prompts = [processor.explanation_prompt(question) for question in questions]
+        return self.answer_prompts(processor, prompts, pixel_values, **options)
+
+    @torch.no_grad()
+    def answer_prompts(
+        self,
+        processor: Any,
+        prompts: Sequence[str],
+        pixel_values: torch.Tensor,
+        detector_pixel_values: torch.Tensor | None = None,
+        skip_special_tokens: bool = True,
+        **generation: Any,
+    ) -> list[str]:
+        """Several prompts on one picture; what they have in common is encoded and prefilled once.
+
+        Args:
+            processor: the `M2F2DetProcessor` of this checkpoint.
+            prompts: at least one, each with one `<image>` and one `<deepfake>` at the same place.
             pixel_values, detector_pixel_values: (1, 3, image_size, image_size).
-            generation: arguments of `generate`.
+            skip_special_tokens: `False` keeps `<s>` and `</s>`, as the official prediction files have them.
+            generation: arguments of `generate`; greedy and 512 new tokens unless told.
 
         Returns:
-            One answer per question, equal to what each question alone gives.
+            One answer per prompt, equal to what each prompt alone gives.
+
+        Raises:
+            ValueError: for no prompt, more than one picture, or prompts that differ before the picture ends.
         """
         if len(pixel_values) != 1:
-            raise ValueError(f"answer_questions takes one picture, got {len(pixel_values)}; call it for each.")
-        if not questions:
-            raise ValueError("answer_questions needs at least one question.")
+            raise ValueError(f"Questions with a shared prefill take one picture, got {len(pixel_values)}.")
+        if not prompts:
+            raise ValueError("There must be at least one question.")
         image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)
-        rows = [processor.token_ids(processor.explanation_prompt(question)) for question in questions]
         new_ids = generate_from_shared_prefix(
             self,
-            rows,
+            [processor.token_ids(prompt) for prompt in prompts],
             {"image_embeds": image_embeds, "detector_logits": output.logits},
             pad_token_id=processor.tokenizer.pad_token_id,
             **{**GENERATION_DEFAULTS, **generation},
         )
-        return [text.strip() for text in processor.tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
+        return processor.decode_answers(new_ids, skip_special_tokens)
 
 
 # Official command line: greedy, one beam, at most 512 new tokens.

@@ -189,6 +189,22 @@ class M2F2DetProcessor(ProcessorMixin):
             )
         return inference_prompt(question, self.prompt_style, self.newline_compat)
 
+    def decode_answers(self, new_ids: torch.Tensor, skip_special_tokens: bool = True) -> list[str]:
+        """Texts of generated ids (prompts, new tokens), prompt and padding left out.
+
+        Args:
+            new_ids: what `generate` gave behind the prompts.
+            skip_special_tokens: `False` gives the raw form of the official prediction files, `<s> ... </s>`.
+        """
+        if skip_special_tokens:
+            return [text.strip() for text in self.tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
+        end = self.tokenizer.eos_token_id
+        texts = []
+        for row in new_ids.tolist():
+            length = row.index(end) + 1 if end in row else len(row)
+            texts.append(self.tokenizer.decode([self.tokenizer.bos_token_id, *row[:length]]))
+        return texts
+
     def encode_conversations(
         self,
         conversations: Sequence[Sequence[Mapping[str, Any]]],

@@ -175,7 +175,7 @@ def test_shared_prefill_reads_the_picture_once(processor, pictures):
 
 
 def test_answer_questions_refuses(model, processor, pictures):
-    with pytest.raises(ValueError, match="one picture, got 3"):
+    with pytest.raises(ValueError, match="take one picture, got 3"):
         model.answer_questions(processor, QUESTIONS, **processor(images=pictures))
     with pytest.raises(ValueError, match="at least one question"):
         model.answer_questions(processor, [], **processor(images=pictures[0]))

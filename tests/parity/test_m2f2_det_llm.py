@@ -231,6 +231,13 @@ def test_m2f2_det_llm_greedy(index, model, processor, pictures, goldens):
     assert_within(matching[0][1][:, : step_logits.shape[-1]], step_logits, LOGITS)
 
 
+@pytest.mark.parametrize("index", range(len(GENERATION)))
+def test_m2f2_det_llm_text_in_official_form(index, processor):
+    entry = GENERATION[index]
+    text = processor.decode_answers(torch.tensor([entry["new_tokens"]]), skip_special_tokens=False)[0]
+    assert text == entry["decoded_official_style"]
+
+
 def test_m2f2_det_llm_greedy_batch(model, processor, pictures, goldens):
     prompt = next(e["prompt"] for e in GENERATION if e["input_ids"] == goldens["genbatch_input_ids"][0].tolist())
     ids, _ = generate(model, processor, pictures, [prompt] * len(pictures))

@@ -31,6 +31,15 @@ def detect(
         str,
         typer.Option(metavar="T", help="Label fake from this P(fake) on: a number in [0, 1], or an operating point."),
     ] = "0.5",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also write why, where the detector has a language model.")
+    ] = False,
+    question: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Ask this of every picture; implies --explain.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Longest explanation. [default: the detector's own]")
+    ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into folders of folders.")] = False,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the rows to this file instead, replacing it.")
@@ -47,6 +56,7 @@ def detect(
       deepfake-detectors detect face.jpg
       deepfake-detectors detect photos/ "more/**/*.png" --threshold 0.8
       deepfake-detectors detect photos/ --recursive --output verdicts.jsonl
+      deepfake-detectors detect face.jpg --model m2f2-llm --explain
 
     A picture that cannot be read gets a row with its error, and the others are judged all the same. The exit code
     is 0 if every input was judged, 1 if one could not be read, and 2 if the command itself was wrong.
@@ -61,8 +71,9 @@ def detect(
 
     detector = load_pipeline(model, device, dtype)
     limit = _parse_threshold(detector, threshold)
+    explanation = _explanation_options(detector, explain, question, max_new_tokens)
     failures: list[str] = []
-    rows = _watch(_judge(detector, found, limit, batch_size), failures)
+    rows = _watch(_judge(detector, found, limit, batch_size, explanation), failures)
     if len(found.pictures) >= PROGRESS_FROM and sys.stderr.isatty():
         rows = _with_progress(rows, len(found.pictures) + len(found.faults))
     with nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8") as file:
@@ -100,11 +111,40 @@ def _parse_threshold(detector: DeepfakeDetectionPipeline, threshold: str) -> flo
         fail(f"--threshold: {error}")
 
 
+def _explanation_options(
+    detector: DeepfakeDetectionPipeline, explain: bool, question: str | None, max_new_tokens: int | None
+) -> dict[str, Any]:
+    if not (explain or question is not None):
+        if max_new_tokens is not None:
+            fail("--max-new-tokens is the length of an explanation: give --explain with it.")
+        return {}
+    from deepfake_detectors.modeling.detection import require_ability
+
+    try:
+        require_ability(detector.model, "explain")
+    except ValueError as error:
+        fail(error)
+    options: dict[str, Any] = {"explain": True}
+    if question is not None:
+        options["question"] = question
+    if max_new_tokens is not None:
+        options["generate_kwargs"] = {"max_new_tokens": max_new_tokens}
+    return options
+
+
 def _judge(
-    detector: DeepfakeDetectionPipeline, found: Inputs, threshold: float, batch_size: int
+    detector: DeepfakeDetectionPipeline,
+    found: Inputs,
+    threshold: float,
+    batch_size: int,
+    explanation: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     verdicts = detector(
-        (picture for picture in found.pictures), batch_size=batch_size, threshold=threshold, on_error="record"
+        (picture for picture in found.pictures),
+        batch_size=batch_size,
+        threshold=threshold,
+        on_error="record",
+        **explanation,
     )
     for picture, verdict in zip(found.pictures, verdicts, strict=True):
         # A mask is a picture, which a row of text cannot hold.

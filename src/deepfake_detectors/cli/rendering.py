@@ -31,6 +31,10 @@ def print_table(rows: Iterable[dict[str, Any]], file: IO[str] | None = None) -> 
 
     table = Table("picture", "label", "P(fake)", box=None, pad_edge=False, header_style="bold")
     table.columns[0].overflow = "fold"
+    rows = list(rows)
+    explained = any(row.get("explanation") is not None for row in rows)
+    if explained:
+        table.add_column("explanation", overflow="fold")
     table.columns[2].justify = "right"
     errors = []
     for row in rows:
@@ -39,7 +43,8 @@ def print_table(rows: Iterable[dict[str, Any]], file: IO[str] | None = None) -> 
             errors.append(row["error"])
         else:
             colour = "red" if row["label"] == "fake" else "green"
-            table.add_row(Text(row["input"]), Text(row["label"], style=colour), f"{row['fake_probability']:.3f}")
+            cells = [Text(row["input"]), Text(row["label"], style=colour), Text(f"{row['fake_probability']:.3f}")]
+            table.add_row(*cells, *([Text(row["explanation"])] if explained else []))
     console = Console(file=file)
     if table.row_count:
         console.print(table)
