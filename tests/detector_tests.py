@@ -14,6 +14,14 @@ from deepfake_detectors import AutoModelForDeepfakeDetection
 LOGIT_TOLERANCE = 1e-4  # design contract, fp32
 
 
+def assert_same(loaded: PreTrainedModel, model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+    """Weights and buffers bit for bit; logits but for how kernels treat another memory alignment."""
+    found, expected = loaded.state_dict(), model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert torch.allclose(loaded.detect(**inputs).logits, model.detect(**inputs).logits, atol=1e-6, rtol=0)
+
+
 class DetectorTests:
     """Set `make_model`, `make_processor` and, where `detect` needs more than pictures, `extra_inputs`."""
 
@@ -63,12 +71,12 @@ class DetectorTests:
         for auto in (AutoModel, AutoModelForDeepfakeDetection):
             loaded = auto.from_pretrained(folder)
             assert type(loaded) is type(model)
-            assert torch.equal(loaded.detect(**inputs).logits, model.detect(**inputs).logits)
+            assert_same(loaded, model, inputs)
 
     def test_sharded_save_equals_load(self, model, tmp_path, inputs):
         model.save_pretrained(tmp_path, max_shard_size="20KB")
         assert len(list(tmp_path.glob("*.safetensors"))) > 1
-        assert torch.equal(AutoModel.from_pretrained(tmp_path).detect(**inputs).logits, model.detect(**inputs).logits)
+        assert_same(AutoModel.from_pretrained(tmp_path), model, inputs)
 
     def test_from_config_picks_the_class(self, model):
         config = copy.deepcopy(model.config)
