@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import BatchFeature, LlavaImageProcessor
-from transformers.processing_utils import Unpack
 
 from .image_processing_m2f2_det import M2F2DetImageProcessor, M2F2DetImageProcessorKwargs
 
@@ -47,12 +47,18 @@ class AntifakePromptImageProcessor(M2F2DetImageProcessor):
     crop_rounding = "half_even"
     valid_kwargs = AntifakePromptImageProcessorKwargs
 
-    def __init__(self, **kwargs: Unpack[AntifakePromptImageProcessorKwargs]) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if self.crop_rounding not in CROP_ROUNDINGS:
             raise ValueError(
                 f"crop_rounding is {self.crop_rounding!r}, allowed are {', '.join(map(repr, CROP_ROUNDINGS))}."
             )
+
+    def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        # As the official code: transparency is dropped, where transformers would lay it over white.
+        return super().process_image(
+            image.convert("RGB") if isinstance(image, Image.Image) else image, *args, **kwargs
+        )
 
     def center_crop(self, image: np.ndarray, size: Any, **kwargs: Any) -> np.ndarray:
         return _center_crop(image, size, self.crop_rounding)

@@ -61,7 +61,9 @@ class AntifakePromptForDeepfakeDetection(
             "qformer_soft_word": self.qformer.get_input_embeddings(),
             "llm_soft_word": self.language_model.get_input_embeddings(),
         }
-        return {name: table.soft_word for name, table in tables.items() if getattr(table, "soft_word", None) is not None}
+        return {
+            name: table.soft_word for name, table in tables.items() if getattr(table, "soft_word", None) is not None
+        }
 
     def freeze_all_but_soft_words(self) -> None:
         """Leave gradients to the learned vectors only, as in the official training."""

@@ -37,8 +37,8 @@ class SoftWordAdapterMixin:
         """A full folder, or an adapter folder, whose base is then loaded with the same arguments.
 
         Raises:
-            ValueError: as `DeepfakeDetectionMixin.from_pretrained`; and if the base is no InstructBLIP, or if the words
-                are missing or do not fit its widths.
+            ValueError: as `DeepfakeDetectionMixin.from_pretrained`; and if the base is no InstructBLIP, or if words are
+                missing or do not fit its widths.
         """
         refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}

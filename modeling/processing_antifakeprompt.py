@@ -280,7 +280,9 @@ class AntifakePromptProcessor(ProcessorMixin):
 
     def _limited(self, ids: list[int], text: str) -> list[int]:
         if len(ids) > self.max_text_length:
-            raise ValueError(f"{len(ids)} tokens are more than max_text_length={self.max_text_length}: {text[:80]!r}...")
+            raise ValueError(
+                f"{len(ids)} tokens are more than max_text_length={self.max_text_length}: {text[:80]!r}..."
+            )
         return ids
 
     def _require_soft_word(self, texts: Sequence[str]) -> None:

@@ -13,7 +13,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def golden_fields(golden: dict[str, Any]) -> dict[str, Any]:
     vision, qformer, llm = golden["vision"], golden["qformer"], golden["llm"]
-    shared = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    shared = (*sizes, "max_position_embeddings")
     return {
         "vision_config": {
             "hidden_size": vision["embed_dim"],

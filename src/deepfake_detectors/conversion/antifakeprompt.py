@@ -149,7 +149,7 @@ def _check_words(wanted: set[str], found: set[str]) -> None:
     if missing := sorted(wanted - found):
         raise ValueError(
             f"The learned words are missing from the sources ({', '.join(missing)}): add the released .pth file. For "
-            "an ablation with one word, give --config '{\"soft_word_sides\": \"llm\"}' (or \"qformer\")."
+            'an ablation with one word, give --config \'{"soft_word_sides": "llm"}\' (or "qformer").'
         )
     if extra := sorted(found - wanted):
         raise ValueError(f"The sources hold {', '.join(extra)}, which soft_word_sides leaves out.")
@@ -207,7 +207,11 @@ def _read_file(found: _Sources, path: Path) -> None:
         found.words = {key: tensors[key] for key in (QFORMER_WORD, LLM_WORD) if key in tensors}
         found.words_file = path
     elif any(key.startswith("blocks.") for key in tensors):
-        _add(found.lavis, {f"visual_encoder.{k}": v for k, v in tensors.items() if not UNUSED_TOWER_KEYS.fullmatch(k)}, path)
+        _add(
+            found.lavis,
+            {f"visual_encoder.{k}": v for k, v in tensors.items() if not UNUSED_TOWER_KEYS.fullmatch(k)},
+            path,
+        )
     else:
         raise ValueError(
             f"{path} is no AntifakePrompt file: its first keys are {', '.join(list(tensors)[:3])}. Expected the "
