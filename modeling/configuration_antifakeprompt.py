@@ -32,6 +32,7 @@ class AntifakePromptConfig(InstructBlipConfig):
         qformer_soft_word_id, llm_soft_word_id: ids of the word, each in its own tokenizer. They may lie behind the
             tables, which are never touched. By default the first id behind the Q-Former's table, and the one behind
             `image_token_index`.
+        llm_pad_token_id: id of the padding, which may lie behind the table too.
         prompt_position: `"postfix"` (release), `"prefix"`, `"replace"`, or `"custom"` with a `prompt` of your own.
         prompt: the question with the learned word, once; derived from `prompt_position` when `None`.
         plain_prompt: the question for a side without the word.
@@ -63,6 +64,7 @@ class AntifakePromptConfig(InstructBlipConfig):
     soft_word_sides: Literal["both", "qformer", "llm"] = "both"
     qformer_soft_word_id: int | None = None
     llm_soft_word_id: int | None = None
+    llm_pad_token_id: int | None = None
     prompt_position: Literal["postfix", "prefix", "replace", "custom"] = "postfix"
     prompt: str | None = None
     plain_prompt: str = "Is this photo real?"
@@ -92,6 +94,8 @@ class AntifakePromptConfig(InstructBlipConfig):
             self.qformer_soft_word_id = self.qformer_config.vocab_size
         if self.llm_soft_word_id is None:
             self.llm_soft_word_id = self.image_token_index + 1
+        if self.llm_pad_token_id is None:
+            self.llm_pad_token_id = self.text_config.pad_token_id
         if self.candidates is None:
             self.candidates = ["yes", "no"]
         _check_words(self)

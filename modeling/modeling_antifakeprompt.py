@@ -48,7 +48,7 @@ class AntifakePromptForDeepfakeDetection(
         if config.soft_word_sides in ("both", "qformer"):
             table = self.qformer.get_input_embeddings()
             self.qformer.set_input_embeddings(SoftWordEmbedding(table, config.qformer_soft_word_id))
-        pad = config.text_config.pad_token_id
+        pad = config.llm_pad_token_id
         placeholders = [config.image_token_index, *([] if pad is None else [pad])]
         # Also without a word of its own: the table has to let the placeholders pass.
         word = config.llm_soft_word_id if config.soft_word_sides in ("both", "llm") else None
@@ -236,6 +236,7 @@ class AntifakePromptForDeepfakeDetection(
             self._preprocess_accelerate()
         given = (qformer_input_ids, qformer_attention_mask, input_ids, attention_mask)
         embeds, mask = self._prefix(pixel_values, image_embeds, dict(zip(TEXT_INPUTS, given, strict=True)))
+        generation.setdefault("pad_token_id", self.config.llm_pad_token_id)
         return self.language_model.generate(inputs_embeds=embeds, attention_mask=mask, **generation)
 
     @torch.no_grad()

@@ -37,8 +37,8 @@ class SoftWordAdapterMixin:
         """A full folder, or an adapter folder, whose base is then loaded with the same arguments.
 
         Raises:
-            ValueError: as `DeepfakeDetectionMixin.from_pretrained`; and if the base is no InstructBLIP, or if words are
-                missing or do not fit its widths.
+            ValueError: as `DeepfakeDetectionMixin.from_pretrained`; and if the base is no InstructBLIP, or if words
+                are missing or do not fit its widths.
         """
         refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
@@ -123,7 +123,11 @@ def save_soft_words(
     folder = Path(save_directory)
     folder.mkdir(parents=True, exist_ok=True)
     # Ids depend on the base's tokenizers and are made from them when the adapter is loaded.
-    settings = {name: value for name, value in config.to_dict().items() if not name.endswith(("_ids", "_word_id"))}
+    settings = {
+        name: value
+        for name, value in config.to_dict().items()
+        if not name.endswith(("_ids", "_word_id", "_pad_token_id"))
+    }
     AntifakePromptConfig.from_dict({**settings, "base_model_name_or_path": base}).save_pretrained(folder)
     tensors = {name: word.float().cpu().contiguous() for name, word in words.items()}
     save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})

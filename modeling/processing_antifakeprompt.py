@@ -246,6 +246,7 @@ class AntifakePromptProcessor(ProcessorMixin):
             "candidates": self.candidates,
             "image_token_index": convert(IMAGE_TOKEN),
             "llm_soft_word_id": convert(self.soft_word),
+            "llm_pad_token_id": self.tokenizer.pad_token_id,
             "qformer_soft_word_id": self.qformer_tokenizer.convert_tokens_to_ids(self.soft_word),
             "qformer_prompt_ids": self.qformer_ids(self.prompt),
             "llm_prompt_ids": self.llm_ids(self.prompt),
@@ -332,7 +333,7 @@ class AntifakePromptProcessor(ProcessorMixin):
             for part in (before, after)
         ]
         expected = [*parts[0], self.soft_word, *parts[1]]
-        if whole != expected or "▁" in whole or not all(part[0].startswith("▁") for part in parts if part):
+        if whole != expected or not all(part[0].startswith("▁") for part in parts if part):
             raise ValueError(
                 f"The tokenizer cuts the prompt into {whole}, but the words were trained with every part around "
                 f"{self.soft_word} cut as if it stood alone, with its own prefix blank ({expected}). Use a "

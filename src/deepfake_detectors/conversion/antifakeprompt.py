@@ -126,7 +126,6 @@ def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
     tensors = {**found.stock, **{new: lavis[old].contiguous() for old, new in names.items()}}
 
     text = dict(fields.get("text_config", {}))
-    text["pad_token_id"] = found.tokenizers["llm"].pad_token_id
     rows = tensors.get("language_model.model.embed_tokens.weight")
     if rows is not None:
         text["vocab_size"] = len(rows)  # the tables stay as they are: added tokens lie behind them
