@@ -88,6 +88,7 @@ class SoftWordAdapterMixin:
         private: bool | None = None,
         token: str | None = None,
         commit_message: str = "Upload learned words",
+        endpoint: str | None = None,
     ) -> str:
         """Upload what `save_adapter` writes; returns the address of the commit.
 
@@ -95,6 +96,7 @@ class SoftWordAdapterMixin:
             repo_id: model repository; created if needed.
             processor, base_model_name_or_path: see `save_adapter`. A local folder cannot be found by others.
             private, token, commit_message: as in `push_to_hub`.
+            endpoint: address of the Hub, where it is not the usual one.
 
         Raises:
             ValueError: if no base is known, or if it is a local folder.
@@ -102,7 +104,7 @@ class SoftWordAdapterMixin:
         base = base_model_name_or_path or self.config.base_model_name_or_path
         if base is not None and Path(base).exists():
             raise ValueError(f"The base {base} is a local folder; name it by its Hub id: base_model_name_or_path=...")
-        api = HfApi(token=token)
+        api = HfApi(endpoint=endpoint, token=token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_adapter(folder, processor, base)
             api.create_repo(repo_id, private=private, exist_ok=True)
