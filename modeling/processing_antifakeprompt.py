@@ -1,5 +1,6 @@
 """Pictures and questions for AntifakePrompt: two tokenizers that both know the learned word."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from .configuration_antifakeprompt import PROMPTS
 from .detection import HUB_ARGUMENTS
 from .image_processing_antifakeprompt import AntifakePromptImageProcessor
 
-__all__ = ["AntifakePromptProcessor", "add_soft_word"]
+__all__ = ["AntifakePromptProcessor", "add_soft_word", "save_processor_settings"]
 
 IMAGE_TOKEN = "<image>"
 PAD_TOKEN = "[PAD]"
@@ -61,6 +62,23 @@ def add_soft_word(tokenizer: Any, qformer_tokenizer: Any, soft_word: str = "[*]"
             qformer_tokenizer.add_tokens([AddedToken(token, normalized=False, special=True)], special_tokens=True)
 
 
+def save_processor_settings(save_directory: str | Path, image_processor: Any, settings: dict[str, Any]) -> None:
+    """Write the processor of an adapter folder, whose tokenizers are those of its base.
+
+    Args:
+        save_directory: created if needed.
+        image_processor: `AntifakePromptImageProcessor` with the statistics of the checkpoint.
+        settings: arguments of `AntifakePromptProcessor` that differ from their defaults.
+    """
+    content = {
+        "processor_class": AntifakePromptProcessor.__name__,
+        "image_processor": image_processor.to_dict(),
+        **settings,
+    }
+    Path(save_directory).mkdir(parents=True, exist_ok=True)
+    (Path(save_directory) / PROCESSOR_NAME).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
 class AntifakePromptProcessor(ProcessorMixin):
     """
     Args:
@@ -107,8 +125,7 @@ class AntifakePromptProcessor(ProcessorMixin):
         self.max_text_length = max_text_length
         self.explanation_question = explanation_question
         super().__init__(image_processor, tokenizer, qformer_tokenizer, **kwargs)
-        if tokenizer is not None:  # settings alone, to be saved, come without
-            self._check_tokenizers()
+        self._check_tokenizers()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
@@ -128,8 +145,7 @@ class AntifakePromptProcessor(ProcessorMixin):
 
     def save_settings(self, save_directory: str | Path) -> None:
         """Save everything but the tokenizers: the processor of an adapter folder."""
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        self.to_json_file(Path(save_directory) / PROCESSOR_NAME)
+        save_processor_settings(save_directory, self.image_processor, {name: getattr(self, name) for name in SETTINGS})
 
     def __call__(
         self,

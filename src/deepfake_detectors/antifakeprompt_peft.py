@@ -60,7 +60,7 @@ def export_peft(model: AntifakePromptForDeepfakeDetection, save_directory: str |
             target_modules=[side.table.split(".")[-1]],
             inference_mode=True,
             base_model_name_or_path=model.config.base_model_name_or_path,
-        ).save_pretrained(folder)
+        ).save_pretrained(str(folder))
         save_file({side.key: words[side.word].detach().float().cpu().contiguous()}, folder / WEIGHTS)
 
 

@@ -168,7 +168,7 @@ def test_a_base_of_another_kind_is_refused(adapter, tmp_path):
     folder = rewritten(adapter, tmp_path / "words", lambda words: None)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(tmp_path / "clip")}))
-    with pytest.raises(ValueError, match="clip_vision_model.*full InstructBLIP"):
+    with pytest.raises(ValueError, match=r"clip_vision_model.*full InstructBLIP"):
         AutoModel.from_pretrained(folder)
 
 

@@ -32,7 +32,11 @@ from deepfake_detectors.modeling.configuration_antifakeprompt import DEFAULT_BAS
 from deepfake_detectors.modeling.image_processing_antifakeprompt import IMAGE_STATISTICS, AntifakePromptImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import save_soft_words
-from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor, add_soft_word
+from deepfake_detectors.modeling.processing_antifakeprompt import (
+    AntifakePromptProcessor,
+    add_soft_word,
+    save_processor_settings,
+)
 
 __all__ = ["convert_antifakeprompt"]
 
@@ -67,6 +71,7 @@ class _Sources:
     words: dict[str, torch.Tensor] = field(default_factory=dict)
     words_file: Path | None = None
     lavis: dict[str, torch.Tensor] = field(default_factory=dict)
+    tower: dict[str, torch.Tensor] = field(default_factory=dict)
     stock: dict[str, torch.Tensor] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
     tokenizers: dict[str, Any] = field(default_factory=dict)
@@ -92,7 +97,7 @@ def convert_antifakeprompt(
     found = _sort_sources(sources)
     fields = {**found.fields, **(config or {})}
     fields["variant"] = _variant(variant, found.words_file)
-    if not found.lavis and not found.stock:
+    if not found.lavis and not found.stock and not found.tower:
         _write_adapter(found, fields, output)
     else:
         _write_model(found, fields, output)
@@ -105,7 +110,7 @@ def _write_adapter(found: _Sources, fields: dict[str, Any], output: Path) -> Non
     sides = {"both": ("qformer", "llm")}.get(settings.soft_word_sides, (settings.soft_word_sides,))
     _check_words({f"{side}_soft_word" for side in sides}, set(words))
     save_soft_words(words, settings, base, output)
-    _processor(settings, None, None).save_settings(output)
+    save_processor_settings(output, _image_processor(settings), _processor_settings(settings))
 
 
 def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
@@ -121,9 +126,10 @@ def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
     for name, word in found.words.items():
         if name in found.lavis and not torch.equal(found.lavis[name], word):
             raise ValueError(f"Two of the sources hold different learned words ({name}); give one.")
-    lavis = fuse_attention_biases({**found.lavis, **found.words})
+    lavis = fuse_attention_biases({**found.lavis, **_tower_blocks(found.tower, fields), **found.words})
     names = rename_keys(lavis, LAVIS_TABLE, "The official files")
-    tensors = {**found.stock, **{new: lavis[old].contiguous() for old, new in names.items()}}
+    tensors = {new: lavis[old].contiguous() for old, new in names.items()}
+    _add(tensors, found.stock, "A folder in transformers' form")
 
     text = dict(fields.get("text_config", {}))
     rows = tensors.get("language_model.model.embed_tokens.weight")
@@ -131,7 +137,12 @@ def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
         text["vocab_size"] = len(rows)  # the tables stay as they are: added tokens lie behind them
     fields = {**fields, "text_config": text}
     settings = AntifakePromptConfig(**fields)
-    processor = _processor(settings, found.tokenizers["llm"], found.tokenizers["qformer"])
+    processor = AntifakePromptProcessor(
+        _image_processor(settings),
+        found.tokenizers["llm"],
+        found.tokenizers["qformer"],
+        **_processor_settings(settings),
+    )
     settings = AntifakePromptConfig(**{**fields, **processor.prompt_fields()})
 
     with torch.device("meta"):
@@ -144,6 +155,15 @@ def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
     processor.save_pretrained(output)
 
 
+def _tower_blocks(tower: dict[str, torch.Tensor], fields: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The tower's own file under LAVIS' names, without the blocks behind those that InstructBLIP runs."""
+    depth = AntifakePromptConfig(**fields).vision_config.num_hidden_layers
+    blocks = {key: re.match(r"blocks\.(\d+)\.", key) for key in tower}
+    return {
+        f"visual_encoder.{key}": tower[key] for key, block in blocks.items() if block is None or int(block[1]) < depth
+    }
+
+
 def _check_words(wanted: set[str], found: set[str]) -> None:
     if missing := sorted(wanted - found):
         raise ValueError(
@@ -154,23 +174,23 @@ def _check_words(wanted: set[str], found: set[str]) -> None:
         raise ValueError(f"The sources hold {', '.join(extra)}, which soft_word_sides leaves out.")
 
 
-def _processor(settings: AntifakePromptConfig, tokenizer: Any, qformer_tokenizer: Any) -> AntifakePromptProcessor:
+def _image_processor(settings: AntifakePromptConfig) -> AntifakePromptImageProcessor:
     mean, std = IMAGE_STATISTICS[settings.variant]
     size = settings.vision_config.image_size
-    image_processor = AntifakePromptImageProcessor(
+    return AntifakePromptImageProcessor(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size}, image_mean=mean, image_std=std
     )
-    return AntifakePromptProcessor(
-        image_processor,
-        tokenizer,
-        qformer_tokenizer,
-        num_query_tokens=settings.num_query_tokens,
-        soft_word=settings.soft_word,
-        soft_word_sides=settings.soft_word_sides,
-        prompt=settings.prompt,
-        plain_prompt=settings.plain_prompt,
-        candidates=settings.candidates,
-    )
+
+
+def _processor_settings(settings: AntifakePromptConfig) -> dict[str, Any]:
+    return {
+        "num_query_tokens": settings.num_query_tokens,
+        "soft_word": settings.soft_word,
+        "soft_word_sides": settings.soft_word_sides,
+        "prompt": settings.prompt,
+        "plain_prompt": settings.plain_prompt,
+        "candidates": settings.candidates,
+    }
 
 
 def _variant(variant: str | None, words_file: Path | None) -> str:
@@ -190,7 +210,7 @@ def _sort_sources(sources: Sequence[Path]) -> _Sources:
             _read_folder(found, path)
         else:
             _read_file(found, path)
-    if not found.words and not found.lavis and not found.stock:
+    if not any((found.words, found.lavis, found.stock, found.tower)):
         raise ValueError(f"No AntifakePrompt weights among {', '.join(map(str, sources)) or 'the sources'}.")
     return found
 
@@ -206,11 +226,7 @@ def _read_file(found: _Sources, path: Path) -> None:
         found.words = {key: tensors[key] for key in (QFORMER_WORD, LLM_WORD) if key in tensors}
         found.words_file = path
     elif any(key.startswith("blocks.") for key in tensors):
-        _add(
-            found.lavis,
-            {f"visual_encoder.{k}": v for k, v in tensors.items() if not UNUSED_TOWER_KEYS.fullmatch(k)},
-            path,
-        )
+        _add(found.tower, {key: t for key, t in tensors.items() if not UNUSED_TOWER_KEYS.fullmatch(key)}, path)
     else:
         raise ValueError(
             f"{path} is no AntifakePrompt file: its first keys are {', '.join(list(tensors)[:3])}. Expected the "
@@ -255,7 +271,7 @@ def _read_tokenizers(found: _Sources, path: Path, replace: bool) -> None:
         raise ValueError(f"{path} holds neither weights nor a tokenizer.")
 
 
-def _add(target: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], path: Path) -> None:
+def _add(target: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], what: Path | str) -> None:
     if doubled := sorted(set(target) & set(tensors)):
-        raise ValueError(f"{path} repeats {len(doubled)} tensors of another source, such as {doubled[0]}.")
+        raise ValueError(f"{what} repeats {len(doubled)} tensors of another source, such as {doubled[0]}.")
     target |= tensors
