@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AddedToken, AutoTokenizer, BatchFeature, PreTrainedConfig, ProcessorMixin
-from transformers.utils import PROCESSOR_NAME
+from transformers import AddedToken, AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, cached_file
 
 from .configuration_antifakeprompt import PROMPTS
 from .detection import HUB_ARGUMENTS
@@ -131,8 +131,9 @@ class AntifakePromptProcessor(ProcessorMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
         """As every processor's; the tokenizers of an adapter folder are those of the base that it names."""
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
-        base = fields.get("base_model_name_or_path")
+        source = pretrained_model_name_or_path
+        config = cached_file(source, CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **hub)
+        base = json.loads(Path(config).read_text()).get("base_model_name_or_path") if config else None
         if base is None:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         settings, _ = cls.get_processor_dict(pretrained_model_name_or_path, **hub)

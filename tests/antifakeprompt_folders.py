@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deepfake_detectors.conversion import convert
+from deepfake_detectors.modeling.configuration_antifakeprompt import PROMPTS
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -38,6 +39,12 @@ def golden_fields(golden: dict[str, Any]) -> dict[str, Any]:
         },
         "num_query_tokens": golden["num_query_token"],
         "ln_vision_eps": vision["ln_vision_eps"],
+        "prompt_position": next((name for name, text in PROMPTS.items() if text == golden["prompt"]), "custom"),
+        "prompt": golden["prompt"],
+        "plain_prompt": golden["prompt"].replace(" [*]", ""),
+        "candidates": golden["candidates"],
+        "image_mean": golden["mean"],
+        "image_std": golden["std"],
     }
 
 

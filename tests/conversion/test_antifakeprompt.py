@@ -22,7 +22,11 @@ from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_
 
 FOLDER = golden_folder("antifakeprompt")
 GOLDEN = read_config(FOLDER)
-FIELDS = golden_fields(GOLDEN)
+FIELDS = {
+    name: value
+    for name, value in golden_fields(GOLDEN).items()
+    if name not in ("prompt_position", "prompt", "plain_prompt", "candidates", "image_mean", "image_std")
+}
 WORDS = FOLDER / "released_style_checkpoint.pth"
 TOKENIZERS = [FOLDER / "llm_tokenizer", FOLDER / "qformer_tokenizer"]
 BASE_PARTS = ("query_tokens", "ln_vision.", "Qformer.", "llm_proj.")
@@ -143,6 +147,15 @@ def test_statistics_of_the_variant(variant, tmp_path):
     convert("antifakeprompt", [WORDS], tmp_path / "out", variant=variant)
     settings = json.loads((tmp_path / "out" / "processor_config.json").read_text())["image_processor"]
     assert (settings["image_mean"], settings["image_std"]) == IMAGE_STATISTICS[variant]
+
+
+def test_statistics_of_an_own_training(tmp_path):
+    own = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    convert("antifakeprompt", [WORDS], tmp_path / "out", config=own)
+    settings = json.loads((tmp_path / "out" / "processor_config.json").read_text())["image_processor"]
+    assert {name: settings[name] for name in own} == own
+    refused(tmp_path / "no", [WORDS], "give both", config={"image_mean": [0.1, 0.2, 0.3]})
+    refused(tmp_path / "no", [WORDS], "drop one", config=own, variant="lama")
 
 
 def test_lama_is_known_by_its_name(tmp_path):

@@ -75,6 +75,7 @@ class _Sources:
     stock: dict[str, torch.Tensor] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
     tokenizers: dict[str, Any] = field(default_factory=dict)
+    statistics: tuple[Any, Any] = (None, None)
 
 
 def convert_antifakeprompt(
@@ -86,7 +87,8 @@ def convert_antifakeprompt(
         sources: official files and folders in any order, see the module.
         output: empty or new folder.
         config: `AntifakePromptConfig` fields where they differ from the released ones; of an adapter,
-            `base_model_name_or_path` names its InstructBLIP (by default the stock one).
+            `base_model_name_or_path` names its InstructBLIP (by default the stock one). Also `image_mean` and
+            `image_std`, for words of your own training.
         variant: a key of `IMAGE_STATISTICS`, for the picture statistics; by default `"lama"` for files that are named
             so, and otherwise the first.
 
@@ -96,7 +98,16 @@ def convert_antifakeprompt(
     """
     found = _sort_sources(sources)
     fields = {**found.fields, **(config or {})}
-    fields["variant"] = _variant(variant, found.words_file)
+    own_statistics = fields.pop("image_mean", None), fields.pop("image_std", None)
+    if all(own_statistics):
+        if variant is not None:
+            raise ValueError("image_mean and image_std are given, so --variant has nothing to choose; drop one.")
+        found.statistics = own_statistics
+    elif any(own_statistics):
+        raise ValueError("image_mean and image_std belong together: give both.")
+    else:
+        fields["variant"] = _variant(variant, found.words_file)
+        found.statistics = IMAGE_STATISTICS[fields["variant"]]
     if not found.lavis and not found.stock and not found.tower:
         _write_adapter(found, fields, output)
     else:
@@ -110,7 +121,7 @@ def _write_adapter(found: _Sources, fields: dict[str, Any], output: Path) -> Non
     sides = {"both": ("qformer", "llm")}.get(settings.soft_word_sides, (settings.soft_word_sides,))
     _check_words({f"{side}_soft_word" for side in sides}, set(words))
     save_soft_words(words, settings, base, output)
-    save_processor_settings(output, _image_processor(settings), _processor_settings(settings))
+    save_processor_settings(output, _image_processor(found, settings), _processor_settings(settings))
 
 
 def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
@@ -138,7 +149,7 @@ def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
     fields = {**fields, "text_config": text}
     settings = AntifakePromptConfig(**fields)
     processor = AntifakePromptProcessor(
-        _image_processor(settings),
+        _image_processor(found, settings),
         found.tokenizers["llm"],
         found.tokenizers["qformer"],
         **_processor_settings(settings),
@@ -174,8 +185,8 @@ def _check_words(wanted: set[str], found: set[str]) -> None:
         raise ValueError(f"The sources hold {', '.join(extra)}, which soft_word_sides leaves out.")
 
 
-def _image_processor(settings: AntifakePromptConfig) -> AntifakePromptImageProcessor:
-    mean, std = IMAGE_STATISTICS[settings.variant]
+def _image_processor(found: _Sources, settings: AntifakePromptConfig) -> AntifakePromptImageProcessor:
+    mean, std = found.statistics
     size = settings.vision_config.image_size
     return AntifakePromptImageProcessor(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size}, image_mean=mean, image_std=std
