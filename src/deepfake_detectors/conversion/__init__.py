@@ -6,12 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from deepfake_detectors.conversion.antifakeprompt import convert_antifakeprompt
 from deepfake_detectors.conversion.m2f2_det import convert_m2f2_det
 from deepfake_detectors.conversion.output_folder import written_whole
 
 __all__ = ["CONVERTERS", "convert"]
 
-CONVERTERS: dict[str, Callable[..., None]] = {"m2f2_det": convert_m2f2_det}
+CONVERTERS: dict[str, Callable[..., None]] = {
+    "m2f2_det": convert_m2f2_det,
+    "antifakeprompt": convert_antifakeprompt,
+}
 
 
 def convert(family: str, sources: Sequence[str | Path], output: str | Path, **options: Any) -> Path:

@@ -1,0 +1,277 @@
+"""AntifakePrompt: a frozen InstructBLIP is asked whether a photo is real, with one learned word in the question."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import InstructBlipForConditionalGeneration
+
+from .configuration_antifakeprompt import AntifakePromptConfig
+from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, DeepfakeExplanationOutput
+from .modeling_antifakeprompt_adapter import SoftWordAdapterMixin
+from .modeling_soft_word import SoftWordEmbedding
+from .scoring_candidates import candidate_nll, next_token_logits
+from .verdict_parsing import parse_verdict
+
+__all__ = ["AntifakePromptForDeepfakeDetection"]
+
+# The official `generate`.
+GENERATION_DEFAULTS = {
+    "do_sample": False,
+    "num_beams": 5,
+    "max_new_tokens": 256,
+    "min_new_tokens": 1,
+    "repetition_penalty": 1.5,
+    "length_penalty": 1.0,
+}
+TEXT_INPUTS = ("qformer_input_ids", "qformer_attention_mask", "input_ids", "attention_mask")
+
+
+class AntifakePromptForDeepfakeDetection(
+    SoftWordAdapterMixin, DeepfakeDetectionMixin, InstructBlipForConditionalGeneration
+):
+    """Judges by comparing the answers "yes" (real) and "no" (fake) in one pass; nothing is generated.
+
+    Only the learned word belongs to the detector; everything else is InstructBLIP, under its own key names.
+    `generate` and `explain` are InstructBLIP's own abilities: its text was never trained on forgeries and is no
+    evidence; the verdict is.
+    """
+
+    can_explain = True
+    config: AntifakePromptConfig
+
+    def __init__(self, config: AntifakePromptConfig) -> None:
+        super().__init__(config)
+        self.loss_type = "ForCausalLM"
+        self.vision_model.post_layernorm.eps = config.ln_vision_eps
+        if config.soft_word_sides in ("both", "qformer"):
+            table = self.qformer.get_input_embeddings()
+            self.qformer.set_input_embeddings(SoftWordEmbedding(table, config.qformer_soft_word_id))
+        pad = config.llm_pad_token_id
+        placeholders = [config.image_token_index, *([] if pad is None else [pad])]
+        # Also without a word of its own: the table has to let the placeholders pass.
+        word = config.llm_soft_word_id if config.soft_word_sides in ("both", "llm") else None
+        table = self.language_model.get_input_embeddings()
+        self.language_model.set_input_embeddings(SoftWordEmbedding(table, word, placeholders))
+
+    def soft_words(self) -> dict[str, nn.Parameter]:
+        """The learned vectors under their names in the adapter file, each (1, width of its side)."""
+        tables = {
+            "qformer_soft_word": self.qformer.get_input_embeddings(),
+            "llm_soft_word": self.language_model.get_input_embeddings(),
+        }
+        return {
+            name: table.soft_word for name, table in tables.items() if getattr(table, "soft_word", None) is not None
+        }
+
+    def freeze_all_but_soft_words(self) -> None:
+        """Leave gradients to the learned vectors only, as in the official training."""
+        self.requires_grad_(False)
+        for word in self.soft_words().values():
+            word.requires_grad_(True)
+
+    def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(pictures, 3, size, size) to (pictures, patches + 1, vision width); independent of the question."""
+        return self.vision_model(pixel_values=pixel_values).last_hidden_state
+
+    def _prefix(
+        self,
+        pixel_values: torch.Tensor | None,
+        image_embeds: torch.Tensor | None,
+        text: dict[str, torch.Tensor | None],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the language model reads: (batch, length, hidden), and its mask (batch, length)."""
+        if (pixel_values is None) == (image_embeds is None):
+            raise ValueError("Give exactly one of pixel_values and image_embeds.")
+        if image_embeds is None:
+            image_embeds = self.encode_pictures(pixel_values)
+        text = self._text_or_prompt(text, len(image_embeds))
+        queries = self.query_tokens.expand(len(image_embeds), -1, -1)
+        seen = torch.ones(queries.shape[:2], dtype=torch.long, device=text["qformer_attention_mask"].device)
+        states = self.qformer(
+            input_ids=text["qformer_input_ids"],
+            attention_mask=torch.cat([seen, text["qformer_attention_mask"]], dim=1),
+            query_embeds=queries,
+            encoder_hidden_states=image_embeds,
+        ).last_hidden_state
+        features = self.language_projection(states[:, : queries.shape[1]])
+        embeds = self.language_model.get_input_embeddings()(text["input_ids"])
+        places = (text["input_ids"] == self.config.image_token_index).unsqueeze(-1).to(embeds.device)
+        return embeds.masked_scatter(places, features.to(embeds.device, embeds.dtype)), text["attention_mask"]
+
+    def _text_or_prompt(self, text: dict[str, torch.Tensor | None], pictures: int) -> dict[str, torch.Tensor]:
+        """Complete text inputs: those given, or the checkpoint's own prompt for every picture."""
+        config = self.config
+        ids, question = text.get("input_ids"), text.get("qformer_input_ids")
+        if (ids is None) != (question is None):
+            raise ValueError("input_ids and qformer_input_ids belong together: give both, or none for the own prompt.")
+        if ids is None:
+            if config.llm_prompt_ids is None or config.qformer_prompt_ids is None:
+                raise ValueError(
+                    "The config holds no prompt ids, so pictures alone cannot be judged. Give it the fields of "
+                    "AntifakePromptProcessor.prompt_fields(), or pass input_ids and qformer_input_ids."
+                )
+            lead = [config.image_token_index] * config.num_query_tokens
+            ids = torch.tensor([[*lead, *config.llm_prompt_ids]], device=self.device).expand(pictures, -1)
+            question = torch.tensor([config.qformer_prompt_ids], device=self.device).expand(pictures, -1)
+        if not len(ids) == len(question) == pictures:
+            raise ValueError(f"{len(ids)} questions but {pictures} pictures were given; each question is about one.")
+        placeholders = (ids == config.image_token_index).sum(dim=-1)
+        if (placeholders != config.num_query_tokens).any():
+            raise ValueError(
+                f"The questions hold {placeholders.tolist()} picture placeholders, but each needs "
+                f"{config.num_query_tokens} (num_query_tokens)."
+            )
+        mask, question_mask = text.get("attention_mask"), text.get("qformer_attention_mask")
+        return {
+            "input_ids": ids,
+            "qformer_input_ids": question,
+            "attention_mask": torch.ones_like(ids) if mask is None else mask,
+            "qformer_attention_mask": torch.ones_like(question) if question_mask is None else question_mask,
+        }
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        qformer_input_ids: torch.LongTensor | None = None,
+        qformer_attention_mask: torch.LongTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """InstructBLIP's forward, whose question is by default the checkpoint's own prompt.
+
+        Args:
+            pixel_values: (batch, 3, size, size).
+            qformer_input_ids, qformer_attention_mask, input_ids, attention_mask: what the processor makes of text.
+            labels: (batch, length) token ids, -100 where not supervised; see the processor's `encode_answers`.
+
+        Raises:
+            ValueError: if questions, placeholders and pictures do not agree in number.
+        """
+        given = (qformer_input_ids, qformer_attention_mask, input_ids, attention_mask)
+        text = self._text_or_prompt(dict(zip(TEXT_INPUTS, given, strict=True)), len(pixel_values))
+        return super().forward(pixel_values=pixel_values, labels=labels, **text, **kwargs)
+
+    @torch.no_grad()
+    def detect(self, pixel_values: torch.Tensor, **text: torch.Tensor) -> DeepfakeDetectionOutput:
+        """Judge a batch in one pass: only the last position's logits are computed.
+
+        Args:
+            pixel_values: (batch, 3, size, size).
+            text: `qformer_input_ids`, `qformer_attention_mask`, `input_ids`, `attention_mask`, to ask something else
+                than the checkpoint's own prompt.
+
+        Returns:
+            Raw logits before calibration: those of the two answers, or, where one of them has several tokens, their
+            summed log-likelihoods. Their difference is the official score either way.
+        """
+        return self._judge(*self._prefix(pixel_values, None, text))
+
+    def _judge(self, embeds: torch.Tensor, mask: torch.Tensor) -> DeepfakeDetectionOutput:
+        candidates = self.config.candidate_ids
+        if candidates is None:
+            raise ValueError("The config holds no candidate_ids: see AntifakePromptProcessor.prompt_fields().")
+        if all(len(ids) == 1 for ids in candidates):
+            logits = next_token_logits(self.language_model, embeds, mask)[:, [ids[0] for ids in candidates]]
+        else:
+            logits = -candidate_nll(self.language_model, embeds, mask, [candidates] * len(embeds))
+        return DeepfakeDetectionOutput(logits=self.calibrate(logits))
+
+    @torch.no_grad()
+    def score_candidates(
+        self, pixel_values: torch.Tensor, candidates: Sequence[Any], **text: torch.Tensor
+    ) -> torch.Tensor:
+        """Summed negative log-likelihood of any answers; the smallest is the official choice.
+
+        Args:
+            pixel_values, text: see `detect`.
+            candidates: token ids of each answer, for all pictures alike, or one such list per picture.
+
+        Returns:
+            (batch, answers), float32. The official loss is this divided by the number of positions it averages over.
+
+        Raises:
+            ValueError: for an empty answer, or lists of different length.
+        """
+        shared = bool(candidates) and bool(candidates[0]) and isinstance(candidates[0][0], int)
+        rows = [candidates] * len(pixel_values) if shared else candidates
+        if len(rows) != len(pixel_values) or len({len(row) for row in rows}) != 1:
+            raise ValueError(
+                f"candidates has {len(rows)} lists for {len(pixel_values)} pictures; expected one list of answers for "
+                "all, or one per picture, all with the same number of answers."
+            )
+        if not all(ids for row in rows for ids in row):
+            raise ValueError("Every answer needs at least one token.")
+        return candidate_nll(self.language_model, *self._prefix(pixel_values, None, text), rows)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        image_embeds: torch.Tensor | None = None,
+        qformer_input_ids: torch.LongTensor | None = None,
+        qformer_attention_mask: torch.LongTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        **generation: Any,
+    ) -> torch.LongTensor:
+        """InstructBLIP's `generate`, which here gives the new tokens only.
+
+        As in the official code the repetition penalty sees generated tokens alone; InstructBLIP in transformers also
+        penalises the words of the question.
+
+        Args:
+            pixel_values: (batch, 3, size, size).
+            image_embeds: what `encode_pictures` gave, instead of the pictures.
+            qformer_input_ids, qformer_attention_mask, input_ids, attention_mask: the question, left-padded.
+            generation: arguments of `generate`.
+
+        Returns:
+            (batch, new tokens).
+        """
+        if hasattr(self, "hf_device_map"):
+            self._preprocess_accelerate()
+        given = (qformer_input_ids, qformer_attention_mask, input_ids, attention_mask)
+        embeds, mask = self._prefix(pixel_values, image_embeds, dict(zip(TEXT_INPUTS, given, strict=True)))
+        generation.setdefault("pad_token_id", self.config.llm_pad_token_id)
+        return self.language_model.generate(inputs_embeds=embeds, attention_mask=mask, **generation)
+
+    @torch.no_grad()
+    def explain(
+        self,
+        processor: Any,
+        pixel_values: torch.Tensor,
+        question: str | None = None,
+        threshold: float = 0.5,
+        **generation: Any,
+    ) -> DeepfakeExplanationOutput:
+        """Verdict, and what InstructBLIP answers to a question, from one encoding of the pictures.
+
+        The Q-Former reads the question too, so that no more than the encoding can be shared.
+
+        Args:
+            processor: the `AntifakePromptProcessor` of this checkpoint.
+            pixel_values: (batch, 3, size, size).
+            question: asked of every picture; by default the processor's own, which names the verdict.
+            threshold: P(fake) from which on that question calls the picture fake.
+            generation: arguments of `generate`; the official ones (five beams) unless told.
+
+        Returns:
+            `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same questions.
+        """
+        image_embeds = self.encode_pictures(pixel_values)
+        detection = self._judge(*self._prefix(None, image_embeds, {}))
+        names = [self.config.id2label[int(fake)] for fake in detection.fake_probability >= threshold]
+        text = processor.tokenize([processor.explanation_prompt(question, verdict=name) for name in names])
+        new_ids = self.generate(
+            image_embeds=image_embeds, **text.to(self.device), **{**GENERATION_DEFAULTS, **generation}
+        )
+        explanations = processor.decode_answers(new_ids)
+        return DeepfakeExplanationOutput(
+            logits=detection.logits,
+            explanations=explanations,
+            explanation_verdicts=[parse_verdict(text, "word") for text in explanations],
+        )

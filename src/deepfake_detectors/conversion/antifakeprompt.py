@@ -1,0 +1,288 @@
+"""Official AntifakePrompt files to a full folder, or to an adapter folder.
+
+Files: the released `COCO_*.pth` (the two learned words), LAVIS' InstructBLIP base file
+(`instruct_blip_vicuna7b_trimmed.pth`: queries, vision norm, Q-Former, projection), the vision tower `eva_vit_g.pth`
+(or all of these from a folder of InstructBLIP in transformers' form), the folder of Vicuna-7B v1.3, and a folder with
+the tokenizer of `bert-base-uncased`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from deepfake_detectors.conversion.antifakeprompt_tables import (
+    LAVIS_TABLE,
+    LLM_WORD,
+    QFORMER_WORD,
+    WORD_FILE_TABLE,
+    fuse_attention_biases,
+)
+from deepfake_detectors.conversion.checkpoint_files import read_tensors
+from deepfake_detectors.conversion.key_table import check_complete, rename_keys
+from deepfake_detectors.modeling.configuration_antifakeprompt import DEFAULT_BASE, AntifakePromptConfig
+from deepfake_detectors.modeling.image_processing_antifakeprompt import IMAGE_STATISTICS, AntifakePromptImageProcessor
+from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
+from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import save_soft_words
+from deepfake_detectors.modeling.processing_antifakeprompt import (
+    AntifakePromptProcessor,
+    add_soft_word,
+    save_processor_settings,
+)
+
+__all__ = ["convert_antifakeprompt"]
+
+logger = logging.getLogger(__name__)
+
+STATE_DICT_KEYS = ("model",)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt")
+QFORMER_TOKENIZER_FOLDER = "qformer_tokenizer"
+# Beside the blocks, the published vision tower file holds parts that InstructBLIP never reads.
+UNUSED_TOWER_KEYS = re.compile(r"(norm|fc_norm|head)\..+")
+LLM_FIELDS = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_theta",
+    "rope_parameters",
+    "max_position_embeddings",
+    "tie_word_embeddings",
+    "bos_token_id",
+    "eos_token_id",
+)
+INSTRUCTBLIP_FIELDS = ("vision_config", "qformer_config", "text_config", "num_query_tokens")
+
+
+@dataclass
+class _Sources:
+    words: dict[str, torch.Tensor] = field(default_factory=dict)
+    words_file: Path | None = None
+    lavis: dict[str, torch.Tensor] = field(default_factory=dict)
+    tower: dict[str, torch.Tensor] = field(default_factory=dict)
+    stock: dict[str, torch.Tensor] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    tokenizers: dict[str, Any] = field(default_factory=dict)
+    statistics: tuple[Any, Any] = (None, None)
+
+
+def convert_antifakeprompt(
+    sources: Sequence[Path], output: Path, *, config: dict[str, Any] | None = None, variant: str | None = None
+) -> None:
+    """Write a complete folder; or, of a released file alone, an adapter folder.
+
+    Args:
+        sources: official files and folders in any order, see the module.
+        output: empty or new folder.
+        config: `AntifakePromptConfig` fields where they differ from the released ones; of an adapter,
+            `base_model_name_or_path` names its InstructBLIP (by default the stock one). Also `image_mean` and
+            `image_std`, for words of your own training.
+        variant: a key of `IMAGE_STATISTICS`, for the picture statistics; by default `"lama"` for files that are named
+            so, and otherwise the first.
+
+    Raises:
+        ValueError: if a file cannot be read or is of an unknown kind, if the learned words or a tokenizer are missing,
+            or if any key is missing, unexpected or of another shape.
+    """
+    found = _sort_sources(sources)
+    fields = {**found.fields, **(config or {})}
+    own_statistics = fields.pop("image_mean", None), fields.pop("image_std", None)
+    if all(own_statistics):
+        if variant is not None:
+            raise ValueError("image_mean and image_std are given, so --variant has nothing to choose; drop one.")
+        found.statistics = own_statistics
+    elif any(own_statistics):
+        raise ValueError("image_mean and image_std belong together: give both.")
+    else:
+        fields["variant"] = _variant(variant, found.words_file)
+        found.statistics = IMAGE_STATISTICS[fields["variant"]]
+    if not found.lavis and not found.stock and not found.tower:
+        _write_adapter(found, fields, output)
+    else:
+        _write_model(found, fields, output)
+
+
+def _write_adapter(found: _Sources, fields: dict[str, Any], output: Path) -> None:
+    base = fields.pop("base_model_name_or_path", None) or DEFAULT_BASE
+    settings = AntifakePromptConfig(**fields)
+    words = {new: found.words[old] for old, new in rename_keys(found.words, WORD_FILE_TABLE, "The words").items()}
+    sides = {"both": ("qformer", "llm")}.get(settings.soft_word_sides, (settings.soft_word_sides,))
+    _check_words({f"{side}_soft_word" for side in sides}, set(words))
+    save_soft_words(words, settings, base, output)
+    save_processor_settings(output, _image_processor(found, settings), _processor_settings(settings))
+
+
+def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
+    if fields.pop("base_model_name_or_path", None):
+        raise ValueError("base_model_name_or_path belongs to an adapter, but the sources hold a base: drop one.")
+    for kind in ("llm", "qformer"):
+        if kind not in found.tokenizers:
+            raise ValueError(
+                f"No tokenizer of the {'language model' if kind == 'llm' else 'Q-Former (bert-base-uncased)'} among "
+                f"the sources: add --source FOLDER with one of {', '.join(TOKENIZER_FILES)}."
+            )
+    add_soft_word(found.tokenizers["llm"], found.tokenizers["qformer"])
+    for name, word in found.words.items():
+        if name in found.lavis and not torch.equal(found.lavis[name], word):
+            raise ValueError(f"Two of the sources hold different learned words ({name}); give one.")
+    lavis = fuse_attention_biases({**found.lavis, **_tower_blocks(found.tower, fields), **found.words})
+    names = rename_keys(lavis, LAVIS_TABLE, "The official files")
+    tensors = {new: lavis[old].contiguous() for old, new in names.items()}
+    _add(tensors, found.stock, "A folder in transformers' form")
+
+    text = dict(fields.get("text_config", {}))
+    rows = tensors.get("language_model.model.embed_tokens.weight")
+    if rows is not None:
+        text["vocab_size"] = len(rows)  # the tables stay as they are: added tokens lie behind them
+    fields = {**fields, "text_config": text}
+    settings = AntifakePromptConfig(**fields)
+    processor = AntifakePromptProcessor(
+        _image_processor(found, settings),
+        found.tokenizers["llm"],
+        found.tokenizers["qformer"],
+        **_processor_settings(settings),
+    )
+    settings = AntifakePromptConfig(**{**fields, **processor.prompt_fields()})
+
+    with torch.device("meta"):
+        model = AntifakePromptForDeepfakeDetection(settings)
+    words = {name for name in tensors if name.endswith(".soft_word")}
+    _check_words({name for name in model.state_dict() if name.endswith(".soft_word")}, words)
+    check_complete(tensors, model.state_dict(), "The AntifakePrompt checkpoint")
+    model.load_state_dict(tensors, strict=True, assign=True)
+    model.save_pretrained(output)
+    processor.save_pretrained(output)
+
+
+def _tower_blocks(tower: dict[str, torch.Tensor], fields: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The tower's own file under LAVIS' names, without the blocks behind those that InstructBLIP runs."""
+    depth = AntifakePromptConfig(**fields).vision_config.num_hidden_layers
+    blocks = {key: re.match(r"blocks\.(\d+)\.", key) for key in tower}
+    return {
+        f"visual_encoder.{key}": tower[key] for key, block in blocks.items() if block is None or int(block[1]) < depth
+    }
+
+
+def _check_words(wanted: set[str], found: set[str]) -> None:
+    if missing := sorted(wanted - found):
+        raise ValueError(
+            f"The learned words are missing from the sources ({', '.join(missing)}): add the released .pth file. For "
+            'an ablation with one word, give --config \'{"soft_word_sides": "llm"}\' (or "qformer").'
+        )
+    if extra := sorted(found - wanted):
+        raise ValueError(f"The sources hold {', '.join(extra)}, which soft_word_sides leaves out.")
+
+
+def _image_processor(found: _Sources, settings: AntifakePromptConfig) -> AntifakePromptImageProcessor:
+    mean, std = found.statistics
+    size = settings.vision_config.image_size
+    return AntifakePromptImageProcessor(
+        size={"shortest_edge": size}, crop_size={"height": size, "width": size}, image_mean=mean, image_std=std
+    )
+
+
+def _processor_settings(settings: AntifakePromptConfig) -> dict[str, Any]:
+    return {
+        "num_query_tokens": settings.num_query_tokens,
+        "soft_word": settings.soft_word,
+        "soft_word_sides": settings.soft_word_sides,
+        "prompt": settings.prompt,
+        "plain_prompt": settings.plain_prompt,
+        "candidates": settings.candidates,
+    }
+
+
+def _variant(variant: str | None, words_file: Path | None) -> str:
+    if variant is None:
+        first = next(iter(IMAGE_STATISTICS))
+        variant = "lama" if words_file is not None and words_file.stem.lower().endswith("lama") else first
+        logger.warning("Picture statistics of the checkpoint %r are used; choose others with --variant.", variant)
+    if variant not in IMAGE_STATISTICS:
+        raise ValueError(f"variant is {variant!r}, allowed are {', '.join(map(repr, IMAGE_STATISTICS))}.")
+    return variant
+
+
+def _sort_sources(sources: Sequence[Path]) -> _Sources:
+    found = _Sources()
+    for path in sources:
+        if path.is_dir():
+            _read_folder(found, path)
+        else:
+            _read_file(found, path)
+    if not any((found.words, found.lavis, found.stock, found.tower)):
+        raise ValueError(f"No AntifakePrompt weights among {', '.join(map(str, sources)) or 'the sources'}.")
+    return found
+
+
+def _read_file(found: _Sources, path: Path) -> None:
+    tensors = read_tensors(path, inside=STATE_DICT_KEYS)
+    if any(key.startswith(("Qformer.bert.encoder.", "visual_encoder.")) for key in tensors):
+        _add(found.lavis, tensors, path)
+    elif {QFORMER_WORD, LLM_WORD} & set(tensors):
+        rename_keys(tensors, WORD_FILE_TABLE, str(path))
+        if found.words:
+            raise ValueError(f"{path} is a second file of learned words; give one.")
+        found.words = {key: tensors[key] for key in (QFORMER_WORD, LLM_WORD) if key in tensors}
+        found.words_file = path
+    elif any(key.startswith("blocks.") for key in tensors):
+        _add(found.tower, {key: t for key, t in tensors.items() if not UNUSED_TOWER_KEYS.fullmatch(key)}, path)
+    else:
+        raise ValueError(
+            f"{path} is no AntifakePrompt file: its first keys are {', '.join(list(tensors)[:3])}. Expected the "
+            f"learned words ({QFORMER_WORD}, {LLM_WORD}), LAVIS' InstructBLIP (Qformer.bert.*) or its vision tower "
+            "(blocks.*). A fine-tuned file without the two words was not trained as AntifakePrompt."
+        )
+
+
+def _read_folder(found: _Sources, path: Path) -> None:
+    settings = json.loads((path / "config.json").read_text()) if (path / "config.json").exists() else {}
+    kind = settings.get("model_type")
+    weights = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    tensors: dict[str, torch.Tensor] = {}
+    for file in weights:
+        tensors |= read_tensors(file)
+    if weights and kind == "instructblip":
+        found.stock = {**tensors, **{k: v for k, v in found.stock.items() if k.startswith("language_model.")}}
+        found.fields = {**{n: settings[n] for n in INSTRUCTBLIP_FIELDS if n in settings}, **found.fields}
+    elif weights and "lm_head.weight" in tensors:
+        # Replaces the language model of an InstructBLIP folder.
+        found.stock = {k: v for k, v in found.stock.items() if not k.startswith("language_model.")}
+        found.stock |= {f"language_model.{k}": v for k, v in tensors.items() if not k.endswith("rotary_emb.inv_freq")}
+        found.fields["text_config"] = {name: settings[name] for name in LLM_FIELDS if name in settings}
+    elif weights:
+        raise ValueError(
+            f"{path} holds a model of type {kind!r}; expected 'instructblip', or a language model with lm_head.weight."
+        )
+    _read_tokenizers(found, path, replace=kind != "instructblip")
+
+
+def _read_tokenizers(found: _Sources, path: Path, replace: bool) -> None:
+    known = 0
+    for folder in (path, path / QFORMER_TOKENIZER_FOLDER):
+        if not any((folder / name).exists() for name in TOKENIZER_FILES):
+            continue
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        kind = "qformer" if "[CLS]" in tokenizer.get_vocab() else "llm"
+        if replace or kind not in found.tokenizers:
+            found.tokenizers[kind] = tokenizer
+        known += 1
+    if not known and not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
+        raise ValueError(f"{path} holds neither weights nor a tokenizer.")
+
+
+def _add(target: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], what: Path | str) -> None:
+    if doubled := sorted(set(target) & set(tensors)):
+        raise ValueError(f"{what} repeats {len(doubled)} tensors of another source, such as {doubled[0]}.")
+    target |= tensors

@@ -1,0 +1,50 @@
+"""AntifakePrompt as a user types it: convert, then judge and explain real files."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from antifakeprompt_folders import golden_fields, read_config
+from golden_files import golden_folder
+
+FOLDER = golden_folder("antifakeprompt")
+SOURCES = ["model_lavis.safetensors", "released_style_checkpoint.pth", "llm_tokenizer", "qformer_tokenizer"]
+
+
+@pytest.fixture
+def converted(shell, tmp_path: Path) -> Path:
+    sources = [part for name in SOURCES for part in ("--source", FOLDER / name)]
+    fields = json.dumps(golden_fields(read_config(FOLDER)))
+    result = shell("convert", "antifakeprompt", *sources, "--output", tmp_path / "out", "--config", fields)
+    assert result.exit_code == 0, result.stderr
+    return tmp_path / "out"
+
+
+def explained(shell, model: Path, *files: Path) -> list:
+    result = shell("detect", *files, "--model", model, "--explain", "--max-new-tokens", 4, "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_convert_then_detect_and_explain(shell, converted: Path, photos: Path) -> None:
+    rows = explained(shell, converted, photos)
+    assert len(rows) == 3 and all(isinstance(row["explanation"], str) for row in rows)
+    assert shell("info", "--model", converted).exit_code == 0
+
+
+def test_real_pictures(shell, converted: Path) -> None:
+    data = os.environ.get("DEEPFAKE_DATA")
+    if not data:
+        pytest.skip("DEEPFAKE_DATA does not name the folder of real pictures")
+    files = sorted(path for path in Path(data).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:6]
+    rows = explained(shell, converted, *files)
+    assert len(rows) == len(files)
+    assert len({row["fake_probability"] for row in rows}) > 1
+
+
+def test_a_missing_word_is_one_line(shell, tmp_path: Path) -> None:
+    result = shell("convert", "antifakeprompt", "--source", FOLDER / "llm_tokenizer", "--output", tmp_path / "out")
+    assert (
+        result.exit_code == 1 and result.stderr.startswith("Error: ") and "No AntifakePrompt weights" in result.stderr
+    )

@@ -1,0 +1,60 @@
+"""AntifakePrompt as the Hub's remote code: a folder that carries it loads where this package is not installed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from pictures import random_pictures
+from transformers import AutoModel, AutoProcessor
+
+import deepfake_detectors  # noqa: F401  (registers the family)
+
+TESTS = Path(__file__).parent.parent
+
+SAVE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from tiny_antifakeprompt import antifakeprompt, antifakeprompt_processor
+model, processor, folder = antifakeprompt(), antifakeprompt_processor(), sys.argv[2]
+type(model.config).register_for_auto_class()
+type(model).register_for_auto_class("AutoModel")
+type(processor).register_for_auto_class()
+type(processor.image_processor).register_for_auto_class()
+model.save_pretrained(folder)
+processor.save_pretrained(folder)
+"""
+
+LOAD = """
+import json, sys
+sys.modules["deepfake_detectors"] = None  # importing it would fail
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+folder = sys.argv[1]
+model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
+inputs = processor(images=Image.open(sys.argv[2]), return_tensors="pt")
+print(json.dumps(model.detect(**inputs).logits.tolist()))
+"""
+
+
+def run(code: str, *arguments: object, home: Path) -> str:
+    environment = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=environment, cwd=home
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_folder_loads_without_the_package(tmp_path):
+    folder, picture = tmp_path / "saved", tmp_path / "picture.png"
+    random_pictures(1)[0].save(picture)
+    run(SAVE, TESTS, folder, home=tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    assert set(config["auto_map"]) == {"AutoConfig", "AutoModel"}
+    remote = torch.tensor(json.loads(run(LOAD, folder, picture, home=tmp_path).splitlines()[-1]))
+    inputs = AutoProcessor.from_pretrained(folder)(images=random_pictures(1))
+    assert torch.allclose(AutoModel.from_pretrained(folder).detect(**inputs).logits, remote, atol=1e-5)
