@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["BUILDERS", "DATA_VARIABLE", "data_folder", "load_split"]
 
 DATA_VARIABLE = "DEEPFAKE_DATA"
-BUILDERS = {"ddvqa": "deepfake_detectors.dataset_scripts.ddvqa:DDVQA"}
+BUILDERS = {
+    "ddvqa": "deepfake_detectors.dataset_scripts.ddvqa:DDVQA",
+    "ffpp_hdf5": "deepfake_detectors.dataset_scripts.ffpp_hdf5:FFPPHdf5",
+}
 
 
 def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:
