@@ -14,6 +14,7 @@ import random
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ __all__ = [
     "Finding",
     "PICTURE_SUFFIXES",
     "RawBuilder",
+    "RawConfig",
     "Unit",
     "components",
     "detection_features",
@@ -208,6 +210,21 @@ class Unit(NamedTuple):
         return len(self.frames) or 1
 
 
+@dataclass
+class RawConfig(datasets.BuilderConfig):
+    """What every config knows.
+
+    Args:
+        allow_missing: build what is there although files of the official list are missing. They are logged and listed
+            by `check` all the same.
+    """
+
+    allow_missing: bool = False
+
+    def check(self) -> None:
+        """Raise a `ValueError` for a value outside its allowed set."""
+
+
 class RawBuilder(datasets.GeneratorBasedBuilder):
     """Base of the builders: finds the units of each split, refuses what is ambiguous, writes down what it noticed.
 
@@ -223,7 +240,9 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     UNIT_NAME = "pictures"
     WITH_MASK = False
     WITH_DIALOGUE = False
+    BUILDER_CONFIG_CLASS = RawConfig
     findings: list[Finding]
+    missing: list[str]
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """The units of each split, in the data set's own order where it has one."""
@@ -231,6 +250,10 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
 
     def official_counts(self) -> dict[str, dict[str, int]]:
         """Units per split and class as published, for this config; empty where nothing is published."""
+        return {}
+
+    def likely_counts(self) -> dict[str, dict[str, int]]:
+        """Counts whose source is not certain: a difference is a warning."""
         return {}
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
@@ -250,7 +273,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
             FileNotFoundError: if the folder or something in it is missing.
             ValueError: for ids that occur twice, an empty result, or whatever a subclass refuses.
         """
-        self.findings = []
+        self.findings, self.missing = [], []
         if not self.LAYOUT_VERIFIED:
             self.report("warning", "Layout not verified against an original copy; compare with what `info` describes.")
         root = require_folder(Path(root).expanduser().resolve(), f"the raw files of {self.NAME}", self.REMEDY)
@@ -264,23 +287,21 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
                     f"{unit.path} and {seen[unit.id].path} have the same id {unit.id!r}; keep one of the two."
                 )
             seen[unit.id] = unit
-        self._compare_counts(splits)
+        if self.missing:
+            self.report("error", f"{len(self.missing)} listed file(s) missing: {first_names(self.missing)}.")
+        self._compare_counts(splits, self.official_counts(), "error" if self.LAYOUT_VERIFIED else "warning")
+        self._compare_counts(splits, self.likely_counts(), "warning")
         return splits
 
-    def _compare_counts(self, splits: dict[str, list[Unit]]) -> None:
-        for split, classes in self.official_counts().items():
+    def _compare_counts(self, splits: dict[str, list[Unit]], counts: dict[str, dict[str, int]], level: str) -> None:
+        for split, classes in counts.items():
             found = Counter(unit.columns["label"] for unit in splits.get(split, []))
             for label, expected in classes.items():
                 if found[label] != expected:
-                    self.report(
-                        "error" if self.LAYOUT_VERIFIED else "warning",
-                        f"{split}: {found[label]} {label} {self.UNIT_NAME}, published are {expected}.",
-                    )
+                    self.report(level, f"{split}: {found[label]} {label} {self.UNIT_NAME}, published are {expected}.")
 
     def _info(self) -> datasets.DatasetInfo:
-        check = getattr(self.config, "check", None)
-        if check is not None:  # here: options given to the builder are set behind the config's __post_init__
-            check()
+        self.config.check()  # here: options given to the builder are set behind the config's __post_init__
         return datasets.DatasetInfo(
             description=inspect.getdoc(type(self)) or "",
             features=detection_features(mask=self.WITH_MASK, dialogue=self.WITH_DIALOGUE),
@@ -292,10 +313,14 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         if dl_manager.manual_dir is None:
             raise ValueError(f"{self.NAME} cannot be downloaded by a builder, and data_dir is not set. {self.REMEDY}")
-        return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"units": units})  # a list, so that num_proc can shard it
-            for split, units in self.inspect(Path(dl_manager.manual_dir)).items()
-        ]
+        splits = self.inspect(Path(dl_manager.manual_dir))
+        if self.missing and not self.config.allow_missing:
+            raise FileNotFoundError(
+                f"{len(self.missing)} listed file(s) of {self.NAME} are missing: {first_names(self.missing)}. Fetch "
+                "them, or pass allow_missing=True to build the rest."
+            )
+        # Lists, so that num_proc can shard them.
+        return [datasets.SplitGenerator(name=name, gen_kwargs={"units": units}) for name, units in splits.items()]
 
     def _generate_examples(self, units: list[Unit]) -> Iterator[tuple[str, dict[str, Any]]]:
         for unit in units:

@@ -16,7 +16,8 @@ from typing import Any
 
 import datasets
 
-from .common import RawBuilder, Unit, components, first_names, read_json, refuse_outside, stable_id
+from .common import RawBuilder, RawConfig, Unit, first_names, refuse_outside, stable_id
+from .ffpp_splits import Pairs, crossing_pairs, describe_crossing, group_videos, list_path, read_splits, video_names
 
 try:
     import h5py
@@ -39,7 +40,7 @@ BLOCK_BYTES = 32 * 2**20  # what one read may hold
 
 
 @dataclass
-class FFPPHdf5Config(datasets.BuilderConfig):
+class FFPPHdf5Config(RawConfig):
     """One compression level.
 
     Args:
@@ -97,16 +98,18 @@ class FFPPHdf5(RawBuilder):
         """One unit per video of every file, in the order of the official reader."""
         if h5py is None:
             raise ImportError("Reading HDF5 files needs h5py: pip install 'deepfake-detectors[data]'")
-        lists = {"test": self.config.split_file} if self.config.split_file else SPLITS
-        found_lists = {split: _find_list(root, name) for split, name in lists.items()}
-        for split in [split for split, path in found_lists.items() if split != "test" and not path.is_file()]:
-            self.report("warning", f"{split} is left out: {found_lists.pop(split)} is missing.")
-        pairs = {split: _read_pairs(path) for split, path in found_lists.items()}
-        # Over all splits at once: a video that occurs in two of them must join their groups.
-        groups = components(pair for found in pairs.values() for pair in found)
+        lists = {"test": self.config.split_file} if self.config.split_file else dict(SPLITS)
+        for split, name in list(lists.items()):
+            if split != "test" and not list_path(root, name).is_file():
+                self.report("warning", f"{split} is left out: {list_path(root, lists.pop(split))} is missing.")
+        pairs = read_splits(root, lists, self.REMEDY)
+        groups = group_videos(pairs)
+        crossing = crossing_pairs(pairs)
+        if crossing:
+            self.report("warning", describe_crossing(crossing))
         return {split: self._split(root, split, found, groups) for split, found in pairs.items()}
 
-    def _split(self, root: Path, split: str, pairs: list[tuple[str, str]], groups: dict[str, str]) -> list[Unit]:
+    def _split(self, root: Path, split: str, pairs: Pairs, groups: dict[str, str]) -> list[Unit]:
         paths = {name: self._find_file(root, name, split) for name in FILES}
         absent = [self._file_name(name, split) for name, path in paths.items() if path is None]
         if absent and split != "test":
@@ -117,7 +120,7 @@ class FFPPHdf5(RawBuilder):
         units = []
         for number, (name, path) in enumerate(paths.items()):
             assert path is not None
-            keys = [(a,) for pair in pairs for a in pair] if name == REAL_FILE else _both_ways(pairs)
+            keys = video_names(pairs, name == REAL_FILE)
             with _open(path) as file:
                 listed = {"_".join(key) for key in keys}
                 missing = [key for key in sorted(listed) if key not in file]
@@ -194,25 +197,3 @@ def _open(path: Path) -> Any:
         return h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"{path} cannot be read as HDF5: {error}. Fetch this file again.") from error
-
-
-def _find_list(root: Path, name: str) -> Path:
-    nested = root / "splits" / name
-    return nested if nested.is_file() else root / name
-
-
-def _both_ways(pairs: list[tuple[str, str]]) -> list[tuple[str, ...]]:
-    return [key for a, b in pairs for key in ((a, b), (b, a))]
-
-
-def _read_pairs(path: Path) -> list[tuple[str, str]]:
-    pairs = read_json(path, FFPPHdf5.REMEDY)
-    if not isinstance(pairs, list) or not all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair) for pair in pairs
-    ):
-        raise ValueError(f"{path} should be a list of pairs of video ids, such as [['003', '017']].")
-    names = [name for pair in pairs for name in pair]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{path} lists the video(s) {first_names(repeated)} more than once.")
-    return [(a, b) for a, b in pairs]

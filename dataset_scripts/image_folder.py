@@ -22,6 +22,7 @@ from PIL import Image
 
 from .common import (
     RawBuilder,
+    RawConfig,
     Unit,
     detection_features,
     first_names,
@@ -57,7 +58,7 @@ OTHER_TEXTS = frozenset({".md", ".txt", ".pdf", ".json", ".csv", ""})  # read-me
 
 
 @dataclass
-class RealFakeFolderConfig(datasets.BuilderConfig):
+class RealFakeFolderConfig(RawConfig):
     """Which folders are real, which are fake.
 
     Args:
@@ -151,9 +152,7 @@ class RealFakeFolder(RawBuilder):
             splits[split].append(unit)
         if ignored:
             self.report("warning", f"{len(ignored)} file(s) not read, neither real nor fake: {first_names(ignored)}.")
-        missing = sorted(name for name, row in manifest.items() if name not in seen and row["label"] in _LABELS)
-        if missing:
-            self.report("error", f"{len(missing)} picture(s) of {MANIFEST} are missing: {first_names(missing)}.")
+        self.missing += sorted(name for name, row in manifest.items() if name not in seen and row["label"] in _LABELS)
         self._require_both(root, splits)
         unused = sorted(
             {mask for found in masks.values() for mask in found}

@@ -195,6 +195,9 @@ class TestManifest:
         assert len(errors) == 2
         assert "b.jpg is not listed" in errors[0]
         assert "fake/gone.jpg" in errors[1]
+        with pytest.raises(FileNotFoundError, match="pass allow_missing=True"):
+            build(root, tmp_path)
+        assert len(build(root, tmp_path, allow_missing=True)["train"]) == 4
 
     def test_wrong_label(self, root, tmp_path):
         self.write(root, [("real/ffhq/a.jpg", "fake", "")])
