@@ -46,6 +46,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+SPLIT_ORDER = ("train", "validation", "test")
 CLASS_NAMES = ["real", "fake"]  # label 0 and 1, whatever the source data used
 
 
@@ -241,6 +242,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     WITH_MASK = False
     WITH_DIALOGUE = False
     BUILDER_CONFIG_CLASS = RawConfig
+    log_findings = True
     findings: list[Finding]
     missing: list[str]
 
@@ -263,7 +265,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     def report(self, level: str, message: str) -> None:
         """Note a finding for `check`, and log it if it is more than a remark."""
         self.findings.append(Finding(level, message))
-        if level != "note":
+        if self.log_findings and level != "note":
             logger.warning("%s: %s", self.NAME, message)
 
     def inspect(self, root: Path) -> dict[str, list[Unit]]:
@@ -277,7 +279,9 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         if not self.LAYOUT_VERIFIED:
             self.report("warning", "Layout not verified against an original copy; compare with what `info` describes.")
         root = require_folder(Path(root).expanduser().resolve(), f"the raw files of {self.NAME}", self.REMEDY)
-        splits = {name: units for name, units in self.units(root).items() if units}
+        found = self.units(root)
+        order = [*SPLIT_ORDER, *found]
+        splits = {name: found[name] for name in sorted(found, key=order.index) if found[name]}
         if not splits:
             raise FileNotFoundError(f"{root} holds nothing of {self.NAME} that this config reads. {self.REMEDY}")
         seen: dict[str, Unit] = {}

@@ -16,6 +16,9 @@ DATA_VARIABLE = "DEEPFAKE_DATA"
 BUILDERS = {
     "ddvqa": "deepfake_detectors.dataset_scripts.ddvqa:DDVQA",
     "ffpp_hdf5": "deepfake_detectors.dataset_scripts.ffpp_hdf5:FFPPHdf5",
+    "faceforensics": "deepfake_detectors.dataset_scripts.faceforensics:FaceForensics",
+    "celeb_df": "deepfake_detectors.dataset_scripts.celeb_df:CelebDF",
+    "deepfakebench": "deepfake_detectors.dataset_scripts.deepfakebench:DeepfakeBench",
     "image_folder": "deepfake_detectors.dataset_scripts.image_folder:RealFakeFolder",
     "genimage": "deepfake_detectors.dataset_scripts.genimage:GenImage",
 }

@@ -129,7 +129,7 @@ class TestFaceForensics:
         gone = "FaceForensics++/manipulated_sequences/Deepfakes/c23/frames/003_004/10.png"
         (rgb / gone).unlink()
         builder = make(rgb, tmp_path, "ff.json")
-        with pytest.raises(FileNotFoundError, match="003_004/10.png"):
+        with pytest.raises(FileNotFoundError, match=r"003_004/10\.png"):
             builder.download_and_prepare()
         assert "14 of 15 listed frames are there." in messages(builder, "note")
         partial = make(rgb, tmp_path, "ff.json", allow_missing=True)
