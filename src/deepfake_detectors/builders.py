@@ -19,6 +19,8 @@ BUILDERS = {
     "faceforensics": "deepfake_detectors.dataset_scripts.faceforensics:FaceForensics",
     "celeb_df": "deepfake_detectors.dataset_scripts.celeb_df:CelebDF",
     "deepfakebench": "deepfake_detectors.dataset_scripts.deepfakebench:DeepfakeBench",
+    "fakeclue": "deepfake_detectors.dataset_scripts.fakeclue:FakeClue",
+    "antifakeprompt": "deepfake_detectors.dataset_scripts.antifakeprompt:AntifakePrompt",
     "image_folder": "deepfake_detectors.dataset_scripts.image_folder:RealFakeFolder",
     "genimage": "deepfake_detectors.dataset_scripts.genimage:GenImage",
 }
