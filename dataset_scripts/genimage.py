@@ -11,7 +11,7 @@ from pathlib import Path
 
 import datasets
 
-from .common import RawBuilder, Unit  # noqa: F401  (a loading script must name what its own imports need)
+from .common import Unit
 from .image_folder import RealFakeFolder, RealFakeFolderConfig
 
 __all__ = ["GenImage"]
