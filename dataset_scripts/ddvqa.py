@@ -118,6 +118,12 @@ class DDVQA(datasets.GeneratorBasedBuilder):
         DDVQAConfig(name="c40_explain", version=VERSION, task="explain", description="Questions on details."),
     ]
     DEFAULT_CONFIG_NAME = "c40"
+    NAME = "DD-VQA"
+    TERMS = "Pictures: FaceForensics++ terms of use, non-commercial research only."
+    LAYOUT = "images_c40/{train,test}/, images_c23/test/, splits/, annotations/train_set/<type>/<type>.json"
+    REMEDY = REMEDY
+    HOMEPAGE = "https://github.com/CHELSEA234/M2F2_Det"
+    LAYOUT_VERIFIED = True
 
     def _info(self) -> datasets.DatasetInfo:
         # Here, because options given to the builder are set on a finished config, behind its __post_init__.
@@ -125,8 +131,8 @@ class DDVQA(datasets.GeneratorBasedBuilder):
         return datasets.DatasetInfo(
             description=__doc__,
             features=detection_features(dialogue=self.config.task != "classify"),
-            homepage="https://github.com/CHELSEA234/M2F2_Det",
-            license="Pictures: FaceForensics++ terms of use, non-commercial research only.",
+            homepage=self.HOMEPAGE,
+            license=self.TERMS,
             version=self.config.version,
         )
 

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 __all__ = ["BUILDERS", "DATA_VARIABLE", "data_folder", "load_split"]
 
 DATA_VARIABLE = "DEEPFAKE_DATA"
-BUILDERS = {"ddvqa": "deepfake_detectors.dataset_scripts.ddvqa:DDVQA"}
+BUILDERS = {
+    "ddvqa": "deepfake_detectors.dataset_scripts.ddvqa:DDVQA",
+    "ffpp_hdf5": "deepfake_detectors.dataset_scripts.ffpp_hdf5:FFPPHdf5",
+    "faceforensics": "deepfake_detectors.dataset_scripts.faceforensics:FaceForensics",
+    "celeb_df": "deepfake_detectors.dataset_scripts.celeb_df:CelebDF",
+    "deepfakebench": "deepfake_detectors.dataset_scripts.deepfakebench:DeepfakeBench",
+    "fakeclue": "deepfake_detectors.dataset_scripts.fakeclue:FakeClue",
+    "antifakeprompt": "deepfake_detectors.dataset_scripts.antifakeprompt:AntifakePrompt",
+    "image_folder": "deepfake_detectors.dataset_scripts.image_folder:RealFakeFolder",
+    "genimage": "deepfake_detectors.dataset_scripts.genimage:GenImage",
+}
 
 
 def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:

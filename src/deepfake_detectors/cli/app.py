@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from deepfake_detectors.cli.convert import convert
+from deepfake_detectors.cli.dataset import app as dataset
 from deepfake_detectors.cli.detect import detect
 from deepfake_detectors.cli.info import info
 from deepfake_detectors.cli.merge import merge
@@ -24,6 +25,7 @@ app.command(short_help="Judge pictures.")(detect)
 app.command(short_help="Describe a detector.")(info)
 app.command(short_help="Turn official weights into a folder that loads.")(convert)
 app.command(short_help="Add trained deltas to their base.")(merge)
+app.add_typer(dataset, name="dataset", short_help="Read published data sets: list, info, check, build.")
 
 
 def _print_version(asked: bool) -> None:

@@ -1,0 +1,178 @@
+"""Celeb-DF v1 and v2 in their official tree, as clips or as frames made from them.
+
+Li et al., "Celeb-DF: A Large-scale Challenging Dataset for DeepFake Forensics" (CVPR 2020). Expected:
+
+    {Celeb-real,YouTube-real,Celeb-synthesis}/[videos/]<name>.mp4     or below them images/<name>/, frames/<name>/
+    List_of_testing_videos.txt                                        lines "<1 real | 0 fake> <folder>/<name>.mp4"
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import datasets
+
+from .common import Unit, components, first_names, require_folder, stable_id
+from .frames import FrameBuilder, FrameConfig
+
+__all__ = ["CelebDF", "CelebDFConfig", "read_test_list"]
+
+VERSION = datasets.Version("1.0.0")
+
+FOLDERS = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "fake"}
+TEST_LIST = "List_of_testing_videos.txt"
+LIST_LABELS = {"1": "real", "0": "fake"}  # the other way round than everywhere else
+TEST_LINES = {"v1": 100, "v2": 518}
+
+
+@dataclass
+class CelebDFConfig(FrameConfig):
+    """One release.
+
+    Args:
+        release: `"v1"` or `"v2"`.
+    """
+
+    release: str = "v2"
+
+    def check(self) -> None:
+        """Raise a `ValueError` for a value outside its allowed set."""
+        super().check()
+        if self.release not in TEST_LINES:
+            raise ValueError(f"release is {self.release!r}, expected v1 or v2.")
+
+
+class CelebDF(FrameBuilder):
+    """Celeb-DF: the test split is the official list, training is everything else; there is no validation split.
+
+    In the list 1 is real and 0 is fake, here as everywhere 0 is real. The people of the test videos also occur in
+    training, so `group_id` joins nearly everything: no split by identity exists.
+    """
+
+    VERSION = VERSION
+    BUILDER_CONFIG_CLASS = CelebDFConfig
+    BUILDER_CONFIGS = [
+        CelebDFConfig(name=release, version=VERSION, release=release, description=f"Celeb-DF {release}.")
+        for release in ("v2", "v1")
+    ]
+    DEFAULT_CONFIG_NAME = "v2"
+    NAME = "Celeb-DF"
+    TERMS = "Celeb-DF terms of use: access by form, non-commercial research only, no redistribution."
+    LAYOUT = "{Celeb-real,YouTube-real,Celeb-synthesis}/[videos/]*.mp4 (or frames/<name>/), List_of_testing_videos.txt"
+    REMEDY = (
+        "Point data_dir at the folder with Celeb-real/ and the list (github.com/yuezunli/celeb-deepfakeforensics)."
+    )
+    HOMEPAGE = "https://github.com/yuezunli/celeb-deepfakeforensics"
+
+    def official_counts(self) -> dict[str, dict[str, int]]:
+        """v2: 890 real and 5639 fake, of which 178 and 340 are the test."""
+        if self.config.release == "v1":
+            return {}
+        return {"train": {"real": 890 - 178, "fake": 5639 - 340}, "test": {"real": 178, "fake": 340}}
+
+    def likely_counts(self) -> dict[str, dict[str, int]]:
+        """v1: 408 real and 795 fake; the shares of the test are from memory."""
+        if self.config.release == "v2":
+            return {}
+        return {"train": {"real": 408 - 38, "fake": 795 - 62}, "test": {"real": 38, "fake": 62}}
+
+    def units(self, root: Path) -> dict[str, list[Unit]]:
+        """One unit per video, folder by folder, sorted by name."""
+        folders = {name: _find_folder(root, name) for name in FOLDERS}
+        for name, folder in folders.items():
+            require_folder(folder, f"the {FOLDERS[name]} videos of {name}", self.REMEDY)
+        listed = read_test_list(root / TEST_LIST, self.REMEDY)
+        if len(listed) != TEST_LINES[self.config.release]:
+            self.report(
+                "error",
+                f"{TEST_LIST} has {len(listed)} videos, published are {TEST_LINES[self.config.release]} for "
+                f"{self.config.release}.",
+            )
+        source = self.choose_source(list(folders.values()))
+        splits: dict[str, list[Unit]] = {"train": [], "test": []}
+        videos = {name: self.find_videos(root, folder, source) for name, folder in folders.items()}
+        groups = components(_people(name, video) for name, found in videos.items() for video in found)
+        unread = dict(listed)
+        for name, found in videos.items():
+            if not found:
+                self.missing.append(f"{folders[name]} (no {source})")
+            for video, path in found.items():
+                key = f"{name}/{video}"
+                split = "test" if unread.pop(key, None) else "train"
+                unit = self._unit(root, name, video, path, groups)
+                if unit is not None:
+                    splits[split].append(unit)
+        self.missing += [str(folders[key.split("/")[0]] / key.split("/", 1)[1]) for key in unread]
+        shared = {unit.columns["group_id"] for unit in splits["train"]} & {
+            unit.columns["group_id"] for unit in splits["test"]
+        }
+        if shared:
+            self.report("note", f"People of the test occur in training: {first_names(sorted(shared))}.")
+        return splits
+
+    def _unit(self, root: Path, folder: str, video: str, path: Path, groups: dict[str, str]) -> Unit | None:
+        fake = FOLDERS[folder] == "fake"
+        people = video.split("_")
+        release = f"Celeb-DF-{self.config.release}"
+        columns = {
+            "label": FOLDERS[folder],
+            "manipulation": "celeb_synthesis" if fake else "real",
+            "family": "swap" if fake else None,
+            "video_id": stable_id(release, folder, video),
+            "group_id": stable_id(release, groups[_people(folder, video)[0]]),
+            "target_id": f"{people[0]}_{people[2]}" if fake else video,  # id0_id1_0000 was made from id0_0000
+            "source_id": people[1] if fake else None,
+            "compression": None,
+            "category": "face",
+        }
+        return self.video_unit(root, stable_id(f"celeb_df_{self.config.release}", folder, video), path, columns)
+
+
+def read_test_list(path: Path, remedy: str) -> dict[str, str]:
+    """`<folder>/<name>` without extension -> label of every line of the official list.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: naming the line: wrong form, a label that contradicts the folder, or a video listed twice.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; without it there is no test split. {remedy}")
+    by_case = {name.casefold(): name for name in FOLDERS}
+    listed: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        digit, _, file = line.strip().partition(" ")
+        video = PurePosixPath(file.strip())
+        if digit not in LIST_LABELS or video.parent.name.casefold() not in by_case:
+            raise ValueError(f"{where} is {line!r}, expected '<1|0> <{'|'.join(FOLDERS)}>/<name>.mp4'.")
+        folder = by_case[video.parent.name.casefold()]
+        if LIST_LABELS[digit] != FOLDERS[folder]:
+            raise ValueError(
+                f"{where} calls {file.strip()} {LIST_LABELS[digit]} (1 is real), but {folder} holds {FOLDERS[folder]} "
+                "videos. Fetch the official list again."
+            )
+        key = stable_id(folder, video.stem)
+        if key in listed:
+            raise ValueError(f"{where} lists {file.strip()} a second time.")
+        listed[key] = LIST_LABELS[digit]
+    return listed
+
+
+def _find_folder(root: Path, name: str) -> Path:
+    """The folder whatever its case: some copies write Youtube-real."""
+    found = [path for path in root.iterdir() if path.is_dir() and path.name.casefold() == name.casefold()]
+    return found[0] if found else root / name
+
+
+def _people(folder: str, video: str) -> tuple[str, ...]:
+    """The people in a video, or the video itself where nothing is known of them."""
+    parts = video.split("_")
+    expected = {"Celeb-real": 2, "YouTube-real": 1, "Celeb-synthesis": 3}[folder]
+    if len(parts) != expected:
+        raise ValueError(
+            f"{folder}/{video} is not named like a video of {folder}: id0_0000, 00000 or id0_id1_0000. Move it away."
+        )
+    return (f"YouTube-real/{video}",) if folder == "YouTube-real" else tuple(parts[:-1])

@@ -1,0 +1,133 @@
+"""FaceForensics++ in the tree of its download script, as clips or as frames made from them.
+
+Roessler et al., "FaceForensics++: Learning to Detect Manipulated Facial Images" (ICCV 2019). Expected:
+
+    original_sequences/youtube/<raw|c23|c40>/{videos/<id>.mp4 | images/<id>/0000.png | frames/<id>/000.png}
+    manipulated_sequences/<method>/<raw|c23|c40>/{videos | images | frames}/<target>_<source>...
+    {train,val,test}.json or splits/{train,val,test}.json        official pairs of video ids
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+
+from .common import Unit, first_names, stable_id
+from .ffpp_splits import crossing_pairs, describe_crossing, group_videos, read_splits, video_names
+from .frames import FrameBuilder, FrameConfig
+
+__all__ = ["FaceForensics", "FaceForensicsConfig"]
+
+VERSION = datasets.Version("1.0.0")
+
+METHODS = {
+    "Deepfakes": "swap",
+    "Face2Face": "reenact",
+    "FaceSwap": "swap",
+    "NeuralTextures": "reenact",
+    "FaceShifter": "swap",
+}
+OFFICIAL_METHODS = tuple(method for method in METHODS if method != "FaceShifter")
+LEVELS = {"raw": ("raw", "c0"), "c23": ("c23",), "c40": ("c40",)}  # some scripts write c0 for raw
+SPLITS = {"train": "train.json", "validation": "val.json", "test": "test.json"}
+VIDEOS = {"train": 720, "validation": 140, "test": 140}
+NAME = "FaceForensics++"
+
+
+@dataclass
+class FaceForensicsConfig(FrameConfig):
+    """One compression level.
+
+    Args:
+        compression: `"raw"`, `"c23"` or `"c40"`.
+        methods: folders of `manipulated_sequences` to read; the official four by default, FaceShifter on request.
+    """
+
+    compression: str = "c23"
+    methods: tuple[str, ...] = OFFICIAL_METHODS
+
+    def check(self) -> None:
+        """Raise a `ValueError` for a value outside its allowed set."""
+        super().check()
+        if self.compression not in LEVELS:
+            raise ValueError(f"compression is {self.compression!r}, expected one of {', '.join(LEVELS)}.")
+        unknown = [method for method in self.methods if method not in METHODS]
+        if unknown or not self.methods:
+            raise ValueError(f"methods has {unknown}, expected some of {', '.join(METHODS)}.")
+
+
+class FaceForensics(FrameBuilder):
+    """FaceForensics++ with its official splits: 720, 140 and 140 videos per class.
+
+    Fakes are named `<target>_<source>`: the target gives head and scene. Seven pairs of originals are stretches of one
+    YouTube video on both sides of the split; their groups are joined and reported.
+    """
+
+    VERSION = VERSION
+    BUILDER_CONFIG_CLASS = FaceForensicsConfig
+    BUILDER_CONFIGS = [
+        FaceForensicsConfig(name=level, version=VERSION, compression=level, description=f"Compression {level}.")
+        for level in ("c23", "c40", "raw")
+    ]
+    DEFAULT_CONFIG_NAME = "c23"
+    NAME = NAME
+    TERMS = "FaceForensics terms of use: non-commercial research and education only, no redistribution."
+    LAYOUT = "{original_sequences/youtube,manipulated_sequences/<method>}/<level>/{videos,images,frames}/..."
+    REMEDY = "Point data_dir at the folder with original_sequences/ (script from github.com/ondyari/FaceForensics)."
+    HOMEPAGE = "https://github.com/ondyari/FaceForensics"
+
+    def official_counts(self) -> dict[str, dict[str, int]]:
+        """720/140/140 videos per class."""
+        return {split: {"real": n, "fake": n * len(self.config.methods)} for split, n in VIDEOS.items()}
+
+    def units(self, root: Path) -> dict[str, list[Unit]]:
+        """One unit per video: originals in the order of the list, then method by method."""
+        pairs = read_splits(root, SPLITS, self.REMEDY)
+        groups = group_videos(pairs)
+        crossing = crossing_pairs(pairs)
+        if crossing:
+            self.report("warning", describe_crossing(crossing))
+        folders = {"real": root / "original_sequences" / "youtube"}
+        folders |= {method: root / "manipulated_sequences" / method for method in self.config.methods}
+        containers = {method: self._level(folder) for method, folder in folders.items()}
+        source = self.choose_source(list(containers.values()))
+        videos = {method: self.find_videos(root, path, source) for method, path in containers.items()}
+
+        splits: dict[str, list[Unit]] = {split: [] for split in pairs}
+        for split, listed in pairs.items():
+            for method, found in videos.items():
+                for names in video_names(listed, method == "real"):
+                    path = found.pop("_".join(names), None)
+                    if path is None:
+                        self.missing.append(str(containers[method] / source / "_".join(names)))
+                        continue
+                    unit = self._unit(root, method, names, path, groups)
+                    if unit is not None:
+                        splits[split].append(unit)
+        extra = [str(path) for found in videos.values() for path in found.values()]
+        if extra:
+            self.report("warning", f"{len(extra)} video(s) in no split, not read: {first_names(extra)}.")
+        return splits
+
+    def _unit(
+        self, root: Path, method: str, names: tuple[str, ...], path: Path, groups: dict[str, str]
+    ) -> Unit | None:
+        video = "_".join(names)
+        columns = {
+            "label": "real" if method == "real" else "fake",
+            "manipulation": method,
+            "family": METHODS.get(method),
+            "video_id": f"{NAME}/{method}/{video}",
+            "group_id": f"{NAME}/{groups[names[0]]}",
+            "target_id": names[0],
+            "source_id": names[1] if len(names) > 1 else None,
+            "compression": self.config.compression,
+            "category": "face",
+        }
+        return self.video_unit(root, stable_id("ffpp", self.config.compression, method, video), path, columns)
+
+    def _level(self, folder: Path) -> Path:
+        names = LEVELS[self.config.compression]
+        return next((folder / name for name in names if (folder / name).is_dir()), folder / names[0])

@@ -1,0 +1,186 @@
+"""FakeClue: real and synthetic pictures of seven categories with explanations, in the form of its Hub repository.
+
+Wen et al., "Spot the Fake: Large Multimodal Model-Based Synthetic Image Detection with Artifact Explanation" (FakeVLM,
+NeurIPS 2025). Expected in the data folder:
+
+    {train,test}.zip, or unpacked {train,test}/         pictures <source>/{fake,real}/...
+    data_json/{train,test}.json                         list of {image, label, cate, conversations}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import datasets
+
+from .archives import list_members, picture_format, read_member
+from .common import (
+    RawBuilder,
+    RawConfig,
+    Unit,
+    components,
+    first_names,
+    is_picture,
+    read_image_format,
+    read_json,
+    stable_id,
+    walk_files,
+)
+
+__all__ = ["FakeClue"]
+
+SPLITS = ("train", "test")
+LABELS = {1: "real", 0: "fake"}  # the other way round than everywhere else
+FACEFORENSICS = "ff++"
+
+
+class FakeClue(RawBuilder):
+    """FakeClue: `label` and `cate` come from the JSON alone; there 1 is real and 0 is fake, here 0 is real.
+
+    Its FaceForensics++ frames were split at random: `group_id` joins the frames of related videos, and videos on both
+    sides are reported. It contains pictures of Chameleon, which is then no clean test.
+    """
+
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIGS = [RawConfig(name="default", version=VERSION, description="Pictures with explanations.")]
+    DEFAULT_CONFIG_NAME = "default"
+    NAME = "FakeClue"
+    TERMS = (
+        "The Hub repository says Apache-2.0, but the sources (GenImage, FaceForensics++, Chameleon) are for "
+        "non-commercial research only."
+    )
+    LAYOUT = "{train,test}.zip or {train,test}/, data_json/{train,test}.json"
+    REMEDY = "Point data_dir at a copy of the Hub data set lingcco/FakeClue."
+    HOMEPAGE = "https://huggingface.co/datasets/lingcco/FakeClue"
+    LAYOUT_VERIFIED = False
+    WITH_DIALOGUE = True
+
+    def likely_counts(self) -> dict[str, dict[str, int]]:
+        """The test as counted by others."""
+        return {"test": {"real": 1808, "fake": 3192}}
+
+    def units(self, root: Path) -> dict[str, list[Unit]]:
+        """One unit per record, in the order of the JSON."""
+        records = {split: self._read(root, split) for split in SPLITS}
+        videos = [
+            tuple(_video(record["image"]).split("_"))
+            for found in records.values()
+            for record in found
+            if _video(record["image"])
+        ]
+        groups = components(videos)
+        splits = {split: self._split(root, split, found, groups) for split, found in records.items()}
+        sides = [
+            {u.columns["group_id"] for u in splits[split] if u.columns["video_id"] is not None} for split in SPLITS
+        ]
+        shared = sorted(sides[0] & sides[1])
+        if shared:
+            self.report("warning", f"{len(shared)} groups of videos lie in train and test: {first_names(shared)}.")
+        return splits
+
+    def _read(self, root: Path, split: str) -> list[dict[str, Any]]:
+        path = root / "data_json" / f"{split}.json"
+        records = read_json(path, self.REMEDY)
+        if not isinstance(records, list):
+            raise ValueError(f"{path} should be a list of records.")
+        for number, record in enumerate(records):
+            where = f"{path}, record {number}"
+            if not isinstance(record, dict) or not {"image", "label", "cate", "conversations"} <= set(record):
+                raise ValueError(f"{where} lacks one of image, label, cate, conversations.")
+            if record["label"] not in LABELS or isinstance(record["label"], bool):
+                raise ValueError(f"{where} ({record['image']}) has label {record['label']!r}, expected 1 (real) or 0.")
+            turns = record["conversations"]
+            if len(turns) != 2 or [turn.get("from") for turn in turns] != ["human", "gpt"]:
+                raise ValueError(f"{where} ({record['image']}) should have one question and one answer.")
+            if ".." in PurePosixPath(record["image"]).parts or record["image"].startswith("/"):
+                raise ValueError(f"{where} names {record['image']!r}, which leads out of the folder.")
+        return records
+
+    def _split(self, root: Path, split: str, records: list[dict[str, Any]], groups: dict[str, str]) -> list[Unit]:
+        pictures = self._pictures(root, split)
+        units, contradicted = [], []
+        used: set[str] = set()
+        for record in records:
+            name = stable_id(record["image"])
+            location = pictures.get(name)
+            if location is None:
+                self.missing.append(f"{split}/{name}")
+                continue
+            used.add(name)
+            unit = self._unit(split, name, location, record, groups)
+            if {"real": "fake", "fake": "real"}[unit.columns["label"]] in PurePosixPath(name).parts[:2]:
+                contradicted.append(name)
+            units.append(unit)
+        extra = sorted(set(pictures) - used)
+        if extra:
+            self.report("warning", f"{split}: {len(extra)} pictures without a record, not read: {first_names(extra)}.")
+        if contradicted:
+            self.report(
+                "warning",
+                f"{split}: {len(contradicted)} labels differ from the folder's name; the JSON's stand: "
+                f"{first_names(contradicted)}.",
+            )
+        return units
+
+    def _pictures(self, root: Path, split: str) -> dict[str, str]:
+        """Name as in the JSON -> where the picture is: a path, or `<zip>::<member>`."""
+        folder, archive = root / split, root / f"{split}.zip"
+        if folder.is_dir():
+            found = {path.relative_to(folder).as_posix(): str(path) for path in walk_files(root, folder)}
+        elif archive.is_file():
+            found = {name: f"{archive}::{name}" for name in list_members(archive)}
+        else:
+            raise FileNotFoundError(f"Neither {archive} nor {folder} is there. {self.REMEDY}")
+        # Zips may repeat the split as their first folder.
+        return {
+            stable_id(name.removeprefix(f"{split}/")): place
+            for name, place in found.items()
+            if is_picture(Path(name)) and not PurePosixPath(name).name.startswith(".")
+        }
+
+    def _unit(self, split: str, name: str, location: str, record: dict[str, Any], groups: dict[str, str]) -> Unit:
+        label = LABELS[record["label"]]
+        parts = PurePosixPath(name).parts
+        video = _video(name)
+        method = parts[2] if video and label == "fake" and len(parts) > 3 else None
+        identity = stable_id("fakeclue", split, name)
+        people = video.split("_") if video else []
+        question, answer = (turn["value"].replace("<image>", "").strip() for turn in record["conversations"])
+        columns = {
+            "label": label,
+            "manipulation": "real" if label == "real" else method,
+            "family": None,
+            "video_id": f"FaceForensics++/{'real' if label == 'real' else method}/{video}" if video else None,
+            "group_id": f"FaceForensics++/{groups[people[0]]}" if people else identity,
+            "target_id": people[0] if people else None,
+            "source_id": people[1] if len(people) > 1 else None,
+            "frame": int(PurePosixPath(name).stem) if video and PurePosixPath(name).stem.isdigit() else None,
+            "compression": next((part for part in parts if part in ("raw", "c23", "c40")), None),
+            "category": record["cate"],
+            "question": question,
+            "answer": answer,
+            "answers": [answer],
+            "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+        }
+        return Unit(identity, location, columns)
+
+    def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
+        """The picture, from its file or from inside the zip."""
+        archive, inside, name = unit.path.partition("::")
+        if inside:
+            content = read_member(Path(archive), name)
+            image: Any = {"bytes": content, "path": PurePosixPath(name).name}
+            form = picture_format(content, f"{name} in {archive}")
+        else:
+            image, form = unit.path, read_image_format(Path(unit.path))
+        yield {"id": unit.id, "image": image, "file_format": form, **unit.columns}
+
+
+def _video(name: str) -> str:
+    """The FaceForensics++ video a picture is from, or nothing: `ff++/<class>/.../frames/<video>/<frame>.png`."""
+    parts = PurePosixPath(name).parts
+    if parts[0] == FACEFORENSICS and "frames" in parts[:-2]:
+        return parts[parts.index("frames") + 1]
+    return ""

@@ -1,0 +1,291 @@
+"""Any folder of real and fake pictures, with the polarity always stated and never guessed from the order of names.
+
+A plain image-folder loader numbers its classes by sorted names, so that `ai` < `nature` and `fake` < `real` come out
+inverted. Here each config says which folder names mean real and which mean fake. Expected in the data folder:
+
+    [<generator>/][<split>/]<real or fake folder>/[<generator or source>/...]/<picture>
+    [<mask folder>/]<picture>             optional: white where the picture of the same name was changed
+    [manifest.csv]                        optional: columns file, label, group; compared with the files
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from PIL import Image
+
+from .common import (
+    RawBuilder,
+    RawConfig,
+    Unit,
+    detection_features,
+    first_names,
+    is_picture,
+    read_image_format,
+    refuse_outside,
+    stable_id,
+    walk_files,
+)
+
+__all__ = ["CONVENTIONS", "RealFakeFolder", "RealFakeFolderConfig"]
+
+CONVENTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # config -> names of the real, the fake folder
+    "real_fake": (("real",), ("fake",)),
+    "0_real_1_fake": (("0_real",), ("1_fake",)),
+    "nature_ai": (("nature",), ("ai",)),
+    "source_target": (("source",), ("target",)),
+    "authentic_tampered": (("au", "authentic"), ("tp", "tampered")),
+    "custom": ((), ()),
+}
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+MANIFEST = "manifest.csv"
+VERSION = datasets.Version("1.0.0")
+OTHER_TEXTS = frozenset({".md", ".txt", ".pdf", ".json", ".csv", ""})  # read-me files and licences beside the pictures
+
+
+@dataclass
+class RealFakeFolderConfig(RawConfig):
+    """Which folders are real, which are fake.
+
+    Args:
+        real, fake: folder names, compared without case. Set by the named configs; `custom` needs both.
+        masks: folder with the masks of fake pictures, each with the picture's stem; empty for none.
+        default_split: the split of pictures that lie below no folder named after a split.
+        prefix: first part of every id; give each collection its own.
+    """
+
+    real: tuple[str, ...] | str = ()
+    fake: tuple[str, ...] | str = ()
+    masks: str = ""
+    default_split: str = "train"
+    prefix: str = "image_folder"
+
+    def check(self) -> None:
+        """Raise a `ValueError` where the polarity is not stated, or stated twice."""
+        if not self.real_names or not self.fake_names:
+            raise ValueError(
+                f"State the polarity: choose one of the configs {', '.join(name for name in CONVENTIONS)}; 'custom' "
+                "needs the folder names of both classes, real=... and fake=..."
+            )
+        both = self.real_names & self.fake_names
+        if both:
+            raise ValueError(f"The folder name(s) {first_names(sorted(both))} cannot be both real and fake.")
+        if self.default_split not in SPLIT_NAMES.values():
+            raise ValueError(f"default_split is {self.default_split!r}, expected train, validation or test.")
+
+    @property
+    def real_names(self) -> frozenset[str]:
+        return _names(self.real)
+
+    @property
+    def fake_names(self) -> frozenset[str]:
+        return _names(self.fake)
+
+
+def _names(given: tuple[str, ...] | str) -> frozenset[str]:
+    return frozenset(name.casefold() for name in ((given,) if isinstance(given, str) else given) if name)
+
+
+class RealFakeFolder(RawBuilder):
+    """Real and fake pictures in folders; the config names the polarity, there is no default.
+
+    Generators come from the folder above the class (as in GenImage and CNNDetection) or, without one, from the folder
+    below it. Pass `masks="masks"` where the folder holds masks.
+
+    Raises:
+        FileNotFoundError: for a missing folder or mask.
+        ValueError: for a picture below both a real and a fake folder, a class without pictures, a label that
+            contradicts the manifest, a picture that cannot be decoded, or a mask of another size.
+    """
+
+    VERSION = VERSION
+    BUILDER_CONFIG_CLASS = RealFakeFolderConfig
+    BUILDER_CONFIGS = [
+        RealFakeFolderConfig(name=name, version=VERSION, real=real, fake=fake, description=f"{real} against {fake}")
+        for name, (real, fake) in CONVENTIONS.items()
+    ]
+    NAME = "real/fake image folder"
+    TERMS = "Those of the pictures' sources; see the files beside them."
+    LAYOUT = "[<generator>/][<split>/]<real or fake folder>/[<generator>/...]/<picture>"
+    REMEDY = "Point data_dir at the folder above the real and the fake folder, and name their convention as config."
+
+    def _info(self) -> datasets.DatasetInfo:
+        info = super()._info()
+        info.features = detection_features(mask=bool(self.config.masks))
+        return info
+
+    def units(self, root: Path) -> dict[str, list[Unit]]:
+        """One unit per picture, sorted by path."""
+        masks = self._find_masks(root)
+        manifest = _read_manifest(root)
+        splits: dict[str, list[Unit]] = defaultdict(list)
+        ignored: list[str] = []
+        seen: set[str] = set()
+        for path in walk_files(root, root):
+            parts = path.relative_to(root).parts
+            if self.config.masks and parts[0] == self.config.masks:
+                continue
+            label = self._label(path, parts)
+            if label is None or not is_picture(path):
+                if is_picture(path) or path.suffix.lower() not in OTHER_TEXTS:
+                    ignored.append("/".join(parts))
+                continue
+            split, unit = self._unit(path, parts, label, masks)
+            name = stable_id(*parts)
+            if manifest:
+                self._apply_manifest(manifest, name, path, unit)
+            seen.add(name)
+            splits[split].append(unit)
+        if ignored:
+            self.report("warning", f"{len(ignored)} file(s) not read, neither real nor fake: {first_names(ignored)}.")
+        self.missing += sorted(name for name, row in manifest.items() if name not in seen and row["label"] in _LABELS)
+        self._require_both(root, splits)
+        unused = sorted(
+            {mask for found in masks.values() for mask in found}
+            - {unit.columns.get("mask") for units in splits.values() for unit in units}
+        )
+        if unused:
+            self.report("warning", f"{len(unused)} mask(s) belong to no picture: {first_names(unused)}.")
+        return splits
+
+    def _label(self, path: Path, parts: tuple[str, ...]) -> str | None:
+        folders = [part.casefold() for part in parts[:-1]]
+        hits = {"real": self.config.real_names & set(folders), "fake": self.config.fake_names & set(folders)}
+        if hits["real"] and hits["fake"]:
+            raise ValueError(
+                f"{path} lies below a real folder ({first_names(hits['real'])}) and a fake one "
+                f"({first_names(hits['fake'])}). Point data_dir at a folder with one level of classes."
+            )
+        return next((label for label, names in hits.items() if names), None)
+
+    def _unit(self, path: Path, parts: tuple[str, ...], label: str, masks: dict[str, list[str]]) -> tuple[str, Unit]:
+        folders = parts[:-1]
+        names = self.config.real_names | self.config.fake_names
+        level = next(number for number, part in enumerate(folders) if part.casefold() in names)
+        split, above = self._split(folders[:level])
+        generator, category = self._generator(above, folders[level + 1 :], label)
+        name = stable_id(self.config.prefix, *parts)
+        columns = {
+            "label": label,
+            "manipulation": "real" if label == "real" else generator,
+            "family": None,
+            "video_id": None,
+            "group_id": name,  # nothing is known of shared sources unless a manifest says so
+            "target_id": None,
+            "source_id": None,
+            "frame": None,
+            "compression": None,
+            "category": category,
+        }
+        if self.config.masks:
+            columns["mask"] = self._mask(path, label, masks)
+        return split, Unit(name, str(path), columns)
+
+    def _split(self, folders: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """The split, and the folders above the class that are no split."""
+        named = [part for part in folders if part.casefold() in SPLIT_NAMES]
+        split = SPLIT_NAMES[named[-1].casefold()] if named else self.config.default_split
+        return split, tuple(part for part in folders if part not in named)
+
+    def _generator(self, above: tuple[str, ...], below: tuple[str, ...], label: str) -> tuple[str | None, str | None]:
+        """Generator and category from the folders above and below the class folder."""
+        if above:
+            generator, rest = above[0], above[1:] + below
+        elif label == "fake" and below:
+            generator, rest = below[0], below[1:]
+        else:
+            generator, rest = None, below
+        return generator, stable_id(*rest) if rest else None
+
+    def _find_masks(self, root: Path) -> dict[str, list[str]]:
+        """The masks of each stem."""
+        if not self.config.masks:
+            for name in ("masks", "mask"):
+                if (root / name).is_dir():
+                    self.report("warning", f"{name}/ is not read; pass masks={name!r} to have its masks in the rows.")
+            return {}
+        folder = root / self.config.masks
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is missing, but masks={self.config.masks!r} asks for it.")
+        masks: dict[str, list[str]] = defaultdict(list)
+        for path in walk_files(root, folder):
+            if is_picture(path):
+                masks[stable_id(path.stem)].append(str(path))
+        return masks
+
+    def _mask(self, path: Path, label: str, masks: dict[str, list[str]]) -> str | None:
+        if label == "real":
+            return None
+        found = masks.get(stable_id(path.stem), [])
+        if len(found) > 1:  # same stem under several generators: the mask folder must repeat their folders
+            found = [mask for mask in found if Path(mask).parent.name == path.parent.name]
+        if len(found) != 1:
+            raise FileNotFoundError(f"{path} has {len(found)} masks in {self.config.masks}/, expected one.")
+        return found[0]
+
+    def _apply_manifest(self, manifest: dict[str, dict[str, str]], name: str, path: Path, unit: Unit) -> None:
+        row = manifest.get(name)
+        if row is None:
+            self.report("error", f"{path} is not listed in {MANIFEST}.")
+            return
+        if row["label"] != unit.columns["label"]:
+            raise ValueError(
+                f"{path} lies in a folder of {unit.columns['label']} pictures, but {MANIFEST} calls it "
+                f"{row['label']!r}. Correct the one that is wrong."
+            )
+        if row.get("group"):
+            unit.columns["group_id"] = stable_id(self.config.prefix, row["group"])
+
+    def _require_both(self, root: Path, splits: dict[str, list[Unit]]) -> None:
+        present = {unit.columns["label"] for units in splits.values() for unit in units}
+        if present == {"real", "fake"}:
+            return
+        folders = {folder.name.casefold() for folder in root.rglob("*") if folder.is_dir()}
+        fitting = [name for name, (real, fake) in CONVENTIONS.items() if folders & set(real) and folders & set(fake)]
+        hint = f" Its folder names fit config {' or '.join(fitting)}." if fitting else ""
+        lacking = [label for label in ("real", "fake") if label not in present]
+        raise FileNotFoundError(
+            f"{root} holds no {' and no '.join(lacking)} pictures below folders named "
+            f"{', '.join(sorted(self.config.real_names))} (real) and {', '.join(sorted(self.config.fake_names))} "
+            f"(fake).{hint} {self.REMEDY}"
+        )
+
+    def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
+        """The picture, and its mask after comparing their sizes."""
+        for row in super().examples(unit):
+            mask = row.get("mask")
+            if mask is not None:
+                read_image_format(Path(mask))
+                with Image.open(mask) as drawn, Image.open(unit.path) as picture:
+                    if drawn.size != picture.size:
+                        raise ValueError(f"{mask} is {drawn.size}, its picture {unit.path} is {picture.size}.")
+            yield row
+
+
+_LABELS = frozenset({"real", "fake"})
+
+
+def _read_manifest(root: Path) -> dict[str, dict[str, str]]:
+    path = root / MANIFEST
+    if not path.is_file():
+        return {}
+    refuse_outside(root, path)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"file", "label"} <= set(rows[0]):
+        return {}  # another table under a common name
+    return {stable_id(row["file"]): row for row in rows}

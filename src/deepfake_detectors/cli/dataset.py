@@ -1,0 +1,235 @@
+"""`deepfake-detectors dataset`: which data sets can be read, what they are, is a copy whole, turn it into Parquet."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deepfake_detectors.cli.console import OutputFormat, fail, say, wants_table
+from deepfake_detectors.cli.options import Format
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A data set, as `dataset list` prints it.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Its raw files. [default: the folder NAME in the directory DEEPFAKE_DATA]"),
+]
+Config = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Config of the builder. [default: the builder's own]")
+]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", metavar="KEY=VALUE", help="A field of the config, its value as JSON or text; repeatable."
+    ),
+]
+
+
+@app.callback()
+def dataset() -> None:
+    """Read published data sets from their official raw files.
+
+    \b
+    Examples:
+      deepfake-detectors dataset list
+      deepfake-detectors dataset check celeb_df --data-dir Celeb-DF-v2
+      deepfake-detectors dataset build celeb_df --data-dir Celeb-DF-v2 --output parquet/celeb_df
+    """
+
+
+@app.command("list", short_help="Name the data sets that can be read.")
+def list_datasets(format: Format = OutputFormat.auto) -> None:
+    """Name the data sets that can be read, with their configs and terms.
+
+    \b
+    Example:
+      deepfake-detectors dataset list
+    """
+    from deepfake_detectors.builders import BUILDERS
+
+    rows = [_facts(name) for name in sorted(BUILDERS)]
+    shown = ("name", "title", "configs", "layout_verified", "terms")
+    _print([{key: row[key] for key in shown} for row in rows], shown, format)
+
+
+@app.command(short_help="Describe a data set: layout, configs, terms.")
+def info(name: Name, format: Format = OutputFormat.auto) -> None:
+    """Describe a data set: the layout it is expected in, configs and their options, terms, where to get it.
+
+    \b
+    Example:
+      deepfake-detectors dataset info ffpp_hdf5
+    """
+    facts = _facts(name)
+    if wants_table(format):
+        _print([{"field": key, "value": value} for key, value in facts.items()], ("field", "value"), format)
+    else:
+        typer.echo(json.dumps(facts, ensure_ascii=False))
+
+
+@app.command(short_help="Compare raw files with what is published.")
+def check(
+    name: Name,
+    data_dir: DataDir = None,
+    config: Config = None,
+    option: Options = None,
+    decode: Annotated[bool, typer.Option("--decode", help="Also decode every picture.")] = False,
+    format: Format = OutputFormat.auto,
+) -> None:
+    """Count what is there, and list what is missing, extra or wrong. Ends with 1 if something is.
+
+    \b
+    Example:
+      deepfake-detectors dataset check faceforensics --data-dir FaceForensics --config c23
+    """
+    from deepfake_detectors.building import check as check_files
+
+    builder = _open(name, data_dir, config, option)
+    result = check_files(builder, decode)
+    counts = [
+        {"split": split, "label": label, "manipulation": method, "units": result.units[key], "rows": rows}
+        for key, rows in sorted(result.rows.items())
+        for split, label, method in [key]
+    ]
+    if wants_table(format):
+        _print(counts, ("split", "label", "manipulation", "units", "rows"), format)
+        for level, message in result.findings:
+            typer.echo(f"{level}: {message}")
+    else:
+        findings = [{"level": level, "message": message} for level, message in result.findings]
+        report = {"dataset": name, "config": builder.config.name, "counts": counts, "findings": findings}
+        typer.echo(json.dumps(report | {"ok": result.ok}, ensure_ascii=False))
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+@app.command(short_help="Write a data set as Parquet with its pictures inside.")
+def build(
+    name: Name,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; the config becomes a folder in it.")],
+    data_dir: DataDir = None,
+    config: Config = None,
+    option: Options = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Build finished splits again.")] = False,
+    shard_size: Annotated[
+        int, typer.Option("--shard-size", metavar="MB", min=1, help="Size at which a file ends.")
+    ] = 500,
+) -> None:
+    """Write a data set as Parquet with its pictures inside; `datasets.load_dataset` reads the folder.
+
+    \b
+    Examples:
+      deepfake-detectors dataset build ddvqa --data-dir ddvqa --output parquet/ddvqa
+      deepfake-detectors dataset build image_folder --config real_fake --data-dir mine --output out
+
+    An interrupted build goes on at the first split that was not finished.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from deepfake_detectors.building import write_parquet
+
+    builder = _open(name, data_dir, config, option)
+    say(f"Terms of {_title(type(builder))}: {builder.info.license}")
+    tasks: dict[str, Any] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
+
+        def advance(split: str, rows: int, expected: int) -> None:
+            if split not in tasks:
+                tasks[split] = bars.add_task(split, total=expected)
+            bars.advance(tasks[split], rows)
+
+        try:
+            done = write_parquet(builder, output, overwrite, shard_size * 2**20, advance)
+        except (ValueError, OSError, ImportError) as error:
+            fail(error, code=1)
+    for finding in getattr(builder, "findings", []):
+        say(f"{finding.level}: {finding.message}")
+    for split, rows in done.items():
+        typer.echo(json.dumps({"split": split, "rows": rows, "built": split in tasks}))
+    say(f"Wrote {output / builder.config.name}. Load it: datasets.load_dataset({str(output / builder.config.name)!r})")
+
+
+def _open(name: str, data_dir: Path | None, config: str | None, options: list[str] | None) -> Any:
+    from deepfake_detectors.building import make_builder
+
+    try:
+        builder = make_builder(name, data_dir, config, dict(_option(text) for text in options or []))
+        builder.log_findings = False  # they are printed in full at the end
+        return builder
+    except (ValueError, OSError, ImportError) as error:
+        fail(error)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        fail(f"--option {text}: expected KEY=VALUE.")
+    try:
+        return key, json.loads(value)
+    except ValueError:  # plain text needs no quotes
+        return key, value
+
+
+def _title(kind: Any) -> str:
+    return kind.NAME or kind.__name__
+
+
+def _facts(name: str) -> dict[str, Any]:
+    from deepfake_detectors.building import builder_class
+
+    try:
+        kind = builder_class(name)
+    except (ValueError, ImportError) as error:
+        fail(error)
+    inherited = {"name", "version", "data_dir", "data_files", "description"}
+    fields = dataclasses.fields(kind.BUILDER_CONFIG_CLASS)
+    return {
+        "name": name,
+        "title": _title(kind),
+        "configs": [config.name for config in kind.BUILDER_CONFIGS],
+        "default_config": kind.DEFAULT_CONFIG_NAME,
+        "options": [item.name for item in fields if item.name not in inherited],
+        "layout": kind.LAYOUT,
+        "layout_verified": kind.LAYOUT_VERIFIED,
+        "terms": kind.TERMS,
+        "homepage": kind.HOMEPAGE,
+        "get_it": kind.REMEDY,
+        "version": str(kind.VERSION),
+    }
+
+
+def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], format: OutputFormat) -> None:
+    if not wants_table(format):
+        for row in rows:
+            typer.echo(json.dumps(row, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_in_words(row[column])) for column in columns))
+    Console(file=sys.stdout).print(table)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

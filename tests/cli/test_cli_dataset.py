@@ -1,0 +1,110 @@
+"""`deepfake-detectors dataset` as a user calls it."""
+
+import json
+import os
+from pathlib import Path
+
+import datasets
+import pytest
+from folder_tree import save
+from typer.testing import CliRunner
+
+from deepfake_detectors.builders import BUILDERS
+from deepfake_detectors.cli.app import app
+
+runner = CliRunner()
+
+
+def run(*arguments, code=0):
+    result = runner.invoke(app, ["dataset", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def raw(tmp_path):
+    for number in range(3):
+        save(tmp_path / "raw" / "nature" / f"{number}.jpg")
+        save(tmp_path / "raw" / "ai" / f"{number}.png")
+    return tmp_path / "raw"
+
+
+def test_list_names_every_builder():
+    rows = [json.loads(line) for line in run("list").stdout.splitlines()]
+    assert [row["name"] for row in rows] == sorted(BUILDERS)
+    assert all(row["terms"] for row in rows)
+    assert {row["name"]: row["layout_verified"] for row in rows}["genimage"] is False
+
+
+def test_info():
+    facts = json.loads(run("info", "ffpp_hdf5").stdout)
+    assert facts["configs"] == ["c40", "c23"]
+    assert "split_file" in facts["options"]
+    assert "layout" in run("info", "ffpp_hdf5", "--format", "table").stdout
+
+
+def test_build_then_load(raw, tmp_path):
+    result = run("build", "image_folder", "--config", "nature_ai", "--data-dir", raw, "--output", tmp_path / "out")
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [{"split": "train", "rows": 6, "built": True}]
+    assert result.stderr.startswith("Terms of real/fake image folder:")
+    rows = datasets.load_dataset(str(tmp_path / "out" / "nature_ai"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert {row["file_format"]: row["label"] for row in rows} == {"JPEG": 0, "PNG": 1}
+    again = run("build", "image_folder", "--config", "nature_ai", "--data-dir", raw, "--output", tmp_path / "out")
+    assert json.loads(again.stdout)["built"] is False
+
+
+def test_options_reach_the_config(raw, tmp_path):
+    arguments = ["--config", "custom", "--option", "real=nature", "--option", 'fake=["ai"]', "--option", "prefix=p"]
+    run("build", "image_folder", *arguments, "--data-dir", raw, "--output", tmp_path / "out")
+    rows = datasets.load_dataset(str(tmp_path / "out" / "custom"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows["id"][0] == "p/ai/0.png"
+
+
+def test_check(raw):
+    report = json.loads(run("check", "image_folder", "--config", "nature_ai", "--data-dir", raw, "--decode").stdout)
+    assert report["ok"] is True
+    assert {row["label"]: row["rows"] for row in report["counts"]} == {"real": 3, "fake": 3}
+
+
+def test_check_ends_with_one_on_a_hard_finding(raw):
+    (raw / "ai" / "1.png").write_bytes(b"")
+    arguments = ["image_folder", "--config", "nature_ai", "--data-dir", raw, "--decode"]
+    report = json.loads(run("check", *arguments, code=1).stdout)
+    assert "1.png (0 bytes) cannot be decoded" in report["findings"][0]["message"]
+    assert "error: " in run("check", *arguments, "--format", "table", code=1).stdout
+
+
+def test_build_of_a_broken_copy_says_why(raw, tmp_path):
+    (raw / "ai" / "1.png").write_bytes(b"")
+    arguments = ["image_folder", "--config", "nature_ai", "--data-dir", raw, "--output", tmp_path / "out"]
+    assert "1.png (0 bytes) cannot be decoded" in run("build", *arguments, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "nope"], "unknown data set 'nope'"),
+        (["check", "image_folder", "--data-dir", "{raw}"], "State the polarity"),
+        (["check", "image_folder", "--data-dir", "{raw}/gone"], "is no folder"),
+        (["check", "image_folder", "--data-dir", "{raw}", "--option", "x"], "expected KEY=VALUE"),
+        (["check", "image_folder", "--data-dir", "{raw}", "--config", "real_fake", "--option", "x=1"], "dataset info"),
+    ],
+)
+def test_wrong_use(raw, arguments, message):
+    assert message in run(*(text.format(raw=raw) for text in arguments), code=2).stderr
+
+
+@pytest.mark.parametrize("command", [[], ["list"], ["info"], ["check"], ["build"]])
+def test_help_has_an_example(command):
+    assert "Example" in run(*command, "--help").stdout
+
+
+@pytest.mark.skipif(
+    not os.environ.get("DEEPFAKE_DATA"), reason="DEEPFAKE_DATA is not set: the real DD-VQA pictures are not here"
+)
+def test_real_ddvqa(tmp_path):
+    result = run("build", "ddvqa", "--config", "c23", "--output", tmp_path)
+    stated = (Path(os.environ["DEEPFAKE_DATA"]) / "README.md").read_text(encoding="utf-8")
+    row = json.loads(result.stdout)
+    real, fake = stated.split("c23 test ")[1].split()[0].rstrip("|").split("/")
+    assert row["rows"] == int(real) + int(fake)

@@ -1,0 +1,205 @@
+"""DeepfakeBench JSON: paths, labels, and each known defect of its generator."""
+
+import json
+
+import pytest
+from folder_tree import save
+
+from deepfake_detectors.dataset_scripts.deepfakebench import DeepfakeBench, label_of_group, relative_path
+
+
+def make(root, tmp_path, file, **options):
+    return DeepfakeBench(data_dir=str(root), json=file, cache_dir=str(tmp_path / "cache"), **options)
+
+
+def messages(builder, *levels):
+    return [finding.message for finding in builder.findings if finding.level in levels]
+
+
+def record(root, label, folder, frames=("10", "9", "100")):
+    for number in frames:
+        save(root / folder / f"{number}.png", (8, 8))
+    return {"label": label, "frames": [f"{folder}/{number}.png" for number in frames]}
+
+
+@pytest.fixture
+def rgb(tmp_path):
+    (tmp_path / "rgb").mkdir()
+    return tmp_path / "rgb"
+
+
+@pytest.fixture
+def celeb(rgb):
+    """As the generator writes it: one real folder lost from train, all test videos in train too, val = test."""
+
+    def real(folder, video):
+        return record(rgb, "CelebDFv2_real", f"Celeb-DF-v2/{folder}/frames/{video}")
+
+    def fake(video):
+        return record(rgb, "CelebDFv2_fake", f"Celeb-DF-v2/Celeb-synthesis/frames/{video}")
+
+    tested_real = {"id0_0000": real("Celeb-real", "id0_0000"), "00000": real("YouTube-real", "00000")}
+    tested_fake = {"id0_id1_0000": fake("id0_id1_0000")}
+    train_real = {video: real("YouTube-real", video) for video in ("00000", "00001")}
+    train_fake = {video: fake(video) for video in ("id0_id1_0000", "id1_id0_0000")}
+    groups = {
+        "CelebDFv2_real": {"train": train_real, "val": tested_real, "test": tested_real},
+        "CelebDFv2_fake": {"train": train_fake, "val": tested_fake, "test": tested_fake},
+    }
+    (rgb / "c.json").write_text(json.dumps({"Celeb-DF-v2": groups}))
+    (rgb / "Celeb-DF-v2" / "List_of_testing_videos.txt").write_text(
+        "1 Celeb-real/id0_0000.mp4\n1 YouTube-real/00000.mp4\n0 Celeb-synthesis/id0_id1_0000.mp4\n"
+    )
+    return rgb
+
+
+def write_ff(rgb, compression_levels=("c23", "c40")):
+    def level(method, label, videos):
+        return {
+            name: {video: record(rgb, label, f"FaceForensics++/{method}/{name}/frames/{video}") for video in videos}
+            for name in compression_levels
+        }
+
+    real, fake = "original_sequences/youtube", "manipulated_sequences/Deepfakes"
+    groups = {
+        "FF-real": {"train": level(real, "FF-real", ["000", "001"]), "test": level(real, "FF-real", ["003"])},
+        "FF-DF": {"train": level(fake, "FF-DF", ["000_001"]), "test": level(fake, "FF-DF", ["003_004"])},
+    }
+    (rgb / "ff.json").write_text(json.dumps({"FF-DF": groups}))
+    return groups
+
+
+class TestCelebDF:
+    def test_nothing_tested_is_trained_on(self, celeb, tmp_path):
+        builder = make(celeb, tmp_path, "c.json")
+        builder.download_and_prepare()
+        data = builder.as_dataset()
+        assert set(data) == {"train", "test"}
+        videos = {split: set(rows["video_id"]) for split, rows in data.items()}
+        assert not videos["train"] & videos["test"]
+        assert {video.split("/")[-1] for video in videos["train"]} == {"00001", "id1_id0_0000"}
+        assert {row["video_id"].split("/")[-1]: row["label"] for row in data["test"]} == {
+            "id0_0000": 0, "00000": 0, "id0_id1_0000": 1,
+        }  # fmt: skip
+        assert data["test"]["frame"][:3] == [9, 10, 100]
+
+    def test_defects_are_reported(self, celeb, tmp_path):
+        builder = make(celeb, tmp_path, "c.json")
+        builder.inspect(celeb)
+        assert any(text.startswith("3 videos are listed in several splits") for text in messages(builder, "warning"))
+        assert any("lost the training videos of Celeb-real" in text for text in messages(builder, "error"))
+        assert any(text == "15 of 15 listed frames are there." for text in messages(builder, "note"))
+
+    def test_list_not_there(self, celeb, tmp_path):
+        (celeb / "Celeb-DF-v2" / "List_of_testing_videos.txt").unlink()
+        builder = make(celeb, tmp_path, "c.json")
+        splits = builder.inspect(celeb)
+        assert any("List_of_testing_videos.txt is missing" in text for text in messages(builder, "error"))
+        assert not {unit.id for unit in splits["train"]} & {unit.id for unit in splits["test"]}
+
+
+class TestFaceForensics:
+    def test_level_and_ids(self, rgb, tmp_path):
+        write_ff(rgb)
+        splits = make(rgb, tmp_path, "ff.json", compression="c40").inspect(rgb)
+        assert {unit.columns["compression"] for units in splits.values() for unit in units} == {"c40"}
+        fake = splits["test"][1]
+        assert fake.columns["video_id"] == "FaceForensics++/Deepfakes/003_004"
+        assert (fake.columns["target_id"], fake.columns["source_id"]) == ("003", "004")
+        assert len({unit.columns["group_id"] for unit in splits["train"]}) == 1
+
+    def test_official_lists_win(self, rgb, tmp_path):
+        write_ff(rgb)
+        for name, pairs in {"train": [["003", "004"]], "val": [], "test": [["000", "001"]]}.items():
+            (rgb / "FaceForensics++" / f"{name}.json").write_text(json.dumps(pairs))
+        builder = make(rgb, tmp_path, "ff.json")
+        splits = builder.inspect(rgb)
+        assert {unit.columns["target_id"] for unit in splits["train"]} == {"003"}
+        assert any(text.startswith("5 videos moved to their official split") for text in messages(builder, "warning"))
+
+    def test_wrong_label(self, rgb, tmp_path):
+        groups = write_ff(rgb)
+        groups["FF-real"]["test"]["c23"]["003"]["label"] = "FF-DF"
+        (rgb / "ff.json").write_text(json.dumps({"FF-DF": groups}))
+        with pytest.raises(ValueError, match=r"FF-real/test/003 is labelled 'FF-DF' in a real group"):
+            make(rgb, tmp_path, "ff.json").inspect(rgb)
+
+    def test_missing_frame_is_an_error_unless_allowed(self, rgb, tmp_path):
+        write_ff(rgb)
+        gone = "FaceForensics++/manipulated_sequences/Deepfakes/c23/frames/003_004/10.png"
+        (rgb / gone).unlink()
+        builder = make(rgb, tmp_path, "ff.json")
+        with pytest.raises(FileNotFoundError, match=r"003_004/10\.png"):
+            builder.download_and_prepare()
+        assert "14 of 15 listed frames are there." in messages(builder, "note")
+        partial = make(rgb, tmp_path, "ff.json", allow_missing=True)
+        partial.download_and_prepare()
+        assert len(partial.as_dataset(split="test")) == 5
+
+    def test_empty_frames(self, rgb, tmp_path):
+        groups = write_ff(rgb)
+        groups["FF-DF"]["test"]["c23"]["003_004"]["frames"] = []
+        (rgb / "ff.json").write_text(json.dumps({"FF-DF": groups}))
+        builder = make(rgb, tmp_path, "ff.json")
+        builder.inspect(rgb)
+        assert any("FF-DF/003_004 (no frames)" in text for text in messages(builder, "error"))
+
+
+def test_record_in_the_place_of_a_split(rgb, tmp_path):
+    videos = {name: record(rgb, "DFDC_Fake", f"DFDC/test/frames/{name}") for name in ("a", "b")}
+    stray = {**record(rgb, "DFDC_Real", "DFDC/test/frames/x"), "r": record(rgb, "DFDC_Real", "DFDC/test/frames/r")}
+    groups = {"DFDC_Fake": {"test": videos}, "DFDC_Real": {"val": stray}}
+    (rgb / "d.json").write_text(json.dumps({"DFDC": groups}))
+    builder = make(rgb, tmp_path, "d.json")
+    splits = builder.inspect(rgb)
+    assert [unit.columns["manipulation"] for unit in splits["test"]] == ["dfdc", "dfdc"]
+    assert len(splits["validation"]) == 1
+    assert any(
+        "2 entries are no videos, skipped: DFDC_Real/val/label" in text for text in messages(builder, "warning")
+    )
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "Celeb-DF-v2/Celeb-real/frames/a/1.png",
+        ".\\datasets\\rgb\\Celeb-DF-v2\\Celeb-real\\frames\\a\\1.png",
+        "D:\\x\\Celeb-DF-v2\\Celeb-real\\frames\\a\\1.png",
+        "/home/someone/rgb/Celeb-DF-v2/Celeb-real/frames/a/1.png",
+        "deepfakes_detection_datasets/Celeb-DF-v2/Celeb-real/frames/a/1.png",
+    ],
+)
+def test_paths_of_other_machines(listed):
+    assert str(relative_path(listed)) == "Celeb-DF-v2/Celeb-real/frames/a/1.png"
+
+
+def test_path_upwards_is_refused():
+    with pytest.raises(ValueError, match="leads out"):
+        relative_path("UADFV/../../secret.png")
+
+
+@pytest.mark.parametrize(
+    ("group", "label"),
+    [("whichisreal_Fake", "fake"), ("UADFV_Real", "real"), ("DFDCP_FakeA", "fake"), ("FF-real", "real")],
+)
+def test_labels(group, label):
+    assert label_of_group(group) == label
+
+
+def test_label_that_says_nothing():
+    with pytest.raises(ValueError, match="neither real nor fake"):
+        label_of_group("realistic")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "not valid JSON"), ("[]", "one data set"), ('{"a": {}}', "no videos")]
+)
+def test_bad_file(rgb, tmp_path, text, message):
+    (rgb / "bad.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        make(rgb, tmp_path, "bad.json").inspect(rgb)
+
+
+def test_file_must_be_named(rgb, tmp_path):
+    with pytest.raises(ValueError, match="Say which file"):
+        make(rgb, tmp_path, "")

@@ -1,0 +1,154 @@
+"""Raw files to Parquet: byte for byte, resumable, honest about what is missing."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+from folder_tree import save
+
+from deepfake_detectors.builders import BUILDERS
+from deepfake_detectors.building import builder_class, check, make_builder, write_parquet
+
+
+@pytest.fixture
+def raw(tmp_path):
+    for split in ("train", "test"):
+        for number in range(4):
+            save(tmp_path / "raw" / split / "real" / f"{split}{number}.jpg")
+            save(tmp_path / "raw" / split / "fake" / "gan" / f"{split}{number}.png")
+    return tmp_path / "raw"
+
+
+@pytest.fixture
+def open_builder(raw):
+    def run(**options):
+        return make_builder("image_folder", raw, "real_fake", options)
+
+    return run
+
+
+def test_round_trip_is_byte_for_byte(raw, open_builder, tmp_path):
+    assert write_parquet(open_builder(), tmp_path / "out") == {"train": 8, "test": 8}
+    folder = str(tmp_path / "out" / "real_fake")
+    data = datasets.load_dataset(folder, cache_dir=str(tmp_path / "cache"))
+    assert data["train"].features == open_builder().info.features
+    plain = data["train"].cast_column("image", datasets.Image(decode=False))
+    for row in plain:
+        assert row["image"]["bytes"] == (raw / row["id"].removeprefix("image_folder/")).read_bytes()
+        assert str(raw) not in str(row["image"]["path"])
+    streamed = datasets.load_dataset(folder, split="test", streaming=True)
+    expected = [row["id"] for row in open_builder().as_streaming_dataset(split="test")]
+    assert [row["id"] for row in streamed] == expected
+
+
+def test_shards(open_builder, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepfake_detectors.building.ROW_GROUP", 3)
+    write_parquet(open_builder(), tmp_path, shard_bytes=1)
+    names = sorted(path.name for path in (tmp_path / "real_fake").glob("train-*"))
+    assert names == [f"train-{number:05d}-of-00003.parquet" for number in range(3)]
+    assert len(datasets.load_dataset(str(tmp_path / "real_fake"), split="train", cache_dir=str(tmp_path))) == 8
+
+
+def test_interrupted_build_goes_on(raw, open_builder, tmp_path):
+    broken = raw / "test" / "real" / "test2.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:200])
+    order = [str(name) for name in open_builder().inspect(raw)]
+    with pytest.raises(ValueError, match=r"test2\.jpg \(200 bytes\) cannot be decoded"):
+        write_parquet(open_builder(), tmp_path)
+    folder = tmp_path / "real_fake"
+    assert not list(folder.glob("test-*"))  # nothing half-written under a final name
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    assert len(finished) == order.index("test")
+
+    broken.write_bytes(whole)
+    built = []
+    done = write_parquet(open_builder(), tmp_path, progress=lambda split, rows, expected: built.append(split))
+    assert done == {"train": 8, "test": 8}
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    assert set(built) == set(order[order.index("test") :])
+    assert not list(folder.glob(".*.partial"))
+
+
+def test_changed_raw_files_are_built_again(raw, open_builder, tmp_path):
+    write_parquet(open_builder(), tmp_path)
+    save(raw / "train" / "real" / "new.jpg")
+    assert write_parquet(open_builder(), tmp_path)["train"] == 9
+    built = []
+    write_parquet(open_builder(), tmp_path, overwrite=True, progress=lambda split, *_: built.append(split))
+    assert set(built) == {"train", "test"}
+
+
+def test_foreign_folder_is_left_alone(open_builder, tmp_path):
+    save(tmp_path / "real_fake" / "mine.png")
+    with pytest.raises(ValueError, match="was not written by this command"):
+        write_parquet(open_builder(), tmp_path)
+
+
+def test_pixels_from_arrays(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    import numpy as np
+
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "test.json").write_text('[["000", "001"]]')
+    clip = np.random.default_rng(0).integers(0, 256, (100, 6, 8, 3), dtype=np.uint8)
+    for name in ("original", "Deepfakes", "FaceSwap", "NeuralTextures", "Face2Face"):
+        with h5py.File(raw / f"FF++_{name}_c40_test_only.h5", "w") as file:
+            for key in ("000", "001") if name == "original" else ("000_001", "001_000"):
+                file[key] = clip
+    assert write_parquet(make_builder("ffpp_hdf5", raw), tmp_path / "out") == {"test": 1000}
+    rows = datasets.load_dataset(str(tmp_path / "out" / "c40"), split="test", cache_dir=str(tmp_path / "cache"))
+    assert all(np.array_equal(np.asarray(rows[index]["image"]), clip[index % 100]) for index in range(0, 1000, 37))
+
+
+def test_check_counts_and_decodes(raw, open_builder):
+    result = check(open_builder(), decode=True)
+    assert result.ok
+    assert result.rows == result.units
+    assert sum(result.rows.values()) == 16
+    for name in ("train1.jpg", "train3.jpg"):
+        (raw / "train" / "real" / name).write_bytes(b"")
+    assert check(open_builder()).ok  # sizes and content are read on request only
+    errors = [message for level, message in check(open_builder(), decode=True).findings if level == "error"]
+    assert ["train1.jpg" in errors[0], "train3.jpg" in errors[1], len(errors)] == [True, True, 2]
+
+
+def test_check_gives_a_refusal_as_finding(raw, open_builder, tmp_path):
+    (raw / "train" / "real" / "link.png").symlink_to(save(tmp_path / "outside.png"))
+    result = check(open_builder())
+    assert not result.ok
+    assert "link.png leads out of" in result.findings[-1][1]
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS))
+def test_every_builder_says_what_it_is(name):
+    kind = builder_class(name)
+    for attribute in ("NAME", "TERMS", "LAYOUT", "REMEDY"):
+        assert getattr(kind, attribute), attribute
+    assert isinstance(kind.LAYOUT_VERIFIED, bool)
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS))
+def test_every_builder_asks_for_data(name, monkeypatch):
+    monkeypatch.delenv("DEEPFAKE_DATA", raising=False)
+    with pytest.raises(ValueError, match="DEEPFAKE_DATA"):
+        make_builder(name)
+
+
+def test_state_names_builder_and_version(open_builder, tmp_path):
+    write_parquet(open_builder(), tmp_path)
+    path = tmp_path / "real_fake" / ".build.json"
+    state = json.loads(path.read_text())
+    assert str(Path(tmp_path)) not in path.read_text()
+    path.write_text(json.dumps(state | {"version": "0.0.1"}))
+    with pytest.raises(ValueError, match=r"holds a build of RealFakeFolder 0\.0\.1"):
+        write_parquet(open_builder(), tmp_path)
+
+
+def test_unknown_names(raw):
+    with pytest.raises(ValueError, match="unknown data set 'nope'"):
+        make_builder("nope", raw)
+    with pytest.raises(ValueError, match="nope"):
+        make_builder("image_folder", raw, "real_fake", {"nope": 1})
