@@ -46,7 +46,8 @@ def test_end_marks_are_removed_and_nothing_else():
     assert Answer("5_001", "<s> Looks </n>real.</s>").clean_text == "Looks real."
 
 
-def test_explanations_that_equal_their_references():
+def test_explanations_that_equal_their_references(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))  # pycocoevalcap brings Java programs along; none may be started
     references = {f"5_00{n}_0": [f"The {word} of the person looks very real ."] for n, word in enumerate("abc")}
     answers = [Answer(key[:5], f"<s> {texts[0]}</s>", key) for key, texts in references.items()]
     found = score_explanations(answers, references)

@@ -148,6 +148,8 @@ def score_explanations(answers: Sequence[Answer], references: Mapping[str, Seque
         {key: plain_words(text) for key, text in predictions.items()},
         {key: [plain_words(text) for text in texts] for key, texts in references.items()},
     )
+    # Under a name of its own: "Bleu" alone would be taken for BLEU-4.
+    corrected.metrics["Bleu_mean"] = corrected.metrics.pop("Bleu")
     for result in (published, corrected):
         for name, reason in TEXT_METRICS_ABSENT.items():
             result.add(name, None, reason)

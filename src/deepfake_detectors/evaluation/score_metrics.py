@@ -11,8 +11,9 @@ from deepfake_detectors.evaluation import metrics
 from deepfake_detectors.evaluation.bootstrap import Metric, bootstrap_interval
 from deepfake_detectors.evaluation.metric_set import MetricSet
 
-__all__ = ["FALSE_POSITIVE_RATES", "remarks", "score_metrics"]
+__all__ = ["FALSE_POSITIVE_RATES", "LOWER_IS_BETTER", "remarks", "score_metrics"]
 
+LOWER_IS_BETTER = frozenset({"eer", "brier", "ece"})
 FALSE_POSITIVE_RATES = {"tpr@fpr1%": 0.01, "tpr@fpr0.1%": 0.001}
 
 

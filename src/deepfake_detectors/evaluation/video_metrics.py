@@ -151,10 +151,10 @@ def best_threshold_accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
     return float(right.max() / truth.size)
 
 
-def official_video_metrics(videos: Sequence[str], real_labels: ArrayLike, real_scores: ArrayLike) -> MetricSet:
+def official_video_metrics(videos: Sequence[str | None], real_labels: ArrayLike, real_scores: ArrayLike) -> MetricSet:
     """The published `auc` and `best_threshold_accuracy` over videos, positive real; arguments as `official_videos`."""
     check_videos(videos)
-    labels, scores = official_videos(videos, real_labels, real_scores)
+    labels, scores = official_videos([str(video) for video in videos], real_labels, real_scores)
     short = int(np.isnan(scores).sum())
     reason = None
     if not scores.size:
