@@ -152,11 +152,12 @@ def write_evaluation(
 ) -> list[Path]:
     """Write `results.json`, `report.md` and the plots; returns the files. The same results give the same bytes."""
     output.mkdir(parents=True, exist_ok=True)
+    libraries = (*LIBRARIES, "pycocoevalcap") if "explanation" in results else LIBRARIES
     content = {
         "protocol": protocol.describe(),
         "inputs": inputs,
         **results,
-        "versions": {name: version(name) for name in LIBRARIES},
+        "versions": {name: version(name) for name in libraries},
     }
     plots = []
     if rows and all(row.score is not None for row in rows):
