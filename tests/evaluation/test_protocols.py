@@ -55,6 +55,29 @@ def test_results_name_only_declared_metrics(protocol):
     json.dumps(results, allow_nan=False)
 
 
+def test_bootstrap_draws_the_widest_known_unit():
+    def rows(**extra):
+        return [
+            Prediction(
+                str(n),
+                "fake" if n % 8 > 3 else "real",
+                score=(n * 5 % 16) / 16,
+                **{key: f"{key}{n // 4}" for key in extra},
+            )
+            for n in range(16)
+        ]
+
+    found = {
+        by: evaluate_rows(rows(**dict.fromkeys(keys)), get_protocol("corrected"), QUICK)["bootstrap"]["by"]
+        for by, keys in {"picture": (), "video": ["video_id"], "group": ["video_id", "group_id"]}.items()
+    }
+    assert found == {"picture": "picture", "video": "video", "group": "group of shared source material"}
+    frames = evaluate_rows(rows(video_id=None), get_protocol("corrected"), Settings(resamples=200))
+    alone = evaluate_rows(rows(), get_protocol("corrected"), Settings(resamples=200))
+    assert frames["metrics"]["auc"]["value"] == alone["metrics"]["auc"]["value"]
+    assert frames["metrics"]["auc"]["low"] != alone["metrics"]["auc"]["low"]
+
+
 def test_unknown_protocol():
     with pytest.raises(ValueError, match=r"'paper:gpt', known are corrected, paper:m2f2_det, paper:fakevlm"):
         get_protocol("paper:gpt")

@@ -63,7 +63,7 @@ def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path)
             axes.text(value + 0.01, place, text, va="center", fontsize=8)
     counts = [next(iter(tables.values()))[name]["count"] for name in names]
     axes.set_yticks(range(len(names)), [f"{name} ({count})" for name, count in zip(names, counts, strict=True)])
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set(xlim=(0, 1.13), xlabel="share judged rightly", title="Accuracy by kind of picture (number of pictures)")
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.grid(axis="x", alpha=0.3)
@@ -80,12 +80,16 @@ def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper:
     for code, name in enumerate(COLOURS):
         chosen = scores[labels == code]
         if chosen.size:
-            axes.hist(chosen, edges, alpha=0.6, color=COLOURS[name], label=f"{name} ({chosen.size})")
+            # Shares, not counts: of a rare class nothing would be seen beside a common one.
+            weights = np.full(chosen.size, 1 / chosen.size)
+            axes.hist(chosen, edges, weights=weights, alpha=0.6, color=COLOURS[name], label=f"{name} ({chosen.size})")
     axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
     axes.set(
-        xlabel="P(fake)" if proper else "score, higher means more fake", ylabel="pictures", title="Scores by class"
+        xlabel="P(fake)" if proper else "score, higher means more fake",
+        ylabel="share of the class",
+        title="Scores by class",
     )
-    axes.legend(frameon=False)
+    axes.legend(framealpha=0.9)
     return _save(figure, file)
 
 

@@ -47,11 +47,10 @@ def score_corrected(rows: Sequence[Prediction], settings: Settings) -> dict[str,
     Raises:
         ValueError: where some rows have scores and others only texts.
     """
-    groups = [str(row.group_id) for row in rows] if all(row.group_id for row in rows) else None
+    by, groups = _groups(rows)
     labels = labels_of(rows)
     common: dict[str, Any] = {"num_real": int((labels == 0).sum()), "num_fake": int((labels == 1).sum())}
     if settings.resamples:
-        by = "group of shared source material" if groups else "picture"
         common["bootstrap"] = {"level": 0.95, "resamples": settings.resamples, "seed": settings.seed, "by": by}
     if all(row.score is None for row in rows):
         truth, said = [row.label for row in rows], [parse_verdict(str(row.text), "word") for row in rows]
@@ -168,6 +167,15 @@ def score_lvlm_dfd(rows: Sequence[Prediction], settings: Settings) -> dict[str, 
     counts = Counter(row.label for row in rows)
     corrected = score_corrected(rows, settings)
     return {"level": "picture", "counts": dict(counts), **result.to_dict(), **extra, "corrected": corrected}
+
+
+def _groups(rows: Sequence[Prediction]) -> tuple[str, list[str] | None]:
+    """What the bootstrap draws, the widest known: frames of one video are not independent either."""
+    for name, field in (("group of shared source material", "group_id"), ("video", "video_id")):
+        values = [getattr(row, field) for row in rows]
+        if all(values):
+            return name, [str(value) for value in values]
+    return "picture", None
 
 
 def _text_only(row: Prediction) -> Prediction:
