@@ -7,6 +7,7 @@ import typer
 from deepfake_detectors.cli.convert import convert
 from deepfake_detectors.cli.dataset import app as dataset
 from deepfake_detectors.cli.detect import detect
+from deepfake_detectors.cli.evaluate import evaluate
 from deepfake_detectors.cli.info import info
 from deepfake_detectors.cli.merge import merge
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command(short_help="Judge pictures.")(detect)
 app.command(short_help="Describe a detector.")(info)
+app.command(short_help="Measure a detector.")(evaluate)
 app.command(short_help="Turn official weights into a folder that loads.")(convert)
 app.command(short_help="Add trained deltas to their base.")(merge)
 app.add_typer(dataset, name="dataset", short_help="Read published data sets: list, info, check, build.")

@@ -76,9 +76,7 @@ def bootstrap_interval(
     units = _units(truth, groups)
     results = []
     for _ in range(resamples):
-        drawn = np.concatenate(
-            [np.concatenate([pool[i] for i in generator.integers(len(pool), size=len(pool))]) for pool in units]
-        )
+        drawn = np.concatenate([_draw(pool, generator) for pool in units])
         result = metric(truth[drawn], values[drawn])
         if result is not None:  # a draw of groups can miss a class
             results.append(result)
@@ -88,10 +86,15 @@ def bootstrap_interval(
     return Interval(float(low), float(high), level, len(results), "picture" if groups is None else "group")
 
 
-def _units(truth: np.ndarray, groups: Sequence[str] | None) -> list[list[np.ndarray]]:
-    """Pools of index arrays; a resample draws from each pool with replacement."""
+def _draw(pool: np.ndarray | list[np.ndarray], generator: np.random.Generator) -> np.ndarray:
+    places = generator.integers(len(pool), size=len(pool))
+    return pool[places] if isinstance(pool, np.ndarray) else np.concatenate([pool[i] for i in places])
+
+
+def _units(truth: np.ndarray, groups: Sequence[str] | None) -> list[np.ndarray | list[np.ndarray]]:
+    """Pools to draw from with replacement: of single pictures an index array, of groups a list of index arrays."""
     if groups is None:
-        return [[np.array([i]) for i in np.flatnonzero(truth == value)] for value in np.unique(truth)]
+        return [np.flatnonzero(truth == value) for value in np.unique(truth)]
     names = np.asarray(groups, dtype=object)
     if names.shape != truth.shape:
         raise ValueError(f"groups has shape {names.shape}, expected one group per picture, {truth.shape}.")

@@ -12,11 +12,18 @@ __all__ = [
     "DetectionMetrics",
     "accuracy",
     "auc",
+    "average_precision",
+    "balanced_accuracy",
+    "brier_score",
     "check_scores",
     "detection_metrics",
     "equal_error_rate",
+    "expected_calibration_error",
+    "f1_score",
     "manipulation_table",
+    "one_class_reason",
     "require_scikit_learn",
+    "true_positive_rate_at",
 ]
 
 REAL_NAME = "real"
@@ -121,6 +128,98 @@ def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float
     rate = false_positive[after - 1] + weight * (false_positive[after] - false_positive[after - 1])
     threshold = thresholds[after - 1] + weight * (thresholds[after] - thresholds[after - 1])
     return float(rate), float(threshold)
+
+
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> float | None:
+    """Average precision in [0, 1] with fake as the positive class, or `None` where one class is absent."""
+    truth, values = check_scores(labels, scores)
+    if one_class_reason(truth):
+        return None
+    return float(require_scikit_learn().average_precision_score(truth, values))
+
+
+def balanced_accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float | None:
+    """Mean of the accuracies on reals and on fakes, in [0, 1], or `None` where one class is absent."""
+    truth, values = check_scores(labels, scores)
+    if one_class_reason(truth):
+        return None
+    return float(require_scikit_learn().balanced_accuracy_score(truth, values >= threshold))
+
+
+def f1_score(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5, positive: str = "fake") -> float | None:
+    """F1 in [0, 1] of one class, or `None` where the set holds none of it.
+
+    Args:
+        labels: `(n,)`, 0 real and 1 fake.
+        scores: `(n,)`, higher means more fake.
+        threshold: score from which a picture counts as fake.
+        positive: `"fake"` or `"real"`; the two F1 differ.
+
+    Raises:
+        ValueError: as `check_scores`, or for another class.
+    """
+    truth, values = check_scores(labels, scores)
+    if positive not in ("fake", REAL_NAME):
+        raise ValueError(f"positive is {positive!r}, expected 'fake' or 'real'.")
+    wanted = int(positive == "fake")
+    if not (truth == wanted).any():
+        return None
+    said = (values >= threshold).astype(np.int64)
+    return float(require_scikit_learn().f1_score(truth, said, pos_label=wanted))
+
+
+def true_positive_rate_at(labels: ArrayLike, scores: ArrayLike, false_positive_rate: float) -> float | None:
+    """Largest share of fakes found while at most `false_positive_rate` of the reals are called fake.
+
+    Not interpolated: with fewer than `1 / false_positive_rate` reals it is the share found without any false alarm.
+
+    Returns:
+        In [0, 1], or `None` where one class is absent.
+    """
+    truth, values = check_scores(labels, scores)
+    if not 0.0 <= false_positive_rate <= 1.0:
+        raise ValueError(f"false_positive_rate is {false_positive_rate}, expected a share in [0, 1].")
+    if one_class_reason(truth):
+        return None
+    false_positive, true_positive, _ = require_scikit_learn().roc_curve(truth, values, drop_intermediate=False)
+    return float(true_positive[false_positive <= false_positive_rate].max())
+
+
+def brier_score(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Mean squared difference of P(fake) and truth, in [0, 1]; lower is better (Brier, 1950).
+
+    Raises:
+        ValueError: as `check_scores`, or for scores that are no probabilities.
+    """
+    truth, values = _check_probabilities(labels, scores)
+    return float(require_scikit_learn().mean_squared_error(truth, values))
+
+
+def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, bins: int = 15) -> float:
+    """Mean gap between P(fake) and the share of fakes, in [0, 1]; lower is better.
+
+    Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (AAAI 2015), for P(fake) instead of
+    the confidence in the verdict, over `bins` ranges of equal width, weighted by the pictures in each.
+
+    Raises:
+        ValueError: as `check_scores`, or for scores that are no probabilities, or no bins.
+    """
+    truth, values = _check_probabilities(labels, scores)
+    if bins < 1:
+        raise ValueError(f"bins is {bins}, expected 1 or more.")
+    place = np.minimum((values * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(place, weights=values - truth, minlength=bins)
+    return float(np.abs(gaps).sum() / truth.size)
+
+
+def _check_probabilities(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    truth, values = check_scores(labels, scores)
+    if values.min() < 0.0 or values.max() > 1.0:
+        raise ValueError(
+            f"The scores reach from {values.min():.6g} to {values.max():.6g}, but this metric needs probabilities in "
+            "[0, 1]."
+        )
+    return truth, values
 
 
 def detection_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> DetectionMetrics:

@@ -1,0 +1,155 @@
+"""PNG plots of an evaluation that a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepfake_detectors.evaluation.metrics import auc, one_class_reason, require_scikit_learn
+from deepfake_detectors.evaluation.predictions import Prediction, labels_of, scores_of
+
+__all__ = ["plot_bars", "plot_scores"]
+
+# Blue and orange stay apart for colour-blind readers, and in grey.
+COLOURS = {"real": "#3b76af", "fake": "#e08214"}
+DPI = 120
+BINS = 15
+
+
+def plot_scores(rows: Sequence[Prediction], threshold: float, folder: Path) -> list[Path]:
+    """Write what the scores allow: `scores.png`, and `roc.png` and `reliability.png` where they are defined.
+
+    Args:
+        rows: with scores.
+        threshold: P(fake) from which a picture counts as fake.
+        folder: where to write.
+
+    Returns:
+        The files.
+
+    Raises:
+        ImportError: if matplotlib is not installed, with the command that installs it.
+    """
+    labels, scores = labels_of(rows), scores_of(rows)
+    proper = 0.0 <= scores.min() and scores.max() <= 1.0
+    files = [_histogram(labels, scores, threshold, proper, folder / "scores.png")]
+    if not one_class_reason(labels):
+        files.append(_roc(labels, scores, threshold, folder / "roc.png"))
+        if proper:
+            files.append(_reliability(labels, scores, folder / "reliability.png"))
+    return files
+
+
+def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path) -> Path:
+    """Write accuracy per row of one or several tables side by side.
+
+    Args:
+        tables: legend -> row name -> `{"accuracy", "count"}`; the first table's rows give the order.
+        file: PNG to write.
+    """
+    names = list(next(iter(tables.values())))
+    figure, axes = _figure(6.4, 1.4 + 0.55 * len(names))
+    height = 0.8 / len(tables)
+    shades = ("#3b76af", "#e08214", "#7a7a7a")
+    for number, (legend, table) in enumerate(tables.items()):
+        places = np.arange(len(names)) + (number - (len(tables) - 1) / 2) * height
+        values = [table[name]["accuracy"] if name in table else 0.0 for name in names]
+        axes.barh(places, values, height * 0.92, label=legend, color=shades[number % len(shades)])
+        for place, name, value in zip(places, names, values, strict=True):
+            text = f"{100 * value:.1f} %" if name in table else "none"
+            axes.text(value + 0.01, place, text, va="center", fontsize=8)
+    counts = [next(iter(tables.values()))[name]["count"] for name in names]
+    axes.set_yticks(range(len(names)), [f"{name} ({count})" for name, count in zip(names, counts, strict=True)])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set(xlim=(0, 1.13), xlabel="share judged rightly", title="Accuracy by kind of picture (number of pictures)")
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.grid(axis="x", alpha=0.3)
+    if len(tables) > 1:
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.75 / (1.4 + 0.55 * len(names))), ncols=3, frameon=False
+        )
+    return _save(figure, file)
+
+
+def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper: bool, file: Path) -> Path:
+    figure, axes = _figure(6.4, 4.0)
+    edges = np.linspace(0, 1, 31) if proper else np.linspace(scores.min(), scores.max() + 1e-9, 31)
+    for code, name in enumerate(COLOURS):
+        chosen = scores[labels == code]
+        if chosen.size:
+            # Shares, not counts: of a rare class nothing would be seen beside a common one.
+            weights = np.full(chosen.size, 1 / chosen.size)
+            axes.hist(chosen, edges, weights=weights, alpha=0.6, color=COLOURS[name], label=f"{name} ({chosen.size})")
+    axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
+    axes.set(
+        xlabel="P(fake)" if proper else "score, higher means more fake",
+        ylabel="share of the class",
+        title="Scores by class",
+    )
+    axes.legend(framealpha=0.9)
+    return _save(figure, file)
+
+
+def _roc(labels: np.ndarray, scores: np.ndarray, threshold: float, file: Path) -> Path:
+    false_positive, true_positive, _ = require_scikit_learn().roc_curve(labels, scores, drop_intermediate=False)
+    figure, axes = _figure(5.0, 5.0)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1, label="chance")
+    axes.plot(false_positive, true_positive, color=COLOURS["real"], label=f"AUC {auc(labels, scores):.3f}")
+    point = [(scores[labels == code] >= threshold).mean() for code in (0, 1)]
+    axes.plot(*point, "o", color=COLOURS["fake"], label=f"threshold {threshold:g}")
+    axes.set(
+        xlabel="share of real pictures called fake",
+        ylabel="share of fake pictures called fake",
+        title="ROC curve (positive: fake)",
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.01),
+        aspect="equal",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    return _save(figure, file)
+
+
+def _reliability(labels: np.ndarray, scores: np.ndarray, file: Path) -> Path:
+    place = np.minimum((scores * BINS).astype(int), BINS - 1)
+    counts = np.bincount(place, minlength=BINS)
+    filled = counts > 0
+    said = np.bincount(place, weights=scores, minlength=BINS)[filled] / counts[filled]
+    true = np.bincount(place, weights=labels, minlength=BINS)[filled] / counts[filled]
+    figure, axes = _figure(5.0, 5.0)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1, label="perfect")
+    axes.plot(said, true, color=COLOURS["real"], linewidth=1, alpha=0.6)
+    axes.scatter(said, true, 20 + 200 * counts[filled] / counts.max(), color=COLOURS["real"], label="area: pictures")
+    axes.set(
+        xlabel="mean P(fake) of the bin",
+        ylabel="share of fakes in the bin",
+        title=f"Reliability ({BINS} bins)",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", frameon=False)
+    return _save(figure, file)
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Plots need matplotlib, which is not installed: pip install 'deepfake-detectors[eval]'"
+        ) from error
+    # Without pyplot: no global state, and never a window.
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Any, file: Path) -> Path:
+    figure.savefig(file, bbox_inches="tight", metadata={"Software": None})
+    return file

@@ -1,0 +1,183 @@
+"""From predictions to a folder with `results.json`, `report.md` and plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from deepfake_detectors.evaluation.answer_files import read_answers, read_json_lines, read_references
+from deepfake_detectors.evaluation.m2f2_det_ddvqa import (
+    EXPLANATION_DEFECTS,
+    JUDGEMENT_DEFECTS,
+    check_pictures,
+    reference_stems,
+    score_explanations,
+    score_judgements,
+)
+from deepfake_detectors.evaluation.plots import plot_bars, plot_scores
+from deepfake_detectors.evaluation.predictions import Prediction, check_ids, read_frame_scores, read_predictions
+from deepfake_detectors.evaluation.protocols import Protocol, Settings
+from deepfake_detectors.evaluation.report import render_report
+from deepfake_detectors.evaluation.video_metrics import VIDEO_DEFECTS
+
+__all__ = ["evaluate_files", "evaluate_rows", "write_evaluation"]
+
+LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
+TABLES = ("per_manipulation", "per_category", "per_set")
+
+
+def evaluate_rows(rows: Sequence[Prediction], protocol: Protocol, settings: Settings) -> dict[str, Any]:
+    """Score predictions of pictures.
+
+    Raises:
+        ValueError: where there are none, or where they lack what the protocol needs.
+    """
+    if not rows:
+        raise ValueError("There is nothing to evaluate: no prediction.")
+    for name in ("score", "text"):
+        if protocol.needs == name:
+            without = [row.id for row in rows if getattr(row, name) is None]
+            if without:
+                raise ValueError(
+                    f"The protocol {protocol.name} needs a {name} for every picture, but {len(without)} of "
+                    f"{len(rows)} predictions have none, the first being {without[0]}. "
+                    "Add it, or choose another protocol."
+                )
+    results = protocol.score(rows, settings)
+    defects = VIDEO_DEFECTS if protocol.official_answers else protocol.defects
+    return {**results, "defects": dict(defects) if protocol.defects else {}}
+
+
+def evaluate_files(
+    files: Sequence[Path],
+    references: Path | None,
+    protocol: Protocol,
+    settings: Settings,
+    expected: Sequence[str] | None = None,
+) -> tuple[dict[str, Any], list[Prediction]]:
+    """Score cached prediction files.
+
+    Args:
+        files: of `Prediction` lines, of M2F2-Det's published answers (one of judgements, one of explanations, or
+            both), or a table of its frame scores.
+        references: reference explanations in their published form.
+        protocol: the rules.
+        settings: what a user may choose.
+        expected: ids of the pictures that must have been judged; not checked if `None`.
+
+    Returns:
+        Results, and the predictions that have a score (empty for answers).
+
+    Raises:
+        FileNotFoundError, ValueError: for files that are missing, broken, or do not belong together.
+    """
+    kinds = {_kind(file, protocol): file for file in files}
+    if len(kinds) < len(files):
+        raise ValueError(
+            "Two --predictions files are of the same kind; give one of judgements and one of explanations."
+        )
+    if set(kinds) & {"rows", "frames"}:
+        if len(kinds) > 1 or references is not None:
+            raise ValueError("Predictions of pictures stand alone: give a single file, and no --references.")
+        (kind,), (file,) = kinds, files
+        rows = read_frame_scores(file) if kind == "frames" else read_predictions(file, protocol.integer_labels)
+        if expected is not None:
+            check_ids([row.id for row in rows], expected)
+        return evaluate_rows(rows, protocol, settings), rows
+    return _evaluate_answers(kinds, references, protocol, settings, expected), []
+
+
+def _kind(file: Path, protocol: Protocol) -> str:
+    """`frames`, `rows`, `judgement` or `explanation`."""
+    if file.suffix.lower() == ".csv":
+        return "frames"
+    place, first = next(read_json_lines(file, "predictions"))
+    if not protocol.official_answers or "label" in first:
+        return "rows"
+    if "text" not in first:
+        raise ValueError(
+            f"{place}: neither a prediction of this package (id, label, score or text) nor an answer of M2F2-Det "
+            f"(image, text); the fields are {', '.join(first)}."
+        )
+    return "explanation" if "key" in first else "judgement"
+
+
+def _evaluate_answers(
+    kinds: dict[str, Path],
+    references: Path | None,
+    protocol: Protocol,
+    settings: Settings,
+    expected: Sequence[str] | None,
+) -> dict[str, Any]:
+    texts = read_references(references) if references is not None else None
+    parts: dict[str, dict[str, Any]] = {}
+    defects: dict[str, str] = {}
+    if "judgement" in kinds:
+        answers = read_answers(kinds["judgement"])
+        stems = [Path(name).stem for name in expected] if expected is not None else None
+        if stems is None and texts is not None:
+            stems = reference_stems(texts)
+        if stems is not None:
+            check_pictures([answer.stem for answer in answers], stems)
+        parts["judgement"] = score_judgements(answers, settings.resamples, settings.seed)
+        defects |= JUDGEMENT_DEFECTS
+    if "explanation" in kinds:
+        if texts is None:
+            raise ValueError(
+                f"{kinds['explanation']} holds explanations: give the reference texts with --references "
+                "(splits/test_explanation.jsonl of DD-VQA)."
+            )
+        parts["explanation"] = score_explanations(read_answers(kinds["explanation"]), texts)
+        defects |= EXPLANATION_DEFECTS
+    if not protocol.defects:  # the corrected numbers alone
+        parts = {name: {**part["corrected"], "counts": part["counts"]} for name, part in parts.items()}
+        defects = {}
+    union = {
+        key: {name: value for part in parts.values() for name, value in part[key].items()}
+        for key in ("metrics", "undefined")
+    }
+    return {**union, **parts, "defects": defects}
+
+
+def write_evaluation(
+    results: dict[str, Any],
+    rows: Sequence[Prediction],
+    protocol: Protocol,
+    settings: Settings,
+    inputs: dict[str, Any],
+    output: Path,
+) -> list[Path]:
+    """Write `results.json`, `report.md` and the plots; returns the files. The same results give the same bytes."""
+    output.mkdir(parents=True, exist_ok=True)
+    libraries = (*LIBRARIES, "pycocoevalcap") if "explanation" in results else LIBRARIES
+    content = {
+        "protocol": protocol.describe(),
+        "inputs": inputs,
+        **results,
+        "versions": {name: version(name) for name in libraries},
+    }
+    plots = []
+    if rows and all(row.score is not None for row in rows):
+        plots += plot_scores(rows, settings.threshold, output)
+    part = results.get("judgement", results)
+    tables = {}
+    for legend, source in (("as published", part), ("corrected", part.get("corrected", {}))):
+        for name in TABLES:
+            if name in source:
+                tables[legend] = source[name]
+    if "as published" in tables and "corrected" not in tables:
+        tables = {protocol.name: tables["as published"]}
+    if "corrected" in tables and set(tables.get("as published", ())) - set(tables["corrected"]):
+        del tables["corrected"]  # categories beside manipulations cannot share an axis
+    if tables:
+        plots.append(plot_bars(tables, output / "manipulations.png"))
+    report, numbers = output / "report.md", output / "results.json"
+    report.write_text(render_report(content, [path.name for path in plots]), encoding="utf-8")
+    # Last and in one piece: where it lies, the evaluation is complete.
+    partial = output / "results.json.part"
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(numbers)
+    return [numbers, report, *plots]
