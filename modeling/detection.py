@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 # Kept here, not derived from the registered classes: remote code on the Hub knows one family only.
-EXPLAINING_CLASSES: tuple[str, ...] = ("M2F2DetForConditionalGeneration",)
+EXPLAINING_CLASSES: tuple[str, ...] = ("M2F2DetForConditionalGeneration", "FakeVLMForDeepfakeDetection")
 LOCALISING_CLASSES: tuple[str, ...] = ()
 
 # What says where a checkpoint lies.

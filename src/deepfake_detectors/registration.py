@@ -20,17 +20,21 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
+from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
 from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
+from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
 __all__ = ["FAMILIES", "AutoModelForDeepfakeDetection", "register_families"]
 
-FAMILIES = ("m2f2_det",)
+FAMILIES = ("m2f2_det", "fakevlm")
 
 
 class AutoModelForDeepfakeDetection(_BaseAutoModelClass):
@@ -61,6 +65,16 @@ def register_families() -> None:
     AutoImageProcessor.register(
         M2F2DetConfig, image_processor_classes={"pil": M2F2DetImageProcessor, "torchvision": M2F2DetImageProcessor}
     )
+
+    AutoConfig.register("fakevlm", FakeVLMConfig)
+    AutoModel.register(FakeVLMConfig, FakeVLMForDeepfakeDetection)
+    AutoModelForDeepfakeDetection.register(FakeVLMConfig, FakeVLMForDeepfakeDetection)
+    AutoModelForImageTextToText.register(FakeVLMConfig, FakeVLMForDeepfakeDetection)
+    AutoProcessor.register(FakeVLMConfig, FakeVLMProcessor)
+    AutoImageProcessor.register(
+        FakeVLMConfig, image_processor_classes={"pil": FakeVLMImageProcessor, "torchvision": FakeVLMImageProcessor}
+    )
+
     # The revision is not looked at for a folder, but the registry insists on one.
     default = (str(files("deepfake_detectors.default_checkpoint")), "main")
     if TASK not in PIPELINE_REGISTRY.supported_tasks:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from deepfake_detectors.conversion.fakevlm import convert_fakevlm
 from deepfake_detectors.conversion.m2f2_det import convert_m2f2_det
 from deepfake_detectors.conversion.output_folder import written_whole
 
 __all__ = ["CONVERTERS", "convert"]
 
-CONVERTERS: dict[str, Callable[..., None]] = {"m2f2_det": convert_m2f2_det}
+CONVERTERS: dict[str, Callable[..., None]] = {"m2f2_det": convert_m2f2_det, "fakevlm": convert_fakevlm}
 
 
 def convert(family: str, sources: Sequence[str | Path], output: str | Path, **options: Any) -> Path:
