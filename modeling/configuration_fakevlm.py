@@ -65,6 +65,7 @@ class FakeVLMConfig(LlavaConfig):
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(map(repr, values))}.")
+        build_prompt(self.question, self.prompt_style)  # refuses a question about two pictures
         if self.vision_config.image_size % self.vision_config.patch_size:
             raise ValueError(
                 f"image_size {self.vision_config.image_size} is not a multiple of patch_size "

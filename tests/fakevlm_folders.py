@@ -75,7 +75,7 @@ def write_stock_folder(folder: Path, output: Path) -> Path:
         "_valid_processor_keys": ["images", "do_resize"],
         "image_processor_type": "CLIPImageProcessor",
         "processor_class": "LlavaProcessor",
-        **{name: True for name in ("do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize")},
+        **dict.fromkeys(("do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize"), True),
         **image,
     }
     tokenizer = {

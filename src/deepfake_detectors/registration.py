@@ -5,6 +5,7 @@ The only file that touches private parts of transformers: a new Auto class canno
 
 from collections import OrderedDict
 from importlib.resources import files
+from typing import Any
 
 from transformers import (
     AutoConfig,
@@ -13,6 +14,7 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForImageTextToText,
     AutoProcessor,
+    PreTrainedConfig,
 )
 from transformers.models import auto as auto_module
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping, auto_class_update
@@ -22,6 +24,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
+from deepfake_detectors.modeling.detection import HUB_ARGUMENTS, stock_remedy
 from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
 from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
@@ -46,6 +49,22 @@ class AutoModelForDeepfakeDetection(_BaseAutoModelClass):
 AutoModelForDeepfakeDetection = auto_class_update(  # type: ignore[misc]
     AutoModelForDeepfakeDetection, head_doc="deepfake detection"
 )
+
+
+_load_detector = AutoModelForDeepfakeDetection.from_pretrained
+
+
+def _load_or_refuse(cls: Any, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+    if "config" not in kwargs:
+        hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        found = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)[0].get("model_type")
+        if remedy := stock_remedy(found, pretrained_model_name_or_path):
+            raise ValueError(f"{pretrained_model_name_or_path} is a checkpoint of model_type {found!r}. {remedy}")
+    return _load_detector(pretrained_model_name_or_path, *model_args, **kwargs)
+
+
+# Behind auto_class_update, which sets a from_pretrained of its own.
+AutoModelForDeepfakeDetection.from_pretrained = classmethod(_load_or_refuse)  # type: ignore[assignment]
 
 
 def register_families() -> None:

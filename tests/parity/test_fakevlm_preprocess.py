@@ -7,7 +7,8 @@ import torch
 from comparison import assert_within
 from fakevlm_folders import read_config
 from golden_files import golden_folder
-from PIL import Image, __version__ as pillow
+from PIL import Image
+from PIL import __version__ as pillow
 from safetensors import safe_open
 from safetensors.torch import load_file
 

@@ -15,7 +15,7 @@ IMAGE, PAD = "<image>", "<pad>"
 
 
 def read_tokenizer(sources: Sequence[Path]) -> PreTrainedTokenizerBase:
-    """The tokenizer among the sources: of a folder, or a `tokenizer.json` by itself (then with Llama's special tokens).
+    """The tokenizer among the sources: a folder's, or a bare `tokenizer.json` (then with Llama's special tokens).
 
     Raises:
         ValueError: if there is none, or if it lacks Llama's special tokens.
