@@ -60,9 +60,7 @@ class TestFakeVLM(DetectorTests):
         for gone in ("language_model.lm_head.weight", "multi_modal_projector.linear_1.bias"):
             del tensors[gone]
         save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(
-            ValueError, match=r"2 missing_keys: lm_head\.weight, model\.multi_modal_projector\.linear_1"
-        ):
+        with pytest.raises(ValueError, match=r"2 missing_keys: lm_head\.weight, model\.multi_modal"):
             AutoModel.from_pretrained(tmp_path)
 
 
@@ -378,14 +376,14 @@ def test_stock_folder_without_our_class_says_what_to_do(stock):
         lambda folder: pipeline("deepfake-detection", model=str(folder)),
         lambda folder: deepfake_detectors.pipeline(model=str(folder)),
     ):
-        with pytest.raises(ValueError, match="FakeVLMForDeepfakeDetection.*deepfake-detectors convert fakevlm"):
+        with pytest.raises(ValueError, match=r"FakeVLMForDeepfakeDetection.*deepfake-detectors convert fakevlm"):
             load(stock)
 
 
 def test_original_layout_is_refused_with_the_convert_command(tmp_path):
     config = {"model_type": "llava", "mm_projector_type": "mlp2x_gelu", "hidden_size": 64}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="original LLaVA code.*deepfake-detectors convert fakevlm"):
+    with pytest.raises(ValueError, match=r"original LLaVA code.*deepfake-detectors convert fakevlm"):
         FakeVLMForDeepfakeDetection.from_pretrained(tmp_path)
 
 
@@ -395,7 +393,7 @@ def test_a_head_that_is_missing_is_refused(stock, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     del tensors["language_model.lm_head.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="missing_keys: lm_head.weight"):
+    with pytest.raises(ValueError, match=r"missing_keys: lm_head\.weight"):
         FakeVLMForDeepfakeDetection.from_pretrained(folder)
 
 
@@ -420,7 +418,7 @@ def test_candidates_of_several_tokens_are_refused_at_load(tmp_path):
     merges = state["model"]["merges"]
     state["model"]["merges"] = [m for m in merges if "".join(m) != "▁fake"]
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
-    with pytest.raises(ValueError, match="'fake' is 2 tokens|'fake' is 3 tokens"):
+    with pytest.raises(ValueError, match=r"'fake' is \d tokens"):
         FakeVLMForDeepfakeDetection.from_pretrained(tmp_path, prompt_style="hf_chat")
 
 

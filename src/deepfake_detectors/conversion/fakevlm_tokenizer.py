@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 __all__ = ["read_tokenizer", "with_markers"]
@@ -25,11 +26,11 @@ def read_tokenizer(sources: Sequence[Path]) -> PreTrainedTokenizerBase:
             return AutoTokenizer.from_pretrained(source)
         alone = source / "tokenizer.json" if source.is_dir() else source
         if alone.name.endswith(".json") and alone.name != "config.json" and alone.is_file():
-            tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(alone), **LLAMA_TOKENS)
-            absent = [token for token in LLAMA_TOKENS.values() if token not in tokenizer.get_vocab()]
-            if absent or len(tokenizer) == 0:
+            backend = Tokenizer.from_file(str(alone))
+            absent = [token for token in LLAMA_TOKENS.values() if token not in backend.get_vocab()]
+            if absent:
                 raise ValueError(f"{alone} is no Llama tokenizer: it lacks {', '.join(absent)}.")
-            return tokenizer
+            return PreTrainedTokenizerFast(tokenizer_object=backend, **LLAMA_TOKENS)
     raise ValueError(
         f"No tokenizer ({', '.join(TOKENIZER_FILES)}) among the sources: add --source FOLDER that holds it, with its "
         "tokenizer_config.json."
@@ -43,9 +44,16 @@ def with_markers(tokenizer: PreTrainedTokenizerBase, words: int) -> tuple[int, i
     trained row changes its meaning.
 
     Raises:
-        ValueError: if the tokenizer knows more tokens than the model has rows.
+        ValueError: if the tokenizer knows more tokens than the model has rows, or has its markers in the middle of
+            them: then it belongs to another checkpoint.
     """
     vocabulary = tokenizer.get_vocab()
+    for marker in (IMAGE, PAD):
+        if vocabulary.get(marker, words) < words:
+            raise ValueError(
+                f"The tokenizer's {marker} has id {vocabulary[marker]}, a word of this checkpoint (of {words} "
+                "rows): they do not belong together."
+            )
     if IMAGE not in vocabulary:
         if len(tokenizer) > words:
             raise ValueError(
