@@ -1,13 +1,13 @@
 """The embedded default: complete, small, and as good as its card says."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from real_data import needs_real_data
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForImageClassification, AutoProcessor, pipeline
 
@@ -19,10 +19,6 @@ from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArgument
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = default_checkpoint_path()
-
-needs_real_data = pytest.mark.skipif(
-    not os.environ.get("DEEPFAKE_DATA"), reason="DEEPFAKE_DATA is not set: the real DD-VQA pictures are not here"
-)
 
 
 def read(name):

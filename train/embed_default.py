@@ -5,15 +5,16 @@ python -m deepfake_detectors.train.embed_default --checkpoint outputs/m2f2_det_d
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import HfArgumentParser
-
 from deepfake_detectors.cards import write_model_card
+from deepfake_detectors.default_checkpoint import LICENSE_NOTICE
 from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier
+from deepfake_detectors.module_command import run_command
 
 __all__ = ["CHECKPOINT_FILES", "EmbedArguments", "embed_default"]
 
@@ -50,6 +51,7 @@ def embed_default(arguments: EmbedArguments) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     for name in CHECKPOINT_FILES:
         shutil.copyfile(source / name, target / name)
+    _carry_terms(target / "config.json")
     evaluate_classifier(
         EvaluationArguments(
             model=str(target), dataset_config="c40", data_dir=arguments.data_dir, output=str(target / "results.json")
@@ -60,13 +62,11 @@ def embed_default(arguments: EmbedArguments) -> Path:
     return target
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line entry."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
-    (parsed,) = HfArgumentParser(EmbedArguments).parse_args_into_dataclasses(arguments)
-    embed_default(parsed)
+def _carry_terms(config: Path) -> None:
+    """The pipeline shows `license_notice` once, also to whoever reaches the folder by transformers' own call."""
+    fields = {**json.loads(config.read_text(encoding="utf-8")), "license_notice": LICENSE_NOTICE}
+    config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(embed_default, EmbedArguments)

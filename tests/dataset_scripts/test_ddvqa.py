@@ -1,23 +1,18 @@
 """DD-VQA builder on a small tree in the official layout, and on the real data where it is."""
 
 import logging
-import os
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from ddvqa_tree import picture, stems, write_lists, write_tree
+from real_data import needs_real_data, real_data
 
 from deepfake_detectors.dataset_scripts.ddvqa import DDVQA
 
 TRAIN = stems(range(4), "0136")
 TEST = stems(range(10, 12), "03")
 NAMES = {"0": "Deepfakes", "1": "Face2Face", "3": "FaceSwap", "5": "real", "6": "NeuralTextures"}
-
-needs_real_data = pytest.mark.skipif(
-    not os.environ.get("DEEPFAKE_DATA"), reason="DEEPFAKE_DATA is not set: the real DD-VQA pictures are not here"
-)
 
 
 @pytest.fixture
@@ -241,7 +236,7 @@ class TestRealData:
 
     @pytest.fixture
     def real(self):
-        return Path(os.environ["DEEPFAKE_DATA"]) / "ddvqa"
+        return real_data("ddvqa")
 
     def test_pictures(self, real, build):
         data = build(real)

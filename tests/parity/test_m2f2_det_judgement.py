@@ -1,22 +1,21 @@
 """The published judgement rule on the published answers (needs the real data for the answers)."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from golden_files import golden_folder
+from real_data import needs_real_data, real_data
 
 from deepfake_detectors.modeling.verdict_parsing import parse_verdict
 
+pytestmark = needs_real_data
 EXPECTED = json.loads((golden_folder("m2f2_det") / "ddvqa_official_eval.json").read_text())["judgement"]
 
 
 @pytest.fixture(scope="module")
 def answers():
-    if not os.environ.get("DEEPFAKE_DATA"):
-        pytest.skip("DEEPFAKE_DATA is not set: it names the folder that holds ddvqa/")
-    path = Path(os.environ["DEEPFAKE_DATA"]) / "ddvqa" / "predictions" / Path(EXPECTED["file"]).name
+    path = real_data("ddvqa") / "predictions" / Path(EXPECTED["file"]).name
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     # type 5 is the original video
     return [(row["text"], "real" if Path(row["image"]).name.startswith("5_") else "fake") for row in rows]

@@ -30,7 +30,9 @@ def load_config(model: str | None) -> tuple[str, Any]:
         check_model_source(source)
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        absent = "" if Path(source).exists() else " No folder of this name exists here either."
+        # The Hub's answer does not say that the name may also have been meant as a folder.
+        told = Path(source).exists() or isinstance(error, FileNotFoundError)
+        absent = "" if told else " No folder of this name exists here either."
         fail(f"no detector could be loaded from {source}: {_one_line(error)}{absent}")
     if config.model_type not in FAMILIES:
         fail(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import transformers
-from transformers import AutoProcessor, HfArgumentParser
+from transformers import AutoProcessor
 
 from deepfake_detectors import AutoModelForDeepfakeDetection, __version__
 from deepfake_detectors.builders import load_split
@@ -27,6 +27,7 @@ from deepfake_detectors.evaluation.metrics import (
     equal_error_rate,
     manipulation_table,
 )
+from deepfake_detectors.module_command import run_command
 
 if TYPE_CHECKING:
     import datasets
@@ -173,10 +174,7 @@ def _ends(interval: Any) -> dict[str, float | None]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line entry."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
-    (parsed,) = HfArgumentParser(EvaluationArguments).parse_args_into_dataclasses(arguments)
-    evaluate_classifier(parsed)
+    run_command(evaluate_classifier, EvaluationArguments, arguments)
 
 
 if __name__ == "__main__":

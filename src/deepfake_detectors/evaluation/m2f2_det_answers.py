@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import track
-from transformers import AutoModel, AutoProcessor, HfArgumentParser
+from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors.builders import load_split
 from deepfake_detectors.modeling.detection import require_ability
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import GENERATION_DEFAULTS
 from deepfake_detectors.modeling.prompting_m2f2_det import inference_prompt
+from deepfake_detectors.module_command import run_command
 
 __all__ = ["AnswerArguments", "answer_rows", "write_answers"]
 
@@ -114,10 +115,7 @@ def write_answers(arguments: AnswerArguments) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line entry."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
-    (parsed,) = HfArgumentParser(AnswerArguments).parse_args_into_dataclasses(arguments)
-    write_answers(parsed)
+    run_command(write_answers, AnswerArguments, arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,17 @@
+"""Where the real labelled pictures lie, for tests that want them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = os.environ.get("DEEPFAKE_DATA")
+
+needs_real_data = pytest.mark.skipif(
+    not ROOT, reason="DEEPFAKE_DATA is not set: it names the folder that holds ddvqa/ and the other real data sets"
+)
+
+
+def real_data(name: str) -> Path:
+    """The folder of one data set; call it in tests under `needs_real_data` only."""
+    return Path(str(ROOT)) / name
