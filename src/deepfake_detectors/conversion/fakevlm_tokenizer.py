@@ -44,25 +44,26 @@ def with_markers(tokenizer: PreTrainedTokenizerBase, words: int) -> tuple[int, i
     trained row changes its meaning.
 
     Raises:
-        ValueError: if the tokenizer knows more tokens than the model has rows, or has its markers in the middle of
-            them: then it belongs to another checkpoint.
+        ValueError: if the tokenizer has other words than the checkpoint has rows for, or has its markers in the middle
+            of them: then it belongs to another checkpoint.
     """
     vocabulary = tokenizer.get_vocab()
+    rowless = sorted(token for token, index in vocabulary.items() if index >= words and token not in (IMAGE, PAD))
+    if rowless:
+        raise ValueError(
+            f"The tokenizer has {len(tokenizer)} tokens, but the checkpoint has {words} rows (none for "
+            f"{', '.join(rowless[:4])}): they do not belong together."
+        )
     for marker in (IMAGE, PAD):
         if vocabulary.get(marker, words) < words:
             raise ValueError(
-                f"The tokenizer's {marker} has id {vocabulary[marker]}, a word of this checkpoint (of {words} "
-                "rows): they do not belong together."
+                f"The tokenizer's {marker} has id {vocabulary[marker]}, a word of this checkpoint (of {words} rows): "
+                "they do not belong together."
             )
     if IMAGE not in vocabulary:
-        if len(tokenizer) > words:
-            raise ValueError(
-                f"The tokenizer has {len(tokenizer)} tokens, but the checkpoint has {words} rows: they do not belong "
-                "together."
-            )
         tokenizer.add_tokens([f"<unused{index}>" for index in range(len(tokenizer), words)])
         tokenizer.add_tokens([IMAGE], special_tokens=True)
-    if PAD not in tokenizer.get_vocab():
+    if PAD not in vocabulary:
         tokenizer.add_tokens([PAD], special_tokens=True)
     tokenizer.pad_token = PAD
     return tokenizer.convert_tokens_to_ids(IMAGE), tokenizer.convert_tokens_to_ids(PAD)
