@@ -64,7 +64,7 @@ def _load_or_refuse(cls: Any, pretrained_model_name_or_path: Any, *model_args: A
 
 
 # Behind auto_class_update, which sets a from_pretrained of its own.
-AutoModelForDeepfakeDetection.from_pretrained = classmethod(_load_or_refuse)  # type: ignore[assignment]
+AutoModelForDeepfakeDetection.from_pretrained = classmethod(_load_or_refuse)
 
 
 def register_families() -> None:
