@@ -9,6 +9,7 @@ from transformers import BatchFeature, LlavaProcessor, PreTrainedConfig
 from transformers.image_utils import make_flat_list_of_images
 from transformers.utils import CONFIG_NAME
 
+from .configuration_fakevlm import IMAGE_ASPECTS
 from .detection import HUB_ARGUMENTS
 from .image_processing_fakevlm import FakeVLMImageProcessor
 from .prompting_fakevlm import CHAT_TEMPLATES, IMAGE_MARKER, QUESTION, build_prompt, text_ids, training_text
@@ -17,7 +18,6 @@ from .verdict_parsing_fakevlm import parse_fakevlm_verdict
 __all__ = ["FakeVLMProcessor"]
 
 IGNORED = -100
-IMAGE_ASPECTS = ("crop", "pad")
 IMAGE_FIELDS = (
     *("size", "crop_size", "resample", "image_mean", "image_std", "rescale_factor"),
     *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_pad"),

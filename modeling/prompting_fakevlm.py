@@ -167,7 +167,7 @@ def verdict_tokens(tokenizer: Any, prompt: str, prefix: str, image_token_id: int
             pieces = tokenizer.convert_ids_to_tokens(candidate)
             raise ValueError(
                 f"Behind {prompt + prefix!r}, {word!r} is {len(candidate)} tokens ({', '.join(pieces)}), but prefix "
-                "scoring compares one with one. Set another verdict_prefix, or use score='continuation'."
+                "scoring compares one with one. Set another verdict_prefix."
             )
         tokens[word] = candidate[0]
         tokens[f"{word}_sentence"] = _behind(tokenizer, prompt_ids, prompt, f"{prefix} {word} image.")

@@ -1,6 +1,7 @@
 """FakeVLM: the detector contract, three ways to score, explanations from the verdict's prefill, folders."""
 
 import copy
+import importlib.util
 import json
 import shutil
 
@@ -17,6 +18,7 @@ from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
     AutoProcessor,
+    BitsAndBytesConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     pipeline,
@@ -464,6 +466,13 @@ def test_half_precision_runs(dtype, tmp_path, processor, pixels):
     model = AutoModel.from_pretrained(tmp_path, dtype=dtype)
     output = model.explain(processor, pixel_values=pixels.to(dtype), max_new_tokens=3)
     assert output.logits.dtype == torch.float32 and len(output.explanations) == 3
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_4_bit_without_bitsandbytes_is_refused_clearly(tmp_path):
+    tiny_fakevlm(tmp_path)
+    with pytest.raises(ImportError, match="bitsandbytes"):
+        AutoModel.from_pretrained(tmp_path, quantization_config=BitsAndBytesConfig(load_in_4bit=True))
 
 
 def test_device_map_auto(tmp_path, pixels, model):
