@@ -19,14 +19,19 @@ __all__ = [
     "DeepfakeExplanationOutput",
     "refuse_foreign_checkpoint",
     "require_ability",
+    "stock_remedy",
 ]
 
 # Kept here, not derived from the registered classes: remote code on the Hub knows one family only.
 EXPLAINING_CLASSES: tuple[str, ...] = (
-    "M2F2DetForConditionalGeneration",
     "AntifakePromptForDeepfakeDetection",
+    "FakeVLMForDeepfakeDetection",
+    "M2F2DetForConditionalGeneration",
 )
 LOCALISING_CLASSES: tuple[str, ...] = ()
+
+# model_type of a library class -> family and class for checkpoints that are published in the library's own layout.
+STOCK_LAYOUTS = {"llava": ("fakevlm", "FakeVLMForDeepfakeDetection")}
 
 # What says where a checkpoint lies.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
@@ -75,6 +80,17 @@ def require_ability(model: Any, ability: str) -> None:
     if not getattr(model, f"can_{ability}"):
         who = f"Classes that can: {', '.join(able)}." if able else "No detector of this version can."
         raise ValueError(f"{type(model).__name__} gives a verdict but cannot {ability} ({ability}=True). {who}")
+
+
+def stock_remedy(model_type: str | None, source: Any = "FOLDER") -> str:
+    """What to do with a checkpoint of a library class that may be a detector; empty where none is known."""
+    if model_type not in STOCK_LAYOUTS:
+        return ""
+    family, name = STOCK_LAYOUTS[model_type]
+    return (
+        f"If these are {family} weights, load them with {name}.from_pretrained({str(source)!r}), or make a folder "
+        f"that says what it is: deepfake-detectors convert {family} --source {source} --output FOLDER"
+    )
 
 
 class DeepfakeDetectionMixin:

@@ -5,6 +5,7 @@ The only file that touches private parts of transformers: a new Auto class canno
 
 from collections import OrderedDict
 from importlib.resources import files
+from typing import Any
 
 from transformers import (
     AutoConfig,
@@ -13,6 +14,7 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForImageTextToText,
     AutoProcessor,
+    PreTrainedConfig,
 )
 from transformers.models import auto as auto_module
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping, auto_class_update
@@ -21,20 +23,25 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
-from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
+from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor
+from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
+from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
+from deepfake_detectors.modeling.detection import HUB_ARGUMENTS, stock_remedy
+from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
-from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor
+from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
 __all__ = ["FAMILIES", "AutoModelForDeepfakeDetection", "register_families"]
 
-FAMILIES = ("m2f2_det", "antifakeprompt")
+FAMILIES = ("antifakeprompt", "fakevlm", "m2f2_det")
 
 
 class AutoModelForDeepfakeDetection(_BaseAutoModelClass):
@@ -48,24 +55,43 @@ AutoModelForDeepfakeDetection = auto_class_update(  # type: ignore[misc]
 )
 
 
+_load_detector = AutoModelForDeepfakeDetection.from_pretrained
+
+
+def _load_or_refuse(cls: Any, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+    if "config" not in kwargs:
+        hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        found = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)[0].get("model_type")
+        if remedy := stock_remedy(found, pretrained_model_name_or_path):
+            raise ValueError(f"{pretrained_model_name_or_path} is a checkpoint of model_type {found!r}. {remedy}")
+    return _load_detector(pretrained_model_name_or_path, *model_args, **kwargs)
+
+
+# Behind auto_class_update, which sets a from_pretrained of its own.
+AutoModelForDeepfakeDetection.from_pretrained = classmethod(_load_or_refuse)
+
+
 def register_families() -> None:
     """Register every family once; importing the package calls it."""
     # Remote code may name the new Auto class only if transformers can find it in its own module.
     auto_module.AutoModelForDeepfakeDetection = AutoModelForDeepfakeDetection
 
-    AutoConfig.register("m2f2_det", M2F2DetConfig)
-    AutoModel.register(M2F2DetConfig, (M2F2DetForDeepfakeDetection, M2F2DetForConditionalGeneration))
-    AutoModelForDeepfakeDetection.register(M2F2DetConfig, M2F2DetForDeepfakeDetection)
+    _register_family(
+        AntifakePromptConfig, [AntifakePromptForDeepfakeDetection], AntifakePromptProcessor, AntifakePromptImageProcessor
+    )
+    _register_family(FakeVLMConfig, [FakeVLMForDeepfakeDetection], FakeVLMProcessor, FakeVLMImageProcessor)
+    AutoModelForImageTextToText.register(FakeVLMConfig, FakeVLMForDeepfakeDetection)
+    _register_family(
+        M2F2DetConfig,
+        [M2F2DetForDeepfakeDetection, M2F2DetForConditionalGeneration],
+        M2F2DetProcessor,
+        M2F2DetImageProcessor,
+    )
     AutoModelForImageClassification.register(M2F2DetConfig, M2F2DetForDeepfakeDetection)
     AutoModelForImageTextToText.register(M2F2DetConfig, M2F2DetForConditionalGeneration)
-    AutoProcessor.register(M2F2DetConfig, M2F2DetProcessor)
     # AutoProcessor finds a second processor of a family by the name in its folder, in the values of this mapping.
     PROCESSOR_MAPPING.register(VerdictProcessor, VerdictProcessor)
-    # One class behind both keys: its own switch `fast` chooses the backend, PIL being the faithful one.
-    AutoImageProcessor.register(
-        M2F2DetConfig, image_processor_classes={"pil": M2F2DetImageProcessor, "torchvision": M2F2DetImageProcessor}
-    )
-    _register_antifakeprompt()
+
     # The revision is not looked at for a folder, but the registry insists on one.
     default = (str(files("deepfake_detectors.default_checkpoint")), "main")
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
@@ -78,12 +104,13 @@ def register_families() -> None:
         )
 
 
-def _register_antifakeprompt() -> None:
-    AutoConfig.register("antifakeprompt", AntifakePromptConfig)
-    AutoModel.register(AntifakePromptConfig, AntifakePromptForDeepfakeDetection)
-    AutoModelForDeepfakeDetection.register(AntifakePromptConfig, AntifakePromptForDeepfakeDetection)
-    AutoProcessor.register(AntifakePromptConfig, AntifakePromptProcessor)
+def _register_family(config: type, models: list[type], processor: type, image_processor: type) -> None:
+    """`models` begins with the verdict class; `AutoModel` chooses among them by `config.architectures`."""
+    AutoConfig.register(config.model_type, config)
+    AutoModel.register(config, tuple(models))
+    AutoModelForDeepfakeDetection.register(config, models[0])
+    AutoProcessor.register(config, processor)
+    # One class behind both keys: PIL is the faithful backend, and a switch of the class chooses another.
     AutoImageProcessor.register(
-        AntifakePromptConfig,
-        image_processor_classes={"pil": AntifakePromptImageProcessor, "torchvision": AntifakePromptImageProcessor},
+        config, image_processor_classes={"pil": image_processor, "torchvision": image_processor}
     )

@@ -30,6 +30,10 @@ def convert(
         ),
     ] = None,
     variant: Annotated[str | None, typer.Option(metavar="NAME", help="Insist on this variant of the family.")] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="Folder layout, where the family has several (fakevlm: llava)."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the checkpoint in --output; other files there stay.")
     ] = False,
@@ -40,6 +44,7 @@ def convert(
     Examples:
       deepfake-detectors convert m2f2_det --source current_model_180.pth --output m2f2-stage1
       deepfake-detectors convert m2f2_det --source M2F2_Det_densenet121.pth --source vision_tower.pth --output m2f2
+      deepfake-detectors convert fakevlm --source fakeVLM --output fakevlm-llava --format llava
 
     The folder is written whole or not at all. Every key of the official files must find its place; otherwise the
     error lists the keys.
@@ -49,6 +54,8 @@ def convert(
         options["config"] = _read_json(config)
     if variant is not None:
         options["variant"] = variant
+    if format_ is not None:
+        options["format"] = format_
     missing = [str(path) for path in source if not path.exists()]
     if missing:
         fail(f"--source {', '.join(missing)}: no such file or folder.")

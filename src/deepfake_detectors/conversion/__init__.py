@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepfake_detectors.conversion.antifakeprompt import convert_antifakeprompt
+from deepfake_detectors.conversion.fakevlm import convert_fakevlm
 from deepfake_detectors.conversion.m2f2_det import convert_m2f2_det
 from deepfake_detectors.conversion.output_folder import written_whole
 
 __all__ = ["CONVERTERS", "convert"]
 
 CONVERTERS: dict[str, Callable[..., None]] = {
-    "m2f2_det": convert_m2f2_det,
     "antifakeprompt": convert_antifakeprompt,
+    "fakevlm": convert_fakevlm,
+    "m2f2_det": convert_m2f2_det,
 }
 
 
@@ -31,11 +34,15 @@ def convert(family: str, sources: Sequence[str | Path], output: str | Path, **op
         `output`.
 
     Raises:
-        ValueError: for an unknown family, a folder that is not empty, or files that do not fit (the message lists
-            the keys).
+        ValueError: for an unknown family, an option that the family does not have, a folder that is not empty, or
+            files that do not fit (the message lists the keys).
     """
     if family not in CONVERTERS:
         raise ValueError(f"There is no converter for {family!r}; known families: {', '.join(sorted(CONVERTERS))}.")
+    known = [name for name in inspect.signature(CONVERTERS[family]).parameters if name not in ("sources", "output")]
+    strange = [name for name in options if name not in known]
+    if strange:
+        raise ValueError(f"{family} has no option {', '.join(strange)}; it has {', '.join(known)}.")
     with written_whole(output) as folder:
         CONVERTERS[family]([Path(source) for source in sources], folder, **options)
     return Path(output)

@@ -1,0 +1,109 @@
+"""FakeVLM configuration (Wen et al., arXiv 2503.14905): LLaVA-1.5, and how its verdict is asked for and read."""
+
+from typing import Any, Literal
+
+from transformers import LlavaConfig
+
+from .configuration_detection import check_detection_fields
+from .prompting_fakevlm import PROMPT_STYLES, QUESTION, build_prompt, verdict_prefix_of
+from .verdict_parsing_fakevlm import VERDICT_RULES
+
+__all__ = ["IMAGE_ASPECTS", "SCORES", "FakeVLMConfig"]
+
+IMAGE_ASPECTS = ("crop", "pad")
+SCORES = ("prefix", "continuation", "generate")
+
+
+class FakeVLMConfig(LlavaConfig):
+    """
+    A `LlavaConfig` (defaults: the released sizes, LLaVA-1.5-7B with CLIP ViT-L/14-336) and these fields.
+
+    Args:
+        prompt_style: `"raw"` (official evaluation, for the released weights), `"hf_chat"` (newer official training)
+            or `"vicuna_v1"` (first official code).
+        image_aspect: `"crop"` (shortest edge, centre crop; goes with the released weights) or `"pad"` (to a square
+            of the mean colour; first official code). The processor does it; here it is on record.
+        question: what is asked for a verdict.
+        verdict_prefix: forced beginning of the answer; `None` is the one that belongs to `prompt_style`.
+        score: what `detect` does unless told: `"prefix"`, `"continuation"` or `"generate"`, see there.
+        verdict_rule: how a written answer is read, `"official"` or `"strict"`, see `parse_fakevlm_verdict`.
+        verdict_tokens: ids of prompt, prefix and candidates in the checkpoint's own tokenizer; made when a folder is
+            converted or loaded, see `prompting_fakevlm.verdict_tokens`.
+        base_vocab_size: rows of the language model that are words; the rows from here on (`<image>`, `<pad>`,
+            filling) were added for transformers, so `score="continuation"` leaves them out of its probabilities.
+            By default `image_token_index`, the first of them.
+        calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
+        operating_points: name -> threshold on P(fake).
+
+    Raises:
+        ValueError: for a value outside its allowed set, or sizes that cannot fit together.
+    """
+
+    model_type = "fakevlm"
+
+    prompt_style: Literal["raw", "hf_chat", "vicuna_v1"] = "raw"
+    image_aspect: Literal["crop", "pad"] = "crop"
+    question: str = QUESTION
+    verdict_prefix: str | None = None
+    score: Literal["prefix", "continuation", "generate"] = "prefix"
+    verdict_rule: Literal["official", "strict"] = "official"
+    verdict_tokens: dict[str, Any] | None = None
+    base_vocab_size: int | None = None
+    calibration: dict[str, float] | None = None
+    operating_points: dict[str, float] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.architectures is None:  # AutoModel.from_config picks the class by name
+            self.architectures = ["FakeVLMForDeepfakeDetection"]
+        allowed = {
+            "prompt_style": PROMPT_STYLES,
+            "image_aspect": IMAGE_ASPECTS,
+            "score": SCORES,
+            "verdict_rule": VERDICT_RULES,
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(map(repr, values))}.")
+        build_prompt(self.question, self.prompt_style)  # refuses a question about two pictures
+        if self.vision_config.image_size % self.vision_config.patch_size:
+            raise ValueError(
+                f"image_size {self.vision_config.image_size} is not a multiple of patch_size "
+                f"{self.vision_config.patch_size}."
+            )
+        # Old folders carry the default of another size here.
+        self.image_seq_length = self.num_image_tokens
+        if not 0 <= self.image_token_index < self.text_config.vocab_size:
+            raise ValueError(
+                f"image_token_index is {self.image_token_index}, but the language model has "
+                f"{self.text_config.vocab_size} rows; text_config.vocab_size must include it."
+            )
+        if self.base_vocab_size is None:
+            self.base_vocab_size = self.image_token_index
+        if not 0 < self.base_vocab_size <= self.text_config.vocab_size:
+            raise ValueError(
+                f"base_vocab_size is {self.base_vocab_size}, expected 1 to {self.text_config.vocab_size}, the rows of "
+                "the language model."
+            )
+        check_detection_fields(self)
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Tokens that one picture takes in the language model: its patches, and CLS where the strategy keeps it."""
+        patches = (self.vision_config.image_size // self.vision_config.patch_size) ** 2
+        return patches + (self.vision_feature_select_strategy == "full")
+
+    @property
+    def verdict_prompt(self) -> str:
+        """The prompt that a verdict is asked with; `<image>` once, no begin token."""
+        return build_prompt(self.question, self.prompt_style)
+
+    @property
+    def forced_prefix(self) -> str:
+        """`verdict_prefix`, or the one of `prompt_style`."""
+        return verdict_prefix_of(self.prompt_style) if self.verdict_prefix is None else self.verdict_prefix
+
+    @property
+    def lacks_verdict_tokens(self) -> bool:
+        """Whether `verdict_tokens` are missing or were made for another prompt."""
+        return self.verdict_tokens is None or self.verdict_tokens["text"] != self.verdict_prompt + self.forced_prefix

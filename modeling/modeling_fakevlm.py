@@ -1,0 +1,344 @@
+"""FakeVLM (Wen et al., arXiv 2503.14905): a LLaVA that says whether a picture is fake, and why."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, DynamicCache, LlavaForConditionalGeneration, PreTrainedConfig
+from transformers.conversion_mapping import (
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
+)
+from transformers.utils import CONFIG_NAME
+
+from .configuration_fakevlm import SCORES, FakeVLMConfig
+from .detection import (
+    HUB_ARGUMENTS,
+    DeepfakeDetectionMixin,
+    DeepfakeDetectionOutput,
+    DeepfakeExplanationOutput,
+    refuse_foreign_checkpoint,
+)
+from .generation_shared_prefix import common_prefix_length
+from .prompting_fakevlm import verdict_tokens
+from .verdict_parsing_fakevlm import UNDETERMINED, parse_fakevlm_verdict
+
+__all__ = ["FakeVLMDetectionOutput", "FakeVLMForDeepfakeDetection"]
+
+# Official script: greedy, at most 256 new tokens.
+GENERATION_DEFAULTS = {"do_sample": False, "num_beams": 1, "max_new_tokens": 256}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+
+
+@dataclass
+class FakeVLMDetectionOutput(DeepfakeDetectionOutput):
+    """
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch, 2)`): what is compared, `[real, fake]`, calibrated: next-token
+            logits, or for `score="continuation"` log-probabilities of whole sentences. NaN for a picture whose
+            generated answer (`score="generate"`) names neither.
+        generated_ids (`torch.LongTensor` of shape `(batch, new tokens)`, *optional*): the answers of
+            `score="generate"`; `processor.read_verdicts` says what they mean by the official rule.
+    """
+
+    generated_ids: torch.LongTensor | None = None
+
+
+class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGeneration):
+    """Verdict and explanation by one LLaVA; the folder's keys are those of stock `LlavaForConditionalGeneration`.
+
+    `from_pretrained` takes folders of this class and stock Llava folders such as the released checkpoint. The verdict
+    needs ids of the checkpoint's own tokenizer: they are in the config, or made at load from the folder's tokenizer.
+    """
+
+    config: FakeVLMConfig
+    can_explain = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """As the base class, for folders of this family and stock Llava folders.
+
+        Raises:
+            ValueError: if the folder holds another family or is in the original LLaVA layout, if weights are missing
+                or unexpected, or if "real" or "fake" is not one token of its tokenizer.
+        """
+        source = pretrained_model_name_or_path
+        hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        config = cls._own_config(source, kwargs, hub_kwargs)
+        if config.lacks_verdict_tokens and _may_hold_tokenizer(source):
+            config.verdict_tokens = _tokens_for(config, AutoTokenizer.from_pretrained(source, **hub_kwargs))
+        return super().from_pretrained(source, *model_args, config=config, **kwargs)
+
+    @classmethod
+    def _own_config(cls, source: Any, kwargs: dict[str, Any], hub_kwargs: dict[str, Any]) -> FakeVLMConfig:
+        """The config to load with; takes it, and fields of it, out of `kwargs`."""
+        given = kwargs.pop("config", None)
+        # By model_type, not by class: as Hub code the config is another class object.
+        if getattr(given, "model_type", None) == FakeVLMConfig.model_type:
+            return copy.deepcopy(given)
+        if isinstance(given, PreTrainedConfig):
+            fields = given.to_dict()
+        elif given is None and Path(str(source)).exists() and not (Path(str(source)) / CONFIG_NAME).is_file():
+            fields = {}
+        else:
+            fields = PreTrainedConfig.get_config_dict(source if given is None else given, **hub_kwargs)[0]
+        if fields.get("model_type") not in ("llava", FakeVLMConfig.model_type) or "text_config" not in fields:
+            _refuse_original_layout(source, fields)
+            refuse_foreign_checkpoint(cls, source, hub_kwargs if given is None else {**hub_kwargs, "config": given})
+        fields |= {name: kwargs.pop(name) for name in list(kwargs) if name in FakeVLMConfig.__annotations__}
+        if fields.get("model_type") == "llava":
+            fields |= {"model_type": FakeVLMConfig.model_type, "architectures": [cls.__name__]}
+        return FakeVLMConfig.from_dict(fields)
+
+    def set_verdict_tokens(self, tokenizer: Any) -> None:
+        """Take over what a verdict needs of `tokenizer`; only for models that were not loaded with theirs.
+
+        Raises:
+            ValueError: see `prompting_fakevlm.verdict_tokens`.
+        """
+        self.config.verdict_tokens = _tokens_for(self.config, tokenizer)
+
+    @property
+    def _verdict_tokens(self) -> dict[str, Any]:
+        if self.config.lacks_verdict_tokens:
+            raise ValueError(
+                "This model does not know its verdict tokens for "
+                f"{self.config.verdict_prompt + self.config.forced_prefix!r}: load it from a folder with its "
+                "tokenizer, or call model.set_verdict_tokens(processor.tokenizer)."
+            )
+        return self.config.verdict_tokens
+
+    def _prompt_row(self) -> list[int]:
+        """The verdict prompt with its image token repeated."""
+        image = self.config.image_token_index
+        count = self.config.num_image_tokens
+        return [
+            copy for token in self._verdict_tokens["prompt"] for copy in [token] * (count if token == image else 1)
+        ]
+
+    @torch.no_grad()
+    def detect(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        score: str | None = None,
+    ) -> FakeVLMDetectionOutput:
+        """Judge a batch of pictures.
+
+        Args:
+            pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
+            input_ids, attention_mask: (batch, length), prompts of your own in the config's `prompt_style`, padded on
+                the left; by default the config's question.
+            score: the config's unless told. `"prefix"`: puts the forced beginning of the answer ("This is a") behind
+                the prompt and compares the next-token logits of " real" and " fake"; one prefill, no decoding.
+                `"continuation"`: compares the log-probabilities of the two whole sentences; one prefill and one pass
+                over a few tokens. `"generate"`: writes the answer (greedy, up to 256 tokens) and compares the two
+                logits at the first token that is one of them, as close to the official evaluation as a score can be.
+
+        Raises:
+            ValueError: for another score, right-padded prompts, or a model without verdict tokens.
+        """
+        score = self.config.score if score is None else score
+        if score not in SCORES:
+            raise ValueError(f"score is {score!r}, allowed are {', '.join(map(repr, SCORES))}.")
+        if input_ids is None:
+            input_ids = self._rows(self._prompt_row(), len(pixel_values))
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if not attention_mask[:, -1].all():
+            raise ValueError("The prompts are padded on the right; detect needs padding_side='left'.")
+        picture = {"pixel_values": pixel_values}
+        new_ids = None
+        if score == "prefix":
+            logits = self._score_prefix(input_ids, attention_mask, picture)
+        elif score == "continuation":
+            logits = self._score_continuation(input_ids, attention_mask, picture)
+        else:
+            logits, new_ids = self._score_generated(input_ids, attention_mask, picture)
+        return FakeVLMDetectionOutput(logits=self.calibrate(logits), generated_ids=new_ids)
+
+    def _rows(self, ids: list[int], count: int) -> torch.LongTensor:
+        return torch.tensor([ids], device=self.device).expand(count, -1)
+
+    def _score_prefix(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, picture: dict[str, Any], cache: Any = None
+    ) -> torch.Tensor:
+        """Raw logits (batch, 2); fills `cache` where one is given."""
+        tokens = self._verdict_tokens
+        prefix = self._rows(tokens["prefix"], len(input_ids))
+        logits = self._last_logits(
+            torch.cat([input_ids, prefix], dim=1),
+            torch.cat([attention_mask, torch.ones_like(prefix)], dim=1),
+            cache,
+            **picture,
+        )
+        return logits[:, [tokens["real"], tokens["fake"]]]
+
+    def _last_logits(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, cache: Any = None, **picture: Any
+    ) -> torch.Tensor:
+        """Float logits (batch, vocabulary) behind the last token; no other position meets the vocabulary."""
+        output = self(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=_positions(attention_mask),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=1,
+            **picture,
+        )
+        return output.logits[:, -1].float()
+
+    def _score_continuation(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, picture: dict[str, Any]
+    ) -> torch.Tensor:
+        """Log-probabilities (batch, 2) of the two sentences, over the words of the vocabulary."""
+        sentences = [self._verdict_tokens[f"{word}_sentence"] for word in ("real", "fake")]
+        longest = max(map(len, sentences))
+        batch, words = len(input_ids), self.config.base_vocab_size
+        cache = DynamicCache(config=self.config.get_text_config())
+        first = self._last_logits(input_ids, attention_mask, cache, **picture)
+        cache.batch_repeat_interleave(len(sentences))
+
+        filled = [[*ids, *[ids[-1]] * (longest - len(ids))] for ids in sentences]
+        real = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences], device=self.device)
+        ids = torch.tensor(filled, device=self.device).repeat(batch, 1)
+        mask = torch.cat([attention_mask.repeat_interleave(len(sentences), 0), real.repeat(batch, 1)], dim=1)[:, :-1]
+        output = self(
+            input_ids=ids[:, :-1],
+            attention_mask=mask,
+            position_ids=_positions(mask)[:, -(longest - 1) :],
+            past_key_values=cache,
+        )
+        logits = torch.cat([first.repeat_interleave(len(sentences), 0)[:, None], output.logits.float()], dim=1)
+        each = logits[..., :words].log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+        return (each * real.repeat(batch, 1)).sum(-1).view(batch, len(sentences))
+
+    def _score_generated(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, picture: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Raw logits (batch, 2) and the answers' ids (batch, new tokens)."""
+        tokens = self._verdict_tokens
+        pair = [tokens["real"], tokens["fake"]]
+        output = self.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            output_logits=True,
+            return_dict_in_generate=True,
+            **picture,
+            **GENERATION_DEFAULTS,
+        )
+        new_ids = output.sequences[:, input_ids.shape[1] :]
+        steps = torch.stack([logits[:, pair].float() for logits in output.logits], dim=1)
+        named = torch.isin(new_ids, torch.tensor(pair, device=new_ids.device))
+        at_first = steps[torch.arange(len(steps), device=steps.device), named.int().argmax(dim=1)]
+        return at_first.masked_fill(~named.any(dim=1, keepdim=True), torch.nan), new_ids
+
+    @torch.no_grad()
+    def explain(
+        self,
+        processor: Any,
+        pixel_values: torch.Tensor,
+        question: str | None = None,
+        threshold: float = 0.5,
+        **generation: Any,
+    ) -> DeepfakeExplanationOutput:
+        """Verdict and explanation of a batch from one encoding of its pictures.
+
+        With `score="prefix"` the explanation goes on from the verdict's prefill: the cache is cut to what both
+        prompts have in common, so the forced prefix leaves no trace in the text.
+
+        Args:
+            processor: the `FakeVLMProcessor` of this checkpoint.
+            pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
+            question: asked of every picture; by default the question of the verdict.
+            threshold: not used; FakeVLM's question does not name the verdict.
+            generation: arguments of `generate`; greedy and 256 new tokens unless told.
+
+        Returns:
+            `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same prompts.
+
+        Raises:
+            ValueError: if the processor's prompts are not those of this model.
+        """
+        row = self._prompt_row()
+        if processor.token_ids(self.config.verdict_prompt) != row:
+            raise ValueError(
+                "The processor does not belong to this model: it tokenises "
+                f"{self.config.verdict_prompt!r} differently."
+            )
+        if processor.prompt_style != self.config.prompt_style:
+            raise ValueError(
+                f"The processor has prompt_style {processor.prompt_style!r}, the model {self.config.prompt_style!r}; "
+                "load both with the same."
+            )
+        own_row = row if question is None else processor.token_ids(processor.explanation_prompt(question))
+        input_ids, own_ids = (self._rows(ids, len(pixel_values)) for ids in (row, own_row))
+        attention_mask = torch.ones_like(input_ids)
+        picture = {"mm_encoder_outputs": {"image": self.get_image_features(pixel_values, return_dict=True)}}
+        options = {"pad_token_id": processor.tokenizer.pad_token_id, **GENERATION_DEFAULTS, **generation}
+        if self.config.score == "prefix":
+            cache = DynamicCache(config=self.config.get_text_config())
+            logits = self._score_prefix(input_ids, attention_mask, picture, cache)
+            shared = common_prefix_length([[*row, *self._verdict_tokens["prefix"]], own_row])
+        else:
+            cache, shared = None, 0
+            if self.config.score == "continuation":
+                logits = self._score_continuation(input_ids, attention_mask, picture)
+            else:
+                logits, _ = self._score_generated(input_ids, attention_mask, picture)
+        if own_row[:shared].count(self.config.image_token_index) == self.config.num_image_tokens:
+            cache.crop(shared - cache.get_seq_length())  # negative: so many tokens off the end
+            if options["num_beams"] > 1:
+                cache.batch_repeat_interleave(options["num_beams"])
+            options["past_key_values"] = cache
+        else:  # no cache, or a question of its own in front of the picture
+            options |= picture
+        new_ids = self.generate(input_ids=own_ids, attention_mask=torch.ones_like(own_ids), **options)
+        explanations = processor.decode_answers(new_ids[:, len(own_row) :])
+        verdicts = [parse_fakevlm_verdict(text, self.config.verdict_rule) for text in explanations]
+        return DeepfakeExplanationOutput(
+            logits=self.calibrate(logits),
+            explanations=explanations,
+            explanation_verdicts=[None if verdict == UNDETERMINED else verdict for verdict in verdicts],
+        )
+
+
+# A subclass does not inherit the renaming of stock Llava keys: without this, `lm_head` would start at random.
+# By class name, because the released folder's own model_type is `llava`; `overwrite`, because the package and a copy
+# of this file from the Hub may both come here.
+register_checkpoint_conversion_mapping(
+    FakeVLMForDeepfakeDetection.__name__, get_checkpoint_conversion_mapping("llava"), overwrite=True
+)
+
+
+def _positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Positions that do not count padding."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def _tokens_for(config: FakeVLMConfig, tokenizer: Any) -> dict[str, Any]:
+    return verdict_tokens(
+        tokenizer,
+        config.verdict_prompt,
+        config.forced_prefix,
+        config.image_token_index,
+        config.text_config.vocab_size,
+    )
+
+
+def _may_hold_tokenizer(source: Any) -> bool:
+    """A local folder without tokenizer files holds none; a Hub id is asked."""
+    path = Path(str(source))
+    return not path.is_dir() or any((path / name).exists() for name in TOKENIZER_FILES)
+
+
+def _refuse_original_layout(source: Any, fields: dict[str, Any]) -> None:
+    if "mm_projector_type" in fields or "mm_vision_tower" in fields:
+        raise ValueError(
+            f"{source} is in the layout of the original LLaVA code. Convert it first: deepfake-detectors convert "
+            f"fakevlm --source {source} --output FOLDER"
+        )

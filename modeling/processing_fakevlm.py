@@ -1,0 +1,242 @@
+"""Pictures and texts for FakeVLM."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BatchFeature, LlavaProcessor, PreTrainedConfig
+from transformers.image_utils import make_flat_list_of_images
+from transformers.utils import CONFIG_NAME
+
+from .configuration_fakevlm import IMAGE_ASPECTS
+from .detection import HUB_ARGUMENTS
+from .image_processing_fakevlm import FakeVLMImageProcessor
+from .prompting_fakevlm import CHAT_TEMPLATES, IMAGE_MARKER, QUESTION, build_prompt, text_ids, training_text
+from .verdict_parsing_fakevlm import parse_fakevlm_verdict
+
+__all__ = ["FakeVLMProcessor"]
+
+IGNORED = -100
+IMAGE_FIELDS = (
+    *("size", "crop_size", "resample", "image_mean", "image_std", "rescale_factor"),
+    *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_pad"),
+)
+
+
+class FakeVLMProcessor(LlavaProcessor):
+    """
+    A `LlavaProcessor` that counts image tokens right whatever its folder says, and knows FakeVLM's prompts.
+
+    Args:
+        image_processor: `FakeVLMImageProcessor`; another CLIP or LLaVA image processor gives its settings to one,
+            because only the PIL backend equals the official preprocessing.
+        tokenizer: of the language model, with `<image>` as an added token.
+        patch_size, vision_feature_select_strategy: of the model; read from the folder's config in `from_pretrained`.
+        chat_template: the training template of `prompt_style` unless told.
+        image_token: the placeholder, repeated once per image token.
+        num_additional_image_tokens: always 1, the CLS token of CLIP. Folders written before transformers 4.46 lack
+            it, and the library's default of 0 then gives one image token too few.
+        prompt_style: `"raw"`, `"hf_chat"` or `"vicuna_v1"`, see `FakeVLMConfig`.
+        image_aspect: `"crop"` or `"pad"`; by default what the image processor does.
+        question: asked when the caller asks nothing.
+
+    Raises:
+        ValueError: for a tokenizer without `<image>`, an unknown style or aspect.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        patch_size: int | None = 14,
+        vision_feature_select_strategy: str | None = "default",
+        chat_template: str | None = None,
+        image_token: str = IMAGE_MARKER,
+        num_additional_image_tokens: int = 1,
+        prompt_style: str = "raw",
+        image_aspect: str | None = None,
+        question: str = QUESTION,
+        **kwargs: Any,
+    ) -> None:
+        if image_token not in tokenizer.get_vocab():
+            raise ValueError(
+                f"The tokenizer does not know {image_token}: "
+                f"tokenizer.add_tokens([{image_token!r}], special_tokens=True)"
+            )
+        build_prompt(question, prompt_style)  # refuses an unknown style now, not at the first question
+        if image_aspect not in (None, *IMAGE_ASPECTS):
+            raise ValueError(f"image_aspect is {image_aspect!r}, allowed are {', '.join(map(repr, IMAGE_ASPECTS))}.")
+        image_processor = _own_image_processor(image_processor)
+        if image_aspect is not None:
+            image_processor.do_pad = image_aspect == "pad"
+        self.image_aspect = "pad" if image_processor.do_pad else "crop"
+        self.prompt_style = prompt_style
+        self.question = question
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = "<pad>" if "<pad>" in tokenizer.get_vocab() else tokenizer.unk_token
+        super().__init__(
+            image_processor,
+            tokenizer,
+            patch_size=patch_size,
+            vision_feature_select_strategy=vision_feature_select_strategy,
+            chat_template=chat_template or CHAT_TEMPLATES[prompt_style],
+            image_token=image_token,
+            num_additional_image_tokens=1,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """As the base class; what the processor's own files leave open is taken from the model's config."""
+        fields = _model_fields(pretrained_model_name_or_path, kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, **{**fields, **kwargs})
+
+    def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any) -> BatchFeature:
+        """
+        Args:
+            images: one picture or a list, one per prompt; without `text` enough for a verdict.
+            text: prompts, each with one `<image>` (none where there are no pictures).
+            kwargs: of `LlavaProcessor`. Unless told: `padding=True`, `padding_side="left"` (to generate),
+                `return_tensors="pt"`.
+
+        Returns:
+            `pixel_values` (pictures, 3, size, size), and `input_ids`, `attention_mask` (prompts, length) where text
+            was given.
+
+        Raises:
+            ValueError: if markers and pictures differ in number; both are named.
+        """
+        if images is None and text is None:
+            raise ValueError("FakeVLMProcessor needs images, text or both.")
+        kwargs.setdefault("return_tensors", "pt")
+        if text is None:
+            return BatchFeature({"pixel_values": self.image_processor(images, **kwargs)["pixel_values"]})
+        self._check_markers([text] if isinstance(text, str) else text, images)
+        kwargs = {"padding": True, "padding_side": "left", **kwargs}
+        return super().__call__(images=images, text=text, **kwargs)
+
+    def _check_markers(self, prompts: Sequence[str], images: Any) -> None:
+        pictures = 0 if images is None else len(make_flat_list_of_images(images))
+        counts = [prompt.count(self.image_token) for prompt in prompts]
+        if sum(counts) != pictures:
+            raise ValueError(
+                f"The prompts hold {sum(counts)} {self.image_token} markers, but {pictures} pictures were given; each "
+                "picture needs one."
+            )
+        for prompt, count in zip(prompts, counts, strict=True):
+            if pictures and count != 1:
+                raise ValueError(
+                    f"A prompt holds {count} {self.image_token} markers, but FakeVLM is asked about one picture at a "
+                    f"time: {prompt[:120]!r}"
+                )
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Image tokens of one picture."""
+        crop = self.image_processor.crop_size
+        patches = (crop["height"] // self.patch_size) * (crop["width"] // self.patch_size)
+        return patches + (self.vision_feature_select_strategy == "full")
+
+    def explanation_prompt(self, question: str | None = None) -> str:
+        """A prompt for one picture in this processor's style; `None` asks the processor's own question."""
+        return build_prompt(self.question if question is None else question, self.prompt_style)
+
+    def token_ids(self, text: str) -> list[int]:
+        """Ids of one prompt with its begin token; `<image>` stands `num_image_tokens` times."""
+        return text_ids(self.tokenizer, self._expanded(text))
+
+    def _expanded(self, text: str) -> str:
+        return text.replace(self.image_token, self.image_token * self.num_image_tokens)
+
+    def decode_answers(self, new_ids: torch.Tensor) -> list[str]:
+        """Texts of generated ids (prompts, new tokens), prompt and padding left out, stripped."""
+        return [text.strip() for text in self.tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
+
+    def read_verdicts(self, new_ids: torch.Tensor, rule: str = "official", undetermined: str = "keep") -> list[str]:
+        """What generated answers (prompts, new tokens) say; see `parse_fakevlm_verdict`."""
+        return [parse_fakevlm_verdict(text, rule, undetermined=undetermined) for text in self.decode_answers(new_ids)]
+
+    def encode_conversations(
+        self,
+        conversations: Sequence[Sequence[Mapping[str, Any]]],
+        images: Any,
+        max_length: int | None = None,
+        pad_to_max_length: bool = False,
+    ) -> BatchFeature:
+        """A training batch as the official collators make it: right-padded, loss on answers and their end only.
+
+        Args:
+            conversations: see `training_text`; the template is that of `prompt_style`.
+            images: one picture per conversation.
+            max_length: cut rows to this many tokens (official: 1024 in the newer code, 2048 in the first). A cut row
+                loses its end token. `None` does not cut.
+            pad_to_max_length: pad all rows to `max_length`, as the newer code does (same loss, more work).
+
+        Returns:
+            `pixel_values`, and `input_ids`, `attention_mask`, `labels` (conversations, length); labels are -100 where
+            not supervised.
+
+        Raises:
+            ValueError: if markers and pictures differ, or if `max_length` leaves nothing of an answer, or of a
+                picture's tokens less than all.
+        """
+        if pad_to_max_length and max_length is None:
+            raise ValueError("pad_to_max_length needs a max_length.")
+        texts = [training_text(turns, self.prompt_style, self.tokenizer.eos_token) for turns in conversations]
+        self._check_markers([text for text, _ in texts], images)
+        rows, labels = [], []
+        for text, spans in texts:
+            ids, supervised = self._supervised(text, spans)
+            ids, supervised = ids[:max_length], supervised[:max_length]
+            if not any(supervised) or ids.count(self.image_token_id) != self.num_image_tokens:
+                raise ValueError(
+                    f"max_length={max_length} leaves no answer to learn from, or cuts the picture's "
+                    f"{self.num_image_tokens} tokens: {text[-120:]!r}"
+                )
+            rows.append(ids)
+            labels.append([token if learn else IGNORED for token, learn in zip(ids, supervised, strict=True)])
+        length = max_length if pad_to_max_length and max_length else max(map(len, rows))
+
+        def padded(values: list[list[int]], fill: int) -> torch.Tensor:
+            return torch.tensor([[*row, *[fill] * (length - len(row))] for row in values])
+
+        return BatchFeature(
+            {
+                "input_ids": padded(rows, self.tokenizer.pad_token_id),
+                "attention_mask": padded([[1] * len(row) for row in rows], 0),
+                "labels": padded(labels, IGNORED),
+                **self(images=images),
+            }
+        )
+
+    def _supervised(self, text: str, spans: Sequence[tuple[int, int]]) -> tuple[list[int], list[bool]]:
+        """Ids with the begin token, and which of them are supervised."""
+        grown = len(self.image_token) * (self.num_image_tokens - 1)
+        marker = text.find(self.image_token)
+        spans = [(a + grown, b + grown) if 0 <= marker < a else (a, b) for a, b in spans]
+        encoded = self.tokenizer(self._expanded(text), add_special_tokens=False, return_offsets_mapping=True)
+        learn = [any(a <= start < b for a, b in spans) for start, _ in encoded["offset_mapping"]]
+        return [self.tokenizer.bos_token_id, *encoded["input_ids"]], [False, *learn]
+
+
+def _own_image_processor(image_processor: Any) -> FakeVLMImageProcessor:
+    # By name: as Hub code the class is another object.
+    if type(image_processor).__name__ == FakeVLMImageProcessor.__name__:
+        return image_processor
+    settings = {name: getattr(image_processor, name) for name in IMAGE_FIELDS if hasattr(image_processor, name)}
+    return FakeVLMImageProcessor(**{name: value for name, value in settings.items() if value is not None})
+
+
+def _model_fields(source: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What the config of the model in the same folder says about its pictures; nothing where there is none."""
+    if Path(str(source)).is_dir() and not (Path(str(source)) / CONFIG_NAME).exists():
+        return {}
+    hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+    config = PreTrainedConfig.get_config_dict(source, **hub_kwargs)[0]
+    fields = {}
+    if "patch_size" in config.get("vision_config", {}):
+        fields["patch_size"] = config["vision_config"]["patch_size"]
+    if "vision_feature_select_strategy" in config:
+        fields["vision_feature_select_strategy"] = config["vision_feature_select_strategy"]
+    return fields

@@ -1,0 +1,222 @@
+"""FakeVLM checkpoints to a folder that `from_pretrained` loads, or that any stock Llava loader takes.
+
+Two layouts exist: that of the original LLaVA code (the first official release trains with it), and the stock Hugging
+Face one (the released checkpoint), which needs no conversion but gets the right processor by it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from deepfake_detectors.conversion.checkpoint_files import read_tensors
+from deepfake_detectors.conversion.fakevlm_output import DISK_FORMATS, save_configs
+from deepfake_detectors.conversion.fakevlm_tokenizer import read_tokenizer, with_markers
+from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
+from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
+from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.modeling_fakevlm import GENERATION_DEFAULTS, FakeVLMForDeepfakeDetection
+from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
+from deepfake_detectors.modeling.prompting_fakevlm import verdict_tokens
+
+__all__ = ["ORIGINAL_TABLE", "STOCK_TABLE", "convert_fakevlm"]
+
+# Original LLaVA names to the stock ones of transformers 4.x, which all versions read.
+ORIGINAL_TABLE: KeyTable = [
+    (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", None),
+    (r"(?:model\.vision_tower\.vision_tower|vision_tower)\.vision_model\.embeddings\.position_ids", None),
+    (r"(?:model\.vision_tower\.)?vision_tower\.(vision_model\..+)", r"vision_tower.\1"),
+    (r"model\.mm_projector\.0\.(weight|bias)", r"multi_modal_projector.linear_1.\1"),
+    (r"model\.mm_projector\.2\.(weight|bias)", r"multi_modal_projector.linear_2.\1"),
+    (r"model\.((?:embed_tokens|layers|norm)\..+)", r"language_model.model.\1"),
+    (r"lm_head\.weight", r"language_model.lm_head.weight"),
+]
+# Stock names on disk to the names in memory.
+STOCK_TABLE: KeyTable = [
+    (r"language_model\.lm_head\.(.+)", r"lm_head.\1"),
+    (r"language_model\.model\.(.+)", r"model.language_model.\1"),
+    (r"vision_tower\.vision_model\.(.+)", r"model.vision_tower.\1"),
+    (r"multi_modal_projector\.(.+)", r"model.multi_modal_projector.\1"),
+]
+VOCABULARY_ROWS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
+ROWS_MULTIPLE = 64  # as the stock conversion fills up the vocabulary
+TEXT_FIELDS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "rms_norm_eps", "rope_theta", "max_position_embeddings", "bos_token_id", "eos_token_id"),
+)
+PROJECTOR = "mlp2x_gelu"
+SHARD_SIZE = "5GB"
+
+
+def convert_fakevlm(
+    sources: Sequence[Path], output: Path, *, config: dict[str, Any] | None = None, format: str = "fakevlm"
+) -> None:
+    """Write a complete folder with its processor.
+
+    Args:
+        sources: one folder in the original LLaVA layout, or its weight files with a tokenizer (folder or
+            tokenizer.json), with a CLIP file or folder besides where the checkpoint lacks the image tower; or one
+            stock Llava folder.
+        output: empty or new folder.
+        config: `FakeVLMConfig` fields where they differ from what the source's config.json says.
+        format: `"fakevlm"`, or `"llava"` for a folder that stock Llava loaders, vLLM and `transformers serve` take.
+
+    Raises:
+        ValueError: if tokenizer or weights are missing, if any key is missing, unexpected or of another shape, or for
+            another format.
+    """
+    if format not in DISK_FORMATS:
+        raise ValueError(f"format is {format!r}, allowed are {', '.join(map(repr, DISK_FORMATS))}.")
+    stock = [folder for folder in sources if folder.is_dir() and _is_stock(folder)]
+    if stock:
+        if len(sources) > 1:
+            raise ValueError(f"{stock[0]} is a complete stock Llava folder; give it alone.")
+        _convert_stock(stock[0], output, config or {}, format)
+        return
+    tensors = _read_original(sources)
+    tokenizer = read_tokenizer(sources)
+    settings, tensors = _with_added_rows(_settings(sources, config or {}, tensors), tensors, tokenizer)
+    with torch.device("meta"):
+        model = FakeVLMForDeepfakeDetection(settings)
+    names = rename_keys(tensors, STOCK_TABLE, "The LLaVA checkpoint")
+    check_complete({names[name]: t for name, t in tensors.items()}, model.state_dict(), "The LLaVA checkpoint")
+
+    size = settings.vision_config.image_size
+    processor = FakeVLMProcessor(
+        FakeVLMImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size}),
+        tokenizer,
+        patch_size=settings.vision_config.patch_size,
+        vision_feature_select_strategy=settings.vision_feature_select_strategy,
+        prompt_style=settings.prompt_style,
+        image_aspect=settings.image_aspect,
+        question=settings.question,
+    )
+    settings.verdict_tokens = _tokens(settings, tokenizer)
+    settings.dtype = tensors[VOCABULARY_ROWS[0]].dtype
+    generation = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=GENERATION_DEFAULTS["max_new_tokens"],
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    save_torch_state_dict(tensors, output, max_shard_size=SHARD_SIZE)
+    save_configs(settings, generation, processor, output, format)
+
+
+def _convert_stock(source: Path, output: Path, config: dict[str, Any], format: str) -> None:
+    model = FakeVLMForDeepfakeDetection.from_pretrained(source, **config)
+    settings = model.config
+    processor = FakeVLMProcessor.from_pretrained(
+        source, prompt_style=settings.prompt_style, image_aspect=settings.image_aspect, question=settings.question
+    )
+    if settings.lacks_verdict_tokens:
+        settings.verdict_tokens = _tokens(settings, processor.tokenizer)
+    model.save_pretrained(output, max_shard_size=SHARD_SIZE)
+    save_configs(settings, model.generation_config, processor, output, format)
+
+
+def _tokens(settings: FakeVLMConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return verdict_tokens(
+        tokenizer,
+        settings.verdict_prompt,
+        settings.forced_prefix,
+        settings.image_token_index,
+        settings.text_config.vocab_size,
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _is_stock(folder: Path) -> bool:
+    fields = _read_json(folder / "config.json")
+    return fields.get("model_type") in ("llava", "fakevlm") and "text_config" in fields
+
+
+def _weight_files(sources: Sequence[Path]) -> list[Path]:
+    files = [path for path in sources if not path.is_dir() and path.suffix != ".json"]
+    for folder in (path for path in sources if path.is_dir()):
+        files += sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        where = ", ".join(map(str, sources)) or "the sources"
+        raise ValueError(f"No weights (*.safetensors, pytorch_model*.bin) in {where}.")
+    return files
+
+
+def _read_original(sources: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Tensors under their stock names, vocabulary as it was."""
+    official: dict[str, torch.Tensor] = {}
+    tower: dict[str, torch.Tensor] = {}
+    for path in _weight_files(sources):
+        tensors = read_tensors(path)
+        if any(key.startswith("vision_model.") for key in tensors):  # a CLIP checkpoint; its text half is not used
+            tower |= {f"vision_tower.{key}": t for key, t in tensors.items() if key.startswith("vision_model.")}
+            continue
+        doubled = sorted(official.keys() & tensors.keys())
+        if doubled:
+            raise ValueError(f"{path} holds again what another source holds: {', '.join(doubled[:8])}.")
+        official |= tensors
+    if not any(key.startswith("model.mm_projector.") for key in official):
+        first = ", ".join(list(official)[:3]) or "none"
+        raise ValueError(
+            f"The sources hold no LLaVA checkpoint: no model.mm_projector.* among their keys (first keys: {first}). "
+            "For a folder in the stock Llava layout, give the folder itself, with its config.json."
+        )
+    if not any(key.startswith("model.vision_tower.") for key in official):
+        if not tower:
+            raise ValueError(
+                "The checkpoint holds no CLIP image tower: add --source with the folder or weight file of "
+                "openai/clip-vit-large-patch14-336."
+            )
+        official |= tower
+    names = rename_keys(official, ORIGINAL_TABLE, "The LLaVA checkpoint")
+    return {new: official[old].contiguous() for old, new in names.items()}
+
+
+def _settings(sources: Sequence[Path], config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """`FakeVLMConfig` fields: the released sizes, over them the source's config.json, over that `config`."""
+    fields: dict[str, Any] = {"text_config": {}, "image_aspect": "pad"}
+    for folder in sources:
+        official = _read_json(folder / "config.json") if folder.is_dir() else {}
+        if "mm_projector_type" not in official:
+            continue
+        if official["mm_projector_type"] != PROJECTOR:
+            raise ValueError(
+                f"{folder} has mm_projector_type {official['mm_projector_type']!r}, expected {PROJECTOR!r}."
+            )
+        fields["text_config"] = {name: official[name] for name in TEXT_FIELDS if name in official}
+        fields["vision_feature_layer"] = official.get("mm_vision_select_layer", -2)
+        whole = official.get("mm_vision_select_feature", "patch") == "cls_patch"
+        fields["vision_feature_select_strategy"] = "full" if whole else "default"
+        fields["image_aspect"] = "pad" if official.get("image_aspect_ratio") == "pad" else "crop"
+    merged = {**fields, **config}
+    merged["text_config"] = {"model_type": "llama", **fields["text_config"], **config.get("text_config", {})}
+    merged["text_config"]["vocab_size"] = len(tensors[VOCABULARY_ROWS[0]])
+    if "vision_config" in config:
+        merged["vision_config"] = {"model_type": "clip_vision_model", **config["vision_config"]}
+    return merged
+
+
+def _with_added_rows(
+    fields: dict[str, Any], tensors: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase
+) -> tuple[FakeVLMConfig, dict[str, torch.Tensor]]:
+    """`<image>` and `<pad>` behind the vocabulary, and rows for them."""
+    words = fields["text_config"]["vocab_size"]
+    image, pad = with_markers(tokenizer, words)
+    rows = -(-(max(words, image + 1, pad + 1)) // ROWS_MULTIPLE) * ROWS_MULTIPLE
+    text = {**fields["text_config"], "vocab_size": rows, "pad_token_id": pad}
+    settings = FakeVLMConfig(**{**fields, "text_config": text, "image_token_index": image, "base_vocab_size": words})
+    grown = dict(tensors)
+    for name in VOCABULARY_ROWS:
+        # The mean row: its logit is the mean logit, so that an added token is never the likeliest.
+        mean = tensors[name].float().mean(dim=0, keepdim=True).to(tensors[name].dtype)
+        grown[name] = torch.cat([tensors[name], mean.expand(rows - words, -1)])
+    return settings, grown
