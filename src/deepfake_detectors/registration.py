@@ -23,18 +23,18 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
-from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
-from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
-from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.detection import HUB_ARGUMENTS, stock_remedy
+from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
 from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
 from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
+from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
@@ -77,7 +77,10 @@ def register_families() -> None:
     auto_module.AutoModelForDeepfakeDetection = AutoModelForDeepfakeDetection
 
     _register_family(
-        AntifakePromptConfig, [AntifakePromptForDeepfakeDetection], AntifakePromptProcessor, AntifakePromptImageProcessor
+        AntifakePromptConfig,
+        [AntifakePromptForDeepfakeDetection],
+        AntifakePromptProcessor,
+        AntifakePromptImageProcessor,
     )
     _register_family(FakeVLMConfig, [FakeVLMForDeepfakeDetection], FakeVLMProcessor, FakeVLMImageProcessor)
     AutoModelForImageTextToText.register(FakeVLMConfig, FakeVLMForDeepfakeDetection)
