@@ -22,8 +22,8 @@ __all__ = [
 ]
 
 # Kept here, not derived from the registered classes: remote code on the Hub knows one family only.
-EXPLAINING_CLASSES: tuple[str, ...] = ("M2F2DetForConditionalGeneration",)
-LOCALISING_CLASSES: tuple[str, ...] = ()
+EXPLAINING_CLASSES: tuple[str, ...] = ("M2F2DetForConditionalGeneration", "LvlmDfdForConditionalGeneration")
+LOCALISING_CLASSES: tuple[str, ...] = ("LvlmDfdForDeepfakeDetection", "LvlmDfdForConditionalGeneration")
 
 # What says where a checkpoint lies.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")

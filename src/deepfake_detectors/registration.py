@@ -20,17 +20,24 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from deepfake_detectors.modeling.configuration_imagebind import ImageBindConfig
+from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
+from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
 from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.modeling_imagebind import ImageBindModel
+from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDetection
+from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
+from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
 __all__ = ["FAMILIES", "AutoModelForDeepfakeDetection", "register_families"]
 
-FAMILIES = ("m2f2_det",)
+FAMILIES = ("m2f2_det", "lvlm_dfd")
 
 
 class AutoModelForDeepfakeDetection(_BaseAutoModelClass):
@@ -60,6 +67,17 @@ def register_families() -> None:
     # One class behind both keys: its own switch `fast` chooses the backend, PIL being the faithful one.
     AutoImageProcessor.register(
         M2F2DetConfig, image_processor_classes={"pil": M2F2DetImageProcessor, "torchvision": M2F2DetImageProcessor}
+    )
+    AutoConfig.register("imagebind", ImageBindConfig)
+    AutoModel.register(ImageBindConfig, ImageBindModel)
+    AutoConfig.register("lvlm_dfd", LvlmDfdConfig)
+    AutoModel.register(LvlmDfdConfig, (LvlmDfdForDeepfakeDetection, LvlmDfdForConditionalGeneration))
+    AutoModelForDeepfakeDetection.register(LvlmDfdConfig, LvlmDfdForDeepfakeDetection)
+    AutoModelForImageTextToText.register(LvlmDfdConfig, LvlmDfdForConditionalGeneration)
+    AutoProcessor.register(LvlmDfdConfig, LvlmDfdProcessor)
+    AutoImageProcessor.register(
+        LvlmDfdConfig,
+        image_processor_classes={"pil": LvlmDfdImageProcessor, "torchvision": LvlmDfdImageProcessor},
     )
     # The revision is not looked at for a folder, but the registry insists on one.
     default = (str(files("deepfake_detectors.default_checkpoint")), "main")

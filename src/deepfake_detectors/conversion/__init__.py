@@ -6,12 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from deepfake_detectors.conversion.imagebind import convert_imagebind
+from deepfake_detectors.conversion.lvlm_dfd import convert_lvlm_dfd
 from deepfake_detectors.conversion.m2f2_det import convert_m2f2_det
 from deepfake_detectors.conversion.output_folder import written_whole
 
 __all__ = ["CONVERTERS", "convert"]
 
-CONVERTERS: dict[str, Callable[..., None]] = {"m2f2_det": convert_m2f2_det}
+CONVERTERS: dict[str, Callable[..., None]] = {
+    "imagebind": convert_imagebind,
+    "lvlm_dfd": convert_lvlm_dfd,
+    "m2f2_det": convert_m2f2_det,
+}
 
 
 def convert(family: str, sources: Sequence[str | Path], output: str | Path, **options: Any) -> Path:
