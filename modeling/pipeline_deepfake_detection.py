@@ -168,8 +168,9 @@ class DeepfakeDetectionPipeline(Pipeline):
 
         Returns:
             The processor's tensors, each with a batch axis of 1, plus `source` (its name), `picture_size` (width and
-            height, for the mask) and `failure` (`None`, or the `InputImageError`). A picture that failed has the tensors of a blank one, so that it keeps its place
-            in the batch; and its error is raised later, in the main process, because a worker process would lose it.
+            height, for the mask) and `failure` (`None`, or the `InputImageError`). A picture that failed has the
+            tensors of a blank one, so that it keeps its place in the batch; and its error is raised later, in the main
+            process, because a worker process would lose it.
         """
         failure, picture_size = None, (0, 0)
         try:
@@ -232,9 +233,9 @@ class DeepfakeDetectionPipeline(Pipeline):
                 masks = output.mask.new_zeros(len(failures), *output.mask.shape[1:])
                 masks[good] = output.mask
         return {
+            "fake_probability": probability,
             "mask": masks,
             "picture_size": picture_size,
-            "fake_probability": probability,
             "explanation": texts if batched else texts[0],
             "explanation_verdict": verdicts if batched else verdicts[0],
             "source": source,

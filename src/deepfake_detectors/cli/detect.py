@@ -169,7 +169,7 @@ def _judge(
         **extras,
     )
     rows = (
-        {**verdict, "input": picture} if "error" in verdict else {"input": picture, **verdict}
+        {"input": picture, **{key: value for key, value in verdict.items() if key != "input"}}
         for picture, verdict in zip(found.pictures, verdicts, strict=True)
     )
     if masks is not None:
