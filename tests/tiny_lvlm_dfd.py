@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from tiny_llm import tiny_tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
@@ -15,6 +16,13 @@ from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
 SIZE = 56
 STOP = 30
+
+
+def lvlm_tokenizer() -> PreTrainedTokenizerFast:
+    """The tiny tokenizer, with a token of its own for every digit as Llama's has."""
+    tokenizer = tiny_tokenizer(markers=False)
+    tokenizer.add_tokens(list("0123456789"))
+    return tokenizer
 
 
 def lvlm_dfd_config(**overrides: Any) -> LvlmDfdConfig:
@@ -77,7 +85,7 @@ def lvlm_dfd_llm(seed: int = 0, **overrides: Any) -> LvlmDfdForConditionalGenera
     torch.manual_seed(seed)
     text_config = {
         "model_type": "llama",
-        "vocab_size": len(tiny_tokenizer(markers=False)),
+        "vocab_size": len(lvlm_tokenizer()),
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
@@ -98,9 +106,7 @@ def lvlm_verdict_processor(**options: Any) -> VerdictProcessor:
 
 
 def lvlm_dfd_processor(**options: Any) -> LvlmDfdProcessor:
-    return LvlmDfdProcessor(
-        lvlm_image_processor(), tiny_tokenizer(markers=False), **{"stop_token_id": STOP, **options}
-    )
+    return LvlmDfdProcessor(lvlm_image_processor(), lvlm_tokenizer(), **{"stop_token_id": STOP, **options})
 
 
 def tiny_lvlm_dfd(folder: Path, crop_mode: str = "squash", **overrides: Any) -> Path:

@@ -43,7 +43,8 @@ def detect(
     save_masks: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where the detector localises: write each picture's mask, and it laid over the picture."
+            metavar="DIR",
+            help="Where the detector localises: write each picture's mask, and it laid over the picture.",
         ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into folders of folders.")] = False,

@@ -49,7 +49,7 @@ CHECKPOINT_TABLE: KeyTable = [
     (rf"{PEFT_PREFIX}(.+)\.lora_([AB])\.default\.weight", rf"{LANGUAGE_MODEL}\1.lora_\2"),
     # Newer PEFT puts the wrapped layer's own weight one level deeper.
     (rf"{PEFT_PREFIX}(.+_proj)\.(?:base_layer\.)?weight", rf"{LANGUAGE_MODEL}\1.weight"),
-    (rf"{PEFT_PREFIX}((?:model\.(?:embed_tokens|norm|layers)\..+|lm_head)\.?weight)", rf"{LANGUAGE_MODEL}\1"),
+    (rf"{PEFT_PREFIX}(model\.(?:embed_tokens|norm|layers\.\d+\.\w+)\.weight|lm_head\.weight)", rf"{LANGUAGE_MODEL}\1"),
 ]
 
 # What no conversion can do without: name for people, pattern of at least one key.
