@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from tiny_llm import tiny_tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
@@ -21,7 +21,7 @@ STOP = 30
 def lvlm_tokenizer() -> PreTrainedTokenizerFast:
     """The tiny tokenizer, with a token of its own for every digit as Llama's has."""
     tokenizer = tiny_tokenizer(markers=False)
-    tokenizer.add_tokens(list("0123456789"))
+    tokenizer.add_tokens([AddedToken(digit, normalized=False) for digit in "0123456789"])
     return tokenizer
 
 
