@@ -259,7 +259,8 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             input_ids, attention_mask, prompt_start_ids, score_prompt_ids: see `assemble`.
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
             pictures: what `encode_pictures` gave, instead of `pixel_values`.
-            generation: arguments of transformers' `generate`; greedy unless told, see `OFFICIAL_SAMPLING`.
+            generation: arguments of transformers' `generate`, such as `OFFICIAL_SAMPLING`; where they say nothing,
+                the folder's generation config does (converted: greedy, 512 new tokens).
 
         Returns:
             New ids only, (batch, new tokens), right-padded; or what `return_dict_in_generate` asks for.
@@ -272,21 +273,16 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         _require_text(input_ids, prompt_start_ids, score_prompt_ids)
         pictures = self.encode_pictures(pixel_values) if pictures is None else pictures
         embeds, mask, _ = self.assemble(pictures, input_ids, attention_mask, prompt_start_ids, score_prompt_ids)
-        ends = self._end_token_ids(generation)
-        settings = {"eos_token_id": ends, "pad_token_id": ends[0], **GENERATION_DEFAULTS}
-        if "generation_config" in generation:
-            settings = {"eos_token_id": ends}
-        generation.pop("eos_token_id", None)
-        if generation.keys() & {"max_length"}:
-            settings.pop("max_new_tokens", None)
-        return super().generate(inputs_embeds=embeds, attention_mask=mask, **{**settings, **generation})
+        if ends := self._end_token_ids(generation):
+            generation = {"pad_token_id": ends[0], **generation, "eos_token_id": ends}
+        return super().generate(inputs_embeds=embeds, attention_mask=mask, **generation)
 
     def _end_token_ids(self, generation: dict[str, Any]) -> list[int]:
         """End tokens asked for, and the one that the official code stops at."""
         settings = generation.get("generation_config") or self.generation_config
         candidates = (generation.get("eos_token_id"), settings.eos_token_id, self.config.text_config.eos_token_id)
-        ends = next((ids for ids in candidates if ids is not None), [])
-        ends = [ends] if isinstance(ends, int) else list(ends)
+        found = next((ids for ids in candidates if ids is not None), [])
+        ends: list[int] = [found] if isinstance(found, int) else list(found)
         stop = self.config.stop_token_id
         return ends if stop is None or stop in ends else [*ends, stop]
 
@@ -316,7 +312,9 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         pictures = self.encode_pictures(pixel_values)
         prompt = processor.dialogue_prompt(question, history)
         text = processor.tokenize([prompt] * len(pixel_values)).to(self.device)
-        answers = processor.decode_answers(self.generate(**text, pictures=pictures, **generation))
+        answers = processor.decode_answers(
+            self.generate(**text, pictures=pictures, **{**GENERATION_DEFAULTS, **generation})
+        )
         detection = self._detection(pictures.evidence)
         return DeepfakeExplanationOutput(
             logits=detection.logits,

@@ -169,7 +169,7 @@ def _judge(
         on_error="record",
         **extras,
     )
-    rows = (
+    rows: Iterator[dict[str, Any]] = (
         {"input": picture, **{key: value for key, value in verdict.items() if key != "input"}}
         for picture, verdict in zip(found.pictures, verdicts, strict=True)
     )
