@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -23,6 +23,8 @@ __all__ = [
     "ImageBindTrunkOutput",
     "ImageBindVisionModel",
 ]
+
+LOADING_FAULTS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 
 
 @dataclass
@@ -107,6 +109,32 @@ class ImageBindPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["CLIPEncoderLayer", "ImageBindVisionEmbeddings", "ImageBindTextEmbeddings"]
+    # Name of a trunk inside the whole model.
+    own_prefix: ClassVar[str | None] = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`, but every weight must be there; a trunk also loads from the folder of
+        the whole model.
+
+        Raises:
+            ValueError: if weights are missing, unexpected or of another shape. The message lists them.
+        """
+        return_info = kwargs.pop("output_loading_info", False)
+        if cls.own_prefix is not None:
+            kwargs.setdefault("key_mapping", {rf"^{cls.own_prefix}\.": ""})
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+        )
+        faults = [f"{kind}: {', '.join(sorted(map(str, info[kind]))[:8])}" for kind in LOADING_FAULTS if info[kind]]
+        if faults:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} does not hold a complete {cls.__name__}: {'; '.join(faults)}. If "
+                "this is an official file, convert it: deepfake-detectors convert imagebind --source ... --output ..."
+            )
+        # Else `save_pretrained` would give a trunk of its own the names inside the whole model.
+        model._weight_conversions = None
+        return (model, info) if return_info else model
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -122,6 +150,8 @@ class ImageBindVisionModel(ImageBindPreTrainedModel):
     config: ImageBindVisionConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    own_prefix = "vision_model"
+    _keys_to_ignore_on_load_unexpected = [r"^(text_model|visual_projection|text_projection|logit_scale)\b"]
 
     def __init__(self, config: ImageBindVisionConfig) -> None:
         super().__init__(config)
@@ -162,6 +192,8 @@ class ImageBindTextModel(ImageBindPreTrainedModel):
     config: ImageBindTextConfig
     main_input_name = "input_ids"
     input_modalities = ("text",)
+    own_prefix = "text_model"
+    _keys_to_ignore_on_load_unexpected = [r"^(vision_model|visual_projection|text_projection|logit_scale)\b"]
 
     def __init__(self, config: ImageBindTextConfig) -> None:
         super().__init__(config)
