@@ -281,7 +281,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         """End tokens asked for, and the one that the official code stops at."""
         settings = generation.get("generation_config") or self.generation_config
         candidates = (generation.get("eos_token_id"), settings.eos_token_id, self.config.text_config.eos_token_id)
-        found = next((ids for ids in candidates if ids is not None), [])
+        found: int | list[int] = next((ids for ids in candidates if ids is not None), [])
         ends: list[int] = [found] if isinstance(found, int) else list(found)
         stop = self.config.stop_token_id
         return ends if stop is None or stop in ends else [*ends, stop]
