@@ -26,9 +26,10 @@ __all__ = [
 EXPLAINING_CLASSES: tuple[str, ...] = (
     "AntifakePromptForDeepfakeDetection",
     "FakeVLMForDeepfakeDetection",
+    "LvlmDfdForConditionalGeneration",
     "M2F2DetForConditionalGeneration",
 )
-LOCALISING_CLASSES: tuple[str, ...] = ()
+LOCALISING_CLASSES: tuple[str, ...] = ("LvlmDfdForDeepfakeDetection", "LvlmDfdForConditionalGeneration")
 
 # model_type of a library class -> family and class for checkpoints that are published in the library's own layout.
 STOCK_LAYOUTS = {"llava": ("fakevlm", "FakeVLMForDeepfakeDetection")}

@@ -34,7 +34,8 @@ class DeepfakeDetectionPipeline(Pipeline):
     """Judges pictures with a detector that keeps the contract of this package.
 
     That is `model.detect(**inputs)`, and of a class with `can_explain` also `model.explain(processor, question=...,
-    threshold=..., **inputs)`, where `inputs` are what the processor makes of pictures alone.
+    threshold=..., **inputs)`, where `inputs` are what the processor makes of pictures alone. The image processor of a
+    class with `can_localize` has `mask_to_picture(mask, picture_size)`.
 
     ```python
     import deepfake_detectors
@@ -136,7 +137,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             require_ability(self.model, "localize")
         forward: dict[str, Any] = {}
         postprocess: dict[str, Any] = {}
-        for name, value in {"explain": explain, "question": question, "generate_kwargs": generate_kwargs}.items():
+        options = {"explain": explain, "localize": localize, "question": question, "generate_kwargs": generate_kwargs}
+        for name, value in options.items():
             if value is not None:
                 forward[name] = value
         # A call may add its question to explain=True of the construction.
@@ -169,20 +171,23 @@ class DeepfakeDetectionPipeline(Pipeline):
         """Load and prepare one picture.
 
         Returns:
-            The processor's tensors, each with a batch axis of 1, plus `source` (its name) and `failure` (`None`, or
-            the `InputImageError`). A picture that failed has the tensors of a blank one, so that it keeps its place
-            in the batch; and its error is raised later, in the main process, because a worker process would lose it.
+            The processor's tensors, each with a batch axis of 1, plus `source` (its name), `picture_size` (width and
+            height, for the mask) and `failure` (`None`, or the `InputImageError`). A picture that failed has the
+            tensors of a blank one, so that it keeps its place in the batch; and its error is raised later, in the main
+            process, because a worker process would lose it.
         """
-        failure = None
+        failure, picture_size = None, (0, 0)
         try:
             if isinstance(input_, InputImageError):
                 raise input_
-            features = self._prepare(load_image(input_), describe_image_source(input_))
+            image = load_image(input_)
+            picture_size = image.size
+            features = self._prepare(image, describe_image_source(input_))
         except InputImageError as error:
             failure = error
             features = self.processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")
         source = describe_image_source(input_) if failure is None else failure.source
-        return {**features, "source": source, "failure": failure}
+        return {**features, "source": source, "picture_size": picture_size, "failure": failure}
 
     def _prepare(self, image: Image.Image, source: str) -> Mapping[str, Any]:
         try:
@@ -198,12 +203,13 @@ class DeepfakeDetectionPipeline(Pipeline):
         model_inputs: dict[str, Any],
         on_error: str = "raise",
         explain: bool = False,
+        localize: bool = False,
         question: str | None = None,
         generate_kwargs: dict[str, Any] | None = None,
         threshold: float = DEFAULT_THRESHOLD,
     ) -> dict[str, Any]:
         features = dict(model_inputs)
-        source, failure = features.pop("source"), features.pop("failure")
+        source, failure, picture_size = (features.pop(name) for name in ("source", "failure", "picture_size"))
         batched = isinstance(failure, list)  # of a single picture, the entries come bare
         failures = failure if batched else [failure]
         if on_error == "raise":
@@ -215,6 +221,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         probability = torch.full((len(failures),), math.nan, device=self.device)
         texts: list[str | None] = [None] * len(failures)
         verdicts: list[str | None] = [None] * len(failures)
+        masks: torch.Tensor | None = None
         if good:
             features = self._select(features, good)
             if explain:
@@ -226,8 +233,13 @@ class DeepfakeDetectionPipeline(Pipeline):
             else:
                 output = self.model.detect(**features)
             probability[good] = output.fake_probability
+            if localize:
+                masks = output.mask.new_zeros(len(failures), *output.mask.shape[1:])
+                masks[good] = output.mask
         return {
             "fake_probability": probability,
+            "mask": masks,
+            "picture_size": picture_size,
             "explanation": texts if batched else texts[0],
             "explanation_verdict": verdicts if batched else verdicts[0],
             "source": source,
@@ -255,6 +267,9 @@ class DeepfakeDetectionPipeline(Pipeline):
                 f"overflow in {self.model.dtype}; try dtype=torch.float32."
             )
         fake = probability >= threshold
+        mask = model_outputs["mask"]
+        if mask is not None:
+            mask = self.image_processor.mask_to_picture(mask[0], tuple(model_outputs["picture_size"]))
         return {
             "label": self.model.config.id2label[int(fake)],
             "score": probability if fake else 1.0 - probability,
@@ -262,7 +277,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             "threshold": threshold,
             "explanation": model_outputs["explanation"],
             "explanation_verdict": model_outputs["explanation_verdict"],
-            "mask": None,
+            "mask": mask,
         }
 
     def save_pretrained(self, save_directory: str | Path, remote_code: bool = False, **kwargs: Any) -> None:

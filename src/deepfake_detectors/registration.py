@@ -24,24 +24,31 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
+from deepfake_detectors.modeling.configuration_imagebind import ImageBindConfig
+from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.detection import HUB_ARGUMENTS, stock_remedy
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
 from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
 from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
+from deepfake_detectors.modeling.modeling_imagebind import ImageBindModel
+from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDetection
+from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
 from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
+from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
 __all__ = ["FAMILIES", "AutoModelForDeepfakeDetection", "register_families"]
 
-FAMILIES = ("antifakeprompt", "fakevlm", "m2f2_det")
+FAMILIES = ("antifakeprompt", "fakevlm", "lvlm_dfd", "m2f2_det")
 
 
 class AutoModelForDeepfakeDetection(_BaseAutoModelClass):
@@ -84,6 +91,15 @@ def register_families() -> None:
     )
     _register_family(FakeVLMConfig, [FakeVLMForDeepfakeDetection], FakeVLMProcessor, FakeVLMImageProcessor)
     AutoModelForImageTextToText.register(FakeVLMConfig, FakeVLMForDeepfakeDetection)
+    AutoConfig.register("imagebind", ImageBindConfig)
+    AutoModel.register(ImageBindConfig, ImageBindModel)
+    _register_family(
+        LvlmDfdConfig,
+        [LvlmDfdForDeepfakeDetection, LvlmDfdForConditionalGeneration],
+        LvlmDfdProcessor,
+        LvlmDfdImageProcessor,
+    )
+    AutoModelForImageTextToText.register(LvlmDfdConfig, LvlmDfdForConditionalGeneration)
     _register_family(
         M2F2DetConfig,
         [M2F2DetForDeepfakeDetection, M2F2DetForConditionalGeneration],

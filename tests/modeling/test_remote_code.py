@@ -20,9 +20,15 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from tiny_llm import m2f2_det_llm, m2f2_det_processor
 from tiny_models import m2f2_det, verdict_processor
+from tiny_lvlm_dfd import lvlm_dfd, lvlm_dfd_llm, lvlm_dfd_processor, lvlm_verdict_processor
 kind, folder = sys.argv[1], sys.argv[3]
-model = m2f2_det_llm() if kind == "llm" else m2f2_det(kind)
-processor = m2f2_det_processor() if kind == "llm" else verdict_processor()
+model, processor = {
+    "cosine": lambda: (m2f2_det("cosine"), verdict_processor()),
+    "bridge": lambda: (m2f2_det("bridge"), verdict_processor()),
+    "llm": lambda: (m2f2_det_llm(), m2f2_det_processor()),
+    "lvlm_dfd": lambda: (lvlm_dfd(), lvlm_verdict_processor()),
+    "lvlm_dfd_llm": lambda: (lvlm_dfd_llm(), lvlm_dfd_processor()),
+}[kind]()
 type(model.config).register_for_auto_class()
 type(model).register_for_auto_class("AutoModel")
 type(processor).register_for_auto_class()
@@ -54,7 +60,7 @@ def run(code: str, *arguments: object, home: Path) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("kind", ["cosine", "bridge", "llm"])
+@pytest.mark.parametrize("kind", ["cosine", "bridge", "llm", "lvlm_dfd", "lvlm_dfd_llm"])
 def test_folder_loads_without_the_package(kind, tmp_path):
     folder, picture = tmp_path / "saved", tmp_path / "picture.png"
     random_pictures(1)[0].save(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import tempfile
@@ -34,6 +35,17 @@ def convert(
         str | None,
         typer.Option("--format", metavar="NAME", help="Folder layout, where the family has several (fakevlm: llava)."),
     ] = None,
+    lora: Annotated[
+        str | None,
+        typer.Option(metavar="HOW", help="Where the family has LoRA: fold it into the weights, or keep an adapter."),
+    ] = None,
+    lora_already_merged: Annotated[
+        bool | None,
+        typer.Option(
+            "--lora-already-merged/--lora-not-merged",
+            help="lvlm_dfd: whether its ImageBind weights contain their LoRA already.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the checkpoint in --output; other files there stay.")
     ] = False,
@@ -45,6 +57,8 @@ def convert(
       deepfake-detectors convert m2f2_det --source current_model_180.pth --output m2f2-stage1
       deepfake-detectors convert m2f2_det --source M2F2_Det_densenet121.pth --source vision_tower.pth --output m2f2
       deepfake-detectors convert fakevlm --source fakeVLM --output fakevlm-llava --format llava
+      deepfake-detectors convert lvlm_dfd --source ckpt.pth --source vicuna-7b-v1.5-16k --output lvlm-dfd
+      deepfake-detectors convert lvlm_dfd --source ckpt.pth --variant detector --output lvlm-dfd-mask
 
     The folder is written whole or not at all. Every key of the official files must find its place; otherwise the
     error lists the keys.
@@ -56,6 +70,10 @@ def convert(
         options["variant"] = variant
     if format_ is not None:
         options["format"] = format_
+    if lora is not None:
+        options["lora"] = lora
+    if lora_already_merged is not None:
+        options["lora_already_merged"] = lora_already_merged
     missing = [str(path) for path in source if not path.exists()]
     if missing:
         fail(f"--source {', '.join(missing)}: no such file or folder.")
@@ -79,6 +97,18 @@ def convert(
     except (ValueError, OSError) as error:
         fail(error, code=1)
     say(f"Wrote {output}. Try it: deepfake-detectors detect face.jpg --model {output}")
+
+
+def _check_options(family: str, options: dict[str, Any]) -> None:
+    """Refuse what this family's converter does not know; an unknown family is told later."""
+    from deepfake_detectors import conversion
+
+    converter = conversion.CONVERTERS.get(family)
+    if converter is None:
+        return
+    unknown = sorted(set(options) - set(inspect.signature(converter).parameters))
+    if unknown:
+        fail(f"{family} has no option {', '.join('--' + name.replace('_', '-') for name in unknown)}.")
 
 
 def _read_json(config: str) -> dict[str, Any]:

@@ -40,6 +40,13 @@ def detect(
     max_new_tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Longest explanation. [default: the detector's own]")
     ] = None,
+    save_masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the detector localises: write each picture's mask, and it laid over the picture.",
+        ),
+    ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into folders of folders.")] = False,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the rows to this file instead, replacing it.")
@@ -57,6 +64,7 @@ def detect(
       deepfake-detectors detect photos/ "more/**/*.png" --threshold 0.8
       deepfake-detectors detect photos/ --recursive --output verdicts.jsonl
       deepfake-detectors detect face.jpg --model m2f2-llm --explain
+      deepfake-detectors detect photos/ --model lvlm-dfd --save-masks masks/
 
     A picture that cannot be read gets a row with its error, and the others are judged all the same. The exit code
     is 0 if every input was judged, 1 if one could not be read, and 2 if the command itself was wrong.
@@ -71,9 +79,11 @@ def detect(
 
     detector = load_pipeline(model, device, dtype)
     limit = _parse_threshold(detector, threshold)
-    explanation = _explanation_options(detector, explain, question, max_new_tokens)
+    extras = _explanation_options(detector, explain, question, max_new_tokens)
+    if save_masks is not None:
+        extras |= _localising_options(detector, save_masks)
     failures: list[str] = []
-    rows = _watch(_judge(detector, found, limit, batch_size, explanation), failures)
+    rows = _watch(_judge(detector, found, limit, batch_size, extras, save_masks), failures)
     if len(found.pictures) >= PROGRESS_FROM and sys.stderr.isatty():
         rows = _with_progress(rows, len(found.pictures) + len(found.faults))
     with nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8") as file:
@@ -132,24 +142,44 @@ def _explanation_options(
     return options
 
 
+def _localising_options(detector: DeepfakeDetectionPipeline, folder: Path) -> dict[str, Any]:
+    from deepfake_detectors.modeling.detection import require_ability
+
+    if folder.exists() and not folder.is_dir():
+        fail(f"--save-masks {folder} is a file; name a folder.")
+    try:
+        require_ability(detector.model, "localize")
+    except ValueError as error:
+        fail(error)
+    return {"localize": True}
+
+
 def _judge(
     detector: DeepfakeDetectionPipeline,
     found: Inputs,
     threshold: float,
     batch_size: int,
-    explanation: dict[str, Any],
+    extras: dict[str, Any],
+    masks: Path | None,
 ) -> Iterator[dict[str, Any]]:
     verdicts = detector(
         (picture for picture in found.pictures),
         batch_size=batch_size,
         threshold=threshold,
         on_error="record",
-        **explanation,
+        **extras,
     )
-    for picture, verdict in zip(found.pictures, verdicts, strict=True):
-        # A mask is a picture, which a row of text cannot hold.
-        row = {key: value for key, value in verdict.items() if key not in ("input", "mask")}
-        yield {"input": picture, **row}
+    rows: Iterator[dict[str, Any]] = (
+        {"input": picture, **{key: value for key, value in verdict.items() if key != "input"}}
+        for picture, verdict in zip(found.pictures, verdicts, strict=True)
+    )
+    if masks is not None:
+        from deepfake_detectors.cli.masks import save_masks
+
+        rows = save_masks(rows, masks)
+    for row in rows:
+        # A mask is a picture, which a row of text cannot hold; a path to it is none.
+        yield {key: value for key, value in row.items() if key != "mask" or isinstance(value, str)}
     for name, fault in found.faults.items():
         yield {"input": name, "error": fault}
 

@@ -1,0 +1,194 @@
+"""LVLM-DFD configuration (Yu et al., ICML 2025, arXiv 2503.14853)."""
+
+from typing import Any, Literal
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_detection import check_detection_fields
+from .configuration_imagebind import ImageBindConfig
+
+__all__ = ["LvlmDfdConfig"]
+
+# CLIP's tokenizer gives the 26 letters, each as a word of its own, consecutive ids.
+FIRST_LETTER_ID = 320
+
+
+class LvlmDfdConfig(PreTrainedConfig):
+    """
+    Configuration of both LVLM-DFD classes. The defaults are the released sizes.
+
+    Args:
+        imagebind_config: `ImageBindConfig` or its fields.
+        text_config: config of the language model, or `None` in a folder that gives verdict and mask only.
+        tap_layers: zero-based image blocks whose outputs are compared with the class texts; one map each.
+        num_ctx_tokens: learned vectors that are averaged with the sentences of each class.
+        class_names: words that stand for real and fake, in this order.
+        split_letters: read each class name letter by letter, as the released code does by accident.
+        class_token_ids: per class a list of sentences, each a list of ids of CLIP's tokenizer with begin and end
+            token; made from `class_names` when `None`, which needs `split_letters`.
+        ctx_missing: what a conversion does if the checkpoint holds no `ctx` (the released code never saves it):
+            `"zeros"`, `"random"` (as released: drawn with deviation 0.02) or `"error"`.
+        map_scale: factor on the cosine between patch and class text.
+        locator_width: channels per map of the localiser.
+        classifier_widths, classifier_hidden_size: channels of the classifier's blocks, width of its hidden layer.
+        prompt_widths: channels of the forgery prompt learner's blocks; a pooling by 2 stands between them.
+        prompt_kernel_size: of the convolution that ends its networks.
+        num_prompt_tokens: learned vectors in front of its output, and tokens that it gives.
+        prob_token_mode: `"interleaved"` (released inference) is one token of p_real, p_fake, p_real, ...;
+            `"two_rows"` (released training) is a token of p_real and a token of p_fake.
+        legacy_truncate_middle: cut the score sentences of a training batch to the shortest of them.
+        verdict_mode: how an answer is read: `"robust"` or `"legacy"`, see `parse_verdict`.
+        stop_token_id: id that ends an answer (`##`); `None` ends at the end token alone.
+        mask_threshold: a ground-truth mask counts as manipulated above this share in the focal loss; `None` floors it
+            to 0 below 1, as the released code does.
+        lm_loss_weight, class_loss_weight, focal_loss_weight, dice_loss_weight: weights of the four losses.
+        initializer_range: standard deviation of the learned vectors.
+        calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
+        operating_points: name -> threshold on P(fake).
+
+    Raises:
+        ValueError: for a value outside its allowed set, or sizes that cannot fit together.
+    """
+
+    model_type = "lvlm_dfd"
+    sub_configs_defaults = {
+        "imagebind_config": SubConfigSpec(config_class=ImageBindConfig),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", optional=True),
+    }
+    keys_to_ignore_at_inference = ["past_key_values", "mask", "class_logits"]
+
+    imagebind_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    tap_layers: list[int] | None = None
+    num_ctx_tokens: int = 16
+    class_names: list[str] | None = None
+    split_letters: bool = True
+    class_token_ids: list[list[list[int]]] | None = None
+    ctx_missing: Literal["zeros", "random", "error"] = "zeros"
+    map_scale: float = 100.0
+    locator_width: int = 128
+    classifier_widths: list[int] | None = None
+    classifier_hidden_size: int = 128
+    prompt_widths: list[int] | None = None
+    prompt_kernel_size: int = 5
+    num_prompt_tokens: int = 9
+    prob_token_mode: Literal["interleaved", "two_rows"] = "interleaved"
+    legacy_truncate_middle: bool = False
+    verdict_mode: Literal["robust", "legacy"] = "robust"
+    stop_token_id: int | None = 2277
+    mask_threshold: float | None = 0.3
+    lm_loss_weight: float = 1.0
+    class_loss_weight: float = 1.0
+    focal_loss_weight: float = 1.0
+    dice_loss_weight: float = 1.0
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+    calibration: dict[str, float] | None = None
+    operating_points: dict[str, float] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if self.architectures is None:  # AutoModel.from_config picks the class by name
+            explains = self.text_config is not None
+            self.architectures = ["LvlmDfdForConditionalGeneration" if explains else "LvlmDfdForDeepfakeDetection"]
+        defaults = {
+            "tap_layers": [15, 23, 31],
+            "class_names": ["real", "fake"],
+            "classifier_widths": [16, 64, 128, 256],
+            "prompt_widths": [16, 32, 64, 128, 256, 512],
+        }
+        for name, value in defaults.items():
+            setattr(self, name, list(value if getattr(self, name) is None else getattr(self, name)))
+        _check_choices(self)
+        if self.class_token_ids is None:
+            self.class_token_ids = _letter_ids(self)
+        _check_class_token_ids(self)
+        _check_sizes(self)
+        check_detection_fields(self)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures and of the mask, pixels."""
+        return self.imagebind_config.vision_config.image_size
+
+    @property
+    def prompt_grid(self) -> int:
+        """Side of the token grid that each network of the forgery prompt learner gives."""
+        return self.image_size // 2 ** (len(self.prompt_widths) - 1) - self.prompt_kernel_size + 1
+
+
+def _check_choices(config: LvlmDfdConfig) -> None:
+    allowed = {
+        "ctx_missing": ("zeros", "random", "error"),
+        "prob_token_mode": ("interleaved", "two_rows"),
+        "verdict_mode": ("robust", "legacy"),
+    }
+    for name, values in allowed.items():
+        if getattr(config, name) not in values:
+            raise ValueError(f"{name} is {getattr(config, name)!r}, allowed are {', '.join(map(repr, values))}.")
+    if config.mask_threshold is not None and not 0.0 <= config.mask_threshold < 1.0:
+        raise ValueError(f"mask_threshold is {config.mask_threshold}, expected None or a share in [0, 1).")
+    for name in ("lm_loss_weight", "class_loss_weight", "focal_loss_weight", "dice_loss_weight"):
+        if getattr(config, name) < 0:
+            raise ValueError(f"{name} is {getattr(config, name)}, but it must not be negative.")
+
+
+def _letter_ids(config: LvlmDfdConfig) -> list[list[list[int]]]:
+    text = config.imagebind_config.text_config
+    names = [name.lower() for name in config.class_names]  # the tokenizer does so too
+    if not config.split_letters or not all(name and name.isascii() and name.isalpha() for name in names):
+        raise ValueError(
+            f"class_names {config.class_names} with split_letters={config.split_letters} need class_token_ids: for "
+            "each class a list of sentences, tokenised with CLIP's tokenizer. Only single letters a to z are known "
+            "without it."
+        )
+    begin, end = text.bos_token_id, text.eos_token_id
+    return [[[begin, FIRST_LETTER_ID + ord(letter) - ord("a"), end] for letter in name] for name in names]
+
+
+def _check_class_token_ids(config: LvlmDfdConfig) -> None:
+    text = config.imagebind_config.text_config
+    ids = config.class_token_ids
+    if len(config.class_names) != 2 or len(ids) != 2 or not all(ids):
+        raise ValueError(
+            f"There must be two class_names (real, fake) with at least one sentence each; got {config.class_names} "
+            f"with {[len(sentences) for sentences in ids]} sentences."
+        )
+    for sentence in (sentence for sentences in ids for sentence in sentences):
+        if not sentence or not all(0 <= token < text.vocab_size for token in sentence):
+            raise ValueError(
+                f"class_token_ids hold {sentence}, but the text trunk knows ids 0 to {text.vocab_size - 1}."
+            )
+        if len(sentence) > text.max_position_embeddings:
+            raise ValueError(
+                f"class_token_ids hold a sentence of {len(sentence)} tokens, the text trunk has "
+                f"{text.max_position_embeddings} positions."
+            )
+
+
+def _check_sizes(config: LvlmDfdConfig) -> None:
+    vision = config.imagebind_config.vision_config
+    if not config.tap_layers or not all(0 <= tap < vision.num_hidden_layers for tap in config.tap_layers):
+        raise ValueError(
+            f"tap_layers are {config.tap_layers}, but the image trunk has blocks 0 to {vision.num_hidden_layers - 1}."
+        )
+    smallest = 2 ** len(config.classifier_widths)
+    if vision.image_size < smallest:
+        raise ValueError(
+            f"image_size {vision.image_size} is too small for {len(config.classifier_widths)} classifier blocks, "
+            f"which halve it each; it must be at least {smallest}."
+        )
+    if config.text_config is None:
+        return
+    if config.prompt_grid < 1:
+        raise ValueError(
+            f"image_size {vision.image_size} is too small for {len(config.prompt_widths)} prompt_widths and "
+            f"prompt_kernel_size {config.prompt_kernel_size}: nothing is left after the poolings."
+        )
+    vocabulary = config.text_config.vocab_size
+    if config.stop_token_id is not None and not 0 <= config.stop_token_id < vocabulary:
+        raise ValueError(
+            f"stop_token_id is {config.stop_token_id}, but the language model's vocabulary has {vocabulary} ids; use "
+            "its id of '##', or None."
+        )

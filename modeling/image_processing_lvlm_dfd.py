@@ -1,0 +1,122 @@
+"""LVLM-DFD preprocessing, bit for bit as the official code on PIL, and masks back to the picture's size."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature
+from transformers.image_transforms import get_resize_output_image_size
+from transformers.image_utils import SizeDict
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.processing_utils import ImagesKwargs, Unpack
+
+__all__ = ["LvlmDfdImageProcessor", "LvlmDfdImageProcessorKwargs"]
+
+CROP_MODES = ("squash", "center_crop")
+
+
+class LvlmDfdImageProcessorKwargs(ImagesKwargs, total=False):
+    """
+    crop_mode: `"squash"` or `"center_crop"`.
+    """
+
+    crop_mode: str
+
+
+class LvlmDfdImageProcessor(CLIPImageProcessorPil):
+    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
+
+    `crop_mode="squash"` resizes straight to `size`, whatever the picture's form, as everything in the official code
+    does; `"center_crop"` resizes the short side and cuts out the middle, half-way offsets rounded to even. Bicubic,
+    on bytes. Float arrays in [0, 1] are taken as 8-bit pictures divided by 255.
+    """
+
+    size = {"height": 224, "width": 224}
+    default_to_square = True
+    do_center_crop = False
+    crop_size = None
+    crop_mode = "squash"
+    valid_kwargs = LvlmDfdImageProcessorKwargs
+
+    def __init__(self, **kwargs: Unpack[LvlmDfdImageProcessorKwargs]) -> None:
+        super().__init__(**kwargs)
+        _check_mode(self.crop_mode)
+        if self.size.height is None or self.size.height != self.size.width:
+            raise ValueError(f"size is {self.size}, expected equal height and width, the model's image_size.")
+
+    def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        return super().process_image(_as_bytes(image), *args, **kwargs)
+
+    def _preprocess(
+        self,
+        images: list[np.ndarray],
+        size: SizeDict,
+        crop_mode: str = "squash",
+        do_center_crop: bool = False,
+        crop_size: SizeDict | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        _check_mode(crop_mode)
+        if crop_mode == "squash":
+            return super()._preprocess(images, size=size, do_center_crop=False, crop_size=size, **kwargs)
+        edge = SizeDict(shortest_edge=size.height)
+        return super()._preprocess(images, size=edge, do_center_crop=True, crop_size=size, **kwargs)
+
+    def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs: Any) -> np.ndarray:
+        top, left = _offsets(image.shape[-2:], size.height)
+        return image[..., top : top + size.height, left : left + size.width]
+
+    def mask_to_picture(self, mask: torch.Tensor, picture_size: tuple[int, int]) -> Image.Image:
+        """A mask of the model as a picture over the whole input.
+
+        Args:
+            mask: (height, width), manipulated share in [0, 1].
+            picture_size: width and height of the picture that this processor was given, in pixels.
+
+        Returns:
+            Mode `L`, 0-255, of size `picture_size`; zero where the model did not look.
+        """
+        grey = Image.fromarray((mask.float().cpu().numpy() * 255).round().astype(np.uint8))
+        if self.crop_mode == "squash":
+            return grey.resize(picture_size, Image.Resampling.BILINEAR)
+        width, height = picture_size
+        resized = get_resize_output_image_size(
+            np.empty((0, height, width)), self.size.height, default_to_square=False, input_data_format="channels_first"
+        )
+        top, left = _offsets(resized, self.size.height)
+        vertical, horizontal = height / resized[0], width / resized[1]
+        box = (
+            round(left * horizontal),
+            round(top * vertical),
+            round((left + self.size.width) * horizontal),
+            round((top + self.size.height) * vertical),
+        )
+        whole = Image.new("L", picture_size)
+        whole.paste(grey.resize((box[2] - box[0], box[3] - box[1]), Image.Resampling.BILINEAR), box[:2])
+        return whole
+
+
+def _offsets(size: tuple[int, int], edge: int) -> tuple[int, int]:
+    """Top and left of the middle; Python rounds halves to even, as the official crop does."""
+    return round((size[0] - edge) / 2), round((size[1] - edge) / 2)
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in CROP_MODES:
+        raise ValueError(f"crop_mode is {mode!r}, allowed are {', '.join(map(repr, CROP_MODES))}.")
+
+
+def _as_bytes(image: Any) -> Any:
+    if not isinstance(image, (np.ndarray, torch.Tensor)):
+        return image
+    array = np.asarray(image)
+    if array.dtype == np.uint8:
+        return array
+    # The negated form also refuses NaN.
+    if not np.issubdtype(array.dtype, np.floating) or not (array.min() >= 0 and array.max() <= 1):
+        raise ValueError(
+            f"An image array of dtype {array.dtype} with values from {array.min()} to {array.max()} was given; "
+            "accepted are uint8 in 0..255 and floats in 0..1."
+        )
+    return (array * 255).round().astype(np.uint8)

@@ -1,0 +1,223 @@
+"""LVLM-DFD without its language model (Yu et al., ICML 2025): verdict and mask of a face picture."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_lvlm_dfd import LvlmDfdConfig
+from .detection import HUB_ARGUMENTS, DeepfakeDetectionMixin, DeepfakeDetectionOutput, refuse_foreign_checkpoint
+from .modeling_imagebind import ImageBindModel
+from .modeling_lvlm_dfd_heads import LvlmDfdClassifier, LvlmDfdImageDecoder, LvlmDfdLocator, LvlmDfdPromptLearner
+from .modeling_lvlm_dfd_losses import dice_loss, focal_loss
+from .modeling_lvlm_dfd_texts import LvlmDfdClassTexts
+
+__all__ = ["LvlmDfdDetector", "LvlmDfdEvidence", "LvlmDfdForDeepfakeDetection", "LvlmDfdOutput"]
+
+LANGUAGE_MODEL_KEYS = [r"^(language_model|prompt_learner|image_projection)\."]
+
+
+@dataclass
+class LvlmDfdEvidence(ModelOutput):
+    """
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch, 2)`): log-probabilities, real and fake, not calibrated.
+        mask_logits (`torch.FloatTensor` of shape `(batch, 2, image_size, image_size)`): real and fake per pixel.
+        maps (`tuple` of `torch.FloatTensor` of shape `(batch, 2, image_size, image_size)`): per tap, `map_scale`
+            times the cosine of each place with the class texts.
+        patch_maps (`tuple` of `torch.FloatTensor` of shape `(batch, 2, grid, grid)`): the same per patch.
+        pooler_output (`torch.FloatTensor` of shape `(batch, vision width)`): the picture's CLS token.
+    """
+
+    logits: torch.FloatTensor | None = None
+    mask_logits: torch.FloatTensor | None = None
+    maps: tuple[torch.FloatTensor, ...] | None = None
+    patch_maps: tuple[torch.FloatTensor, ...] | None = None
+    pooler_output: torch.FloatTensor | None = None
+
+    @property
+    def mask(self) -> torch.FloatTensor:
+        """Manipulated area, (batch, image_size, image_size) float32 in [0, 1]."""
+        return self.mask_logits.float().softmax(dim=1)[:, 1]
+
+    @property
+    def probabilities(self) -> torch.FloatTensor:
+        """(batch, 2), real and fake, not calibrated."""
+        return self.logits.exp()
+
+
+@dataclass
+class LvlmDfdOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*): weighted sum of the losses below.
+        logits (`torch.FloatTensor` of shape `(batch, 2)`): log-probabilities, real and fake, not calibrated.
+        mask (`torch.FloatTensor` of shape `(batch, image_size, image_size)`): manipulated area in [0, 1].
+        class_loss, focal_loss, dice_loss (`torch.FloatTensor` of shape `()`, *optional*): not weighted.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    mask: torch.FloatTensor | None = None
+    class_loss: torch.FloatTensor | None = None
+    focal_loss: torch.FloatTensor | None = None
+    dice_loss: torch.FloatTensor | None = None
+
+
+class LvlmDfdDetector(nn.Module):
+    """The knowledge-guided forgery detector: everything that verdict and mask need."""
+
+    def __init__(self, config: LvlmDfdConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.imagebind = ImageBindModel(config.imagebind_config)
+        self.class_texts = LvlmDfdClassTexts(config)
+        self.image_decoder = LvlmDfdImageDecoder(config)
+        self.locator = LvlmDfdLocator(config)
+        self.classifier = LvlmDfdClassifier(config)
+
+    def forward(self, pixel_values: torch.Tensor) -> LvlmDfdEvidence:
+        """(batch, 3, image_size, image_size), CLIP-normalised."""
+        vision = self.imagebind.vision_model(pixel_values, block_outputs=self.config.tap_layers)
+        texts = self.class_texts(self.imagebind)
+        dtype, grid = texts.dtype, self.config.imagebind_config.vision_config.grid_size
+        patch_maps, maps = [], []
+        for tokens in self.image_decoder(vision.block_outputs):
+            cosine = (tokens / tokens.norm(dim=-1, keepdim=True)) @ texts.T
+            patch_maps.append((self.config.map_scale * cosine).transpose(1, 2).unflatten(2, (grid, grid)))
+            # Stretched in float32, as in the official code.
+            side = self.config.image_size
+            stretched = F.interpolate(patch_maps[-1].float(), size=(side, side), mode="bilinear", align_corners=True)
+            maps.append(stretched.to(dtype))
+        return LvlmDfdEvidence(
+            logits=self.classifier(maps),
+            mask_logits=self.locator(maps),
+            maps=tuple(maps),
+            patch_maps=tuple(patch_maps),
+            pooler_output=vision.pooler_output,
+        )
+
+    def losses(
+        self, evidence: LvlmDfdEvidence, class_labels: torch.Tensor | None, mask_labels: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """The losses that the labels allow, not weighted.
+
+        Args:
+            evidence: what `forward` gave.
+            class_labels: (batch,) int64, 0 = real, 1 = fake.
+            mask_labels: (batch, image_size, image_size), manipulated share in [0, 1]; all 0 of a real picture.
+
+        Raises:
+            ValueError: for masks of another shape.
+        """
+        found = {}
+        if class_labels is not None:
+            # Equals the official BCE over both columns, because these two probabilities sum to 1.
+            found["class_loss"] = F.nll_loss(evidence.logits.float(), class_labels)
+        if mask_labels is not None:
+            if mask_labels.shape != evidence.mask.shape:
+                raise ValueError(
+                    f"mask_labels have shape {tuple(mask_labels.shape)}, the model's masks "
+                    f"{tuple(evidence.mask.shape)}."
+                )
+            probabilities = evidence.mask_logits.float().softmax(dim=1)
+            found["focal_loss"] = focal_loss(probabilities, mask_labels, self.config.mask_threshold)
+            found["dice_loss"] = dice_loss(evidence.mask, mask_labels)
+        return found
+
+    def weighted(self, losses: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """Sum of `losses`, each times the config's `<name>_weight`; `None` for none."""
+        return sum(getattr(self.config, f"{name}_weight") * loss for name, loss in losses.items()) if losses else None
+
+
+class LvlmDfdPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
+    config: LvlmDfdConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    can_localize = True
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _no_split_modules = ["CLIPEncoderLayer", "ImageBindVisionEmbeddings", "ImageBindTextEmbeddings"]
+    # `forward` has no use for num_items_in_batch; without this, Trainer doubles the loss on two processes.
+    accepts_loss_kwargs = False
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Convolutions and linear layers keep PyTorch's start values, as in the official code.
+        if isinstance(module, LvlmDfdClassTexts):
+            init.normal_(module.ctx, std=self.config.initializer_range)
+        elif isinstance(module, LvlmDfdPromptLearner):
+            init.normal_(module.base_prompts)
+
+    def _detection(self, evidence: LvlmDfdEvidence) -> DeepfakeDetectionOutput:
+        return DeepfakeDetectionOutput(logits=self.calibrate(evidence.logits), mask=evidence.mask)
+
+    @torch.no_grad()
+    def detect(self, pixel_values: torch.Tensor) -> DeepfakeDetectionOutput:
+        """Verdict and mask of a batch; no language model runs.
+
+        Args:
+            pixel_values: (batch, 3, image_size, image_size), CLIP-normalised float.
+
+        Returns:
+            `DeepfakeDetectionOutput` with `mask` (batch, image_size, image_size).
+        """
+        return self._detection(self.detector(pixel_values))
+
+
+class LvlmDfdForDeepfakeDetection(LvlmDfdPreTrainedModel):
+    """Verdict and mask; a folder with a language model gives it too."""
+
+    _keys_to_ignore_on_load_unexpected = LANGUAGE_MODEL_KEYS
+
+    def __init__(self, config: LvlmDfdConfig) -> None:
+        super().__init__(config)
+        self.detector = LvlmDfdDetector(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.detector.imagebind.get_input_embeddings()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """As the base class; a folder of `LvlmDfdForConditionalGeneration` gives its detector."""
+        config = kwargs.pop("config", None)
+        # By model_type, not by class: as Hub code the config is another class object.
+        if getattr(config, "model_type", None) != cls.config_class.model_type:
+            refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
+            hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+            source = pretrained_model_name_or_path if config is None else config
+            fields = {name: kwargs.pop(name) for name in list(kwargs) if name in LvlmDfdConfig.__annotations__}
+            config = LvlmDfdConfig.from_pretrained(source, **hub_kwargs, **fields)
+        if config.text_config is not None:
+            config = copy.deepcopy(config)
+            config.text_config, config.architectures = None, [cls.__name__]
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        mask_labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> LvlmDfdOutput | tuple[torch.Tensor, ...]:
+        """
+        Args:
+            pixel_values: (batch, 3, image_size, image_size), CLIP-normalised float.
+            labels: (batch,) int64, 0 = real, 1 = fake.
+            mask_labels: (batch, image_size, image_size) float, manipulated share in [0, 1].
+            return_dict: a tuple instead of `LvlmDfdOutput` when `False`; the config's `return_dict` when `None`.
+        """
+        evidence = self.detector(pixel_values)
+        losses = self.detector.losses(evidence, labels, mask_labels)
+        output = LvlmDfdOutput(
+            loss=self.detector.weighted(losses), logits=evidence.logits, mask=evidence.mask, **losses
+        )
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()

@@ -1,0 +1,108 @@
+"""The convolutional heads of LVLM-DFD. Module names are the official ones."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .configuration_lvlm_dfd import LvlmDfdConfig
+
+__all__ = ["LvlmDfdClassifier", "LvlmDfdImageDecoder", "LvlmDfdLocator", "LvlmDfdPromptLearner"]
+
+
+class LvlmDfdImageDecoder(nn.Module):
+    """One linear layer per tap, from the image trunk into the joint embedding."""
+
+    def __init__(self, config: LvlmDfdConfig) -> None:
+        super().__init__()
+        imagebind = config.imagebind_config
+        self.fc = nn.ModuleList(
+            nn.Linear(imagebind.vision_config.hidden_size, imagebind.projection_dim) for _ in config.tap_layers
+        )
+
+    def forward(self, taps: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+        """(batch, 1 + patches, width) per tap, CLS first, to (batch, patches, projection_dim)."""
+        return [layer(tap[:, 1:]) for layer, tap in zip(self.fc, taps, strict=True)]
+
+
+class LvlmDfdLocator(nn.Module):
+    """The maps to a mask: where in the picture it is fake."""
+
+    def __init__(self, config: LvlmDfdConfig) -> None:
+        super().__init__()
+        maps, classes, width = len(config.tap_layers), len(config.id2label), config.locator_width
+        # The first padding adds what the last convolution takes away.
+        self.conv = nn.ModuleList(nn.Conv2d(classes, width, 3, padding=2) for _ in range(maps))
+        self.batchnorm = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(maps))
+        self.finalconv = nn.Conv2d(maps * width, classes, 3)
+
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """(batch, 2, height, width) per tap to logits (batch, 2, height, width), real and fake."""
+        layers = zip(self.conv, self.batchnorm, maps, strict=True)
+        return self.finalconv(torch.cat([norm(F.relu(conv(each))) for conv, norm, each in layers], dim=1))
+
+
+class LvlmDfdClassifier(nn.Module):
+    """The maps to a verdict."""
+
+    def __init__(self, config: LvlmDfdConfig) -> None:
+        super().__init__()
+        classes, widths = len(config.id2label), config.classifier_widths
+        self.meta_net = nn.ModuleList(_map_network(classes, widths) for _ in config.tap_layers)
+        self.fc1 = nn.Linear(len(config.tap_layers) * widths[-1], config.classifier_hidden_size)
+        self.fc2 = nn.Linear(config.classifier_hidden_size, classes)
+
+    def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """(batch, 2, height, width) per tap to log-probabilities (batch, 2), real and fake."""
+        pooled = [network(each).mean(dim=(2, 3)) for network, each in zip(self.meta_net, maps, strict=True)]
+        # Log-probabilities, so that softmax gives back the official probabilities.
+        return F.log_softmax(self.fc2(F.relu(self.fc1(torch.cat(pooled, dim=1)))), dim=-1)
+
+
+class LvlmDfdPromptLearner(nn.Module):
+    """Maps, mask and verdict to tokens for the language model."""
+
+    def __init__(self, config: LvlmDfdConfig) -> None:
+        super().__init__()
+        hidden, classes = config.text_config.hidden_size, len(config.id2label)
+        self.base_prompts = nn.Parameter(torch.randn(config.num_prompt_tokens, hidden))
+        self.meta_net1 = _prompt_network(len(config.tap_layers) * classes, config)
+        self.meta_net2 = _prompt_network(1, config)
+        self.fc = nn.Linear(classes, hidden)
+        tokens = config.num_prompt_tokens + 2 * config.prompt_grid**2 + 1
+        # Slides along the features; the tokens are its channels.
+        self.finalconv = nn.Conv1d(tokens, config.num_prompt_tokens, 3, padding=1)
+
+    def forward(self, maps: list[torch.Tensor], fake_mask: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            maps: (batch, 2, height, width) per tap.
+            fake_mask: (batch, 1, height, width) in [0, 1].
+            probabilities: (batch, 2), real and fake.
+
+        Returns:
+            (batch, `num_prompt_tokens`, hidden).
+        """
+        tokens = [
+            self.base_prompts.expand(len(probabilities), -1, -1),
+            self.meta_net1(torch.cat(maps, dim=1)).flatten(2).transpose(1, 2),
+            self.meta_net2(fake_mask).flatten(2).transpose(1, 2),
+            self.fc(probabilities).unsqueeze(1),
+        ]
+        return self.finalconv(torch.cat(tokens, dim=1))
+
+
+def _map_network(channels: int, widths: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in widths:
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(width)]
+        channels = width
+    return nn.Sequential(*layers)
+
+
+def _prompt_network(channels: int, config: LvlmDfdConfig) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for index, width in enumerate(config.prompt_widths):
+        layers += [nn.MaxPool2d(2)] if index else []
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(width)]
+        channels = width
+    return nn.Sequential(*layers, nn.Conv2d(channels, config.text_config.hidden_size, config.prompt_kernel_size))

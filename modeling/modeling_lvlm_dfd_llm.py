@@ -1,0 +1,331 @@
+"""LVLM-DFD with its language model: what the detector found becomes a prompt, and Vicuna says why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, Cache, GenerationMixin
+from transformers.utils import ModelOutput
+
+from .configuration_lvlm_dfd import LvlmDfdConfig
+from .detection import DeepfakeExplanationOutput
+from .modeling_lvlm_dfd import LvlmDfdDetector, LvlmDfdEvidence, LvlmDfdPreTrainedModel
+from .modeling_lvlm_dfd_heads import LvlmDfdPromptLearner
+from .verdict_parsing_lvlm_dfd import parse_answer
+
+__all__ = [
+    "GENERATION_DEFAULTS",
+    "OFFICIAL_SAMPLING",
+    "LvlmDfdCausalLMOutput",
+    "LvlmDfdForConditionalGeneration",
+    "LvlmDfdPictures",
+]
+
+IGNORED = -100
+GENERATION_DEFAULTS = {"do_sample": False, "num_beams": 1, "max_new_tokens": 512}
+# The released script; nearly greedy. Use as `generate(..., **OFFICIAL_SAMPLING)` after `torch.manual_seed(42)`.
+OFFICIAL_SAMPLING = {"do_sample": True, "top_p": 0.1, "top_k": 50, "temperature": 1.0, "max_new_tokens": 512}
+
+
+@dataclass
+class LvlmDfdPictures(ModelOutput):
+    """
+    Args:
+        evidence (`LvlmDfdEvidence`): what the detector found.
+        image_tokens (`torch.FloatTensor` of shape `(pictures, 1, hidden)`): the pictures for the language model.
+        prompt_tokens (`torch.FloatTensor` of shape `(pictures, num_prompt_tokens, hidden)`): the forgery prompts.
+        score_tokens (`torch.FloatTensor` of shape `(pictures, 1 or 2, hidden)`): see `prob_token_mode`.
+    """
+
+    evidence: LvlmDfdEvidence | None = None
+    image_tokens: torch.FloatTensor | None = None
+    prompt_tokens: torch.FloatTensor | None = None
+    score_tokens: torch.FloatTensor | None = None
+
+
+@dataclass
+class LvlmDfdCausalLMOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*): weighted sum of the losses below.
+        logits (`torch.FloatTensor` of shape `(batch, length, vocabulary)`): of the whole prompt, see `assemble`.
+        past_key_values (`Cache`, *optional*): keys and values of the tokens so far.
+        hidden_states, attentions: of the language model, where asked for.
+        class_logits (`torch.FloatTensor` of shape `(batch, 2)`, *optional*): log-probabilities, real and fake.
+        mask (`torch.FloatTensor` of shape `(batch, image_size, image_size)`, *optional*): manipulated area in [0, 1].
+        lm_loss, class_loss, focal_loss, dice_loss (`torch.FloatTensor` of shape `()`, *optional*): not weighted.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    class_logits: torch.FloatTensor | None = None
+    mask: torch.FloatTensor | None = None
+    lm_loss: torch.FloatTensor | None = None
+    class_loss: torch.FloatTensor | None = None
+    focal_loss: torch.FloatTensor | None = None
+    dice_loss: torch.FloatTensor | None = None
+
+
+class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
+    """Verdict and mask by the detector, explanation by the language model, both from one pass of the image trunk."""
+
+    can_explain = True
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    _skip_keys_device_placement = ["past_key_values"]
+    _no_split_modules = [*LvlmDfdPreTrainedModel._no_split_modules, "LlamaDecoderLayer"]
+
+    def __init__(self, config: LvlmDfdConfig) -> None:
+        if config.text_config is None:
+            raise ValueError("This config has no text_config, so no language model: use LvlmDfdForDeepfakeDetection.")
+        super().__init__(config)
+        self.detector = LvlmDfdDetector(config)
+        self.prompt_learner = LvlmDfdPromptLearner(config)
+        self.image_projection = nn.Linear(config.imagebind_config.projection_dim, config.text_config.hidden_size)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_output_embeddings(value)
+
+    def encode_pictures(self, pixel_values: torch.Tensor) -> LvlmDfdPictures:
+        """All that the language model is told about a batch (pictures, 3, image_size, image_size)."""
+        evidence = self.detector(pixel_values)
+        probabilities = evidence.probabilities
+        hidden = self.config.text_config.hidden_size
+        if self.config.prob_token_mode == "interleaved":
+            scores = probabilities.repeat(1, hidden // probabilities.shape[1] + 1)[:, None, :hidden]
+        else:
+            scores = probabilities.unsqueeze(-1).expand(-1, -1, hidden)
+        fake_mask = evidence.mask_logits.softmax(dim=1)[:, 1:]
+        embeds = self.detector.imagebind.embed_picture_vector(evidence.pooler_output)
+        return LvlmDfdPictures(
+            evidence=evidence,
+            image_tokens=self.image_projection(embeds).unsqueeze(1),
+            prompt_tokens=self.prompt_learner(list(evidence.maps), fake_mask, probabilities),
+            score_tokens=scores,
+        )
+
+    def assemble(
+        self,
+        pictures: LvlmDfdPictures,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None,
+        prompt_start_ids: torch.LongTensor,
+        score_prompt_ids: torch.LongTensor,
+        labels: torch.LongTensor | None = None,
+        padding_side: str = "left",
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Opening, picture, score sentence, forgery prompts, score tokens, text: one row per picture.
+
+        Args:
+            pictures: what `encode_pictures` gave.
+            input_ids, attention_mask: (pictures, length), the text behind the picture.
+            prompt_start_ids: (opening,), the begin token and what stands in front of the picture.
+            score_prompt_ids: (101, longest), the sentence of each percentage, filled up with -1.
+            labels: (pictures, length), -100 where not supervised.
+            padding_side: `"left"` to generate, `"right"` to train.
+
+        Returns:
+            Embeddings (pictures, total, hidden), padded with zeros; mask and labels (pictures, total).
+
+        Raises:
+            ValueError: if texts and pictures differ in number; both numbers are named.
+        """
+        count = len(pictures.image_tokens)
+        if len(input_ids) != count:
+            raise ValueError(f"{len(input_ids)} texts were given for {count} pictures; each picture needs one.")
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        labels = torch.full_like(input_ids, IGNORED) if labels is None else labels
+        # Truncated, not rounded, as the official sentence is.
+        percents = (100 * pictures.evidence.probabilities[:, 1].float()).long().clamp(0, 100)
+        sentences = [row[row >= 0] for row in score_prompt_ids.to(input_ids.device)[percents.to(input_ids.device)]]
+        if self.config.legacy_truncate_middle:
+            shortest = min(len(sentence) for sentence in sentences)
+            sentences = [sentence[:shortest] for sentence in sentences]
+        embed = self.get_input_embeddings()
+        opening = embed(prompt_start_ids.to(input_ids.device))
+        rows, row_labels = [], []
+        for index, sentence in enumerate(sentences):
+            text = attention_mask[index].bool()
+            parts = [
+                opening,
+                pictures.image_tokens[index],
+                embed(sentence),
+                pictures.prompt_tokens[index],
+                pictures.score_tokens[index],
+            ]
+            prefix = sum(len(part) for part in parts)
+            rows.append(torch.cat([*(part.to(opening.dtype) for part in parts), embed(input_ids[index][text])]))
+            row_labels.append(torch.cat([labels.new_full((prefix,), IGNORED), labels[index][text]]))
+        masks = [torch.ones(len(row), dtype=torch.long, device=row.device) for row in rows]
+        return (
+            nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_side=padding_side),
+            nn.utils.rnn.pad_sequence(masks, batch_first=True, padding_side=padding_side),
+            nn.utils.rnn.pad_sequence(row_labels, True, IGNORED, padding_side),
+        )
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        prompt_start_ids: torch.LongTensor | None = None,
+        score_prompt_ids: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        class_labels: torch.Tensor | None = None,
+        mask_labels: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> LvlmDfdCausalLMOutput:
+        """With `pixel_values` the whole system; without them the language model alone, as `generate` needs it.
+
+        Args:
+            input_ids, attention_mask, prompt_start_ids, score_prompt_ids: see `assemble`; right-padded.
+            pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
+            labels: (batch, length) token ids of `input_ids`, -100 where not supervised.
+            class_labels: (batch,) int64, 0 = real, 1 = fake.
+            mask_labels: (batch, image_size, image_size) float, manipulated share in [0, 1].
+            The other arguments are those of every decoder of transformers.
+
+        Raises:
+            ValueError: if pictures come without text, or class and mask labels without pictures.
+        """
+        evidence, losses = None, {}
+        if pixel_values is not None:
+            _require_text(input_ids, prompt_start_ids, score_prompt_ids)
+            pictures = self.encode_pictures(pixel_values)
+            evidence = pictures.evidence
+            losses = self.detector.losses(evidence, class_labels, mask_labels)
+            inputs_embeds, attention_mask, labels_of_all = self.assemble(
+                pictures, input_ids, attention_mask, prompt_start_ids, score_prompt_ids, labels, padding_side="right"
+            )
+            input_ids = None
+            labels = None if labels is None else labels_of_all
+        elif class_labels is not None or mask_labels is not None:
+            raise ValueError("class_labels and mask_labels need pixel_values.")
+        output = self.language_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            **kwargs,
+        )
+        if output.loss is not None:
+            losses = {"lm_loss": output.loss, **losses}
+        return LvlmDfdCausalLMOutput(
+            loss=self.detector.weighted(losses),
+            logits=output.logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+            class_logits=None if evidence is None else evidence.logits,
+            mask=None if evidence is None else evidence.mask,
+            **losses,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        prompt_start_ids: torch.LongTensor | None = None,
+        score_prompt_ids: torch.LongTensor | None = None,
+        pictures: LvlmDfdPictures | None = None,
+        **generation: Any,
+    ) -> Any:
+        """Answer one text per picture; each row stops by itself, at the end token or at `stop_token_id`.
+
+        Args:
+            input_ids, attention_mask, prompt_start_ids, score_prompt_ids: see `assemble`.
+            pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
+            pictures: what `encode_pictures` gave, instead of `pixel_values`.
+            generation: arguments of transformers' `generate`, such as `OFFICIAL_SAMPLING`; where they say nothing,
+                the folder's generation config does (converted: greedy, 512 new tokens).
+
+        Returns:
+            New ids only, (batch, new tokens), right-padded; or what `return_dict_in_generate` asks for.
+
+        Raises:
+            ValueError: if pictures or text are missing, or differ in number.
+        """
+        if (pixel_values is None) == (pictures is None):
+            raise ValueError("generate needs exactly one of pixel_values and pictures.")
+        _require_text(input_ids, prompt_start_ids, score_prompt_ids)
+        pictures = self.encode_pictures(pixel_values) if pictures is None else pictures
+        embeds, mask, _ = self.assemble(pictures, input_ids, attention_mask, prompt_start_ids, score_prompt_ids)
+        if ends := self._end_token_ids(generation):
+            generation = {"pad_token_id": ends[0], **generation, "eos_token_id": ends}
+        return super().generate(inputs_embeds=embeds, attention_mask=mask, **generation)
+
+    def _end_token_ids(self, generation: dict[str, Any]) -> list[int]:
+        """End tokens asked for, and the one that the official code stops at."""
+        settings = generation.get("generation_config") or self.generation_config
+        candidates = (generation.get("eos_token_id"), settings.eos_token_id, self.config.text_config.eos_token_id)
+        found: int | list[int] = next((ids for ids in candidates if ids is not None), [])
+        ends: list[int] = [found] if isinstance(found, int) else list(found)
+        stop = self.config.stop_token_id
+        return ends if stop is None or stop in ends else [*ends, stop]
+
+    @torch.no_grad()
+    def explain(
+        self,
+        processor: Any,
+        pixel_values: torch.Tensor,
+        question: str | None = None,
+        threshold: float = 0.5,
+        history: Sequence[tuple[str, str]] = (),
+        **generation: Any,
+    ) -> DeepfakeExplanationOutput:
+        """Verdict, mask and explanation of a batch from one encoding of its pictures.
+
+        Args:
+            processor: the `LvlmDfdProcessor` of this checkpoint.
+            pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
+            question: asked of every picture; the published one by default.
+            threshold: not used: the prompt names the score itself, not a verdict.
+            history: earlier questions and answers of the same dialogue.
+            generation: arguments of `generate`; greedy and 512 new tokens unless told.
+
+        Returns:
+            `DeepfakeExplanationOutput` with `mask`. The texts equal those of `generate` on the same inputs.
+        """
+        pictures = self.encode_pictures(pixel_values)
+        prompt = processor.dialogue_prompt(question, history)
+        text = processor.tokenize([prompt] * len(pixel_values)).to(self.device)
+        answers = processor.decode_answers(
+            self.generate(**text, pictures=pictures, **{**GENERATION_DEFAULTS, **generation})
+        )
+        detection = self._detection(pictures.evidence)
+        return DeepfakeExplanationOutput(
+            logits=detection.logits,
+            mask=detection.mask,
+            explanations=answers,
+            explanation_verdicts=[parse_answer(answer, self.config.verdict_mode) for answer in answers],
+        )
+
+
+def _require_text(*inputs: torch.Tensor | None) -> None:
+    if any(each is None for each in inputs):
+        raise ValueError(
+            "Pictures need input_ids, prompt_start_ids and score_prompt_ids; the processor gives them with text=..."
+        )

@@ -1,0 +1,188 @@
+"""Pictures and texts for LVLM-DFD with its language model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import BatchFeature, ProcessorMixin
+
+from .prompting_lvlm_dfd import OPENING, QUESTION, SCORE_SOURCES, dialogue_prompt, score_sentence, training_turns
+
+__all__ = ["LvlmDfdProcessor"]
+
+IGNORED = -100
+NO_TOKEN = -1
+PERCENTAGES = 101
+
+
+class LvlmDfdProcessor(ProcessorMixin):
+    """
+    Every part of the prompt is tokenised by itself and without special tokens, as the official code does; the score
+    sentence depends on the model's own verdict, so all 101 of them go to the model, which picks.
+
+    Args:
+        image_processor: `LvlmDfdImageProcessor`.
+        tokenizer: of the language model; padded with its end token.
+        question: asked when the caller asks nothing.
+        score_source: what the score sentence calls the detector: `"deepfake"` (released inference), `"KFD"` (released
+            training with two pictures), or `"by_batch"`: "deepfake" for one text, "KFD" for several.
+        stop_token_id: id that ends an answer, the config's `stop_token_id`.
+        legacy_trim: cut the last two ids of every answer, whatever they are, as the official code does.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        question: str = QUESTION,
+        score_source: str = "deepfake",
+        stop_token_id: int | None = 2277,
+        legacy_trim: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if score_source not in SCORE_SOURCES:
+            raise ValueError(f"score_source is {score_source!r}, allowed are {', '.join(map(repr, SCORE_SOURCES))}.")
+        for name in ("bos_token_id", "eos_token_id"):
+            if tokenizer is not None and getattr(tokenizer, name) is None:
+                raise ValueError(f"The tokenizer has no {name}, which the prompts need.")
+        self.question = question
+        self.score_source = score_source
+        self.stop_token_id = stop_token_id
+        self.legacy_trim = legacy_trim
+        self._score_ids: dict[str, torch.LongTensor] = {}
+        super().__init__(image_processor, tokenizer, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in super().to_dict().items() if name != "_score_ids"}
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        padding_side: str = "left",
+        return_tensors: str | None = "pt",
+        **image_options: Any,
+    ) -> BatchFeature:
+        """
+        Args:
+            images: one picture or a list; without `text` enough for verdict and mask.
+            text: one prompt per picture, as `dialogue_prompt` gives them.
+            padding_side: `"left"` or `"right"`, of the texts.
+            return_tensors: of the pictures; token ids are always torch tensors.
+            image_options: of the image processor.
+
+        Returns:
+            `pixel_values` (pictures, 3, size, size) and what `tokenize` gives.
+
+        Raises:
+            ValueError: if texts and pictures differ in number; both are named.
+        """
+        if images is None and text is None:
+            raise ValueError("LvlmDfdProcessor needs images, text or both.")
+        data: dict[str, Any] = {}
+        if images is not None:
+            data |= self.image_processor(images, return_tensors=return_tensors, **image_options)
+        if text is not None:
+            prompts = [text] if isinstance(text, str) else list(text)
+            if images is not None and len(prompts) != len(data["pixel_values"]):
+                raise ValueError(
+                    f"{len(prompts)} texts were given for {len(data['pixel_values'])} pictures; each needs one."
+                )
+            data |= self.tokenize(prompts, padding_side)
+        return BatchFeature(data)
+
+    def dialogue_prompt(self, question: str | None = None, history: Sequence[tuple[str, str]] = ()) -> str:
+        """The text behind the picture: earlier questions with their answers, then the newest question."""
+        return dialogue_prompt(self.question if question is None else question, history)
+
+    def token_ids(self, text: str) -> list[int]:
+        """Ids of one part of a prompt."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def tokenize(self, prompts: Sequence[str], padding_side: str = "left") -> BatchFeature:
+        """`input_ids` and `attention_mask` (prompts, length), `prompt_start_ids` (opening,) and `score_prompt_ids`
+        (101, longest) filled up with -1; all int64."""
+        rows = [self.token_ids(prompt) for prompt in prompts]
+        return self._padded(rows, padding_side)
+
+    def _padded(self, rows: Sequence[Sequence[int]], side: str, **more: Sequence[Sequence[int]]) -> BatchFeature:
+        if side not in ("left", "right"):
+            raise ValueError(f"padding_side is {side!r}, allowed are 'left', 'right'.")
+
+        def fill(values: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+            tensors = [torch.tensor(row, dtype=torch.long) for row in values]
+            return torch.nn.utils.rnn.pad_sequence(tensors, True, value, side)
+
+        source = self.score_source
+        if source == "by_batch":
+            source = "deepfake" if len(rows) == 1 else "KFD"
+        return BatchFeature(
+            {
+                "input_ids": fill(rows, self.tokenizer.eos_token_id),
+                "attention_mask": fill([[1] * len(row) for row in rows], 0),
+                "prompt_start_ids": torch.tensor([self.tokenizer.bos_token_id, *self.token_ids(OPENING)]),
+                "score_prompt_ids": self._score_prompt_ids(source),
+                **{name: fill(values, IGNORED) for name, values in more.items()},
+            }
+        )
+
+    def _score_prompt_ids(self, source: str) -> torch.LongTensor:
+        if source not in self._score_ids:
+            rows = [torch.tensor(self.token_ids(score_sentence(percent, source))) for percent in range(PERCENTAGES)]
+            self._score_ids[source] = torch.nn.utils.rnn.pad_sequence(rows, True, NO_TOKEN)
+        return self._score_ids[source]
+
+    def decode_answers(self, new_ids: torch.Tensor) -> list[str]:
+        """Texts of generated ids (answers, new tokens), without end token, stop token and line break in front of it.
+
+        With `legacy_trim` the last two ids are cut instead, even where they are words.
+        """
+        ends = {self.tokenizer.eos_token_id, self.stop_token_id}
+        texts = []
+        for row in new_ids.tolist():
+            end = next((index for index, token in enumerate(row) if token in ends), len(row))
+            row = row[: end + 1][:-2] if self.legacy_trim else row[:end]
+            text = self.tokenizer.decode(row, skip_special_tokens=True)
+            texts.append(text if self.legacy_trim else text.strip())
+        return texts
+
+    def encode_conversations(
+        self,
+        conversations: Sequence[Sequence[tuple[str, str]]],
+        images: Any,
+        max_length: int | None = 128,
+        **image_options: Any,
+    ) -> BatchFeature:
+        """A training batch: right-padded, with loss on the answers only.
+
+        Args:
+            conversations: per picture its questions with their answers.
+            images: the pictures, in the same order.
+            max_length: cut the texts (not what stands in front of them) to this many tokens, as the official script
+                does. `None` does not cut.
+            image_options: of the image processor.
+
+        Returns:
+            As `__call__`, and `labels` (pictures, length), -100 where not supervised.
+
+        Raises:
+            ValueError: if conversations and pictures differ in number, or if `max_length` leaves no answer.
+        """
+        rows, labels = [], []
+        for conversation in conversations:
+            ids: list[int] = []
+            targets: list[int] = []
+            for text, is_answer in training_turns(conversation):
+                turn = self.token_ids(text)
+                ids += turn
+                targets += turn if is_answer else [IGNORED] * len(turn)
+            rows.append(ids[:max_length])
+            labels.append(targets[:max_length])
+        if any(all(label == IGNORED for label in row) for row in labels):
+            raise ValueError(
+                f"max_length={max_length} leaves no token of an answer to learn from; the question alone is longer."
+            )
+        pixel_values = self.image_processor(images, return_tensors="pt", **image_options)["pixel_values"]
+        if len(pixel_values) != len(rows):
+            raise ValueError(f"{len(rows)} conversations were given for {len(pixel_values)} pictures; each needs one.")
+        return BatchFeature({**self._padded(rows, "right", labels=labels), "pixel_values": pixel_values})
