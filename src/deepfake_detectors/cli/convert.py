@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shutil
 import tempfile
@@ -97,18 +96,6 @@ def convert(
     except (ValueError, OSError) as error:
         fail(error, code=1)
     say(f"Wrote {output}. Try it: deepfake-detectors detect face.jpg --model {output}")
-
-
-def _check_options(family: str, options: dict[str, Any]) -> None:
-    """Refuse what this family's converter does not know; an unknown family is told later."""
-    from deepfake_detectors import conversion
-
-    converter = conversion.CONVERTERS.get(family)
-    if converter is None:
-        return
-    unknown = sorted(set(options) - set(inspect.signature(converter).parameters))
-    if unknown:
-        fail(f"{family} has no option {', '.join('--' + name.replace('_', '-') for name in unknown)}.")
 
 
 def _read_json(config: str) -> dict[str, Any]:
