@@ -9,6 +9,7 @@ the machine named in the first line. The ceiling is the ratio of floating point 
 """
 
 import argparse
+import ctypes
 import statistics
 from pathlib import Path
 
@@ -129,6 +130,7 @@ def peak_megabytes(run, model: AntifakePromptForDeepfakeDetection, pixels: torch
         before = torch.cuda.memory_allocated()
         run(model, pixels)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # gives back what the runs before have left in the allocator
     Path("/proc/self/clear_refs").write_text("5")  # sets the mark back to what is resident now
     before = _status_kilobytes("VmRSS")
     run(model, pixels)

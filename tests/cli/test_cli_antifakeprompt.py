@@ -1,14 +1,15 @@
 """AntifakePrompt as a user types it: convert, then judge and explain real files."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from antifakeprompt_folders import golden_fields, read_config
 from golden_files import golden_folder
+from real_data import needs_real_data, real_data
 
 FOLDER = golden_folder("antifakeprompt")
+SUFFIXES = (".jpg", ".jpeg", ".png")
 SOURCES = ["model_lavis.safetensors", "released_style_checkpoint.pth", "llm_tokenizer", "qformer_tokenizer"]
 
 
@@ -33,11 +34,10 @@ def test_convert_then_detect_and_explain(shell, converted: Path, photos: Path) -
     assert shell("info", "--model", converted).exit_code == 0
 
 
+@needs_real_data
 def test_real_pictures(shell, converted: Path) -> None:
-    data = os.environ.get("DEEPFAKE_DATA")
-    if not data:
-        pytest.skip("DEEPFAKE_DATA does not name the folder of real pictures")
-    files = sorted(path for path in Path(data).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:6]
+    files = sorted(path for path in real_data("faces_stylegan2").rglob("*") if path.suffix.lower() in SUFFIXES)[:6]
+    assert files
     rows = explained(shell, converted, *files)
     assert len(rows) == len(files)
     assert len({row["fake_probability"] for row in rows}) > 1
