@@ -47,6 +47,8 @@ class M2F2DetConfig(PreTrainedConfig):
         bridge_norm: `"official"` normalises each token's single score with LayerNorm(1), which returns its bias
             whatever the picture shows; `"layer"` normalises over all tokens; `"none"` leaves the scores alone.
         bridge_attention_axis: `"batch"` as released (attention runs across the pictures of a batch) or `"tokens"`.
+            By default as released under `bridge_norm="official"`, which throws the result away, else `"tokens"`, so
+            that no verdict depends on the other pictures of its batch.
         bridge_attention_dtype: `"float32"`, or `"bfloat16"` as the released code runs it.
         bridge_clip_tokens: `"drop_last"` as released (drops the last patch, keeps CLS) or `"drop_cls"`.
         bridge_fast_path: skip what `bridge_norm="official"` wipes out (the taps, the three blocks): same result.
@@ -113,7 +115,7 @@ class M2F2DetConfig(PreTrainedConfig):
     bridge_intermediate_size: int = 32
     bridge_dropout: float = 0.1
     bridge_norm: Literal["official", "layer", "none"] = "official"
-    bridge_attention_axis: Literal["batch", "tokens"] = "batch"
+    bridge_attention_axis: Literal["batch", "tokens"] | None = None
     bridge_attention_dtype: Literal["float32", "bfloat16"] = "float32"
     bridge_clip_tokens: Literal["drop_last", "drop_cls"] = "drop_last"
     bridge_fast_path: bool = True
@@ -137,6 +139,8 @@ class M2F2DetConfig(PreTrainedConfig):
         if self.architectures is None:  # AutoModel.from_config picks the class by name
             explains = self.text_config is not None
             self.architectures = ["M2F2DetForConditionalGeneration" if explains else "M2F2DetForDeepfakeDetection"]
+        if self.bridge_attention_axis is None:
+            self.bridge_attention_axis = "batch" if self.bridge_norm == "official" else "tokens"
         _check_choices(self)
         if self.encoder_config is None:
             self.encoder_config = dict(DEFAULT_ENCODERS[self.variant])

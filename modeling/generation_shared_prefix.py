@@ -38,6 +38,9 @@ def generate_from_shared_prefix(
     Returns:
         (prompts, new tokens), right-padded by `generate`.
     """
+    for name in ("num_beams", "num_return_sequences"):
+        if generation.get(name, 1) > 1:
+            raise ValueError(f"{name}={generation[name]} cannot share a prefill; ask with generate, or use {name}=1.")
     shared = common_prefix_length(rows)
     cache = DynamicCache(config=model.config.get_text_config())
     prefix = torch.tensor([rows[0][:shared]], device=model.device)

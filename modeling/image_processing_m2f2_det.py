@@ -24,8 +24,9 @@ class M2F2DetImageProcessor(LlavaImageProcessorPil):
 
     Shortest edge to `size` (bicubic), centre crop to `crop_size`, 1/255, CLIP mean and deviation; CNN and CLIP read
     the same tensor. `do_pad=True` first pads to a square with the mean colour (122, 116, 104), as LLaVA's "pad" mode
-    does for the language model; the detector never pads. Float arrays in [0, 1] are taken as 8-bit pictures divided by
-    255 (what `ToTensor` gives) and turned back, by truncation as in the official code.
+    does for the language model; the crop, which the detector's CNN wants, is then `detector_pixel_values`. Float
+    arrays in [0, 1] are taken as 8-bit pictures divided by 255 (what `ToTensor` gives) and turned back, by truncation
+    as in the official code.
     """
 
     size = {"shortest_edge": 336}
@@ -39,10 +40,18 @@ class M2F2DetImageProcessor(LlavaImageProcessorPil):
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         return super().process_image(_as_bytes(image), *args, **kwargs)
 
-    def _preprocess(self, images: list[np.ndarray], *args: Any, fast: bool = False, **kwargs: Any) -> BatchFeature:
+    def _preprocess(self, images: list[np.ndarray], *args: Any, do_pad: bool | None, **kwargs: Any) -> BatchFeature:
+        data = self._one_view(images, *args, do_pad=do_pad, **kwargs)
+        if do_pad:  # the detector's CNN never sees the padding
+            crops = self._one_view(images, *args, do_pad=False, **kwargs)
+            data["detector_pixel_values"] = crops["pixel_values"]
+        return data
+
+    def _one_view(self, images: list[np.ndarray], *args: Any, fast: bool = False, **kwargs: Any) -> BatchFeature:
         if not fast:
             return super()._preprocess(images, *args, **kwargs)
         settings = {name: value for name, value in self.to_dict().items() if name in LlavaImageProcessor().to_dict()}
+        settings["do_pad"] = kwargs["do_pad"]
         tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
         return LlavaImageProcessor(**settings)(tensors, return_tensors=kwargs.get("return_tensors"))
 

@@ -194,6 +194,22 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
         """Stop gradients of both CLIP towers, as in all official training stages; the learned prompt stays free."""
         self.vision_tower.requires_grad_(False)
         self.detector.prompt_encoder.text_tower.requires_grad_(False)
+        self.freeze_unused()
+
+    def freeze_unused(self) -> None:
+        """Stop gradients of what `forward` does not read, so that data-parallel training has no idle weights."""
+        last = max(self.detector.vision_layers)
+        unused = [*self.vision_tower.encoder.layers[last:], self.vision_tower.post_layernorm]
+        prompt = self.detector.prompt_encoder
+        unused.append(prompt.text_tower.embeddings.token_embedding)
+        if not self.config.use_prompt_scores:
+            unused.append(prompt)
+        bridge = self.detector.bridge
+        if bridge is not None and not self.detector.runs_bridge:
+            unused += [bridge.encoder_projs, bridge.vision_proj, bridge.blocks, bridge.score]
+            bridge.score_norm.weight.requires_grad_(False)
+        for module in unused:
+            module.requires_grad_(False)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:

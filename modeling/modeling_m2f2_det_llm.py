@@ -255,7 +255,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
     ) -> M2F2DetCausalLMOutput:
         """
         Args:
-            labels: (batch, length) token ids, -100 where not supervised.
+            labels: (batch, length) token ids, -100 where not supervised; placeholders never are.
             logits_to_keep: as in transformers: logits of the last so many positions only.
             The other arguments are those of `M2F2DetModel.forward`.
         """
@@ -278,6 +278,8 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         logits = logits.index_fill(-1, placeholders, torch.finfo(logits.dtype).min)
         loss = None
         if labels is not None:
+            # Trainers that learn whole texts copy input_ids; a placeholder is nothing to learn.
+            labels = labels.masked_fill(torch.isin(labels, placeholders), -100)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )

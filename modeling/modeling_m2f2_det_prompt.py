@@ -39,24 +39,41 @@ class M2F2DetPromptEncoder(nn.Module):
 
     def forward(self) -> torch.Tensor:
         """(1, `hidden_size`)."""
-        stamp = None if self.training or torch.is_grad_enabled() else self._weights_stamp()
+        stamp = self._weights_stamp() if self._may_keep() else None
         if stamp is None:
+            self._kept = None
             return self.proj(self.pooled())
         if self._kept is None or self._kept[0] != stamp:
             self._kept = (stamp, self.proj(self.pooled()))
         return self._kept[1]
 
-    def _weights_stamp(self) -> Any:
-        """Address and write count of every weight, or `None` where these say nothing (offloaded, compiling)."""
-        if torch.compiler.is_compiling():
-            return None
+    def _may_keep(self) -> bool:
+        """Not in training, not where the same weights can give another feature, not where weights cannot be read."""
         weights = list(self.parameters())
-        if any(weight.is_meta or weight.is_inference() for weight in weights):
-            return None
-        attention = self.text_tower.config._attn_implementation
-        return attention, [(weight.data_ptr(), weight._version, weight.dtype, weight.device) for weight in weights]
+        return not (
+            self.training
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled(self.prompt_tokens.device.type)
+            or any(weight.grad is not None or weight.is_meta or weight.is_inference() for weight in weights)
+            # PEFT switches its layers on and off without touching a weight
+            or any(hasattr(module, "get_base_layer") for module in self.modules())
+        )
 
-    # Writes through `.data` are not counted; these three are the places where they happen.
+    def _weights_stamp(self) -> Any:
+        """What changes when a weight does: its address, its write count, and a sample of its values.
+
+        The sample is for writes that are not counted (through `.data`, by fused optimizers).
+        """
+        weights = list(self.parameters())
+        small = [self.prompt_tokens, *self.proj.parameters()]
+        samples = [weight.detach().reshape(-1)[weight.numel() // 2] for weight in weights]
+        sums = [weight.detach().double().sum() for weight in small]
+        seen = torch.stack([value.double() for value in (*samples, *sums)]).tolist()
+        attention = self.text_tower.config._attn_implementation
+        return attention, seen, [(w.data_ptr(), w._version, w.dtype, w.device) for w in weights]
+
+    # Belt and braces: where weights are usually replaced.
     def train(self, mode: bool = True) -> "M2F2DetPromptEncoder":
         self._kept = None
         return super().train(mode)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -269,9 +270,9 @@ class DeepfakeDetectionPipeline(Pipeline):
 
         Args:
             save_directory: the folder; created if needed.
-            remote_code: also copy the pipeline's code and name it in the config, for users who do not have this
-                package. `transformers.pipeline` then demands `trust_remote_code=True`, even where the package is
-                imported; `deepfake_detectors.pipeline` does not.
+            remote_code: also copy the code of pipeline, model and processors and name it in the configs, for users who
+                do not have this package. `transformers.pipeline` then demands `trust_remote_code=True`, even where the
+                package is imported; `deepfake_detectors.pipeline` does not.
             kwargs: passed to the model's and the processor's `save_pretrained`.
         """
         config = self.model.config
@@ -283,12 +284,33 @@ class DeepfakeDetectionPipeline(Pipeline):
                 implementation = f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"
                 config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"]}}
                 custom_object_save(self, save_directory)
-            self.model.save_pretrained(save_directory, **kwargs)
-            self.processor.save_pretrained(save_directory, **kwargs)
+            with _carrying_code(self.model, self.processor) if remote_code else nullcontext():
+                self.model.save_pretrained(save_directory, **kwargs)
+                self.processor.save_pretrained(save_directory, **kwargs)
         finally:
             vars(config).pop("custom_pipelines", None)
             if inherited is not None:
                 config.custom_pipelines = inherited
+
+
+@contextmanager
+def _carrying_code(model: Any, processor: Any) -> Iterator[None]:
+    """While it lasts, `save_pretrained` also writes the code of model, config and processors, and names it."""
+    classes = {type(model): "AutoModel", type(model.config): "AutoConfig", type(processor): "AutoProcessor"}
+    if (image_processor := getattr(processor, "image_processor", None)) is not None:
+        classes[type(image_processor)] = "AutoImageProcessor"
+    before = {cls: cls._auto_class for cls in classes}
+    named = vars(model.config).get("auto_map")
+    try:
+        for cls, name in classes.items():
+            cls._auto_class = name
+        yield
+    finally:
+        for cls, name in before.items():
+            cls._auto_class = name
+        vars(model.config).pop("auto_map", None)
+        if named is not None:
+            model.config.auto_map = named
 
 
 def show_license_notice(notice: str) -> None:

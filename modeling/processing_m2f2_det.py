@@ -63,7 +63,13 @@ class M2F2DetProcessor(ProcessorMixin):
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,
+        videos: Any = None,
+        audio: Any = None,
         padding_side: str = "left",
+        padding: bool | str = True,
+        truncation: bool | None = None,
+        max_length: int | None = None,
+        add_special_tokens: bool = True,
         return_tensors: str | None = "pt",
         **image_options: Any,
     ) -> BatchFeature:
@@ -71,7 +77,11 @@ class M2F2DetProcessor(ProcessorMixin):
         Args:
             images: one picture or a list, in the order of their markers; without `text` enough for a verdict.
             text: prompts, each with one `<image>` and one `<deepfake>` per picture it speaks of.
+            videos, audio: refused; this family has none.
             padding_side: `"left"` to generate, `"right"` to train.
+            padding: rows of several lengths are always padded to the longest; `"max_length"` is refused.
+            truncation, max_length: refused, because a cut prompt could lose a placeholder.
+            add_special_tokens: begin with `<s>`.
             return_tensors: of the pictures; token ids are always torch tensors.
             image_options: of the image processor.
 
@@ -84,22 +94,21 @@ class M2F2DetProcessor(ProcessorMixin):
         """
         if images is None and text is None:
             raise ValueError("M2F2DetProcessor needs images, text or both.")
+        if videos is not None or audio is not None:
+            raise ValueError("M2F2-Det reads pictures only; leave videos and audio out.")
+        if truncation or max_length is not None or padding == "max_length":
+            raise ValueError("Prompts are neither cut nor padded to a length: leave truncation and max_length out.")
         data: dict[str, Any] = {}
         if images is not None:
             data |= self._pictures(images, return_tensors, image_options)
         if text is not None:
             prompts = [text] if isinstance(text, str) else list(text)
             self._check_markers(prompts, len(data["pixel_values"]) if data else 0)
-            data |= self.tokenize(prompts, padding_side)
+            data |= self.tokenize(prompts, padding_side, add_special_tokens)
         return BatchFeature(data)
 
     def _pictures(self, images: Any, return_tensors: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        data = {"pixel_values": self.image_processor(images, return_tensors=return_tensors, **options)["pixel_values"]}
-        if options.get("do_pad", self.image_processor.do_pad):
-            options = {**options, "do_pad": False}
-            cropped = self.image_processor(images, return_tensors=return_tensors, **options)
-            data["detector_pixel_values"] = cropped["pixel_values"]
-        return data
+        return dict(self.image_processor(images, return_tensors=return_tensors, **options))
 
     @staticmethod
     def _check_markers(prompts: Sequence[str], pictures: int) -> None:
@@ -121,11 +130,14 @@ class M2F2DetProcessor(ProcessorMixin):
         """Ids of one prompt; `<image>` stands `image_seq_length` times."""
         return self._encode(text)[0]
 
-    def tokenize(self, prompts: Sequence[str], padding_side: str = "left") -> BatchFeature:
+    def tokenize(
+        self, prompts: Sequence[str], padding_side: str = "left", add_special_tokens: bool = True
+    ) -> BatchFeature:
         """`input_ids` and `attention_mask`, int64 of shape (prompts, length)."""
-        return self._padded([self.token_ids(prompt) for prompt in prompts], padding_side)
+        rows = [self._encode(prompt, add_special_tokens)[0] for prompt in prompts]
+        return self._padded(rows, padding_side)
 
-    def _encode(self, text: str) -> tuple[list[int], list[int]]:
+    def _encode(self, text: str, add_special_tokens: bool = True) -> tuple[list[int], list[int]]:
         """Ids, and the first character of each.
 
         Split at the markers only, as the official code does; every piece is tokenised as if it stood alone, and only
@@ -134,7 +146,7 @@ class M2F2DetProcessor(ProcessorMixin):
         ids: list[int] = []
         starts: list[int] = []
         opening = self.tokenizer("").input_ids
-        if opening and opening[0] == self.tokenizer.bos_token_id:
+        if add_special_tokens and opening and opening[0] == self.tokenizer.bos_token_id:
             ids, starts = [opening[0]], [0]
         position = 0
         for piece in MARKERS.split(text):

@@ -117,6 +117,9 @@ def training_prompt(
 
 def _normalised(turn: str, newline_compat: bool) -> str:
     """Markers to the front, as the official placeholder normaliser does, one marker after the other."""
+    for marker in (IMAGE_MARKER, DEEPFAKE_MARKER):
+        if turn.count(marker) > 1:
+            raise ValueError(f"A turn holds {turn.count(marker)} {marker} markers; one picture needs one: {turn!r}")
     if not newline_compat:
         marked = [marker for marker in (IMAGE_MARKER, DEEPFAKE_MARKER) if marker in turn]
         for marker in marked:

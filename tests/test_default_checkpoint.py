@@ -109,3 +109,11 @@ def test_measured_again_on_the_test_pictures(tmp_path):
         assert again["metrics"][name]["value"] == pytest.approx(entry["value"], abs=0.0071), name
     assert again["metrics"]["auc"]["value"] >= 0.65
     assert again["per_manipulation"].keys() == stored["per_manipulation"].keys()
+
+
+def test_stock_image_classification_gives_the_same_probability():
+    """The calibration lies in the weights, so there is one P(fake) whichever pipeline asks."""
+    picture = str(ROOT / "examples" / "pictures" / "real_astronaut.jpg")
+    rows = pipeline("image-classification", model=str(FOLDER))(picture)
+    ours = deepfake_detectors.pipeline()(picture)["fake_probability"]
+    assert {row["label"]: row["score"] for row in rows}["fake"] == pytest.approx(ours, abs=1e-6)

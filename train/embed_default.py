@@ -11,9 +11,13 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from deepfake_detectors.cards import write_model_card
 from deepfake_detectors.default_checkpoint import LICENSE_NOTICE
 from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier
+from deepfake_detectors.modeling.configuration_detection import identity_calibration
+from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.module_command import run_command
 
 __all__ = ["CHECKPOINT_FILES", "EmbedArguments", "embed_default"]
@@ -51,6 +55,7 @@ def embed_default(arguments: EmbedArguments) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     for name in CHECKPOINT_FILES:
         shutil.copyfile(source / name, target / name)
+    _fold_calibration(target)
     _carry_terms(target / "config.json")
     evaluate_classifier(
         EvaluationArguments(
@@ -60,6 +65,22 @@ def embed_default(arguments: EmbedArguments) -> Path:
     card = write_model_card(target, Path(arguments.facts))
     logger.info("%s holds the new default, %s its card", target, card)
     return target
+
+
+@torch.no_grad()
+def _fold_calibration(folder: Path) -> None:
+    """Put the calibration into the head, so that `forward`, and with it every stock pipeline, gives calibrated logits.
+
+    Exact: the calibration is affine in the logit difference, and the head is linear.
+    """
+    model = M2F2DetForDeepfakeDetection.from_pretrained(folder)
+    head, calibration = model.detector.classifier, model.config.calibration
+    for values, shift in ((head.weight, 0.0), (head.bias, calibration["bias"])):
+        real, fake = values.double()
+        half = (calibration["scale"] * (fake - real) + shift) / 2
+        values.copy_(torch.stack([(real + fake) / 2 - half, (real + fake) / 2 + half]))
+    model.config.calibration = identity_calibration()
+    model.save_pretrained(folder)
 
 
 def _carry_terms(config: Path) -> None:

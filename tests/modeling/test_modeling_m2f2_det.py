@@ -81,16 +81,58 @@ def test_prompt_feature_follows_load_state_dict(kept, pixels):
     assert stale_free(kept, pixels)
 
 
+OPTIMIZERS = {
+    "adam": lambda weights: torch.optim.Adam(weights, lr=0.01),
+    "fused_adamw": lambda weights: torch.optim.AdamW(weights, lr=0.01, fused=True),  # does not count its writes
+    "fused_sgd": lambda weights: torch.optim.SGD(weights, lr=0.1, fused=True),
+    "foreach_adam": lambda weights: torch.optim.Adam(weights, lr=0.01, foreach=True),
+}
+
+
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_prompt_feature_follows_a_training_step(kept, pixels, mode):
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_prompt_feature_follows_a_training_step(kept, pixels, mode, optimizer):
     getattr(kept, mode)()
     before = kept.detector.prompt_encoder.prompt_tokens.detach().clone()
-    optimizer = torch.optim.Adam(kept.parameters(), lr=0.01)
+    step = OPTIMIZERS[optimizer](kept.parameters())
     kept(pixels, labels=torch.tensor([0, 1, 1])).loss.backward()
-    optimizer.step()
-    kept.eval()
+    step.step()
+    step.zero_grad()
+    if mode == "train":
+        kept.eval()
     assert not torch.equal(kept.detector.prompt_encoder.prompt_tokens, before)
     assert stale_free(kept, pixels)
+
+
+def test_prompt_feature_follows_uncounted_writes(kept, pixels):
+    """Weight averaging and hand-written code write through `.data`."""
+    other = m2f2_det(seed=1)
+    for mine, average in zip(kept.state_dict().values(), other.state_dict().values(), strict=True):
+        mine.data.copy_(average)
+    assert torch.allclose(kept.detect(pixels).logits, other.detect(pixels).logits, atol=1e-6)
+    kept.detector.prompt_encoder.prompt_tokens.data.normal_()
+    assert stale_free(kept, pixels)
+
+
+def test_prompt_feature_is_not_kept_under_autocast(pixels):
+    model = m2f2_det()
+    with torch.autocast("cpu", torch.bfloat16):
+        model.detect(pixels)
+    assert stale_free(model, pixels)
+
+
+def test_prompt_feature_follows_adapters_being_switched(pixels):
+    from peft import LoraConfig, get_peft_model
+
+    model = m2f2_det()
+    plain = model.detect(pixels).logits
+    adapted = get_peft_model(model, LoraConfig(target_modules=r".*text_tower.*q_proj", init_lora_weights=False)).eval()
+    with torch.no_grad():
+        changed = adapted(pixel_values=pixels).logits
+        with adapted.disable_adapter():
+            off = adapted(pixel_values=pixels).logits
+    assert not torch.allclose(changed, plain, atol=1e-4)
+    assert torch.allclose(off, plain, atol=1e-6)
 
 
 def test_prompt_feature_follows_a_single_written_weight(kept, pixels):
@@ -149,6 +191,12 @@ def test_prompt_scores_can_join_the_bridge(pixels):
     assert model.detect(pixels).patch_scores.shape == (3, 16)
 
 
+def test_axis_follows_the_norm():
+    """Attention across the batch is harmless only where its result is thrown away."""
+    assert m2f2_det_config("bridge").bridge_attention_axis == "batch"
+    assert m2f2_det_config("bridge", bridge_norm="layer").bridge_attention_axis == "tokens"
+
+
 # the tower and the CNN
 
 
@@ -192,6 +240,19 @@ def test_freeze_clip_leaves_the_prompt_free():
     free = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert "detector.prompt_encoder.prompt_tokens" in free
     assert not any(name.startswith("vision_tower.") or ".text_tower." in name for name in free)
+
+
+@pytest.mark.parametrize(
+    ("variant", "flags"), [("cosine", {}), ("bridge", {}), ("bridge", {"bridge_fast_path": False})]
+)
+@pytest.mark.parametrize("freeze", ["freeze_clip", "freeze_unused"])
+def test_every_free_weight_gets_a_gradient(variant, flags, freeze, pixels):
+    """What data-parallel training asks for."""
+    model = m2f2_det(variant, **flags)
+    getattr(model, freeze)()
+    model(pixels, labels=torch.tensor([0, 1, 1])).loss.backward()
+    assert [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None] == []
+    assert any(weight.requires_grad for weight in model.parameters())
 
 
 # losses and errors

@@ -8,7 +8,13 @@ from pictures import random_pictures
 from safetensors.torch import load_file, save_file
 from tiny_llm import m2f2_det_llm, m2f2_det_processor, tiny_m2f2_det_llm
 from tiny_models import m2f2_det_config, tiny_m2f2_det
-from transformers import AutoModel, AutoModelForImageClassification, AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    pipeline,
+)
 
 from deepfake_detectors import AutoModelForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
@@ -112,6 +118,23 @@ def test_padding_side_does_not_change_the_loss(model, processor, pictures):
     assert torch.allclose(loss, (parts * counts).sum() / counts.sum(), atol=1e-5)
 
 
+def test_copied_ids_are_labels_too(model, processor, pictures):
+    inputs = processor(images=pictures, text=[processor.explanation_prompt(q) for q in QUESTIONS])
+    copied = inputs["input_ids"].clone()
+    masked = copied.clone()
+    masked[torch.isin(copied, torch.tensor([model.config.image_token_id, model.config.deepfake_token_id]))] = -100
+    with torch.no_grad():
+        loss = model(**inputs, labels=copied).loss
+        assert loss.isfinite() and torch.equal(loss, model(**inputs, labels=masked).loss)
+
+
+def test_stock_image_text_to_text_pipeline(folder, pictures):
+    content = [{"type": "image", "image": pictures[0]}, {"type": "text", "text": "Is it real?"}]
+    messages = [{"role": "user", "content": content}]
+    rows = pipeline("image-text-to-text", model=str(folder))(text=messages, max_new_tokens=3)
+    assert isinstance(rows[0]["generated_text"], list | str)
+
+
 # verdict and explanation
 
 
@@ -177,6 +200,8 @@ def test_shared_prefill_reads_the_picture_once(processor, pictures):
 def test_answer_questions_refuses(model, processor, pictures):
     with pytest.raises(ValueError, match="take one picture, got 3"):
         model.answer_questions(processor, QUESTIONS, **processor(images=pictures))
+    with pytest.raises(ValueError, match="num_beams=2 cannot share"):
+        model.answer_questions(processor, QUESTIONS, **processor(images=pictures[0]), num_beams=2)
     with pytest.raises(ValueError, match="at least one question"):
         model.answer_questions(processor, [], **processor(images=pictures[0]))
 

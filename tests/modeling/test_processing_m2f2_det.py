@@ -67,6 +67,25 @@ def test_a_question_may_not_hold_markers(processor):
         processor()
 
 
+def test_called_as_every_processor_of_transformers(processor):
+    prompt = processor.explanation_prompt("Is it real?")
+    batch = processor(text=[prompt], images=random_pictures(1), padding=True, return_tensors="pt")
+    assert torch.equal(batch["input_ids"], processor(images=random_pictures(1), text=prompt)["input_ids"])
+    bare = processor(text=[prompt], images=random_pictures(1), add_special_tokens=False)
+    assert torch.equal(bare["input_ids"], batch["input_ids"][:, 1:])
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "image": random_pictures(1)[0]}, {"type": "text", "text": "Q?"}],
+        }
+    ]
+    chat = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt")
+    assert chat["pixel_values"].shape[0] == 1 and chat["input_ids"].shape[0] == 1
+    for refused in ({"videos": [1]}, {"truncation": True}, {"max_length": 4}, {"padding": "max_length"}):
+        with pytest.raises(ValueError, match="leave"):
+            processor(text=[prompt], images=random_pictures(1), **refused)
+
+
 def test_text_only(processor):
     assert set(processor(text="Hello")) == {"input_ids", "attention_mask"}
 
@@ -155,6 +174,8 @@ def test_max_length(processor):
         ([{"from": "system", "value": "x"}], "'system'"),
         ([{"from": "gpt", "value": "x"}], "alternate"),
         ([{"from": "human", "value": "x"}], "no answer"),
+        ([{"from": "human", "value": "<image><image><deepfake> x"}], "2 <image> markers"),
+        ([{"from": "human", "value": "<image><deepfake><deepfake> x"}], "2 <deepfake> markers"),
     ],
 )
 def test_bad_conversations(conversation, message):

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from pictures import random_pictures
+from tiny_models import tiny_m2f2_det
 from transformers import AutoModel, AutoProcessor
 
-import deepfake_detectors  # noqa: F401  (registers the family)
+import deepfake_detectors
 
 TESTS = Path(__file__).parent.parent
 
@@ -65,3 +66,24 @@ def test_folder_loads_without_the_package(kind, tmp_path):
     # with the package imported, its own classes load the same folder and no trust is asked for
     inputs = AutoProcessor.from_pretrained(folder)(images=random_pictures(1), return_tensors="pt")
     assert torch.allclose(AutoModel.from_pretrained(folder).detect(**inputs).logits, remote, atol=1e-5)
+
+
+JUDGE = """
+import json, sys
+sys.modules["deepfake_detectors"] = None
+from transformers import pipeline
+judge = pipeline("deepfake-detection", model=sys.argv[1], trust_remote_code=True)
+print(json.dumps(judge(sys.argv[2])["fake_probability"]))
+"""
+
+
+def test_saved_pipeline_judges_without_the_package(tmp_path):
+    folder, saved, picture = tmp_path / "folder", tmp_path / "saved", tmp_path / "picture.png"
+    random_pictures(1)[0].save(picture)
+    detector = deepfake_detectors.pipeline(model=tiny_m2f2_det(folder))
+    detector.save_pretrained(saved, remote_code=True)
+    assert type(detector.model)._auto_class is None and not hasattr(detector.model.config, "auto_map")
+    remote = json.loads(run(JUDGE, saved, picture, home=tmp_path).splitlines()[-1])
+    assert remote == pytest.approx(detector(str(picture))["fake_probability"], abs=1e-5)
+    detector.save_pretrained(tmp_path / "plain")
+    assert not list((tmp_path / "plain").glob("*.py"))
