@@ -192,7 +192,7 @@ def verdict_rows(model, processor, batch: int, new_tokens: int, repeats: int) ->
     def row(count: int, tokens: int) -> Comparison:
         answers = "with its answer" if tokens else "without its answer"
         return compare(
-            f"verdict and mask, {count} pictures; official path {answers}",
+            f"verdict and mask, batch {count}; official path {answers}",
             lambda: [official(image, tokens) for image in images[:count]],
             lambda: ours(count),
             repeats,
