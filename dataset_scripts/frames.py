@@ -15,7 +15,7 @@ from .common import RawBuilder, RawConfig, Unit, is_picture, read_image_format, 
 try:
     import av
 except ImportError:  # only clips need it; said when one is opened
-    av = None  # type: ignore[assignment]
+    av = None
 
 __all__ = ["FrameBuilder", "FrameConfig", "natural_order", "read_clip", "spread"]
 

@@ -123,7 +123,7 @@ def register_families() -> None:
         )
 
 
-def _register_family(config: type, models: list[type], processor: type, image_processor: type) -> None:
+def _register_family(config: Any, models: list[type], processor: type, image_processor: type) -> None:
     """`models` begins with the verdict class; `AutoModel` chooses among them by `config.architectures`."""
     AutoConfig.register(config.model_type, config)
     AutoModel.register(config, tuple(models))
