@@ -12,6 +12,7 @@ import statistics
 
 from peak_memory import peak_megabytes
 from timing import compare, hardware
+from verdict_antifakeprompt import antifakeprompt_rows
 from verdict_fakevlm import fakevlm_rows
 
 HEAD = (
@@ -26,14 +27,14 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{hardware()}\n")
     print(HEAD)
-    for name, official, ours, ceiling in fakevlm_rows():
-        result = compare(name, official, ours, options.repeats)
-        slow, fast = 1 / statistics.median(result.slow), 1 / statistics.median(result.fast)
+    for row in (*fakevlm_rows(), *antifakeprompt_rows()):
+        result = compare(row.name, row.official, row.ours, options.repeats)
+        slow, fast = (row.batch / statistics.median(times) for times in (result.slow, result.fast))
         ratios = result.ratios
         print(
-            f"| {name} | {slow:.3g} images/s | {fast:.3g} images/s "
-            f"| {statistics.median(ratios):.1f}x ({min(ratios):.1f} to {max(ratios):.1f}) | {ceiling:.1f}x "
-            f"| {peak_megabytes(official):.0f} against {peak_megabytes(ours):.0f} MiB |"
+            f"| {row.name} | {slow:.3g} images/s | {fast:.3g} images/s "
+            f"| {statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}) | {row.ceiling:.2f}x "
+            f"| {peak_megabytes(row.official):.0f} against {peak_megabytes(row.ours):.0f} MiB |"
         )
 
 

@@ -1,22 +1,14 @@
 """AntifakePrompt's verdict: one pass over the question against the official loss of two rows per picture.
 
-    python benchmarks/verdict_antifakeprompt.py                  # two minutes on two CPU cores
-
-Both sides run in one process on the same random weights and give the same scores, which is checked before timing.
-The sizes fit a small machine and keep the proportions of the released model: as much work in the vision tower as in
-one row of the language model, 32 queries, and a head of the same share. Quote the ratios: absolute times belong to
-the machine named in the first line. The ceiling is the ratio of floating point operations, counted while running.
+Both sides give the same scores, which is checked before timing. The sizes fit a small machine and keep the
+proportions of the released model: as much work in the vision tower as in one row of the language model, 32 queries,
+and a head of the same share. The ceiling is the ratio of floating point operations, counted while running.
 """
 
-import argparse
-import ctypes
-import statistics
-from pathlib import Path
-
 import torch
-from timing import Comparison, compare, hardware
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
+from verdict_row import Row
 
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
@@ -123,68 +115,22 @@ def full_size_flops(rows: int, length: int, head_positions: int) -> float:
     return tower + qformer + rows * (decoder + head)
 
 
-def peak_megabytes(run, model: AntifakePromptForDeepfakeDetection, pixels: torch.Tensor) -> float:
-    """Memory that one run of a side adds to the weights; on the CPU by Linux's own mark of the process."""
-    if DEVICE == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run(model, pixels)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # gives back what the runs before have left in the allocator
-    Path("/proc/self/clear_refs").write_text("5")  # sets the mark back to what is resident now
-    before = _status_kilobytes("VmRSS")
-    run(model, pixels)
-    return (_status_kilobytes("VmHWM") - before) / 2**10
-
-
-def _status_kilobytes(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
-
-
 def pictures(batch: int) -> torch.Tensor:
     size = AntifakePromptConfig(**SIZES).vision_config.image_size
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1)).to(DEVICE)
 
 
-def row(result: Comparison, batch: int, ceiling: float, peaks: tuple[float, float]) -> str:
-    slow, fast = (batch / statistics.median(times) for times in (result.slow, result.fast))
-    ratios = result.ratios
-    return (
-        f"| {result.name} | {slow:.2f} images/s, +{peaks[0]:.0f} MB | {fast:.2f} images/s, +{peaks[1]:.0f} MB | "
-        f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}) | {ceiling:.2f}x |"
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, nargs="+", default=[8], help="pictures per pass (official: 8)")
-    parser.add_argument("--repeats", type=int, default=7, help="timed runs of each side")
-    options = parser.parse_args()
+def antifakeprompt_rows(batch: int = 8) -> list[Row]:
+    """`batch` pictures per pass; 8 is the official script's."""
     model = build()
-    print(f"{hardware()}; random weights, float32\n")
-    print(
-        "| AntifakePrompt's verdict | official, two rows | this package, one pass | ratio (range of pairs) | ceiling |"
-    )
-    print("| --- | --- | --- | --- | --- |")
-    for batch in options.batch:
-        pixels = pictures(batch)
-        peaks = tuple(peak_megabytes(run, model, pixels) for run in (official, one_pass))
-        both = official(model, pixels), one_pass(model, pixels)
-        assert torch.allclose(*both, atol=1e-4), "the two sides disagree"
-        ceiling = flops(official, model, pixels) / flops(one_pass, model, pixels)
-        result = compare(
-            f"batch {batch}", lambda p=pixels: official(model, p), lambda p=pixels: one_pass(model, p), options.repeats
-        )
-        print(row(result, batch, ceiling, peaks))
+    pixels = pictures(batch)
+    both = official(model, pixels), one_pass(model, pixels)
+    assert torch.allclose(*both, atol=1e-4), "the two sides disagree"
+    ceiling = flops(official, model, pixels) / flops(one_pass, model, pixels)
     length = AntifakePromptConfig().num_query_tokens + QUESTION_LENGTH
     whole = full_size_flops(rows=2, length=length + 1, head_positions=length + 1)
     single = full_size_flops(rows=1, length=length, head_positions=1)
-    print(
-        f"\nAt the released sizes the ceiling is {whole / single:.2f}x ({whole / 1e12:.2f} against {single / 1e12:.2f}"
+    name = (
+        f"AntifakePrompt: two candidate rows per picture, batch {batch} (at the released sizes {whole / single:.2f}x)"
     )
-    print("teraflop per picture).")
-
-
-if __name__ == "__main__":
-    main()
+    return [Row(name, lambda: official(model, pixels), lambda: one_pass(model, pixels), ceiling, batch)]

@@ -1,6 +1,5 @@
 """FakeVLM's verdict: the one-prefill score against the official evaluation's work and against a short answer."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+from verdict_row import Row
 
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
 from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
@@ -15,15 +15,12 @@ from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetec
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import QUESTION, build_prompt
 
-__all__ = ["Row", "fakevlm_rows"]
+__all__ = ["fakevlm_rows"]
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The official script pads the text to this before the picture's tokens take the place of one.
 OFFICIAL_TEXT_LENGTH = 1024
 OFFICIAL_STEPS, SHORT_STEPS = 256, 64
-
-# (name, the long way, our way, multiply-adds of the long way over ours)
-Row = tuple[str, Callable[[], Any], Callable[[], Any], float]
 
 
 def build() -> tuple[FakeVLMForDeepfakeDetection, FakeVLMProcessor]:
@@ -115,13 +112,13 @@ def fakevlm_rows() -> list[Row]:
 
     ours = multiply_adds(model, short + len(model.config.verdict_tokens["prefix"]), 0)
     return [
-        (
+        Row(
             f"FakeVLM: official evaluation, {long} positions and {OFFICIAL_STEPS} tokens",
             lambda: answer(long, OFFICIAL_STEPS),
             verdict,
             multiply_adds(model, long, OFFICIAL_STEPS) / ours,
         ),
-        (
+        Row(
             f"FakeVLM: short prompt ({short} positions) and {SHORT_STEPS} tokens",
             lambda: answer(None, SHORT_STEPS),
             verdict,

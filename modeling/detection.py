@@ -20,6 +20,7 @@ __all__ = [
     "refuse_foreign_checkpoint",
     "require_ability",
     "stock_remedy",
+    "unconverted_remedy",
 ]
 
 # Kept here, not derived from the registered classes: remote code on the Hub knows one family only.
@@ -33,6 +34,9 @@ LOCALISING_CLASSES: tuple[str, ...] = ("LvlmDfdForDeepfakeDetection", "LvlmDfdFo
 
 # model_type of a library class -> family and class for checkpoints that are published in the library's own layout.
 STOCK_LAYOUTS = {"llava": ("fakevlm", "FakeVLMForDeepfakeDetection")}
+
+# Families whose official folders are in the form of LLaVA's own code.
+LLAVA_FORKS = ("fakevlm", "m2f2_det")
 
 # What says where a checkpoint lies.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
@@ -92,6 +96,21 @@ def stock_remedy(model_type: str | None, source: Any = "FOLDER") -> str:
         f"If these are {family} weights, load them with {name}.from_pretrained({str(source)!r}), or make a folder "
         f"that says what it is: deepfake-detectors convert {family} --source {source} --output FOLDER"
     )
+
+
+def unconverted_remedy(fields: dict[str, Any], source: Any = "FOLDER") -> str:
+    """What to do with a folder that may hold a detector in another form; empty where none is known.
+
+    Args:
+        fields: its config.json.
+        source: the folder, for the command.
+    """
+    if "mm_projector_type" in fields:  # LLaVA's own code writes it; M2F2-Det and FakeVLM are published by forks of it
+        commands = " or ".join(
+            f"deepfake-detectors convert {family} --source {source} --output FOLDER" for family in LLAVA_FORKS
+        )
+        return f"It was written by a fork of the LLaVA code; convert it first: {commands}"
+    return stock_remedy(fields.get("model_type"), source)
 
 
 class DeepfakeDetectionMixin:

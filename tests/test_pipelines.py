@@ -1,5 +1,6 @@
 """`deepfake_detectors.pipeline`, and the stock call without a model."""
 
+import json
 import os
 import subprocess
 import sys
@@ -83,3 +84,25 @@ def test_the_stock_call_without_a_model_works_offline_and_shows_the_terms_once(t
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 2 and set(done.stdout.split()) <= {"real", "fake"}
     assert done.stderr.count(LICENSE_NOTICE) == 1
+
+
+@pytest.mark.parametrize("model_type", ["llava", "llava_llama", None])
+def test_a_folder_of_the_original_llava_code_gives_the_convert_commands(
+    tmp_path: Path, model_type: str | None
+) -> None:
+    fields = {"mm_projector_type": "mlp2x_gelu", **({"model_type": model_type} if model_type else {})}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    for load in (
+        lambda: deepfake_detectors.pipeline(model=tmp_path),
+        lambda: deepfake_detectors.AutoModelForDeepfakeDetection.from_pretrained(tmp_path),
+    ):
+        with pytest.raises(ValueError, match="deepfake-detectors convert m2f2_det --source") as caught:
+            load()
+        assert "deepfake-detectors convert fakevlm --source" in str(caught.value)
+
+
+def test_a_config_without_a_model_type_gives_the_convert_command(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="deepfake-detectors convert FAMILY --source"):
+        deepfake_detectors.pipeline(model=tmp_path)

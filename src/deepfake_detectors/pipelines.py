@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import transformers
 from transformers.utils import CONFIG_NAME
 
 from deepfake_detectors.default_checkpoint import LICENSE_NOTICE, default_checkpoint_path
-from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES
+from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES, unconverted_remedy
 from deepfake_detectors.modeling.pipeline_deepfake_detection import (
     TASK,
     DeepfakeDetectionPipeline,
@@ -73,6 +74,12 @@ def check_model_source(model: str | Path) -> None:
         official = sorted(child for child in path.iterdir() if child.suffix in OFFICIAL_SUFFIXES)
         if not official:
             raise ValueError(f"{path} is not a model folder: it holds no {CONFIG_NAME}.")
+    if (path / CONFIG_NAME).is_file():
+        fields = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
+        if remedy := unconverted_remedy(fields, path):
+            raise ValueError(f"{path} holds a model of type {fields.get('model_type')!r}. {remedy}")
+        if "model_type" not in fields:
+            official = [path]
     if official:
         sources = " ".join(f"--source {file}" for file in official)
         raise ValueError(

@@ -27,7 +27,7 @@ from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
 from deepfake_detectors.modeling.configuration_imagebind import ImageBindConfig
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
-from deepfake_detectors.modeling.detection import HUB_ARGUMENTS, stock_remedy
+from deepfake_detectors.modeling.detection import HUB_ARGUMENTS, unconverted_remedy
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
 from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
@@ -68,8 +68,9 @@ _load_detector = AutoModelForDeepfakeDetection.from_pretrained
 def _load_or_refuse(cls: Any, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
     if "config" not in kwargs:
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        found = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)[0].get("model_type")
-        if remedy := stock_remedy(found, pretrained_model_name_or_path):
+        fields = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)[0]
+        if remedy := unconverted_remedy(fields, pretrained_model_name_or_path):
+            found = fields.get("model_type")
             raise ValueError(f"{pretrained_model_name_or_path} is a checkpoint of model_type {found!r}. {remedy}")
     return _load_detector(pretrained_model_name_or_path, *model_args, **kwargs)
 
