@@ -86,8 +86,10 @@ def convert(
     from deepfake_detectors import conversion
 
     transformers_logging.disable_progress_bar()
-    if family not in conversion.CONVERTERS:
-        fail(f"unknown family {family!r}; known are {', '.join(sorted(conversion.CONVERTERS))}.")
+    try:
+        conversion.check_request(family, options)
+    except ValueError as error:
+        fail(error)
     try:
         if occupied:
             _replace(family, source, output, options)
