@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from PIL import Image
 
 from .common import RawBuilder, RawConfig, Unit, is_picture, read_image_format, refuse_outside, stable_id, walk_files
 
+av: Any
 try:
-    import av
+    av = importlib.import_module("av")
 except ImportError:  # only clips need it; said when one is opened
     av = None
 
