@@ -11,6 +11,8 @@ from transformers.image_utils import SizeDict
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from .picture_arrays import as_bytes
+
 __all__ = ["LvlmDfdImageProcessor", "LvlmDfdImageProcessorKwargs"]
 
 CROP_MODES = ("squash", "center_crop")
@@ -46,7 +48,7 @@ class LvlmDfdImageProcessor(CLIPImageProcessorPil):
             raise ValueError(f"size is {self.size}, expected equal height and width, the model's image_size.")
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
-        return super().process_image(_as_bytes(image), *args, **kwargs)
+        return super().process_image(as_bytes(image, rounded=True), *args, **kwargs)
 
     def _preprocess(
         self,
@@ -105,18 +107,3 @@ def _offsets(size: tuple[int, int], edge: int) -> tuple[int, int]:
 def _check_mode(mode: str) -> None:
     if mode not in CROP_MODES:
         raise ValueError(f"crop_mode is {mode!r}, allowed are {', '.join(map(repr, CROP_MODES))}.")
-
-
-def _as_bytes(image: Any) -> Any:
-    if not isinstance(image, (np.ndarray, torch.Tensor)):
-        return image
-    array = np.asarray(image)
-    if array.dtype == np.uint8:
-        return array
-    # The negated form also refuses NaN.
-    if not np.issubdtype(array.dtype, np.floating) or not (array.min() >= 0 and array.max() <= 1):
-        raise ValueError(
-            f"An image array of dtype {array.dtype} with values from {array.min()} to {array.max()} was given; "
-            "accepted are uint8 in 0..255 and floats in 0..1."
-        )
-    return (array * 255).round().astype(np.uint8)

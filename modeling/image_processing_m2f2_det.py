@@ -8,6 +8,8 @@ from transformers import BatchFeature, LlavaImageProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from .picture_arrays import as_bytes
+
 __all__ = ["M2F2DetImageProcessor", "M2F2DetImageProcessorKwargs"]
 
 
@@ -38,7 +40,7 @@ class M2F2DetImageProcessor(LlavaImageProcessorPil):
         super().__init__(**kwargs)
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
-        return super().process_image(_as_bytes(image), *args, **kwargs)
+        return super().process_image(as_bytes(image), *args, **kwargs)
 
     def _preprocess(self, images: list[np.ndarray], *args: Any, do_pad: bool | None, **kwargs: Any) -> BatchFeature:
         data = self._one_view(images, *args, do_pad=do_pad, **kwargs)
@@ -54,18 +56,3 @@ class M2F2DetImageProcessor(LlavaImageProcessorPil):
         settings["do_pad"] = kwargs["do_pad"]
         tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
         return LlavaImageProcessor(**settings)(tensors, return_tensors=kwargs.get("return_tensors"))
-
-
-def _as_bytes(image: Any) -> Any:
-    if not isinstance(image, (np.ndarray, torch.Tensor)):
-        return image
-    array = np.asarray(image)
-    if array.dtype == np.uint8:
-        return array
-    # The negated form also refuses NaN.
-    if not np.issubdtype(array.dtype, np.floating) or not (array.min() >= 0 and array.max() <= 1):
-        raise ValueError(
-            f"An image array of dtype {array.dtype} with values from {array.min()} to {array.max()} was given; "
-            "accepted are uint8 in 0..255 and floats in 0..1."
-        )
-    return (array * 255).astype(np.uint8)

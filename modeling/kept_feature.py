@@ -1,0 +1,86 @@
+"""A feature that depends on weights only, computed once while the weights stand still, and never stale."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["FeatureKeeper"]
+
+
+class FeatureKeeper(nn.Module):
+    """Base of modules that give the same feature for every picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: tuple[Any, torch.Tensor] | None = None
+
+    def keep(
+        self,
+        compute: Callable[[], torch.Tensor],
+        parts: Iterable[nn.Module],
+        weights: Sequence[torch.Tensor] = (),
+        settings: Any = None,
+    ) -> torch.Tensor:
+        """What `compute` gives, from an earlier call where nothing has changed since.
+
+        Args:
+            compute: makes the feature.
+            parts: modules that it reads.
+            weights: parameters of its own that it reads; few and small, because all their values are looked at.
+            settings: whatever else it depends on; compared by equality.
+        """
+        parts = list(parts)
+        everything = [*weights, *(weight for part in parts for weight in part.parameters())]
+        if not self._may_keep(everything):
+            self._kept = None
+            return compute()
+        stamp = (settings, _adapters(parts), _stamp(everything, weights))
+        if self._kept is None or self._kept[0] != stamp:
+            self._kept = (stamp, compute())
+        return self._kept[1]
+
+    def _may_keep(self, weights: Sequence[torch.Tensor]) -> bool:
+        """Not in training, not where the same weights give another feature, not where weights cannot be read."""
+        return not (
+            self.training
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.is_autocast_enabled(weights[0].device.type)
+            or any(weight.grad is not None or weight.is_meta or weight.is_inference() for weight in weights)
+        )
+
+    # Belt and braces: where weights are usually replaced.
+    def train(self, mode: bool = True) -> "FeatureKeeper":
+        self._kept = None
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "FeatureKeeper":
+        self._kept = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._kept = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+def _adapters(parts: Iterable[nn.Module]) -> list[Any]:
+    """PEFT switches and merges its layers without replacing a weight."""
+    return [
+        (module.disable_adapters, tuple(module.active_adapters), tuple(module.merged_adapters))
+        for part in parts
+        for module in part.modules()
+        if hasattr(module, "merged_adapters")
+    ]
+
+
+def _stamp(weights: Sequence[torch.Tensor], summed: Sequence[torch.Tensor]) -> Any:
+    """What changes when a weight does: its address, its write count, and a sample of its values.
+
+    The sample is for writes that are not counted (through `.data`, by fused optimizers).
+    """
+    samples = [weight.detach().reshape(-1)[weight.numel() // 2] for weight in weights]
+    sums = [weight.detach().double().sum() for weight in summed]
+    values = torch.stack([value.double() for value in (*samples, *sums)]).tolist()
+    return values, [(weight.data_ptr(), weight._version, weight.dtype, weight.device) for weight in weights]
