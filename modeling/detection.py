@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ __all__ = [
     "require_ability",
     "stock_remedy",
     "unconverted_remedy",
+    "verdict_config",
 ]
 
 # Kept here, not derived from the registered classes: remote code on the Hub knows one family only.
@@ -163,6 +165,32 @@ class DeepfakeDetectionMixin:
                 "--source ... --output ..."
             )
         return (model, info) if return_info else model
+
+
+def verdict_config(cls: Any, source: Any, kwargs: dict[str, Any]) -> tuple[PreTrainedConfig, bool]:
+    """Config with which a verdict class loads its own folder, or that of the family's language model.
+
+    Args:
+        cls: the verdict class; its config has `text_config`, `None` where there is no language model.
+        source: what `from_pretrained` got.
+        kwargs: the arguments it got beside; `config` and config fields are taken out.
+
+    Returns:
+        The config without language model, and whether the folder has one.
+    """
+    config_class = cls.config_class
+    config = kwargs.pop("config", None)
+    # By model_type, not by class: as Hub code the config is another class object.
+    if getattr(config, "model_type", None) != config_class.model_type:
+        refuse_foreign_checkpoint(cls, source, kwargs)
+        hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        fields = {name: kwargs.pop(name) for name in list(kwargs) if name in config_class.__annotations__}
+        config = config_class.from_pretrained(source if config is None else config, **hub_kwargs, **fields)
+    if config.text_config is None:
+        return config, False
+    config = copy.deepcopy(config)
+    config.text_config, config.architectures = None, [cls.__name__]
+    return config, True
 
 
 def refuse_foreign_checkpoint(cls: Any, source: Any, kwargs: dict[str, Any]) -> None:

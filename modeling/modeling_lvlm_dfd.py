@@ -1,6 +1,5 @@
 """LVLM-DFD without its language model (Yu et al., ICML 2025): verdict and mask of a face picture."""
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_lvlm_dfd import LvlmDfdConfig
-from .detection import HUB_ARGUMENTS, DeepfakeDetectionMixin, DeepfakeDetectionOutput, refuse_foreign_checkpoint
+from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, verdict_config
 from .modeling_imagebind import ImageBindModel
 from .modeling_lvlm_dfd_heads import LvlmDfdClassifier, LvlmDfdImageDecoder, LvlmDfdLocator, LvlmDfdPromptLearner
 from .modeling_lvlm_dfd_losses import dice_loss, focal_loss
@@ -188,17 +187,7 @@ class LvlmDfdForDeepfakeDetection(LvlmDfdPreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """As the base class; a folder of `LvlmDfdForConditionalGeneration` gives its detector."""
-        config = kwargs.pop("config", None)
-        # By model_type, not by class: as Hub code the config is another class object.
-        if getattr(config, "model_type", None) != cls.config_class.model_type:
-            refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
-            hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-            source = pretrained_model_name_or_path if config is None else config
-            fields = {name: kwargs.pop(name) for name in list(kwargs) if name in LvlmDfdConfig.__annotations__}
-            config = LvlmDfdConfig.from_pretrained(source, **hub_kwargs, **fields)
-        if config.text_config is not None:
-            config = copy.deepcopy(config)
-            config.text_config, config.architectures = None, [cls.__name__]
+        config, _ = verdict_config(cls, pretrained_model_name_or_path, kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
 
     def forward(

@@ -1,6 +1,5 @@
 """M2F2-Det detectors (Guo et al., CVPR 2025): CLIP and a CNN give one real/fake verdict per face picture."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_m2f2_det import M2F2DetConfig
-from .detection import HUB_ARGUMENTS, DeepfakeDetectionMixin, DeepfakeDetectionOutput, refuse_foreign_checkpoint
+from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, verdict_config
 from .modeling_m2f2_det_bridge import M2F2DetBridge
 from .modeling_m2f2_det_encoders import build_encoder, feature_shapes
 from .modeling_m2f2_det_prompt import M2F2DetPromptEncoder
@@ -214,18 +213,9 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """As the base class; a folder of `M2F2DetForConditionalGeneration` gives its detector and shared tower."""
-        config = kwargs.pop("config", None)
-        # By model_type, not by class: as Hub code the config is another class object.
-        if getattr(config, "model_type", None) != cls.config_class.model_type:
-            refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
-            hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-            source = pretrained_model_name_or_path if config is None else config
-            fields = {name: kwargs.pop(name) for name in list(kwargs) if name in M2F2DetConfig.__annotations__}
-            config = M2F2DetConfig.from_pretrained(source, **hub_kwargs, **fields)
-        if config.text_config is None:
+        config, explains = verdict_config(cls, pretrained_model_name_or_path, kwargs)
+        if not explains:
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
-        config = copy.deepcopy(config)
-        config.text_config, config.architectures = None, [cls.__name__]
         result = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, config=config, key_mapping=DETECTOR_KEYS, **kwargs
         )
