@@ -18,6 +18,7 @@ TESTS = Path(__file__).parent.parent
 SAVE = """
 import sys
 sys.path.insert(0, sys.argv[2])
+from tiny_antifakeprompt import antifakeprompt, antifakeprompt_processor
 from tiny_llm import m2f2_det_llm, m2f2_det_processor
 from tiny_models import m2f2_det, verdict_processor
 from tiny_lvlm_dfd import lvlm_dfd, lvlm_dfd_llm, lvlm_dfd_processor, lvlm_verdict_processor
@@ -26,6 +27,7 @@ model, processor = {
     "cosine": lambda: (m2f2_det("cosine"), verdict_processor()),
     "bridge": lambda: (m2f2_det("bridge"), verdict_processor()),
     "llm": lambda: (m2f2_det_llm(), m2f2_det_processor()),
+    "antifakeprompt": lambda: (antifakeprompt(), antifakeprompt_processor()),
     "lvlm_dfd": lambda: (lvlm_dfd(), lvlm_verdict_processor()),
     "lvlm_dfd_llm": lambda: (lvlm_dfd_llm(), lvlm_dfd_processor()),
 }[kind]()
@@ -60,7 +62,7 @@ def run(code: str, *arguments: object, home: Path) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("kind", ["cosine", "bridge", "llm", "lvlm_dfd", "lvlm_dfd_llm"])
+@pytest.mark.parametrize("kind", ["cosine", "bridge", "llm", "antifakeprompt", "lvlm_dfd", "lvlm_dfd_llm"])
 def test_folder_loads_without_the_package(kind, tmp_path):
     folder, picture = tmp_path / "saved", tmp_path / "picture.png"
     random_pictures(1)[0].save(picture)
