@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from deepfake_detectors.modeling.verdict_parsing_fakevlm import UNDETERMINED, parse_fakevlm_verdict
+from deepfake_detectors.modeling.verdict_parsing_lvlm_dfd import parse_answer
+
 __all__ = ["fakevlm_verdict", "lvlm_dfd_verdicts", "with_coin"]
 
 
@@ -18,12 +21,8 @@ def fakevlm_verdict(text: str, holds_prompt: bool = False) -> str | None:
         text: the answer.
         holds_prompt: `text` is prompt and answer; only what follows its last question mark counts.
     """
-    answer = text.rsplit("?", 1)[-1] if holds_prompt else text
-    for sentence in answer.lower().split(".")[:2]:
-        for verdict in ("real", "fake"):
-            if verdict in sentence:
-                return verdict
-    return None
+    verdict = parse_fakevlm_verdict(text, "official", holds_prompt=holds_prompt)
+    return None if verdict == UNDETERMINED else verdict
 
 
 def with_coin(verdicts: Sequence[str | None], seed: int = 0) -> list[str]:
@@ -41,17 +40,6 @@ def lvlm_dfd_verdicts(texts: Sequence[str]) -> list[str | None]:
     verdicts: list[str | None] = []
     current: str | None = None
     for text in texts:
-        negated = "not" in text
-        searches = (
-            ("pristine" in text, "real"),
-            (negated and "pristine" in text, "fake"),
-            ("deepfake" in text, "fake"),
-            (negated and "deepfake" in text, "real"),
-            ("Yes" in text, "fake"),
-            ("No" in text, "real"),
-        )
-        for hit, verdict in searches:
-            if hit:
-                current = verdict
+        current = parse_answer(text, "legacy") or current
         verdicts.append(current)
     return verdicts
