@@ -220,11 +220,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="pictures per batch")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each side")
     parser.add_argument("--new-tokens", type=int, default=32, help="tokens per answer")
+    parser.add_argument("--skip-verdicts", action="store_true", help="the explanations only")
     options = parser.parse_args()
     print(f"{hardware()}; mid-size, answers of {options.new_tokens} tokens\n")
     model, processor = mid_size()
     sizes = options.batch, options.new_tokens, options.repeats
-    print(table(verdict_rows(model, processor, *sizes), "official path (batch 1)", "this package"), "\n")
+    if not options.skip_verdicts:
+        print(table(verdict_rows(model, processor, *sizes), "official path (batch 1)", "this package"), "\n")
     print(table([answer_row(model, processor, *sizes)], "one by one", "one batch"))
 
 
