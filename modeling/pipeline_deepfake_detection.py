@@ -263,9 +263,9 @@ class DeepfakeDetectionPipeline(Pipeline):
         probability = model_outputs["fake_probability"].item()
         if not math.isfinite(probability):
             raise ValueError(
-                f"{model_outputs['source']}: the model gave no probability (P(fake) = {probability}). Either it "
-                "judges by the words it writes (score='generate'), and they said neither real nor fake; or its weights "
-                f"are damaged or overflow in {self.model.dtype}: try dtype=torch.float32."
+                f"{model_outputs['source']}: the model answered P(fake) = {probability}. Either it judges by the "
+                "words it writes (score='generate') and they say neither real nor fake, or its weights are damaged or "
+                f"overflow in {self.model.dtype}; try dtype=torch.float32."
             )
         fake = probability >= threshold
         mask = model_outputs["mask"]
