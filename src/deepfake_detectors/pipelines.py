@@ -75,7 +75,7 @@ def check_model_source(model: str | Path) -> None:
         if not official:
             raise ValueError(f"{path} is not a model folder: it holds no {CONFIG_NAME}.")
     if (path / CONFIG_NAME).is_file():
-        fields = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
+        fields = _read_config(path / CONFIG_NAME)
         if remedy := unconverted_remedy(fields, path):
             raise ValueError(f"{path} holds a model of type {fields.get('model_type')!r}. {remedy}")
         if "model_type" not in fields:
@@ -86,3 +86,13 @@ def check_model_source(model: str | Path) -> None:
             f"{path} holds official weights, not a folder that can be loaded. Convert them first: "
             f"deepfake-detectors convert FAMILY {sources} --output FOLDER (FAMILY is one of {', '.join(FAMILIES)})"
         )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} holds no JSON object, but {type(fields).__name__}.")
+    return fields
