@@ -7,11 +7,11 @@ import pytest
 
 ROOT = os.environ.get("DEEPFAKE_DATA")
 
-needs_real_data = pytest.mark.skipif(
-    not ROOT, reason="DEEPFAKE_DATA is not set: it names the folder that holds ddvqa/ and the other real data sets"
-)
+MISSING = "DEEPFAKE_DATA is not set: it names the folder that holds ddvqa/ and the other real data sets"
+
+needs_real_data = pytest.mark.skipif(not ROOT, reason=MISSING)
 
 
 def real_data(name: str) -> Path:
-    """The folder of one data set; call it in tests under `needs_real_data` only."""
+    """The folder of one data set (or a file beside them); call it in tests under `needs_real_data` only."""
     return Path(str(ROOT)) / name

@@ -1,12 +1,11 @@
 """`deepfake-detectors dataset` as a user calls it."""
 
 import json
-import os
-from pathlib import Path
 
 import datasets
 import pytest
 from folder_tree import save
+from real_data import needs_real_data, real_data
 from typer.testing import CliRunner
 
 from deepfake_detectors.builders import BUILDERS
@@ -99,12 +98,10 @@ def test_help_has_an_example(command):
     assert "Example" in run(*command, "--help").stdout
 
 
-@pytest.mark.skipif(
-    not os.environ.get("DEEPFAKE_DATA"), reason="DEEPFAKE_DATA is not set: the real DD-VQA pictures are not here"
-)
+@needs_real_data
 def test_real_ddvqa(tmp_path):
     result = run("build", "ddvqa", "--config", "c23", "--output", tmp_path)
-    stated = (Path(os.environ["DEEPFAKE_DATA"]) / "README.md").read_text(encoding="utf-8")
+    stated = real_data("README.md").read_text(encoding="utf-8")
     row = json.loads(result.stdout)
     real, fake = stated.split("c23 test ")[1].split()[0].rstrip("|").split("/")
     assert row["rows"] == int(real) + int(fake)

@@ -1,20 +1,16 @@
 """Real/fake image folders in every naming convention, their defects, and the real sets where they are."""
 
 import csv
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from datasets.exceptions import DatasetGenerationError
 from folder_tree import save
+from real_data import needs_real_data, real_data
 
 from deepfake_detectors.dataset_scripts.genimage import GenImage
 from deepfake_detectors.dataset_scripts.image_folder import CONVENTIONS, RealFakeFolder
-
-needs_real_data = pytest.mark.skipif(
-    not os.environ.get("DEEPFAKE_DATA"), reason="DEEPFAKE_DATA is not set: the real picture sets are not here"
-)
 
 
 def builder(root, tmp_path, config="real_fake", kind=RealFakeFolder, **options):
@@ -233,7 +229,7 @@ class TestGenImage:
 @needs_real_data
 @pytest.mark.parametrize("name", ["faces_stylegan2", "scenes_text2image", "photos_flux_imagen", "copymove_noso"])
 def test_real_sets(name, tmp_path):
-    root = Path(os.environ["DEEPFAKE_DATA"]) / name
+    root = real_data(name)
     with (root / "manifest.csv").open(encoding="utf-8") as file:
         listed = list(csv.DictReader(file))
     masks = "masks" if any(row["label"] == "masks" for row in listed) else ""

@@ -11,13 +11,6 @@ from deepfake_detectors.evaluation.verdict_rules import fakevlm_verdict, lvlm_df
 QUICK = Settings(resamples=20)
 
 
-def goldens_of(family, name):
-    try:
-        return golden_folder(family) / name
-    except FileNotFoundError as error:
-        pytest.skip(f"{error} They come with that detector.")
-
-
 def texts(pairs, **extra):
     return [Prediction(str(n), label, text=text, **extra) for n, (label, text) in enumerate(pairs)]
 
@@ -84,14 +77,14 @@ def test_unknown_protocol():
 
 
 def test_fakevlm_rule_gives_the_published_verdicts():
-    path = goldens_of("fakevlm", "verdict_cases.jsonl")
+    path = golden_folder("fakevlm") / "verdict_cases.jsonl"
     for case in map(json.loads, path.read_text().splitlines()):
         found = fakevlm_verdict(case["text"], holds_prompt=case["rule"] == "full_decode")
         assert (found or "undetermined") == case["label"], case
 
 
 def test_lvlm_dfd_rule_gives_the_published_verdicts():
-    for case in json.loads(goldens_of("lvlm_dfd", "verdict_cases.json").read_text())["cases"]:
+    for case in json.loads((golden_folder("lvlm_dfd") / "verdict_cases.json").read_text())["cases"]:
         (found,) = lvlm_dfd_verdicts([case["response"]])
         assert found == {0: "real", 1: "fake", None: None}[case["pred"]], case
 

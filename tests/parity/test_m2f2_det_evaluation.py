@@ -2,11 +2,11 @@
 
 import csv
 import json
-import os
 from pathlib import Path
 
 import pytest
 from golden_files import golden_folder
+from real_data import MISSING, ROOT, real_data
 
 from deepfake_detectors.evaluation.answer_files import read_answers, read_references
 from deepfake_detectors.evaluation.m2f2_det_ddvqa import score_explanations, score_judgements
@@ -27,9 +27,9 @@ EXACT = 1e-12
 
 @pytest.fixture(scope="module")
 def ddvqa() -> Path:
-    if not os.environ.get("DEEPFAKE_DATA"):
-        pytest.skip("DEEPFAKE_DATA is not set: it names the folder that holds ddvqa/")
-    return Path(os.environ["DEEPFAKE_DATA"]) / "ddvqa"
+    if not ROOT:
+        pytest.skip(MISSING)
+    return real_data("ddvqa")
 
 
 @pytest.fixture(scope="module")
