@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .conversations import read_turns
+
 __all__ = [
     "CHAT_TEMPLATES",
     "IMAGE_MARKER",
@@ -29,7 +31,6 @@ SYSTEM = {"raw": "", "hf_chat": "", "vicuna_v1": VICUNA_SYSTEM + " "}
 ANSWER_END = {"raw": " ", "hf_chat": " ", "vicuna_v1": ""}
 # How an answer begins. Behind the raw prompt the released weights start a new line.
 PREFIXES = {"raw": "\nThis is a", "hf_chat": " This is a", "vicuna_v1": " This is a"}
-ROLES = {"human": "USER", "user": "USER", "gpt": "ASSISTANT", "assistant": "ASSISTANT"}
 
 
 def _chat_template(style: str) -> str:
@@ -110,14 +111,8 @@ def training_text(
     _check_style(style)
     style = "hf_chat" if style == "raw" else style
     text, spans = SYSTEM[style], []
-    for index, turn in enumerate(conversation):
-        speaker = turn.get("from", turn.get("role"))
-        content = turn.get("value", turn.get("content"))
-        if speaker not in ROLES:
-            raise ValueError(f"Turn {index} is by {speaker!r}, allowed are {', '.join(map(repr, ROLES))}.")
-        if ROLES[speaker] != ("USER", "ASSISTANT")[index % 2]:
-            raise ValueError(f"Turn {index} is by {speaker!r}; human and assistant must alternate, the human first.")
-        if ROLES[speaker] == "USER":
+    for by_assistant, content in read_turns(conversation):
+        if not by_assistant:
             words = content.replace(IMAGE_MARKER, "").strip()
             marker = f"{IMAGE_MARKER}\n" if IMAGE_MARKER in content else ""
             text += f"USER: {marker}{words} ASSISTANT:"
@@ -125,8 +120,6 @@ def training_text(
             start = len(text)
             text += f" {content}{ANSWER_END[style]}{end}"
             spans.append((start, len(text)))
-    if not spans:
-        raise ValueError("The conversation holds no answer to learn from.")
     return text, spans
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .conversations import read_turns
+
 __all__ = [
     "DEEPFAKE_MARKER",
     "EXPLANATION_QUESTION",
@@ -35,7 +37,6 @@ VICUNA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
     "and polite answers to the user's questions."
 )
-ROLES = {"human": "USER", "user": "USER", "gpt": "ASSISTANT", "assistant": "ASSISTANT"}
 END = "</s>"
 
 # The same for `apply_chat_template`; the generation marks let trainers find the assistant's tokens.
@@ -97,21 +98,13 @@ def training_prompt(
         ValueError: for an unknown role, or turns out of order.
     """
     text, spans = VICUNA_SYSTEM + " ", []
-    for index, turn in enumerate(conversation):
-        speaker = turn.get("from", turn.get("role"))
-        content = turn.get("value", turn.get("content"))
-        if speaker not in ROLES:
-            raise ValueError(f"Turn {index} is by {speaker!r}, allowed are {', '.join(map(repr, ROLES))}.")
-        if ROLES[speaker] != ("USER", "ASSISTANT")[index % 2]:
-            raise ValueError(f"Turn {index} is by {speaker!r}; human and assistant must alternate, the human first.")
-        if ROLES[speaker] == "USER":
+    for by_assistant, content in read_turns(conversation):
+        if not by_assistant:
             text += f"USER: {_normalised(content, newline_compat)} ASSISTANT:"
         else:
             start = len(text)
             text += f" {content}{END}"
             spans.append((start, len(text)))
-    if not spans:
-        raise ValueError("The conversation holds no answer to learn from.")
     return text, spans
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["BUILDERS", "DATA_VARIABLE", "data_folder", "load_split"]
+__all__ = ["BUILDERS", "DATA_VARIABLE", "builder_class", "data_folder", "load_split"]
 
 DATA_VARIABLE = "DEEPFAKE_DATA"
 BUILDERS = {
@@ -46,6 +46,26 @@ def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:
     return folder
 
 
+def builder_class(dataset: str) -> Any:
+    """The builder of a data set.
+
+    Raises:
+        ValueError: for an unknown name.
+        ImportError: if `datasets` is not installed.
+    """
+    if dataset not in BUILDERS:
+        raise ValueError(f"unknown data set {dataset!r}; known are {', '.join(sorted(BUILDERS))}.")
+    try:
+        import datasets  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "Reading data sets needs the library datasets, which is not installed: "
+            "pip install 'deepfake-detectors[data]'"
+        ) from error
+    module, name = BUILDERS[dataset].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def load_split(
     dataset: str,
     split: str,
@@ -71,17 +91,10 @@ def load_split(
     """
     if dataset not in BUILDERS:
         raise ValueError(f"dataset is {dataset!r}, known are {', '.join(BUILDERS)}.")
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError(
-            "Reading data sets needs the library datasets, which is not installed: "
-            "pip install 'deepfake-detectors[data]'"
-        ) from error
-    module, name = BUILDERS[dataset].split(":")
-    builder = getattr(importlib.import_module(module), name)(
-        config_name=config, data_dir=str(data_folder(dataset, data_dir).resolve()), **(options or {})
-    )
+    kind = builder_class(dataset)
+    import datasets
+
+    builder = kind(config_name=config, data_dir=str(data_folder(dataset, data_dir).resolve()), **(options or {}))
     modes = datasets.DownloadMode
     builder.download_and_prepare(download_mode=modes.FORCE_REDOWNLOAD if rebuild else modes.REUSE_DATASET_IF_EXISTS)
     if split not in builder.info.splits:

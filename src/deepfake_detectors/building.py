@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import shutil
 from collections import Counter
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepfake_detectors.builders import BUILDERS, data_folder
+from deepfake_detectors.builders import builder_class, data_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -22,26 +21,6 @@ __all__ = ["CheckResult", "builder_class", "check", "make_builder", "write_parqu
 
 STATE_FILE = ".build.json"  # hidden, so that loading the folder does not take it for data
 ROW_GROUP = 100  # rows per row group: pictures are large, and streaming reads whole groups
-
-
-def builder_class(dataset: str) -> Any:
-    """The builder of a data set.
-
-    Raises:
-        ValueError: for an unknown name.
-        ImportError: if `datasets` is not installed.
-    """
-    if dataset not in BUILDERS:
-        raise ValueError(f"unknown data set {dataset!r}; known are {', '.join(sorted(BUILDERS))}.")
-    try:
-        import datasets  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "Reading data sets needs the library datasets, which is not installed: "
-            "pip install 'deepfake-detectors[data]'"
-        ) from error
-    module, name = BUILDERS[dataset].split(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def make_builder(
