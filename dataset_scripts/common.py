@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 __all__ = [
     "CLASS_NAMES",
     "Finding",
+    "INSIDE",
     "PICTURE_SUFFIXES",
     "RawBuilder",
     "RawConfig",
@@ -47,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 SPLIT_ORDER = ("train", "validation", "test")
+INSIDE = "::"  # between an archive and a member, as in `train.zip::doc/real/1.jpg`
 CLASS_NAMES = ["real", "fake"]  # label 0 and 1, whatever the source data used
 
 
@@ -199,16 +201,31 @@ class Unit(NamedTuple):
         path: the file or folder with the pixels.
         columns: the columns of its rows that do not change from frame to frame.
         frames: file names or frame numbers; empty for a single picture.
+        masks: the folder or clip with the masks of the frames; empty for none.
     """
 
     id: str
     path: str
     columns: dict[str, Any]
     frames: tuple[Any, ...] = ()
+    masks: str = ""
 
     @property
     def rows(self) -> int:
         return len(self.frames) or 1
+
+    def files(self) -> Iterator[Path]:
+        """The files that its rows are read from, the frames of a folder one by one."""
+        place = Path(self.path.partition(INSIDE)[0])
+        if self.frames and place.is_dir():
+            yield from (place / str(name) for name in self.frames)
+        else:
+            yield place
+        masks = Path(self.masks)
+        if self.masks:
+            yield from (walk_files(masks, masks) if masks.is_dir() else (masks,))
+        if self.columns.get("mask"):
+            yield Path(self.columns["mask"])
 
 
 @dataclass
@@ -238,9 +255,8 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     REMEDY = ""
     HOMEPAGE = ""
     LAYOUT_VERIFIED = True  # False where layout or counts come from hearsay; `info` and `check` say so
+    RESEARCH_ONLY = True  # False only where the terms allow more than non-commercial research, or are the user's own
     UNIT_NAME = "pictures"
-    WITH_MASK = False
-    WITH_DIALOGUE = False
     BUILDER_CONFIG_CLASS = RawConfig
     log_findings = True
     findings: list[Finding]
@@ -249,6 +265,14 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """The units of each split, in the data set's own order where it has one."""
         raise NotImplementedError
+
+    def has_masks(self) -> bool:
+        """Whether this config's rows carry a mask."""
+        return False
+
+    def has_dialogue(self) -> bool:
+        """Whether this config's rows carry a question and its answers."""
+        return False
 
     def official_counts(self) -> dict[str, dict[str, int]]:
         """Units per split and class as published, for this config; empty where nothing is published."""
@@ -308,7 +332,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         self.config.check()  # here: options given to the builder are set behind the config's __post_init__
         return datasets.DatasetInfo(
             description=inspect.getdoc(type(self)) or "",
-            features=detection_features(mask=self.WITH_MASK, dialogue=self.WITH_DIALOGUE),
+            features=detection_features(mask=self.has_masks(), dialogue=self.has_dialogue()),
             homepage=self.HOMEPAGE,
             license=self.TERMS,
             version=self.config.version,

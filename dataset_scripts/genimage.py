@@ -46,6 +46,7 @@ class GenImage(RealFakeFolder):
     REMEDY = "Point data_dir at the folder above the generators (github.com/GenImage-Dataset/GenImage)."
     HOMEPAGE = "https://github.com/GenImage-Dataset/GenImage"
     LAYOUT_VERIFIED = False
+    RESEARCH_ONLY = True
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per picture; says which generators are absent and which folders are none."""

@@ -24,7 +24,6 @@ from .common import (
     RawBuilder,
     RawConfig,
     Unit,
-    detection_features,
     first_names,
     is_picture,
     read_image_format,
@@ -121,12 +120,12 @@ class RealFakeFolder(RawBuilder):
     NAME = "real/fake image folder"
     TERMS = "Those of the pictures' sources; see the files beside them."
     LAYOUT = "[<generator>/][<split>/]<real or fake folder>/[<generator>/...]/<picture>"
+    RESEARCH_ONLY = False  # the user's own pictures, as far as this builder knows
     REMEDY = "Point data_dir at the folder above the real and the fake folder, and name their convention as config."
 
-    def _info(self) -> datasets.DatasetInfo:
-        info = super()._info()
-        info.features = detection_features(mask=bool(self.config.masks))
-        return info
+    def has_masks(self) -> bool:
+        """Whether `masks` names a folder."""
+        return bool(self.config.masks)
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per picture, sorted by path."""
