@@ -21,11 +21,8 @@ from typing import Any, NamedTuple
 
 import datasets
 
-from .common import (
-    RawBuilder,
-    RawConfig,
-    Unit,
-    components,
+from .common import RawBuilder, RawConfig, Unit, components
+from .raw_files import (
     identical_files,
     list_files,
     read_image_format,
@@ -140,7 +137,11 @@ class DDVQA(RawBuilder):
 
     def official_counts(self) -> dict[str, dict[str, int]]:
         """Pictures of c40 as published; the lists of the other tasks are their own count."""
-        if self.config.task != "classify" or self.config.compression != "c40" or self.config.on_label_conflict == "drop":
+        if (
+            self.config.task != "classify"
+            or self.config.compression != "c40"
+            or self.config.on_label_conflict == "drop"
+        ):
             return {}
         return {"train": {"real": 455, "fake": 884}, "test": {"real": 72, "fake": 72}}
 

@@ -15,20 +15,9 @@ from typing import Any
 
 import datasets
 
-from .archives import list_members, picture_format, read_member
-from .common import (
-    INSIDE,
-    RawBuilder,
-    RawConfig,
-    Unit,
-    components,
-    first_names,
-    is_picture,
-    read_image_format,
-    read_json,
-    stable_id,
-    walk_files,
-)
+from .archives import list_members, read_picture
+from .common import INSIDE, RawBuilder, RawConfig, Unit, components
+from .raw_files import first_names, is_picture, read_json, stable_id, walk_files
 
 __all__ = ["FakeClue"]
 
@@ -174,12 +163,9 @@ class FakeClue(RawBuilder):
         """The picture, from its file or from inside the zip."""
         archive, inside, name = unit.path.partition(INSIDE)
         if inside:
-            content = read_member(Path(archive), name)
-            image: Any = {"bytes": content, "path": PurePosixPath(name).name}
-            form = picture_format(content, f"{name} in {archive}")
+            yield {"id": unit.id, **read_picture(Path(archive), name), **unit.columns}
         else:
-            image, form = unit.path, read_image_format(Path(unit.path))
-        yield {"id": unit.id, "image": image, "file_format": form, **unit.columns}
+            yield from super().examples(unit)
 
 
 def _video(name: str) -> str:

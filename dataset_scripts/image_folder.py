@@ -20,14 +20,13 @@ from typing import Any
 import datasets
 from PIL import Image
 
-from .common import (
-    RawBuilder,
-    RawConfig,
-    Unit,
+from .common import RawBuilder, RawConfig, Unit
+from .raw_files import (
     first_names,
     is_picture,
     read_image_format,
     refuse_outside,
+    require_same_size,
     stable_id,
     walk_files,
 )
@@ -270,8 +269,7 @@ class RealFakeFolder(RawBuilder):
             if mask is not None:
                 read_image_format(Path(mask))
                 with Image.open(mask) as drawn, Image.open(unit.path) as picture:
-                    if drawn.size != picture.size:
-                        raise ValueError(f"{mask} is {drawn.size}, its picture {unit.path} is {picture.size}.")
+                    require_same_size(drawn, picture, str(mask))
             yield row
 
 
