@@ -259,7 +259,7 @@ class DeepfakeBench(FrameBuilder):
             "category": "face",
         }
         identity = stable_id("deepfakebench", name, record.level or "-", record.group, record.name)
-        masks = _mask_folder(folder) if record.masks else None
+        masks = _mask_folder(root, folder) if record.masks else None
         return self.with_masks(root, Unit(identity, str(folder), columns, chosen), masks)
 
     def _resolve(self, root: Path, listed: str) -> Path | None:
@@ -320,14 +320,13 @@ def _videos(node: dict[str, Any]) -> Iterator[tuple[str | None, str, Any]]:
             yield None, name, value
 
 
-def _mask_folder(frames: Path) -> Path:
+def _mask_folder(root: Path, frames: Path) -> Path:
     """Beside the frames: only the last `frames` of the path means them. Masks exist once per method, under c23."""
-    parts = list(frames.parts)
+    parts = list(frames.relative_to(root).parts)
     if "frames" in parts:
         parts[len(parts) - 1 - parts[::-1].index("frames")] = "masks"
-    masks = Path(*parts)
-    shared = Path(*("c23" if part in LEVELS else part for part in parts))
-    return masks if masks.is_dir() else shared
+    masks = root.joinpath(*parts)
+    return masks if masks.is_dir() else root.joinpath(*("c23" if part in LEVELS else part for part in parts))
 
 
 def _method(group: str) -> str:

@@ -20,7 +20,16 @@ try:
 except ImportError:  # only clips need it; said when one is opened
     av = None
 
-__all__ = ["FrameBuilder", "FrameConfig", "count_frames", "frame_key", "natural_order", "read_frames", "spread"]
+__all__ = [
+    "CLIP_SUFFIXES",
+    "FrameBuilder",
+    "FrameConfig",
+    "count_frames",
+    "frame_key",
+    "natural_order",
+    "read_frames",
+    "spread",
+]
 
 SOURCES = ("frames", "images", "videos")  # in the order in which "auto" prefers them
 CLIP_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
@@ -178,6 +187,8 @@ class FrameBuilder(RawBuilder):
         elif path.is_dir():
             found = {frame_key(file.name): file for file in walk_files(path, path) if is_picture(file)}
             for key in keys:
+                if key not in found and not self.config.allow_missing:
+                    raise ValueError(f"{path} has no mask of frame {key}. Pass allow_missing=True to leave it empty.")
                 yield _open_mask(found[key]) if key in found else None
         else:
             # Some mask clips end long before their videos.
