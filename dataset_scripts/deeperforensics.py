@@ -152,7 +152,7 @@ def read_split_lists(folder: Path, remedy: str) -> dict[str, list[tuple[str, str
         ValueError: naming the line: another form of name, or a video listed twice.
     """
     seen: dict[str, str] = {}
-    splits = {}
+    splits: dict[str, list[tuple[str, str]]] = {}
     for name, split in SPLITS.items():
         path = folder / f"{name}.txt"
         if not path.is_file():

@@ -161,7 +161,9 @@ class DF40(FrameBuilder):
 
     def _clips(self, root: Path, folder: Path, place: tuple[str, str], split: str) -> Iterator[Clip]:
         section, method = place
-        frames, other, seen = _frames(root, folder), [], {}
+        frames = _frames(root, folder)
+        other: list[str] = []
+        seen: dict[str, Path] = {}
         for parent, files in frames.items():
             pictures = [name for name in files if is_picture(Path(name))]
             other += [str(parent / name) for name in files if name not in pictures]
