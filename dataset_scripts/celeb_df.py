@@ -13,7 +13,7 @@ from pathlib import Path
 
 import datasets
 
-from .common import Unit, components
+from .common import Unit, components, unit_columns
 from .frames import FrameBuilder, FrameConfig
 from .official_lists import CELEB_FOLDERS, CELEB_LIST, read_celeb_list
 from .raw_files import first_names, require_folder, stable_id
@@ -114,17 +114,15 @@ class CelebDF(FrameBuilder):
         fake = CELEB_FOLDERS[folder] == "fake"
         people = video.split("_")
         release = f"Celeb-DF-{self.config.release}"
-        columns = {
-            "label": CELEB_FOLDERS[folder],
-            "manipulation": "celeb_synthesis" if fake else "real",
-            "family": "swap" if fake else None,
-            "video_id": stable_id(release, folder, video),
-            "group_id": stable_id(release, groups[_people(folder, video)[0]]),
-            "target_id": f"{people[0]}_{people[2]}" if fake else video,  # id0_id1_0000 was made from id0_0000
-            "source_id": people[1] if fake else None,
-            "compression": None,
-            "category": "face",
-        }
+        columns = unit_columns(
+            label=CELEB_FOLDERS[folder],
+            group_id=stable_id(release, groups[_people(folder, video)[0]]),
+            manipulation="celeb_synthesis",
+            family="swap",
+            video_id=stable_id(release, folder, video),
+            target_id=f"{people[0]}_{people[2]}" if fake else video,  # id0_id1_0000 was made from id0_0000
+            source_id=people[1] if fake else None,
+        )
         return self.video_unit(root, stable_id(f"celeb_df_{self.config.release}", folder, video), path, columns)
 
 

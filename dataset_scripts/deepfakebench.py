@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import datasets
 
-from .common import RawConfig, Unit, components
+from .common import RawConfig, Unit, components, unit_columns
 from .deepfakebench_records import (
     FACEFORENSICS,
     FF_GROUPS,
@@ -211,17 +211,16 @@ class DeepfakeBench(FrameBuilder):
         video = stable_id(
             *((FACEFORENSICS, method) if record.group in FF_GROUPS else (name, record.group)), record.name
         )
-        columns = {
-            "label": label_of_group(record.group),
-            "manipulation": method,
-            "family": family,
-            "video_id": video,
-            "group_id": f"{FACEFORENSICS}/{related[videos[0]]}" if record.group in FF_GROUPS else video,
-            "target_id": videos[0] if record.group in FF_GROUPS else None,
-            "source_id": videos[1] if swapped else None,
-            "compression": record.level,
-            "category": "face",
-        }
+        columns = unit_columns(
+            label=label_of_group(record.group),
+            group_id=f"{FACEFORENSICS}/{related[videos[0]]}" if record.group in FF_GROUPS else video,
+            manipulation=method,
+            family=family,
+            video_id=video,
+            target_id=videos[0] if record.group in FF_GROUPS else None,
+            source_id=videos[1] if swapped else None,
+            compression=record.level,
+        )
         identity = stable_id("deepfakebench", name, record.level or "-", record.group, record.name)
         masks = _mask_folder(root, folder) if record.masks else None
         return self.with_masks(root, Unit(identity, str(folder), columns, chosen), masks)
