@@ -294,11 +294,22 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
                     f"{unit.path} and {seen[unit.id].path} have the same id {unit.id!r}; keep one of the two."
                 )
             seen[unit.id] = unit
+        self._report_shared_groups(splits)
         if self.missing:
             self.report("error", f"{len(self.missing)} listed file(s) missing: {first_names(self.missing)}.")
         self._compare_counts(splits, self.official_counts(), "error" if self.LAYOUT_VERIFIED else "warning")
         self._compare_counts(splits, self.likely_counts(), "warning")
         return splits
+
+    def _report_shared_groups(self, splits: dict[str, list[Unit]]) -> None:
+        where: dict[str, set[str]] = defaultdict(set)
+        for split, units in splits.items():
+            for unit in units:
+                where[unit.columns["group_id"]].add(split)
+        shared = sorted(group for group, found in where.items() if len(found) > 1)
+        if shared:
+            text = f"{len(shared)} group(s) of related material lie in several splits: {first_names(shared)}."
+            self.report("note", text)
 
     def _compare_counts(self, splits: dict[str, list[Unit]], counts: dict[str, dict[str, int]], level: str) -> None:
         for split, classes in counts.items():
