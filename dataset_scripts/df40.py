@@ -23,7 +23,7 @@ import datasets
 from .common import Unit, components, unit_columns
 from .df40_methods import METHODS, OWN_REALS, method_name
 from .ffpp_splits import CROSSING_PAIRS, read_splits
-from .frames import FrameBuilder, FrameConfig, frame_key, natural_order, spread
+from .frames import FrameBuilder, FrameConfig, beside_frames, frame_key, natural_order, spread
 from .official_lists import CELEB_LIST, read_celeb_list
 from .raw_files import first_names, is_picture, stable_id, walk_files
 
@@ -238,7 +238,7 @@ class DF40(FrameBuilder):
         chosen = [clip.frames[index] for index in spread(len(clip.frames), self.config.frames_per_video)]
         unit = Unit(clip.identity, str(clip.folder), columns, tuple(chosen if clip.video else clip.frames))
         masked = clip.label == "fake" and "frames" in clip.folder.relative_to(root).parts
-        return self.with_masks(root, unit, _beside(root, clip.folder) if masked else None)
+        return self.with_masks(root, unit, beside_frames(root, clip.folder) if masked else None)
 
 
 def _frames(root: Path, folder: Path) -> dict[Path, list[str]]:
@@ -248,13 +248,6 @@ def _frames(root: Path, folder: Path) -> dict[Path, list[str]]:
         if not NOT_FRAMES & set(path.relative_to(folder).parts[:-1]):
             found[path.parent].append(path.name)
     return found
-
-
-def _beside(root: Path, folder: Path) -> Path:
-    """The folder of masks: only the last `frames` of a path means frames."""
-    parts = list(folder.relative_to(root).parts)
-    parts[len(parts) - 1 - parts[::-1].index("frames")] = "masks"
-    return root.joinpath(*parts)
 
 
 def _related(clips: list[Clip]) -> dict[str, str]:

@@ -24,6 +24,7 @@ __all__ = [
     "CLIP_SUFFIXES",
     "FrameBuilder",
     "FrameConfig",
+    "beside_frames",
     "count_frames",
     "frame_key",
     "natural_order",
@@ -212,6 +213,14 @@ class FrameBuilder(RawBuilder):
             drawn = read_frames(path, present)
             for key in keys:
                 yield next(drawn).convert("L") if key in present else None
+
+
+def beside_frames(root: Path, folder: Path, sister: str = "masks") -> Path:
+    """The sister of a folder of frames: only the last `frames` of a path means frames."""
+    parts = list(folder.relative_to(root).parts)
+    if "frames" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("frames")] = sister
+    return root.joinpath(*parts)
 
 
 def frame_key(name: str) -> int | str:
