@@ -208,14 +208,21 @@ class DF40(FrameBuilder):
 
     def _reals(self, root: Path, folder: Path, domain: str, where: dict[str, str]) -> Iterator[Clip]:
         unread = dict(where)
+        other: list[str] = []
         for parent, files in (_frames(root, folder) if folder.is_dir() else {}).items():
             video = stable_id(parent.name)
-            pictures = [name for name in files if is_picture(Path(name))]
-            if video in unread and pictures:
+            frames = self._whole(parent, [name for name in files if is_picture(Path(name))])
+            if video not in unread:
+                other.append(str(parent))
+            elif frames:
                 identity = stable_id("df40", domain, folder.parent.name, video)
-                frames = self._whole(parent, pictures)
                 yield Clip(parent, frames, "real", "real", domain, unread.pop(video), identity)
         self.missing += [str(folder / video) for video in unread]
+        if other:  # of Celeb-DF these are its training videos
+            self.report(
+                "warning" if domain == "ff" else "note",
+                f"{len(other)} real videos are in no list of this config, not read: {first_names(other)}.",
+            )
 
     def _unit(self, root: Path, clip: Clip, groups: dict[str, str]) -> Unit:
         people = clip.video.split("_") if clip.video else []
