@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 SOURCES = ("frames", "images", "videos")  # in the order in which "auto" prefers them
+LIST_SUFFIXES = (".json", ".csv", ".txt")  # lists lie beside the videos of some sets
 CLIP_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 
 
@@ -101,6 +102,7 @@ class FrameBuilder(RawBuilder):
         if source == "videos":
             folder = folder if folder.is_dir() else container
             clips: dict[str, Path] = {}
+            self.ignored += _other_files(folder, (*CLIP_SUFFIXES, *LIST_SUFFIXES))
             for path in walk_clips(root, folder) if folder.is_dir() else ():
                 name = stable_id(path.stem)
                 if name in clips:
@@ -110,6 +112,7 @@ class FrameBuilder(RawBuilder):
         if not folder.is_dir():
             return {}
         found = {}
+        self.ignored += _other_files(folder, LIST_SUFFIXES)
         for path in sorted(folder.iterdir()):
             if path.is_dir():
                 if path.is_symlink():
@@ -132,7 +135,9 @@ class FrameBuilder(RawBuilder):
         wanted = self.config.frames_per_video
         chosen: Sequence[Any] = range(wanted)  # how many frames a clip has is seen when it is opened
         if path.is_dir():
-            files = sorted((file.name for file in walk_files(root, path) if is_picture(file)), key=natural_order)
+            there = list(walk_files(root, path))
+            self.ignored += [str(file) for file in there if not is_picture(file)]
+            files = sorted((file.name for file in there if is_picture(file)), key=natural_order)
             if not files:
                 self.missing.append(f"{path} (no frames)")
                 return None
@@ -250,6 +255,12 @@ def sources_of(container: Path) -> list[str]:
         if any(path.suffix.lower() in CLIP_SUFFIXES for path in container.iterdir()):
             found.append("videos")
     return found
+
+
+def _other_files(folder: Path, known: tuple[str, ...]) -> list[str]:
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [path for path in there if path.is_file() and not path.name.startswith(".")]
+    return [str(path) for path in files if path.suffix.lower() not in known]
 
 
 def walk_clips(root: Path, folder: Path) -> Iterator[Path]:
