@@ -27,9 +27,10 @@ from deepfake_detectors.train.arguments import (
     parse_recipe,
 )
 from deepfake_detectors.train.data import BalancedSampler, PictureDataset, TrainingSampler, load_train_and_validation
+from deepfake_detectors.train.freezing import freeze_modules
 from deepfake_detectors.train.models import build_model, fit_standardization
 from deepfake_detectors.train.resuming import checkpoint_to_resume
-from deepfake_detectors.train.trainer import ClassifierTrainer, freeze_modules, validation_metrics
+from deepfake_detectors.train.trainer import ClassifierTrainer, validation_metrics
 from deepfake_detectors.train.twin_masks import TwinMasks
 
 __all__ = ["main", "train_classifier"]
