@@ -49,8 +49,7 @@ class SftFamily:
         own_loss: whether training must go through the model's `forward`; otherwise TRL's fused head, which is the
             same for stock language models and never holds all logits.
         vision_tower: name of the module that `train_vision=False` freezes.
-        detector: name of the module that stays in eval mode while it is frozen, or `None`. A frozen batch norm in
-            train mode would still learn its statistics, and dropout would make its verdict another one.
+        detector: name of the module that gives the verdict, where it is one of its own.
     """
 
     model_class: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from trl import SFTTrainer
 
 from deepfake_detectors.train.publishing import WithoutPickle
@@ -15,6 +16,9 @@ __all__ = ["DetectorSFTTrainer"]
 
 class DetectorSFTTrainer(WithoutPickle, SFTTrainer):
     """Trains a generating detector.
+
+    A frozen batch norm, and a wholly frozen detector, stay in eval mode: the one would still learn its statistics,
+    the dropout of the other would make its verdict another one than at inference.
 
     Args:
         family: see `SftFamily`; with `own_loss` the loss is that of the model's `forward`, over all supervised tokens
@@ -31,7 +35,7 @@ class DetectorSFTTrainer(WithoutPickle, SFTTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        self._rest_frozen_detector()
+        self._rest_frozen_parts()
         if not self.family.own_loss:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # Trainer's, behind SFTTrainer's, which would not call `forward`.
@@ -39,13 +43,15 @@ class DetectorSFTTrainer(WithoutPickle, SFTTrainer):
             model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch
         )
 
-    def _rest_frozen_detector(self) -> None:
+    def _rest_frozen_parts(self) -> None:
         # Here, because every training step puts the whole model into train mode again.
-        if self.family.detector is None:
-            return
-        detector = self.bare_model.get_submodule(self.family.detector)
-        if not any(parameter.requires_grad for parameter in detector.parameters()):
-            detector.eval()
+        model = self.bare_model
+        resting = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        if self.family.detector is not None:
+            resting.append(model.get_submodule(self.family.detector))
+        for module in resting:
+            if not any(parameter.requires_grad for parameter in module.parameters()):
+                module.eval()
 
     @property
     def bare_model(self) -> Any:

@@ -46,6 +46,7 @@ def train_sft(
     report = {
         "model_name_or_path": model_arguments.model_name_or_path,
         "seed": arguments.seed,
+        "processes": arguments.world_size,
         "steps": trainer.state.max_steps,
         "best_step": trainer.state.best_global_step,
         "train_seconds": outcome.metrics["train_runtime"],
