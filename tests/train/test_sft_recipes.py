@@ -5,18 +5,18 @@ import json
 import pytest
 import torch
 from real_data import needs_real_data, real_data
-from sft_runs import BASES, ON_THIS_MACHINE, RECIPES, SFT_RECIPES, losses, parsed, recipe
+from sft_runs import BASES, RECIPES, SFT_RECIPES, losses, recipe
 from transformers import AutoModel, pipeline
 
 from deepfake_detectors.merging import merge
-from deepfake_detectors.train.train_sft import main, parse_sft_recipe, train_sft
+from deepfake_detectors.train.train_sft import main, parse_sft_recipe
 
 STEPS = 16
 
 
 @pytest.mark.parametrize("name", [name + kind for name in SFT_RECIPES for kind in ("", "_mini")])
 def test_recipe_parses(name):
-    model, data, training = parse_sft_recipe(["--config", str(RECIPES / f"{name}.yaml"), "--use_cpu", "true"])
+    model, _, training = parse_sft_recipe(["--config", str(RECIPES / f"{name}.yaml"), "--use_cpu", "true"])
     assert training.output_dir == f"outputs/{name}"
     assert training.report_to == ["tensorboard"]
     assert training.load_best_model_at_end
