@@ -144,4 +144,7 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
     processor = family.processor_class.from_pretrained(source, revision=arguments.model_revision)
     if list(model.config.id2label.values()) != CLASS_NAMES:
         raise ValueError(f"{source} orders its classes {model.config.id2label}, expected {CLASS_NAMES}.")
+    # A library class also names layers that this model has none of, and FSDP2 refuses such a name.
+    present = {type(module).__name__ for module in model.modules()}
+    model._no_split_modules = sorted(present.intersection(model._no_split_modules or ()))
     return model, processor, family
