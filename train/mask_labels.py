@@ -98,7 +98,7 @@ class NoMasks:
 
 def mask_side(model: torch.nn.Module) -> int | None:
     """Side of the mask labels that a model learns from, or `None` if it has no mask head."""
-    sides = {module.mask_size for module in model.modules() if getattr(module, "mask_size", None)}
+    sides: set[Any] = {module.mask_size for module in model.modules() if getattr(module, "mask_size", None)}
     if getattr(model, "can_localize", False):
         sides.add(model.config.image_size)
     if len(sides) > 1:

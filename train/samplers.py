@@ -1,4 +1,4 @@
-"""In which order training pictures come up; it follows from the seed and the epoch alone, so that a resumed run fits."""
+"""In which order training pictures come up: from the seed and the epoch alone, so that a resumed run fits."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def spread_over_videos(video_ids: Sequence[str], frames: int) -> list[int]:
     chosen: list[int] = []
     for rows in rows_of_videos(video_ids).values():
         places = np.linspace(-0.5, len(rows) - 0.5, min(frames, len(rows)) + 1)
-        chosen += [rows[int(round((low + high) / 2))] for low, high in itertools.pairwise(places.tolist())]
+        chosen += [rows[round((low + high) / 2)] for low, high in itertools.pairwise(places.tolist())]
     return sorted(chosen)
 
 

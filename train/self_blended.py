@@ -53,10 +53,10 @@ class SelfBlending:
 
         rows.with_transform(SelfBlending(probability=0.5, seed=0))
 
-    Also for `rows.map(..., batched=True)`. It gives every row a picture, `mask` (PIL, mode `L`, 0-255; black where nothing was changed; `None`
-    for a fake of the data set, whose mask it does not know) and `regions`, and sets the label of what it blended to 1.
-    What a row gets follows from the seed, the epoch and the row's own id (its pixels where it has none), whatever the
-    order, the number of workers or what was drawn before.
+    Also for `rows.map(..., batched=True)`. It gives every row a picture, `mask` (PIL, mode `L`, 0-255; black where
+    nothing was changed; `None` for a fake of the data set, whose mask it does not know) and `regions`, and sets the
+    label of what it blended to 1. What a row gets follows from the seed, the epoch and the row's own id (its pixels
+    where it has none), whatever the order, the number of workers or what was drawn before.
 
     Args:
         probability: share of the real pictures that become fakes.
@@ -176,7 +176,7 @@ def _displace(image: np.ndarray, mask: np.ndarray, generator: np.random.Generato
     right, down = generator.uniform(-1.0, 1.0, size=2) * (SHIFT_X * width, SHIFT_Y * height)
     scale = 1.0 + generator.uniform(-SCALE, SCALE)
     middle = np.array([(height - 1) / 2, (width - 1) / 2])
-    offset = middle - (middle + (down, right)) / scale
+    offset = middle - (middle + np.array([down, right])) / scale
     channels = [
         ndimage.affine_transform(channel.astype(np.float32), [1 / scale] * 2, offset, order=1, mode="nearest")
         for channel in np.moveaxis(image, 2, 0)

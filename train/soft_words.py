@@ -76,7 +76,7 @@ def load_soft_words(
 
 
 def _findable(source: str) -> str:
-    """A folder by its full path, so that the adapter finds its base from anywhere on this machine; a Hub id as it is."""
+    """A folder by its full path, so that its adapter finds it from everywhere; a Hub id as it is."""
     return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
 
 

@@ -51,8 +51,8 @@ class TwinMasks:
 
     Args:
         rows: with the columns `image`, `label`, `target_id`. Rows of one target video must show the same frame.
-        size: side of a mask label. Either it divides the picture's side divided by 4 (averaged), or it is a multiple of
-            that (repeated smoothly, for models whose mask is as large as the picture).
+        size: side of a mask label. It divides the picture's side divided by 4 (averaged), or is a multiple of that
+            (interpolated, for models whose mask is as large as the picture).
     """
 
     def __init__(self, rows: datasets.Dataset, size: int) -> None:

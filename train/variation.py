@@ -106,5 +106,7 @@ def _random_crop(picture: Image.Image, side: int, place: tuple[float, float]) ->
     size = (int(side * width / short), int(side * height / short))
     picture = picture.resize(size, Image.Resampling.BICUBIC)
     # All offsets 0..margin alike.
-    top, left = (min(int(share * (length - side + 1)), length - side) for share, length in zip(place, size[::-1]))
+    top, left = (
+        min(int(share * (length - side + 1)), length - side) for share, length in zip(place, size[::-1], strict=True)
+    )
     return picture.crop((left, top, left + side, top + side))
