@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from trl import TrlParser
 
 from deepfake_detectors.train.optimization import OPTIMIZERS, SCHEDULES, schedule_options
+from deepfake_detectors.train.publishing import check_publishing
 
 __all__ = [
     "ClassifierTrainingArguments",
@@ -166,9 +167,7 @@ class ClassifierTrainingArguments(TrainingArguments):
     plateau_metric: str = field(
         default="loss", metadata={"help": "Validation metric that reduce_lr_on_plateau watches."}
     )
-    hub_strategy: str = field(
-        default="end", metadata={"help": "Only 'end': the others publish the optimizer's state, a pickle."}
-    )
+    hub_strategy: str = field(default="end", metadata={"help": "Only 'end': no pickle is published."})
     freeze: list[str] | None = field(default=None, metadata={"help": "Module name prefixes that are not trained."})
     cpu_threads: int | None = field(
         default=None,
@@ -185,11 +184,7 @@ class ClassifierTrainingArguments(TrainingArguments):
         _require_known("lr_schedule", self.lr_schedule, SCHEDULES)
         if self.lr_schedule is not None:
             self.lr_scheduler_kwargs = schedule_options(self.lr_schedule, self.lr_scheduler_kwargs)
-        if self.push_to_hub and self.hub_strategy != "end":
-            raise ValueError(
-                f"hub_strategy is {str(self.hub_strategy)!r}, which would publish training states, and these are "
-                "pickles; use 'end'."
-            )
+        check_publishing(self)
         if self.cpu_threads is not None and self.cpu_threads < 1:
             raise ValueError(f"cpu_threads is {self.cpu_threads}, expected 1 or more.")
         if self.dataloader_drop_last:

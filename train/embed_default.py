@@ -11,14 +11,12 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from deepfake_detectors.cards import write_model_card
 from deepfake_detectors.default_checkpoint import LICENSE_NOTICE
 from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier
-from deepfake_detectors.modeling.configuration_detection import identity_calibration
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.module_command import run_command
+from deepfake_detectors.train.calibrated_head import fold_calibration
 
 __all__ = ["CHECKPOINT_FILES", "EmbedArguments", "embed_default"]
 
@@ -67,19 +65,9 @@ def embed_default(arguments: EmbedArguments) -> Path:
     return target
 
 
-@torch.no_grad()
 def _fold_calibration(folder: Path) -> None:
-    """Put the calibration into the head, so that `forward`, and with it every stock pipeline, gives calibrated logits.
-
-    Exact: the calibration is affine in the logit difference, and the head is linear.
-    """
     model = M2F2DetForDeepfakeDetection.from_pretrained(folder)
-    head, calibration = model.detector.classifier, model.config.calibration
-    for values, shift in ((head.weight, 0.0), (head.bias, calibration["bias"])):
-        real, fake = values.double()
-        half = (calibration["scale"] * (fake - real) + shift) / 2
-        values.copy_(torch.stack([(real + fake) / 2 - half, (real + fake) / 2 + half]))
-    model.config.calibration = identity_calibration()
+    fold_calibration(model)
     model.save_pretrained(folder)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 __all__ = ["checkpoint_to_resume"]
 
-STATE_NAME = "trainer_state.json"
+logger = logging.getLogger("deepfake_detectors.train")
 
 
 def checkpoint_to_resume(arguments: TrainingArguments, model: Any) -> str | None:
@@ -31,23 +33,44 @@ def checkpoint_to_resume(arguments: TrainingArguments, model: Any) -> str | None
     if wanted is None or str(wanted).lower() == "false":
         return None
     if str(wanted).lower() == "true":
-        last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
-        if last is None:
-            raise FileNotFoundError(
-                f"resume_from_checkpoint is true, but {arguments.output_dir} holds no checkpoint-*."
-            )
-        wanted = last
+        wanted = _last_whole_checkpoint(Path(arguments.output_dir))
     elif not Path(wanted).is_dir():
         raise FileNotFoundError(f"resume_from_checkpoint is {wanted}, but there is no such folder.")
     _require_same_model(Path(wanted), model)
     return str(wanted)
 
 
+def _last_whole_checkpoint(output: Path) -> Path:
+    """A run that was killed may have been writing a checkpoint; its state file comes last."""
+    numbered = {
+        int(path.name.rpartition("-")[2]): path
+        for path in output.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if path.name.rpartition("-")[2].isdigit()
+    }
+    for _, path in sorted(numbered.items(), reverse=True):
+        if _is_whole(path):
+            return path
+        logger.warning("Skipped %s: it was not written to its end.", path)
+    raise FileNotFoundError(
+        f"resume_from_checkpoint is true, but {output} holds no {'whole ' if numbered else ''}checkpoint-*."
+    )
+
+
+def _is_whole(folder: Path) -> bool:
+    path = folder / TRAINER_STATE_NAME
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True
+
+
 def _require_same_model(folder: Path, model: Any) -> None:
-    if not (folder / STATE_NAME).is_file():
+    if not _is_whole(folder):
         raise ValueError(
-            f"resume_from_checkpoint is {folder}, but it holds no {STATE_NAME}: it is a model, not a checkpoint of a "
-            "running training. Give one of the checkpoint-* folders, or start from it with model_name_or_path."
+            f"resume_from_checkpoint is {folder}, but it holds no whole {TRAINER_STATE_NAME}: it is a model, or a "
+            "checkpoint that was not written to its end. Give another of the checkpoint-* folders, or start from a "
+            "model with model_name_or_path."
         )
     is_adapter = isinstance(model, PeftModel)
     holds_adapter = (folder / ADAPTER_CONFIG_NAME).is_file()

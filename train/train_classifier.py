@@ -29,12 +29,13 @@ from deepfake_detectors.train.arguments import (
     parse_recipe,
 )
 from deepfake_detectors.train.data import PictureDataset, load_train_and_validation
+from deepfake_detectors.train.freezing import freeze_modules
 from deepfake_detectors.train.lora_trainer import LoraTrainer, add_lora
 from deepfake_detectors.train.mask_labels import mask_side
 from deepfake_detectors.train.models import build_model, fit_standardization
 from deepfake_detectors.train.resuming import checkpoint_to_resume
 from deepfake_detectors.train.soft_words import AnswerCollator, SoftWordTrainer
-from deepfake_detectors.train.trainer import ClassifierTrainer, freeze_modules, validation_metrics
+from deepfake_detectors.train.trainer import ClassifierTrainer, validation_metrics
 from deepfake_detectors.train.training_pictures import training_pictures, training_sampler
 
 __all__ = ["main", "train_classifier"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import EvalPrediction, ProcessorMixin, Trainer
-from transformers.trainer import TRAINING_ARGS_NAME
 
 from deepfake_detectors.evaluation.metrics import detection_metrics
+from deepfake_detectors.train.freezing import is_inside, require_known
 from deepfake_detectors.train.optimization import OPTIMIZERS, SCHEDULES
+from deepfake_detectors.train.publishing import WithoutPickle
 
-__all__ = ["ClassifierTrainer", "freeze_modules", "validation_metrics"]
-
-# What PEFT puts in front of a parameter's name, or inside it.
-WRAPPERS = re.compile(
-    r"^base_model\.model\.|\.(?:modules_to_save|original_module|base_layer|lora_[AB])(?:\.default)?(?=\.)"
-)
+__all__ = ["ClassifierTrainer", "validation_metrics"]
 
 
-class ClassifierTrainer(Trainer):
+class ClassifierTrainer(WithoutPickle, Trainer):
     """Trains any verdict model of this package; `args` are `ClassifierTrainingArguments`.
 
     Args:
@@ -47,9 +42,8 @@ class ClassifierTrainer(Trainer):
         self.save_beside_weights(Path(output_dir or self.args.output_dir))
 
     def save_beside_weights(self, folder: Path) -> None:
-        """What a folder holds beside the weights. The arguments, a pickle, are left out: nothing reads them."""
+        """What a folder holds beside the weights."""
         self.processor.save_pretrained(folder)
-        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def finished_model(self) -> nn.Module:
         """The trained model, without whatever wraps it while it trains."""
@@ -122,27 +116,15 @@ class ClassifierTrainer(Trainer):
         for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            prefixes = [prefix for prefix in rates if _is_inside(name, prefix)]
+            prefixes = [prefix for prefix in rates if is_inside(name, prefix)]
             rate = rates[max(prefixes, key=len)] if prefixes else self.args.learning_rate
             decay = self.args.weight_decay if self.args.decay_everything or name in decayed else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
         names = [name for name, _ in self.model.named_parameters()]
-        _require_known(rates, names, "learning_rates")
+        require_known(rates, names, "learning_rates")
         return [
             {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
         ]
-
-
-def freeze_modules(model: nn.Module, prefixes: list[str]) -> None:
-    """Stop gradients of every parameter whose name lies under one of the prefixes.
-
-    Raises:
-        ValueError: for a prefix that matches nothing.
-    """
-    _require_known(prefixes, [name for name, _ in model.named_parameters()], "freeze")
-    for name, parameter in model.named_parameters():
-        if any(_is_inside(name, prefix) for prefix in prefixes):
-            parameter.requires_grad_(False)
 
 
 def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -150,16 +132,3 @@ def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     result = detection_metrics(prediction.label_ids, logits[:, 1] - logits[:, 0], threshold=0.0)
     return {"accuracy": result.accuracy, "auc": result.auc, "eer": result.eer}
-
-
-def _is_inside(name: str, prefix: str) -> bool:
-    """Whether a parameter, by its name without PEFT's additions, lies under a module."""
-    name = WRAPPERS.sub("", name)
-    return name == prefix or name.startswith(f"{prefix}.")
-
-
-def _require_known(prefixes: Any, names: list[str], what: str) -> None:
-    unknown = [prefix for prefix in prefixes if not any(_is_inside(name, prefix) for name in names)]
-    if unknown:
-        modules = sorted({".".join(WRAPPERS.sub("", name).split(".")[:2]) for name in names})
-        raise ValueError(f"{what} names {', '.join(unknown)}, but the model has {', '.join(modules)}.")
