@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["freeze_modules", "is_inside", "require_known", "train_only"]
+__all__ = ["freeze_modules", "is_inside", "require_known", "rest_frozen_norms", "train_only"]
 
 # What PEFT puts in front of a parameter's name, or inside it.
 WRAPPERS = re.compile(
@@ -36,6 +37,13 @@ def train_only(model: nn.Module, prefixes: Iterable[str]) -> None:
     require_known(prefixes, [name for name, _ in model.named_parameters()], "train_only")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(is_inside(name, prefix) for prefix in prefixes))
+
+
+def rest_frozen_norms(model: nn.Module) -> None:
+    """Put batch norms without a trained weight into eval mode: in train mode they would still learn statistics."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not any(weight.requires_grad for weight in module.parameters()):
+            module.eval()
 
 
 def is_inside(name: str, prefix: str) -> bool:

@@ -102,7 +102,19 @@ class SoftWordTrainer(ClassifierTrainer):
     """Trains the words alone; every folder it writes is an adapter folder.
 
     The loss is the language model's on the answers; validation adds the verdicts of `detect`.
+
+    Raises:
+        ValueError: for `push_to_hub` of words whose base is a local folder, which nobody else would find.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        base = kwargs["model"].config.base_model_name_or_path
+        if kwargs["args"].push_to_hub and Path(base).is_dir():
+            raise ValueError(
+                f"push_to_hub is set, but the base {base} is a local folder, which others cannot load; start from its "
+                "Hub id."
+            )
+        super().__init__(*args, **kwargs)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

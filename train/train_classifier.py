@@ -38,7 +38,7 @@ from deepfake_detectors.train.soft_words import AnswerCollator, SoftWordTrainer
 from deepfake_detectors.train.trainer import ClassifierTrainer, validation_metrics
 from deepfake_detectors.train.training_pictures import training_pictures, training_sampler
 
-__all__ = ["main", "train_classifier"]
+__all__ = ["build_trainer", "main", "train_classifier"]
 
 logger = logging.getLogger("deepfake_detectors.train")  # __name__ is "__main__" when launched
 
@@ -54,6 +54,16 @@ def train_classifier(
         ValueError: for settings that do not fit together, an empty split, or a split of one class.
         FileNotFoundError: for missing data.
     """
+    trainer, resume_from = build_trainer(model_arguments, data_arguments, arguments)
+    outcome = trainer.train(resume_from_checkpoint=resume_from)
+    _finish(trainer, data_arguments, outcome.metrics["train_runtime"])
+    return Path(arguments.output_dir)
+
+
+def build_trainer(
+    model_arguments: ModelArguments, data_arguments: DataArguments, arguments: ClassifierTrainingArguments
+) -> tuple[ClassifierTrainer, str | None]:
+    """The trainer, and the checkpoint to resume from or `None`; nothing is written before all of it fits together."""
     # The model comes first: a wrong recipe should fail before any data is read.
     if arguments.cpu_threads is not None:
         torch.set_num_threads(arguments.cpu_threads)
@@ -67,30 +77,26 @@ def train_classifier(
     if model_arguments.lora:
         model = add_lora(model, model_arguments.lora)
     freeze_modules(model, arguments.freeze or [])
+    resume_from = checkpoint_to_resume(arguments, model)
     with arguments.main_process_first(desc="building the data set"):
         rows, held_out = load_train_and_validation(data_arguments, rebuild=arguments.local_process_index == 0)
     logger.info("%d pictures to train on, %d to validate on", len(rows), len(held_out))
 
     image_processor = processor.image_processor
     train_set = training_pictures(rows, image_processor, side, data_arguments, arguments.seed)
-    validation_set = PictureDataset(held_out, image_processor)
-    resume_from = checkpoint_to_resume(arguments, model)
     if resume_from is None and model_arguments.model_name_or_path is None:
         fit_standardization(model, _pixel_batches(PictureDataset(rows, image_processor)))
-
     trainer = trainer_class(model)(
         model=model,
         args=arguments,
         data_collator=AnswerCollator(processor) if isinstance(model, AntifakePromptForDeepfakeDetection) else None,
         train_dataset=train_set,
-        eval_dataset=validation_set,
+        eval_dataset=PictureDataset(held_out, image_processor),
         compute_metrics=validation_metrics,
         processor=processor,
         sampler=training_sampler(rows, data_arguments, arguments.seed),
     )
-    outcome = trainer.train(resume_from_checkpoint=resume_from)
-    _finish(trainer, validation_set, data_arguments, outcome.metrics["train_runtime"])
-    return Path(arguments.output_dir)
+    return trainer, resume_from
 
 
 def trainer_class(model: Any) -> type[ClassifierTrainer]:
@@ -100,13 +106,11 @@ def trainer_class(model: Any) -> type[ClassifierTrainer]:
     return SoftWordTrainer if isinstance(model, AntifakePromptForDeepfakeDetection) else ClassifierTrainer
 
 
-def _finish(
-    trainer: ClassifierTrainer, validation_set: PictureDataset, data_arguments: DataArguments, train_seconds: float
-) -> None:
+def _finish(trainer: ClassifierTrainer, data_arguments: DataArguments, train_seconds: float) -> None:
     """Calibrate the model on the validation pictures, and save it with what was measured there."""
     config = trainer.finished_model().config
     trainer.save_model(_internal_call=True)  # before anything that can fail: the training is done
-    prediction = trainer.predict(validation_set, metric_key_prefix="validation")
+    prediction = trainer.predict(trainer.eval_dataset, metric_key_prefix="validation")
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     differences, labels = (logits[:, 1] - logits[:, 0]).astype("float64"), prediction.label_ids
     if trainer.args.calibrate:

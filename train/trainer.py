@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import EvalPrediction, ProcessorMixin, Trainer
 
 from deepfake_detectors.evaluation.metrics import detection_metrics
-from deepfake_detectors.train.freezing import is_inside, require_known
+from deepfake_detectors.train.freezing import is_inside, require_known, rest_frozen_norms
 from deepfake_detectors.train.optimization import OPTIMIZERS, SCHEDULES
 from deepfake_detectors.train.publishing import WithoutPickle
 
@@ -55,6 +55,8 @@ class ClassifierTrainer(WithoutPickle, Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        if model.training:  # which every training step sets anew
+            rest_frozen_norms(model)
         smoothing = self.args.label_smoothing_factor
         if smoothing and model.training:
             labels = inputs["labels"]

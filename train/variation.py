@@ -52,7 +52,7 @@ class Variation:
         """
         image = self.move(image)
         if self.sigma > 0:
-            tensor = torch.from_numpy(image).permute(2, 0, 1)
+            tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)
             kernel = 2 * int(4.0 * self.sigma + 0.5) + 1  # four deviations on either side, as SciPy cuts it
             reach = 2 * min(tensor.shape[1:]) - 1  # a reflected edge cannot be longer than the picture
             tensor = transforms.gaussian_blur(tensor, [min(kernel, reach)] * 2, [self.sigma] * 2)
