@@ -45,8 +45,8 @@ def stated_question(question: str, label: str, answer: str) -> str:
     asked = PART_QUESTION.match(question)
     if asked is None or asked[1] not in PARTS:
         raise ValueError(
-            f'{question!r} has no stated form; expected {WHOLE_QUESTION!r}, or "Do the person\'s eyes look real/fake?" '
-            f"about one of {', '.join(PARTS)}. Use questions='collected'."
+            f"{question!r} has no stated form; expected {WHOLE_QUESTION!r}, or the same about the person's "
+            f"{', '.join(PARTS)}. Use questions='collected'."
         )
     part = asked[1]
     verb = "are" if part.startswith("eye") else "is"
