@@ -9,7 +9,14 @@ from typing import Any
 from transformers import TrainingArguments
 from trl import TrlParser
 
-__all__ = ["ClassifierTrainingArguments", "DataArguments", "ModelArguments", "parse_recipe"]
+__all__ = [
+    "ClassifierTrainingArguments",
+    "DataArguments",
+    "ModelArguments",
+    "SourceArguments",
+    "parse_recipe",
+    "read_recipe",
+]
 
 
 @dataclass
@@ -38,8 +45,8 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """Which pictures to train on, and how they are varied."""
+class SourceArguments:
+    """Which rows to train on, and which to set aside."""
 
     dataset: str = field(default="ddvqa", metadata={"help": "Name of a builder of this package."})
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the builder; its default if unset."})
@@ -55,6 +62,15 @@ class DataArguments:
         default=0.17, metadata={"help": "Share of the training pictures set aside, by whole groups of source videos."}
     )
     validation_seed: int = field(default=0, metadata={"help": "Which groups are set aside."})
+
+    def __post_init__(self) -> None:
+        self.dataset_options = _mapping("dataset_options", self.dataset_options)
+
+
+@dataclass
+class DataArguments(SourceArguments):
+    """Which pictures to train on, and how they are varied."""
+
     balanced_sampling: bool = field(
         default=False, metadata={"help": "Draw half real, and the fakes evenly over the manipulations."}
     )
@@ -68,7 +84,7 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        self.dataset_options = _mapping("dataset_options", self.dataset_options)
+        super().__post_init__()
         if self.shift_cell < 0:
             raise ValueError(f"shift_cell is {self.shift_cell}, expected 0 (off) or a number of pixels.")
 
@@ -107,8 +123,17 @@ def parse_recipe(arguments: list[str] | None = None) -> tuple[ModelArguments, Da
     Raises:
         ValueError: for a key in the recipe, or an option, that does not exist.
     """
-    parser = TrlParser((ModelArguments, DataArguments, ClassifierTrainingArguments))
-    return parser.parse_args_and_config(arguments)
+    return read_recipe((ModelArguments, DataArguments, ClassifierTrainingArguments), arguments)
+
+
+def read_recipe(classes: tuple[type, ...], arguments: list[str] | None = None) -> tuple[Any, ...]:
+    """One instance of each class, from `--config recipe.yaml` and the overrides behind it.
+
+    Raises:
+        ValueError: for a key in the recipe, or an option, that no class has.
+        FileNotFoundError: for a recipe that does not exist.
+    """
+    return TrlParser(classes).parse_args_and_config(arguments)
 
 
 def _mapping(name: str, value: dict | str | None) -> dict[str, Any]:

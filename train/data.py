@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from deepfake_detectors.builders import load_split
 from deepfake_detectors.dataset_scripts.common import CLASS_NAMES, split_by_group
-from deepfake_detectors.train.arguments import DataArguments
+from deepfake_detectors.train.arguments import DataArguments, SourceArguments
 from deepfake_detectors.train.twin_masks import TwinMasks, shift_image
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "TrainingSampler",
     "load_train_and_validation",
     "require_both_classes",
+    "set_validation_aside",
 ]
 
 
@@ -39,6 +40,13 @@ def load_train_and_validation(
         arguments.dataset_options,
         rebuild,
     )
+    return set_validation_aside(rows, arguments)
+
+
+def set_validation_aside(
+    rows: datasets.Dataset, arguments: SourceArguments
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Rows to train on, and rows set aside by whole groups, each with both classes."""
     first, second = split_by_group(rows["group_id"], arguments.validation_fraction, arguments.validation_seed)
     train, validation = rows.select(first), rows.select(second)
     require_both_classes(train["label"], "training split")

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from deepfake_detectors.evaluation.calibration import calibrated_probability, fit_platt
 from deepfake_detectors.evaluation.metrics import detection_metrics
@@ -28,8 +27,10 @@ from deepfake_detectors.train.arguments import (
     parse_recipe,
 )
 from deepfake_detectors.train.data import BalancedSampler, PictureDataset, TrainingSampler, load_train_and_validation
+from deepfake_detectors.train.freezing import freeze_modules
 from deepfake_detectors.train.models import build_model, fit_standardization
-from deepfake_detectors.train.trainer import ClassifierTrainer, freeze_modules, validation_metrics
+from deepfake_detectors.train.resuming import checkpoint_to_resume
+from deepfake_detectors.train.trainer import ClassifierTrainer, validation_metrics
 from deepfake_detectors.train.twin_masks import TwinMasks
 
 __all__ = ["main", "train_classifier"]
@@ -68,7 +69,7 @@ def train_classifier(
     )
     validation_set = PictureDataset(held_out, image_processor)
     freeze_modules(model, arguments.freeze or [])
-    resume_from = _checkpoint_to_resume(arguments)
+    resume_from = checkpoint_to_resume(arguments, model)
     if resume_from is None and model_arguments.model_name_or_path is None:
         fit_standardization(model, _pixel_batches(PictureDataset(rows, image_processor)))
 
@@ -132,20 +133,6 @@ def _twin_masks(model: Any, rows: Any) -> TwinMasks:
             "use an encoder with mask_head, or set twin_masks to false."
         )
     return TwinMasks(rows, sizes.pop())
-
-
-def _checkpoint_to_resume(arguments: ClassifierTrainingArguments) -> str | None:
-    wanted = arguments.resume_from_checkpoint
-    if wanted is None or str(wanted).lower() == "false":
-        return None
-    if str(wanted).lower() != "true":
-        if not Path(wanted).is_dir():
-            raise FileNotFoundError(f"resume_from_checkpoint is {wanted}, but there is no such folder.")
-        return str(wanted)
-    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
-    if last is None:
-        raise FileNotFoundError(f"resume_from_checkpoint is true, but {arguments.output_dir} holds no checkpoint-*.")
-    return last
 
 
 def _pixel_batches(pictures: PictureDataset) -> Iterator[torch.Tensor]:

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from transformers import EvalPrediction, ProcessorMixin, Trainer
 
 from deepfake_detectors.evaluation.metrics import detection_metrics
+from deepfake_detectors.train.freezing import is_inside, require_known
 
-__all__ = ["ClassifierTrainer", "freeze_modules", "validation_metrics"]
+__all__ = ["ClassifierTrainer", "validation_metrics"]
 
 
 class ClassifierTrainer(Trainer):
@@ -67,27 +68,15 @@ class ClassifierTrainer(Trainer):
         for name, parameter in self.model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            prefixes = [prefix for prefix in rates if _is_inside(name, prefix)]
+            prefixes = [prefix for prefix in rates if is_inside(name, prefix)]
             rate = rates[max(prefixes, key=len)] if prefixes else self.args.learning_rate
             decay = self.args.weight_decay if name in decayed else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
         names = [name for name, _ in self.model.named_parameters()]
-        _require_known(rates, names, "learning_rates")
+        require_known(rates, names, "learning_rates")
         return [
             {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
         ]
-
-
-def freeze_modules(model: nn.Module, prefixes: list[str]) -> None:
-    """Stop gradients of every parameter whose name lies under one of the prefixes.
-
-    Raises:
-        ValueError: for a prefix that matches nothing.
-    """
-    _require_known(prefixes, [name for name, _ in model.named_parameters()], "freeze")
-    for name, parameter in model.named_parameters():
-        if any(_is_inside(name, prefix) for prefix in prefixes):
-            parameter.requires_grad_(False)
 
 
 def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -95,14 +84,3 @@ def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     result = detection_metrics(prediction.label_ids, logits[:, 1] - logits[:, 0], threshold=0.0)
     return {"accuracy": result.accuracy, "auc": result.auc, "eer": result.eer}
-
-
-def _is_inside(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(f"{prefix}.")
-
-
-def _require_known(prefixes: Any, names: list[str], what: str) -> None:
-    unknown = [prefix for prefix in prefixes if not any(_is_inside(name, prefix) for name in names)]
-    if unknown:
-        modules = sorted({".".join(name.split(".")[:2]) for name in names})
-        raise ValueError(f"{what} names {', '.join(unknown)}, but the model has {', '.join(modules)}.")
