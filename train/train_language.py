@@ -14,7 +14,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import datasets
 import torch
@@ -27,11 +26,11 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from trl import TrlParser
 
 from deepfake_detectors.builders import load_split
-from deepfake_detectors.dataset_scripts.common import split_by_group
+from deepfake_detectors.train.arguments import SourceArguments, read_recipe
 from deepfake_detectors.train.arguments import _mapping as parse_mapping
+from deepfake_detectors.train.data import set_validation_aside
 from deepfake_detectors.train.language_texts import conversation_texts
 from deepfake_detectors.train.mini_tokenizer import llama_tokenizer
 
@@ -39,32 +38,25 @@ __all__ = ["LanguageArguments", "LanguageTrainingArguments", "main", "train_lang
 
 logger = logging.getLogger("deepfake_detectors.train")
 
-COLUMNS = ("video_id", "group_id", "label", "question", "answers")
+COLUMNS = ["video_id", "group_id", "label", "question", "answers"]
 
 
 @dataclass
-class LanguageArguments:
+class LanguageArguments(SourceArguments):
     """Whose words, and how large a model."""
 
-    dataset: str = field(default="ddvqa", metadata={"help": "Name of a builder of this package."})
     dataset_configs: list[str] = field(
         default_factory=lambda: ["c40_explain", "c40_judge"], metadata={"help": "Configs that hold dialogues."}
     )
-    dataset_options: dict | str | None = field(
-        default=None, metadata={"help": "Further fields of the builder's config; JSON on the command line."}
-    )
-    data_dir: str | None = field(default=None, metadata={"help": "Raw files; if unset, $DEEPFAKE_DATA/<dataset>."})
-    validation_fraction: float = field(
-        default=0.17, metadata={"help": "Share of the rows set aside, by whole groups of source videos."}
-    )
-    validation_seed: int = field(default=0, metadata={"help": "Which groups are set aside."})
     passes: int = field(default=4, metadata={"help": "Times that every question is asked, each in another order."})
     vocabulary: int = field(default=2000, metadata={"help": "Ids of the tokenizer, at most."})
     model_config: dict | str | None = field(default=None, metadata={"help": "Fields of the `LlamaConfig`; JSON."})
 
     def __post_init__(self) -> None:
-        self.dataset_options = parse_mapping("dataset_options", self.dataset_options)
+        super().__post_init__()
         self.model_config = parse_mapping("model_config", self.model_config)
+        if self.dataset_config is not None:
+            raise ValueError(f"dataset_config is {self.dataset_config!r}; name all configs in dataset_configs.")
         if self.passes < 1:
             raise ValueError(f"passes is {self.passes}, expected 1 or more.")
 
@@ -88,12 +80,9 @@ def train_language(arguments: LanguageArguments, training: LanguageTrainingArgum
     if training.cpu_threads is not None:
         torch.set_num_threads(training.cpu_threads)
     set_seed(training.seed)
-    rows = _dialogue_rows(arguments)
-    first, second = split_by_group(
-        [row["group_id"] for row in rows], arguments.validation_fraction, arguments.validation_seed
-    )
-    texts = list(conversation_texts([rows[index] for index in first], arguments.passes, training.seed))
-    held_out = list(conversation_texts([rows[index] for index in second], 1, training.seed))
+    rows, others = set_validation_aside(_dialogue_rows(arguments), arguments)
+    texts = list(conversation_texts(rows.to_list(), arguments.passes, training.seed))
+    held_out = list(conversation_texts(others.to_list(), 1, training.seed))
     tokenizer = llama_tokenizer(texts, arguments.vocabulary)
     tokenizer.pad_token = tokenizer.unk_token  # as LLaVA does with Vicuna's
     config = LlamaConfig(
@@ -139,16 +128,18 @@ def train_language(arguments: LanguageArguments, training: LanguageTrainingArgum
     return path.parent
 
 
-def _dialogue_rows(arguments: LanguageArguments) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _dialogue_rows(arguments: LanguageArguments) -> datasets.Dataset:
+    parts = []
     for name in arguments.dataset_configs:
-        loaded = load_split(arguments.dataset, "train", arguments.data_dir, name, arguments.dataset_options)
-        if "answers" not in loaded.column_names:
+        rows = load_split(
+            arguments.dataset, arguments.train_split, arguments.data_dir, name, arguments.dataset_options
+        )
+        if "answers" not in rows.column_names:
             raise ValueError(
                 f"{arguments.dataset} {name} holds no questions and answers; name configs with dialogues."
             )
-        rows += loaded.select_columns(list(COLUMNS)).to_list()
-    return rows
+        parts.append(rows.select_columns(COLUMNS))
+    return datasets.concatenate_datasets(parts)
 
 
 def _tokenized(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> datasets.Dataset:
@@ -159,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line entry."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
-    train_language(*TrlParser((LanguageArguments, LanguageTrainingArguments)).parse_args_and_config(arguments))
+    train_language(*read_recipe((LanguageArguments, LanguageTrainingArguments), arguments))
 
 
 if __name__ == "__main__":
