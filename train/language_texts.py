@@ -38,9 +38,9 @@ def conversation_texts(rows: Sequence[Mapping[str, Any]], passes: int, seed: int
     """
     pictures: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
-        turns = pictures[row["video_id"]]
-        if all((row["question"], row["answers"]) != (turn["question"], turn["answers"]) for turn in turns):
-            turns.append(row)  # once: DD-VQA repeats its judgements up to 18 times
+        known = pictures[row["video_id"]]
+        if all((row["question"], row["answers"]) != (other["question"], other["answers"]) for other in known):
+            known.append(row)  # once: DD-VQA repeats its judgements up to 18 times
     generator = np.random.default_rng(seed)
     for _ in range(passes):
         for video in sorted(pictures):

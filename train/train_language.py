@@ -85,15 +85,10 @@ def train_language(arguments: LanguageArguments, training: LanguageTrainingArgum
     held_out = list(conversation_texts(others.to_list(), 1, training.seed))
     tokenizer = llama_tokenizer(texts, arguments.vocabulary)
     tokenizer.pad_token = tokenizer.unk_token  # as LLaVA does with Vicuna's
-    config = LlamaConfig(
-        **{
-            **arguments.model_config,
-            "vocab_size": len(tokenizer),
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
-    )
+    config = LlamaConfig(**arguments.model_config)
+    config.vocab_size = len(tokenizer)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(config, name, getattr(tokenizer, name))
     trainer = Trainer(
         model=LlamaForCausalLM(config),
         args=training,
