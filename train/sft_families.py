@@ -137,11 +137,11 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
             f"{source} is of model_type {model_type!r}; supervised fine-tuning knows "
             f"{', '.join([*SFT_FAMILIES, *ALIASES])}. Train other detectors with train_classifier."
         )
-    processor = family.processor_class.from_pretrained(source, **options)
     dtype = arguments.dtype if arguments.dtype in (None, "auto") else getattr(torch, arguments.dtype)
     if arguments.attn_implementation is not None:
         options["attn_implementation"] = arguments.attn_implementation
     model = family.model_class.from_pretrained(source, dtype=dtype, **options)
+    processor = family.processor_class.from_pretrained(source, revision=arguments.model_revision)
     if list(model.config.id2label.values()) != CLASS_NAMES:
         raise ValueError(f"{source} orders its classes {model.config.id2label}, expected {CLASS_NAMES}.")
     return model, processor, family

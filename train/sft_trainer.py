@@ -9,12 +9,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trl import SFTTrainer
 
 from deepfake_detectors.train.publishing import WithoutPickle
+from deepfake_detectors.train.resuming import LoadsByClass
 from deepfake_detectors.train.sft_families import SftFamily
 
 __all__ = ["DetectorSFTTrainer"]
 
 
-class DetectorSFTTrainer(WithoutPickle, SFTTrainer):
+class DetectorSFTTrainer(WithoutPickle, LoadsByClass, SFTTrainer):
     """Trains a generating detector.
 
     A frozen batch norm, and a wholly frozen detector, stay in eval mode: the one would still learn its statistics,

@@ -42,7 +42,7 @@ def train_sft(
         FileNotFoundError: for missing data.
     """
     trainer, detection = build_trainer(model_arguments, data_arguments, arguments)
-    outcome = trainer.train(resume_from_checkpoint=checkpoint_to_resume(arguments, trainer.model))
+    outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     report = {
         "model_name_or_path": model_arguments.model_name_or_path,
         "seed": arguments.seed,
@@ -67,8 +67,11 @@ def train_sft(
 def build_trainer(
     model_arguments: SftModelArguments, data_arguments: SftDataArguments, arguments: SftTrainingArguments
 ) -> tuple[DetectorSFTTrainer, DetectionCallback]:
-    """The trainer, and the callback that judges the validation pictures."""
-    # The model comes first: a wrong recipe should fail before any data is read.
+    """The trainer, and the callback that judges the validation pictures.
+
+    `arguments.resume_from_checkpoint` becomes the folder to resume from, or `None`.
+    """
+    # The model comes first: a wrong recipe should fail before any data is read, and before anything is written.
     if arguments.cpu_threads is not None:
         torch.set_num_threads(arguments.cpu_threads)
     set_seed(arguments.seed)
@@ -77,6 +80,7 @@ def build_trainer(
         train_only(model, model_arguments.train_only)
     if not model_arguments.train_vision:
         freeze_modules(model, [family.vision_tower], "train_vision=False")
+    arguments.resume_from_checkpoint = checkpoint_to_resume(arguments, model, adapter=model_arguments.use_peft)
     with arguments.main_process_first(desc="building the data set"):
         rows, held_out = load_conversations(data_arguments, rebuild=arguments.local_process_index == 0)
     logger.info("%d conversations to train on, %d pictures to validate on", len(rows), len(held_out))
