@@ -103,6 +103,7 @@ def train_language(arguments: LanguageArguments, training: LanguageTrainingArgum
     report = {
         "seed": training.seed,
         "steps": trainer.state.global_step,
+        "best_step": None,  # the last one is kept
         "train_seconds": outcome.metrics["train_runtime"],
         "cpu_threads": training.cpu_threads,
         "parameters": trainer.model.num_parameters(),
