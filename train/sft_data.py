@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 
 from deepfake_detectors.builders import load_split
 from deepfake_detectors.train.data import require_both_classes, set_validation_aside
@@ -85,7 +86,10 @@ class ConversationCollator:
         """`labels` (rows, length) int64, -100 where not supervised, and the other inputs of the model's `forward`."""
         conversations = [self.family.converse(self.pairs(row)) for row in rows]
         images = [row["image"].convert("RGB") for row in rows]
-        return dict(self.processor.encode_conversations(conversations, images, max_length=self.max_length))
+        batch = dict(self.processor.encode_conversations(conversations, images, max_length=self.max_length))
+        if self.family.takes_classes:
+            batch["class_labels"] = torch.tensor([row["label"] for row in rows])
+        return batch
 
     def pairs(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Questions of a row with their answers."""

@@ -27,6 +27,7 @@ class DetectionCallback(TrainerCallback):
 
     def __init__(self, trainer: Any, rows: datasets.Dataset, batch_size: int) -> None:
         self.trainer, self.rows, self.batch_size = trainer, rows, batch_size
+        self._registered = False
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
@@ -46,9 +47,11 @@ class DetectionCallback(TrainerCallback):
     @torch.no_grad()
     def _differences(self) -> list[tuple[int, float]]:
         """(row, fake logit - real logit), some rows twice where they do not go evenly into the processes."""
-        accelerator, model = self.trainer.accelerator, self.trainer.bare_model
-        processor = self.trainer.processing_class
-        register_fsdp_forward_method(model, "detect")  # sharded weights are gathered for it as for `forward`
+        accelerator, processor = self.trainer.accelerator, self.trainer.processing_class
+        model = accelerator.unwrap_model(self.trainer.model)
+        if not self._registered:
+            register_fsdp_forward_method(model, "detect")  # split weights are gathered for it as for `forward`
+            self._registered = True
         training = model.training
         model.eval()
         found: list[tuple[int, float]] = []

@@ -46,6 +46,7 @@ class SftFamily:
         model_class, processor_class: what a base folder is loaded with.
         converse: (question and answer pairs) to what the processor's `encode_conversations` takes.
         verdict_pairs: (row) to the pairs of `conversation="verdict"`.
+        takes_classes: whether `forward` makes use of `class_labels`.
         own_loss: whether training must go through the model's `forward`; otherwise TRL's fused head, which is the
             same for stock language models and never holds all logits.
         vision_tower: name of the module that `train_vision=False` freezes.
@@ -56,6 +57,7 @@ class SftFamily:
     processor_class: Any
     converse: Callable[[Pairs], list[Any]]
     verdict_pairs: Callable[[Mapping[str, Any]], Pairs]
+    takes_classes: bool
     own_loss: bool
     vision_tower: str
     detector: str | None
@@ -95,6 +97,7 @@ SFT_FAMILIES = {
         processor_class=M2F2DetProcessor,
         converse=_spoken(f"{IMAGE_MARKER}\n{DEEPFAKE_MARKER}\n"),
         verdict_pairs=_one_turn(M2F2_DET_QUESTION, M2F2_DET_VERDICTS),
+        takes_classes=True,  # for `conditional_deepfake_prob`
         own_loss=True,  # the two placeholders' rows of lm_head are masked in `forward` only
         vision_tower="model.vision_tower",
         detector="model.detector",
@@ -104,6 +107,7 @@ SFT_FAMILIES = {
         processor_class=FakeVLMProcessor,
         converse=_spoken(IMAGE_MARKER),
         verdict_pairs=_one_turn(FAKEVLM_QUESTION, FAKEVLM_VERDICTS),
+        takes_classes=False,
         own_loss=False,
         vision_tower="model.vision_tower",
         detector=None,
@@ -113,6 +117,7 @@ SFT_FAMILIES = {
         processor_class=LvlmDfdProcessor,
         converse=list,
         verdict_pairs=_lvlm_dfd_pairs,
+        takes_classes=False,  # losses of a detector that is frozen
         own_loss=True,  # its prompt is longer than input_ids
         vision_tower="detector.imagebind.vision_model",
         detector="detector",
@@ -144,4 +149,7 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
     processor = family.processor_class.from_pretrained(source, revision=arguments.model_revision)
     if list(model.config.id2label.values()) != CLASS_NAMES:
         raise ValueError(f"{source} orders its classes {model.config.id2label}, expected {CLASS_NAMES}.")
+    # A library class also names layers that this model has none of, and FSDP2 refuses such a name.
+    present = {type(module).__name__ for module in model.modules()}
+    model._no_split_modules = sorted(present.intersection(model._no_split_modules or ()))
     return model, processor, family

@@ -32,8 +32,8 @@ def merge(model: str | Path, deltas: Sequence[str | Path], output: str | Path) -
     Args:
         model: folder or Hub id of the base, in this package's form.
         deltas: each a weight file, or a folder of weight files. LoRA pairs are added as `alpha / r * B @ A` (the
-            folder then needs its `adapter_config.json`); every other tensor replaces the base's. Names may be ours
-            or, for M2F2-Det, the official ones.
+            folder then needs its `adapter_config.json`, patterns of alphas included); every other tensor replaces the
+            base's. Names may be ours or, for M2F2-Det, the official ones.
         output: new or empty folder; written whole or not at all.
 
     Returns:
@@ -70,9 +70,9 @@ def _apply(model: PreTrainedModel, delta: Path) -> None:
     if halves:
         raise ValueError(f"{delta} holds half a LoRA pair of {', '.join(halves[:8])}.")
     rename = _renamer(model, [*pairs, *whole], weights, delta)
-    scale = _lora_scale(delta) if pairs else 0.0
-    for name, pair in pairs.items():
-        change = scale * (pair["B"].float() @ pair["A"].float())
+    alphas = _lora_alphas(delta, [name.removesuffix(".weight") for name in pairs])
+    for (name, pair), alpha in zip(pairs.items(), alphas, strict=True):
+        change = alpha / len(pair["A"]) * (pair["B"].float() @ pair["A"].float())
         _add_or_replace(weights, rename(name), change, delta, add=True)
     for name, tensor in whole.items():
         _add_or_replace(weights, rename(name), tensor, delta, add=False)
@@ -91,7 +91,12 @@ def _read_delta(delta: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _lora_scale(delta: Path) -> float:
+def _lora_alphas(delta: Path, modules: Sequence[str]) -> list[float]:
+    """The alpha of each adapted module."""
+    from peft.utils.other import get_pattern_key
+
+    if not modules:
+        return []
     path = (delta if delta.is_dir() else delta.parent) / ADAPTER_CONFIG
     if not path.exists():
         raise ValueError(f"{delta} holds LoRA pairs, but {path} with their rank and alpha is missing.")
@@ -102,9 +107,8 @@ def _lora_scale(delta: Path) -> float:
                 f"{path} says {name}={config[name]!r}; merge adds plain LoRA only ({name}={plain!r}). "
                 "Use PEFT's merge_and_unload for this adapter."
             )
-    if config.get("rank_pattern") or config.get("alpha_pattern"):
-        raise ValueError(f"{path} gives ranks by pattern; use PEFT's merge_and_unload for this adapter.")
-    return config["lora_alpha"] / config["r"]
+    patterns = config.get("alpha_pattern") or {}
+    return [patterns.get(get_pattern_key(list(patterns), module), config["lora_alpha"]) for module in modules]
 
 
 def _renamer(

@@ -88,6 +88,7 @@ def test_m2f2_det_label_masks(m2f2_det, tmp_path):
     batch = build(folder, rows, tmp_path).data_collator(rows)
     assert torch.equal(batch["labels"], goldens["merged_labels"])
     assert torch.equal(batch["attention_mask"], goldens["merged_attention_mask"].long())
+    assert batch["class_labels"].tolist() == [row["label"] for row in rows]
 
 
 def golden_gradients(goldens):
