@@ -6,6 +6,7 @@ limits, architecture, sources. The file of a checkpoint names its `family` and o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,23 +37,30 @@ def family_facts(family: str) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def read_facts(source: str | Path | None, family: str, class_name: str, model_name: str) -> dict[str, Any]:
+def read_facts(
+    source: str | Path | None, config: Mapping[str, Any], class_name: str, model_name: str
+) -> dict[str, Any]:
     """The facts for one card, complete and for one class.
 
     Args:
         source: a YAML file, the name of a bundled one (`fact_names`), or `None` for the family's alone.
-        family: `model_type` of the checkpoint.
+        config: config.json of the checkpoint.
         class_name: its class; values that are given per class are resolved for it.
         model_name: name of the publication, where the facts give none.
 
     Raises:
         FileNotFoundError: for a file that does not exist (the message lists the bundled names).
-        ValueError: for a file that is no mapping, is about another family, or leaves out what a card must say.
+        ValueError: for a file that is no mapping, is about another family or another config (its `about`), or leaves
+            out what a card must say.
     """
+    family = config["model_type"]
     own = {} if source is None else _read(source)
     about = own.get("family", family)
     if about != family:
         raise ValueError(f"{source} holds facts about {about!r}, but the model is of the family {family!r}.")
+    for name, value in own.get("about", {}).items():
+        if config.get(name) != value:
+            raise ValueError(f"{source} is about models with {name}={value!r}; here it is {config.get(name)!r}.")
     # Facts without a family stand alone, as those of the embedded default do.
     common = family_facts(family) if source is None or "family" in own else {}
     facts = {key: _for_class(value, class_name) for key, value in {**common, **own}.items()}

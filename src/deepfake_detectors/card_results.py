@@ -67,8 +67,8 @@ def dataset_of(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str 
     """
     if "protocol" not in results:
         return {
-            "type": facts.get("dataset_type", results["dataset"]),
-            "name": facts.get("dataset_name", results["dataset"]),
+            "type": facts.get("dataset_type") or results["dataset"],
+            "name": facts.get("dataset_name") or results["dataset"],
             "config": results["dataset_config"],
             "split": results["split"],
         }

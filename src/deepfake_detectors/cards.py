@@ -89,7 +89,7 @@ def render_model_card(
         base_model=named[0] if len(named) == 1 else named or None,
         base_model_relation=bases[0]["relation"] if bases else None,
         model_name=facts["model_name"],
-        eval_results=model_index(results, facts) if results else [],
+        eval_results=(model_index(results, facts) if results else None) or None,
     )
     environment = Environment(
         undefined=StrictUndefined, keep_trailing_newline=True, loader=FunctionLoader(_read_template)
