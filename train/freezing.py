@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["freeze_modules", "is_inside", "require_known", "train_only"]
+__all__ = ["freeze_modules", "is_inside", "require_known", "rest_frozen_norms", "train_only"]
+
+# What PEFT puts in front of a parameter's name, or inside it.
+WRAPPERS = re.compile(
+    r"^base_model\.model\.|\.(?:modules_to_save|original_module|base_layer|lora_[AB])(?:\.default)?(?=\.)"
+)
 
 
 def freeze_modules(model: nn.Module, prefixes: Iterable[str], what: str = "freeze") -> None:
@@ -32,8 +39,16 @@ def train_only(model: nn.Module, prefixes: Iterable[str]) -> None:
         parameter.requires_grad_(any(is_inside(name, prefix) for prefix in prefixes))
 
 
+def rest_frozen_norms(model: nn.Module) -> None:
+    """Put batch norms without a trained weight into eval mode: in train mode they would still learn statistics."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not any(weight.requires_grad for weight in module.parameters()):
+            module.eval()
+
+
 def is_inside(name: str, prefix: str) -> bool:
-    """Whether a dotted name is the prefix or lies under it."""
+    """Whether a dotted name, without PEFT's additions, is the prefix or lies under it."""
+    name = WRAPPERS.sub("", name)
     return name == prefix or name.startswith(f"{prefix}.")
 
 
@@ -41,5 +56,5 @@ def require_known(prefixes: Iterable[str], names: list[str], what: str) -> None:
     """Raise a `ValueError` for prefixes under which no name lies."""
     unknown = [prefix for prefix in prefixes if not any(is_inside(name, prefix) for name in names)]
     if unknown:
-        modules = sorted({".".join(name.split(".")[:2]) for name in names})
+        modules = sorted({".".join(WRAPPERS.sub("", name).split(".")[:2]) for name in names})
         raise ValueError(f"{what} names {', '.join(unknown)}, but the model has {', '.join(modules)}.")

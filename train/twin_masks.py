@@ -6,6 +6,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 __all__ = ["TwinMasks", "difference_map", "shift_image"]
 
@@ -49,7 +51,8 @@ class TwinMasks:
 
     Args:
         rows: with the columns `image`, `label`, `target_id`. Rows of one target video must show the same frame.
-        size: side of a mask label, which must divide the picture's side divided by 4.
+        size: side of a mask label. It divides the picture's side divided by 4 (averaged), or is a multiple of that
+            (interpolated, for models whose mask is as large as the picture).
     """
 
     def __init__(self, rows: datasets.Dataset, size: int) -> None:
@@ -73,6 +76,8 @@ class TwinMasks:
             return np.full((self.size, self.size), -1.0, dtype=np.float32)
         difference = shift_image(difference, round(rows / CELL), round(columns / CELL))
         difference = difference[:, ::-1] if flip else difference
+        if self.size > len(difference):
+            return _stretch(difference, self.size)
         return _average(difference, difference.shape[0] // self.size)
 
     def _difference(self, index: int) -> np.ndarray | None:
@@ -83,10 +88,12 @@ class TwinMasks:
         if fake.shape != real.shape:
             return None
         height, width = fake.shape[:2]
-        if height != width or height % (CELL * self.size):
+        fits = height % (CELL * self.size) == 0 or (height % CELL == 0 and self.size % (height // CELL) == 0)
+        if height != width or not fits:
             raise ValueError(
                 f"Picture {index} has {width} x {height} pixels; mask labels of {self.size} x {self.size} cells need "
-                f"a square side that is a multiple of {CELL * self.size}. Train without twin_masks."
+                f"a square side that is a multiple of {CELL * self.size}, or {CELL} times a divisor of {self.size}. "
+                "Train without twin_masks."
             )
         return difference_map(fake, real)
 
@@ -97,3 +104,8 @@ class TwinMasks:
 def _average(values: np.ndarray, cell: int) -> np.ndarray:
     height, width = values.shape
     return values.reshape(height // cell, cell, width // cell, cell).mean(axis=(1, 3))
+
+
+def _stretch(values: np.ndarray, size: int) -> np.ndarray:
+    tensor = torch.from_numpy(np.ascontiguousarray(values))[None, None]
+    return F.interpolate(tensor, size=(size, size), mode="bilinear", align_corners=False)[0, 0].numpy()
