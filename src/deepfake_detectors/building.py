@@ -17,7 +17,7 @@ from deepfake_detectors.builders import builder_class, data_folder
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["CheckResult", "builder_class", "check", "make_builder", "write_parquet"]
+__all__ = ["CheckResult", "builder_class", "check", "list_items", "make_builder", "write_parquet"]
 
 STATE_FILE = ".build.json"  # hidden, so that loading the folder does not take it for data
 ROW_GROUP = 100  # rows per row group: pictures are large, and streaming reads whole groups
@@ -84,7 +84,7 @@ def check(builder: Any, decode: bool = False, progress: Callable[[int], None] | 
     """
     result = CheckResult()
     try:
-        for split, items in _items(builder).items():
+        for split, items in list_items(builder).items():
             for item in items:
                 columns = item if isinstance(item, dict) else item.columns
                 key = (split, columns["label"], columns["manipulation"] or "")
@@ -110,7 +110,7 @@ def _decode(builder: Any, unit: Any, progress: Callable[[int], None] | None) -> 
     return []
 
 
-def _items(builder: Any) -> dict[str, list[Any]]:
+def list_items(builder: Any) -> dict[str, list[Any]]:
     """The units of each split, or the finished rows of a builder that has no units."""
     if hasattr(builder, "inspect"):
         return builder.inspect(Path(builder.config.data_dir))

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from deepfake_detectors.cli.console import OutputFormat, fail, say, wants_table
+from deepfake_detectors.cli.dataset_lint import lint
+from deepfake_detectors.cli.dataset_options import Config, DataDir, Name, Options, read_options
 from deepfake_detectors.cli.options import Format
 
 __all__ = ["app"]
@@ -18,21 +20,7 @@ __all__ = ["app"]
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A data set, as `dataset list` prints it.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Its raw files. [default: the folder NAME in the directory DEEPFAKE_DATA]"),
-]
-Config = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Config of the builder. [default: the builder's own]")
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option", metavar="KEY=VALUE", help="A field of the config, its value as JSON or text; repeatable."
-    ),
-]
+app.command(short_help="Find what would let a detector cheat.")(lint)
 
 
 @app.callback()
@@ -44,6 +32,7 @@ def dataset() -> None:
       deepfake-detectors dataset list
       deepfake-detectors dataset check celeb_df --data-dir Celeb-DF-v2
       deepfake-detectors dataset build celeb_df --data-dir Celeb-DF-v2 --output parquet/celeb_df
+      deepfake-detectors dataset lint parquet/celeb_df --output lint/celeb_df
     """
 
 
@@ -165,21 +154,11 @@ def _open(name: str, data_dir: Path | None, config: str | None, options: list[st
     from deepfake_detectors.building import make_builder
 
     try:
-        builder = make_builder(name, data_dir, config, dict(_option(text) for text in options or []))
+        builder = make_builder(name, data_dir, config, read_options(options))
         builder.log_findings = False  # they are printed in full at the end
         return builder
     except (ValueError, OSError, ImportError) as error:
         fail(error)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        fail(f"--option {text}: expected KEY=VALUE.")
-    try:
-        return key, json.loads(value)
-    except ValueError:  # plain text needs no quotes
-        return key, value
 
 
 def _title(kind: Any) -> str:
