@@ -62,8 +62,8 @@ def lint(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from deepfake_detectors.linting import open_source
     from deepfake_detectors.linting import lint as lint_pictures
+    from deepfake_detectors.linting import open_source
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:

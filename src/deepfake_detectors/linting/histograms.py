@@ -11,9 +11,10 @@ import pandas as pd
 from deepfake_detectors.evaluation.plots import COLOURS, new_figure, save_figure
 from deepfake_detectors.linting.shortcuts import NUMBERS
 
-__all__ = ["plot_histograms"]
+__all__ = ["BARS", "NUMBERS_SHOWN", "plot_histograms"]
 
 NUMBERS_SHOWN = {**NUMBERS, "jpeg_quality": "JPEG quality"}
+BARS = {"format": "file format", "size": "size"}
 SHADES = ("#3b76af", "#e08214", "#7a7a7a", "#5aa469", "#a35ea8", "#c9b03c", "#8c5a3c", "#d4689b")
 BINS = 30
 
@@ -33,11 +34,11 @@ def plot_histograms(rows: pd.DataFrame, folder: Path) -> dict[str, str]:
     """
     shown = {}
     for column, name in NUMBERS_SHOWN.items():
-        values = rows[column].astype(np.float64)
+        values = rows[column].astype("Float64").astype(np.float64)
         if values.nunique() > 1:
             save_figure(_histograms(rows, values, name), folder / f"{column}.png")
             shown[f"{column}.png"] = f"{name.capitalize()}, shares of each class"
-    for column, name in (("format", "file format"), ("size", "size")):
+    for column, name in BARS.items():
         if rows[column].nunique() > 1:
             save_figure(_bars(rows, column, name), folder / f"{column}.png")
             shown[f"{column}.png"] = f"{name.capitalize()} by kind of picture"

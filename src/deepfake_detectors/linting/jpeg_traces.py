@@ -44,6 +44,7 @@ def _standard_tables() -> np.ndarray:
     for quality in range(1, 101):
         file = io.BytesIO()
         Image.new("L", (8, 8)).save(file, "JPEG", quality=quality)
+        file.seek(0)
         with JpegImagePlugin.JpegImageFile(file) as image:
             tables.append(image.quantization[0])
     return np.asarray(tables, dtype=np.float64)

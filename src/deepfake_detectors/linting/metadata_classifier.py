@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 
 from deepfake_detectors.evaluation.bootstrap import bootstrap_interval
-from deepfake_detectors.evaluation.metrics import auc, require_scikit_learn
+from deepfake_detectors.evaluation.metrics import require_scikit_learn
 from deepfake_detectors.linting.findings import LintFinding, effect_level
 
-__all__ = ["find_metadata_score"]
+__all__ = ["find_metadata_score", "rank_auc"]
 
 CATEGORY_COLUMNS = ["format", "extension", "misnamed", "mode", "jpeg_tables", "subsampling", "progressive", "metadata"]
 NUMBER_COLUMNS = ["width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_quality", "exif_tags"]
-FOLDS, RESAMPLES, SEED = 5, 500, 0
+FOLDS, TREES, RESAMPLES, SEED = 5, 50, 500, 0
 LARGEST = 10_000  # pictures drawn from a larger split, whole groups at a time: the interval is narrow enough by then
 
 
@@ -72,13 +72,15 @@ def _out_of_fold(part: pd.DataFrame, truth: np.ndarray, groups: np.ndarray, fold
     from sklearn.preprocessing import OneHotEncoder
 
     table = part[CATEGORY_COLUMNS].astype("object").where(part[CATEGORY_COLUMNS].notna(), "none").astype(str)
-    table[NUMBER_COLUMNS] = part[NUMBER_COLUMNS].astype(np.float64).fillna(-1.0)  # what is absent is a trace, too
+    table[NUMBER_COLUMNS] = (
+        part[NUMBER_COLUMNS].astype("Float64").fillna(-1.0).astype(np.float64)
+    )  # what is absent is a trace, too
     columns = make_column_transformer(
         (OneHotEncoder(handle_unknown="ignore", max_categories=20), CATEGORY_COLUMNS),
         ("passthrough", NUMBER_COLUMNS),
     )
     forest = RandomForestClassifier(
-        100, min_samples_leaf=3, max_depth=8, class_weight="balanced", random_state=SEED, n_jobs=1
+        TREES, min_samples_leaf=3, max_depth=8, class_weight="balanced", random_state=SEED, n_jobs=1
     )
     cut = StratifiedGroupKFold(folds, shuffle=True, random_state=SEED)
     answers = cross_val_predict(
@@ -87,11 +89,22 @@ def _out_of_fold(part: pd.DataFrame, truth: np.ndarray, groups: np.ndarray, fold
     return answers[:, 1]
 
 
+def rank_auc(truth: np.ndarray, values: np.ndarray) -> float | None:
+    """The AUC from ranks; a hundred times faster on a small set than scikit-learn's, which a bootstrap needs."""
+    from scipy.stats import rankdata
+
+    fakes = int(truth.sum())
+    if fakes in (0, len(truth)):
+        return None
+    ranks = float(rankdata(values)[truth == 1].sum())
+    return (ranks - fakes * (fakes + 1) / 2) / (fakes * (len(truth) - fakes))
+
+
 def _interval(truth: np.ndarray, values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     shared = groups.tolist() if len(set(groups)) < len(groups) else None
-    interval = bootstrap_interval(auc, truth, values, shared, resamples=RESAMPLES, seed=SEED)
+    interval = bootstrap_interval(rank_auc, truth, values, shared, resamples=RESAMPLES, seed=SEED)
     return {
-        "auc": round(float(auc(truth, values) or 0.0), 4),
+        "auc": round(rank_auc(truth, values) or 0.0, 4),
         "low": round(interval.low, 4) if interval else None,
         "high": round(interval.high, 4) if interval else None,
         "by": interval.by if interval else None,

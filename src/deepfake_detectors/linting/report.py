@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepfake_detectors.linting.findings import LEVELS
-from deepfake_detectors.linting.histograms import plot_histograms
+from deepfake_detectors.linting.histograms import BARS, NUMBERS_SHOWN, plot_histograms
 from deepfake_detectors.linting.run import LintResult
 
 __all__ = ["FORMATS", "write_report"]
@@ -49,6 +49,8 @@ def write_report(result: LintResult, folder: str | Path, format: str = "html") -
         raise ValueError(f"format is {format!r}, expected {' or '.join(FORMATS)}.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("report.md", "report.html", *(f"{column}.png" for column in (*NUMBERS_SHOWN, *BARS))):
+        (folder / name).unlink(missing_ok=True)  # of an earlier run, which may have had more of them
     plots = plot_histograms(result.rows, folder) if len(result.rows) else {}
     (folder / RESULT_FILE).write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
     if len(result.rows):

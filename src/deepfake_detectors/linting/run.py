@@ -81,6 +81,7 @@ def lint(source: Source, radius: int = NEAR_RADIUS, progress: Callable[[int], No
     rows = pa.concat_tables(measured).to_pandas()
     findings = find_repeats(rows)
     rows = rows.drop_duplicates("picture").drop(columns="picture").reset_index(drop=True)
+    findings += [LintFinding(level, "raw-files", message) for level, message in source.remarks]
     findings += _unreadable(rows)
     findings += find_imbalance(rows) + find_overlaps(rows) + find_pairs(rows)
     readable = add_attributes(rows[rows["error"].isna()].reset_index(drop=True))

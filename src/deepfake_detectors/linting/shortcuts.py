@@ -40,6 +40,7 @@ def add_attributes(rows: pd.DataFrame) -> pd.DataFrame:
     known = expected.notna() & rows["format"].notna()
     rows["misnamed"] = (known & (expected != rows["format"])).map({True: "yes", False: "no"})
     rows["size"] = rows["width"].astype("Int64").astype(str) + "x" + rows["height"].astype("Int64").astype(str)
+    rows["jpeg_quality"] = rows["jpeg_quality"].astype("Int64")
     rows["has_exif"] = rows["exif_tags"].fillna(0).gt(0).map({True: "yes", False: "no"})
     rows["pixels"] = rows["width"] * rows["height"]
     rows["aspect"] = rows["width"] / rows["height"]

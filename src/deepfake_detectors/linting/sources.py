@@ -22,11 +22,13 @@ class Source(NamedTuple):
         name: what is linted, for the report.
         total: rows to expect, an upper bound for clips; `None` if it is not known before.
         pictures: read one by one.
+        remarks: (level, message) of what was noticed while listing them.
     """
 
     name: str
     total: int | None
     pictures: Iterator[Picture]
+    remarks: list[tuple[str, str]] = []
 
 
 def open_source(
@@ -81,7 +83,8 @@ def builder_source(name: str, builder: Any) -> Source:
     builder.log_findings = False  # `check` is there for them
     splits = list_items(builder)
     total = sum(1 if isinstance(item, dict) else item.rows for items in splits.values() for item in items)
-    return Source(f"{name} ({builder.config.name})", total, _pictures(builder, splits))
+    remarks = [(finding.level, finding.message) for finding in getattr(builder, "findings", [])]
+    return Source(f"{name} ({builder.config.name})", total, _pictures(builder, splits), remarks)
 
 
 def _pictures(builder: Any, splits: dict[str, list[Any]]) -> Iterator[Picture]:
