@@ -13,7 +13,8 @@ from pathlib import Path
 
 import datasets
 
-from .common import RawBuilder, RawConfig, Unit, first_names, is_picture, stable_id, walk_files
+from .common import RawBuilder, RawConfig, Unit
+from .raw_files import first_names, is_picture, stable_id, walk_files
 
 __all__ = ["AntifakePrompt", "AntifakePromptConfig"]
 

@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 
 import datasets
 
-from .common import Unit, components, first_names, require_folder, stable_id
+from .common import Unit, components
 from .frames import FrameBuilder, FrameConfig
+from .raw_files import first_names, require_folder, stable_id
 
 __all__ = ["CelebDF", "CelebDFConfig", "read_test_list"]
 

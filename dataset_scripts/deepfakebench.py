@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import datasets
 
 from .celeb_df import TEST_LIST, read_test_list
-from .common import RawConfig, Unit, components, first_names, read_json, refuse_outside, stable_id
+from .common import RawConfig, Unit, components
 from .ffpp_splits import CROSSING_PAIRS, list_path, read_splits
 from .frames import FrameBuilder, natural_order, spread
+from .raw_files import first_names, read_json, refuse_outside, stable_id
 
 __all__ = ["DeepfakeBench", "DeepfakeBenchConfig", "label_of_group", "relative_path"]
 
@@ -69,12 +70,14 @@ class DeepfakeBenchConfig(RawConfig):
         json: the file, absolute or below data_dir.
         compression: the level to read where the file has several.
         frames_per_video: that many, spread evenly; 0 for all that are listed.
+        masks: add the column `mask` for the fakes that the file lists masks of.
         prefix_map: replacements for the beginnings of paths that the rules do not resolve.
     """
 
     json: str = ""
     compression: str = "c23"
     frames_per_video: int = 0
+    masks: bool = False
     prefix_map: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -96,6 +99,7 @@ class Record(NamedTuple):
     level: str | None
     name: str
     frames: list[str]
+    masks: bool
 
     @property
     def key(self) -> tuple[str, str]:
@@ -115,6 +119,7 @@ class DeepfakeBench(FrameBuilder):
     BUILDER_CONFIGS = [DeepfakeBenchConfig(name="default", version=VERSION)]
     DEFAULT_CONFIG_NAME = "default"
     NAME = "DeepfakeBench JSON"
+    SHIPS_MASKS = True
     TERMS = "Those of the data set behind the file; the preprocessed frames fall under them too."
     LAYOUT = "<json>: {set: {group: {split: {[level:] {video: {label, frames}}}}}}, frames below data_dir"
     REMEDY = "Point data_dir at the rgb folder (rgb_dir of DeepfakeBench) and json at one of its dataset_json files."
@@ -161,7 +166,7 @@ class DeepfakeBench(FrameBuilder):
                     own = value.get("label")
                     if isinstance(own, str) and label_of_group(own) != label:
                         raise ValueError(f"{path}: {where} is labelled {own!r} in a {label} group. Correct the file.")
-                    yield Record(group, SPLITS[split], level, name, value["frames"])
+                    yield Record(group, SPLITS[split], level, name, value["frames"], bool(value.get("masks")))
         if skipped:
             self.report("warning", f"{len(skipped)} entries are no videos, skipped: {first_names(skipped)}.")
 
@@ -253,12 +258,9 @@ class DeepfakeBench(FrameBuilder):
             "compression": record.level,
             "category": "face",
         }
-        return Unit(
-            stable_id("deepfakebench", name, record.level or "-", record.group, record.name),
-            str(folder),
-            columns,
-            chosen,
-        )
+        identity = stable_id("deepfakebench", name, record.level or "-", record.group, record.name)
+        masks = _mask_folder(folder) if record.masks else None
+        return self.with_masks(root, Unit(identity, str(folder), columns, chosen), masks)
 
     def _resolve(self, root: Path, listed: str) -> Path | None:
         for prefix, replacement in self.config.prefix_map.items():
@@ -316,6 +318,16 @@ def _videos(node: dict[str, Any]) -> Iterator[tuple[str | None, str, Any]]:
             yield from ((name, video, record) for video, record in value.items())
         else:
             yield None, name, value
+
+
+def _mask_folder(frames: Path) -> Path:
+    """Beside the frames: only the last `frames` of the path means them. Masks exist once per method, under c23."""
+    parts = list(frames.parts)
+    if "frames" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("frames")] = "masks"
+    masks = Path(*parts)
+    shared = Path(*("c23" if part in LEVELS else part for part in parts))
+    return masks if masks.is_dir() else shared
 
 
 def _method(group: str) -> str:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import datasets
 
-from .common import Unit, first_names, stable_id
+from .common import Unit
 from .ffpp_splits import crossing_pairs, describe_crossing, group_videos, read_splits, video_names
 from .frames import FrameBuilder, FrameConfig
+from .raw_files import first_names, stable_id
 
 __all__ = ["FaceForensics", "FaceForensicsConfig"]
 

@@ -15,19 +15,9 @@ from typing import Any
 
 import datasets
 
-from .archives import list_members, picture_format, read_member
-from .common import (
-    RawBuilder,
-    RawConfig,
-    Unit,
-    components,
-    first_names,
-    is_picture,
-    read_image_format,
-    read_json,
-    stable_id,
-    walk_files,
-)
+from .archives import list_members, read_picture
+from .common import INSIDE, RawBuilder, RawConfig, Unit, components
+from .raw_files import first_names, is_picture, read_json, stable_id, walk_files
 
 __all__ = ["FakeClue"]
 
@@ -55,7 +45,10 @@ class FakeClue(RawBuilder):
     REMEDY = "Point data_dir at a copy of the Hub data set lingcco/FakeClue."
     HOMEPAGE = "https://huggingface.co/datasets/lingcco/FakeClue"
     LAYOUT_VERIFIED = False
-    WITH_DIALOGUE = True
+
+    def has_dialogue(self) -> bool:
+        """Always: every picture has a question and an explanation."""
+        return True
 
     def likely_counts(self) -> dict[str, dict[str, int]]:
         """The test as counted by others."""
@@ -130,7 +123,7 @@ class FakeClue(RawBuilder):
         if folder.is_dir():
             found = {path.relative_to(folder).as_posix(): str(path) for path in walk_files(root, folder)}
         elif archive.is_file():
-            found = {name: f"{archive}::{name}" for name in list_members(archive)}
+            found = {name: f"{archive}{INSIDE}{name}" for name in list_members(archive)}
         else:
             raise FileNotFoundError(f"Neither {archive} nor {folder} is there. {self.REMEDY}")
         # Zips may repeat the split as their first folder.
@@ -168,14 +161,11 @@ class FakeClue(RawBuilder):
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
         """The picture, from its file or from inside the zip."""
-        archive, inside, name = unit.path.partition("::")
+        archive, inside, name = unit.path.partition(INSIDE)
         if inside:
-            content = read_member(Path(archive), name)
-            image: Any = {"bytes": content, "path": PurePosixPath(name).name}
-            form = picture_format(content, f"{name} in {archive}")
+            yield {"id": unit.id, **read_picture(Path(archive), name), **unit.columns}
         else:
-            image, form = unit.path, read_image_format(Path(unit.path))
-        yield {"id": unit.id, "image": image, "file_format": form, **unit.columns}
+            yield from super().examples(unit)
 
 
 def _video(name: str) -> str:

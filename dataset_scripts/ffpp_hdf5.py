@@ -16,8 +16,9 @@ from typing import Any
 
 import datasets
 
-from .common import RawBuilder, RawConfig, Unit, first_names, refuse_outside, stable_id
+from .common import RawBuilder, RawConfig, Unit
 from .ffpp_splits import Pairs, crossing_pairs, describe_crossing, group_videos, list_path, read_splits, video_names
+from .raw_files import first_names, refuse_outside, stable_id
 
 try:
     import h5py

@@ -93,6 +93,33 @@ def test_wrong_use(raw, arguments, message):
     assert message in run(*(text.format(raw=raw) for text in arguments), code=2).stderr
 
 
+class TestTerms:
+    """`celeb_df` stands for data that allow research only, `image_folder` for one's own."""
+
+    @pytest.fixture
+    def celeb(self, tmp_path):
+        for folder, video in (("Celeb-real", "id0_0000"), ("YouTube-real", "00000"), ("Celeb-synthesis", "id0_id1_0")):
+            save(tmp_path / "celeb" / folder / "frames" / video / "0.png")
+        (tmp_path / "celeb" / "List_of_testing_videos.txt").write_text("1 YouTube-real/00000.mp4\n")
+        return ["build", "celeb_df", "--data-dir", tmp_path / "celeb", "--output", tmp_path / "out"]
+
+    def test_script_is_told_and_goes_on(self, celeb, tmp_path):
+        result = run(*celeb)
+        assert result.stderr.startswith("Terms of Celeb-DF: Celeb-DF terms of use")
+        assert "--accept-terms" in result.stderr
+        assert (tmp_path / "out" / "v2" / ".build.json").is_file()
+
+    def test_flag(self, celeb):
+        assert "--accept-terms" not in run(*celeb, "--accept-terms").stderr
+
+    @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1)])
+    def test_person_is_asked(self, celeb, tmp_path, monkeypatch, answer, code):
+        monkeypatch.setattr("deepfake_detectors.cli.dataset.at_terminal", lambda: True)
+        result = runner.invoke(app, ["dataset", *map(str, celeb)], input=answer)
+        assert (result.exit_code, (tmp_path / "out").exists()) == (code, code == 0)
+        assert result.stderr.index("Terms of Celeb-DF") < result.stderr.index("Do you accept")
+
+
 @pytest.mark.parametrize("command", [[], ["list"], ["info"], ["check"], ["build"]])
 def test_help_has_an_example(command):
     assert "Example" in run(*command, "--help").stdout

@@ -113,6 +113,9 @@ def build(
     shard_size: Annotated[
         int, typer.Option("--shard-size", metavar="MB", min=1, help="Size at which a file ends.")
     ] = 500,
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="Accept the terms without being asked on a terminal.")
+    ] = False,
 ) -> None:
     """Write a data set as Parquet with its pictures inside; `datasets.load_dataset` reads the folder.
 
@@ -121,7 +124,8 @@ def build(
       deepfake-detectors dataset build ddvqa --data-dir ddvqa --output parquet/ddvqa
       deepfake-detectors dataset build image_folder --config real_fake --data-dir mine --output out
 
-    An interrupted build goes on at the first split that was not finished.
+    An interrupted build goes on at the first split that was not finished. The terms of the data are shown first; on a
+    terminal, terms that allow research only are to be accepted there or by --accept-terms.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -129,7 +133,7 @@ def build(
     from deepfake_detectors.building import write_parquet
 
     builder = _open(name, data_dir, config, option)
-    say(f"Terms of {_title(type(builder))}: {builder.info.license}")
+    _show_terms(type(builder), accept_terms)
     tasks: dict[str, Any] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
@@ -148,6 +152,22 @@ def build(
     for split, rows in done.items():
         typer.echo(json.dumps({"split": split, "rows": rows, "built": split in tasks}))
     say(f"Wrote {output / builder.config.name}. Load it: datasets.load_dataset({str(output / builder.config.name)!r})")
+
+
+def at_terminal() -> bool:
+    """Whether somebody can answer a question."""
+    return sys.stdin.isatty()
+
+
+def _show_terms(kind: Any, accepted: bool) -> None:
+    """Who runs this owns a copy already and scripts must not hang, so only a person at a terminal is asked."""
+    say(f"Terms of {_title(kind)}: {kind.TERMS}")
+    if not kind.RESEARCH_ONLY or accepted:
+        return
+    if not at_terminal():
+        say("By building you use this data under these terms (--accept-terms says that you do).")
+    elif not typer.confirm("Do you accept these terms?", err=True):
+        fail("The terms were not accepted; nothing was written.", code=1)
 
 
 def _open(name: str, data_dir: Path | None, config: str | None, options: list[str] | None) -> Any:
@@ -183,6 +203,7 @@ def _facts(name: str) -> dict[str, Any]:
         "layout": kind.LAYOUT,
         "layout_verified": kind.LAYOUT_VERIFIED,
         "terms": kind.TERMS,
+        "research_only": kind.RESEARCH_ONLY,
         "homepage": kind.HOMEPAGE,
         "get_it": kind.REMEDY,
         "version": str(kind.VERSION),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from deepfake_detectors.building import list_items, make_builder
+from deepfake_detectors.building import make_builder
 from deepfake_detectors.linting.measuring import Picture
 
 __all__ = ["Source", "builder_source", "open_source", "parquet_source"]
@@ -81,19 +81,18 @@ def builder_source(name: str, builder: Any) -> Source:
         ValueError, OSError: where the builder refuses the raw files altogether.
     """
     builder.log_findings = False  # `check` is there for them
-    splits = list_items(builder)
-    total = sum(1 if isinstance(item, dict) else item.rows for items in splits.values() for item in items)
+    # Rows hold the format, for which some builders decode everything beforehand; here a broken picture is no end.
+    builder.read_format = lambda path: None
+    splits = builder.inspect(Path(builder.config.data_dir))
+    total = sum(unit.rows for units in splits.values() for unit in units)
     remarks = [(finding.level, finding.message) for finding in getattr(builder, "findings", [])]
     return Source(f"{name} ({builder.config.name})", total, _pictures(builder, splits), remarks)
 
 
 def _pictures(builder: Any, splits: dict[str, list[Any]]) -> Iterator[Picture]:
-    for split, items in splits.items():
-        for item in items:
-            if isinstance(item, dict):
-                yield _picture(item, split)
-            else:
-                yield from _unit_pictures(builder, item, split)
+    for split, units in splits.items():
+        for unit in units:
+            yield from _unit_pictures(builder, unit, split)
 
 
 def _unit_pictures(builder: Any, unit: Any, split: str) -> Iterator[Picture]:
