@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 
 from deepfake_detectors.cli.console import OutputFormat, fail, say, wants_table
 from deepfake_detectors.cli.dataset_options import Config, DataDir, Options, read_options
+from deepfake_detectors.cli.progress import progress_bars
 
 __all__ = ["lint"]
 
@@ -59,18 +59,14 @@ def lint(
 
     Prints the findings: a table on a terminal, one JSON object in a pipe. Ends with 1 if there is an error.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from deepfake_detectors.linting import lint as lint_pictures
     from deepfake_detectors.linting import open_source
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         source = open_source(name, data_dir, config, read_options(option))
     except (ValueError, OSError, ImportError) as error:
         fail(error)
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
+    with progress_bars() as bars:
         task = bars.add_task("pictures", total=source.total)
         try:
             result = lint_pictures(source, near, lambda rows: bars.advance(task, rows))
