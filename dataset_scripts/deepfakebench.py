@@ -22,7 +22,7 @@ from .celeb_df import TEST_LIST, read_test_list
 from .common import RawConfig, Unit, components
 from .ffpp_splits import CROSSING_PAIRS, list_path, read_splits
 from .frames import FrameBuilder, natural_order, spread
-from .raw_files import first_names, read_json, refuse_outside, stable_id
+from .raw_files import first_names, is_picture, read_json, refuse_outside, stable_id
 
 __all__ = ["DeepfakeBench", "DeepfakeBenchConfig", "label_of_group", "relative_path"]
 
@@ -139,12 +139,14 @@ class DeepfakeBench(FrameBuilder):
         related = _related(records)
         found: dict[str, list[Unit]] = {split: [] for split in SPLITS.values()}
         tally: Counter[str] = Counter()
+        read: set[Path] = set()
         for record in records:
             split = splits.pop(record.key, None)  # once per video, however often it is listed
             if split is not None:
-                unit = self._unit(root, name, record, related, tally)
+                unit = self._unit(root, name, record, related, tally, read)
                 if unit is not None:
                     found[split].append(unit)
+        self._report_unlisted(read)
         self.report("note", f"{tally['found']} of {tally['listed']} listed frames are there.")
         return found
 
@@ -224,7 +226,7 @@ class DeepfakeBench(FrameBuilder):
         return {}
 
     def _unit(
-        self, root: Path, name: str, record: Record, related: dict[str, str], tally: Counter[str]
+        self, root: Path, name: str, record: Record, related: dict[str, str], tally: Counter[str], read: set[Path]
     ) -> Unit | None:
         present = []
         for listed in record.frames:
@@ -235,6 +237,7 @@ class DeepfakeBench(FrameBuilder):
             else:
                 present.append(path)
         tally["found"] += len(present)
+        read.update(present)
         if not present:
             self.missing.append(f"{record.group}/{record.name} (no frames)")
             return None
@@ -259,8 +262,20 @@ class DeepfakeBench(FrameBuilder):
             "category": "face",
         }
         identity = stable_id("deepfakebench", name, record.level or "-", record.group, record.name)
-        masks = _mask_folder(folder) if record.masks else None
+        masks = _mask_folder(root, folder) if record.masks else None
         return self.with_masks(root, Unit(identity, str(folder), columns, chosen), masks)
+
+    def _report_unlisted(self, read: set[Path]) -> None:
+        """Frames and videos that lie beside the listed ones."""
+        folders = {path.parent for path in read}
+        beside = [path for folder in sorted(folders) for path in sorted(folder.iterdir()) if is_picture(path)]
+        extra = [path for path in beside if path not in read]
+        above = {parent for folder in folders for parent in folder.parents}
+        for container in sorted({folder.parent for folder in folders}):
+            there = [path for path in sorted(container.iterdir()) if path.is_dir()]
+            extra += [path for path in there if path not in folders and path not in above]
+        if extra:
+            self.report("warning", f"{len(extra)} frames or videos are not listed, not read: {first_names(extra)}.")
 
     def _resolve(self, root: Path, listed: str) -> Path | None:
         for prefix, replacement in self.config.prefix_map.items():
@@ -320,14 +335,13 @@ def _videos(node: dict[str, Any]) -> Iterator[tuple[str | None, str, Any]]:
             yield None, name, value
 
 
-def _mask_folder(frames: Path) -> Path:
+def _mask_folder(root: Path, frames: Path) -> Path:
     """Beside the frames: only the last `frames` of the path means them. Masks exist once per method, under c23."""
-    parts = list(frames.parts)
+    parts = list(frames.relative_to(root).parts)
     if "frames" in parts:
         parts[len(parts) - 1 - parts[::-1].index("frames")] = "masks"
-    masks = Path(*parts)
-    shared = Path(*("c23" if part in LEVELS else part for part in parts))
-    return masks if masks.is_dir() else shared
+    masks = root.joinpath(*parts)
+    return masks if masks.is_dir() else root.joinpath(*("c23" if part in LEVELS else part for part in parts))
 
 
 def _method(group: str) -> str:

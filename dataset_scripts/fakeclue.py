@@ -17,7 +17,7 @@ import datasets
 
 from .archives import list_members, read_picture
 from .common import INSIDE, RawBuilder, RawConfig, Unit, components
-from .raw_files import first_names, is_picture, read_json, stable_id, walk_files
+from .raw_files import first_names, is_picture, read_json, refuse_outside, stable_id, walk_files
 
 __all__ = ["FakeClue"]
 
@@ -123,6 +123,7 @@ class FakeClue(RawBuilder):
         if folder.is_dir():
             found = {path.relative_to(folder).as_posix(): str(path) for path in walk_files(root, folder)}
         elif archive.is_file():
+            refuse_outside(root, archive)
             found = {name: f"{archive}{INSIDE}{name}" for name in list_members(archive)}
         else:
             raise FileNotFoundError(f"Neither {archive} nor {folder} is there. {self.REMEDY}")

@@ -127,8 +127,11 @@ class FFPPHdf5(RawBuilder):
                 missing = [key for key in sorted(listed) if key not in file]
                 if missing:
                     raise ValueError(f"{path} lacks the {split} video(s) {first_names(missing)}. Fetch it again.")
-                if path.stem.endswith("_test_only") and len(file) > len(listed):
-                    self.report("warning", f"{path.name} holds {len(file) - len(listed)} videos that are not listed.")
+                extra = sorted(set(file) - listed) if path.stem.endswith("_test_only") else []
+                if extra:
+                    self.report(
+                        "warning", f"{path.name} holds {len(extra)} video(s) in no list: {first_names(extra)}."
+                    )
                 for key in keys:
                     units.append(self._unit(path, file["_".join(key)], number, name, key, split, groups))
         return units

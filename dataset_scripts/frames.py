@@ -20,7 +20,16 @@ try:
 except ImportError:  # only clips need it; said when one is opened
     av = None
 
-__all__ = ["FrameBuilder", "FrameConfig", "count_frames", "frame_key", "natural_order", "read_frames", "spread"]
+__all__ = [
+    "CLIP_SUFFIXES",
+    "FrameBuilder",
+    "FrameConfig",
+    "count_frames",
+    "frame_key",
+    "natural_order",
+    "read_frames",
+    "spread",
+]
 
 SOURCES = ("frames", "images", "videos")  # in the order in which "auto" prefers them
 CLIP_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
@@ -157,17 +166,26 @@ class FrameBuilder(RawBuilder):
                 if mask is not None:
                     with Image.open(file) as picture:
                         require_same_size(mask, picture, str(file))
-                row = {"id": stable_id(unit.id, PurePosixPath(name).with_suffix("").as_posix()), "image": str(file)}
                 number = frame_key(name)
-                row |= {"frame": number if isinstance(number, int) else None, "mask": mask}
-                yield {**unit.columns, **row, "file_format": read_image_format(file)}
+                row: dict[str, Any] = {
+                    "id": stable_id(unit.id, PurePosixPath(name).with_suffix("").as_posix()),
+                    "image": str(file),
+                    "frame": number if isinstance(number, int) else None,
+                    "file_format": read_image_format(file),
+                }
+                yield {**unit.columns, **row, **({"mask": mask} if self.config.masks else {})}
             return
         numbers = spread(count_frames(path), len(unit.frames))
         for number, image, mask in zip(numbers, read_frames(path, numbers), self._masks(unit, numbers), strict=True):
             if mask is not None:
                 require_same_size(mask, image, f"{path}, frame {number}")
-            row = {"id": f"{unit.id}/{number}", "image": image, "frame": number, "mask": mask}
-            yield {**unit.columns, **row, "file_format": path.suffix.lstrip(".").upper()}
+            row = {
+                "id": f"{unit.id}/{number}",
+                "image": image,
+                "frame": number,
+                "file_format": path.suffix.lstrip(".").upper(),
+            }
+            yield {**unit.columns, **row, **({"mask": mask} if self.config.masks else {})}
 
     def _masks(self, unit: Unit, frames: Sequence[Any]) -> Iterator[Image.Image | None]:
         """One mask per frame; `None` for videos without masks, and for what is allowed to be missing."""
@@ -178,6 +196,8 @@ class FrameBuilder(RawBuilder):
         elif path.is_dir():
             found = {frame_key(file.name): file for file in walk_files(path, path) if is_picture(file)}
             for key in keys:
+                if key not in found and not self.config.allow_missing:
+                    raise ValueError(f"{path} has no mask of frame {key}. Pass allow_missing=True to leave it empty.")
                 yield _open_mask(found[key]) if key in found else None
         else:
             # Some mask clips end long before their videos.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -99,18 +99,26 @@ def identical_files(paths: Iterable[Path]) -> list[list[Path]]:
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Parse a JSON file.
+    """Parse a JSON file in UTF-8, or in UTF-16 as some tools of Windows write it.
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: naming it, if it is no JSON.
+        ValueError: naming it, if it is no JSON, or if an object has a key twice, of which a reader sees one only.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. {remedy}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes(), object_pairs_hook=_without_repeats)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Fetch this file again.") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        raise ValueError(f"the same key twice: {first_names(repeated)}")
+    return table
 
 
 def stable_id(*parts: str) -> str:
