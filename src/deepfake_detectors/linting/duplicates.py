@@ -15,7 +15,7 @@ from deepfake_detectors.linting.findings import LintFinding
 __all__ = ["find_duplicates", "find_near_duplicates", "near_pairs"]
 
 EXAMPLES = 10  # ids named in a finding; the counts are of all
-BLOCK = 2048  # hashes compared at a time with all others of their bucket, so that memory stays bounded
+CELLS = 2**20  # pairs of hashes compared at a time, so that memory stays bounded where all pictures are alike
 WHERE = {
     "classes": ("error", "with both labels, real and fake"),
     "splits": ("error", "in more than one split"),
@@ -81,8 +81,9 @@ def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np
         starts = np.flatnonzero(np.r_[True, band[order][1:] != band[order][:-1]])
         for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
             bucket = order[start:stop]
-            for low in range(0, len(bucket) - 1, BLOCK):
-                left, right = bucket[low : low + BLOCK, None], bucket[None, low:]
+            step = max(1, CELLS // len(bucket))
+            for low in range(0, len(bucket) - 1, step):
+                left, right = bucket[low : low + step, None], bucket[None, low:]
                 distance = np.bitwise_count(hashes[left] ^ hashes[right])
                 close = (distance <= radius) & (np.arange(right.size)[None] > np.arange(left.size)[:, None])
                 for earlier in bands[:number]:  # pairs that share one of these were given there

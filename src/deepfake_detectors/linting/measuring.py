@@ -71,7 +71,7 @@ class Picture:
 
 def measure(picture: Picture) -> dict[str, Any]:
     """One row of `SCHEMA`. A picture that cannot be decoded gives a row with `error`, never an exception."""
-    row: dict[str, Any] = {name: picture.columns.get(name) for name in IDENTITY}
+    row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | {name: picture.columns.get(name) for name in IDENTITY}
     row |= {"id": picture.id, "split": picture.split, "label": picture.label, "error": picture.error}
     row["extension"] = PurePath(picture.name).suffix.lower() or None if picture.name else None
     try:

@@ -63,7 +63,7 @@ class LintResult:
 def lint(source: Source, radius: int = NEAR_RADIUS, progress: Callable[[int], None] | None = None) -> LintResult:
     """Look for shortcuts, duplicates, overlaps and imbalance.
 
-    Pictures are read one after the other and forgotten; what stays is about 0.5 kB each.
+    Pictures are read one after the other and forgotten; what stays is under 1 kB each.
 
     Args:
         source: from `open_source`.
@@ -128,7 +128,7 @@ def _measure(pictures: Iterator[Picture], progress: Callable[[int], None] | None
 def _unreadable(rows: pd.DataFrame) -> list[LintFinding]:
     findings = []
     for split, part in rows[rows["error"].notna()].groupby("split", sort=False):
-        shown = "; ".join(f"{row.id}: {row.error}" for row in part.head(3).itertuples())
+        shown = "; ".join(f"{row.id}: {str(row.error).rstrip('.')}" for row in part.head(3).itertuples())
         more = f"; and {len(part) - 3} more" if len(part) > 3 else ""
         details = {"pictures": len(part), "examples": part["id"].head(10).tolist()}
         text = f"{len(part)} picture(s) of {split} cannot be decoded and are left out below: {shown}{more}."
