@@ -10,7 +10,7 @@ def codes(result, *levels):
     return {finding.code for finding in result.findings if finding.level in levels}
 
 
-@pytest.mark.parametrize("start", [0, 1000, 2000])
+@pytest.mark.parametrize("start", [0, 1000])
 def test_a_clean_set_has_no_errors_and_no_warnings(start):
     result = lint_list(plain_set(40, start) + plain_set(20, start + 500, "test"))
     assert codes(result, "error", "warning") == set()
@@ -32,8 +32,9 @@ FLAWS = {  # check -> how the fakes are saved
 }
 
 
-@pytest.mark.parametrize("flawed", ["real", "fake"])
-@pytest.mark.parametrize("attribute", FLAWS)
+@pytest.mark.parametrize(
+    ("attribute", "flawed"), [*((name, "fake") for name in FLAWS), ("format", "real"), ("bytes_per_pixel", "real")]
+)
 def test_an_attribute_that_follows_the_class_is_an_error(attribute, flawed):
     pictures = plain_set(20)
     for number, item in enumerate(pictures):

@@ -59,9 +59,12 @@ def lint(
 
     Prints the findings: a table on a terminal, one JSON object in a pipe. Ends with 1 if there is an error.
     """
-    from deepfake_detectors.linting import lint as lint_pictures
-    from deepfake_detectors.linting import open_source
-
+    try:
+        from deepfake_detectors.linting import lint as lint_pictures
+        from deepfake_detectors.linting import open_source
+        from deepfake_detectors.linting.report import write_report
+    except ImportError as error:
+        fail(f"Linting needs {error.name}, which is not installed: pip install 'deepfake-detectors[lint]'")
     try:
         source = open_source(name, data_dir, config, read_options(option))
     except (ValueError, OSError, ImportError) as error:
@@ -71,8 +74,6 @@ def lint(
         try:
             result = lint_pictures(source, near, lambda rows: bars.advance(task, rows))
             if output is not None:
-                from deepfake_detectors.linting.report import write_report
-
                 report = write_report(result, output, format.value)
         except (ValueError, OSError, ImportError) as error:
             fail(error, code=1)
