@@ -226,7 +226,12 @@ def test_results_that_are_none(hub, folder, tmp_path):
 def test_training_file_with_a_gap(hub, folder):
     (folder / "validation.json").write_text('{"steps": 3, "train_seconds": 1.0, "seed": 0, "metrics": {}}')
     refused(
-        hub, ValueError, "leave out what the card states: 'best_step'", folder, "tester/mine", without_results=True
+        hub,
+        ValueError,
+        "leave out what the card states: 'validation_pictures'",
+        folder,
+        "tester/mine",
+        without_results=True,
     )
 
 

@@ -71,7 +71,7 @@ def read_facts(
     facts["limits"] = [*facts.pop("training_limits", []), *facts.get("limits", [])]
     facts.setdefault("model_name", model_name)
     facts.setdefault("title", model_name)
-    if source is None:
+    if common:
         facts.setdefault("summary", f"A detector of the family {family} ({class_name}), published by its trainer.")
     if missing := [key for key in REQUIRED if key not in facts or (key == "limits" and not facts[key])]:
         raise ValueError(
