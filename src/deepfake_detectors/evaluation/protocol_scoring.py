@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepfake_detectors.evaluation.metric_set import MetricSet
-from deepfake_detectors.evaluation.metrics import accuracy, auc, manipulation_table, one_class_reason
+from deepfake_detectors.evaluation.metrics import accuracy, auc, category_table, manipulation_table, one_class_reason
 from deepfake_detectors.evaluation.predictions import Prediction, labels_of, scores_of
 from deepfake_detectors.evaluation.score_metrics import remarks, score_metrics
 from deepfake_detectors.evaluation.verdict_metrics import confusion, verdict_metrics, verdict_table
@@ -73,9 +73,22 @@ def score_corrected(rows: Sequence[Prediction], settings: Settings) -> dict[str,
         "per_manipulation": table,
         "remarks": remarks(labels),
     }
+    categories = [row.category for row in rows]
+    if len(set(categories)) > 1:
+        named = [category or "none" for category in categories]
+        result["per_category"] = category_table(labels, scores, named, settings.threshold)
     videos = [row.video_id for row in rows]
     if all(videos) and len(set(videos)) < len(videos):
-        result["videos"] = video_metrics([str(video) for video in videos], labels, scores, settings.threshold)
+        shared = groups if all(row.group_id for row in rows) else None
+        result["videos"] = video_metrics(
+            [str(video) for video in videos],
+            labels,
+            scores,
+            settings.threshold,
+            shared,
+            settings.resamples,
+            settings.seed,
+        )
     return result
 
 
