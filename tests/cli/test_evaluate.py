@@ -117,7 +117,7 @@ def test_data_set_agrees_with_the_module_command(shell, model, tmp_path):
     rows = lines_of(output)
     part = write_rows(tmp_path / "part.jsonl", rows[1:])
     result = shell("evaluate", "--predictions", part, *check, "--output", again)
-    assert result.exit_code == 2 and f"1 of {len(rows)} pictures of the set have no prediction" in result.stderr
+    assert result.exit_code == 2 and f"1 of {len(rows)} pictures of the set" in result.stderr
     more = write_rows(tmp_path / "more.jsonl", [*rows, {**rows[0], "id": "stranger"}])
     result = shell("evaluate", "--predictions", more, *check, "--output", again)
     assert result.exit_code == 2 and "does not hold" in result.stderr and "stranger" in result.stderr
@@ -299,7 +299,7 @@ def test_broken_predictions(shell, tmp_path, line, message):
         (("--fake-dir", "empty"), "--fake-dir empty holds no pictures"),
         (("--dataset", "imagenet", "--data-dir", "."), "known are ddvqa"),
         (("--dataset", "ddvqa", "--real-dir", "."), "not both"),
-        (("--real-dir", ".", "--references", "p.jsonl"), "--references belong to --predictions"),
+        (("--real-dir", ".", "--references", "p.jsonl"), "give --explain, or --predictions"),
     ],
 )
 def test_wrong_command(shell, tmp_path, monkeypatch, arguments, message):

@@ -110,9 +110,11 @@ def draw_weights(
     if groups is not None and len(groups) != kinds.size:
         raise ValueError(f"groups has {len(groups)} entries, expected one per unit, {kinds.size}.")
     _, member = np.unique(np.asarray(kinds if groups is None else groups, dtype=str), return_inverse=True)
-    pools = [np.arange(member.max() + 1)] if groups is not None else [
-        np.flatnonzero(member == kind) for kind in range(member.max() + 1)
-    ]
+    pools = (
+        [np.arange(member.max() + 1)]
+        if groups is not None
+        else [np.flatnonzero(member == kind) for kind in range(member.max() + 1)]
+    )
     size = sum(pool.size for pool in pools)
     at_once = max(1, CHUNK // kinds.size)
     for start in range(0, resamples, at_once):

@@ -9,8 +9,8 @@ from typing import Any
 from deepfake_detectors.evaluation import protocol_scoring
 from deepfake_detectors.evaluation.m2f2_det_ddvqa import EXPLANATION_DEFECTS, JUDGEMENT_DEFECTS
 from deepfake_detectors.evaluation.predictions import Prediction
-from deepfake_detectors.evaluation.protocol_scoring import Settings
 from deepfake_detectors.evaluation.score_metrics import FALSE_POSITIVE_RATES, LOWER_IS_BETTER
+from deepfake_detectors.evaluation.settings import Settings
 from deepfake_detectors.evaluation.video_metrics import VIDEO_DEFECTS
 
 __all__ = ["DEFAULT_PROTOCOL", "PROTOCOLS", "Protocol", "Settings", "get_protocol"]

@@ -63,8 +63,39 @@ class ScoreCurve:
             found["brier"] = weights @ self.squares / (fakes + reals)
         return found
 
+    def rates(self, weights: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        """Share of fakes and of reals that are called fake, `(rows,)` each, NaN where the class is absent."""
+        hits, alarms = self.counts(weights[:, self.order])
+        place = int((self.thresholds >= threshold).sum())
+        with np.errstate(invalid="ignore"):
+            return hits[:, place] / hits[:, -1], alarms[:, place] / alarms[:, -1]
+
+    def limit_thresholds(self, weights: np.ndarray, false_positive_rate: float) -> np.ndarray:
+        """Threshold of each row `(rows,)` that calls as many pictures fake as that share of the reals allows.
+
+        It lies halfway between the last score that is called fake and the next one, so that rounding cannot pass
+        either; above the highest score where none may be called fake. NaN where there are no reals.
+        """
+        alarms = self.counts(weights[:, self.order])[1]
+        total = alarms[:, -1:]
+        place = (alarms <= false_positive_rate * total).sum(axis=1) - 1
+        above = np.append(np.nextafter(self.thresholds[0], np.inf), self.thresholds)
+        halfway = np.append((above[:-1] + above[1:]) / 2, above[-1])
+        halfway[0] = above[0]
+        return np.where(total[:, 0] > 0, halfway[place], np.nan)
+
+    def equal_error_thresholds(self, weights: np.ndarray) -> np.ndarray:
+        """Threshold of each row `(rows,)` at which both error rates are equal, interpolated; NaN for one class."""
+        hits, alarms = self.counts(weights[:, self.order])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rates = hits / hits[:, -1:], alarms / alarms[:, -1:]
+            before, after, share = _crossing(*rates)
+            above = np.append(self.thresholds[0], self.thresholds)
+            found = above[before] + share * (above[after] - above[before])
+        return np.where(np.isnan(rates[0][:, -1] + rates[1][:, -1]), np.nan, found)
+
     def counts(self, ordered_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weight of fakes and of reals at or above no, the highest, ... the lowest score; `(rows, points + 1)` each."""
+        """Weight of fakes and of reals at or above no, the highest, ... the lowest score, `(rows, points + 1)`."""
         return tuple(  # type: ignore[return-value]
             np.pad(np.cumsum(ordered_weights * chosen, axis=1)[:, self.last], ((0, 0), (1, 0)))
             for chosen in (self.fake, ~self.fake)
@@ -89,13 +120,17 @@ def gather(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
-def _equal_errors(true_rates: np.ndarray, false_rates: np.ndarray) -> np.ndarray:
-    """Equal error rate of each row, linearly interpolated on the curve."""
+def _crossing(true_rates: np.ndarray, false_rates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each row's error rates become equal: the points before and after, and the share of the way between."""
     gap = (1 - true_rates) - false_rates  # falls from 1 to -1 along the curve
     after = np.argmax(gap <= 0, axis=1)
-    rows = np.arange(len(gap))
-    before = np.maximum(after - 1, 0)
-    share = gap[rows, before] / (gap[rows, before] - gap[rows, after])
+    rows, before = np.arange(len(gap)), np.maximum(after - 1, 0)
+    return before, after, gap[rows, before] / (gap[rows, before] - gap[rows, after])
+
+
+def _equal_errors(true_rates: np.ndarray, false_rates: np.ndarray) -> np.ndarray:
+    before, after, share = _crossing(true_rates, false_rates)
+    rows = np.arange(len(before))
     start, end = false_rates[rows, before], false_rates[rows, after]
     return start + share * (end - start)
 
