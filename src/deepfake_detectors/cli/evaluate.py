@@ -50,6 +50,9 @@ def evaluate(
     explain: Annotated[
         bool, typer.Option("--explain", help="Also write explanations, and compare them with the references.")
     ] = False,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Longest explanation. [default: the detector's own]")
+    ] = None,
     similarity: Annotated[
         str | None,
         typer.Option(metavar="ENCODER", help="Compare explanations in meaning too, by this sentence encoder."),
@@ -144,8 +147,11 @@ def evaluate(
     files: list[Path] = []
     try:
         rules = get_protocol(protocol)
-        if references is not None and not predictions and not explain and rules.needs != "text":
+        explains = explain or rules.needs == "text"
+        if references is not None and not predictions and not explains:
             raise ValueError("--references are compared with explanations: give --explain, or --predictions.")
+        if max_new_tokens is not None and (predictions or not explains):
+            raise ValueError("--max-new-tokens is the length of an explanation: give --explain with it.")
         if save_to is not None:
             from deepfake_detectors.evaluation.calibrated_folder import check_target
 
@@ -168,7 +174,7 @@ def evaluate(
             inputs: dict[str, Any] = {"predictions": [path.name for path in predictions or []]}
         else:
             assert pictures is not None
-            rows = detector.score(pictures, output, explain or rules.needs == "text", failures)
+            rows = detector.score(pictures, output, explains, failures, max_new_tokens)
             inputs = {"model": model or "the demonstration detector in this package", "dtype": dtype.value}
         if references is not None:
             inputs["references"] = references.name
@@ -190,6 +196,8 @@ def evaluate(
                 elif fit_pictures is not None and detector is not None:
                     fit_rows = detector.score(fit_pictures, output / FIT_FOLDER, False, failures)
                     name = fit_pictures.name
+                if fit_split == "train":
+                    say("Note: on pictures that the model was trained on, the fit is too sure of itself.")
                 calibration = calibrate(fit, fit_rows, name, None if fit_rows is rows else rows, settings)
                 judged = calibration.apply(rows)
                 if given is None:
@@ -197,7 +205,7 @@ def evaluate(
             results = evaluate_rows(judged, rules, settings)
             if calibration is not None:
                 results["calibration"] = calibration.describe(rows, settings)
-            results |= _extras(rows, pictures, references, explain, output, rules, settings, detector)
+            results |= _extras(rows, pictures, references, explains, output, rules, settings, detector)
             rows = judged
         if pictures is not None:
             inputs |= {"set": pictures.name, "pictures": len(pictures.rows), "unreadable": len(failures)}
@@ -283,7 +291,7 @@ def _extras(
     rows: list[Prediction],
     pictures: PictureSet | None,
     references: Path | None,
-    explain: bool,
+    explains: bool,
     output: Path,
     rules: Any,
     settings: Any,
@@ -296,7 +304,7 @@ def _extras(
         from deepfake_detectors.evaluation.answer_files import read_references
 
         texts = read_references(references)
-    elif pictures is not None and (explain or rules.needs == "text"):
+    elif pictures is not None and explains:
         texts = pictures.references
     if texts is not None:
         from deepfake_detectors.evaluation.run_evaluation import explanation_results
@@ -306,7 +314,11 @@ def _extras(
         from deepfake_detectors.evaluation.shortcut_control import bytes_per_pixel_control
 
         found["control"] = bytes_per_pixel_control(pictures.rows, pictures.images, settings.resamples, settings.seed)
-    if detector is not None and detector.localises and pictures is not None and pictures.masks is not None:
+    if detector is None or pictures is None or pictures.masks is None:
+        return found
+    if not detector.localises:
+        say("This detector cannot localize, so that the masks of the set are not used.")
+    else:
         from deepfake_detectors.evaluation.localisation import LOCALISATION_FILE, score_localisation
 
         file = output / LOCALISATION_FILE

@@ -41,7 +41,14 @@ class Detector:
             self._pipeline = load_pipeline(self.model, self.device, self.dtype)
         return self._pipeline
 
-    def score(self, pictures: PictureSet, output: Path, explain: bool, failures: dict[str, str]) -> list[Prediction]:
+    def score(
+        self,
+        pictures: PictureSet,
+        output: Path,
+        explain: bool,
+        failures: dict[str, str],
+        max_new_tokens: int | None = None,
+    ) -> list[Prediction]:
         """Predictions of all pictures that can be read; only those that `output` lacks are judged.
 
         Args:
@@ -49,6 +56,7 @@ class Detector:
             output: folder of the run.
             explain: also write explanations.
             failures: gets id -> message of the pictures that could not be read.
+            max_new_tokens: longest explanation; the detector's own limit if `None`.
 
         Raises:
             ValueError: for a folder of another run, or a detector that cannot explain.
@@ -73,6 +81,7 @@ class Detector:
             "dtype": self.dtype.value,
             "explain": explain,
             **({"localize": True} if localise else {}),
+            **({"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}),
         }
         claim_folder(output, run)
         file, pixels = output / PREDICTIONS_FILE, output / LOCALISATION_FILE
@@ -85,10 +94,12 @@ class Detector:
         if missing <= 0:
             return list(score_missing(_nothing_to_judge, pictures, file, done, self.batch_size, failures))
         detector = self.load()
-        options = {"explain": explain, "localize": localise}
+        options: dict[str, Any] = {"explain": explain, "localize": localise}
         for ability, wanted in options.items():
             if wanted:
                 require_ability(detector.model, ability)
+        if max_new_tokens is not None:
+            options["generate_kwargs"] = {"max_new_tokens": max_new_tokens}
 
         def judge(images: list[Any]) -> list[dict[str, Any]]:
             try:

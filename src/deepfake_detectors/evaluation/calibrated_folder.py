@@ -70,7 +70,7 @@ def save_calibrated(source: str, target: Path, calibration: Calibration, record:
         source: the checkpoint's folder or Hub id, whose scores were fitted.
         target: a new or empty folder, or the checkpoint's own, of which only the config is then changed.
         calibration: the fit.
-        record: content of `calibration.json`, besides what is stored in the config.
+        record: what is known of the fit, such as the intervals; goes into `calibration.json`.
 
     Returns:
         The folder.
@@ -89,7 +89,7 @@ def save_calibrated(source: str, target: Path, calibration: Calibration, record:
         "calibration": composed(config.calibration, calibration.fitted),
         "operating_points": {**named, **calibration.points.values},
     }
-    content = {CONFIG_NAME: {**fields, **stored}, CALIBRATION_FILE: {**stored, **record}}
+    content = {CONFIG_NAME: {**fields, **stored}, CALIBRATION_FILE: {**stored, "fit": dict(record)}}
     if folder.resolve() == target.resolve():
         # The config last: what it holds is then always explained by the file beside it.
         for name in reversed(content):
