@@ -115,7 +115,7 @@ def test_fit_on_another_split(shell, tmp_path, ranked):
     data = write_tree(tmp_path / "ddvqa", stems(range(12)), stems(range(20, 32)), size=56)
     for side, message in (("train", ""), ("validation", "has no split 'validation'")):
         result = shell(
-            *("evaluate", "--model", ranked, "--dataset", "ddvqa", "--data-dir", data, "--fit", "temperature"),
+            *("evaluate", "--model", ranked, "--dataset", "ddvqa", "--data-dir", data, "--fit", "keep"),
             *("--fit-split", side, "--output", tmp_path / side, *QUICK),
         )
         if message:
@@ -170,17 +170,20 @@ def test_cached_predictions_alone(shell, tmp_path):
         (("--fit", "platt", "--fit-predictions", "p.jsonl"), "are fitted on and measured on"),
         (("--fit", "platt", "--protocol", "paper:antifakeprompt"), "scores as published, uncalibrated"),
         (("--fit", "platt", "--threshold", "fpr@1%"), "fpr@1% could not be fitted: it needs 100 real pictures"),
-        (("--fit", "platt", "--threshold", "strict"), "Known here: eer, fpr@1%, fpr@0.1%"),
+        (("--fit", "platt", "--threshold", "strict"), "Known: eer, fpr@1%, fpr@0.1%"),
         (("--threshold", "fpr@1%"), "None are known here: give a number"),
         (("--threshold", "1.5"), "expected a number in [0, 1]"),
         (("--threshold", "nan"), "expected a number in [0, 1]"),
         (("--fit", "platt", "--predictions", "words.jsonl"), "Two --predictions files"),
+        (("--fit", "platt", "--fit-predictions", "answers.jsonl"), "holds answers in words"),
+        (("--fit", "platt", "--fit-predictions", "words.jsonl"), "1 of 1 predictions have no score"),
     ],
 )
 def test_wrong_fit(shell, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     write_predictions(tmp_path / "p.jsonl", 0, 30, 30)
     (tmp_path / "words.jsonl").write_text('{"id": "a", "label": "real", "text": "real"}\n')
+    (tmp_path / "answers.jsonl").write_text('{"image": "5_001.jpg", "text": "real"}\n')
     result = shell("evaluate", "--predictions", "p.jsonl", "--output", "out", *arguments)
     assert result.exit_code == 2 and message in result.stderr, result.stderr
     assert not (tmp_path / "out" / "results.json").exists() and "Traceback" not in result.stderr

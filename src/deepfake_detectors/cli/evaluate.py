@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,30 +108,45 @@ def evaluate(
     The exit code is 0 on success, 1 if a picture could not be read or the model failed, 2 if the command or a file
     it was given was wrong.
     """
-    if output.exists() and not output.is_dir():
-        fail(f"--output {output} is a file; name a folder.")
     folders = real_dir is not None or fake_dir is not None
-    if predictions and (model is not None or explain):
-        fail("--predictions are scored without a model: leave out --model and --explain, or --predictions.")
-    if not predictions and dataset is None and not folders:
-        fail("nothing to evaluate: give --predictions, --dataset, or --real-dir and/or --fake-dir.")
-    if dataset is not None and folders:
-        fail("give --dataset or folders, not both.")
-    if dataset is None and (data_dir is not None or dataset_config is not None or option or twin_masks):
-        fail("--data-dir, --dataset-config, --option and --twin-masks belong to --dataset.")
-    if mask_dir is not None and fake_dir is None:
-        fail("--mask-dir belongs to --fake-dir.")
-    if (similarity is not None or spice) and not (references is not None or explain):
-        fail("--similarity and --spice compare explanations: give --references or --explain.")
-    if fit is None and (fit_split, fit_predictions, save_to) != (None, None, None):
-        fail("--fit-split, --fit-predictions and --save-to belong to --fit.")
-    if fit is not None and protocol != "corrected":
-        fail(f"--fit belongs to the protocol corrected: {protocol} scores as published, uncalibrated.")
-    if fit_split is not None and (dataset is None or fit_predictions is not None):
-        fail("--fit-split is a split of --dataset; without one, give --fit-predictions.")
-    if save_to is not None and (predictions or fit_predictions):
-        fail("--save-to needs scores of the model as it is: give --model and pictures, not cached predictions.")
+    for wrong, message in (
+        (output.exists() and not output.is_dir(), f"--output {output} is a file; name a folder."),
+        (
+            predictions and (model is not None or explain),
+            "--predictions are scored without a model: leave out --model and --explain, or --predictions.",
+        ),
+        (
+            not predictions and dataset is None and not folders,
+            "nothing to evaluate: give --predictions, --dataset, or --real-dir and/or --fake-dir.",
+        ),
+        (dataset is not None and folders, "give --dataset or folders, not both."),
+        (
+            dataset is None and (data_dir is not None or dataset_config is not None or option or twin_masks),
+            "--data-dir, --dataset-config, --option and --twin-masks belong to --dataset.",
+        ),
+        (mask_dir is not None and fake_dir is None, "--mask-dir belongs to --fake-dir."),
+        (
+            fit is None and (fit_split, fit_predictions, save_to) != (None, None, None),
+            "--fit-split, --fit-predictions and --save-to belong to --fit.",
+        ),
+        (
+            fit is not None and protocol != "corrected",
+            f"--fit belongs to the protocol corrected: {protocol} scores as published, uncalibrated.",
+        ),
+        (
+            fit_split is not None and (dataset is None or fit_predictions is not None or bool(predictions)),
+            "--fit-split is a split of --dataset to be scored; otherwise give --fit-predictions.",
+        ),
+        (fit_split is not None and fit_split == split, f"--fit-split {fit_split} is the split that is evaluated."),
+        (
+            save_to is not None and (predictions or fit_predictions),
+            "--save-to needs scores of the model as it is: give --model and pictures, not cached predictions.",
+        ),
+    ):
+        if wrong:
+            fail(message)
 
+    from deepfake_detectors.cli.evaluate_fitting import at_point, fit_rows_of, parse_threshold
     from deepfake_detectors.cli.evaluate_scoring import Detector
     from deepfake_detectors.evaluation.protocols import get_protocol
     from deepfake_detectors.evaluation.run_evaluation import (
@@ -165,7 +179,7 @@ def evaluate(
         fit_pictures = named_split(fit_split) if fit_split is not None else None
         detector = None if predictions else Detector(model, device, dtype, batch_size)
         points = {} if detector is None else dict(detector.config.operating_points)
-        given = _threshold(threshold, points, fit)
+        given = parse_threshold(threshold, points, fit)
         settings = Settings(0.5 if given is None else given, resamples, seed, similarity, spice)
 
         rows: list[Prediction] | None
@@ -192,7 +206,7 @@ def evaluate(
 
                 fit_rows, name = rows, "the evaluated pictures"
                 if fit_predictions is not None:
-                    fit_rows, name = read_rows([fit_predictions], rules) or [], fit_predictions.name
+                    fit_rows, name = fit_rows_of(fit_predictions, rules), fit_predictions.name
                 elif fit_pictures is not None and detector is not None:
                     fit_rows = detector.score(fit_pictures, output / FIT_FOLDER, False, failures)
                     name = fit_pictures.name
@@ -201,7 +215,7 @@ def evaluate(
                 calibration = calibrate(fit, fit_rows, name, None if fit_rows is rows else rows, settings)
                 judged = calibration.apply(rows)
                 if given is None:
-                    settings = _at_point(settings, threshold, calibration.points)
+                    settings = at_point(settings, threshold, calibration)
             results = evaluate_rows(judged, rules, settings)
             if calibration is not None:
                 results["calibration"] = calibration.describe(rows, settings)
@@ -251,40 +265,6 @@ def _folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | N
     from deepfake_detectors.evaluation.picture_sets import folder_set
 
     return None if real_dir is None and fake_dir is None else folder_set(real_dir, fake_dir, mask_dir)
-
-
-def _threshold(text: str, points: Mapping[str, float], fit: str | None) -> float | None:
-    """The number that `--threshold` means; `None` where it names a point that is yet to be fitted.
-
-    Raises:
-        ValueError: for a number out of range, or a name that is none.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        from deepfake_detectors.evaluation.operating_points import EQUAL_ERRORS, LIMITS
-
-        fitted = (EQUAL_ERRORS, *LIMITS)
-        if fit is not None and text in fitted:
-            return None
-        if fit is None and text in points:
-            return float(points[text])
-        known = fitted if fit is not None else tuple(points)
-        told = (
-            f"Known here: {', '.join(known)}." if known else "None are known here: give a number, or fit them (--fit)."
-        )
-        raise ValueError(f"--threshold {text!r} is neither a number nor an operating point. {told}") from None
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"--threshold is {text}, expected a number in [0, 1] or an operating point.")
-    return value
-
-
-def _at_point(settings: Any, name: str, points: Any) -> Any:
-    from dataclasses import replace
-
-    if name in points.unavailable:
-        raise ValueError(f"--threshold {name} could not be fitted: {points.unavailable[name]}.")
-    return replace(settings, threshold=points.values[name])
 
 
 def _extras(

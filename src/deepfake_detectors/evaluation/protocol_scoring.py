@@ -36,7 +36,7 @@ def score_corrected(rows: Sequence[Prediction], settings: Settings) -> dict[str,
     common: dict[str, Any] = {"num_real": int((labels == 0).sum()), "num_fake": int((labels == 1).sum())}
     if settings.resamples:
         common["bootstrap"] = {"level": 0.95, "resamples": settings.resamples, "seed": settings.seed, "by": by}
-    categories = [row.category or "none" for row in rows]
+    categories = [row.category or "no category" for row in rows]
     if all(row.score is None for row in rows):
         truth, said = [row.label for row in rows], [parse_verdict(str(row.text), "word") for row in rows]
         return {

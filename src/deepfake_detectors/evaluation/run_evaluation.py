@@ -33,7 +33,11 @@ from deepfake_detectors.evaluation.video_metrics import VIDEO_DEFECTS
 __all__ = ["evaluate_answers", "evaluate_rows", "explanation_results", "read_rows", "write_evaluation"]
 
 LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
-PLOTS = {"per_manipulation": "manipulations.png", "per_category": "categories.png", "per_set": "sets.png"}
+PLOTS = {  # table -> what its rows are, file
+    "per_manipulation": ("manipulation", "manipulations.png"),
+    "per_category": ("category", "categories.png"),
+    "per_set": ("set", "sets.png"),
+}
 
 
 def evaluate_rows(rows: Sequence[Prediction], protocol: Protocol, settings: Settings) -> dict[str, Any]:
@@ -209,10 +213,10 @@ def write_evaluation(
         plots += plot_scores(rows, settings.threshold, output)
     part = results.get("judgement", results)
     sides = {"as published": part, "corrected": part["corrected"]} if "corrected" in part else {protocol.name: part}
-    for name in PLOTS:
+    for name, (kind, file) in PLOTS.items():
         tables = {legend: source[name] for legend, source in sides.items() if name in source}
         if tables:
-            plots.append(plot_bars(tables, output / PLOTS[name]))
+            plots.append(plot_bars(tables, output / file, kind))
     report, numbers = output / "report.md", output / "results.json"
     report.write_text(render_report(content, [path.name for path in plots]), encoding="utf-8")
     # Last and in one piece: where it lies, the evaluation is complete.
