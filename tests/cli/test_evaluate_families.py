@@ -8,6 +8,7 @@ import pytest
 from ddvqa_tree import stems, write_tree
 from folder_tree import save
 from PIL import Image
+from real_data import needs_real_data, real_data
 from tiny_antifakeprompt import tiny_antifakeprompt
 from tiny_fakevlm import tiny_fakevlm
 from tiny_llm import tiny_tokenizer
@@ -127,6 +128,10 @@ def test_masks_are_measured_and_survive_a_kill(shell, folder_of, pictures, tmp_p
             roc_auc_score(truth.ravel(), mask.ravel())
         )
 
+    # Other masks are another run.
+    other = shell(*command[:-1], pictures / "fake", "--output", tmp_path / "whole")
+    assert other.exit_code == 2 and "predictions of another run: masks differ" in other.stderr
+
     # Killed between the two files, and in the middle of a line.
     torn = tmp_path / "torn"
     torn.mkdir()
@@ -206,3 +211,18 @@ def test_explanations_against_references(shell, folder_of, pictures, tmp_path):
     (tmp_path / "ref.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[1:]))
     short = shell(*command, "--output", tmp_path / "out")
     assert short.exit_code == 2 and "1 of 22 explanations have no reference" in short.stderr
+
+
+@needs_real_data
+def test_real_masks(shell, folder_of, tmp_path):
+    """Camera pictures with masks drawn by their authors; the tiny detector knows nothing, and is told so."""
+    result = shell(
+        *("evaluate", "--model", folder_of("lvlm_dfd"), "--dataset", "image_folder", "--dataset-config", "real_fake"),
+        *("--split", "train", "--data-dir", real_data("copymove_noso"), "--option", "masks=masks", *QUICK),
+        *("--output", tmp_path / "out"),
+    )
+    assert result.exit_code == 0, result.stderr
+    results = read(tmp_path / "out")
+    assert results["localisation"]["counts"] == {"forged with mask": 13, "forged without": 0, "real": 9}
+    assert 0.2 < results["localisation"]["metrics"]["pixel_auc"]["value"] < 0.8
+    assert results["bootstrap"]["by"] == "group of shared source material"

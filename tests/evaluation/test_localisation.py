@@ -5,7 +5,13 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 
-from deepfake_detectors.evaluation.localisation import count_pixels, pixel_scores, score_localisation, write_counts
+from deepfake_detectors.evaluation.localisation import (
+    count_pixels,
+    pixel_scores,
+    read_mask,
+    score_localisation,
+    write_counts,
+)
 from deepfake_detectors.evaluation.picture_sets import folder_set
 from deepfake_detectors.evaluation.predictions import Prediction
 
@@ -48,6 +54,33 @@ def test_nothing_to_tell_apart(truth):
 def test_masks_of_different_sizes():
     with pytest.raises(ValueError, match=r"face\.png: its true mask has 5x4 pixels, the picture 4x4"):
         count_pixels(picture_of(np.zeros((4, 4))), picture_of(np.zeros((4, 5))), "face.png")
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "LA"])
+def test_masks_in_any_mode_and_with_transparent_black(tmp_path, mode):
+    truth = picture_of(noisy(0)[1])
+    options = {"transparency": (0, 0, 0) if mode == "RGB" else 0} if mode in ("P", "RGB", "L") else {}
+    drawn = truth.convert(mode)
+    if mode.endswith("A"):
+        drawn.putalpha(truth)
+    drawn.save(tmp_path / "m.png", **options)
+    content = (tmp_path / "m.png").read_bytes()
+    for source in (
+        str(tmp_path / "m.png"),
+        {"bytes": content, "path": None},
+        {"bytes": None, "path": tmp_path / "m.png"},
+    ):
+        np.testing.assert_array_equal(np.asarray(read_mask(source)), np.asarray(truth))
+
+
+def test_what_is_no_mask(tmp_path):
+    (tmp_path / "m.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"m\.png: this mask cannot be read"):
+        read_mask(str(tmp_path / "m.png"))
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_mask(str(tmp_path / "none.png"))
+    with pytest.raises(ValueError, match="goes up to 1 of 255; white must mark"):
+        read_mask(picture_of(noisy(0)[1] // 255))
 
 
 def test_file_of_counts(tmp_path):

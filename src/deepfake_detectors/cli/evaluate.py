@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -219,10 +220,12 @@ def evaluate(
             results = evaluate_rows(judged, rules, settings)
             if calibration is not None:
                 results["calibration"] = calibration.describe(rows, settings)
-            results |= _extras(rows, pictures, references, explains, output, rules, settings, detector)
+            results |= _extras(rows, pictures, references, explains, failures, output, rules, settings, detector)
             rows = judged
         if pictures is not None:
             inputs |= {"set": pictures.name, "pictures": len(pictures.rows), "unreadable": len(failures)}
+            if "localisation" in results:
+                inputs["masks"] = pictures.mask_source
             if pictures.remarks:
                 inputs["note"] = "; ".join(pictures.remarks)
         files = write_evaluation(results, rows or [], rules, settings, inputs, output)
@@ -272,6 +275,7 @@ def _extras(
     pictures: PictureSet | None,
     references: Path | None,
     explains: bool,
+    failures: Mapping[str, str],
     output: Path,
     rules: Any,
     settings: Any,
@@ -289,7 +293,8 @@ def _extras(
     if texts is not None:
         from deepfake_detectors.evaluation.run_evaluation import explanation_results
 
-        found["explanation"] = explanation_results(rows, texts, rules, settings)
+        written = {name: several for name, several in texts.items() if name not in failures}
+        found["explanation"] = explanation_results(rows, written, rules, settings)
     if pictures is not None:
         from deepfake_detectors.evaluation.shortcut_control import bytes_per_pixel_control
 

@@ -80,7 +80,7 @@ class Detector:
             "set": describe_set(pictures),
             "dtype": self.dtype.value,
             "explain": explain,
-            **({"localize": True} if localise else {}),
+            **({"masks": pictures.mask_source} if localise else {}),
             **({"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}),
         }
         claim_folder(output, run)
@@ -120,8 +120,7 @@ class Detector:
 
 
 def _keep_pixels(pictures: PictureSet, verdicts: dict[int, dict[str, Any]], file: Path) -> None:
-    from deepfake_detectors.evaluation.localisation import count_pixels, write_counts
-    from deepfake_detectors.modeling.image_loading import load_image
+    from deepfake_detectors.evaluation.localisation import count_pixels, read_mask, write_counts
 
     assert pictures.masks is not None
     counts = {}
@@ -129,7 +128,7 @@ def _keep_pixels(pictures: PictureSet, verdicts: dict[int, dict[str, Any]], file
         row, truth = pictures.rows[place], pictures.masks[place]
         if row.label == "fake" and truth is None:
             continue  # what was changed is not known
-        drawn = None if row.label == "real" else load_image(truth).convert("L")
+        drawn = None if row.label == "real" else read_mask(truth)
         counts[row.id] = count_pixels(verdict["mask"], drawn, row.id)
     write_counts(file, counts)
 

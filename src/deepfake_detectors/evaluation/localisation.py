@@ -6,6 +6,7 @@ a file as the pictures are judged; what is kept in memory does not grow with the
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from deepfake_detectors.evaluation.metrics import require_scikit_learn
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups
 from deepfake_detectors.evaluation.text_metrics import mean_interval
 
-__all__ = ["LOCALISATION_FILE", "count_pixels", "pixel_scores", "score_localisation", "write_counts"]
+__all__ = ["LOCALISATION_FILE", "count_pixels", "pixel_scores", "read_mask", "score_localisation", "write_counts"]
 
 LOCALISATION_FILE = "localisation.jsonl"
 LEVELS = 256
@@ -51,6 +52,32 @@ def count_pixels(mask: Image.Image, truth: Image.Image | None, name: str) -> np.
         )
     changed = np.asarray(truth) >= MARKED_FROM
     return np.bincount((levels + LEVELS * changed).ravel(), minlength=2 * LEVELS).reshape(2, LEVELS)
+
+
+def read_mask(source: Any) -> Image.Image:
+    """A true mask, mode `L`, from a path, a PIL image or an undecoded cell of `datasets`.
+
+    Transparency is dropped, as some authors mark the black of their masks as transparent.
+
+    Raises:
+        ValueError: for what is no picture, or holds no white though not all is black.
+    """
+    cell = source if isinstance(source, dict) else {"path": source}
+    name = str(cell.get("path") or "a mask of the data set")
+    try:
+        if isinstance(source, Image.Image):
+            drawn = source
+        else:
+            content = cell.get("bytes")
+            with Image.open(io.BytesIO(content) if content is not None else Path(str(cell["path"]))) as file:
+                drawn = file.convert("RGBA" if "A" in file.getbands() else "RGB")
+        grey = drawn.convert("RGB").convert("L")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name}: this mask cannot be read ({error}).") from error
+    _, highest = grey.getextrema()
+    if 0 < highest < MARKED_FROM:
+        raise ValueError(f"{name}: this mask goes up to {highest} of 255; white must mark what was changed.")
+    return grey
 
 
 def pixel_scores(counts: np.ndarray) -> dict[str, float | None]:

@@ -26,6 +26,7 @@ class PictureSet:
         images: where it is read from, anything that the pipeline takes; as long as `rows`.
         masks: what was changed in each, anything that `load_image` takes, `None` for a picture without a mask; as
             long as `rows`, or `None` for a set without masks.
+        mask_source: where the masks are from, in words; `None` for a set without masks.
         references: id -> reference explanations, where the set has them.
         remarks: what to keep in mind when reading its numbers.
     """
@@ -34,6 +35,7 @@ class PictureSet:
     rows: list[Prediction]
     images: Sequence[Any]
     masks: Sequence[Any] | None = None
+    mask_source: str | None = None
     references: dict[str, list[str]] | None = None
     remarks: list[str] = field(default_factory=list)
 
@@ -86,9 +88,9 @@ def data_set(
     label = "/".join(part for part in (dataset, config, split) if part)
     found = PictureSet(label, rows, _Cells(table, "image"))
     if twin_masks:
-        found.masks = TwinMasks(found, table["target_id"][:])
+        found.masks, found.mask_source = TwinMasks(found, table["target_id"][:]), "difference to the real twin"
     elif "mask" in table.features:
-        found.masks = _Cells(table, "mask")
+        found.masks, found.mask_source = _Cells(table, "mask"), "the data set"
     if "answers" in table.features:
         found.references = dict(zip(found.ids, table["answers"][:], strict=True))
         if len(set(table["question"][:])) > 1:
@@ -185,7 +187,7 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
         )
         masks = [next(found) if row.label == "fake" else None for row in rows]
     name = " and ".join(f"{label} pictures of {folder}" for label, folder in given.items() if folder is not None)
-    return PictureSet(name, rows, images, masks)
+    return PictureSet(name, rows, images, masks, None if mask_dir is None else str(mask_dir))
 
 
 def _picture_files(folder: Path) -> list[Path]:
