@@ -4,10 +4,11 @@ import torch
 from tiny_llm import tiny_tokenizer
 from transformers import BertConfig, BertModel
 
+from deepfake_detectors.evaluation.bootstrap import mean_interval
 from deepfake_detectors.evaluation.explanation_scoring import rouge_l_f, score_texts
 from deepfake_detectors.evaluation.sentence_similarity import SentenceEncoder, sentence_similarities
 from deepfake_detectors.evaluation.settings import Settings
-from deepfake_detectors.evaluation.text_metrics import explanation_metrics, mean_interval
+from deepfake_detectors.evaluation.text_metrics import explanation_metrics
 
 TEXTS = {
     "a": "the nose looks blurred and the skin is smooth",

@@ -125,6 +125,10 @@ def evaluate(
             dataset is None and (data_dir is not None or dataset_config is not None or option or twin_masks),
             "--data-dir, --dataset-config, --option and --twin-masks belong to --dataset.",
         ),
+        (
+            (similarity is not None or spice) and not (references is not None or explain),
+            "--similarity and --spice compare explanations: give --references or --explain.",
+        ),
         (mask_dir is not None and fake_dir is None, "--mask-dir belongs to --fake-dir."),
         (
             fit is None and (fit_split, fit_predictions, save_to) != (None, None, None),

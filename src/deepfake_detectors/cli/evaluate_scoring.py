@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,16 @@ class Detector:
             self._pipeline = load_pipeline(self.model, self.device, self.dtype)
         return self._pipeline
 
+    def _load_able(self, options: Mapping[str, Any]) -> Any:
+        """The pipeline, once it is known that the model can do what `options` ask for."""
+        from deepfake_detectors.modeling.detection import require_ability
+
+        detector = self.load()
+        for ability in ("explain", "localize"):
+            if options[ability]:
+                require_ability(detector.model, ability)
+        return detector
+
     def score(
         self,
         pictures: PictureSet,
@@ -71,9 +82,14 @@ class Detector:
             read_progress,
             score_missing,
         )
-        from deepfake_detectors.modeling.detection import require_ability
 
         localise = self.localises and pictures.masks is not None
+        options: dict[str, Any] = {"explain": explain, "localize": localise}
+        if max_new_tokens is not None:
+            options["generate_kwargs"] = {"max_new_tokens": max_new_tokens}
+        file, pixels = output / PREDICTIONS_FILE, output / LOCALISATION_FILE
+        if not file.is_file():  # a new run: nothing is written for a model that cannot do it
+            self._load_able(options)
         # What the numbers of a picture depend on. Rules and settings may change between runs.
         run = {
             "model": describe_model(self.source),
@@ -84,7 +100,6 @@ class Detector:
             **({"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}),
         }
         claim_folder(output, run)
-        file, pixels = output / PREDICTIONS_FILE, output / LOCALISATION_FILE
         done = read_progress(file)
         if pixels.is_file():
             cut_torn_line(pixels)
@@ -93,13 +108,7 @@ class Detector:
             say(f"{len(done)} of {len(pictures.rows)} pictures were scored before; {max(missing, 0)} are left.")
         if missing <= 0:
             return list(score_missing(_nothing_to_judge, pictures, file, done, self.batch_size, failures))
-        detector = self.load()
-        options: dict[str, Any] = {"explain": explain, "localize": localise}
-        for ability, wanted in options.items():
-            if wanted:
-                require_ability(detector.model, ability)
-        if max_new_tokens is not None:
-            options["generate_kwargs"] = {"max_new_tokens": max_new_tokens}
+        detector = self._load_able(options)
 
         def judge(images: list[Any]) -> list[dict[str, Any]]:
             try:

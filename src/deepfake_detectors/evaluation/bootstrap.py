@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from deepfake_detectors.evaluation.metrics import check_scores
 
-__all__ = ["Interval", "Metric", "bootstrap_interval", "draw_weights", "percentile_interval"]
+__all__ = ["Interval", "Metric", "bootstrap_interval", "draw_weights", "mean_interval", "percentile_interval"]
 
 Metric = Callable[[np.ndarray, np.ndarray], "float | None"]
 CHUNK = 2_000_000  # weights held at a time: 16 MB
@@ -133,6 +133,17 @@ def percentile_interval(values: np.ndarray, level: float = 0.95, by: str = "pict
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level, int(defined.size), by)
+
+
+def mean_interval(
+    values: np.ndarray, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
+) -> Interval | None:
+    """95 % interval of the mean of `values` `(n,)`, `groups` as in `draw_weights`; `None` for no resamples."""
+    if not resamples:
+        return None
+    draws = draw_weights(np.zeros(len(values)), groups, resamples, seed)
+    means = [weights @ values / weights.sum(axis=1) for weights in draws]
+    return percentile_interval(np.concatenate(means), by="picture" if groups is None else "group")
 
 
 def _draw(pool: np.ndarray | list[np.ndarray], generator: np.random.Generator) -> np.ndarray:

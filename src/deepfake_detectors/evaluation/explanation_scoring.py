@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from deepfake_detectors.evaluation.bootstrap import mean_interval
 from deepfake_detectors.evaluation.metric_set import MetricSet
 from deepfake_detectors.evaluation.settings import Settings
 from deepfake_detectors.evaluation.text_metrics import (
     SPICE_ABSENT,
     check_keys,
     explanation_metrics,
-    mean_interval,
     plain_words,
     spice_scores,
 )

@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from deepfake_detectors.evaluation.answer_files import read_json_lines
+from deepfake_detectors.evaluation.bootstrap import mean_interval
 from deepfake_detectors.evaluation.metric_set import MetricSet
 from deepfake_detectors.evaluation.metrics import require_scikit_learn
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups
-from deepfake_detectors.evaluation.text_metrics import mean_interval
 
 __all__ = ["LOCALISATION_FILE", "count_pixels", "pixel_scores", "read_mask", "score_localisation", "write_counts"]
 

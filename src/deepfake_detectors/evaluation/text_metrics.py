@@ -23,7 +23,6 @@ __all__ = [
     "SPICE_ABSENT",
     "check_keys",
     "explanation_metrics",
-    "mean_interval",
     "plain_words",
     "require_pycocoevalcap",
     "spice_scores",
@@ -111,15 +110,6 @@ def explanation_metrics(
     for name, value in values.items():
         result.add(name, value, interval=percentile_interval(drawn[name]) if drawn else None)
     return result
-
-
-def mean_interval(
-    values: np.ndarray, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
-) -> Any:
-    """Bootstrap interval of the mean of `values` `(n,)`; `None` for no resamples."""
-    draws = draw_weights(np.zeros(len(values)), groups, resamples, seed) if resamples else ()
-    means = [weights @ values / weights.sum(axis=1) for weights in draws]
-    return percentile_interval(np.concatenate(means), by="group" if groups else "text") if means else None
 
 
 def spice_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, float]:
