@@ -74,7 +74,7 @@ def read_mask(source: Any) -> Image.Image:
         grey = drawn.convert("RGB").convert("L")
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name}: this mask cannot be read ({error}).") from error
-    _, highest = grey.getextrema()
+    highest = int(np.asarray(grey).max())
     if 0 < highest < MARKED_FROM:
         raise ValueError(f"{name}: this mask goes up to {highest} of 255; white must mark what was changed.")
     return grey
