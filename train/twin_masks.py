@@ -7,9 +7,11 @@ from typing import Any
 import datasets
 import numpy as np
 
-from deepfake_detectors.twin_difference import CELL, average_cells, difference_map
+__all__ = ["TwinMasks", "difference_map", "shift_image"]
 
-__all__ = ["TwinMasks", "shift_image"]
+CELL = 4  # pixels per side that are averaged first, against compression noise
+SMOOTHING = 5  # cells per side of the second average
+LOW, HIGH = 5.0, 15.0  # grey levels that count as untouched and as surely changed; compression alone makes about 5
 
 
 def shift_image(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -20,6 +22,23 @@ def shift_image(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     if columns:
         image = image[:, np.clip(np.arange(width) - columns, 0, width - 1)]
     return image
+
+
+def difference_map(fake: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Share of change per cell of 4 x 4 pixels.
+
+    Args:
+        fake: uint8 `(height, width, 3)`.
+        real: the same, of the frame that was manipulated.
+
+    Returns:
+        float32 `(height / 4, width / 4)` in [0, 1].
+    """
+    difference = np.abs(fake.astype(np.float32) - real.astype(np.float32)).mean(axis=2)
+    cells = _average(difference, CELL)
+    padded = np.pad(cells, SMOOTHING // 2, mode="edge")
+    smooth = np.lib.stride_tricks.sliding_window_view(padded, (SMOOTHING, SMOOTHING)).mean(axis=(2, 3))
+    return np.clip((smooth - LOW) / (HIGH - LOW), 0.0, 1.0).astype(np.float32)
 
 
 class TwinMasks:
@@ -54,7 +73,7 @@ class TwinMasks:
             return np.full((self.size, self.size), -1.0, dtype=np.float32)
         difference = shift_image(difference, round(rows / CELL), round(columns / CELL))
         difference = difference[:, ::-1] if flip else difference
-        return average_cells(difference, difference.shape[0] // self.size)
+        return _average(difference, difference.shape[0] // self.size)
 
     def _difference(self, index: int) -> np.ndarray | None:
         twin = self.twins[index]
@@ -73,3 +92,8 @@ class TwinMasks:
 
     def _pixels(self, index: int) -> Any:
         return np.asarray(self.rows[index]["image"].convert("RGB"))
+
+
+def _average(values: np.ndarray, cell: int) -> np.ndarray:
+    height, width = values.shape
+    return values.reshape(height // cell, cell, width // cell, cell).mean(axis=(1, 3))

@@ -8,8 +8,7 @@ from ddvqa_tree import stems, write_tree
 from deepfake_detectors.builders import load_split
 from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
 from deepfake_detectors.train.data import BalancedSampler, Draw, PictureDataset
-from deepfake_detectors.train.twin_masks import TwinMasks, shift_image
-from deepfake_detectors.twin_difference import difference_map
+from deepfake_detectors.train.twin_masks import TwinMasks, difference_map, shift_image
 
 SIZE = 96
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from deepfake_detectors.cli.console import OutputFormat, fail, say, wants_table
-from deepfake_detectors.cli.options import Format, parse_option
+from deepfake_detectors.cli.options import Format
 
 __all__ = ["app"]
 
@@ -165,11 +165,21 @@ def _open(name: str, data_dir: Path | None, config: str | None, options: list[st
     from deepfake_detectors.building import make_builder
 
     try:
-        builder = make_builder(name, data_dir, config, dict(parse_option(text) for text in options or []))
+        builder = make_builder(name, data_dir, config, dict(_option(text) for text in options or []))
         builder.log_findings = False  # they are printed in full at the end
         return builder
     except (ValueError, OSError, ImportError) as error:
         fail(error)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        fail(f"--option {text}: expected KEY=VALUE.")
+    try:
+        return key, json.loads(value)
+    except ValueError:  # plain text needs no quotes
+        return key, value
 
 
 def _title(kind: Any) -> str:
