@@ -111,13 +111,16 @@ class FrameBuilder(RawBuilder):
             return clips
         if not folder.is_dir():
             return {}
-        found = {}
+        found: dict[str, Path] = {}
         self.ignored += _other_files(folder, LIST_SUFFIXES)
         for path in sorted(folder.iterdir()):
             if path.is_dir():
                 if path.is_symlink():
                     raise ValueError(f"{path} is a link to a folder; put the folder itself in its place.")
-                found[stable_id(path.name)] = path
+                name = stable_id(path.name)
+                if name in found:
+                    raise ValueError(f"{path} and {found[name]} are the same video by name; keep one of them.")
+                found[name] = path
         return found
 
     def video_unit(
@@ -136,8 +139,10 @@ class FrameBuilder(RawBuilder):
         chosen: Sequence[Any] = range(wanted)  # how many frames a clip has is seen when it is opened
         if path.is_dir():
             there = list(walk_files(root, path))
-            self.ignored += [str(file) for file in there if not is_picture(file)]
-            files = sorted((file.name for file in there if is_picture(file)), key=natural_order)
+            files = sorted(
+                (file.name for file in there if is_picture(file) and file.parent == path), key=natural_order
+            )
+            self.ignored += [str(file) for file in there if not is_picture(file) or file.parent != path]
             if not files:
                 self.missing.append(f"{path} (no frames)")
                 return None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from folder_tree import save, save_clip
 from PIL import Image
+from raw_trees import decomposed
 from raw_trees_videos import UADFV as WithoutMasks
 from raw_trees_videos import FaceForensics as Tree
 
@@ -101,14 +102,22 @@ class TestFolders:
 
 
 def test_files_of_another_kind_are_told(root):
-    found = [root / FAKE / "c23/frames/notes.md", root / FAKE / "c23/frames/000_001/000.npy"]
-    for path in found:
+    folder = root / FAKE / "c23/frames"
+    found = [folder / "notes.md", folder / "000_001/000.npy", save(folder / "000_001/deeper/000.png", (6, 4))]
+    for path in found[:2]:
         path.write_text("x")
     (root / FAKE / "c23/frames/.DS_Store").write_text("x")
     _, builder = rows(root)
     (told,) = [finding.message for finding in builder.findings if "of no use" in finding.message]
-    assert told.startswith("2 file(s)")
+    assert told.startswith("3 file(s)")
     assert all(str(path) in told for path in found)
+
+
+def test_two_folders_of_one_name(root):
+    for form in ("é", decomposed("é")):
+        save(root / FAKE / "c23/frames" / form / "000.png", (6, 4))
+    with pytest.raises(ValueError, match="are the same video by name"):
+        rows(root)
 
 
 class TestClips:
