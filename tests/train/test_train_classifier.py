@@ -255,7 +255,7 @@ def test_empty_split(run, tmp_path):
 def test_listed_picture_that_is_missing(run, tmp_path):
     tree = write_tree(tmp_path / "ddvqa", stems(range(4)), stems(range(20, 22)))
     (tree / "images_c40" / "train" / "0_000_001.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"lacks 1 pictures .*0_000_001\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"0_000_001\.jpg"):
         run("--data_dir", tree)
     assert not (tmp_path / "out").exists()
 
