@@ -1,11 +1,13 @@
 """Facts of checkpoints, which no command measures: `hub_cards/facts/*.yaml`, or a file of the publisher's own.
 
-`family_<model_type>.yaml` holds what is true of every checkpoint of a family: terms of what it contains, intended use,
-limits, architecture, sources. The file of a checkpoint names its `family` and overrides what differs.
+`family_<model_type>.yaml` holds what is true of every checkpoint of a family: terms of its parts, intended use,
+limits, architecture, sources. The file of a checkpoint names its `family`, overrides what differs, and adds
+`training_parts` and `training_limits`, which are of its training pictures.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,32 +38,42 @@ def family_facts(family: str) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def read_facts(source: str | Path | None, family: str, class_name: str, model_name: str) -> dict[str, Any]:
+def read_facts(
+    source: str | Path | None, config: Mapping[str, Any], class_name: str, model_name: str
+) -> dict[str, Any]:
     """The facts for one card, complete and for one class.
 
     Args:
         source: a YAML file, the name of a bundled one (`fact_names`), or `None` for the family's alone.
-        family: `model_type` of the checkpoint.
+        config: config.json of the checkpoint.
         class_name: its class; values that are given per class are resolved for it.
         model_name: name of the publication, where the facts give none.
 
     Raises:
         FileNotFoundError: for a file that does not exist (the message lists the bundled names).
-        ValueError: for a file that is no mapping, is about another family, or leaves out what a card must say.
+        ValueError: for a file that is no mapping, is about another family or another config (its `about`), or leaves
+            out what a card must say.
     """
+    family = config["model_type"]
     own = {} if source is None else _read(source)
     about = own.get("family", family)
     if about != family:
         raise ValueError(f"{source} holds facts about {about!r}, but the model is of the family {family!r}.")
+    for name, value in own.get("about", {}).items():
+        if config.get(name) != value:
+            raise ValueError(f"{source} is about models with {name}={value!r}; here it is {config.get(name)!r}.")
     # Facts without a family stand alone, as those of the embedded default do.
     common = family_facts(family) if source is None or "family" in own else {}
     facts = {key: _for_class(value, class_name) for key, value in {**common, **own}.items()}
     facts = {key: value for key, value in facts.items() if value is not None}
+    # What a checkpoint adds to its family.
+    facts["parts"] = [*facts.get("parts", []), *facts.pop("training_parts", [])]
+    facts["limits"] = [*facts.pop("training_limits", []), *facts.get("limits", [])]
     facts.setdefault("model_name", model_name)
     facts.setdefault("title", model_name)
-    if source is None:
+    if common:
         facts.setdefault("summary", f"A detector of the family {family} ({class_name}), published by its trainer.")
-    if missing := [key for key in REQUIRED if key not in facts]:
+    if missing := [key for key in REQUIRED if key not in facts or (key == "limits" and not facts[key])]:
         raise ValueError(
             f"{source} leaves out {', '.join(missing)}, which a card must say. Add them, or a line "
             f"`family: {family}`, which takes what is true of the whole family from there."

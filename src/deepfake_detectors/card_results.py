@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from deepfake_detectors.builders import BUILDERS
+from deepfake_detectors.evaluation.protocols import get_protocol
 
 __all__ = ["METRIC_NAMES", "better", "dataset_of", "metric_name", "model_index", "result_parts"]
 
@@ -56,8 +57,9 @@ def metric_name(name: str, short: bool = False) -> str:
 
 
 def better(name: str, results: dict[str, Any]) -> str:
-    """`"higher"` or `"lower"`, as the protocol says; empty where nothing says it."""
-    return results.get("protocol", {}).get("metrics", {}).get(name, "")
+    """`"higher"` or `"lower"`, as the protocol says; empty where none says it."""
+    directions = {**get_protocol(CORRECTED).metrics, **results.get("protocol", {}).get("metrics", {})}
+    return directions.get(name, "")
 
 
 def dataset_of(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str | None]:
@@ -67,8 +69,8 @@ def dataset_of(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str 
     """
     if "protocol" not in results:
         return {
-            "type": facts.get("dataset_type", results["dataset"]),
-            "name": facts.get("dataset_name", results["dataset"]),
+            "type": facts.get("dataset_type") or results["dataset"],
+            "name": facts.get("dataset_name") or results["dataset"],
             "config": results["dataset_config"],
             "split": results["split"],
         }

@@ -9,6 +9,7 @@ reads `config.json`, `results.json` and `validation.json` of the folder and writ
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -73,7 +74,7 @@ def render_model_card(
         publication: its place on the Hub; `None` for the folder inside the package.
 
     Raises:
-        jinja2.UndefinedError: naming the key, if one of them lacks something the card states.
+        jinja2.UndefinedError, KeyError: naming the key, if one of them lacks something the card states.
     """
     bases = list(publication.bases) if publication else []
     named = [base["id"] for base in bases]
@@ -87,7 +88,7 @@ def render_model_card(
         base_model=named[0] if len(named) == 1 else named or None,
         base_model_relation=bases[0]["relation"] if bases else None,
         model_name=facts["model_name"],
-        eval_results=model_index(results, facts) if results else [],
+        eval_results=(model_index(results, facts) if results else None) or None,
     )
     environment = Environment(
         undefined=StrictUndefined, keep_trailing_newline=True, loader=FunctionLoader(_read_template)
@@ -120,7 +121,7 @@ def render_model_card(
         dataset_label=_label(dataset_of(results, facts)) if results else "",
         better=lambda name: better(name, results or {}),
     )
-    return f"---\n{header.to_yaml()}\n---\n\n{body}"
+    return f"---\n{header.to_yaml()}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body)
 
 
 def write_model_card(folder: Path, facts: Path) -> Path:

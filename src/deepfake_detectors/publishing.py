@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, constants, get_token
@@ -20,12 +21,13 @@ from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from deepfake_detectors.conversion.output_folder import written_whole
 
-__all__ = ["REPO_TYPES", "find_pickles", "push_folder"]
+__all__ = ["REPO_TYPES", "check_destination", "files_to_push", "find_pickles", "push_folder"]
 
 logger = logging.getLogger(__name__)
 
 REPO_TYPES = ("model", "dataset")
 CARD = "README.md"
+LIBRARY = "deepfake-detectors"
 LOGIN_REMEDY = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
 # Version control, caches and the droppings of file managers are nobody's publication.
 NEVER_PUSHED = [".*", "**/.*", "__pycache__/*", "**/__pycache__/*"]
@@ -74,12 +76,8 @@ def push_folder(
         OSError: if the Hub answers with another failure.
     """
     folder = Path(folder)
-    if repo_type not in REPO_TYPES:
-        raise ValueError(f"repo_type is {repo_type!r}, allowed are {', '.join(REPO_TYPES)}.")
-    validate_repo_id(repo_id)
-    if repo_id.count("/") != 1:
-        raise ValueError(f"{repo_id!r} names no owner; write owner/name.")
-    names = _files_to_push(folder)
+    _check_names(repo_id, repo_type)
+    names = files_to_push(folder)
     if dry_run is not None:
         with written_whole(dry_run, option="--dry-run") as target:
             for name in names:
@@ -88,13 +86,11 @@ def push_folder(
         return str(dry_run)
 
     message = message or f"Upload with deepfake-detectors: {folder.resolve().name}"
-    api = HfApi(token=_token(token), library_name="deepfake-detectors")
-    try:
+    api = HfApi(token=_token(token), library_name=LIBRARY)
+    with _clear_errors(api, repo_type, repo_id):
         # The Hub refuses a card after the upload has begun; asked first, nothing has been touched yet.
         RepoCard.load(folder / CARD).validate(repo_type)
-        created = not api.repo_exists(repo_id, repo_type=repo_type)
-        if not created and not exist_ok:
-            raise ValueError(f"The {repo_type} repository {repo_id} exists already. {_EXISTS_REMEDY}")
+        created = _is_new(api, repo_type, repo_id, exist_ok)
         if created:
             api.create_repo(repo_id, repo_type=repo_type, private=private)
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -111,6 +107,47 @@ def push_folder(
         finally:
             if created and not complete:
                 _remove_again(api, repo_type, repo_id)
+    return f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
+
+
+def check_destination(
+    repo_id: str, repo_type: str = "model", exist_ok: bool = False, token: str | None = None
+) -> None:
+    """What `push_folder` would refuse whatever the folder holds; worth asking before the folder is made.
+
+    Raises:
+        ValueError, ConnectionError, OSError: as `push_folder`.
+    """
+    _check_names(repo_id, repo_type)
+    api = HfApi(token=_token(token), library_name=LIBRARY)
+    with _clear_errors(api, repo_type, repo_id):
+        api.whoami()
+        _is_new(api, repo_type, repo_id, exist_ok)
+
+
+_EXISTS_REMEDY = "Choose another name, or add a commit to it with --update (exist_ok=True)."
+_DRY_RUN_REMEDY = "Without a connection, --dry-run DIR (dry_run=...) writes what would be pushed."
+
+
+def _check_names(repo_id: str, repo_type: str) -> None:
+    if repo_type not in REPO_TYPES:
+        raise ValueError(f"repo_type is {repo_type!r}, allowed are {', '.join(REPO_TYPES)}.")
+    validate_repo_id(repo_id)
+    if repo_id.count("/") != 1:
+        raise ValueError(f"{repo_id!r} names no owner; write owner/name.")
+
+
+def _is_new(api: HfApi, repo_type: str, repo_id: str, exist_ok: bool) -> bool:
+    exists = api.repo_exists(repo_id, repo_type=repo_type)
+    if exists and not exist_ok:
+        raise ValueError(f"The {repo_type} repository {repo_id} exists already. {_EXISTS_REMEDY}")
+    return not exists
+
+
+@contextmanager
+def _clear_errors(api: HfApi, repo_type: str, repo_id: str) -> Iterator[None]:
+    try:
+        yield
     except OfflineModeIsEnabled as error:
         raise ConnectionError(f"The Hub is switched off by HF_HUB_OFFLINE. {_DRY_RUN_REMEDY}") from error
     except HfHubHTTPError as error:
@@ -119,11 +156,6 @@ def push_folder(
         raise ConnectionError(
             f"{api.endpoint} cannot be reached ({type(error).__name__}: {error}). {_DRY_RUN_REMEDY}"
         ) from error
-    return f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
-
-
-_EXISTS_REMEDY = "Choose another name, or add a commit to it with --update (exist_ok=True)."
-_DRY_RUN_REMEDY = "Without a connection, --dry-run DIR (dry_run=...) writes what would be pushed."
 
 
 def _remove_again(api: HfApi, repo_type: str, repo_id: str) -> None:
@@ -152,7 +184,12 @@ def _is_pickle(path: Path) -> bool:
     return begin.startswith(PICKLE_BEGINS)
 
 
-def _files_to_push(folder: Path) -> list[str]:
+def files_to_push(folder: Path) -> list[str]:
+    """The files of `folder` that `push_folder` would push, as paths relative to it.
+
+    Raises:
+        ValueError: as `push_folder`, for what is wrong with the folder.
+    """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; give the folder that holds the files to push.")
     every = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
