@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import datasets
 
-from .common import RawBuilder, RawConfig, Unit, components
+from .common import RawBuilder, RawConfig, Unit, components, unit_columns
 from .raw_files import (
     identical_files,
     list_files,
@@ -254,19 +254,17 @@ class DDVQA(RawBuilder):
         self, name: PictureName, path: Path, form: str, group: str, split: str, suffix: str, dialogue: dict[str, Any]
     ) -> Unit:
         manipulation, family = MANIPULATIONS[name.type]
-        columns = {
-            "label": "real" if name.type == REAL_TYPE else "fake",
-            "manipulation": manipulation,
-            "family": family,
-            "video_id": f"{SOURCE_SET}/{manipulation}/{'_'.join(name.videos)}",
-            "group_id": f"{SOURCE_SET}/{group}",
-            "target_id": name.target,
-            "source_id": name.source,
-            "frame": None,  # not published
-            "compression": self.config.compression,
-            "category": "face",
-            "file_format": form,
-        } | dialogue
+        columns = unit_columns(
+            label="real" if name.type == REAL_TYPE else "fake",
+            group_id=f"{SOURCE_SET}/{group}",
+            manipulation=manipulation,
+            family=family,
+            video_id=f"{SOURCE_SET}/{manipulation}/{'_'.join(name.videos)}",
+            target_id=name.target,
+            source_id=name.source,
+            compression=self.config.compression,
+        )
+        columns |= {"file_format": form} | dialogue  # which frame it was is not published
         identity = stable_id("ddvqa", self.config.compression, split, f"{name.stem}{suffix}")
         return Unit(identity, str(path), columns)
 

@@ -155,7 +155,7 @@ class FrameBuilder(RawBuilder):
         else:
             self.missing.append(f"{masks} (masks)")
             return unit
-        return unit._replace(masks=str(masks))
+        return unit._replace(masks=str(masks.resolve()))
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
         """The chosen frames of a video; a frame or mask that cannot be read is an error, never skipped."""
