@@ -25,6 +25,7 @@ CATEGORIES = {  # column -> what a reader calls it
     "progressive": "progressive JPEG",
     "has_exif": "EXIF",
     "metadata": "metadata",
+    "frame_rate": "frames per second",
 }
 NUMBERS = {"bytes_per_pixel": "bytes per pixel", "pixels": "number of pixels", "aspect": "aspect ratio"}
 FEW_VALUES = 5  # a number with fewer values is judged as a category

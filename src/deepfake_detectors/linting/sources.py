@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from deepfake_detectors.building import make_builder
+from deepfake_detectors.dataset_scripts.frames import CLIP_SUFFIXES
+from deepfake_detectors.linting.clip_traces import clip_traces
 from deepfake_detectors.linting.measuring import Picture
 
 __all__ = ["Source", "builder_source", "open_source", "parquet_source"]
@@ -105,9 +108,12 @@ def _unit_pictures(builder: Any, unit: Any, split: str) -> Iterator[Picture]:
     elif not unit.frames and path.is_file():
         yield _picture({**unit.columns, "id": unit.id, "image": unit.path}, split)
     else:
+        is_clip = path.suffix.lower() in CLIP_SUFFIXES
+        traces, name = (clip_traces(path), unit.path) if is_clip else ({}, None)
         try:
             for row in builder.examples(unit):
-                yield _picture(row, split)
+                picture = _picture(row, split)
+                yield replace(picture, name=picture.name or name, traces=traces)
         except (ValueError, OSError) as error:
             yield Picture(unit.id, split, unit.columns["label"], None, None, _known(unit.columns), str(error))
 
