@@ -17,8 +17,9 @@ def clip_traces(path: Path) -> dict[str, Any]:
         path: a clip.
 
     Returns:
-        `format`: container and codec, such as `"mov h264"` (FFmpeg's name for MP4, too); `frame_rate`: frames per second; `bytes`: of the file per
-        frame; `metadata`: names of its tags. Empty for a clip that cannot be opened, of which its builder says why.
+        `format`: container and codec, such as `"mov h264"` (FFmpeg's name for MP4, too); `frame_rate`: frames per
+        second; `bytes`: of the file per frame; `metadata`: names of its tags. Empty for a clip that cannot be opened,
+        of which its builder says why.
     """
     import av
 

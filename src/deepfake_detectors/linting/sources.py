@@ -16,6 +16,7 @@ __all__ = ["Source", "builder_source", "open_source", "parquet_source"]
 
 KNOWN = ("manipulation", "video_id", "group_id", "target_id", "source_id")
 LABELS = ["real", "fake"]
+BATCH = 64  # rows in memory at a time
 
 
 class Source(NamedTuple):
@@ -155,23 +156,39 @@ def parquet_source(folder: Path, config: str | None = None) -> Source:
             )
         folder, config = folder / config, None
     try:
-        splits = datasets.load_dataset(str(folder), config, streaming=True)
+        files = datasets.load_dataset_builder(str(folder), config).config.data_files
     except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"{folder} cannot be loaded: {error}") from error
-    for split, rows in splits.items():
-        label = (rows.features or {}).get("label")
-        if "image" not in (rows.features or {}) or sorted(getattr(label, "names", [])) != sorted(LABELS):
-            raise ValueError(
-                f"{folder}, {split}: expected columns image and label, the labels named real and fake; found "
-                f"{rows.features}. Build it with: deepfake-detectors dataset build"
-            )
-    return Source(str(folder.name if config is None else f"{folder.name} ({config})"), None, _parquet_rows(splits))
+    shards = [(str(split), Path(path)) for split, paths in files.items() for path in paths]
+    total = sum(_checked(path).num_rows for _, path in shards)
+    name = folder.name if config is None else f"{folder.name} ({config})"
+    return Source(name, total, (picture for split, path in shards for picture in _shard_pictures(split, path)))
 
 
-def _parquet_rows(splits: Any) -> Iterator[Picture]:
+def _checked(path: Path) -> Any:
+    """The metadata of a shard, whose columns are looked at before hours of reading."""
     import datasets
+    import pyarrow.parquet as pq
 
-    for split, rows in splits.items():
-        names = rows.features["label"].names
-        for number, row in enumerate(rows.cast_column("image", datasets.Image(decode=False))):
-            yield _picture({"id": f"{split}/{number}", **row, "label": names[row["label"]]}, str(split))
+    metadata = pq.read_metadata(path)
+    features = datasets.Features.from_arrow_schema(metadata.schema.to_arrow_schema())
+    if "image" not in features or sorted(getattr(features.get("label"), "names", [])) != sorted(LABELS):
+        raise ValueError(
+            f"{path}: expected columns image and label, the labels named real and fake; found {features}. Build it "
+            "with: deepfake-detectors dataset build"
+        )
+    return metadata
+
+
+def _shard_pictures(split: str, path: Path) -> Iterator[Picture]:
+    import datasets
+    import pyarrow.parquet as pq
+
+    # Buffered beforehand, as `load_dataset(streaming=True)` does, a whole shard of pictures would be in memory.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        features = datasets.Features.from_arrow_schema(file.schema_arrow)
+        columns = [name for name in ("id", "image", "label", *KNOWN) if name in features]
+        rows = (row for batch in file.iter_batches(BATCH, columns=columns) for row in batch.to_pylist())
+        for number, row in enumerate(rows):
+            label = features["label"].int2str(row["label"])
+            yield _picture({"id": f"{path.name}/{number}", **row, "label": label}, split)
