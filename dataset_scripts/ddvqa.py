@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import datasets
 
 from .common import RawBuilder, RawConfig, Unit, components, unit_columns
+from .ddvqa_statements import stated_answer, stated_question
 from .raw_files import (
     identical_files,
     list_files,
@@ -54,6 +55,7 @@ WITHOUT_C40_PICTURES = "2"  # FaceShifter has annotations, but the published c40
 PICTURE_SPLITS = {"c40": ("train", "test"), "c23": ("test",)}
 TASKS = ("classify", "judge", "explain")
 CONFLICT_POLICIES = ("keep", "drop", "error")
+QUESTION_FORMS = ("collected", "stated")
 
 JUDGE_FILE = "splits/train_DDVQA_format_judge_only.json"
 EXPLANATION_FILE = "splits/test_explanation.jsonl"
@@ -85,11 +87,15 @@ class DDVQAConfig(RawConfig):
         on_label_conflict: what to do with a fake picture that is byte-identical to a real one: `"keep"` (as published,
             with a warning), `"drop"` (right for training: it is a frame that the manipulation missed) or `"error"`.
             In the published data this is `0_281_474`, identical to `5_281`.
+        questions: of `"explain"` training rows: `"collected"` as the annotators were asked ("Do the person's eyes look
+            real/fake?"), or `"stated"` as the test rows ask ("The eyes in the image are fake, tell me why. ..."), with
+            answers that do not repeat the verdict; see `ddvqa_statements`. Other rows are as published.
     """
 
     compression: str = "c40"
     task: str = "classify"
     on_label_conflict: str = "keep"
+    questions: str = "collected"
 
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
@@ -97,6 +103,7 @@ class DDVQAConfig(RawConfig):
             ("compression", tuple(PICTURE_SPLITS)),
             ("task", TASKS),
             ("on_label_conflict", CONFLICT_POLICIES),
+            ("questions", QUESTION_FORMS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}.")
@@ -242,6 +249,10 @@ class DDVQA(RawBuilder):
                     absent.add(str(folder / f"{stem}.jpg"))
                 continue
             question = _without_markers(question)
+            if self.config.questions == "stated" and self.config.task == "explain" and split == "train":
+                label = "real" if by_stem[stem].type == REAL_TYPE else "fake"
+                question = stated_question(question, label, answers[0])
+                answers = [stated_answer(answer) for answer in answers]
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answers[0]}]
             yield (
                 by_stem[stem],

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from deepfake_detectors.cli.console import fail
+from deepfake_detectors.cli.options import parse_option
 
 __all__ = ["Config", "DataDir", "Name", "Options", "read_options"]
 
@@ -30,14 +29,4 @@ Options = Annotated[
 
 def read_options(texts: list[str] | None) -> dict[str, Any]:
     """`KEY=VALUE` pairs; ends the command at one that is none."""
-    return dict(_option(text) for text in texts or [])
-
-
-def _option(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        fail(f"--option {text}: expected KEY=VALUE.")
-    try:
-        return key, json.loads(value)
-    except ValueError:  # plain text needs no quotes
-        return key, value
+    return dict(parse_option(text) for text in texts or [])

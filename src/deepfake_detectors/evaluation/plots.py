@@ -43,12 +43,13 @@ def plot_scores(rows: Sequence[Prediction], threshold: float, folder: Path) -> l
     return files
 
 
-def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path) -> Path:
+def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path, by: str = "kind of picture") -> Path:
     """Write accuracy per row of one or several tables side by side.
 
     Args:
         tables: legend -> row name -> `{"accuracy", "count"}`; the first table's rows give the order.
         file: PNG to write.
+        by: what the rows are, for the title.
     """
     names = list(next(iter(tables.values())))
     figure, axes = new_figure(6.4, 1.4 + 0.55 * len(names))
@@ -64,7 +65,7 @@ def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path)
     counts = [next(iter(tables.values()))[name]["count"] for name in names]
     axes.set_yticks(range(len(names)), [f"{name} ({count})" for name, count in zip(names, counts, strict=True)])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set(xlim=(0, 1.13), xlabel="share judged rightly", title="Accuracy by kind of picture (number of pictures)")
+    axes.set(xlim=(0, 1.13), xlabel="share judged rightly", title=f"Accuracy by {by} (number of pictures)")
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.grid(axis="x", alpha=0.3)
     if len(tables) > 1:
@@ -83,7 +84,7 @@ def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper:
             # Shares, not counts: of a rare class nothing would be seen beside a common one.
             weights = np.full(chosen.size, 1 / chosen.size)
             axes.hist(chosen, edges, weights=weights, alpha=0.6, color=COLOURS[name], label=f"{name} ({chosen.size})")
-    axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
+    axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:.4g}")
     axes.set(
         xlabel="P(fake)" if proper else "score, higher means more fake",
         ylabel="share of the class",
@@ -99,7 +100,7 @@ def _roc(labels: np.ndarray, scores: np.ndarray, threshold: float, file: Path) -
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1, label="chance")
     axes.plot(false_positive, true_positive, color=COLOURS["real"], label=f"AUC {auc(labels, scores):.3f}")
     point = [(scores[labels == code] >= threshold).mean() for code in (0, 1)]
-    axes.plot(*point, "o", color=COLOURS["fake"], label=f"threshold {threshold:g}")
+    axes.plot(*point, "o", color=COLOURS["fake"], label=f"threshold {threshold:.4g}")
     axes.set(
         xlabel="share of real pictures called fake",
         ylabel="share of fake pictures called fake",
