@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
-__all__ = ["training_commands", "training_sentence", "validation_sentence"]
+__all__ = ["training_bases", "training_commands", "training_data", "training_sentence", "validation_sentence"]
 
 # How Trainer calls what it measures, and how a reader knows it.
 MEASURED = {"eval_accuracy": "accuracy", "eval_auc": "AUC", "eval_eer": "EER", "eval_loss": "loss"}
@@ -43,3 +45,21 @@ def training_commands(facts: dict[str, Any], validation: dict[str, Any] | None) 
     if validation and validation.get("command"):
         return [validation["command"]]
     return list(facts.get("commands", {}).values())
+
+
+def training_bases(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The models below: those of the facts, or the Hub id from which the training started (a folder has none)."""
+    start = (validation or {}).get("model_name_or_path")
+    if facts.get("base_models") or not start or Path(start).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", start):
+        return facts.get("base_models", [])
+    return [{"id": start, "revision": None, "relation": "finetune"}]
+
+
+def training_data(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The data sets of the training: those of the facts, or the builder of this package that read them."""
+    if facts.get("datasets") or not (validation and validation.get("dataset")):
+        return facts.get("datasets", [])
+    configs = validation.get("dataset_configs") or [validation.get("dataset_config")]
+    named = ", ".join(str(config) for config in configs if config)
+    builder = f"`{validation['dataset']}` of deepfake-detectors"
+    return [{"name": f"{builder} ({named})" if named else builder, "revision": validation.get("dataset_version")}]

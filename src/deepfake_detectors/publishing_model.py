@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from deepfake_detectors.card_facts import read_facts
+from deepfake_detectors.card_training import training_bases, training_data
 from deepfake_detectors.cards import Publication, render_model_card
 from deepfake_detectors.conversion.output_folder import written_whole
 from deepfake_detectors.published_folder import Assembled, Base, assemble
@@ -112,7 +113,8 @@ def _write_card(
         adapter=found.adapter,
         explains=found.explains,
         localizes=found.localizes,
-        bases=[found.base.as_card_entry()] if found.base else facts.get("base_models", []),
+        bases=[found.base.as_card_entry()] if found.base else training_bases(facts, validation),
+        datasets=training_data(facts, validation),
     )
     try:
         card = render_model_card(facts, results, validation, found.config, publication)

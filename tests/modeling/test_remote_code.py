@@ -16,7 +16,7 @@ from tiny_fakevlm import tiny_fakevlm
 from tiny_llm import tiny_m2f2_det_llm
 from tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
 from tiny_models import tiny_m2f2_det
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, pipeline
 from without_package import run_without_package, site_without_package
 
 import deepfake_detectors
@@ -182,6 +182,8 @@ def test_published_m2f2_det_is_a_stock_classifier(elsewhere, place, picture):
     assert "error" not in found, found["error"]
     row = deepfake_detectors.pipeline(model=str(place / "m2f2_det-cosine"))(str(picture))
     assert found["fake"] == pytest.approx(row["fake_probability"], abs=1e-5)
+    here = pipeline("image-classification", model="tester/m2f2_det-cosine")(str(picture))
+    assert {row["label"]: row["score"] for row in here}["fake"] == pytest.approx(row["fake_probability"], abs=1e-5)
 
 
 def test_only_the_closure_of_one_detector_is_published(hub):
