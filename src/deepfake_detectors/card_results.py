@@ -44,10 +44,12 @@ METRIC_NAMES = {
     "Bleu_3": "BLEU-3",
     "Bleu_4": "BLEU-4",
     "ROUGE_L": "ROUGE-L",
+    "bytes_per_pixel_auc": "AUC of bytes per pixel alone",
 }
 SHORT_NAMES = {"eer": "EER"}
 TABLES = {"per_manipulation": "made with", "per_category": "category", "per_set": "set"}
 CORRECTED = "corrected"
+CONTROL = "control"  # what the files alone give away: a yardstick, no result of the model
 NO_SUBJECT = (CORRECTED, "protocol")  # hold metrics too, but are no further kind of answers
 
 
@@ -89,6 +91,8 @@ def model_index(results: dict[str, Any], facts: dict[str, Any]) -> list[EvalResu
     protocol = results.get("protocol", {}).get("name", CORRECTED)
     entries = []
     for part in result_parts(results):
+        if part["subject"] == CONTROL:
+            continue
         rules = CORRECTED if part["corrected"] else protocol
         for name, entry in part["metrics"].items():
             if entry["value"] is None:  # an undefined metric has no place in an index of values

@@ -14,7 +14,7 @@ MEASURED = {"eval_accuracy": "accuracy", "eval_auc": "AUC", "eval_eer": "EER", "
 
 def training_sentence(validation: dict[str, Any], machine: str | None = None) -> str:
     """Size and length of the training; `machine` says where it ran."""
-    amounts = {"train_pictures": "pictures", "train_rows": "conversations"}
+    amounts = {"train_pictures": "pictures", "train_rows": "conversations", "train_texts": "texts"}
     parts = [f"{validation[key]} {unit}" for key, unit in amounts.items() if key in validation]
     parts.append(f"{validation['steps']} steps")
     if validation["best_step"] is not None:

@@ -66,6 +66,7 @@ def render_model_card(
     validation: dict[str, Any] | None,
     config: dict[str, Any],
     publication: Publication | None = None,
+    explanations: dict[str, Any] | None = None,
 ) -> str:
     """The card as Markdown with a YAML header that holds a `model-index`.
 
@@ -75,6 +76,7 @@ def render_model_card(
         validation: what the training wrote; `None` if it wrote nothing.
         config: the model's `config.json`.
         publication: its place on the Hub; `None` for the folder inside the package.
+        explanations: what the embedding of the default found out about its answers; `None` if nothing was asked.
 
     Raises:
         jinja2.UndefinedError, KeyError: naming the key, if one of them lacks something the card states.
@@ -110,6 +112,7 @@ def render_model_card(
         facts=facts,
         results=results,
         validation=validation,
+        explanations=explanations,
         config=config,
         terms=facts.get("terms") or config.get("license_notice"),
         repo=publication.repo if publication else None,
@@ -142,6 +145,9 @@ def write_model_card(folder: Path, facts: Path) -> Path:
                 "python -m deepfake_detectors.evaluation.evaluate_classifier."
             )
         measured[name] = json.loads(path.read_text(encoding="utf-8"))
+    answers = folder / "explanations.json"
+    if answers.is_file():
+        measured["explanations"] = json.loads(answers.read_text(encoding="utf-8"))
     card = render_model_card(yaml.safe_load(facts.read_text(encoding="utf-8")), **measured)
     target = folder / "README.md"
     target.write_text(card, encoding="utf-8")
