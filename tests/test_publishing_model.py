@@ -142,7 +142,8 @@ def test_training_is_described_by_its_own_file(hub, folder, tmp_path):
                 "dataset": "ddvqa",
                 "dataset_configs": ["c23", "c40"],
                 "validation_pictures": 9,
-                "command": "accelerate launch -m deepfake_detectors.train.train_sft --config mine.yaml",
+                "command": "accelerate launch -m deepfake_detectors.train.train_sft --config mine.yaml "
+                "--output_dir /home/me/out",
                 "metrics": {"eval_auc": 0.75, "eval_runtime": 1.0},
             }
         )
@@ -155,7 +156,10 @@ def test_training_is_described_by_its_own_file(hub, folder, tmp_path):
     assert "- Data: `ddvqa` of deepfake-detectors (c23, c40), version not recorded." in text
     assert "77 conversations, 40 steps, best checkpoint at step 30, seed 3, 2 minutes." in text
     assert "On the 9 validation pictures: AUC 0.750." in text
-    assert "```bash\naccelerate launch -m deepfake_detectors.train.train_sft --config mine.yaml\n```" in text
+    assert (
+        "```bash\naccelerate launch -m deepfake_detectors.train.train_sft --config mine.yaml --output_dir out\n```"
+        in text
+    )
     assert "Nothing was measured with these very weights." in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,10 @@ def validation_sentence(validation: dict[str, Any]) -> str:
 
 
 def training_commands(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[str]:
-    """The command that the training noted down, or else those of the facts."""
+    """The command that the training noted down, without the places of its folders, or else those of the facts."""
     if validation and validation.get("command"):
-        return [validation["command"]]
+        words = shlex.split(validation["command"])
+        return [shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)]
     return list(facts.get("commands", {}).values())
 
 
