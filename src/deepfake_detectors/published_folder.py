@@ -34,12 +34,16 @@ logger = logging.getLogger(__name__)
 
 MAX_SHARD = "5GB"  # a whole 7B model in one file is slow to fetch and to resume
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
-# Auto classes of transformers' own pipelines that take a class too, without this package as its remote code.
-STOCK_DOORS = {
-    "FakeVLMForDeepfakeDetection": "AutoModelForImageTextToText",
-    "LvlmDfdForConditionalGeneration": "AutoModelForImageTextToText",
-    "M2F2DetForConditionalGeneration": "AutoModelForImageTextToText",
-    "M2F2DetForDeepfakeDetection": "AutoModelForImageClassification",
+# Auto classes of transformers' own pipelines that take a folder too, without this package as its remote code, and what
+# they load: the folder's own class (`None`), or the verdict class, whose file comes along.
+STOCK_DOORS: dict[str, dict[str, str | None]] = {
+    "FakeVLMForDeepfakeDetection": {"AutoModelForImageTextToText": None},
+    "LvlmDfdForConditionalGeneration": {"AutoModelForImageTextToText": None},
+    "M2F2DetForConditionalGeneration": {
+        "AutoModelForImageTextToText": None,
+        "AutoModelForImageClassification": "modeling_m2f2_det.M2F2DetForDeepfakeDetection",
+    },
+    "M2F2DetForDeepfakeDetection": {"AutoModelForImageClassification": None},
 }
 
 
@@ -148,10 +152,10 @@ def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
         # here: its head would start at random. Today's names need no renaming, and every loader takes them.
         options["save_original_format"] = False
     detector.save_pretrained(target, remote_code=True, **options)
-    fields = json.loads((target / CONFIG_NAME).read_text(encoding="utf-8"))
-    name = type(detector.model).__name__
-    if (door := STOCK_DOORS.get(name)) is not None:
-        _add_fields(target / CONFIG_NAME, auto_map={**fields["auto_map"], door: fields["auto_map"]["AutoModel"]})
+    auto_map = json.loads((target / CONFIG_NAME).read_text(encoding="utf-8"))["auto_map"]
+    doors = STOCK_DOORS.get(type(detector.model).__name__, {})
+    further = {door: reference or auto_map["AutoModel"] for door, reference in doors.items()}
+    _add_fields(target / CONFIG_NAME, auto_map={**auto_map, **further})
     return _describe(type(detector.model), detector.model.config, detector.model.num_parameters())
 
 

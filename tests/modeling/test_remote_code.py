@@ -32,6 +32,7 @@ WHOLE = {
     "lvlm_dfd-llm": tiny_lvlm_dfd_llm,
 }
 ADAPTERS = ("antifakeprompt-words", "fakevlm-lora")
+CLASSIFIERS = ("m2f2_det-cosine", "m2f2_det-bridge", "m2f2_det-llm")
 TOKENS = 6
 
 JUDGE = f"""
@@ -123,7 +124,8 @@ def elsewhere(hub, place, picture):
     card = hub.repository("model", "tester/fakevlm").files["README.md"].decode()
     (code,) = re.findall(r"```python\n(from transformers import LlavaFor.*?)```", card, re.DOTALL)
     programs["as llava"] = (AS_LLAVA, "tester/fakevlm", picture, code)
-    programs["as classifier"] = (AS_CLASSIFIER, "tester/m2f2_det-cosine", picture)
+    for name in CLASSIFIERS:
+        programs[f"{name} as classifier"] = (AS_CLASSIFIER, f"tester/{name}", picture)
     site = site_without_package(place / "site")
     return run_without_package(site, programs, place, **hub.environment(place / "elsewhere"))
 
@@ -177,12 +179,13 @@ def test_published_fakevlm_is_a_stock_llava(elsewhere, place, picture):
     assert logits[0, -1].std() > 0.5, "else the comparison would say nothing"
 
 
-def test_published_m2f2_det_is_a_stock_classifier(elsewhere, place, picture):
-    found = elsewhere["as classifier"]
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_published_m2f2_det_is_a_stock_classifier(name, elsewhere, place, picture):
+    found = elsewhere[f"{name} as classifier"]
     assert "error" not in found, found["error"]
-    row = deepfake_detectors.pipeline(model=str(place / "m2f2_det-cosine"))(str(picture))
+    row = deepfake_detectors.pipeline(model=str(place / name))(str(picture))
     assert found["fake"] == pytest.approx(row["fake_probability"], abs=1e-5)
-    here = pipeline("image-classification", model="tester/m2f2_det-cosine")(str(picture))
+    here = pipeline("image-classification", model=f"tester/{name}")(str(picture))
     assert {row["label"]: row["score"] for row in here}["fake"] == pytest.approx(row["fake_probability"], abs=1e-5)
 
 
