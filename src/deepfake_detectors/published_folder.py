@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, LlavaForConditionalGeneration
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, PROCESSOR_NAME
 
 from deepfake_detectors.code_files import add_code
@@ -28,26 +30,21 @@ from deepfake_detectors.registration import FAMILIES
 
 __all__ = ["Assembled", "Base", "assemble"]
 
+logger = logging.getLogger(__name__)
+
 MAX_SHARD = "5GB"  # a whole 7B model in one file is slow to fetch and to resume
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
-# Auto classes of transformers' own pipelines that take a class too, without this package as its remote code.
-STOCK_DOORS = {
-    "FakeVLMForDeepfakeDetection": "AutoModelForImageTextToText",
-    "LvlmDfdForConditionalGeneration": "AutoModelForImageTextToText",
-    "M2F2DetForConditionalGeneration": "AutoModelForImageTextToText",
-    "M2F2DetForDeepfakeDetection": "AutoModelForImageClassification",
+# Auto classes of transformers' own pipelines that take a folder too, without this package as its remote code, and what
+# they load: the folder's own class (`None`), or the verdict class, whose file comes along.
+STOCK_DOORS: dict[str, dict[str, str | None]] = {
+    "FakeVLMForDeepfakeDetection": {"AutoModelForImageTextToText": None},
+    "LvlmDfdForConditionalGeneration": {"AutoModelForImageTextToText": None},
+    "M2F2DetForConditionalGeneration": {
+        "AutoModelForImageTextToText": None,
+        "AutoModelForImageClassification": "modeling_m2f2_det.M2F2DetForDeepfakeDetection",
+    },
+    "M2F2DetForDeepfakeDetection": {"AutoModelForImageClassification": None},
 }
-# What a PEFT adapter of a detector may bring along for its processor.
-PROCESSOR_FILES = (
-    "processor_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
 
 
 @dataclass(frozen=True)
@@ -139,6 +136,15 @@ def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
             f"{source} holds no *.safetensors. Pickled weights are never published: load the folder and save it again "
             "with save_pretrained, or convert the official files with deepfake-detectors convert."
         )
+    for nested in sorted(source.glob(f"*/{ADAPTER_CONFIG_NAME}")):
+        if not nested.parent.name.startswith(PREFIX_CHECKPOINT_DIR):
+            logger.warning(
+                "%s holds an adapter, which is not published with the model: put it in with deepfake-detectors merge "
+                "--model %s --delta %s --output FOLDER and publish FOLDER, or publish it by itself with --base.",
+                nested.parent,
+                source,
+                nested.parent,
+            )
     detector = pipeline(model=str(source), device="cpu")
     options: dict[str, Any] = {"max_shard_size": MAX_SHARD}
     if isinstance(detector.model, LlavaForConditionalGeneration):
@@ -146,10 +152,10 @@ def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
         # here: its head would start at random. Today's names need no renaming, and every loader takes them.
         options["save_original_format"] = False
     detector.save_pretrained(target, remote_code=True, **options)
-    fields = json.loads((target / CONFIG_NAME).read_text(encoding="utf-8"))
-    name = type(detector.model).__name__
-    if (door := STOCK_DOORS.get(name)) is not None:
-        _add_fields(target / CONFIG_NAME, auto_map={**fields["auto_map"], door: fields["auto_map"]["AutoModel"]})
+    auto_map = json.loads((target / CONFIG_NAME).read_text(encoding="utf-8"))["auto_map"]
+    doors = STOCK_DOORS.get(type(detector.model).__name__, {})
+    further = {door: reference or auto_map["AutoModel"] for door, reference in doors.items()}
+    _add_fields(target / CONFIG_NAME, auto_map={**auto_map, **further})
     return _describe(type(detector.model), detector.model.config, detector.model.num_parameters())
 
 
@@ -176,7 +182,7 @@ def _assemble_words(source: Path, target: Path, base: Base | None) -> Assembled:
 
 
 def _assemble_peft(source: Path, target: Path, base: Base | None) -> Assembled:
-    """Adapter weights and config, whose base becomes a Hub id; the code is the base's."""
+    """Adapter weights and config, whose base becomes a Hub id; code and processor are the base's."""
     fields = json.loads((source / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
     named = fields.get("base_model_name_or_path")
     base = base or _named_base(named, fields.get("revision"), source)
@@ -190,7 +196,7 @@ def _assemble_peft(source: Path, target: Path, base: Base | None) -> Assembled:
         )
     with torch.device("meta"):  # what the class can do; no weights are read
         model_class = type(AutoModel.from_config(config))
-    _copy_present(source, target, (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, *PROCESSOR_FILES))
+    _copy_present(source, target, (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME))
     _add_fields(target / ADAPTER_CONFIG_NAME, base_model_name_or_path=base.id, revision=base.revision)
     return _describe(model_class, config, _count(weights), library="peft", base=base)
 
