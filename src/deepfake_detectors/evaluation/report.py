@@ -116,7 +116,7 @@ def _direction(name: str) -> str:
 
 def _plain_table(table: Mapping[str, Mapping[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys(key for row in table.values() for key in row))
-    lines = [f"| | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    lines = [f"| | {' | '.join(name.replace('_', ' ') for name in columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for name, row in table.items():
         lines.append(f"| {name} | {' | '.join(_text(row.get(column)) for column in columns)} |")
     return [*lines, ""]
@@ -127,4 +127,6 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if isinstance(value, dict):  # an interval
+        return f"{value['low']:.4f} to {value['high']:.4f}"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
