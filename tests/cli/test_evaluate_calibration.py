@@ -124,6 +124,7 @@ def test_fit_on_another_split(shell, tmp_path, ranked):
             assert result.exit_code == 0, result.stderr
             told = read(tmp_path / side / "results.json")["calibration"]
             assert told["measured_on"] == "other pictures" and told["fitted_on"]["set"] == "ddvqa/train"
+            assert "Note: Fitted on a training split" in result.stderr
         assert (tmp_path / side / "fit" / "predictions.jsonl").exists() == (side == "train")
 
 

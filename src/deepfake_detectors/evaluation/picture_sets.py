@@ -64,11 +64,12 @@ def data_set(
     data_dir: str | Path | None,
     options: dict[str, Any] | None = None,
     twin_masks: bool = False,
+    rebuild: bool = True,
 ) -> PictureSet:
     """A split of a data set of this package, with its masks and reference explanations where it has them.
 
     Args:
-        dataset, config, split, data_dir, options: as in `deepfake_detectors.builders.load_split`.
+        dataset, config, split, data_dir, options, rebuild: as in `deepfake_detectors.builders.load_split`.
         twin_masks: take as mask where a fake differs from the real row of the same target video.
 
     Raises:
@@ -76,7 +77,7 @@ def data_set(
     """
     from deepfake_detectors.builders import load_split
 
-    table = load_split(dataset, split, data_dir, config, options)
+    table = load_split(dataset, split, data_dir, config, options, rebuild)
     import datasets
 
     for column in ("image", "mask"):
