@@ -90,6 +90,9 @@ def data_set(
     found = PictureSet(label, rows, _Cells(table, "image"))
     if twin_masks:
         found.masks, found.mask_source = TwinMasks(found, table["target_id"][:]), "difference to the real twin"
+        found.remarks.append(
+            "Masks from differences are rough: where the two frames are not the same, the background counts as changed"
+        )
     elif "mask" in table.features:
         found.masks, found.mask_source = _Cells(table, "mask"), "the data set"
     if "answers" in table.features:
