@@ -22,14 +22,16 @@ help:
 demo: .venv/.core
 	@echo "Pictures of this repository: real_* are photographs, fake_* are forgeries (see examples/pictures/README.md)."
 	HF_HUB_OFFLINE=1 $(BIN)/deepfake-detectors detect --format table examples/pictures
+	@echo "One of them in words; they follow the verdict, right or wrong, and are no evidence."
+	HF_HUB_OFFLINE=1 $(BIN)/deepfake-detectors detect --explain --format table examples/pictures/fake_astronaut_self_blended.jpg
 	@if [ -n "$$DEEPFAKE_DATA" ]; then \
-		HF_HUB_OFFLINE=1 $(BIN)/python examples/judge_faces.py; \
+		HF_HUB_OFFLINE=1 $(BIN)/python examples/judge_faces.py --explain; \
 	else \
 		echo "Set DEEPFAKE_DATA to the folder that holds ddvqa/ to see FaceForensics++ faces judged too."; \
 	fi
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: .venv/.dev
 	$(BIN)/python -m ruff check .

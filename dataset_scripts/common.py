@@ -1,52 +1,40 @@
-"""What all data set builders share: one schema, grouping by shared source video, and reading files by content.
+"""What all data set builders share: one schema, grouping by shared source video, and the checks before building.
 
-Imports only `datasets`, Pillow and the standard library, so that a builder beside it stays usable as a loading script.
+Imports only `datasets`, neighbours and the standard library, so that a builder stays usable as a loading script.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import logging
-import os
 import random
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
-from PIL import Image, UnidentifiedImageError
+
+from .raw_files import first_names, read_image_format, require_folder, walk_files
 
 __all__ = [
     "CLASS_NAMES",
     "Finding",
-    "PICTURE_SUFFIXES",
+    "INSIDE",
     "RawBuilder",
     "RawConfig",
     "Unit",
     "components",
     "detection_features",
-    "first_names",
-    "identical_files",
-    "is_picture",
-    "list_files",
-    "read_image_format",
-    "read_json",
-    "refuse_outside",
-    "require_folder",
     "split_by_group",
-    "stable_id",
-    "walk_files",
+    "unit_columns",
 ]
 
 logger = logging.getLogger(__name__)
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 SPLIT_ORDER = ("train", "validation", "test")
+INSIDE = "::"  # between an archive and a member, as in `train.zip::doc/real/1.jpg`
 CLASS_NAMES = ["real", "fake"]  # label 0 and 1, whatever the source data used
 
 
@@ -85,6 +73,32 @@ def detection_features(mask: bool = False, dialogue: bool = False) -> datasets.F
         features["answers"] = [text]
         features["messages"] = [{"role": text, "content": text}]
     return datasets.Features(features)
+
+
+def unit_columns(
+    label: str,
+    group_id: str,
+    manipulation: str | None,
+    family: str | None = None,
+    video_id: str | None = None,
+    target_id: str | None = None,
+    source_id: str | None = None,
+    compression: str | None = None,
+    category: str | None = "face",
+) -> dict[str, Any]:
+    """The columns of a unit in the schema of `detection_features`; `manipulation` of a real one is always `real`."""
+    return {
+        "label": label,
+        "manipulation": "real" if label == "real" else manipulation,
+        "family": None if label == "real" else family,
+        "video_id": video_id,
+        "group_id": group_id,
+        "target_id": target_id,
+        "source_id": None if label == "real" else source_id,
+        "frame": None,
+        "compression": compression,
+        "category": category,
+    }
 
 
 def components(links: Iterable[Sequence[Hashable]]) -> dict[Any, Any]:
@@ -147,42 +161,6 @@ def split_by_group(group_ids: Sequence[str], fraction: float, seed: int) -> tupl
     return [index for index in range(len(group_ids)) if index not in chosen], sorted(second)
 
 
-def require_folder(path: Path, what: str, remedy: str) -> Path:
-    """Return `path` if it is a folder, else raise a `FileNotFoundError` that says what it should hold."""
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path} is not a folder, but it should hold {what}. {remedy}")
-    return path
-
-
-def list_files(folder: Path) -> list[Path]:
-    """The files of a folder, sorted by name, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-
-
-def read_image_format(path: Path) -> str:
-    """Decode a picture in full and return its format by content, for example `"JPEG"`.
-
-    Raises:
-        ValueError: naming the file, if it is empty, truncated or no picture.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return str(image.format)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{path} ({path.stat().st_size} bytes) cannot be decoded: {error}. Fetch this file again."
-        ) from error
-
-
-def identical_files(paths: Iterable[Path]) -> list[list[Path]]:
-    """Groups of two or more files with the same bytes, in the order given."""
-    by_digest: Mapping[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        by_digest[hashlib.sha256(path.read_bytes()).hexdigest()].append(path)
-    return [group for group in by_digest.values() if len(group) > 1]
-
-
 class Finding(NamedTuple):
     """What was noticed about a raw copy: an `error` where it contradicts the official list or count, else `warning` or
     `note`."""
@@ -199,16 +177,31 @@ class Unit(NamedTuple):
         path: the file or folder with the pixels.
         columns: the columns of its rows that do not change from frame to frame.
         frames: file names or frame numbers; empty for a single picture.
+        masks: the folder or clip with the masks of the frames; empty for none.
     """
 
     id: str
     path: str
     columns: dict[str, Any]
     frames: tuple[Any, ...] = ()
+    masks: str = ""
 
     @property
     def rows(self) -> int:
         return len(self.frames) or 1
+
+    def files(self) -> Iterator[Path]:
+        """The files that its rows are read from, the frames of a folder one by one."""
+        place = Path(self.path.partition(INSIDE)[0])
+        if self.frames and place.is_dir():
+            yield from (place / str(name) for name in self.frames)
+        else:
+            yield place
+        masks = Path(self.masks)
+        if self.masks:
+            yield from (walk_files(masks, masks) if masks.is_dir() else (masks,))
+        if self.columns.get("mask"):
+            yield Path(self.columns["mask"])
 
 
 @dataclass
@@ -238,9 +231,8 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     REMEDY = ""
     HOMEPAGE = ""
     LAYOUT_VERIFIED = True  # False where layout or counts come from hearsay; `info` and `check` say so
+    RESEARCH_ONLY = True  # False only where the terms allow more than non-commercial research, or are the user's own
     UNIT_NAME = "pictures"
-    WITH_MASK = False
-    WITH_DIALOGUE = False
     BUILDER_CONFIG_CLASS = RawConfig
     log_findings = True
     findings: list[Finding]
@@ -249,6 +241,14 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """The units of each split, in the data set's own order where it has one."""
         raise NotImplementedError
+
+    def has_masks(self) -> bool:
+        """Whether this config's rows carry a mask."""
+        return False
+
+    def has_dialogue(self) -> bool:
+        """Whether this config's rows carry a question and its answers."""
+        return False
 
     def official_counts(self) -> dict[str, dict[str, int]]:
         """Units per split and class as published, for this config; empty where nothing is published."""
@@ -283,7 +283,10 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         order = [*SPLIT_ORDER, *found]
         splits = {name: found[name] for name in sorted(found, key=order.index) if found[name]}
         if not splits:
-            raise FileNotFoundError(f"{root} holds nothing of {self.NAME} that this config reads. {self.REMEDY}")
+            absent = f"Missing: {first_names(self.missing)}. " if self.missing else ""
+            raise FileNotFoundError(
+                f"{root} holds nothing of {self.NAME} that this config reads. {absent}{self.REMEDY}"
+            )
         seen: dict[str, Unit] = {}
         for unit in (unit for units in splits.values() for unit in units):
             if unit.id in seen:
@@ -308,7 +311,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         self.config.check()  # here: options given to the builder are set behind the config's __post_init__
         return datasets.DatasetInfo(
             description=inspect.getdoc(type(self)) or "",
-            features=detection_features(mask=self.WITH_MASK, dialogue=self.WITH_DIALOGUE),
+            features=detection_features(mask=self.has_masks(), dialogue=self.has_dialogue()),
             homepage=self.HOMEPAGE,
             license=self.TERMS,
             version=self.config.version,
@@ -330,60 +333,3 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         for unit in units:
             for row in self.examples(unit):
                 yield row["id"], row
-
-
-def stable_id(*parts: str) -> str:
-    """Join with `/` and normalise: some file systems store accents decomposed, others composed."""
-    return unicodedata.normalize("NFC", "/".join(parts))
-
-
-def walk_files(root: Path, folder: Path) -> Iterator[Path]:
-    """The files below `folder` in a stable order, without hidden ones.
-
-    Raises:
-        ValueError: for a link that leaves `root` or leads to a folder: its content depends on the machine, or would be
-            read twice.
-    """
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            if (Path(parent) / name).is_symlink():
-                raise ValueError(f"{Path(parent) / name} is a link to a folder; put the folder itself in its place.")
-        for name in sorted(files):
-            if not name.startswith("."):
-                path = Path(parent) / name
-                refuse_outside(root, path)
-                yield path
-
-
-def refuse_outside(root: Path, path: Path) -> None:
-    """Raise a `ValueError` if `path` is a link, or lies behind one, that leaves `root`."""
-    if not path.resolve().is_relative_to(root):
-        raise ValueError(f"{path} leads out of {root}, to {path.resolve()}. Replace it by the file itself.")
-
-
-def is_picture(path: Path) -> bool:
-    """Whether the file name has the extension of a picture."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
-
-
-def read_json(path: Path, remedy: str) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        FileNotFoundError: if it is missing.
-        ValueError: naming it, if it is no JSON.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing. {remedy}")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}). Fetch this file again.") from error
-
-
-def first_names(names: Iterable[Any], limit: int = 3) -> str:
-    """`a, b, c and 5 more`, for messages about many files."""
-    listed = [str(name) for name in names]
-    rest = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + rest

@@ -13,7 +13,6 @@ Vision-Language Model in Face Forensics" (M2F2-Det, CVPR 2025). Expected in the 
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +21,19 @@ from typing import Any, NamedTuple
 
 import datasets
 
-from .common import components, detection_features, identical_files, list_files, read_image_format, require_folder
+from .common import RawBuilder, RawConfig, Unit, components, unit_columns
+from .ddvqa_statements import stated_answer, stated_question
+from .raw_files import (
+    identical_files,
+    list_files,
+    read_image_format,
+    read_json,
+    refuse_outside,
+    require_folder,
+    stable_id,
+)
 
 __all__ = ["DDVQA", "DDVQAConfig"]
-
-logger = logging.getLogger(__name__)
 
 REMEDY = (
     "Point data_dir at the DD-VQA folder with images_c40/, images_c23/, splits/ and annotations/ "
@@ -48,6 +55,7 @@ WITHOUT_C40_PICTURES = "2"  # FaceShifter has annotations, but the published c40
 PICTURE_SPLITS = {"c40": ("train", "test"), "c23": ("test",)}
 TASKS = ("classify", "judge", "explain")
 CONFLICT_POLICIES = ("keep", "drop", "error")
+QUESTION_FORMS = ("collected", "stated")
 
 JUDGE_FILE = "splits/train_DDVQA_format_judge_only.json"
 EXPLANATION_FILE = "splits/test_explanation.jsonl"
@@ -69,7 +77,7 @@ class PictureName(NamedTuple):
 
 
 @dataclass
-class DDVQAConfig(datasets.BuilderConfig):
+class DDVQAConfig(RawConfig):
     """One form of the data set.
 
     Args:
@@ -79,11 +87,15 @@ class DDVQAConfig(datasets.BuilderConfig):
         on_label_conflict: what to do with a fake picture that is byte-identical to a real one: `"keep"` (as published,
             with a warning), `"drop"` (right for training: it is a frame that the manipulation missed) or `"error"`.
             In the published data this is `0_281_474`, identical to `5_281`.
+        questions: of `"explain"` training rows: `"collected"` as the annotators were asked ("Do the person's eyes look
+            real/fake?"), or `"stated"` as the test rows ask ("The eyes in the image are fake, tell me why. ..."), with
+            answers that do not repeat the verdict; see `ddvqa_statements`. Other rows are as published.
     """
 
     compression: str = "c40"
     task: str = "classify"
     on_label_conflict: str = "keep"
+    questions: str = "collected"
 
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
@@ -91,6 +103,7 @@ class DDVQAConfig(datasets.BuilderConfig):
             ("compression", tuple(PICTURE_SPLITS)),
             ("task", TASKS),
             ("on_label_conflict", CONFLICT_POLICIES),
+            ("questions", QUESTION_FORMS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}.")
@@ -98,7 +111,7 @@ class DDVQAConfig(datasets.BuilderConfig):
             raise ValueError(f"Task {self.task!r} is published for c40 only, not for {self.compression!r}.")
 
 
-class DDVQA(datasets.GeneratorBasedBuilder):
+class DDVQA(RawBuilder):
     """Builder over the published layout: `DDVQA(config_name="c40", data_dir=...).download_and_prepare()`.
 
     Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`. Splits are the official ones. Split
@@ -123,50 +136,49 @@ class DDVQA(datasets.GeneratorBasedBuilder):
     LAYOUT = "images_c40/{train,test}/, images_c23/test/, splits/, annotations/train_set/<type>/<type>.json"
     REMEDY = REMEDY
     HOMEPAGE = "https://github.com/CHELSEA234/M2F2_Det"
-    LAYOUT_VERIFIED = True
+    UNIT_NAME = "rows"
+    read_format = staticmethod(read_image_format)  # lint replaces it: there a broken picture is one finding of many
 
-    def _info(self) -> datasets.DatasetInfo:
-        # Here, because options given to the builder are set on a finished config, behind its __post_init__.
-        self.config.check()
-        return datasets.DatasetInfo(
-            description=__doc__,
-            features=detection_features(dialogue=self.config.task != "classify"),
-            homepage=self.HOMEPAGE,
-            license=self.TERMS,
-            version=self.config.version,
-        )
+    def has_dialogue(self) -> bool:
+        """For all tasks but `"classify"`."""
+        return self.config.task != "classify"
 
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        if dl_manager.manual_dir is None:
-            raise ValueError(f"DD-VQA cannot be downloaded by a builder, and data_dir is not set. {REMEDY}")
-        root = require_folder(Path(dl_manager.manual_dir).expanduser().resolve(), "the DD-VQA data", REMEDY)
+    def official_counts(self) -> dict[str, dict[str, int]]:
+        """Pictures of c40 as published; the lists of the other tasks are their own count."""
+        if (
+            self.config.task != "classify"
+            or self.config.compression != "c40"
+            or self.config.on_label_conflict == "drop"
+        ):
+            return {}
+        return {"train": {"real": 455, "fake": 884}, "test": {"real": 72, "fake": 72}}
+
+    def units(self, root: Path) -> dict[str, list[Unit]]:
+        """One unit per row: a picture, or a question about one."""
         pictures = {split: self._list_pictures(root, split) for split in PICTURE_SPLITS[self.config.compression]}
         # Over all splits at once, so that a group has the same name whichever config or split it is seen in.
         groups = components(name.videos for found in pictures.values() for name in found)
-
-        generators = []
+        splits = {}
         for split, found in pictures.items():
             found = self._resolve_conflicts(found)
-            formats = {name: read_image_format(path) for name, path in found.items()}
-            self._warn_about_formats(root, split, formats)
-            rows = [
-                self._row(name, found[name], formats[name], groups[name.target], split, suffix, dialogue)
+            formats = {name: self.read_format(path) for name, path in found.items()}
+            self._warn_about_formats(split, formats)
+            splits[split] = [
+                self._unit(name, found[name], formats[name], groups[name.target], split, suffix, dialogue)
                 for name, suffix, dialogue in self._expand(root, split, found)
             ]
-            if rows:
-                # A list, so that num_proc can cut it into shards.
-                generators.append(datasets.SplitGenerator(name=split, gen_kwargs={"rows": rows}))
-        return generators
+        return splits
 
-    def _generate_examples(self, rows: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for row in rows:
-            yield row["id"], row
+    def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
+        """The row, whose picture `units` has decoded."""
+        yield {"id": unit.id, "image": unit.path, **unit.columns}
 
     def _list_pictures(self, root: Path, split: str) -> dict[PictureName, Path]:
         folder = root / f"images_{self.config.compression}" / split
         require_folder(folder, f"the {self.config.compression} pictures of the {split} split", REMEDY)
         pictures: dict[PictureName, Path] = {}
         for path in list_files(folder):
+            refuse_outside(root, path)
             name = _parse_name(path)
             if name in pictures:
                 raise ValueError(f"{path} and {pictures[name]} are the same picture by name; keep one of them.")
@@ -176,11 +188,7 @@ class DDVQA(datasets.GeneratorBasedBuilder):
         if self.config.compression == "c40":  # no list of the c23 pictures is published
             read = _read_judgements if split == "train" else _read_explanations
             missing = sorted({stem for stem, *_ in read(root)} - {name.stem for name in pictures})
-            if missing:
-                raise FileNotFoundError(
-                    f"{folder} lacks {len(missing)} pictures that the split lists, the first being "
-                    f"{', '.join(f'{stem}.jpg' for stem in missing[:3])}. {REMEDY}"
-                )
+            self.missing += [str(folder / f"{stem}.jpg") for stem in missing]
         return pictures
 
     def _resolve_conflicts(self, pictures: dict[PictureName, Path]) -> dict[PictureName, Path]:
@@ -195,21 +203,20 @@ class DDVQA(datasets.GeneratorBasedBuilder):
             if self.config.on_label_conflict == "error":
                 raise ValueError(f"{finding}. Pass on_label_conflict='drop' or 'keep', or remove one of the files.")
             if self.config.on_label_conflict == "drop":
-                logger.warning("Dropped %s.", finding)
+                self.report("warning", f"Dropped {finding}.")
                 dropped.update(names[path] for path in fakes)
             else:
-                logger.warning("Kept %s. Pass on_label_conflict='drop' for training.", finding)
+                self.report("warning", f"Kept {finding}. Pass on_label_conflict='drop' for training.")
         return {name: path for name, path in pictures.items() if name not in dropped}
 
-    def _warn_about_formats(self, root: Path, split: str, formats: dict[PictureName, str]) -> None:
+    def _warn_about_formats(self, split: str, formats: dict[PictureName, str]) -> None:
         if len(set(formats.values())) > 1:
             table = Counter((MANIPULATIONS[name.type][0], form) for name, form in formats.items())
-            logger.warning(
-                "%s %s of %s mixes file formats, which a detector can learn instead of the forgery: %s.",
-                self.config.compression,
-                split,
-                root,
-                ", ".join(f"{count} {manipulation} {form}" for (manipulation, form), count in sorted(table.items())),
+            counts = ", ".join(f"{count} {method} {form}" for (method, form), count in sorted(table.items()))
+            self.report(
+                "warning",
+                f"{self.config.compression} {split} mixes file formats, which a detector can learn instead of the "
+                f"forgery: {counts}.",
             )
 
     def _expand(
@@ -233,43 +240,44 @@ class DDVQA(datasets.GeneratorBasedBuilder):
     ) -> Iterator[tuple[PictureName, str, dict[str, Any]]]:
         by_stem = {name.stem: name for name in pictures}
         folder = root / f"images_{self.config.compression}" / split
+        absent: set[str] = set()
         for stem, number, question, answers in entries:
             if stem not in by_stem:
                 # Left out by name above, or never published; anything else is a hole in this copy.
-                if self.config.on_label_conflict == "drop" and (folder / f"{stem}.jpg").is_file():
-                    continue
-                if stem.startswith(f"{WITHOUT_C40_PICTURES}_"):
-                    continue
-                raise FileNotFoundError(
-                    f"{folder / stem}.jpg is missing, but {question!r} was asked about it. {REMEDY}"
-                )
+                dropped = self.config.on_label_conflict == "drop" and (folder / f"{stem}.jpg").is_file()
+                if not dropped and not stem.startswith(f"{WITHOUT_C40_PICTURES}_"):
+                    absent.add(str(folder / f"{stem}.jpg"))
+                continue
             question = _without_markers(question)
+            if self.config.questions == "stated" and self.config.task == "explain" and split == "train":
+                label = "real" if by_stem[stem].type == REAL_TYPE else "fake"
+                question = stated_question(question, label, answers[0])
+                answers = [stated_answer(answer) for answer in answers]
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answers[0]}]
             yield (
                 by_stem[stem],
                 f"/{number}",
                 {"question": question, "answer": answers[0], "answers": answers, "messages": messages},
             )
+        self.missing += sorted(absent - set(self.missing))
 
-    def _row(
+    def _unit(
         self, name: PictureName, path: Path, form: str, group: str, split: str, suffix: str, dialogue: dict[str, Any]
-    ) -> dict[str, Any]:
+    ) -> Unit:
         manipulation, family = MANIPULATIONS[name.type]
-        return {
-            "id": f"ddvqa/{self.config.compression}/{split}/{name.stem}{suffix}",
-            "image": str(path),
-            "label": "real" if name.type == REAL_TYPE else "fake",
-            "manipulation": manipulation,
-            "family": family,
-            "video_id": f"{SOURCE_SET}/{manipulation}/{'_'.join(name.videos)}",
-            "group_id": f"{SOURCE_SET}/{group}",
-            "target_id": name.target,
-            "source_id": name.source,
-            "frame": None,  # not published
-            "compression": self.config.compression,
-            "category": "face",
-            "file_format": form,
-        } | dialogue
+        columns = unit_columns(
+            label="real" if name.type == REAL_TYPE else "fake",
+            group_id=f"{SOURCE_SET}/{group}",
+            manipulation=manipulation,
+            family=family,
+            video_id=f"{SOURCE_SET}/{manipulation}/{'_'.join(name.videos)}",
+            target_id=name.target,
+            source_id=name.source,
+            compression=self.config.compression,
+        )
+        columns |= {"file_format": form} | dialogue  # which frame it was is not published
+        identity = stable_id("ddvqa", self.config.compression, split, f"{name.stem}{suffix}")
+        return Unit(identity, str(path), columns)
 
 
 def _parse_name(path: Path) -> PictureName:
@@ -292,9 +300,13 @@ def _parse_name(path: Path) -> PictureName:
 
 def _read_judgements(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
     asked: Counter[str] = Counter()
-    for entry in _read_json(root / JUDGE_FILE):
+    path = root / JUDGE_FILE
+    for entry in read_json(path, REMEDY):
         question, answer = (turn["value"] for turn in entry["conversations"])
         stem = Path(entry["image"]).stem
+        label = "real" if stem.startswith(f"{REAL_TYPE}_") else "fake"
+        if label not in answer:
+            raise ValueError(f"{path} says {answer!r} of {stem}, which is {label} by its name. Fetch this file again.")
         yield stem, f"judge/{asked[stem]}", question, [answer]
         asked[stem] += 1
 
@@ -302,27 +314,19 @@ def _read_judgements(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
 def _read_annotations(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
     folder = require_folder(root / ANNOTATION_FOLDER, "one folder of annotations per manipulation", REMEDY)
     for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
-        for stem, questions in _read_json(kind / f"{kind.name}.json").items():
+        for stem, questions in read_json(kind / f"{kind.name}.json", REMEDY).items():
             for number, entry in questions.items():
                 yield stem, f"explain/{number}", entry["question"], entry["answer"]
 
 
 def _read_explanations(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
-    path = _require_file(root / EXPLANATION_FILE)
+    path = root / EXPLANATION_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, but this config reads it. {REMEDY}")
     for line in path.read_text(encoding="utf-8").splitlines():
         for key, entry in json.loads(line).items():
             stem, number = key.rsplit("_", 1)
             yield stem, f"explain/{number}", entry["question"], entry["answer"]
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(_require_file(path).read_text(encoding="utf-8"))
-
-
-def _require_file(path: Path) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, but this config reads it. {REMEDY}")
-    return path
 
 
 def _without_markers(question: str) -> str:

@@ -4,6 +4,7 @@ Roessler et al., "FaceForensics++: Learning to Detect Manipulated Facial Images"
 
     original_sequences/youtube/<raw|c23|c40>/{videos/<id>.mp4 | images/<id>/0000.png | frames/<id>/000.png}
     manipulated_sequences/<method>/<raw|c23|c40>/{videos | images | frames}/<target>_<source>...
+    manipulated_sequences/<method>/masks/videos/<target>_<source>.mp4     optional
     {train,val,test}.json or splits/{train,val,test}.json        official pairs of video ids
 """
 
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import datasets
 
-from .common import Unit, first_names, stable_id
+from .common import Unit, unit_columns
+from .ff_tree import LEVELS, level_folder, mask_place
 from .ffpp_splits import crossing_pairs, describe_crossing, group_videos, read_splits, video_names
 from .frames import FrameBuilder, FrameConfig
+from .raw_files import first_names, stable_id
 
 __all__ = ["FaceForensics", "FaceForensicsConfig"]
 
@@ -30,7 +33,7 @@ METHODS = {
     "FaceShifter": "swap",
 }
 OFFICIAL_METHODS = tuple(method for method in METHODS if method != "FaceShifter")
-LEVELS = {"raw": ("raw", "c0"), "c23": ("c23",), "c40": ("c40",)}  # some scripts write c0 for raw
+WITHOUT_MASKS = frozenset({"FaceShifter"})
 SPLITS = {"train": "train.json", "validation": "val.json", "test": "test.json"}
 VIDEOS = {"train": 720, "validation": 140, "test": 140}
 NAME = "FaceForensics++"
@@ -62,7 +65,8 @@ class FaceForensics(FrameBuilder):
     """FaceForensics++ with its official splits: 720, 140 and 140 videos per class.
 
     Fakes are named `<target>_<source>`: the target gives head and scene. Seven pairs of originals are stretches of one
-    YouTube video on both sides of the split; their groups are joined and reported.
+    YouTube video on both sides of the split; their groups are joined and reported. Masks mean different things: those
+    of Deepfakes are boxes, those of NeuralTextures the tracked face and not the changed pixels; FaceShifter has none.
     """
 
     VERSION = VERSION
@@ -73,6 +77,7 @@ class FaceForensics(FrameBuilder):
     ]
     DEFAULT_CONFIG_NAME = "c23"
     NAME = NAME
+    SHIPS_MASKS = True
     TERMS = "FaceForensics terms of use: non-commercial research and education only, no redistribution."
     LAYOUT = "{original_sequences/youtube,manipulated_sequences/<method>}/<level>/{videos,images,frames}/..."
     REMEDY = "Point data_dir at the folder with original_sequences/ (script from github.com/ondyari/FaceForensics)."
@@ -91,7 +96,7 @@ class FaceForensics(FrameBuilder):
             self.report("warning", describe_crossing(crossing))
         folders = {"real": root / "original_sequences" / "youtube"}
         folders |= {method: root / "manipulated_sequences" / method for method in self.config.methods}
-        containers = {method: self._level(folder) for method, folder in folders.items()}
+        containers = {method: level_folder(folder, self.config.compression) for method, folder in folders.items()}
         source = self.choose_source(list(containers.values()))
         videos = {method: self.find_videos(root, path, source) for method, path in containers.items()}
 
@@ -103,7 +108,10 @@ class FaceForensics(FrameBuilder):
                     if path is None:
                         self.missing.append(str(containers[method] / source / "_".join(names)))
                         continue
-                    unit = self._unit(root, method, names, path, groups)
+                    masks = None
+                    if method != "real" and method not in WITHOUT_MASKS:
+                        masks = mask_place(folders[method], containers[method], source, "_".join(names))
+                    unit = self._unit(root, method, names, path, groups, masks)
                     if unit is not None:
                         splits[split].append(unit)
         extra = [str(path) for found in videos.values() for path in found.values()]
@@ -112,22 +120,17 @@ class FaceForensics(FrameBuilder):
         return splits
 
     def _unit(
-        self, root: Path, method: str, names: tuple[str, ...], path: Path, groups: dict[str, str]
+        self, root: Path, method: str, names: tuple[str, ...], path: Path, groups: dict[str, str], masks: Path | None
     ) -> Unit | None:
         video = "_".join(names)
-        columns = {
-            "label": "real" if method == "real" else "fake",
-            "manipulation": method,
-            "family": METHODS.get(method),
-            "video_id": f"{NAME}/{method}/{video}",
-            "group_id": f"{NAME}/{groups[names[0]]}",
-            "target_id": names[0],
-            "source_id": names[1] if len(names) > 1 else None,
-            "compression": self.config.compression,
-            "category": "face",
-        }
-        return self.video_unit(root, stable_id("ffpp", self.config.compression, method, video), path, columns)
-
-    def _level(self, folder: Path) -> Path:
-        names = LEVELS[self.config.compression]
-        return next((folder / name for name in names if (folder / name).is_dir()), folder / names[0])
+        columns = unit_columns(
+            label="real" if method == "real" else "fake",
+            group_id=f"{NAME}/{groups[names[0]]}",
+            manipulation=method,
+            family=METHODS.get(method),
+            video_id=f"{NAME}/{method}/{video}",
+            target_id=names[0],
+            source_id=names[-1],
+            compression=self.config.compression,
+        )
+        return self.video_unit(root, stable_id("ffpp", self.config.compression, method, video), path, columns, masks)

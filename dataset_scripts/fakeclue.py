@@ -15,19 +15,9 @@ from typing import Any
 
 import datasets
 
-from .archives import list_members, picture_format, read_member
-from .common import (
-    RawBuilder,
-    RawConfig,
-    Unit,
-    components,
-    first_names,
-    is_picture,
-    read_image_format,
-    read_json,
-    stable_id,
-    walk_files,
-)
+from .archives import list_members, read_picture
+from .common import INSIDE, RawBuilder, RawConfig, Unit, components, unit_columns
+from .raw_files import first_names, is_picture, read_json, refuse_outside, stable_id, walk_files
 
 __all__ = ["FakeClue"]
 
@@ -55,7 +45,10 @@ class FakeClue(RawBuilder):
     REMEDY = "Point data_dir at a copy of the Hub data set lingcco/FakeClue."
     HOMEPAGE = "https://huggingface.co/datasets/lingcco/FakeClue"
     LAYOUT_VERIFIED = False
-    WITH_DIALOGUE = True
+
+    def has_dialogue(self) -> bool:
+        """Always: every picture has a question and an explanation."""
+        return True
 
     def likely_counts(self) -> dict[str, dict[str, int]]:
         """The test as counted by others."""
@@ -130,7 +123,8 @@ class FakeClue(RawBuilder):
         if folder.is_dir():
             found = {path.relative_to(folder).as_posix(): str(path) for path in walk_files(root, folder)}
         elif archive.is_file():
-            found = {name: f"{archive}::{name}" for name in list_members(archive)}
+            refuse_outside(root, archive)
+            found = {name: f"{archive}{INSIDE}{name}" for name in list_members(archive)}
         else:
             raise FileNotFoundError(f"Neither {archive} nor {folder} is there. {self.REMEDY}")
         # Zips may repeat the split as their first folder.
@@ -148,17 +142,19 @@ class FakeClue(RawBuilder):
         identity = stable_id("fakeclue", split, name)
         people = video.split("_") if video else []
         question, answer = (turn["value"].replace("<image>", "").strip() for turn in record["conversations"])
-        columns = {
-            "label": label,
-            "manipulation": "real" if label == "real" else method,
-            "family": None,
-            "video_id": f"FaceForensics++/{'real' if label == 'real' else method}/{video}" if video else None,
-            "group_id": f"FaceForensics++/{groups[people[0]]}" if people else identity,
-            "target_id": people[0] if people else None,
-            "source_id": people[1] if len(people) > 1 else None,
-            "frame": int(PurePosixPath(name).stem) if video and PurePosixPath(name).stem.isdigit() else None,
-            "compression": next((part for part in parts if part in ("raw", "c23", "c40")), None),
-            "category": record["cate"],
+        columns: dict[str, Any] = unit_columns(
+            label=label,
+            group_id=f"FaceForensics++/{groups[people[0]]}" if people else identity,
+            manipulation=method,
+            video_id=f"FaceForensics++/{'real' if label == 'real' else method}/{video}" if video else None,
+            target_id=people[0] if people else None,
+            source_id=people[1] if len(people) > 1 else None,
+            compression=next((part for part in parts if part in ("raw", "c23", "c40")), None),
+            category=record["cate"],
+        )
+        number = PurePosixPath(name).stem
+        columns["frame"] = int(number) if video and number.isdecimal() else None
+        columns |= {
             "question": question,
             "answer": answer,
             "answers": [answer],
@@ -168,14 +164,11 @@ class FakeClue(RawBuilder):
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
         """The picture, from its file or from inside the zip."""
-        archive, inside, name = unit.path.partition("::")
+        archive, inside, name = unit.path.partition(INSIDE)
         if inside:
-            content = read_member(Path(archive), name)
-            image: Any = {"bytes": content, "path": PurePosixPath(name).name}
-            form = picture_format(content, f"{name} in {archive}")
+            yield {"id": unit.id, **read_picture(Path(archive), name), **unit.columns}
         else:
-            image, form = unit.path, read_image_format(Path(unit.path))
-        yield {"id": unit.id, "image": image, "file_format": form, **unit.columns}
+            yield from super().examples(unit)
 
 
 def _video(name: str) -> str:

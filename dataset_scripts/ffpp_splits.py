@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .common import components, first_names, read_json
+from .common import components
+from .raw_files import first_names, read_json
 
 __all__ = [
     "CROSSING_PAIRS",

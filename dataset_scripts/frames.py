@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from .common import RawBuilder, RawConfig, Unit, is_picture, read_image_format, refuse_outside, stable_id, walk_files
+from .common import RawBuilder, RawConfig, Unit
+from .raw_files import is_picture, read_image_format, refuse_outside, require_same_size, stable_id, walk_files
 
 av: Any
 try:
@@ -19,7 +20,16 @@ try:
 except ImportError:  # only clips need it; said when one is opened
     av = None
 
-__all__ = ["FrameBuilder", "FrameConfig", "natural_order", "read_clip", "spread"]
+__all__ = [
+    "CLIP_SUFFIXES",
+    "FrameBuilder",
+    "FrameConfig",
+    "count_frames",
+    "frame_key",
+    "natural_order",
+    "read_frames",
+    "spread",
+]
 
 SOURCES = ("frames", "images", "videos")  # in the order in which "auto" prefers them
 CLIP_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
@@ -33,10 +43,12 @@ class FrameConfig(RawConfig):
         frames_per_video: that many, spread evenly from the first to the last; 0 for all.
         source: `"frames"` (folder `frames/<video>/`), `"images"` (folder `images/<video>/`), `"videos"` (the clips) or
             `"auto"`: the first of these that every class has. Real and fake frames must come by the same way.
+        masks: add the column `mask` (white where the data set says that a fake frame was changed), where it ships any.
     """
 
     frames_per_video: int = 32
     source: str = "auto"
+    masks: bool = False
 
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
@@ -52,6 +64,17 @@ class FrameBuilder(RawBuilder):
 
     BUILDER_CONFIG_CLASS = FrameConfig
     UNIT_NAME = "videos"
+    SHIPS_MASKS = False
+
+    def has_masks(self) -> bool:
+        """Whether masks are asked for.
+
+        Raises:
+            ValueError: if they are, but this data set has none.
+        """
+        if self.config.masks and not self.SHIPS_MASKS:
+            raise ValueError(f"{self.NAME} ships no masks; leave the option masks out.")
+        return bool(self.config.masks)
 
     def choose_source(self, containers: Sequence[Path]) -> str:
         """The config's source, or the first that all existing containers have.
@@ -93,37 +116,108 @@ class FrameBuilder(RawBuilder):
                 found[stable_id(path.name)] = path
         return found
 
-    def video_unit(self, root: Path, name: str, path: Path, columns: dict[str, Any]) -> Unit | None:
-        """The unit of a video; `None`, noted as missing, for a folder without frames."""
+    def video_unit(
+        self, root: Path, name: str, path: Path, columns: dict[str, Any], masks: Path | None = None
+    ) -> Unit | None:
+        """The unit of a video; `None`, noted as missing, for a folder without frames.
+
+        Args:
+            root: the data folder.
+            name: id of the unit.
+            path: a clip, or a folder of frames.
+            columns: see `Unit`.
+            masks: where the masks of its frames should lie, if it has any: a clip, or a folder.
+        """
         wanted = self.config.frames_per_video
+        chosen: Sequence[Any] = range(wanted)  # how many frames a clip has is seen when it is opened
         if path.is_dir():
             files = sorted((file.name for file in walk_files(root, path) if is_picture(file)), key=natural_order)
             if not files:
                 self.missing.append(f"{path} (no frames)")
                 return None
-            chosen: Sequence[Any] = [files[index] for index in spread(len(files), wanted)]
+            keys = {frame_key(file) for file in files}
+            if len(keys) < len(files):
+                raise ValueError(f"{path} holds a frame under two names, such as 1.png and 001.jpg; keep one of them.")
+            chosen = [files[index] for index in spread(len(files), wanted)]
+        return self.with_masks(root, Unit(name, str(path), columns, tuple(chosen)), masks)
+
+    def with_masks(self, root: Path, unit: Unit, masks: Path | None) -> Unit:
+        """The unit with its masks, if they are asked for; what is not there is noted as missing."""
+        if not self.config.masks or masks is None:
+            return unit
+        if masks.is_dir():
+            drawn = {frame_key(file.name) for file in walk_files(root, masks) if is_picture(file)}
+            absent = [str(frame) for frame in unit.frames if frame_key(str(frame)) not in drawn]
+            if Path(unit.path).is_dir():
+                self.missing += [f"{masks / frame} (mask)" for frame in absent]
+        elif masks.is_file():
+            refuse_outside(root, masks)
         else:
-            chosen = range(wanted)  # how many frames a clip has is seen when it is opened
-        return Unit(name, str(path), columns, tuple(chosen))
+            self.missing.append(f"{masks} (masks)")
+            return unit
+        return unit._replace(masks=str(masks.resolve()))
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The chosen frames of a video; a frame that cannot be read is an error, never skipped."""
+        """The chosen frames of a video; a frame or mask that cannot be read is an error, never skipped."""
         path = Path(unit.path)
         if path.is_dir():
-            for name in unit.frames:
+            for name, mask in zip(unit.frames, self._masks(unit, unit.frames), strict=True):
                 file = path / name
-                number = int(file.stem) if file.stem.isdigit() else None
-                yield {
+                if mask is not None:
+                    with Image.open(file) as picture:
+                        require_same_size(mask, picture, str(file))
+                number = frame_key(name)
+                row: dict[str, Any] = {
                     "id": stable_id(unit.id, PurePosixPath(name).with_suffix("").as_posix()),
                     "image": str(file),
-                    "frame": number,
+                    "frame": number if isinstance(number, int) else None,
                     "file_format": read_image_format(file),
-                    **unit.columns,
                 }
+                yield {**unit.columns, **row, **({"mask": mask} if self.config.masks else {})}
+            return
+        numbers = spread(count_frames(path), len(unit.frames))
+        for number, image, mask in zip(numbers, read_frames(path, numbers), self._masks(unit, numbers), strict=True):
+            if mask is not None:
+                require_same_size(mask, image, f"{path}, frame {number}")
+            row = {
+                "id": f"{unit.id}/{number}",
+                "image": image,
+                "frame": number,
+                "file_format": path.suffix.lstrip(".").upper(),
+            }
+            yield {**unit.columns, **row, **({"mask": mask} if self.config.masks else {})}
+
+    def _masks(self, unit: Unit, frames: Sequence[Any]) -> Iterator[Image.Image | None]:
+        """One mask per frame; `None` for videos without masks, and for what is allowed to be missing."""
+        keys = [frame_key(str(frame)) for frame in frames]
+        path = Path(unit.masks)
+        if not unit.masks:
+            yield from (None for _ in keys)
+        elif path.is_dir():
+            found = {frame_key(file.name): file for file in walk_files(path, path) if is_picture(file)}
+            for key in keys:
+                if key not in found and not self.config.allow_missing:
+                    raise ValueError(f"{path} has no mask of frame {key}. Pass allow_missing=True to leave it empty.")
+                yield _open_mask(found[key]) if key in found else None
         else:
-            for number, image in read_clip(path, len(unit.frames)):
-                columns = {"frame": number, "file_format": path.suffix.lstrip(".").upper(), **unit.columns}
-                yield {"id": f"{unit.id}/{number}", "image": image, **columns}
+            # Some mask clips end long before their videos.
+            length = count_frames(path)
+            present = [key for key in keys if isinstance(key, int) and key < length]
+            if len(present) < len(keys) and not self.config.allow_missing:
+                late = next(key for key in keys if key not in present)
+                raise ValueError(
+                    f"{path} has {length} frames, so no mask of frame {late}. Pass allow_missing=True to leave such "
+                    "masks empty."
+                )
+            drawn = read_frames(path, present)
+            for key in keys:
+                yield next(drawn).convert("L") if key in present else None
+
+
+def frame_key(name: str) -> int | str:
+    """By what a frame and its mask belong together: the number, whatever its zeros, else the name."""
+    stem = PurePosixPath(name).stem
+    return int(stem) if stem.isdecimal() else stable_id(stem)
 
 
 def spread(count: int, wanted: int) -> list[int]:
@@ -157,26 +251,48 @@ def walk_clips(root: Path, folder: Path) -> Iterator[Path]:
             yield path
 
 
-def read_clip(path: Path, wanted: int) -> Iterator[tuple[int, Image.Image]]:
-    """Frame numbers and pictures of a clip, as `spread` chooses them.
+def _open_mask(path: Path) -> Image.Image:
+    read_image_format(path)  # names the file if it cannot be decoded
+    with Image.open(path) as image:
+        return image.convert("L")
+
+
+def count_frames(path: Path) -> int:
+    """How many frames a clip has, without decoding them.
 
     Raises:
         ImportError: if PyAV is not installed.
-        ValueError: naming the clip, if it cannot be decoded to its end.
+        ValueError: naming the clip, if it cannot be read or has none.
     """
     if av is None:
         raise ImportError("Reading clips needs PyAV: pip install 'deepfake-detectors[data]', or extract frames first.")
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            count = sum(1 for packet in container.demux(stream) if packet.size)
-        chosen = set(spread(count, wanted))
-        with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if number in chosen:
-                    chosen.remove(number)
-                    yield number, frame.to_image()
+            count = sum(1 for packet in container.demux(container.streams.video[0]) if packet.size)
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"{path} cannot be decoded: {error}. Fetch this file again.") from error
-    if chosen or not count:
-        raise ValueError(f"{path} ends before frame {min(chosen, default=0)} of {count}. Fetch this file again.")
+    if not count:
+        raise ValueError(f"{path} has no frames. Fetch this file again.")
+    return count
+
+
+def read_frames(path: Path, numbers: Sequence[int]) -> Iterator[Image.Image]:
+    """The frames of a clip with these numbers, which ascend.
+
+    Raises:
+        ValueError: naming the clip, if it cannot be decoded that far.
+    """
+    wanted = iter(numbers)
+    awaited = next(wanted, None)
+    try:
+        with av.open(str(path)) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if awaited is None:
+                    return
+                if number == awaited:
+                    yield frame.to_image()
+                    awaited = next(wanted, None)
+    except (av.FFmpegError, IndexError) as error:
+        raise ValueError(f"{path} cannot be decoded: {error}. Fetch this file again.") from error
+    if awaited is not None:
+        raise ValueError(f"{path} ends before frame {awaited}. Fetch this file again.")

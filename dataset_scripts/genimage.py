@@ -13,6 +13,7 @@ import datasets
 
 from .common import Unit
 from .image_folder import RealFakeFolder, RealFakeFolderConfig
+from .raw_files import first_names
 
 __all__ = ["GenImage"]
 
@@ -46,6 +47,7 @@ class GenImage(RealFakeFolder):
     REMEDY = "Point data_dir at the folder above the generators (github.com/GenImage-Dataset/GenImage)."
     HOMEPAGE = "https://github.com/GenImage-Dataset/GenImage"
     LAYOUT_VERIFIED = False
+    RESEARCH_ONLY = True
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per picture; says which generators are absent and which folders are none."""
@@ -53,10 +55,10 @@ class GenImage(RealFakeFolder):
         found = {unit.columns["manipulation"] for units in splits.values() for unit in units} - {"real"}
         unknown = sorted(str(name) for name in found - set(GENERATORS.values()))
         if unknown:
-            self.report("warning", f"Not a generator of GenImage by its folder name: {', '.join(unknown)}.")
+            self.report("warning", f"Not a generator of GenImage by its folder name: {first_names(unknown)}.")
         absent = sorted(set(GENERATORS.values()) - found)
         if absent:
-            self.report("warning", f"No pictures of {', '.join(absent)}.")
+            self.report("warning", f"No pictures of {first_names(absent, limit=len(absent))}.")
         return splits
 
     def _generator(self, above: tuple[str, ...], below: tuple[str, ...], label: str) -> tuple[str | None, str | None]:

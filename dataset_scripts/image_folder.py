@@ -20,15 +20,13 @@ from typing import Any
 import datasets
 from PIL import Image
 
-from .common import (
-    RawBuilder,
-    RawConfig,
-    Unit,
-    detection_features,
+from .common import RawBuilder, RawConfig, Unit, unit_columns
+from .raw_files import (
     first_names,
     is_picture,
     read_image_format,
     refuse_outside,
+    require_same_size,
     stable_id,
     walk_files,
 )
@@ -121,12 +119,12 @@ class RealFakeFolder(RawBuilder):
     NAME = "real/fake image folder"
     TERMS = "Those of the pictures' sources; see the files beside them."
     LAYOUT = "[<generator>/][<split>/]<real or fake folder>/[<generator>/...]/<picture>"
+    RESEARCH_ONLY = False  # the user's own pictures, as far as this builder knows
     REMEDY = "Point data_dir at the folder above the real and the fake folder, and name their convention as config."
 
-    def _info(self) -> datasets.DatasetInfo:
-        info = super()._info()
-        info.features = detection_features(mask=bool(self.config.masks))
-        return info
+    def has_masks(self) -> bool:
+        """Whether `masks` names a folder."""
+        return bool(self.config.masks)
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per picture, sorted by path."""
@@ -179,18 +177,12 @@ class RealFakeFolder(RawBuilder):
         split, above = self._split(folders[:level])
         generator, category = self._generator(above, folders[level + 1 :], label)
         name = stable_id(self.config.prefix, *parts)
-        columns = {
-            "label": label,
-            "manipulation": "real" if label == "real" else generator,
-            "family": None,
-            "video_id": None,
-            "group_id": name,  # nothing is known of shared sources unless a manifest says so
-            "target_id": None,
-            "source_id": None,
-            "frame": None,
-            "compression": None,
-            "category": category,
-        }
+        columns = unit_columns(
+            label=label,
+            group_id=name,  # nothing is known of shared sources unless a manifest says so
+            manipulation=generator,
+            category=category,
+        )
         if self.config.masks:
             columns["mask"] = self._mask(path, label, masks)
         return split, Unit(name, str(path), columns)
@@ -271,8 +263,7 @@ class RealFakeFolder(RawBuilder):
             if mask is not None:
                 read_image_format(Path(mask))
                 with Image.open(mask) as drawn, Image.open(unit.path) as picture:
-                    if drawn.size != picture.size:
-                        raise ValueError(f"{mask} is {drawn.size}, its picture {unit.path} is {picture.size}.")
+                    require_same_size(drawn, picture, str(mask))
             yield row
 
 

@@ -38,20 +38,24 @@ def choose(folder: Path, per_class: int) -> list[tuple[Path, str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--per-class", type=int, default=4, help="real faces, and as many fake ones (default: 4)")
+    parser.add_argument("--explain", action="store_true", help="also put each verdict into words")
     arguments = parser.parse_args()
     if "DEEPFAKE_DATA" not in os.environ:
         parser.error("DEEPFAKE_DATA is not set; set it to the folder that holds ddvqa/.")
     chosen = choose(Path(os.environ["DEEPFAKE_DATA"]) / "ddvqa" / "images_c40" / "test", arguments.per_class)
 
     logging.disable_progress_bar()
-    verdicts = pipeline("deepfake-detection")([str(path) for path, _ in chosen], batch_size=8)
-    table = Table("picture", "truth", "verdict", "P(fake)", title="FaceForensics++ faces, compression c40")
+    paths = [str(path) for path, _ in chosen]
+    verdicts = pipeline("deepfake-detection")(paths, batch_size=8, explain=arguments.explain)
+    columns = ["picture", "truth", "verdict", "P(fake)", *(["in words"] if arguments.explain else [])]
+    table = Table(*columns, title="FaceForensics++ faces, compression c40")
     right = 0
     for (path, truth), verdict in zip(chosen, verdicts, strict=True):
         agrees = (truth == "real") == (verdict["label"] == "real")
         right += agrees
         shown = verdict["label"] + ("" if agrees else " (wrong)")
-        table.add_row(path.name, truth, shown, f"{verdict['fake_probability']:.3f}")
+        cells = [path.name, truth, shown, f"{verdict['fake_probability']:.3f}"]
+        table.add_row(*cells, *([verdict["explanation"]] if arguments.explain else []))
     console = Console()
     console.print(table)
     closing = f"{right} of {len(chosen)} right. The built-in detector shows how the pipeline works; do not rely on it."

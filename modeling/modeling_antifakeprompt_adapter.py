@@ -22,6 +22,8 @@ ADAPTER_FILE = "soft_words.safetensors"
 BASE_TYPES = ("instructblip", "antifakeprompt")
 # What a base brings along, whatever the adapter was saved with.
 BASE_FIELDS = ("vision_config", "qformer_config", "text_config", "num_query_tokens", "image_token_index")
+# Arguments of `from_pretrained` that say where the adapter lies (the last two come from AutoModel), not its base.
+OF_THE_ADAPTER = ("config", "revision", "subfolder", "_commit_hash", "adapter_kwargs")
 # Where the words are in a full checkpoint; a stock InstructBLIP lacks them.
 WORD_KEYS = {
     "qformer.embeddings.word_embeddings.soft_word",
@@ -162,7 +164,7 @@ def _load_on_base(
     words = load_file(cached_file(source, ADAPTER_FILE, **hub))
 
     return_info = kwargs.get("output_loading_info", False)
-    options = {name: value for name, value in kwargs.items() if name not in ("config", "revision", "subfolder")}
+    options = {name: value for name, value in kwargs.items() if name not in OF_THE_ADAPTER}
     # Past DeepfakeDetectionMixin, which would refuse a stock InstructBLIP for the words that it lacks.
     load = PreTrainedModel.from_pretrained.__func__
     model, info = load(cls, base, *model_args, **{**options, "config": config, "output_loading_info": True})

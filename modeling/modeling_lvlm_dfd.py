@@ -111,6 +111,7 @@ class LvlmDfdDetector(nn.Module):
             evidence: what `forward` gave.
             class_labels: (batch,) int64, 0 = real, 1 = fake.
             mask_labels: (batch, image_size, image_size), manipulated share in [0, 1]; all 0 of a real picture.
+                Negative where unknown: such a picture is left out of the mask losses.
 
         Raises:
             ValueError: for masks of another shape.
@@ -125,9 +126,15 @@ class LvlmDfdDetector(nn.Module):
                     f"mask_labels have shape {tuple(mask_labels.shape)}, the model's masks "
                     f"{tuple(evidence.mask.shape)}."
                 )
+            known = (mask_labels >= 0).flatten(1).all(dim=1)
+            # Without any known mask both losses are 0, with a gradient for every worker to share.
             probabilities = evidence.mask_logits.float().softmax(dim=1)
-            found["focal_loss"] = focal_loss(probabilities, mask_labels, self.config.mask_threshold)
-            found["dice_loss"] = dice_loss(evidence.mask, mask_labels)
+            nothing = 0.0 * probabilities.sum()
+            probabilities, mask_labels = probabilities[known], mask_labels[known]
+            some = bool(known.any())
+            focal = focal_loss(probabilities, mask_labels, self.config.mask_threshold) if some else nothing
+            found["focal_loss"] = focal
+            found["dice_loss"] = dice_loss(probabilities[:, 1], mask_labels) if some else nothing
         return found
 
     def weighted(self, losses: dict[str, torch.Tensor]) -> torch.Tensor | None:

@@ -178,8 +178,8 @@ class M2F2DetProcessor(ProcessorMixin):
         return BatchFeature({name: torch.tensor(values) for name, values in data.items()})
 
     def judgement_prompt(self) -> str:
-        """The official "real or fake" prompt, whatever `prompt_style` is."""
-        return judgement_prompt()
+        """The "real or fake" prompt of this processor's style."""
+        return judgement_prompt(self.prompt_style, self.newline_compat)
 
     def explanation_prompt(self, question: str | None = None, verdict: str | None = None) -> str:
         """A prompt for one picture.

@@ -11,6 +11,7 @@ __all__ = [
     "IMAGE_MARKER",
     "JUDGEMENT_QUESTION",
     "PROMPT_STYLES",
+    "TRAINING_JUDGEMENT_QUESTION",
     "VICUNA_CHAT_TEMPLATE",
     "inference_prompt",
     "judgement_prompt",
@@ -27,6 +28,7 @@ CLI_HEAD = (
     "detailed, and polite answers to the human's questions.###Human: "
 )
 JUDGEMENT_QUESTION = "Determine the authenticity. Is the image real or fake?"
+TRAINING_JUDGEMENT_QUESTION = "Do the image looks real or fake?"  # of the official training file
 # The wording of DD-VQA's general questions, with the verdict that the official data takes from the label.
 EXPLANATION_QUESTION = (
     "This image is {verdict}. Describe the authenticity of the image based on skin, eyebrows, eyes, nose, mouth."
@@ -59,8 +61,16 @@ VICUNA_CHAT_TEMPLATE = (
 )
 
 
-def judgement_prompt() -> str:
-    """The official prompt for "real or fake"; note the spaces behind both line breaks."""
+def judgement_prompt(style: str = "official_cli", newline_compat: bool = True) -> str:
+    """The prompt for "real or fake".
+
+    Args:
+        style: `"official_cli"` as the released evaluation asks (note the spaces behind both line breaks),
+            `"vicuna_v1"` as training does, in other words.
+        newline_compat: see `inference_prompt`.
+    """
+    if style != "official_cli":
+        return inference_prompt(TRAINING_JUDGEMENT_QUESTION, style, newline_compat)
     return f"{CLI_HEAD}{IMAGE_MARKER}\n {DEEPFAKE_MARKER}\n {JUDGEMENT_QUESTION} ###Assistant:"
 
 

@@ -1,6 +1,8 @@
 """Raw files to Parquet: byte for byte, resumable, honest about what is missing."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import datasets
@@ -80,6 +82,61 @@ def test_changed_raw_files_are_built_again(raw, open_builder, tmp_path):
     assert set(built) == {"train", "test"}
 
 
+def test_new_content_under_an_old_name_and_time_is_built_again(raw, open_builder, tmp_path):
+    write_parquet(open_builder(), tmp_path)
+    path = raw / "train" / "fake" / "gan" / "train1.png"
+    before, old = path.stat(), path.read_bytes()
+    path.write_bytes(old[:-8] + b"changed!")  # behind the pixels: as long as before, and still a picture
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    built = []
+    write_parquet(open_builder(), tmp_path, progress=lambda split, *_: built.append(split))
+    assert set(built) == {"train"}
+    data = datasets.load_dataset(str(tmp_path / "real_fake"), split="train", cache_dir=str(tmp_path / "cache"))
+    pictures = [row["image"]["bytes"] for row in data.cast_column("image", datasets.Image(decode=False))]
+    assert path.read_bytes() in pictures
+    assert old not in pictures
+
+
+def test_changed_options_are_built_again(open_builder, tmp_path):
+    write_parquet(open_builder(), tmp_path)
+    write_parquet(open_builder(prefix="mine"), tmp_path)
+    data = datasets.load_dataset(str(tmp_path / "real_fake"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert all(name.startswith("mine/") for name in data["id"])
+
+
+def test_split_that_is_gone_does_not_stay(raw, open_builder, tmp_path):
+    write_parquet(open_builder(), tmp_path)
+    shutil.rmtree(raw / "test")
+    assert write_parquet(open_builder(), tmp_path) == {"train": 8}
+    assert not list((tmp_path / "real_fake").glob("test-*"))
+
+
+def test_failed_rebuild_leaves_nothing_stale(raw, open_builder, tmp_path):
+    write_parquet(open_builder(), tmp_path)
+    for split in ("train", "test"):
+        path = raw / split / "real" / f"{split}2.jpg"
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        write_parquet(open_builder(), tmp_path)
+    assert not list((tmp_path / "real_fake").glob("*.parquet"))
+    assert json.loads((tmp_path / "real_fake" / ".build.json").read_text())["complete"] is False
+
+
+def test_file_that_changes_meanwhile(raw, open_builder, tmp_path):
+    path = raw / "train" / "real" / "train0.jpg"
+
+    def touch(split, rows, expected):
+        if split == "train" and rows:
+            path.write_bytes(path.read_bytes())
+
+    with pytest.raises(ValueError, match="changed while train was built; build again"):
+        write_parquet(open_builder(), tmp_path, progress=touch)
+    assert not list((tmp_path / "real_fake").glob("train-*"))
+    assert write_parquet(open_builder(), tmp_path) == {"train": 8, "test": 8}
+    assert json.loads((tmp_path / "real_fake" / ".build.json").read_text())["complete"] is True
+
+
 def test_foreign_folder_is_left_alone(open_builder, tmp_path):
     save(tmp_path / "real_fake" / "mine.png")
     with pytest.raises(ValueError, match="was not written by this command"):
@@ -128,6 +185,7 @@ def test_every_builder_says_what_it_is(name):
     for attribute in ("NAME", "TERMS", "LAYOUT", "REMEDY"):
         assert getattr(kind, attribute), attribute
     assert isinstance(kind.LAYOUT_VERIFIED, bool)
+    assert isinstance(kind.RESEARCH_ONLY, bool)
 
 
 @pytest.mark.parametrize("name", sorted(BUILDERS))

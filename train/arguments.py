@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainingArguments
 from trl import TrlParser
 
-__all__ = ["ClassifierTrainingArguments", "DataArguments", "ModelArguments", "parse_recipe"]
+from deepfake_detectors.train.optimization import OPTIMIZERS, SCHEDULES, schedule_options
+from deepfake_detectors.train.publishing import check_publishing
+
+__all__ = [
+    "ClassifierTrainingArguments",
+    "DataArguments",
+    "ModelArguments",
+    "SourceArguments",
+    "parse_recipe",
+    "read_recipe",
+]
 
 
 @dataclass
@@ -26,8 +37,17 @@ class ModelArguments:
     image_processor: dict | str | None = field(
         default=None, metadata={"help": "Fields of the family's image processor; JSON on the command line."}
     )
+    pretrained_parts: dict | str | None = field(
+        default=None,
+        metadata={"help": "Module name -> checkpoint of that part (a folder, a Hub id, or a timm network's name)."},
+    )
+    lora: dict | str | None = field(
+        default=None, metadata={"help": "Fields of PEFT's LoraConfig, to train an adapter; JSON on the command line."}
+    )
 
     def __post_init__(self) -> None:
+        self.pretrained_parts = _mapping("pretrained_parts", self.pretrained_parts)
+        self.lora = _mapping("lora", self.lora)
         self.model_config = _mapping("model_config", self.model_config)
         self.image_processor = _mapping("image_processor", self.image_processor)
         if (self.model_type is None) == (self.model_name_or_path is None):
@@ -38,8 +58,8 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
-    """Which pictures to train on, and how they are varied."""
+class SourceArguments:
+    """Which rows to train on, and which to set aside."""
 
     dataset: str = field(default="ddvqa", metadata={"help": "Name of a builder of this package."})
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the builder; its default if unset."})
@@ -55,6 +75,18 @@ class DataArguments:
         default=0.17, metadata={"help": "Share of the training pictures set aside, by whole groups of source videos."}
     )
     validation_seed: int = field(default=0, metadata={"help": "Which groups are set aside."})
+
+    def __post_init__(self) -> None:
+        self.dataset_options = _mapping("dataset_options", self.dataset_options)
+
+
+@dataclass
+class DataArguments(SourceArguments):
+    """Which pictures to train on, and how they are varied."""
+
+    validation_split: str | None = field(
+        default=None, metadata={"help": "The data set's own split to validate on, instead of setting a share aside."}
+    )
     balanced_sampling: bool = field(
         default=False, metadata={"help": "Draw half real, and the fakes evenly over the manipulations."}
     )
@@ -63,14 +95,55 @@ class DataArguments:
         default=0,
         metadata={"help": "Shift by -1, 0 or 1 times this many pixels; a multiple of 8 keeps JPEG's block grid."},
     )
+    random_crop: bool = field(
+        default=False, metadata={"help": "Resize the short side to the model's size and cut out a random square."}
+    )
+    blur: float = field(default=0.0, metadata={"help": "Probability of a Gaussian blur of up to 3 pixels."})
+    jpeg: float = field(default=0.0, metadata={"help": "Probability of JPEG, at quality 30 or 100."})
+    one_frame_per_video: bool = field(
+        default=False, metadata={"help": "Draw one random frame of every video per epoch."}
+    )
+    validation_frames: int | None = field(
+        default=None, metadata={"help": "Validate on so many frames per video, evenly spread; all if unset."}
+    )
     twin_masks: bool = field(
         default=False, metadata={"help": "Mask labels from the difference to the real frame behind a fake."}
     )
+    mask_column: str | None = field(default=None, metadata={"help": "Mask labels from this column of the data set."})
+    self_blend: float = field(
+        default=0.0, metadata={"help": "Share of the real pictures drawn that become self-blended fakes."}
+    )
+    self_blend_regions: list[str] | None = field(
+        default=None, metadata={"help": "Regions to blend; see train/blend_regions.py."}
+    )
+    self_blend_landmarks: str | None = field(
+        default=None, metadata={"help": "Column with (points, 2) landmarks in pixels; drawn shapes if unset."}
+    )
+    only_reals: bool = field(default=False, metadata={"help": "Train on real pictures and self-blended fakes alone."})
 
     def __post_init__(self) -> None:
-        self.dataset_options = _mapping("dataset_options", self.dataset_options)
+        super().__post_init__()
         if self.shift_cell < 0:
             raise ValueError(f"shift_cell is {self.shift_cell}, expected 0 (off) or a number of pixels.")
+        for name in ("blur", "jpeg", "self_blend"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a probability in [0, 1].")
+        if self.validation_frames is not None and self.validation_frames < 1:
+            raise ValueError(f"validation_frames is {self.validation_frames}, expected 1 or more.")
+        _refuse_pairs(
+            self,
+            ("balanced_sampling", "one_frame_per_video", "each decides the order; choose one"),
+            ("balanced_sampling", "only_reals", "there are no fakes to balance with"),
+            ("twin_masks", "mask_column", "each gives the masks; choose one"),
+            ("random_crop", "twin_masks", "the masks are not cropped with the picture"),
+            ("random_crop", "mask_column", "the masks are not cropped with the picture"),
+            ("random_crop", "self_blend", "the masks are not cropped with the picture"),
+        )
+        if self.only_reals and not 0.0 < self.self_blend < 1.0:
+            raise ValueError(
+                f"only_reals needs self_blend between 0 and 1 (exclusive), not {self.self_blend}: the share of the "
+                "pictures that become fakes, 0.5 for as many as real ones."
+            )
 
 
 @dataclass
@@ -80,6 +153,21 @@ class ClassifierTrainingArguments(TrainingArguments):
     learning_rates: dict | str | None = field(
         default=None, metadata={"help": "Module name prefix -> learning rate, where it is not `learning_rate`."}
     )
+    optimizer: str | None = field(
+        default=None, metadata={"help": "An optimizer without a name in `optim`: 'adam' (coupled L2 as weight decay)."}
+    )
+    decay_everything: bool = field(default=False, metadata={"help": "Weight decay on biases and norms too."})
+    lr_schedule: str | None = field(
+        default=None,
+        metadata={
+            "help": "A schedule without a name in `lr_scheduler_type`: 'epoch_cosine' (one value per epoch; "
+            "`lr_scheduler_kwargs` may hold min_lr, start_lr, warmup_steps)."
+        },
+    )
+    plateau_metric: str = field(
+        default="loss", metadata={"help": "Validation metric that reduce_lr_on_plateau watches."}
+    )
+    hub_strategy: str = field(default="end", metadata={"help": "Only 'end': no pickle is published."})
     freeze: list[str] | None = field(default=None, metadata={"help": "Module name prefixes that are not trained."})
     cpu_threads: int | None = field(
         default=None,
@@ -92,6 +180,11 @@ class ClassifierTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.learning_rates = _mapping("learning_rates", self.learning_rates)
+        _require_known("optimizer", self.optimizer, OPTIMIZERS)
+        _require_known("lr_schedule", self.lr_schedule, SCHEDULES)
+        if self.lr_schedule is not None:
+            self.lr_scheduler_kwargs = schedule_options(self.lr_schedule, self.lr_scheduler_kwargs)
+        check_publishing(self)
         if self.cpu_threads is not None and self.cpu_threads < 1:
             raise ValueError(f"cpu_threads is {self.cpu_threads}, expected 1 or more.")
         if self.dataloader_drop_last:
@@ -107,8 +200,28 @@ def parse_recipe(arguments: list[str] | None = None) -> tuple[ModelArguments, Da
     Raises:
         ValueError: for a key in the recipe, or an option, that does not exist.
     """
-    parser = TrlParser((ModelArguments, DataArguments, ClassifierTrainingArguments))
-    return parser.parse_args_and_config(arguments)
+    return read_recipe((ModelArguments, DataArguments, ClassifierTrainingArguments), arguments)
+
+
+def read_recipe(classes: tuple[type, ...], arguments: list[str] | None = None) -> tuple[Any, ...]:
+    """One instance of each class, from `--config recipe.yaml` and the overrides behind it.
+
+    Raises:
+        ValueError: for a key in the recipe, or an option, that no class has.
+        FileNotFoundError: for a recipe that does not exist.
+    """
+    return TrlParser(classes).parse_args_and_config(arguments)
+
+
+def _require_known(name: str, value: str | None, known: Mapping[str, Any]) -> None:
+    if value is not None and value not in known:
+        raise ValueError(f"{name} is {value!r}, allowed are {', '.join(known)}, or nothing.")
+
+
+def _refuse_pairs(arguments: Any, *pairs: tuple[str, str, str]) -> None:
+    for first, second, reason in pairs:
+        if getattr(arguments, first) and getattr(arguments, second):
+            raise ValueError(f"{first} and {second} cannot be set together: {reason}.")
 
 
 def _mapping(name: str, value: dict | str | None) -> dict[str, Any]:

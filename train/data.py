@@ -1,67 +1,77 @@
-"""From a data set builder to batches: splits, balanced order, augmentation, mask labels."""
+"""From a data set builder to batches: splits, and rows as model inputs."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from PIL import Image
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from deepfake_detectors.builders import load_split
-from deepfake_detectors.dataset_scripts.common import CLASS_NAMES, split_by_group
-from deepfake_detectors.train.arguments import DataArguments
-from deepfake_detectors.train.twin_masks import TwinMasks, shift_image
+from deepfake_detectors.dataset_scripts.common import split_by_group
+from deepfake_detectors.train.arguments import DataArguments, SourceArguments
+from deepfake_detectors.train.mask_labels import MaskLabels, MaskShaper
+from deepfake_detectors.train.samplers import Draw, require_both_classes, spread_over_videos
+from deepfake_detectors.train.self_blended import SelfBlending
+from deepfake_detectors.train.variation import PictureVariation, Variation
 
 __all__ = [
-    "BalancedSampler",
-    "Draw",
     "PictureDataset",
-    "TrainingSampler",
     "load_train_and_validation",
     "require_both_classes",
+    "set_validation_aside",
 ]
 
 
 def load_train_and_validation(
     arguments: DataArguments, rebuild: bool = True
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """The training rows, and those set aside by whole groups, each with both classes."""
-    rows = load_split(
+    """The training rows, and the validation rows: a split of its own, or set aside by whole groups.
+
+    Both classes are in either, but for `only_reals`, whose fakes are made while training.
+    """
+    rows = _load(arguments, arguments.train_split, rebuild)
+    if arguments.validation_split is None:
+        train, validation = set_validation_aside(rows, arguments)
+    else:
+        train, validation = rows, _load(arguments, arguments.validation_split, rebuild=False)
+        require_both_classes(train["label"], f"split {arguments.train_split!r}")
+        require_both_classes(validation["label"], f"split {arguments.validation_split!r}")
+    if arguments.validation_frames is not None:
+        validation = validation.select(spread_over_videos(validation["video_id"], arguments.validation_frames))
+    if arguments.only_reals:
+        train = train.select([row for row, label in enumerate(train["label"]) if label == 0])
+    return train, validation
+
+
+def _load(arguments: DataArguments, split: str, rebuild: bool) -> datasets.Dataset:
+    return load_split(
         arguments.dataset,
-        arguments.train_split,
+        split,
         arguments.data_dir,
         arguments.dataset_config,
         arguments.dataset_options,
         rebuild,
     )
-    first, second = split_by_group(rows["group_id"], arguments.validation_fraction, arguments.validation_seed)
+
+
+def set_validation_aside(
+    rows: datasets.Dataset, arguments: SourceArguments
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Rows to train on, and rows set aside by whole groups, each with both classes.
+
+    A row without a group shares its source with no other.
+    """
+    groups = [
+        identity if group is None else group for group, identity in zip(rows["group_id"], rows["id"], strict=True)
+    ]
+    first, second = split_by_group(groups, arguments.validation_fraction, arguments.validation_seed)
     train, validation = rows.select(first), rows.select(second)
     require_both_classes(train["label"], "training split")
     require_both_classes(validation["label"], "validation split")
     return train, validation
-
-
-def require_both_classes(labels: Sequence[int], what: str) -> None:
-    """Raise a `ValueError` unless the labels hold reals and fakes."""
-    counts = Counter(labels)
-    if len(counts) < len(CLASS_NAMES):
-        table = ", ".join(f"{counts[index]} {name}" for index, name in enumerate(CLASS_NAMES))
-        raise ValueError(
-            f"The {what} holds {table}. A detector needs both classes to learn from and to be ranked on; check the "
-            "data folder, or change validation_fraction or validation_seed."
-        )
-
-
-class Draw(NamedTuple):
-    """One row as it comes up in training: which, and as the how manieth of the whole run."""
-
-    row: int
-    number: int
 
 
 class PictureDataset(Dataset):
@@ -70,26 +80,29 @@ class PictureDataset(Dataset):
     Args:
         rows: with the columns `image` and `label`.
         image_processor: the family's own, so that training sees what inference will see.
-        mirror: mirror every second picture.
-        shift_cell: shift by -1, 0 or 1 times this many pixels in both directions, repeating the edge.
-        masks: mask labels, or `None`.
-        seed: of mirroring and shifting. What a draw gets follows from it and the draw's number, not from a global
-            random state that loaders advance at their own pace: a resumed run sees what the first would have.
+        variation: what may happen to a picture; `None` for nothing.
+        masks: mask labels of the rows as they are, or `None` for no mask labels.
+        blending: turns this share of the real pictures (its `probability`) into self-blended fakes.
+        mask_shaper: of the masks of self-blended fakes; needed with `blending` and `masks`.
+        seed: of whatever is drawn. What a draw gets follows from it and the draw's number, not from a global random
+            state that loaders advance at their own pace: a resumed run sees what the first would have.
     """
 
     def __init__(
         self,
         rows: datasets.Dataset,
         image_processor: Any,
-        mirror: bool = False,
-        shift_cell: int = 0,
-        masks: TwinMasks | None = None,
+        variation: PictureVariation | None = None,
+        masks: MaskLabels | None = None,
+        blending: SelfBlending | None = None,
+        mask_shaper: MaskShaper | None = None,
         seed: int = 0,
     ) -> None:
         self.rows = rows
         self.labels = rows["label"][:]
         self.image_processor = image_processor
-        self.mirror, self.shift_cell, self.masks, self.seed = mirror, shift_cell, masks, seed
+        self.variation = PictureVariation() if variation is None else variation
+        self.masks, self.blending, self.mask_shaper, self.seed = masks, blending, mask_shaper, seed
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -99,81 +112,31 @@ class PictureDataset(Dataset):
 
         A plain index gives the row as it is; a `Draw` varies it.
         """
-        index, flip, down, right = draw, False, 0, 0
-        if isinstance(draw, Draw):
-            generator = np.random.default_rng([self.seed, draw.number])
-            index = draw.row
-            flip = self.mirror and bool(generator.random() < 0.5)
-            down, right = (self.shift_cell * int(step) for step in generator.integers(-1, 2, size=2))
-        image = shift_image(np.asarray(self.rows[index]["image"].convert("RGB")), down, right)
-        image = image[:, ::-1] if flip else image
-        picture = Image.fromarray(np.ascontiguousarray(image))
+        if isinstance(draw, int):
+            return self._item(draw, Variation())
+        generator = np.random.default_rng([self.seed, draw.number])
+        return self._item(draw.row, self.variation.draw(generator), generator)
+
+    def _item(
+        self, row: int, variation: Variation, generator: np.random.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
+        values, label, mask = self.rows[row], self.labels[row], None
+        image = np.asarray(values["image"].convert("RGB"))
+        chosen = generator is not None and self.blending is not None and label == 0
+        if chosen and generator.random() < self.blending.probability:
+            landmarks = values[self.blending.landmarks] if self.blending.landmarks is not None else None
+            image, mask, _ = self.blending.blend(image, generator, landmarks)
+            label = 1
+        picture = variation.picture(image, crop_side(self.image_processor))
         pixels = self.image_processor(picture, return_tensors="pt")["pixel_values"]
-        item = {"pixel_values": pixels[0], "labels": torch.tensor(self.labels[index])}
+        item = {"pixel_values": pixels[0], "labels": torch.tensor(label)}
         if self.masks is not None:
-            item["mask_labels"] = torch.from_numpy(self.masks.label(index, flip, down, right))
+            known = self.masks.label(row, variation) if mask is None else self.mask_shaper(mask, variation)
+            item["mask_labels"] = torch.from_numpy(known)
         return item
 
 
-class TrainingSampler(Sampler[Draw]):
-    """Every row once per pass, in a random order that follows from the seed and the epoch alone.
-
-    Args:
-        length: number of rows.
-        seed: of the order.
-    """
-
-    def __init__(self, length: int, seed: int = 0) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Draw]:
-        order = self.order(np.random.default_rng([self.seed, self.epoch]))
-        for number, row in enumerate(order, start=self.epoch * self.length):
-            yield Draw(row, number)
-
-    def order(self, generator: np.random.Generator) -> Iterator[int]:
-        """The rows of one pass."""
-        yield from map(int, generator.permutation(self.length))
-
-
-class BalancedSampler(TrainingSampler):
-    """Half real, the other half evenly over the manipulations, in every stretch of the order.
-
-    One pass has as many draws as there are rows. Each class and manipulation is walked through in a random order, and
-    again in a new one when it is exhausted.
-
-    Args:
-        labels: 0 real, 1 fake, one per row.
-        manipulations: one name per row.
-        seed: of the order.
-
-    Raises:
-        ValueError: if a class is missing.
-    """
-
-    def __init__(self, labels: Sequence[int], manipulations: Sequence[str], seed: int = 0) -> None:
-        require_both_classes(labels, "set to sample from")
-        super().__init__(len(labels), seed)
-        self.reals = [row for row, label in enumerate(labels) if label == 0]
-        by_method: dict[str, list[int]] = {}
-        for row, (label, method) in enumerate(zip(labels, manipulations, strict=True)):
-            if label == 1:
-                by_method.setdefault(method, []).append(row)
-        self.fakes = [by_method[method] for method in sorted(by_method)]
-
-    def order(self, generator: np.random.Generator) -> Iterator[int]:
-        reals, fakes = _endless(self.reals, generator), [_endless(pool, generator) for pool in self.fakes]
-        for position in range(self.length):
-            pair, is_fake = divmod(position, 2)
-            yield next(fakes[(pair + self.epoch) % len(fakes)] if is_fake else reals)
-
-
-def _endless(pool: Sequence[int], generator: np.random.Generator) -> Iterator[int]:
-    while True:
-        yield from (pool[int(position)] for position in generator.permutation(len(pool)))
+def crop_side(image_processor: Any) -> int:
+    """Side of the square picture that a family's image processor makes."""
+    size = image_processor.crop_size or image_processor.size
+    return int(size["height"])

@@ -16,23 +16,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from deepfake_detectors.evaluation.calibration import calibrated_probability, fit_platt
 from deepfake_detectors.evaluation.metrics import detection_metrics
+from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
 from deepfake_detectors.train.arguments import (
     ClassifierTrainingArguments,
     DataArguments,
     ModelArguments,
     parse_recipe,
 )
-from deepfake_detectors.train.data import BalancedSampler, PictureDataset, TrainingSampler, load_train_and_validation
+from deepfake_detectors.train.data import PictureDataset, load_train_and_validation
+from deepfake_detectors.train.freezing import freeze_modules
+from deepfake_detectors.train.lora_trainer import LoraTrainer, add_lora
+from deepfake_detectors.train.mask_labels import mask_side
 from deepfake_detectors.train.models import build_model, fit_standardization
-from deepfake_detectors.train.trainer import ClassifierTrainer, freeze_modules, validation_metrics
-from deepfake_detectors.train.twin_masks import TwinMasks
+from deepfake_detectors.train.resuming import checkpoint_to_resume
+from deepfake_detectors.train.soft_words import AnswerCollator, SoftWordTrainer
+from deepfake_detectors.train.trainer import ClassifierTrainer, validation_metrics
+from deepfake_detectors.train.training_pictures import training_pictures, training_sampler
 
-__all__ = ["main", "train_classifier"]
+__all__ = ["build_trainer", "main", "train_classifier"]
 
 logger = logging.getLogger("deepfake_detectors.train")  # __name__ is "__main__" when launched
 
@@ -48,104 +54,90 @@ def train_classifier(
         ValueError: for settings that do not fit together, an empty split, or a split of one class.
         FileNotFoundError: for missing data.
     """
+    trainer, resume_from = build_trainer(model_arguments, data_arguments, arguments)
+    outcome = trainer.train(resume_from_checkpoint=resume_from)
+    _finish(trainer, data_arguments, outcome.metrics["train_runtime"])
+    return Path(arguments.output_dir)
+
+
+def build_trainer(
+    model_arguments: ModelArguments, data_arguments: DataArguments, arguments: ClassifierTrainingArguments
+) -> tuple[ClassifierTrainer, str | None]:
+    """The trainer, and the checkpoint to resume from or `None`; nothing is written before all of it fits together."""
     # The model comes first: a wrong recipe should fail before any data is read.
     if arguments.cpu_threads is not None:
         torch.set_num_threads(arguments.cpu_threads)
     set_seed(arguments.seed)
     model, processor = build_model(model_arguments)
+    if isinstance(model, AntifakePromptForDeepfakeDetection):
+        model.freeze_all_but_soft_words()
+    if hasattr(model, "freeze_unused"):
+        model.freeze_unused()
+    side = mask_side(model)
+    if model_arguments.lora:
+        model = add_lora(model, model_arguments.lora)
+    freeze_modules(model, arguments.freeze or [])
+    resume_from = checkpoint_to_resume(arguments, model)
     with arguments.main_process_first(desc="building the data set"):
         rows, held_out = load_train_and_validation(data_arguments, rebuild=arguments.local_process_index == 0)
     logger.info("%d pictures to train on, %d to validate on", len(rows), len(held_out))
 
     image_processor = processor.image_processor
-    train_set = PictureDataset(
-        rows,
-        image_processor,
-        mirror=data_arguments.mirror,
-        shift_cell=data_arguments.shift_cell,
-        masks=_twin_masks(model, rows) if data_arguments.twin_masks else None,
-        seed=arguments.seed,
-    )
-    validation_set = PictureDataset(held_out, image_processor)
-    freeze_modules(model, arguments.freeze or [])
-    resume_from = _checkpoint_to_resume(arguments)
+    train_set = training_pictures(rows, image_processor, side, data_arguments, arguments.seed)
     if resume_from is None and model_arguments.model_name_or_path is None:
         fit_standardization(model, _pixel_batches(PictureDataset(rows, image_processor)))
-
-    sampler = TrainingSampler(len(rows), arguments.seed)
-    if data_arguments.balanced_sampling:
-        sampler = BalancedSampler(rows["label"][:], rows["manipulation"][:], arguments.seed)
-    trainer = ClassifierTrainer(
+    trainer = trainer_class(model)(
         model=model,
         args=arguments,
+        data_collator=AnswerCollator(processor) if isinstance(model, AntifakePromptForDeepfakeDetection) else None,
         train_dataset=train_set,
-        eval_dataset=validation_set,
+        eval_dataset=PictureDataset(held_out, image_processor),
         compute_metrics=validation_metrics,
         processor=processor,
-        sampler=sampler,
+        sampler=training_sampler(rows, data_arguments, arguments.seed),
     )
-    outcome = trainer.train(resume_from_checkpoint=resume_from)
-    _finish(trainer, validation_set, data_arguments, outcome.metrics["train_runtime"])
-    return Path(arguments.output_dir)
+    return trainer, resume_from
 
 
-def _finish(
-    trainer: ClassifierTrainer, validation_set: PictureDataset, data_arguments: DataArguments, train_seconds: float
-) -> None:
+def trainer_class(model: Any) -> type[ClassifierTrainer]:
+    """The trainer that writes the form of checkpoint a model is published in."""
+    if isinstance(model, PeftModel):
+        return LoraTrainer
+    return SoftWordTrainer if isinstance(model, AntifakePromptForDeepfakeDetection) else ClassifierTrainer
+
+
+def _finish(trainer: ClassifierTrainer, data_arguments: DataArguments, train_seconds: float) -> None:
     """Calibrate the model on the validation pictures, and save it with what was measured there."""
-    trainer.save_model()  # before anything that can fail: the training is done
-    prediction = trainer.predict(validation_set, metric_key_prefix="validation")
+    config = trainer.finished_model().config
+    trainer.save_model(_internal_call=True)  # before anything that can fail: the training is done
+    prediction = trainer.predict(trainer.eval_dataset, metric_key_prefix="validation")
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     differences, labels = (logits[:, 1] - logits[:, 0]).astype("float64"), prediction.label_ids
-    config = trainer.accelerator.unwrap_model(trainer.model).config
     if trainer.args.calibrate:
         config.calibration = fit_platt(labels, differences)
         scores = calibrated_probability(differences, config.calibration)
         config.operating_points = {"eer": detection_metrics(labels, scores).eer_threshold}
-    if not trainer.is_world_process_zero():
-        return
-    trainer.save_model()
-    scores = calibrated_probability(differences, config.calibration)
-    report = {
-        "seed": trainer.args.seed,
-        "steps": trainer.state.max_steps,
-        "best_step": trainer.state.best_global_step,
-        "train_seconds": train_seconds,
-        "cpu_threads": trainer.args.cpu_threads,
-        "train_pictures": len(trainer.train_dataset),
-        "dataset": data_arguments.dataset,
-        "dataset_config": data_arguments.dataset_config,
-        "dataset_options": data_arguments.dataset_options,
-        "validation_fraction": data_arguments.validation_fraction,
-        "validation_seed": data_arguments.validation_seed,
-        "metrics": detection_metrics(labels, scores).to_dict(),
-    }
-    path = Path(trainer.args.output_dir) / "validation.json"
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-
-
-def _twin_masks(model: Any, rows: Any) -> TwinMasks:
-    sizes = {module.mask_size for module in model.modules() if getattr(module, "mask_size", None)}
-    if len(sizes) != 1:
-        raise ValueError(
-            f"twin_masks=True needs a model with one mask head, but this {type(model).__name__} has {len(sizes)}; "
-            "use an encoder with mask_head, or set twin_masks to false."
-        )
-    return TwinMasks(rows, sizes.pop())
-
-
-def _checkpoint_to_resume(arguments: ClassifierTrainingArguments) -> str | None:
-    wanted = arguments.resume_from_checkpoint
-    if wanted is None or str(wanted).lower() == "false":
-        return None
-    if str(wanted).lower() != "true":
-        if not Path(wanted).is_dir():
-            raise FileNotFoundError(f"resume_from_checkpoint is {wanted}, but there is no such folder.")
-        return str(wanted)
-    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
-    if last is None:
-        raise FileNotFoundError(f"resume_from_checkpoint is true, but {arguments.output_dir} holds no checkpoint-*.")
-    return last
+    if trainer.is_world_process_zero():
+        trainer.save_model(_internal_call=True)
+        scores = calibrated_probability(differences, config.calibration)
+        report = {
+            "seed": trainer.args.seed,
+            "steps": trainer.state.max_steps,
+            "best_step": trainer.state.best_global_step,
+            "train_seconds": train_seconds,
+            "cpu_threads": trainer.args.cpu_threads,
+            "train_pictures": len(trainer.train_dataset),
+            "dataset": data_arguments.dataset,
+            "dataset_config": data_arguments.dataset_config,
+            "dataset_options": data_arguments.dataset_options,
+            "validation_fraction": data_arguments.validation_fraction,
+            "validation_seed": data_arguments.validation_seed,
+            "metrics": detection_metrics(labels, scores).to_dict(),
+        }
+        path = Path(trainer.args.output_dir) / "validation.json"
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
 
 
 def _pixel_batches(pictures: PictureDataset) -> Iterator[torch.Tensor]:

@@ -6,12 +6,12 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
+from torch.nn import functional as F
 
-__all__ = ["TwinMasks", "difference_map", "shift_image"]
+from deepfake_detectors.twin_difference import CELL, average_cells, difference_map
 
-CELL = 4  # pixels per side that are averaged first, against compression noise
-SMOOTHING = 5  # cells per side of the second average
-LOW, HIGH = 5.0, 15.0  # grey levels that count as untouched and as surely changed; compression alone makes about 5
+__all__ = ["TwinMasks", "shift_image"]
 
 
 def shift_image(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -24,23 +24,6 @@ def shift_image(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return image
 
 
-def difference_map(fake: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """Share of change per cell of 4 x 4 pixels.
-
-    Args:
-        fake: uint8 `(height, width, 3)`.
-        real: the same, of the frame that was manipulated.
-
-    Returns:
-        float32 `(height / 4, width / 4)` in [0, 1].
-    """
-    difference = np.abs(fake.astype(np.float32) - real.astype(np.float32)).mean(axis=2)
-    cells = _average(difference, CELL)
-    padded = np.pad(cells, SMOOTHING // 2, mode="edge")
-    smooth = np.lib.stride_tricks.sliding_window_view(padded, (SMOOTHING, SMOOTHING)).mean(axis=(2, 3))
-    return np.clip((smooth - LOW) / (HIGH - LOW), 0.0, 1.0).astype(np.float32)
-
-
 class TwinMasks:
     """Mask labels for the rows of a split.
 
@@ -49,7 +32,8 @@ class TwinMasks:
 
     Args:
         rows: with the columns `image`, `label`, `target_id`. Rows of one target video must show the same frame.
-        size: side of a mask label, which must divide the picture's side divided by 4.
+        size: side of a mask label. It divides the picture's side divided by 4 (averaged), or is a multiple of that
+            (interpolated, for models whose mask is as large as the picture).
     """
 
     def __init__(self, rows: datasets.Dataset, size: int) -> None:
@@ -73,7 +57,9 @@ class TwinMasks:
             return np.full((self.size, self.size), -1.0, dtype=np.float32)
         difference = shift_image(difference, round(rows / CELL), round(columns / CELL))
         difference = difference[:, ::-1] if flip else difference
-        return _average(difference, difference.shape[0] // self.size)
+        if self.size > len(difference):
+            return _stretch(difference, self.size)
+        return average_cells(difference, difference.shape[0] // self.size)
 
     def _difference(self, index: int) -> np.ndarray | None:
         twin = self.twins[index]
@@ -83,10 +69,12 @@ class TwinMasks:
         if fake.shape != real.shape:
             return None
         height, width = fake.shape[:2]
-        if height != width or height % (CELL * self.size):
+        fits = height % (CELL * self.size) == 0 or (height % CELL == 0 and self.size % (height // CELL) == 0)
+        if height != width or not fits:
             raise ValueError(
                 f"Picture {index} has {width} x {height} pixels; mask labels of {self.size} x {self.size} cells need "
-                f"a square side that is a multiple of {CELL * self.size}. Train without twin_masks."
+                f"a square side that is a multiple of {CELL * self.size}, or {CELL} times a divisor of {self.size}. "
+                "Train without twin_masks."
             )
         return difference_map(fake, real)
 
@@ -94,6 +82,6 @@ class TwinMasks:
         return np.asarray(self.rows[index]["image"].convert("RGB"))
 
 
-def _average(values: np.ndarray, cell: int) -> np.ndarray:
-    height, width = values.shape
-    return values.reshape(height // cell, cell, width // cell, cell).mean(axis=(1, 3))
+def _stretch(values: np.ndarray, size: int) -> np.ndarray:
+    tensor = torch.from_numpy(np.ascontiguousarray(values))[None, None]
+    return F.interpolate(tensor, size=(size, size), mode="bilinear", align_corners=False)[0, 0].numpy()

@@ -23,6 +23,16 @@ BUILDERS = {
     "antifakeprompt": "deepfake_detectors.dataset_scripts.antifakeprompt:AntifakePrompt",
     "image_folder": "deepfake_detectors.dataset_scripts.image_folder:RealFakeFolder",
     "genimage": "deepfake_detectors.dataset_scripts.genimage:GenImage",
+    "dfd": "deepfake_detectors.dataset_scripts.dfd:DeepFakeDetection",
+    "dfdc": "deepfake_detectors.dataset_scripts.dfdc:DFDC",
+    "dfdcp": "deepfake_detectors.dataset_scripts.dfdcp:DFDCP",
+    "deeperforensics": "deepfake_detectors.dataset_scripts.deeperforensics:DeeperForensics",
+    "wilddeepfake": "deepfake_detectors.dataset_scripts.wilddeepfake:WildDeepfake",
+    "df40": "deepfake_detectors.dataset_scripts.df40:DF40",
+    "ffiw": "deepfake_detectors.dataset_scripts.ffiw:FFIW",
+    "uadfv": "deepfake_detectors.dataset_scripts.uadfv:UADFV",
+    "loki": "deepfake_detectors.dataset_scripts.loki:LOKI",
+    "dmimage": "deepfake_detectors.dataset_scripts.dmimage:DMimage",
 }
 
 

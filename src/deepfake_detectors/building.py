@@ -17,9 +17,12 @@ from deepfake_detectors.builders import builder_class, data_folder
 if TYPE_CHECKING:
     import datasets
 
+    from deepfake_detectors.dataset_scripts.common import Unit
+
 __all__ = ["CheckResult", "builder_class", "check", "make_builder", "write_parquet"]
 
 STATE_FILE = ".build.json"  # hidden, so that loading the folder does not take it for data
+SHARDS = "{split}-?????-of-?????.parquet"
 ROW_GROUP = 100  # rows per row group: pictures are large, and streaming reads whole groups
 
 
@@ -84,18 +87,16 @@ def check(builder: Any, decode: bool = False, progress: Callable[[int], None] | 
     """
     result = CheckResult()
     try:
-        for split, items in _items(builder).items():
-            for item in items:
-                columns = item if isinstance(item, dict) else item.columns
-                key = (split, columns["label"], columns["manipulation"] or "")
+        for split, units in builder.inspect(Path(builder.config.data_dir)).items():
+            for unit in units:
+                key = (split, unit.columns["label"], unit.columns["manipulation"] or "")
                 result.units[key] += 1
-                result.rows[key] += 1 if isinstance(item, dict) else item.rows
-            if decode and not isinstance(items[0], dict):
-                for unit in items:
+                result.rows[key] += unit.rows
+                if decode:
                     result.findings += _decode(builder, unit, progress)
     except (ValueError, OSError) as error:
         result.findings.append(("error", str(error)))
-    found = [(finding.level, finding.message) for finding in getattr(builder, "findings", [])]
+    found = [(finding.level, finding.message) for finding in builder.findings]
     result.findings = found + result.findings
     return result
 
@@ -108,13 +109,6 @@ def _decode(builder: Any, unit: Any, progress: Callable[[int], None] | None) -> 
     except (ValueError, OSError) as error:
         return [("error", str(error))]
     return []
-
-
-def _items(builder: Any) -> dict[str, list[Any]]:
-    """The units of each split, or the finished rows of a builder that has no units."""
-    if hasattr(builder, "inspect"):
-        return builder.inspect(Path(builder.config.data_dir))
-    return {str(generator.name): generator.gen_kwargs["rows"] for generator in _generators(builder)}
 
 
 def _generators(builder: Any) -> list[Any]:
@@ -134,8 +128,9 @@ def write_parquet(
 ) -> dict[str, int]:
     """Write every split as Parquet shards with the pictures embedded, into `<output>/<config name>/`.
 
-    A split is written beside and moved in when it is whole. A second call with the same builder, options and list of
-    raw files skips the splits that are done; new content under an old name is not seen: pass `overwrite`.
+    A split is written beside and moved in when it is whole. A second call skips the splits that are done if neither
+    the builder, its options, nor any file they were read from has changed since (name, size, time of change). Splits
+    that are out of date are removed before anything is built, so that what lies in the folder is never stale.
     `datasets.load_dataset` reads the folder.
 
     Args:
@@ -149,7 +144,7 @@ def write_parquet(
         Rows per split.
 
     Raises:
-        ValueError: for raw files that cannot be read, or an output folder of another build.
+        ValueError: for raw files that cannot be read or change meanwhile, or an output folder of another build.
         FileNotFoundError: for missing raw files.
     """
     folder = Path(output) / builder.config.name
@@ -167,25 +162,53 @@ def write_parquet(
     elif folder.exists() and any(folder.iterdir()) and not overwrite:
         raise ValueError(f"{folder} is not empty and was not written by this command; choose another output.")
     folder.mkdir(parents=True, exist_ok=True)
-    state_path.write_text(json.dumps(state, indent=1), encoding="utf-8")  # from now on the folder is ours
-    done = {}
+    sources = {str(generator.name): _fingerprint(builder, generator.gen_kwargs["units"]) for generator in generators}
+    state["splits"] = {
+        split: done for split, done in state["splits"].items() if _is_current(folder, done, sources.get(split))
+    }
+    kept = {name for done in state["splits"].values() for name in done["files"]}
+    for path in folder.glob(SHARDS.format(split="*")):
+        if path.name not in kept:
+            path.unlink()
+    _write_state(state_path, state, complete=False)  # from now on the folder is ours
     for generator in generators:
         split = str(generator.name)
-        items = next(iter(generator.gen_kwargs.values()))
-        digest = hashlib.sha256(json.dumps(items, default=str).encode()).hexdigest()
-        finished = state["splits"].get(split)
-        whole = finished and all((folder / name).is_file() for name in finished["files"])
-        if whole and finished["source"] == digest:
-            done[split] = finished["rows"]
+        if split in state["splits"]:
             continue
-        expected = sum(1 if isinstance(item, dict) else item.rows for item in items)
+        units = generator.gen_kwargs["units"]
+        expected = sum(unit.rows for unit in units)
         if progress is not None:
             progress(split, 0, expected)
         rows, names = _write_split(builder, generator, folder, shard_bytes, _counting(progress, split, expected))
-        done[split] = rows
-        state["splits"][split] = {"rows": rows, "files": names, "source": digest}
-        state_path.write_text(json.dumps(state, indent=1), encoding="utf-8")
-    return done
+        if _fingerprint(builder, units) != sources[split]:
+            for name in names:
+                (folder / name).unlink()
+            raise ValueError(f"Files of {builder.config.data_dir} changed while {split} was built; build again.")
+        state["splits"][split] = {"rows": rows, "files": names, "source": sources[split]}
+        _write_state(state_path, state, complete=False)
+    _write_state(state_path, state, complete=True)
+    return {str(generator.name): state["splits"][str(generator.name)]["rows"] for generator in generators}
+
+
+def _fingerprint(builder: Any, units: list[Unit]) -> str:
+    """What a split depends on: units, options and features, and size and times of every file that will be read."""
+    options = dataclasses.asdict(builder.config)
+    digest = hashlib.sha256(json.dumps([options, str(builder.info.features)], default=str).encode())
+    for unit in units:
+        digest.update(json.dumps(unit, default=str).encode())
+        for path in unit.files():
+            status = path.stat()
+            # The second time also moves where a copy has been given the time of its original.
+            digest.update(f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _is_current(folder: Path, done: dict[str, Any], source: str | None) -> bool:
+    return done["source"] == source and all((folder / name).is_file() for name in done["files"])
+
+
+def _write_state(path: Path, state: dict[str, Any], complete: bool) -> None:
+    path.write_text(json.dumps({**state, "complete": complete}, indent=1), encoding="utf-8")
 
 
 def _counting(progress: Callable[[str, int, int], None] | None, split: str, expected: int) -> Callable[[int], None]:
@@ -222,8 +245,6 @@ def _write_split(
         if sink is not None:
             writer.close()
             sink.close()
-    for stale in folder.glob(f"{split}-?????-of-?????.parquet"):
-        stale.unlink()
     names = [f"{split}-{number:05d}-of-{shards:05d}.parquet" for number in range(shards)]
     for number, name in enumerate(names):
         (partial / f"{number:05d}").rename(folder / name)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from transformers import AutoModel, AutoProcessor, PreTrainedModel
+from transformers.utils import CONFIG_NAME
 
 from deepfake_detectors.conversion.checkpoint_files import read_tensors
 from deepfake_detectors.conversion.key_table import rename_keys
 from deepfake_detectors.conversion.m2f2_det_llm import language_model_key_table
 from deepfake_detectors.conversion.output_folder import written_whole
+from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE
 
 __all__ = ["merge"]
 
@@ -32,8 +36,9 @@ def merge(model: str | Path, deltas: Sequence[str | Path], output: str | Path) -
     Args:
         model: folder or Hub id of the base, in this package's form.
         deltas: each a weight file, or a folder of weight files. LoRA pairs are added as `alpha / r * B @ A` (the
-            folder then needs its `adapter_config.json`); every other tensor replaces the base's. Names may be ours
-            or, for M2F2-Det, the official ones.
+            folder then needs its `adapter_config.json`, patterns of alphas included); every other tensor replaces the
+            base's. Names may be ours or, for M2F2-Det, the official ones. Learned words of AntifakePrompt: their
+            adapter folder, alone; the base is then an InstructBLIP.
         output: new or empty folder; written whole or not at all.
 
     Returns:
@@ -45,6 +50,8 @@ def merge(model: str | Path, deltas: Sequence[str | Path], output: str | Path) -
     """
     if not deltas:
         raise ValueError("There is nothing to merge: give at least one delta.")
+    if any((Path(delta) / ADAPTER_FILE).is_file() for delta in deltas):
+        return _merge_soft_words(model, deltas, output)
     with written_whole(output) as folder:
         base = AutoModel.from_pretrained(model)
         for delta in deltas:
@@ -52,6 +59,25 @@ def merge(model: str | Path, deltas: Sequence[str | Path], output: str | Path) -
         base.save_pretrained(folder)
         AutoProcessor.from_pretrained(model).save_pretrained(folder)
     return Path(output)
+
+
+def _merge_soft_words(model: str | Path, deltas: Sequence[str | Path], output: str | Path) -> Path:
+    """The adapter on the base given here, which need not be the one that its config names."""
+    if len(deltas) > 1:
+        raise ValueError(f"Learned words replace each other: give one adapter folder, not {len(deltas)}.")
+    with written_whole(output) as folder, tempfile.TemporaryDirectory() as copied:
+        adapter = Path(shutil.copytree(deltas[0], copied, dirs_exist_ok=True, ignore=_not_adapter))
+        config = adapter / CONFIG_NAME
+        fields = json.loads(config.read_text(encoding="utf-8"))
+        config.write_text(json.dumps({**fields, "base_model_name_or_path": str(model)}), encoding="utf-8")
+        AutoModel.from_pretrained(adapter).save_pretrained(folder)
+        AutoProcessor.from_pretrained(adapter).save_pretrained(folder)
+    return Path(output)
+
+
+def _not_adapter(_: str, names: list[str]) -> list[str]:
+    """Checkpoints and logs of a training, which lie in the same folder."""
+    return [name for name in names if Path(name).suffix not in (".json", ".safetensors")]
 
 
 @torch.no_grad()
@@ -70,9 +96,9 @@ def _apply(model: PreTrainedModel, delta: Path) -> None:
     if halves:
         raise ValueError(f"{delta} holds half a LoRA pair of {', '.join(halves[:8])}.")
     rename = _renamer(model, [*pairs, *whole], weights, delta)
-    scale = _lora_scale(delta) if pairs else 0.0
-    for name, pair in pairs.items():
-        change = scale * (pair["B"].float() @ pair["A"].float())
+    alphas = _lora_alphas(delta, [name.removesuffix(".weight") for name in pairs])
+    for (name, pair), alpha in zip(pairs.items(), alphas, strict=True):
+        change = alpha / len(pair["A"]) * (pair["B"].float() @ pair["A"].float())
         _add_or_replace(weights, rename(name), change, delta, add=True)
     for name, tensor in whole.items():
         _add_or_replace(weights, rename(name), tensor, delta, add=False)
@@ -91,7 +117,12 @@ def _read_delta(delta: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _lora_scale(delta: Path) -> float:
+def _lora_alphas(delta: Path, modules: Sequence[str]) -> list[float]:
+    """The alpha of each adapted module."""
+    from peft.utils.other import get_pattern_key
+
+    if not modules:
+        return []
     path = (delta if delta.is_dir() else delta.parent) / ADAPTER_CONFIG
     if not path.exists():
         raise ValueError(f"{delta} holds LoRA pairs, but {path} with their rank and alpha is missing.")
@@ -102,9 +133,8 @@ def _lora_scale(delta: Path) -> float:
                 f"{path} says {name}={config[name]!r}; merge adds plain LoRA only ({name}={plain!r}). "
                 "Use PEFT's merge_and_unload for this adapter."
             )
-    if config.get("rank_pattern") or config.get("alpha_pattern"):
-        raise ValueError(f"{path} gives ranks by pattern; use PEFT's merge_and_unload for this adapter.")
-    return config["lora_alpha"] / config["r"]
+    patterns = config.get("alpha_pattern") or {}
+    return [patterns.get(get_pattern_key(list(patterns), module), config["lora_alpha"]) for module in modules]
 
 
 def _renamer(

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-COMMANDS = ["detect", "info", "convert", "evaluate"]
+COMMANDS = ["detect", "info", "convert", "evaluate", "publish"]
 
 
 def test_help_lists_the_commands(shell) -> None:

@@ -1,6 +1,7 @@
 """`deepfake-detectors dataset` as a user calls it."""
 
 import json
+import re
 
 import datasets
 import pytest
@@ -93,15 +94,71 @@ def test_wrong_use(raw, arguments, message):
     assert message in run(*(text.format(raw=raw) for text in arguments), code=2).stderr
 
 
+class TestTerms:
+    """`celeb_df` stands for data that allow research only, `image_folder` for one's own."""
+
+    @pytest.fixture
+    def celeb(self, tmp_path):
+        for folder, video in (("Celeb-real", "id0_0000"), ("YouTube-real", "00000"), ("Celeb-synthesis", "id0_id1_0")):
+            save(tmp_path / "celeb" / folder / "frames" / video / "0.png")
+        (tmp_path / "celeb" / "List_of_testing_videos.txt").write_text("1 YouTube-real/00000.mp4\n")
+        return ["build", "celeb_df", "--data-dir", tmp_path / "celeb", "--output", tmp_path / "out"]
+
+    def test_script_is_told_and_goes_on(self, celeb, tmp_path):
+        result = run(*celeb)
+        assert result.stderr.startswith("Terms of Celeb-DF: Celeb-DF terms of use")
+        assert "--accept-terms" in result.stderr
+        assert (tmp_path / "out" / "v2" / ".build.json").is_file()
+
+    def test_flag(self, celeb):
+        assert "--accept-terms" not in run(*celeb, "--accept-terms").stderr
+
+    @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1)])
+    def test_person_is_asked(self, celeb, tmp_path, monkeypatch, answer, code):
+        monkeypatch.setattr("deepfake_detectors.cli.dataset.at_terminal", lambda: True)
+        result = runner.invoke(app, ["dataset", *map(str, celeb)], input=answer)
+        assert (result.exit_code, (tmp_path / "out").exists()) == (code, code == 0)
+        assert result.stderr.index("Terms of Celeb-DF") < result.stderr.index("Do you accept")
+
+
 @pytest.mark.parametrize("command", [[], ["list"], ["info"], ["check"], ["build"]])
 def test_help_has_an_example(command):
     assert "Example" in run(*command, "--help").stdout
 
 
+def stated_counts(name):
+    """Real and fake pictures as the README of the real data states them: (config and split, or nothing) -> counts."""
+    lines = real_data("README.md").read_text(encoding="utf-8").splitlines()
+    cell = next(line for line in lines if line.startswith(f"| `{name}/`")).split("|")[3]
+    return {
+        tuple(words.split()): (int(real), int(fake))
+        for words, real, fake in re.findall(r"([a-z]?[\w ]*?) *\b(\d+)/(\d+)", cell)
+    }
+
+
 @needs_real_data
-def test_real_ddvqa(tmp_path):
-    result = run("build", "ddvqa", "--config", "c23", "--output", tmp_path)
-    stated = real_data("README.md").read_text(encoding="utf-8")
-    row = json.loads(result.stdout)
-    real, fake = stated.split("c23 test ")[1].split()[0].rstrip("|").split("/")
-    assert row["rows"] == int(real) + int(fake)
+@pytest.mark.parametrize("config", ["c40", "c23"])
+def test_real_ddvqa(tmp_path, config):
+    stated = {split: counts for (level, split), counts in stated_counts("ddvqa").items() if level == config}
+    assert built_counts(tmp_path, "ddvqa", "--config", config) == stated
+
+
+@needs_real_data
+@pytest.mark.parametrize("name", ["faces_stylegan2", "scenes_text2image", "photos_flux_imagen", "copymove_noso"])
+def test_real_folders(tmp_path, name):
+    options = ["--config", "real_fake", "--data-dir", real_data(name), "--option", f"prefix={name}"]
+    masks = "masks" if (real_data(name) / "masks").is_dir() else ""
+    built = built_counts(tmp_path, "image_folder", *options, "--option", f'masks="{masks}"')
+    assert list(built.values()) == list(stated_counts(name).values())
+
+
+def built_counts(output, name, *options):
+    """Real and fake rows per split of what `dataset build` writes."""
+    lines = run("build", name, *options, "--output", output).stdout.splitlines()
+    counts = {}
+    for row in map(json.loads, lines):
+        folder = str(next(path for path in output.iterdir() if path.is_dir() and path.name != "cache"))
+        labels = datasets.load_dataset(folder, split=row["split"], cache_dir=str(output / "cache"))["label"][:]
+        assert len(labels) == row["rows"]
+        counts[row["split"]] = (labels.count(0), labels.count(1))
+    return counts

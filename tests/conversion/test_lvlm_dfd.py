@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors.conversion import convert
+from deepfake_detectors.merging import merge
 from deepfake_detectors.modeling.modeling_imagebind import ImageBindModel
 
 GOLDENS = golden_folder("lvlm_dfd")
@@ -118,6 +119,9 @@ def test_kept_lora_equals_folded(workspace, tmp_path):
         with wrapped.disable_adapter():
             assert not torch.allclose(plain(**inputs).mask, folded(**inputs).mask, atol=1e-3)
     assert_equal(wrapped.merge_and_unload().state_dict(), folded.state_dict(), 1e-4)
+    # its ranks and alphas differ between the encoder and the language model
+    merged = AutoModel.from_pretrained(merge(output, [output / "adapter"], tmp_path / "merged"))
+    assert_equal(merged.state_dict(), folded.state_dict(), 1e-4)
 
 
 def test_the_stem_is_summed_over_both_frames(checkpoint, reference):

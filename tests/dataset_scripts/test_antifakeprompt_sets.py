@@ -85,10 +85,15 @@ def test_nothing_there(tmp_path):
 
 
 def test_no_folder_name_means_two_sets(tmp_path):
-    names = [alias for name, (_, _, more) in SETS.items() for alias in (name, *more)]
+    names = [alias for name, known in SETS.items() for alias in (name, *known.aliases)]
     for number, alias in enumerate(names):
         folder = tmp_path / str(number)
         save(folder / alias / "1.png")
         (unit,) = make(folder, tmp_path).inspect(folder)["test"]
-        owner = next(name for name, (_, _, more) in SETS.items() if alias in (name, *more))
+        owner = next(name for name, known in SETS.items() if alias in (name, *known.aliases))
         assert unit.id == f"antifakeprompt/{owner}/1.png"
+
+
+def test_option_against_the_published_class(root, tmp_path):
+    with pytest.raises(ValueError, match="SDXL: published as the other class"):
+        make(root, tmp_path, real=("SDXL",)).inspect(root)

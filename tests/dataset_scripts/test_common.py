@@ -1,6 +1,7 @@
 import pytest
 
-from deepfake_detectors.dataset_scripts.common import components, read_image_format, split_by_group
+from deepfake_detectors.dataset_scripts.common import components, split_by_group
+from deepfake_detectors.dataset_scripts.raw_files import read_image_format
 
 
 def test_components_join_through_shared_nodes():

@@ -124,7 +124,7 @@ def test_empty_folder(root, build):
 @pytest.mark.parametrize(("split", "stem"), [("train", TRAIN[1]), ("test", TEST[0])])
 def test_missing_picture(root, build, split, stem):
     (root / "images_c40" / split / f"{stem}.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{split} lacks 1 pictures .*{stem}\.jpg"):
+    with pytest.raises(FileNotFoundError, match=rf"{split}/{stem}\.jpg"):
         build(root)
 
 

@@ -164,7 +164,7 @@ class TestMasks:
         save(masked / "masks" / "c.png", size=(5, 5))
         with pytest.raises(DatasetGenerationError) as caught:
             build(masked, tmp_path, masks="masks")
-        assert "c.png is (5, 5)" in str(caught.value.__cause__)
+        assert "c.png: the mask is (5, 5)" in str(caught.value.__cause__)
 
 
 class TestManifest:

@@ -1,97 +1,207 @@
-"""`modeling/` as the Hub's remote code: a folder that carries it loads where this package is not installed."""
+"""Published folders of every family and class, from a Hub on loopback: with this package, without it, and as stock."""
 
-import json
-import subprocess
-import sys
+import importlib
+import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
+from hub_server import use_hub
+from huggingface_hub import HfApi
+from peft import LoraConfig, get_peft_model
 from pictures import random_pictures
+from tiny_antifakeprompt import antifakeprompt, antifakeprompt_processor, tiny_antifakeprompt, tiny_instructblip
+from tiny_fakevlm import tiny_fakevlm
+from tiny_llm import tiny_m2f2_det_llm
+from tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
 from tiny_models import tiny_m2f2_det
 from transformers import AutoModel, AutoProcessor
+from without_package import run_without_package, site_without_package
 
 import deepfake_detectors
+from deepfake_detectors.publishing_model import publish_model
 
-TESTS = Path(__file__).parent.parent
+WHOLE = {
+    "m2f2_det-cosine": tiny_m2f2_det,
+    "m2f2_det-bridge": lambda folder: tiny_m2f2_det(folder, variant="bridge"),
+    "m2f2_det-llm": tiny_m2f2_det_llm,
+    "fakevlm": tiny_fakevlm,
+    "antifakeprompt": tiny_antifakeprompt,
+    "lvlm_dfd": tiny_lvlm_dfd,
+    "lvlm_dfd-llm": tiny_lvlm_dfd_llm,
+}
+ADAPTERS = ("antifakeprompt-words", "fakevlm-lora")
+TOKENS = 6
 
-SAVE = """
-import sys
-sys.path.insert(0, sys.argv[2])
-from tiny_antifakeprompt import antifakeprompt, antifakeprompt_processor
-from tiny_llm import m2f2_det_llm, m2f2_det_processor
-from tiny_models import m2f2_det, verdict_processor
-from tiny_lvlm_dfd import lvlm_dfd, lvlm_dfd_llm, lvlm_dfd_processor, lvlm_verdict_processor
-kind, folder = sys.argv[1], sys.argv[3]
-model, processor = {
-    "cosine": lambda: (m2f2_det("cosine"), verdict_processor()),
-    "bridge": lambda: (m2f2_det("bridge"), verdict_processor()),
-    "llm": lambda: (m2f2_det_llm(), m2f2_det_processor()),
-    "antifakeprompt": lambda: (antifakeprompt(), antifakeprompt_processor()),
-    "lvlm_dfd": lambda: (lvlm_dfd(), lvlm_verdict_processor()),
-    "lvlm_dfd_llm": lambda: (lvlm_dfd_llm(), lvlm_dfd_processor()),
-}[kind]()
-type(model.config).register_for_auto_class()
-type(model).register_for_auto_class("AutoModel")
-type(processor).register_for_auto_class()
-type(processor.image_processor).register_for_auto_class()
-model.save_pretrained(folder)
-processor.save_pretrained(folder)
-"""
-
-LOAD = """
-import json, sys
-sys.modules["deepfake_detectors"] = None  # importing it would fail
+JUDGE = f"""
 from PIL import Image
-from transformers import AutoModel, AutoProcessor
-folder = sys.argv[1]
-model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+from transformers import AutoModel, AutoProcessor, pipeline
+
+repo, picture = arguments
+model = AutoModel.from_pretrained(repo, trust_remote_code=True)
 assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
-inputs = processor(images=Image.open(sys.argv[2]), return_tensors="pt")
-print(json.dumps(model.detect(**inputs).logits.tolist()))
+judge = pipeline("deepfake-detection", model=repo, trust_remote_code=True)
+assert type(judge).__module__.startswith("transformers_modules."), type(judge).__module__
+processor = AutoProcessor.from_pretrained(judge.model.name_or_path if "lora" in repo else repo, trust_remote_code=True)
+inputs = processor(images=Image.open(picture), return_tensors="pt")
+options = {{"explain": True, "generate_kwargs": {{"max_new_tokens": {TOKENS}}}}} if model.can_explain else {{}}
+row = judge(picture, **options)
+answer = {{"logits": model.detect(**inputs).logits.tolist(), "row": {{k: row[k] for k in row if k != "mask"}}}}
 """
 
+AS_LLAVA = """
+from PIL import Image
 
-def run(code: str, *arguments: object, home: Path) -> str:
-    environment = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, env=environment, cwd=home
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+repo, picture, code = arguments
+exec(code)  # as the card has it
+text = "<image>Does the image looks real/fake?"
+inputs = processor(images=Image.open(picture), text=text, return_tensors="pt")
+model.eval()
+answer = {"logits": model(**inputs).logits[0, -1].tolist(), "ids": inputs["input_ids"].tolist()}
+"""
 
-
-@pytest.mark.parametrize("kind", ["cosine", "bridge", "llm", "antifakeprompt", "lvlm_dfd", "lvlm_dfd_llm"])
-def test_folder_loads_without_the_package(kind, tmp_path):
-    folder, picture = tmp_path / "saved", tmp_path / "picture.png"
-    random_pictures(1)[0].save(picture)
-    run(SAVE, kind, TESTS, folder, home=tmp_path)
-    config = json.loads((folder / "config.json").read_text())
-    assert set(config["auto_map"]) == {"AutoConfig", "AutoModel"}
-    remote = torch.tensor(json.loads(run(LOAD, folder, picture, home=tmp_path).splitlines()[-1]))
-
-    # with the package imported, its own classes load the same folder and no trust is asked for
-    inputs = AutoProcessor.from_pretrained(folder)(images=random_pictures(1), return_tensors="pt")
-    assert torch.allclose(AutoModel.from_pretrained(folder).detect(**inputs).logits, remote, atol=1e-5)
-
-
-JUDGE = """
-import json, sys
-sys.modules["deepfake_detectors"] = None
+AS_CLASSIFIER = """
 from transformers import pipeline
-judge = pipeline("deepfake-detection", model=sys.argv[1], trust_remote_code=True)
-print(json.dumps(judge(sys.argv[2])["fake_probability"]))
+
+repo, picture = arguments
+rows = pipeline("image-classification", model=repo, trust_remote_code=True)(picture)
+answer = {row["label"]: row["score"] for row in rows}
 """
 
 
-def test_saved_pipeline_judges_without_the_package(tmp_path):
-    folder, saved, picture = tmp_path / "folder", tmp_path / "saved", tmp_path / "picture.png"
-    random_pictures(1)[0].save(picture)
-    detector = deepfake_detectors.pipeline(model=tiny_m2f2_det(folder))
-    detector.save_pretrained(saved, remote_code=True)
-    assert type(detector.model)._auto_class is None and not hasattr(detector.model.config, "auto_map")
-    remote = json.loads(run(JUDGE, saved, picture, home=tmp_path).splitlines()[-1])
-    assert remote == pytest.approx(detector(str(picture))["fake_probability"], abs=1e-5)
-    detector.save_pretrained(tmp_path / "plain")
-    assert not list((tmp_path / "plain").glob("*.py"))
+def save_words(folder: Path) -> Path:
+    words = antifakeprompt(seed=3)
+    words.save_adapter(folder, antifakeprompt_processor(), "tester/instructblip")
+    return folder
+
+
+def save_lora(folder: Path, base: Path) -> Path:
+    """LoRA on the language model, as `train_sft` writes it; its base is a local folder."""
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
+    tuned = get_peft_model(AutoModel.from_pretrained(base), config)
+    with torch.no_grad():
+        for name, weight in tuned.named_parameters():
+            if "lora_" in name:
+                weight.normal_(0, 0.3)
+    tuned.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("published")
+
+
+@pytest.fixture(scope="module")
+def hub(place):
+    """Everything published, by the very command's function."""
+    with ExitStack() as stack:
+        monkeypatch = stack.enter_context(pytest.MonkeyPatch.context())
+        server = stack.enter_context(use_hub(monkeypatch, place / "home"))
+        for name, build in WHOLE.items():
+            publish_model(build(place / name), f"tester/{name}", without_results=True)
+        HfApi().create_repo("tester/instructblip")
+        HfApi().upload_folder(repo_id="tester/instructblip", folder_path=tiny_instructblip(place / "instructblip"))
+        publish_model(save_words(place / "antifakeprompt-words"), "tester/antifakeprompt-words", without_results=True)
+        lora = save_lora(place / "fakevlm-lora", place / "fakevlm")
+        publish_model(lora, "tester/fakevlm-lora", base="tester/fakevlm@main", without_results=True)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def picture(place):
+    random_pictures(1)[0].save(place / "picture.png")
+    return place / "picture.png"
+
+
+@pytest.fixture(scope="module")
+def elsewhere(hub, place, picture):
+    """What processes find that have only the Hub."""
+    programs = {name: (JUDGE, f"tester/{name}", picture) for name in (*WHOLE, *ADAPTERS)}
+    card = hub.repository("model", "tester/fakevlm").files["README.md"].decode()
+    (code,) = re.findall(r"```python\n(from transformers import LlavaFor.*?)```", card, re.DOTALL)
+    programs["as llava"] = (AS_LLAVA, "tester/fakevlm", picture, code)
+    programs["as classifier"] = (AS_CLASSIFIER, "tester/m2f2_det-cosine", picture)
+    site = site_without_package(place / "site")
+    return run_without_package(site, programs, place, **hub.environment(place / "elsewhere"))
+
+
+def local(name: str, place: Path) -> tuple:
+    """Model and processor of the folder that was published."""
+    folder = place / name
+    return AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(
+        place / "fakevlm" if "lora" in name else folder
+    )
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *ADAPTERS])
+def test_judges_alike_without_the_package(name, elsewhere, place, picture):
+    found = elsewhere[name]
+    assert "error" not in found, found["error"]
+    model, processor = local(name, place)
+    logits = model.detect(**processor(images=random_pictures(1), return_tensors="pt")).logits
+    assert torch.allclose(torch.tensor(found["logits"]), logits, atol=1e-5)
+    options = {"explain": True, "generate_kwargs": {"max_new_tokens": TOKENS}} if model.can_explain else {}
+    row = deepfake_detectors.pipeline(model=model, processor=processor)(str(picture), **options)
+    assert found["row"]["fake_probability"] == pytest.approx(row["fake_probability"], abs=1e-5)
+    assert found["row"]["explanation"] == row["explanation"]
+    assert found["row"]["explanation"] is not None or not model.can_explain
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *ADAPTERS])
+def test_judges_alike_with_the_package_and_without_trust(name, hub, place, picture):
+    detector = deepfake_detectors.pipeline(model=f"tester/{name}")
+    assert type(detector.model).__module__.startswith("deepfake_detectors."), "no code of the repository may run"
+    model, processor = local(name, place)
+    expected = deepfake_detectors.pipeline(model=model, processor=processor)(str(picture))
+    assert detector(str(picture))["fake_probability"] == pytest.approx(expected["fake_probability"], abs=1e-6)
+
+
+def test_adapters_change_the_verdict(elsewhere):
+    """Else the tests above would not see an adapter that is never loaded."""
+    tuned, plain = (torch.tensor(elsewhere[name]["logits"]) for name in ("fakevlm-lora", "fakevlm"))
+    assert not torch.allclose(tuned, plain, atol=1e-3)
+
+
+def test_published_fakevlm_is_a_stock_llava(elsewhere, place, picture):
+    found = elsewhere["as llava"]
+    assert "error" not in found, found["error"]
+    model, processor = local("fakevlm", place)
+    inputs = processor(images=random_pictures(1), return_tensors="pt")
+    ids = torch.tensor(found["ids"])
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=inputs["pixel_values"]).logits
+    # the stock picture processor resizes with torchvision: one grey level
+    assert torch.allclose(torch.tensor(found["logits"]), logits[0, -1], atol=2e-2)
+    assert logits[0, -1].std() > 0.5, "else the comparison would say nothing"
+
+
+def test_published_m2f2_det_is_a_stock_classifier(elsewhere, place, picture):
+    found = elsewhere["as classifier"]
+    assert "error" not in found, found["error"]
+    row = deepfake_detectors.pipeline(model=str(place / "m2f2_det-cosine"))(str(picture))
+    assert found["fake"] == pytest.approx(row["fake_probability"], abs=1e-5)
+
+
+def test_only_the_closure_of_one_detector_is_published(hub):
+    """No file of another family, and nothing that runs code when it is loaded."""
+    for name in WHOLE:
+        files = hub.repository("model", f"tester/{name}").files
+        code = [path for path in files if path.endswith(".py")]
+        others = {"m2f2_det", "fakevlm", "antifakeprompt", "lvlm_dfd"} - {name.split("-")[0]}
+        strangers = [path for path in code if path.startswith("modeling_") and any(other in path for other in others)]
+        assert code and not strangers
+        assert not [path for path in files if path.endswith((".bin", ".pt", ".pth", ".pkl"))]
+
+
+def test_no_local_path_is_published(hub, place):
+    for name in (*WHOLE, *ADAPTERS):
+        for path, content in hub.repository("model", f"tester/{name}").files.items():
+            assert str(place).encode() not in content, f"{name}: {path}"
+
+
+def test_code_files_import_from_beside_them_only():
+    for module in ("modeling_m2f2_det_llm", "pipeline_deepfake_detection"):
+        source = Path(importlib.import_module(f"deepfake_detectors.modeling.{module}").__file__).read_text()
+        assert "deepfake_detectors.modeling" not in source.replace("deepfake_detectors.modeling.*", "")

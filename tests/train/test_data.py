@@ -7,8 +7,11 @@ from ddvqa_tree import stems, write_tree
 
 from deepfake_detectors.builders import load_split
 from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
-from deepfake_detectors.train.data import BalancedSampler, Draw, PictureDataset
-from deepfake_detectors.train.twin_masks import TwinMasks, difference_map, shift_image
+from deepfake_detectors.train.data import PictureDataset
+from deepfake_detectors.train.samplers import BalancedSampler, Draw
+from deepfake_detectors.train.twin_masks import TwinMasks, shift_image
+from deepfake_detectors.train.variation import PictureVariation
+from deepfake_detectors.twin_difference import difference_map
 
 SIZE = 96
 
@@ -108,7 +111,7 @@ def test_augmented_pictures_are_mirrors_and_shifts(rows, processor):
                 moved = shift_image(image, down, right)
                 moved = np.ascontiguousarray(moved[:, ::-1] if flip else moved)
                 allowed[processor(moved, return_tensors="pt")["pixel_values"].numpy().tobytes()] = (flip, down, right)
-    dataset = PictureDataset(rows, processor, mirror=True, shift_cell=8)
+    dataset = PictureDataset(rows, processor, PictureVariation(mirror=True, shift_cell=8))
     seen = [allowed[dataset[Draw(0, number)]["pixel_values"].numpy().tobytes()] for number in range(200)]
     assert set(seen) == set(allowed.values())
     assert seen == [allowed[dataset[Draw(0, number)]["pixel_values"].numpy().tobytes()] for number in range(200)]

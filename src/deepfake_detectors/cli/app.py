@@ -10,6 +10,7 @@ from deepfake_detectors.cli.detect import detect
 from deepfake_detectors.cli.evaluate import evaluate
 from deepfake_detectors.cli.info import info
 from deepfake_detectors.cli.merge import merge
+from deepfake_detectors.cli.publish import publish
 
 __all__ = ["app", "main"]
 
@@ -27,6 +28,7 @@ app.command(short_help="Describe a detector.")(info)
 app.command(short_help="Measure a detector.")(evaluate)
 app.command(short_help="Turn official weights into a folder that loads.")(convert)
 app.command(short_help="Add trained deltas to their base.")(merge)
+app.command(short_help="Push a detector and its card to the Hub.")(publish)
 app.add_typer(dataset, name="dataset", short_help="Read published data sets: list, info, check, build.")
 
 

@@ -11,6 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from deepfake_detectors.cli.console import OutputFormat, fail, say, wants_table
+from deepfake_detectors.cli.dataset_building import build_parquet, open_builder
+from deepfake_detectors.cli.dataset_lint import lint
+from deepfake_detectors.cli.dataset_options import Config, DataDir, Name, Options
+from deepfake_detectors.cli.dataset_publish import publish
 from deepfake_detectors.cli.options import Format
 
 __all__ = ["app"]
@@ -18,21 +22,8 @@ __all__ = ["app"]
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A data set, as `dataset list` prints it.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Its raw files. [default: the folder NAME in the directory DEEPFAKE_DATA]"),
-]
-Config = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Config of the builder. [default: the builder's own]")
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option", metavar="KEY=VALUE", help="A field of the config, its value as JSON or text; repeatable."
-    ),
-]
+app.command(short_help="Find what would let a detector cheat.")(lint)
+app.command(short_help="Push a data set as Parquet with a card.")(publish)
 
 
 @app.callback()
@@ -44,6 +35,7 @@ def dataset() -> None:
       deepfake-detectors dataset list
       deepfake-detectors dataset check celeb_df --data-dir Celeb-DF-v2
       deepfake-detectors dataset build celeb_df --data-dir Celeb-DF-v2 --output parquet/celeb_df
+      deepfake-detectors dataset lint parquet/celeb_df --output lint/celeb_df
     """
 
 
@@ -94,7 +86,7 @@ def check(
     """
     from deepfake_detectors.building import check as check_files
 
-    builder = _open(name, data_dir, config, option)
+    builder = open_builder(name, data_dir, config, option)
     result = check_files(builder, decode)
     counts = [
         {"split": split, "label": label, "manipulation": method, "units": result.units[key], "rows": rows}
@@ -124,6 +116,9 @@ def build(
     shard_size: Annotated[
         int, typer.Option("--shard-size", metavar="MB", min=1, help="Size at which a file ends.")
     ] = 500,
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="Accept the terms without being asked on a terminal.")
+    ] = False,
 ) -> None:
     """Write a data set as Parquet with its pictures inside; `datasets.load_dataset` reads the folder.
 
@@ -132,54 +127,33 @@ def build(
       deepfake-detectors dataset build ddvqa --data-dir ddvqa --output parquet/ddvqa
       deepfake-detectors dataset build image_folder --config real_fake --data-dir mine --output out
 
-    An interrupted build goes on at the first split that was not finished.
+    An interrupted build goes on at the first split that was not finished. The terms of the data are shown first; on a
+    terminal, terms that allow research only are to be accepted there or by --accept-terms.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from deepfake_detectors.building import write_parquet
-
-    builder = _open(name, data_dir, config, option)
-    say(f"Terms of {_title(type(builder))}: {builder.info.license}")
-    tasks: dict[str, Any] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
-
-        def advance(split: str, rows: int, expected: int) -> None:
-            if split not in tasks:
-                tasks[split] = bars.add_task(split, total=expected)
-            bars.advance(tasks[split], rows)
-
-        try:
-            done = write_parquet(builder, output, overwrite, shard_size * 2**20, advance)
-        except (ValueError, OSError, ImportError) as error:
-            fail(error, code=1)
+    builder = open_builder(name, data_dir, config, option)
+    _show_terms(type(builder), accept_terms)
+    done, built = build_parquet(builder, output, overwrite, shard_size)
     for finding in getattr(builder, "findings", []):
         say(f"{finding.level}: {finding.message}")
     for split, rows in done.items():
-        typer.echo(json.dumps({"split": split, "rows": rows, "built": split in tasks}))
+        typer.echo(json.dumps({"split": split, "rows": rows, "built": split in built}))
     say(f"Wrote {output / builder.config.name}. Load it: datasets.load_dataset({str(output / builder.config.name)!r})")
 
 
-def _open(name: str, data_dir: Path | None, config: str | None, options: list[str] | None) -> Any:
-    from deepfake_detectors.building import make_builder
-
-    try:
-        builder = make_builder(name, data_dir, config, dict(_option(text) for text in options or []))
-        builder.log_findings = False  # they are printed in full at the end
-        return builder
-    except (ValueError, OSError, ImportError) as error:
-        fail(error)
+def at_terminal() -> bool:
+    """Whether somebody can answer a question."""
+    return sys.stdin.isatty()
 
 
-def _option(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        fail(f"--option {text}: expected KEY=VALUE.")
-    try:
-        return key, json.loads(value)
-    except ValueError:  # plain text needs no quotes
-        return key, value
+def _show_terms(kind: Any, accepted: bool) -> None:
+    """Who runs this owns a copy already and scripts must not hang, so only a person at a terminal is asked."""
+    say(f"Terms of {_title(kind)}: {kind.TERMS}")
+    if not kind.RESEARCH_ONLY or accepted:
+        return
+    if not at_terminal():
+        say("By building you use this data under these terms (--accept-terms says that you do).")
+    elif not typer.confirm("Do you accept these terms?", err=True):
+        fail("The terms were not accepted; nothing was written.", code=1)
 
 
 def _title(kind: Any) -> str:
@@ -204,6 +178,7 @@ def _facts(name: str) -> dict[str, Any]:
         "layout": kind.LAYOUT,
         "layout_verified": kind.LAYOUT_VERIFIED,
         "terms": kind.TERMS,
+        "research_only": kind.RESEARCH_ONLY,
         "homepage": kind.HOMEPAGE,
         "get_it": kind.REMEDY,
         "version": str(kind.VERSION),

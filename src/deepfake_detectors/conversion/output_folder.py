@@ -12,15 +12,19 @@ __all__ = ["written_whole"]
 
 
 @contextmanager
-def written_whole(output: str | Path) -> Iterator[Path]:
+def written_whole(output: str | Path, option: str = "--output") -> Iterator[Path]:
     """Gives a folder to write into; it becomes `output` when the block ends without an error.
+
+    Args:
+        output: a new or empty folder.
+        option: how the command line calls it.
 
     Raises:
         ValueError: if `output` exists and is not an empty folder.
     """
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists and is not an empty folder; choose another --output.")
+        raise ValueError(f"{output} exists and is not an empty folder; choose another {option}.")
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.absolute().parent))
     try:

@@ -26,7 +26,6 @@ from transformers import AutoModel, AutoProcessor
 from deepfake_detectors.builders import load_split
 from deepfake_detectors.modeling.detection import require_ability
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import GENERATION_DEFAULTS
-from deepfake_detectors.modeling.prompting_m2f2_det import inference_prompt
 from deepfake_detectors.module_command import run_command
 
 __all__ = ["AnswerArguments", "answer_rows", "write_answers"]
@@ -60,7 +59,8 @@ def answer_rows(model: Any, processor: Any, rows: Any, task: str, **generation: 
         processor: its processor.
         rows: rows of the DD-VQA builder's test split, `id` and `image`, for the explanations also `question`. Rows on
             the same picture that follow each other share one prefill.
-        task: `"judgement"` or `"explanation"`; both ask with the official prompts.
+        task: `"judgement"` or `"explanation"`; both are asked in the processor's `prompt_style`, the official prompts
+            unless the checkpoint was trained on others.
         generation: arguments of `generate`.
 
     Yields:
@@ -73,7 +73,7 @@ def answer_rows(model: Any, processor: Any, rows: Any, task: str, **generation: 
         if task == "judgement":
             prompts = [processor.judgement_prompt()] * len(asked)
         else:
-            prompts = [inference_prompt(row["question"]) for row in asked]
+            prompts = [processor.explanation_prompt(row["question"]) for row in asked]
         pixels = processor(images=asked[0]["image"]).to(model.device)
         pixels = {name: value.to(model.dtype) for name, value in pixels.items()}
         answers = model.answer_prompts(processor, prompts, **pixels, skip_special_tokens=False, **generation)

@@ -11,7 +11,7 @@ import numpy as np
 from deepfake_detectors.evaluation.metrics import auc, one_class_reason, require_scikit_learn
 from deepfake_detectors.evaluation.predictions import Prediction, labels_of, scores_of
 
-__all__ = ["plot_bars", "plot_scores"]
+__all__ = ["COLOURS", "new_figure", "plot_bars", "plot_scores", "save_figure"]
 
 # Blue and orange stay apart for colour-blind readers, and in grey.
 COLOURS = {"real": "#3b76af", "fake": "#e08214"}
@@ -52,7 +52,7 @@ def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path,
         by: what the rows are, for the title.
     """
     names = list(next(iter(tables.values())))
-    figure, axes = _figure(6.4, 1.4 + 0.55 * len(names))
+    figure, axes = new_figure(6.4, 1.4 + 0.55 * len(names))
     height = 0.8 / len(tables)
     shades = ("#3b76af", "#e08214", "#7a7a7a")
     for number, (legend, table) in enumerate(tables.items()):
@@ -72,11 +72,11 @@ def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path,
         axes.legend(
             loc="upper center", bbox_to_anchor=(0.5, -0.75 / (1.4 + 0.55 * len(names))), ncols=3, frameon=False
         )
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper: bool, file: Path) -> Path:
-    figure, axes = _figure(6.4, 4.0)
+    figure, axes = new_figure(6.4, 4.0)
     edges = np.linspace(0, 1, 31) if proper else np.linspace(scores.min(), scores.max() + 1e-9, 31)
     for code, name in enumerate(COLOURS):
         chosen = scores[labels == code]
@@ -91,12 +91,12 @@ def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper:
         title="Scores by class",
     )
     axes.legend(framealpha=0.9)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def _roc(labels: np.ndarray, scores: np.ndarray, threshold: float, file: Path) -> Path:
     false_positive, true_positive, _ = require_scikit_learn().roc_curve(labels, scores, drop_intermediate=False)
-    figure, axes = _figure(5.0, 5.0)
+    figure, axes = new_figure(5.0, 5.0)
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1, label="chance")
     axes.plot(false_positive, true_positive, color=COLOURS["real"], label=f"AUC {auc(labels, scores):.3f}")
     point = [(scores[labels == code] >= threshold).mean() for code in (0, 1)]
@@ -111,7 +111,7 @@ def _roc(labels: np.ndarray, scores: np.ndarray, threshold: float, file: Path) -
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def _reliability(labels: np.ndarray, scores: np.ndarray, file: Path) -> Path:
@@ -120,7 +120,7 @@ def _reliability(labels: np.ndarray, scores: np.ndarray, file: Path) -> Path:
     filled = counts > 0
     said = np.bincount(place, weights=scores, minlength=BINS)[filled] / counts[filled]
     true = np.bincount(place, weights=labels, minlength=BINS)[filled] / counts[filled]
-    figure, axes = _figure(5.0, 5.0)
+    figure, axes = new_figure(5.0, 5.0)
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1, label="perfect")
     axes.plot(said, true, color=COLOURS["real"], linewidth=1, alpha=0.6)
     axes.scatter(said, true, 20 + 200 * counts[filled] / counts.max(), color=COLOURS["real"], label="area: pictures")
@@ -134,10 +134,10 @@ def _reliability(labels: np.ndarray, scores: np.ndarray, file: Path) -> Path:
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", frameon=False)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -151,6 +151,6 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def _save(figure: Any, file: Path) -> Path:
+def save_figure(figure: Any, file: Path) -> Path:
     figure.savefig(file, bbox_inches="tight", metadata={"Software": None})
     return file

@@ -1,0 +1,201 @@
+"""The Deepfake Detection Challenge data set (DFDC) as unpacked from its archives.
+
+Dolhansky et al., "The DeepFake Detection Challenge (DFDC) Dataset" (2020). Expected, each part optional:
+
+    train/dfdc_train_part_<0..49>/{<name>.mp4, metadata.json}       file name -> label, split, original
+    validation/{<name>.mp4, labels.csv}                             filename,label
+    test/{<name>.mp4, labels.csv or metadata.json}                  metadata.json: file name -> is_fake
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import datasets
+
+from .common import Unit, unit_columns
+from .frames import FrameBuilder, FrameConfig
+from .raw_files import first_names, inner_path, read_json, refuse_outside, stable_id
+
+__all__ = ["DFDC", "DFDCConfig"]
+
+VERSION = datasets.Version("1.0.0")
+LABELS = {"REAL": "real", "FAKE": "fake", "0": "real", "1": "fake", "0.0": "real", "1.0": "fake"}
+PART = re.compile(r"dfdc_train_part_(\d+)")
+PARTS = 50
+TRAIN_PARTS, VALIDATION_PARTS = 35, 5  # the customary cut of the training parts: 0-34, 35-39, 40-49
+
+
+@dataclass
+class DFDCConfig(FrameConfig):
+    """How the splits are made.
+
+    Args:
+        splits: `"official"`: train, validation and test as released. `"parts"`: from the training parts alone, 0 to
+            34, 35 to 39 and 40 to 49, as is customary where the released validation and test are not at hand.
+    """
+
+    splits: str = "official"
+
+    def check(self) -> None:
+        """Raise a `ValueError` for a value outside its allowed set."""
+        super().check()
+        if self.splits not in ("official", "parts"):
+            raise ValueError(f"splits is {self.splits!r}, expected official or parts.")
+
+
+class Entry(NamedTuple):
+    """A line of a list."""
+
+    label: str
+    original: str | None
+
+
+class DFDC(FrameBuilder):
+    """DFDC: 119,154 training, 4,000 validation and 5,000 test videos, grouped by original.
+
+    The test is the released one of 5,000 videos, not the 400 `test_videos` of the challenge page. Clips hold several
+    faces, and some fakes change the sound alone.
+    """
+
+    VERSION = VERSION
+    BUILDER_CONFIG_CLASS = DFDCConfig
+    BUILDER_CONFIGS = [
+        DFDCConfig(name="official", version=VERSION, description="Train, validation and test as released."),
+        DFDCConfig(name="parts", version=VERSION, splits="parts", description="Training parts cut 35/5/10."),
+    ]
+    DEFAULT_CONFIG_NAME = "official"
+    NAME = "DFDC"
+    TERMS = "Rules of the challenge: access by account, research only, no redistribution."
+    LAYOUT = "train/dfdc_train_part_<n>/{*.mp4,metadata.json}, validation/ and test/{*.mp4,labels.csv|metadata.json}"
+    LAYOUT_VERIFIED = False  # the lists of validation and test as third parties read them
+    REMEDY = "Point data_dir at the folder with train/, validation/ and test/ (ai.meta.com/datasets/dfdc)."
+    HOMEPAGE = "https://ai.meta.com/datasets/dfdc/"
+
+    def official_counts(self) -> dict[str, dict[str, int]]:
+        """Published counts of the released splits."""
+        if self.config.splits == "parts":
+            return {}
+        return {
+            "train": {"real": 19_154, "fake": 100_000},
+            "validation": {"real": 2_000, "fake": 2_000},
+            "test": {"real": 2_500, "fake": 2_500},
+        }
+
+    def units(self, root: Path) -> dict[str, list[Unit]]:
+        """One unit per video, in the order of the lists."""
+        folders = dict(self._folders(root))
+        if not folders:
+            return {}
+        lists = {folder: self._read_list(folder) for folder in folders}
+        originals = {name for listed in lists.values() for name in listed}
+        source = self.choose_source(list(folders))
+        splits: dict[str, list[Unit]] = {"train": [], "validation": [], "test": []}
+        unknown: list[str] = []
+        for folder, split in folders.items():
+            refuse_outside(root, folder)
+            videos = self.find_videos(root, folder, source)
+            for name, entry in lists[folder].items():
+                path = videos.pop(stable_id(PurePosixPath(name).stem), None)
+                if path is None:
+                    self.missing.append(str(folder / name))
+                    continue
+                if entry.original is not None and entry.original not in originals:
+                    unknown.append(f"{entry.original} (of {name})")
+                unit = self._unit(root, folder, name, path, entry)
+                if unit is not None:
+                    splits[split].append(unit)
+            if videos:
+                self.report("warning", f"{folder} has videos in no list, not read: {first_names(videos.values())}.")
+        if unknown:
+            self.report("error", f"Originals that no list has: {first_names(unknown)}.")
+        return splits
+
+    def _folders(self, root: Path) -> Iterator[tuple[Path, str]]:
+        """The folders that hold videos, and their split."""
+        numbered = {}
+        for path in sorted((root / "train").iterdir()) if (root / "train").is_dir() else []:
+            match = PART.fullmatch(path.name)
+            if match is None:
+                self.report("error", f"{path} is no part of the training set, not read.")
+            else:
+                numbered[int(match.group(1))] = path
+        if numbered and len(numbered) != PARTS:
+            self.report("warning", f"{len(numbered)} training parts, published are {PARTS}.")
+        for number, path in sorted(numbered.items()):
+            split = "train"
+            if self.config.splits == "parts" and number >= TRAIN_PARTS:
+                split = "validation" if number < TRAIN_PARTS + VALIDATION_PARTS else "test"
+            yield path, split
+        if self.config.splits == "official":
+            yield from ((root / name, name) for name in ("validation", "test") if (root / name).is_dir())
+
+    def _read_list(self, folder: Path) -> dict[str, Entry]:
+        """File name -> label and original, from whichever lists the folder has; they must agree."""
+        tables = {
+            path: read(path)
+            for path, read in ((folder / "labels.csv", _read_csv), (folder / "metadata.json", self._read_metadata))
+            if path.is_file()
+        }
+        if not tables:
+            raise FileNotFoundError(f"{folder} has neither metadata.json nor labels.csv. {self.REMEDY}")
+        merged: dict[str, Entry] = {}
+        for path, table in tables.items():
+            for name, entry in table.items():
+                if merged.get(name, entry).label != entry.label:
+                    raise ValueError(f"{path} calls {name} {entry.label}, the other list of {folder} does not.")
+                merged[name] = entry
+        return merged
+
+    def _read_metadata(self, path: Path) -> dict[str, Entry]:
+        table = {}
+        for name, row in read_json(path, self.REMEDY).items():
+            where = f"{path}, {name}"
+            label = _label(row.get("label", row.get("is_fake")), where)
+            original = row.get("original") or None
+            if label == "real" and original is not None:
+                raise ValueError(f"{where} is labelled REAL, but was made from {original}. Fetch this list again.")
+            if label == "fake" and original is None and "label" in row:
+                self.report("error", f"{where} is labelled FAKE, but has no original.")
+            table[inner_path(name, str(path)).as_posix()] = Entry(label, original)
+        return table
+
+    def _unit(self, root: Path, folder: Path, name: str, path: Path, entry: Entry) -> Unit | None:
+        stem = PurePosixPath(name).stem
+        original = PurePosixPath(entry.original or name).stem
+        place = folder.relative_to(root).as_posix()
+        columns = unit_columns(
+            label=entry.label,
+            group_id=stable_id("DFDC", original),
+            manipulation="dfdc",
+            family="swap",
+            video_id=stable_id("DFDC", place, stem),
+            target_id=original,
+        )
+        return self.video_unit(root, stable_id("dfdc", place, stem), path, columns)
+
+
+def _label(value: object, where: str) -> str:
+    label = LABELS.get(str(value).strip())
+    if label is None:
+        raise ValueError(f"{where} has label {value!r}, expected REAL or FAKE (0 or 1 in labels.csv).")
+    return label
+
+
+def _read_csv(path: Path) -> dict[str, Entry]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"filename", "label"} <= set(rows[0]):
+        raise ValueError(f"{path} should have the columns filename and label.")
+    table: dict[str, Entry] = {}
+    for row in rows:
+        name = inner_path(row["filename"], str(path)).as_posix()
+        if name in table:
+            raise ValueError(f"{path} lists {name} twice.")
+        table[name] = Entry(_label(row["label"], f"{path}, {name}"), None)
+    return table

@@ -1,0 +1,182 @@
+"""LOKI, its pictures: real and synthetic ones of seven categories, with questions and with descriptions of faults.
+
+Ye et al., "LOKI: A Comprehensive Synthetic Data Detection Benchmark using Large Multimodal Models" (ICLR 2025).
+Expected:
+
+    media_data/image/<uuid>.{png,jpg,JPG}
+    data_json/image/true_or_false.json      two questions per picture: image_path, question, answer, question_type
+    data_json/image/open_ended_vqa.json     UTF-16; faults of fake pictures: image_path, question, problems
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import datasets
+
+from .common import RawBuilder, RawConfig, Unit, unit_columns
+from .raw_files import first_names, inner_path, is_picture, read_json, refuse_outside, stable_id, walk_files
+
+__all__ = ["LOKI", "LOKIConfig"]
+
+VERSION = datasets.Version("1.0.0")
+LISTS = {
+    "pictures": "data_json/image/true_or_false.json",
+    "questions": "data_json/image/true_or_false.json",
+    "faults": "data_json/image/open_ended_vqa.json",
+}
+MEDIA = "media_data/image"
+# The answer depends on what is asked, so the label is the word after "image_tf_image".
+QUESTION_TYPE = re.compile(r"image_tf_image_(?P<label>real|fake)_ask_(?P<asked>real|fake)_(?P<category>.+)")
+PICTURES = {"real": 900, "fake": 1317}
+FAULTY = 229
+MARKER = "<image>"
+
+
+@dataclass
+class LOKIConfig(RawConfig):
+    """One form of the data set.
+
+    Args:
+        task: `"pictures"`: one row per picture. `"questions"`: one row per question, two per picture. `"faults"`: what
+            is wrong with fake pictures, in words; most of these pictures are not among the others.
+    """
+
+    task: str = "pictures"
+
+    def check(self) -> None:
+        """Raise a `ValueError` for a value outside its allowed set."""
+        if self.task not in LISTS:
+            raise ValueError(f"task is {self.task!r}, expected one of {', '.join(LISTS)}.")
+
+
+class Entry(NamedTuple):
+    """A row to be."""
+
+    picture: PurePosixPath
+    name: str
+    label: str
+    category: str | None
+    question: str
+    answer: str
+    answers: list[str]
+
+
+class LOKI(RawBuilder):
+    """LOKI, its pictures: 900 real and 1,317 fake ones, test only, each with two questions of opposite answers.
+
+    Which of the two questions published results use is not stated.
+    """
+
+    VERSION = VERSION
+    BUILDER_CONFIG_CLASS = LOKIConfig
+    BUILDER_CONFIGS = [
+        LOKIConfig(name="pictures", version=VERSION, description="One row per picture."),
+        LOKIConfig(name="questions", version=VERSION, task="questions", description="Two questions per picture."),
+        LOKIConfig(name="faults", version=VERSION, task="faults", description="Faults of fake pictures in words."),
+    ]
+    DEFAULT_CONFIG_NAME = "pictures"
+    NAME = "LOKI"
+    TERMS = "No licence is stated for the pictures; their sources have terms of their own. Use for research only."
+    LAYOUT = "media_data/image/<uuid>.{png,jpg,JPG}, data_json/image/{true_or_false,open_ended_vqa}.json"
+    REMEDY = "Point data_dir at a copy of github.com/opendatalab/LOKI with its media_data/."
+    HOMEPAGE = "https://github.com/opendatalab/LOKI"
+
+    def has_dialogue(self) -> bool:
+        """For all tasks but `"pictures"`."""
+        return self.config.task != "pictures"
+
+    def official_counts(self) -> dict[str, dict[str, int]]:
+        """900 real and 1,317 fake pictures with two questions each; 229 fake ones with faults."""
+        if self.config.task == "faults":
+            return {"test": {"real": 0, "fake": FAULTY}}
+        each = 2 if self.config.task == "questions" else 1
+        return {"test": {label: each * count for label, count in PICTURES.items()}}
+
+    def units(self, root: Path) -> dict[str, list[Unit]]:
+        """One unit per row, in the order of the list."""
+        path = root / LISTS[self.config.task]
+        rows = read_json(path, self.REMEDY)
+        if not isinstance(rows, list):
+            raise ValueError(f"{path} should be a list of records.")
+        entries = list(_faults(path, rows) if self.config.task == "faults" else _questions(path, rows))
+        if self.config.task == "pictures":
+            entries = list({entry.picture: entry._replace(name="") for entry in reversed(entries)}.values())[::-1]
+        units, read = [], set()
+        for entry in entries:
+            file = root / entry.picture
+            if not file.is_file():
+                self.missing.append(str(file))
+                continue
+            refuse_outside(root, file)
+            read.add(file)
+            units.append(self._unit(file, entry))
+        extra = [str(file) for file in walk_files(root, root / MEDIA) if file not in read and is_picture(file)]
+        if extra:
+            self.report("warning", f"{len(extra)} picture(s) not in {path.name}, not read: {first_names(extra)}.")
+        return {"test": units}
+
+    def _unit(self, file: Path, entry: Entry) -> Unit:
+        picture = stable_id("loki", file.stem)
+        columns: dict[str, Any] = unit_columns(
+            label=entry.label,
+            group_id=picture,
+            manipulation=None,  # generators are not published
+            family="synthesis",
+            category=entry.category,
+        )
+        if self.has_dialogue():
+            columns |= {
+                "question": entry.question,
+                "answer": entry.answer,
+                "answers": entry.answers,
+                "messages": [
+                    {"role": "user", "content": entry.question},
+                    {"role": "assistant", "content": entry.answer},
+                ],
+            }
+        return Unit(f"{picture}/{entry.name}" if entry.name else picture, str(file), columns)
+
+
+def _picture(row: dict[str, Any], where: str) -> PurePosixPath:
+    if not isinstance(row, dict) or not isinstance(row.get("image_path"), str):
+        raise ValueError(f"{where} has no image_path.")
+    return inner_path(row["image_path"], where)
+
+
+def _questions(path: Path, rows: list[dict[str, Any]]) -> Iterator[Entry]:
+    labels: dict[PurePosixPath, str] = {}
+    for number, row in enumerate(rows):
+        where = f"{path}, record {number}"
+        picture = _picture(row, where)
+        match = QUESTION_TYPE.fullmatch(str(row.get("question_type")))
+        if match is None:
+            raise ValueError(
+                f"{where} ({picture}) has question_type {row.get('question_type')!r}, expected "
+                "image_tf_image_<real|fake>_ask_<real|fake>_<category>."
+            )
+        label, asked = match["label"], match["asked"]
+        answer = str(row.get("answer"))
+        if answer.strip().casefold() != ("yes" if label == asked else "no"):
+            raise ValueError(f"{where} ({picture}) answers {answer!r} to whether a {label} picture is {asked}.")
+        if labels.setdefault(picture, label) != label:
+            raise ValueError(f"{where} calls {picture} {label}, an earlier record does not. Fetch the list again.")
+        question = str(row["question"]).replace(MARKER, "").strip()
+        yield Entry(picture, f"ask_{asked}", label, match["category"], question, answer, [answer])
+
+
+def _faults(path: Path, rows: list[dict[str, Any]]) -> Iterator[Entry]:
+    for number, row in enumerate(rows):
+        where = f"{path}, record {number}"
+        picture = _picture(row, where)
+        problems = row.get("problems") or {}
+        found = [entry.get("desc") for kind in ("regional", "global") for entry in problems.get(kind) or []]
+        described = [text.strip() for text in found if text and text.strip()]
+        if not described:
+            raise ValueError(f"{where} ({picture}) describes no fault in problems.regional or problems.global.")
+        question = str(row.get("question") or "").replace(MARKER, "").strip()
+        yield Entry(picture, "faults", "fake", None, question, " ".join(described), described)

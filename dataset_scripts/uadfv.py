@@ -1,0 +1,77 @@
+"""UADFV: 49 videos and the swap made of each.
+
+Yang, Li and Lyu, "Exposing Deep Fakes Using Inconsistent Head Poses" (ICASSP 2019). Expected:
+
+    real/[videos/]<number>.mp4            or below real/: images/<number>/, frames/<number>/
+    fake/[videos/]<number>_fake.mp4
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import datasets
+
+from .common import Unit, unit_columns
+from .frames import FrameBuilder, FrameConfig
+from .raw_files import require_folder, stable_id
+
+__all__ = ["UADFV"]
+
+VERSION = datasets.Version("1.0.0")
+NAMES = {"real": re.compile(r"(\d+)"), "fake": re.compile(r"(\d+)_fake")}
+
+
+class UADFV(FrameBuilder):
+    """UADFV: 49 real and 49 fake videos, published without a split, so all are `test`.
+
+    DeepfakeBench lists all 98 in train, validation and test alike.
+    """
+
+    VERSION = VERSION
+    BUILDER_CONFIG_CLASS = FrameConfig
+    BUILDER_CONFIGS = [FrameConfig(name="default", version=VERSION, description="All 98 videos.")]
+    DEFAULT_CONFIG_NAME = "default"
+    NAME = "UADFV"
+    TERMS = "Access by form, research only."
+    LAYOUT = "real/[videos/]<number>.mp4 and fake/[videos/]<number>_fake.mp4 (or frames/<name>/ below each)"
+    LAYOUT_VERIFIED = False  # as third parties describe it
+    REMEDY = "Point data_dir at the folder with real/ and fake/ (form linked in github.com/SCLBD/DeepfakeBench)."
+    HOMEPAGE = "https://github.com/SCLBD/DeepfakeBench"
+
+    def likely_counts(self) -> dict[str, dict[str, int]]:
+        """49 pairs."""
+        return {"test": {"real": 49, "fake": 49}}
+
+    def units(self, root: Path) -> dict[str, list[Unit]]:
+        """One unit per video, the real ones first; a real video and its fake are one group."""
+        containers = {label: require_folder(root / label, f"the {label} videos", self.REMEDY) for label in NAMES}
+        source = self.choose_source(list(containers.values()))
+        videos = {label: self.find_videos(root, folder, source) for label, folder in containers.items()}
+        units = []
+        numbers: dict[str, set[str]] = {label: set() for label in NAMES}
+        for label, found in videos.items():
+            for name, path in found.items():
+                match = NAMES[label].fullmatch(name)
+                if match is None:
+                    raise ValueError(
+                        f"{path} is not named like a {label} video: 0000 is real, 0000_fake is fake. Move it away."
+                    )
+                number = match.group(1)
+                numbers[label].add(number)
+                columns = unit_columns(
+                    label=label,
+                    group_id=f"UADFV/{number}",
+                    manipulation="uadfv",
+                    family="swap",
+                    video_id=f"UADFV/{label}/{name}",
+                    target_id=number,
+                )
+                unit = self.video_unit(root, stable_id("uadfv", label, name), path, columns)
+                if unit is not None:
+                    units.append(unit)
+        for label, other, suffix in (("real", "fake", ""), ("fake", "real", "_fake")):
+            absent = sorted(numbers[other] - numbers[label])
+            self.missing += [f"{containers[label] / source / number}{suffix} ({other} is there)" for number in absent]
+        return {"test": units}

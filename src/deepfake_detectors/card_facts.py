@@ -1,0 +1,121 @@
+"""Facts of checkpoints, which no command measures: `hub_cards/facts/*.yaml`, or a file of the publisher's own.
+
+`family_<model_type>.yaml` holds what is true of every checkpoint of a family: terms of its parts, intended use,
+limits, architecture, sources. The file of a checkpoint names its `family`, overrides what differs, and adds
+`training_parts` and `training_limits`, which are of its training pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["fact_names", "family_facts", "read_facts"]
+
+FAMILY_PREFIX = "family_"
+REQUIRED = ("title", "summary", "license", "uses", "limits", "architecture", "training", "citations")
+
+
+def fact_names() -> list[str]:
+    """Names of the bundled fact files of checkpoints, without suffix."""
+    names = (entry.name for entry in _folder().iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml") and _is_checkpoint(name))
+
+
+def family_facts(family: str) -> dict[str, Any]:
+    """What holds of every checkpoint of a family.
+
+    Raises:
+        ValueError: for a family without such a file.
+    """
+    path = _folder().joinpath(f"{FAMILY_PREFIX}{family}.yaml")
+    if not path.is_file():
+        raise ValueError(f"There are no facts about the family {family!r}; give a file with --facts.")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def read_facts(
+    source: str | Path | None, config: Mapping[str, Any], class_name: str, model_name: str
+) -> dict[str, Any]:
+    """The facts for one card, complete and for one class.
+
+    Args:
+        source: a YAML file, the name of a bundled one (`fact_names`), or `None` for the family's alone.
+        config: config.json of the checkpoint.
+        class_name: its class; values that are given per class are resolved for it.
+        model_name: name of the publication, where the facts give none.
+
+    Raises:
+        FileNotFoundError: for a file that does not exist (the message lists the bundled names).
+        ValueError: for a file that is no mapping, is about another family or another config (its `about`), or leaves
+            out what a card must say.
+    """
+    family = config["model_type"]
+    own = {} if source is None else _read(source)
+    about = own.get("family", family)
+    if about != family:
+        raise ValueError(f"{source} holds facts about {about!r}, but the model is of the family {family!r}.")
+    for name, value in own.get("about", {}).items():
+        if config.get(name) != value:
+            raise ValueError(f"{source} is about models with {name}={value!r}; here it is {config.get(name)!r}.")
+    # Facts without a family stand alone, as those of the embedded default do.
+    common = family_facts(family) if source is None or "family" in own else {}
+    facts = {key: _for_class(value, class_name) for key, value in {**common, **own}.items()}
+    facts = {key: value for key, value in facts.items() if value is not None}
+    # What a checkpoint adds to its family.
+    facts["parts"] = [*facts.get("parts", []), *facts.pop("training_parts", [])]
+    facts["limits"] = [*facts.pop("training_limits", []), *facts.get("limits", [])]
+    facts.setdefault("model_name", model_name)
+    facts.setdefault("title", model_name)
+    if common:
+        facts.setdefault("summary", f"A detector of the family {family} ({class_name}), published by its trainer.")
+    if missing := [key for key in REQUIRED if key not in facts or (key == "limits" and not facts[key])]:
+        raise ValueError(
+            f"{source} leaves out {', '.join(missing)}, which a card must say. Add them, or a line "
+            f"`family: {family}`, which takes what is true of the whole family from there."
+        )
+    return facts
+
+
+def _folder() -> Any:
+    return files("deepfake_detectors.hub_cards").joinpath("facts")
+
+
+def _is_checkpoint(name: str) -> bool:
+    """Neither a family nor a data set: those say which they are."""
+    if name.startswith(FAMILY_PREFIX):
+        return False
+    fields = yaml.safe_load(_folder().joinpath(name).read_text(encoding="utf-8"))
+    return "model_name" in fields
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    path = Path(source)
+    bundled = _folder().joinpath(f"{source}.yaml")
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+    elif path.name == str(source) and bundled.is_file():
+        text = bundled.read_text(encoding="utf-8")
+    else:
+        raise FileNotFoundError(
+            f"There are no facts {source}: neither a file, nor one of the bundled {', '.join(fact_names())}."
+        )
+    try:
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{source} must hold keys and values, but is a {type(fields).__name__}.")
+    return fields
+
+
+def _for_class(value: Any, class_name: str) -> Any:
+    """`value` itself, or where its keys are names of model classes, the one of this class (`None` if it has none)."""
+    classes = ("ForDeepfakeDetection", "ForConditionalGeneration")
+    if isinstance(value, dict) and value and all(str(key).endswith(classes) for key in value):
+        return value.get(class_name)
+    return value

@@ -1,0 +1,45 @@
+"""What a card says of the training that made a checkpoint, from the `validation.json` that the training wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["training_commands", "training_sentence", "validation_sentence"]
+
+# How Trainer calls what it measures, and how a reader knows it.
+MEASURED = {"eval_accuracy": "accuracy", "eval_auc": "AUC", "eval_eer": "EER", "eval_loss": "loss"}
+
+
+def training_sentence(validation: dict[str, Any], machine: str | None = None) -> str:
+    """Size and length of the training; `machine` says where it ran."""
+    amounts = {"train_pictures": "pictures", "train_rows": "conversations", "train_texts": "texts"}
+    parts = [f"{validation[key]} {unit}" for key, unit in amounts.items() if key in validation]
+    parts.append(f"{validation['steps']} steps")
+    if validation["best_step"] is not None:
+        parts.append(f"best checkpoint at step {validation['best_step']}")
+    duration = f"{validation['train_seconds'] / 60:.0f} minutes"
+    if validation.get("cpu_threads") is not None:
+        duration += f" on {validation['cpu_threads']} thread(s)"
+    elif validation.get("processes", 1) > 1:
+        duration += f" on {validation['processes']} processes"
+    return ", ".join([*parts, f"seed {validation['seed']}", duration]) + (f" of {machine}." if machine else ".")
+
+
+def validation_sentence(validation: dict[str, Any]) -> str:
+    """What was measured on the validation pictures at the end."""
+    metrics = validation["metrics"]
+    if "num_real" in metrics:
+        found = {"accuracy": metrics["accuracy"], "AUC": metrics["auc"], "EER": metrics["eer"]}
+        pictures = f"{metrics['num_real']} real and {metrics['num_fake']} fake validation pictures"
+    else:
+        found = {label: metrics[name] for name, label in MEASURED.items() if name in metrics}
+        pictures = f"{validation['validation_pictures']} validation pictures"
+    values = [f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in found.items()]
+    return f"On the {pictures}: {', '.join(values)}."
+
+
+def training_commands(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[str]:
+    """The command that the training noted down, or else those of the facts."""
+    if validation and validation.get("command"):
+        return [validation["command"]]
+    return list(facts.get("commands", {}).values())

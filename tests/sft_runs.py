@@ -1,0 +1,78 @@
+"""Tiny bases, and fine-tuning runs of the recipes on them, in this process or another."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tiny_fakevlm import tiny_fakevlm
+from tiny_llm import tiny_m2f2_det_llm
+from tiny_lvlm_dfd import tiny_lvlm_dfd_llm
+
+from deepfake_detectors.train import train_sft
+
+RECIPES = Path(train_sft.__file__).parent / "recipes"
+LAUNCH = Path(train_sft.__file__).parent / "launch"
+# recipe -> family; the miniature of each has `_mini` behind its name
+SFT_RECIPES = {
+    "fakevlm_full": "fakevlm",
+    "fakevlm_lora": "fakevlm",
+    "m2f2_det_stage2": "m2f2_det",
+    "m2f2_det_stage3": "m2f2_det",
+    "lvlm_dfd_stage2": "lvlm_dfd",
+}
+BASES = {
+    "fakevlm": lambda folder: tiny_fakevlm(folder, prompt_style="hf_chat"),
+    "m2f2_det": tiny_m2f2_det_llm,
+    "lvlm_dfd": tiny_lvlm_dfd_llm,
+}
+# What a recipe for eight GPUs needs to run here.
+ON_THIS_MACHINE = {
+    "use_cpu": True,
+    "bf16": False,
+    "tf32": None,
+    "gradient_checkpointing": False,
+    "dataloader_num_workers": 0,
+    "report_to": "none",
+    "cpu_threads": 1,
+    "disable_tqdm": True,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": False,
+    "per_device_train_batch_size": 4,
+    "logging_steps": 1,
+}
+
+
+def recipe(name: str, **changes: Any) -> dict[str, Any]:
+    """A committed recipe with changes."""
+    return {**yaml.safe_load((RECIPES / f"{name}.yaml").read_text()), **changes}
+
+
+def write_recipe(path: Path, fields: dict[str, Any]) -> list[str]:
+    """Options of the command line that read it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(fields))
+    return ["--config", str(path)]
+
+
+def parsed(folder: Path, fields: dict[str, Any]) -> tuple[Any, ...]:
+    return train_sft.parse_sft_recipe(write_recipe(folder / "recipe.yaml", fields))
+
+
+def command(*launcher: str, module: str = "deepfake_detectors.train.train_sft") -> list[str]:
+    """`accelerate launch` of the script."""
+    return [sys.executable, "-m", "accelerate.commands.launch", *launcher, "-m", module]
+
+
+def offline() -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1"}
+
+
+def losses(output: Path, step: int | str) -> list[float]:
+    """Logged training losses of a checkpoint."""
+    import json
+
+    state = json.loads((output / f"checkpoint-{step}" / "trainer_state.json").read_text())
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]

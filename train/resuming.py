@@ -1,0 +1,128 @@
+"""Which checkpoint a run goes on from, whether it is of this run's model, and how its weights get back into it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
+
+__all__ = ["LoadsByClass", "checkpoint_to_resume"]
+
+logger = logging.getLogger("deepfake_detectors.train")
+
+
+def checkpoint_to_resume(arguments: TrainingArguments, model: Any, adapter: bool = False) -> str | None:
+    """The checkpoint that `resume_from_checkpoint` asks for, or `None`.
+
+    Args:
+        arguments: `resume_from_checkpoint` is empty or "false", "true" for the last one in `output_dir`, or a folder.
+        model: what will be trained, a `PreTrainedModel` or a `PeftModel` around one.
+        adapter: whether PEFT will be put around `model`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or none to find.
+        ValueError: if the folder is no checkpoint of a training, or one of another model.
+    """
+    wanted = arguments.resume_from_checkpoint
+    if wanted is None or str(wanted).lower() == "false":
+        return None
+    if str(wanted).lower() == "true":
+        wanted = _last_whole_checkpoint(Path(arguments.output_dir))
+    elif not Path(wanted).is_dir():
+        raise FileNotFoundError(f"resume_from_checkpoint is {wanted}, but there is no such folder.")
+    _require_same_model(Path(wanted), model, adapter or isinstance(model, PeftModel))
+    return str(wanted)
+
+
+def _last_whole_checkpoint(output: Path) -> Path:
+    """A run that was killed may have been writing a checkpoint; its state file comes last."""
+    numbered = {
+        int(path.name.rpartition("-")[2]): path
+        for path in output.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if path.name.rpartition("-")[2].isdigit()
+    }
+    for _, path in sorted(numbered.items(), reverse=True):
+        if _is_whole(path):
+            return path
+        logger.warning("Skipped %s: it was not written to its end.", path)
+    raise FileNotFoundError(
+        f"resume_from_checkpoint is true, but {output} holds no {'whole ' if numbered else ''}checkpoint-*."
+    )
+
+
+def _is_whole(folder: Path) -> bool:
+    path = folder / TRAINER_STATE_NAME
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True
+
+
+def _require_same_model(folder: Path, model: Any, is_adapter: bool) -> None:
+    if not _is_whole(folder):
+        raise ValueError(
+            f"resume_from_checkpoint is {folder}, but it holds no whole {TRAINER_STATE_NAME}: it is a model, or a "
+            "checkpoint that was not written to its end. Give another of the checkpoint-* folders, or start from a "
+            "model with model_name_or_path."
+        )
+    holds_adapter = (folder / ADAPTER_CONFIG_NAME).is_file()
+    if is_adapter != holds_adapter:
+        kinds = {True: "an adapter", False: "a whole model"}
+        raise ValueError(
+            f"{folder} is a checkpoint of {kinds[holds_adapter]}, but this run trains {kinds[is_adapter]}. Resume "
+            "with the recipe that wrote it."
+        )
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    found = _class_in(folder, holds_adapter)
+    if found is not None and found != type(base).__name__:
+        raise ValueError(
+            f"{folder} is a checkpoint of {found}, but this run trains {type(base).__name__} "
+            f"({base.config.model_type}). Resume with the recipe that wrote it."
+        )
+
+
+def _class_in(folder: Path, holds_adapter: bool) -> str | None:
+    """Name of the class a checkpoint was trained as; `None` where it does not say."""
+    if holds_adapter:
+        mapping = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8")).get("auto_mapping") or {}
+        return mapping.get("base_model_class")
+    path = folder / CONFIG_NAME
+    architectures = json.loads(path.read_text(encoding="utf-8")).get("architectures") if path.is_file() else None
+    return architectures[0] if architectures else None
+
+
+class LoadsByClass:
+    """Put before a `Trainer`: whole models come back from their checkpoints as `from_pretrained` reads them.
+
+    `Trainer` compares the names in the file with those in memory and only warns where they differ. A class that saves
+    under other names, as FakeVLM does for stock Llava loaders, would silently go on from the weights it had, both when
+    a run is resumed and when the best checkpoint is loaded at its end.
+    """
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._holds_whole_model(resume_from_checkpoint):
+            self._load_whole_model(resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+
+    def _load_best_model(self) -> None:
+        if self._holds_whole_model(self.state.best_model_checkpoint):
+            self._load_whole_model(self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()  # type: ignore[misc]
+
+    def _holds_whole_model(self, folder: str) -> bool:
+        # FSDP and DeepSpeed have files of their own, with the names in memory.
+        return not self.is_fsdp_enabled and not self.is_deepspeed_enabled and (Path(folder) / CONFIG_NAME).is_file()
+
+    def _load_whole_model(self, folder: str) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        model.load_state_dict(type(model).from_pretrained(folder).state_dict())

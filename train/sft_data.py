@@ -1,0 +1,99 @@
+"""Conversations about pictures: rows of a builder, and batches of them as a family's processor encodes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+
+from deepfake_detectors.builders import load_split
+from deepfake_detectors.train.data import require_both_classes, set_validation_aside
+from deepfake_detectors.train.sft_arguments import SftDataArguments
+from deepfake_detectors.train.sft_families import SftFamily
+
+__all__ = ["ConversationCollator", "load_conversations"]
+
+# What a batch is made of; everything else a builder gives is left out of the loaders.
+COLUMNS = ("image", "label", "question", "answer", "messages")
+
+
+def load_conversations(arguments: SftDataArguments, rebuild: bool = True) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """Training rows, and validation rows with one conversation per picture.
+
+    Args:
+        arguments: rows of several configs are joined before whole groups of source videos are set aside, so that a
+            picture is on one side only.
+        rebuild: see `load_split`.
+
+    Raises:
+        ValueError: for an empty split, one of one class, or rows without conversations.
+        FileNotFoundError: for missing data.
+    """
+    configs = arguments.dataset_configs or [arguments.dataset_config]
+    parts = [
+        load_split(
+            arguments.dataset, arguments.train_split, arguments.data_dir, config, arguments.dataset_options, rebuild
+        )
+        for config in configs
+    ]
+    if arguments.conversation == "dataset":
+        silent = [str(config) for config, part in zip(configs, parts, strict=True) if "messages" not in part.features]
+        if silent:
+            raise ValueError(
+                f"{arguments.dataset} has no conversations in config {', '.join(silent)}; choose one that has, or set "
+                "conversation to 'verdict'."
+            )
+    rows = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    train, validation = set_validation_aside(rows, arguments)
+    validation = validation.select(
+        _one_row_per_picture(validation, arguments.validation_seed)[: arguments.validation_pictures]
+    )
+    require_both_classes(validation["label"], "validation split")
+    return tuple(
+        part.select_columns([name for name in COLUMNS if name in part.features]) for part in (train, validation)
+    )
+
+
+def _one_row_per_picture(rows: datasets.Dataset, seed: int) -> list[int]:
+    """Indices in an order that follows from the seed, the first row of every picture in it."""
+    stored = rows.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))["image"]
+    keys = [each["path"] if each["bytes"] is None else hashlib.sha256(each["bytes"]).hexdigest() for each in stored]
+    first: dict[str, int] = {}
+    for index in np.random.default_rng(seed).permutation(len(rows)):
+        first.setdefault(keys[index], int(index))
+    return list(first.values())
+
+
+class ConversationCollator:
+    """Rows to a training batch, by the family's own `encode_conversations`.
+
+    Args:
+        family: see `SftFamily`.
+        processor: of that family.
+        conversation: see `SftDataArguments`.
+        max_length: see the processor's `encode_conversations`; `None` does not cut.
+    """
+
+    def __init__(self, family: SftFamily, processor: Any, conversation: str, max_length: int | None) -> None:
+        self.family, self.processor = family, processor
+        self.conversation, self.max_length = conversation, max_length
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """`labels` (rows, length) int64, -100 where not supervised, and the other inputs of the model's `forward`."""
+        conversations = [self.family.converse(self.pairs(row)) for row in rows]
+        images = [row["image"].convert("RGB") for row in rows]
+        batch = dict(self.processor.encode_conversations(conversations, images, max_length=self.max_length))
+        if self.family.takes_classes:
+            batch["class_labels"] = torch.tensor([row["label"] for row in rows])
+        return batch
+
+    def pairs(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Questions of a row with their answers."""
+        if self.conversation == "verdict":
+            return self.family.verdict_pairs(row)
+        contents = [message["content"] for message in row["messages"]]
+        return list(zip(contents[::2], contents[1::2], strict=True))

@@ -1,0 +1,159 @@
+"""AntifakePrompt's training: two learned vectors in front of a frozen InstructBLIP, saved apart from it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedConfig
+
+from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
+from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
+from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
+from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE, save_soft_words
+from deepfake_detectors.modeling.modeling_soft_word import INITIALIZER_STD
+from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor, save_processor_settings
+from deepfake_detectors.train.trainer import ClassifierTrainer
+
+__all__ = ["AnswerCollator", "SoftWordTrainer", "load_soft_words"]
+
+PROMPT_FIELDS = ("soft_word", "soft_word_sides", "prompt", "plain_prompt", "candidates")
+
+
+def load_soft_words(
+    source: str, config_fields: dict[str, Any], image_processor_fields: dict[str, Any]
+) -> tuple[AntifakePromptForDeepfakeDetection, AntifakePromptProcessor]:
+    """A detector whose base is known, so that its words can be saved alone.
+
+    Args:
+        source: folder or Hub id of an InstructBLIP (the words start at N(0, 0.02), as in the official code), of a full
+            AntifakePrompt, or of an adapter folder (both go on from their words).
+        config_fields: of `AntifakePromptConfig`, for new words only: the rest brings its own.
+        image_processor_fields: of `AntifakePromptImageProcessor`, for new words only.
+
+    Raises:
+        ValueError: for fields beside words that exist already, or a base that is none.
+    """
+    fields, _ = PreTrainedConfig.get_config_dict(source)
+    is_stock = fields.get("model_type") == "instructblip"
+    if not is_stock:
+        given = [
+            name
+            for name, value in (("model_config", config_fields), ("image_processor", image_processor_fields))
+            if value
+        ]
+        if given:
+            raise ValueError(
+                f"{' and '.join(given)} cannot be set with model_name_or_path {source}: its words bring their own. "
+                "Give a stock InstructBLIP to start new words."
+            )
+        model = AntifakePromptForDeepfakeDetection.from_pretrained(source)
+        if model.config.base_model_name_or_path is None:
+            model.config.base_model_name_or_path = _findable(source)
+        return model, AntifakePromptProcessor.from_pretrained(source)
+    base = PreTrainedConfig.get_config_dict(source)[0]
+    # The sizes are the base's own, which loading fills in.
+    config = AntifakePromptConfig(**config_fields)
+    widths = {"qformer_soft_word": "qformer_config", "llm_soft_word": "text_config"}
+    sides = {"both": tuple(widths), "qformer": ("qformer_soft_word",), "llm": ("llm_soft_word",)}
+    words = {
+        name: torch.empty(1, base[widths[name]]["hidden_size"]).normal_(0.0, INITIALIZER_STD)
+        for name in sides[config.soft_word_sides]
+    }
+    settings = {name: getattr(config, name) for name in PROMPT_FIELDS}
+    settings["num_query_tokens"] = base.get("num_query_tokens", config.num_query_tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        save_soft_words(words, config, _findable(source), folder)
+        save_processor_settings(folder, AntifakePromptImageProcessor(**image_processor_fields), settings)
+        return (
+            AntifakePromptForDeepfakeDetection.from_pretrained(folder),
+            AntifakePromptProcessor.from_pretrained(folder),
+        )
+
+
+def _findable(source: str) -> str:
+    """A folder by its full path, so that its adapter finds it from everywhere; a Hub id as it is."""
+    return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
+
+
+class AnswerCollator:
+    """Pictures with class labels to a batch with the answers to the checkpoint's prompt as token labels.
+
+    Args:
+        processor: of the model; its candidates are the answers, real first.
+    """
+
+    def __init__(self, processor: AntifakePromptProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        classes = torch.stack([item["labels"] for item in items])
+        answers = [self.processor.candidates[int(label)] for label in classes]
+        batch = self.processor.encode_answers([self.processor.prompt] * len(items), answers)
+        pixels = torch.stack([item["pixel_values"] for item in items])
+        return {**batch, "pixel_values": pixels, "class_labels": classes}
+
+
+class SoftWordTrainer(ClassifierTrainer):
+    """Trains the words alone; every folder it writes is an adapter folder.
+
+    The loss is the language model's on the answers; validation adds the verdicts of `detect`.
+
+    Raises:
+        ValueError: for `push_to_hub` of words whose base is a local folder, which nobody else would find.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        base = kwargs["model"].config.base_model_name_or_path
+        if kwargs["args"].push_to_hub and Path(base).is_dir():
+            raise ValueError(
+                f"push_to_hub is set, but the base {base} is a local folder, which others cannot load; start from its "
+                "Hub id."
+            )
+        super().__init__(*args, **kwargs)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        inputs = {name: value for name, value in inputs.items() if name != "class_labels"}
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    @torch.no_grad()
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        inputs = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs).detach().mean()
+            if prediction_loss_only:
+                return loss, None, None
+            verdict = self.accelerator.unwrap_model(model).detect(pixel_values=inputs["pixel_values"])
+        return loss, verdict.logits, inputs["class_labels"]
+
+    def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+        if self.args.should_save:
+            folder = output_dir or self.args.output_dir
+            self.accelerator.unwrap_model(self.model).save_adapter(folder, self.processor)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._put_words(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        self._put_words(self.state.best_model_checkpoint)
+
+    @torch.no_grad()
+    def _put_words(self, folder: str) -> None:
+        words = load_file(Path(folder) / ADAPTER_FILE)
+        for name, word in self.accelerator.unwrap_model(self.model).soft_words().items():
+            if name not in words or words[name].shape != word.shape:
+                found = {key: tuple(value.shape) for key, value in words.items()}
+                raise ValueError(f"{folder} holds the words {found}, but this model needs {name} {tuple(word.shape)}.")
+            word.copy_(words[name])

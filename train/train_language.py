@@ -1,0 +1,153 @@
+"""Train a small Llama and its tokenizer on a data set's own conversations, from scratch.
+
+    python -m deepfake_detectors.train.train_language --config train/recipes/m2f2_det_default_language.yaml
+
+It stands in for Vicuna where no pretrained weights can be had: M2F2-Det's stages 2 and 3 need a language model that
+can write before it sees. What it knows is the training split's questions and answers, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+import torch
+from transformers import (
+    DataCollatorForLanguageModeling,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from deepfake_detectors.builders import load_split
+from deepfake_detectors.train.arguments import SourceArguments, read_recipe
+from deepfake_detectors.train.arguments import _mapping as parse_mapping
+from deepfake_detectors.train.data import set_validation_aside
+from deepfake_detectors.train.language_texts import conversation_texts
+from deepfake_detectors.train.mini_tokenizer import llama_tokenizer
+
+__all__ = ["LanguageArguments", "LanguageTrainingArguments", "main", "train_language"]
+
+logger = logging.getLogger("deepfake_detectors.train")
+
+COLUMNS = ["video_id", "group_id", "label", "question", "answers"]
+
+
+@dataclass
+class LanguageArguments(SourceArguments):
+    """Whose words, and how large a model."""
+
+    dataset_configs: list[str] = field(
+        default_factory=lambda: ["c40_explain", "c40_judge"], metadata={"help": "Configs that hold dialogues."}
+    )
+    passes: int = field(default=4, metadata={"help": "Times that every question is asked, each in another order."})
+    vocabulary: int = field(default=2000, metadata={"help": "Ids of the tokenizer, at most."})
+    model_config: dict | str | None = field(default=None, metadata={"help": "Fields of the `LlamaConfig`; JSON."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.model_config = parse_mapping("model_config", self.model_config)
+        if self.dataset_config is not None:
+            raise ValueError(f"dataset_config is {self.dataset_config!r}; name all configs in dataset_configs.")
+        if self.passes < 1:
+            raise ValueError(f"passes is {self.passes}, expected 1 or more.")
+
+
+@dataclass
+class LanguageTrainingArguments(TrainingArguments):
+    """`TrainingArguments`, and the threads."""
+
+    cpu_threads: int | None = field(
+        default=None, metadata={"help": "Threads of torch on CPU. The last digits of a sum depend on it."}
+    )
+
+
+def train_language(arguments: LanguageArguments, training: LanguageTrainingArguments) -> Path:
+    """Train and save model, tokenizer and `validation.json`; returns the output folder.
+
+    Raises:
+        ValueError: for settings that do not fit together, or rows without dialogues.
+        FileNotFoundError: for missing data.
+    """
+    if training.cpu_threads is not None:
+        torch.set_num_threads(training.cpu_threads)
+    set_seed(training.seed)
+    rows, others = set_validation_aside(_dialogue_rows(arguments), arguments)
+    texts = list(conversation_texts(rows.to_list(), arguments.passes, training.seed))
+    held_out = list(conversation_texts(others.to_list(), 1, training.seed))
+    tokenizer = llama_tokenizer(texts, arguments.vocabulary)
+    tokenizer.pad_token = tokenizer.unk_token  # as LLaVA does with Vicuna's
+    config = LlamaConfig(**arguments.model_config)
+    config.vocab_size = len(tokenizer)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(config, name, getattr(tokenizer, name))
+    trainer = Trainer(
+        model=LlamaForCausalLM(config),
+        args=training,
+        train_dataset=_tokenized(tokenizer, texts),
+        eval_dataset=_tokenized(tokenizer, held_out),
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        processing_class=tokenizer,
+    )
+    outcome = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    measured = trainer.evaluate()
+    trainer.save_model()
+    report = {
+        "seed": training.seed,
+        "steps": trainer.state.global_step,
+        "best_step": None,  # the last one is kept
+        "train_seconds": outcome.metrics["train_runtime"],
+        "cpu_threads": training.cpu_threads,
+        "parameters": trainer.model.num_parameters(),
+        "train_texts": len(texts),
+        "validation_texts": len(held_out),
+        "dataset": arguments.dataset,
+        "dataset_configs": arguments.dataset_configs,
+        "dataset_options": arguments.dataset_options,
+        "validation_fraction": arguments.validation_fraction,
+        "validation_seed": arguments.validation_seed,
+        "metrics": {"loss": measured["eval_loss"], "perplexity": math.exp(measured["eval_loss"])},
+    }
+    path = Path(training.output_dir) / "validation.json"
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    logger.info(
+        "%s: perplexity %.2f on %d texts of other videos", path.parent, report["metrics"]["perplexity"], len(held_out)
+    )
+    return path.parent
+
+
+def _dialogue_rows(arguments: LanguageArguments) -> datasets.Dataset:
+    parts = []
+    for name in arguments.dataset_configs:
+        rows = load_split(
+            arguments.dataset, arguments.train_split, arguments.data_dir, name, arguments.dataset_options
+        )
+        if "answers" not in rows.column_names:
+            raise ValueError(
+                f"{arguments.dataset} {name} holds no questions and answers; name configs with dialogues."
+            )
+        parts.append(rows.select_columns(COLUMNS))
+    return datasets.concatenate_datasets(parts)
+
+
+def _tokenized(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({"input_ids": tokenizer(list(texts)).input_ids})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line entry."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
+    train_language(*read_recipe((LanguageArguments, LanguageTrainingArguments), arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Supervised fine-tuning of a detector that writes: FakeVLM, M2F2-Det stages 2 and 3, LVLM-DFD stage 2.
+
+    accelerate launch -m deepfake_detectors.train.train_sft \
+        --config train/recipes/m2f2_det_stage2.yaml --model_name_or_path m2f2-base --output_dir m2f2-stage2
+
+Every key of the recipe can be overridden behind it. Full fine-tuning writes a whole folder; LoRA writes an adapter,
+which `deepfake-detectors merge --model BASE --delta ADAPTER --output FOLDER` puts into its base.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+from trl import get_peft_config
+
+from deepfake_detectors.train.arguments import read_recipe
+from deepfake_detectors.train.freezing import freeze_modules, train_only
+from deepfake_detectors.train.resuming import checkpoint_to_resume
+from deepfake_detectors.train.sft_arguments import SftDataArguments, SftModelArguments, SftTrainingArguments
+from deepfake_detectors.train.sft_data import ConversationCollator, load_conversations
+from deepfake_detectors.train.sft_detection import DetectionCallback
+from deepfake_detectors.train.sft_families import load_for_sft
+from deepfake_detectors.train.sft_trainer import DetectorSFTTrainer
+
+__all__ = ["build_trainer", "main", "parse_sft_recipe", "train_sft"]
+
+logger = logging.getLogger("deepfake_detectors.train")  # __name__ is "__main__" when launched
+
+
+def train_sft(
+    model_arguments: SftModelArguments, data_arguments: SftDataArguments, arguments: SftTrainingArguments
+) -> Path:
+    """Train and save; returns the output folder.
+
+    Raises:
+        ValueError: for settings that do not fit together, a base of another family, or a split of one class.
+        FileNotFoundError: for missing data.
+    """
+    trainer, detection = build_trainer(model_arguments, data_arguments, arguments)
+    outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+    report = {
+        "model_name_or_path": model_arguments.model_name_or_path,
+        "seed": arguments.seed,
+        "processes": arguments.world_size,
+        "steps": trainer.state.max_steps,
+        "best_step": trainer.state.best_global_step,
+        "train_seconds": outcome.metrics["train_runtime"],
+        "train_rows": len(trainer.train_dataset),
+        "validation_pictures": len(detection.rows),
+        "dataset": data_arguments.dataset,
+        "dataset_configs": data_arguments.dataset_configs or [data_arguments.dataset_config],
+        "metrics": trainer.evaluate(),
+    }
+    output = Path(arguments.output_dir)
+    if trainer.is_world_process_zero():
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "validation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    trainer.save_model()  # last: it also pushes, if asked to
+    return output
+
+
+def build_trainer(
+    model_arguments: SftModelArguments, data_arguments: SftDataArguments, arguments: SftTrainingArguments
+) -> tuple[DetectorSFTTrainer, DetectionCallback]:
+    """The trainer, and the callback that judges the validation pictures.
+
+    `arguments.resume_from_checkpoint` becomes the folder to resume from, or `None`.
+    """
+    # The model comes first: a wrong recipe should fail before any data is read, and before anything is written.
+    if arguments.cpu_threads is not None:
+        torch.set_num_threads(arguments.cpu_threads)
+    set_seed(arguments.seed)
+    model, processor, family = load_for_sft(model_arguments)
+    if model_arguments.train_only:
+        train_only(model, model_arguments.train_only)
+    if not model_arguments.train_vision:
+        freeze_modules(model, [family.vision_tower], "train_vision=False")
+    arguments.resume_from_checkpoint = checkpoint_to_resume(arguments, model, adapter=model_arguments.use_peft)
+    with arguments.main_process_first(desc="building the data set"):
+        rows, held_out = load_conversations(data_arguments, rebuild=arguments.local_process_index == 0)
+    logger.info("%d conversations to train on, %d pictures to validate on", len(rows), len(held_out))
+    trainer = DetectorSFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=held_out,
+        data_collator=ConversationCollator(family, processor, data_arguments.conversation, arguments.max_length),
+        processing_class=processor,
+        peft_config=_adapter(model_arguments),
+        family=family,
+    )
+    detection = DetectionCallback(trainer, held_out, arguments.per_device_eval_batch_size)
+    trainer.add_callback(detection)
+    return trainer, detection
+
+
+def _adapter(arguments: SftModelArguments) -> Any:
+    config = get_peft_config(arguments)
+    if config is not None:
+        # These are not stock language models; without a task PEFT also writes down whose adapter it is.
+        config.task_type = None
+    return config
+
+
+def parse_sft_recipe(arguments: list[str] | None = None) -> tuple[Any, ...]:
+    """See `read_recipe`."""
+    return read_recipe((SftModelArguments, SftDataArguments, SftTrainingArguments), arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line entry."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
+    train_sft(*parse_sft_recipe(arguments))
+
+
+if __name__ == "__main__":
+    main()
