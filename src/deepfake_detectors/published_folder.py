@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModel, LlavaForConditionalGeneration
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, PROCESSOR_NAME
 
 from deepfake_detectors.code_files import add_code
+from deepfake_detectors.evaluation.calibrated_folder import CALIBRATION_FILE
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
@@ -29,7 +30,7 @@ from deepfake_detectors.registration import FAMILIES
 __all__ = ["Assembled", "Base", "assemble"]
 
 MAX_SHARD = "5GB"  # a whole 7B model in one file is slow to fetch and to resume
-CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
+CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", CALIBRATION_FILE)
 # Auto classes of transformers' own pipelines that take a class too, without this package as its remote code.
 STOCK_DOORS = {
     "FakeVLMForDeepfakeDetection": "AutoModelForImageTextToText",
@@ -107,7 +108,7 @@ def assemble(source: Path, target: Path, base: Base | None = None) -> Assembled:
 
     Args:
         source: a folder that this package loads.
-        target: gets weights, config, processor, code and licence files; no card.
+        target: gets weights, config, processor, code, licence files and the record of a calibration; no card.
         base: instead of the base that an adapter names.
 
     Raises:

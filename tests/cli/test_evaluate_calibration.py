@@ -90,6 +90,19 @@ def test_stored_with_a_copy_and_used_by_the_pipeline(shell, ranked, folders, tmp
     assert called == pytest.approx(points["eer"]["fpr"]["value"])
 
 
+def test_published_with_the_model(shell, ranked, folders, tmp_path):
+    target, output, pushed = tmp_path / "calibrated", tmp_path / "out", tmp_path / "pushed"
+    fit = ("evaluate", "--model", ranked, *folders, "--fit", "temperature", "--save-to", target, "--output", output)
+    assert shell(*fit, *QUICK).exit_code == 0
+    results = output / "results.json"
+    result = shell("publish", "--model", target, "--repo", "me/mine", "--dry-run", pushed, "--results", results)
+    assert result.exit_code == 0, result.stderr
+    assert (pushed / "calibration.json").read_bytes() == (target / "calibration.json").read_bytes()
+    for name in ("calibration", "operating_points"):
+        assert read(pushed / "config.json")[name] == read(target / "config.json")[name]
+    assert "`fpr@1%`" in (pushed / "README.md").read_text()
+
+
 def test_in_place_and_thresholds_alone(shell, folders, tmp_path, ranked):
     import shutil
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deepfake_detectors.evaluation.localisation import MARKED_ON_REAL
 from deepfake_detectors.evaluation.score_metrics import LOWER_IS_BETTER
 
 __all__ = ["render_report", "sections"]
@@ -111,7 +112,7 @@ def _metric_table(title: str, part: Mapping[str, Any]) -> list[str]:
 def _direction(name: str) -> str:
     if name == "bytes_per_pixel_auc":
         return "near 0.5"
-    return "lower" if name in LOWER_IS_BETTER or name == "marked_on_real" else "higher"
+    return "lower" if name in LOWER_IS_BETTER or name == MARKED_ON_REAL else "higher"
 
 
 def _plain_table(table: Mapping[str, Mapping[str, Any]]) -> list[str]:
