@@ -24,7 +24,9 @@ FIT_FOLDER = "fit"
 def evaluate(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results.json, report.md and the plots.")],
     model: Model = None,
-    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Data set to score, such as ddvqa.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Data set to score, such as ddvqa, or a built folder.")
+    ] = None,
     dataset_config: Annotated[str | None, typer.Option(metavar="NAME", help="Config of the data set.")] = None,
     option: Annotated[
         list[str] | None,
