@@ -47,7 +47,7 @@ def folders(pictures) -> tuple:
 
 
 def test_stored_with_a_copy_and_used_by_the_pipeline(shell, ranked, folders, tmp_path):
-    target, output = tmp_path / "calibrated", tmp_path / "out"
+    target, output = tmp_path / "new" / "calibrated", tmp_path / "out"
     result = shell(
         *("evaluate", "--model", ranked, *folders, "--fit", "platt", "--save-to", target, "--output", output, *QUICK),
         *("--threshold", "eer"),
@@ -66,7 +66,7 @@ def test_stored_with_a_copy_and_used_by_the_pipeline(shell, ranked, folders, tmp
     assert stored["operating_points"] == record["operating_points"]
     assert stored["operating_points"]["eer"] == points["eer"]["threshold"]["value"]
     assert "house" in stored["operating_points"]
-    assert not (target / "README.md").exists()
+    assert not (target / "README.md").exists() and [path.name for path in target.parent.iterdir()] == ["calibrated"]
 
     before = deepfake_detectors.pipeline(model=str(ranked))
     after = deepfake_detectors.pipeline(model=str(target))
