@@ -19,6 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, PROCESSOR_NAME
 
 from deepfake_detectors.code_files import add_code
+from deepfake_detectors.evaluation.calibrated_folder import CALIBRATION_FILE
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
@@ -33,7 +34,7 @@ __all__ = ["Assembled", "Base", "assemble"]
 logger = logging.getLogger(__name__)
 
 MAX_SHARD = "5GB"  # a whole 7B model in one file is slow to fetch and to resume
-CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
+CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", CALIBRATION_FILE)
 # Auto classes of transformers' own pipelines that take a folder too, without this package as its remote code, and what
 # they load: the folder's own class (`None`), or the verdict class, whose file comes along.
 STOCK_DOORS: dict[str, dict[str, str | None]] = {
@@ -104,7 +105,7 @@ def assemble(source: Path, target: Path, base: Base | None = None) -> Assembled:
 
     Args:
         source: a folder that this package loads.
-        target: gets weights, config, processor, code and licence files; no card.
+        target: gets weights, config, processor, code, licence files and the record of a calibration; no card.
         base: instead of the base that an adapter names.
 
     Raises:
