@@ -136,6 +136,8 @@ def _finish(trainer: ClassifierTrainer, data_arguments: DataArguments, train_sec
             "validation_seed": data_arguments.validation_seed,
             "metrics": detection_metrics(labels, scores).to_dict(),
         }
+        if data_arguments.validation_split is not None:  # instead of a share set aside
+            report |= {"validation_split": data_arguments.validation_split, "validation_fraction": None}
         path = Path(trainer.args.output_dir) / "validation.json"
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     if trainer.args.push_to_hub:
