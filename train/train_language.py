@@ -99,6 +99,7 @@ def train_language(arguments: LanguageArguments, training: LanguageTrainingArgum
     )
     outcome = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     measured = trainer.evaluate()
+    trainer.model.config.use_cache = True  # which Trainer switches off, and what builds on this folder would inherit
     trainer.save_model()
     report = {
         "seed": training.seed,
