@@ -24,9 +24,7 @@ def test_epoch_cosine_gives_the_official_table():
     official = recipe("antifakeprompt")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=official["learning_rate"])
     options = schedule_options("epoch_cosine", official["lr_scheduler_kwargs"])
-    schedule = epoch_cosine(
-        optimizer, official["learning_rate"], per_epoch, official["num_train_epochs"], **options
-    )
+    schedule = epoch_cosine(optimizer, official["learning_rate"], per_epoch, official["num_train_epochs"], **options)
     found = {}
     for step in range(per_epoch * official["num_train_epochs"]):
         found[divmod(step, per_epoch)] = optimizer.param_groups[0]["lr"]
