@@ -31,7 +31,7 @@ demo: .venv/.core
 	fi
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: .venv/.dev
 	$(BIN)/python -m ruff check .

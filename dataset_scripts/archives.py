@@ -104,6 +104,11 @@ def _open_tar(path: Path) -> Archive:
     for info in infos:
         if not info.isfile():
             raise ValueError(f"{path} holds {info.name!r}, which is a link or a device. Fetch this file again.")
+    # The library takes a file that was cut off between two members for a whole one.
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it ends without the mark of its end")
     by_name = {info.name: info for info in infos}
 
     def read(name: str) -> bytes:

@@ -9,21 +9,19 @@ Li et al., "Celeb-DF: A Large-scale Challenging Dataset for DeepFake Forensics" 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import datasets
 
-from .common import Unit, components
+from .common import Unit, components, unit_columns
 from .frames import FrameBuilder, FrameConfig
+from .official_lists import CELEB_FOLDERS, CELEB_LIST, read_celeb_list
 from .raw_files import first_names, require_folder, stable_id
 
-__all__ = ["CelebDF", "CelebDFConfig", "read_test_list"]
+__all__ = ["CelebDF", "CelebDFConfig"]
 
 VERSION = datasets.Version("1.0.0")
 
-FOLDERS = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "fake"}
-TEST_LIST = "List_of_testing_videos.txt"
-LIST_LABELS = {"1": "real", "0": "fake"}  # the other way round than everywhere else
 TEST_LINES = {"v1": 100, "v2": 518}
 
 
@@ -80,14 +78,14 @@ class CelebDF(FrameBuilder):
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per video, folder by folder, sorted by name."""
-        folders = {name: _find_folder(root, name) for name in FOLDERS}
+        folders = {name: _find_folder(root, name) for name in CELEB_FOLDERS}
         for name, folder in folders.items():
-            require_folder(folder, f"the {FOLDERS[name]} videos of {name}", self.REMEDY)
-        listed = read_test_list(root / TEST_LIST, self.REMEDY)
+            require_folder(folder, f"the {CELEB_FOLDERS[name]} videos of {name}", self.REMEDY)
+        listed = read_celeb_list(root / CELEB_LIST, self.REMEDY)
         if len(listed) != TEST_LINES[self.config.release]:
             self.report(
                 "error",
-                f"{TEST_LIST} has {len(listed)} videos, published are {TEST_LINES[self.config.release]} for "
+                f"{CELEB_LIST} has {len(listed)} videos, published are {TEST_LINES[self.config.release]} for "
                 f"{self.config.release}.",
             )
         source = self.choose_source(list(folders.values()))
@@ -113,53 +111,19 @@ class CelebDF(FrameBuilder):
         return splits
 
     def _unit(self, root: Path, folder: str, video: str, path: Path, groups: dict[str, str]) -> Unit | None:
-        fake = FOLDERS[folder] == "fake"
+        fake = CELEB_FOLDERS[folder] == "fake"
         people = video.split("_")
         release = f"Celeb-DF-{self.config.release}"
-        columns = {
-            "label": FOLDERS[folder],
-            "manipulation": "celeb_synthesis" if fake else "real",
-            "family": "swap" if fake else None,
-            "video_id": stable_id(release, folder, video),
-            "group_id": stable_id(release, groups[_people(folder, video)[0]]),
-            "target_id": f"{people[0]}_{people[2]}" if fake else video,  # id0_id1_0000 was made from id0_0000
-            "source_id": people[1] if fake else None,
-            "compression": None,
-            "category": "face",
-        }
+        columns = unit_columns(
+            label=CELEB_FOLDERS[folder],
+            group_id=stable_id(release, groups[_people(folder, video)[0]]),
+            manipulation="celeb_synthesis",
+            family="swap",
+            video_id=stable_id(release, folder, video),
+            target_id=f"{people[0]}_{people[2]}" if fake else video,  # id0_id1_0000 was made from id0_0000
+            source_id=people[1] if fake else None,
+        )
         return self.video_unit(root, stable_id(f"celeb_df_{self.config.release}", folder, video), path, columns)
-
-
-def read_test_list(path: Path, remedy: str) -> dict[str, str]:
-    """`<folder>/<name>` without extension -> label of every line of the official list.
-
-    Raises:
-        FileNotFoundError: if it is missing.
-        ValueError: naming the line: wrong form, a label that contradicts the folder, or a video listed twice.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; without it there is no test split. {remedy}")
-    by_case = {name.casefold(): name for name in FOLDERS}
-    listed: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        digit, _, file = line.strip().partition(" ")
-        video = PurePosixPath(file.strip())
-        if digit not in LIST_LABELS or video.parent.name.casefold() not in by_case:
-            raise ValueError(f"{where} is {line!r}, expected '<1|0> <{'|'.join(FOLDERS)}>/<name>.mp4'.")
-        folder = by_case[video.parent.name.casefold()]
-        if LIST_LABELS[digit] != FOLDERS[folder]:
-            raise ValueError(
-                f"{where} calls {file.strip()} {LIST_LABELS[digit]} (1 is real), but {folder} holds {FOLDERS[folder]} "
-                "videos. Fetch the official list again."
-            )
-        key = stable_id(folder, video.stem)
-        if key in listed:
-            raise ValueError(f"{where} lists {file.strip()} a second time.")
-        listed[key] = LIST_LABELS[digit]
-    return listed
 
 
 def _find_folder(root: Path, name: str) -> Path:

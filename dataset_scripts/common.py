@@ -283,7 +283,10 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         order = [*SPLIT_ORDER, *found]
         splits = {name: found[name] for name in sorted(found, key=order.index) if found[name]}
         if not splits:
-            raise FileNotFoundError(f"{root} holds nothing of {self.NAME} that this config reads. {self.REMEDY}")
+            absent = f"Missing: {first_names(self.missing)}. " if self.missing else ""
+            raise FileNotFoundError(
+                f"{root} holds nothing of {self.NAME} that this config reads. {absent}{self.REMEDY}"
+            )
         seen: dict[str, Unit] = {}
         for unit in (unit for units in splits.values() for unit in units):
             if unit.id in seen:

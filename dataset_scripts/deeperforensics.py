@@ -9,9 +9,8 @@ Jiang et al., "DeeperForensics-1.0: A Large-Scale Dataset for Real-World Face Fo
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import datasets
 
@@ -19,9 +18,10 @@ from .common import Unit, components, unit_columns
 from .ff_tree import level_folder
 from .ffpp_splits import list_path, read_splits
 from .frames import FrameBuilder, FrameConfig
+from .official_lists import read_deeper_lists
 from .raw_files import first_names, require_folder, stable_id
 
-__all__ = ["DeeperForensics", "DeeperForensicsConfig", "read_split_lists"]
+__all__ = ["DeeperForensics", "DeeperForensicsConfig"]
 
 VERSION = datasets.Version("1.0.0")
 VARIANTS = (
@@ -31,9 +31,7 @@ VARIANTS = (
     *(f"end_to_end_mix_{count}_distortions" for count in (2, 3, 4)),
     "reenact_postprocess",
 )
-SPLITS = {"train": "train", "val": "validation", "test": "test"}
 VIDEOS = {"train": 703, "validation": 96, "test": 201}  # of each variant
-NAME = re.compile(r"(\d{3})_([MW]\d{3})")  # M and W: men and women
 REALS = "original_sequences/youtube"  # c23, as the authors ask
 
 
@@ -83,7 +81,7 @@ class DeeperForensics(FrameBuilder):
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per video, in the order of the lists: the real ones, then variant by variant."""
-        listed = read_split_lists(root / "lists" / "splits", self.REMEDY)
+        listed = read_deeper_lists(root / "lists" / "splits", self.REMEDY)
         containers = {variant: root / "manipulated_videos" / variant for variant in self.config.variants}
         for folder in containers.values():
             require_folder(folder, "fake videos", self.REMEDY)
@@ -142,32 +140,3 @@ class DeeperForensics(FrameBuilder):
             self.report(
                 "warning", f"{len(both)} test videos are training videos of FaceForensics++: {first_names(both)}."
             )
-
-
-def read_split_lists(folder: Path, remedy: str) -> dict[str, list[tuple[str, str]]]:
-    """FaceForensics++ id and actor of the fakes of each split.
-
-    Raises:
-        FileNotFoundError: for a missing list.
-        ValueError: naming the line: another form of name, or a video listed twice.
-    """
-    seen: dict[str, str] = {}
-    splits = {}
-    for name, split in SPLITS.items():
-        path = folder / f"{name}.txt"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing. {remedy}")
-        splits[split] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            video = PurePosixPath(line.strip()).stem
-            match = NAME.fullmatch(video)
-            if match is None:
-                raise ValueError(f"{where} is {line!r}, expected a fake video such as 000_M101.mp4.")
-            if video in seen:
-                raise ValueError(f"{where} lists {video}, which {seen[video]} lists too. Fetch the lists again.")
-            seen[video] = where
-            splits[split].append((match.group(1), match.group(2)))
-    return splits

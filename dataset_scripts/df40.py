@@ -20,38 +20,16 @@ from typing import NamedTuple
 
 import datasets
 
-from .celeb_df import TEST_LIST, read_test_list
 from .common import Unit, components, unit_columns
+from .df40_methods import METHODS, OWN_REALS, method_name
 from .ffpp_splits import CROSSING_PAIRS, read_splits
 from .frames import FrameBuilder, FrameConfig, frame_key, natural_order, spread
+from .official_lists import CELEB_LIST, read_celeb_list
 from .raw_files import first_names, is_picture, stable_id, walk_files
 
-__all__ = ["DF40", "FAMILIES", "DF40Config", "method_name"]
+__all__ = ["DF40", "DF40Config"]
 
 VERSION = datasets.Version("1.0.0")
-FAMILIES = {
-    "swap": "fsgan faceswap simswap inswap blendface uniface mobileswap e4s facedancer deepfacelab",
-    "reenact": (
-        "fomm facevid2vid wav2lip MRAA one_shot_free pirender tpsm lia danet sadtalker mcnet hyperreenact heygen"
-    ),
-    "synthesis": ("VQGAN StyleGAN2 StyleGAN3 StyleGANXL sd2.1 ddim RDDM PixArt DiT SiT MidJourney whichfaceisreal"),
-    "edit": "CollabDiff e4e stargan starganv2 styleclip",
-}
-METHODS = {name: family for family, names in FAMILIES.items() for name in names.split()}
-ALIASES = {"whichisreal": "whichfaceisreal", "dagan": "danet", "ddpm": "ddim"}  # files, folders and paper differ
-OWN_REALS = frozenset(
-    (
-        "deepfacelab",
-        "heygen",
-        "MidJourney",
-        "whichfaceisreal",
-        "CollabDiff",
-        "e4e",
-        "stargan",
-        "starganv2",
-        "styleclip",
-    )
-)
 SECTIONS = {"DF40_train": "train", "DF40": "test"}
 DOMAINS = ("ff", "cdf")
 NOT_FRAMES = frozenset({"masks", "landmarks"})
@@ -161,7 +139,9 @@ class DF40(FrameBuilder):
 
     def _clips(self, root: Path, folder: Path, place: tuple[str, str], split: str) -> Iterator[Clip]:
         section, method = place
-        frames, other, seen = _frames(root, folder), [], {}
+        frames = _frames(root, folder)
+        other: list[str] = []
+        seen: dict[str, Path] = {}
         for parent, files in frames.items():
             pictures = [name for name in files if is_picture(Path(name))]
             other += [str(parent / name) for name in files if name not in pictures]
@@ -221,7 +201,7 @@ class DF40(FrameBuilder):
         folder = root / "Celeb-DF-v2"
         if "cdf" not in self.config.domains or not any((folder / name).is_dir() for name in CELEB_REALS):
             return
-        tested = read_test_list(folder / TEST_LIST, self.REMEDY)
+        tested = read_celeb_list(folder / CELEB_LIST, self.REMEDY)
         for name in CELEB_REALS:
             where = {video.split("/")[1]: "test" for video in tested if video.startswith(f"{name}/")}
             yield from self._reals(root, folder / name / "frames", "cdf", where)
@@ -259,12 +239,6 @@ class DF40(FrameBuilder):
         unit = Unit(clip.identity, str(clip.folder), columns, tuple(chosen if clip.video else clip.frames))
         masked = clip.label == "fake" and "frames" in clip.folder.relative_to(root).parts
         return self.with_masks(root, unit, _beside(root, clip.folder) if masked else None)
-
-
-def method_name(name: str) -> str | None:
-    """The name of a method as in `METHODS`, from any of its spellings; `None` for no method."""
-    plain = ALIASES.get(name.casefold(), name).casefold()
-    return next((method for method in METHODS if method.casefold() == plain), None)
 
 
 def _frames(root: Path, folder: Path) -> dict[Path, list[str]]:

@@ -17,14 +17,12 @@ import datasets
 
 from .common import Unit, components, unit_columns
 from .frames import CLIP_SUFFIXES, FrameBuilder, FrameConfig
-from .raw_files import first_names, inner_path, read_json, refuse_outside, stable_id, walk_files
+from .official_lists import DFDCP_FOLDERS, DFDCP_LIST, read_dfdcp_list
+from .raw_files import first_names, refuse_outside, stable_id, walk_files
 
-__all__ = ["DFDCP", "DFDCPConfig", "LIST", "read_list"]
+__all__ = ["DFDCP", "DFDCPConfig"]
 
 VERSION = datasets.Version("1.0.0")
-LIST = "dataset.json"
-FOLDERS = {"original_videos": "real", "method_A": "fake", "method_B": "fake"}
-SETS = ("train", "test")
 
 
 @dataclass
@@ -72,8 +70,8 @@ class DFDCP(FrameBuilder):
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per video, in the order of the list."""
-        listed = read_list(root / LIST, self.REMEDY)
-        containers = {top: root / top for top in FOLDERS}
+        listed = read_dfdcp_list(root / DFDCP_LIST, self.REMEDY)
+        containers = {top: root / top for top in DFDCP_FOLDERS}
         present = [folder for folder in containers.values() if folder.is_dir()]
         # Clips lie in folders of actors; extracted frames lost them.
         nested = {folder: _clips(root, folder) for folder in present}
@@ -94,7 +92,7 @@ class DFDCP(FrameBuilder):
                 continue
             refuse_outside(root, path)
             if path in read:
-                raise ValueError(f"{LIST} has {name} and {read[path]}, but there is one {path} for both.")
+                raise ValueError(f"{DFDCP_LIST} has {name} and {read[path]}, but there is one {path} for both.")
             read[path] = name
             unit = self._unit(root, name, path, row, groups)
             if unit is not None:
@@ -102,7 +100,7 @@ class DFDCP(FrameBuilder):
         there = nested.values() if source == "videos" else [list(found.values()) for found in by_stem.values()]
         extra = [str(path) for found in there for path in found if path not in read]
         if extra:
-            self.report("warning", f"{len(extra)} video(s) not in {LIST}, not read: {first_names(extra)}.")
+            self.report("warning", f"{len(extra)} video(s) not in {DFDCP_LIST}, not read: {first_names(extra)}.")
         return splits
 
     def _unit(self, root: Path, name: str, path: Path, row: dict[str, Any], groups: dict[str, str]) -> Unit | None:
@@ -117,30 +115,6 @@ class DFDCP(FrameBuilder):
             source_id=_text(row.get("swapped_id")),
         )
         return self.video_unit(root, stable_id("dfdcp", *inner.parts), path, columns)
-
-
-def read_list(path: Path, remedy: str) -> dict[str, dict[str, Any]]:
-    """Path of a video -> its row, in the order of the list.
-
-    Raises:
-        FileNotFoundError: if the list is missing.
-        ValueError: naming the video: a path out of the folder, an unknown set, or a label against its folder.
-    """
-    listed = {}
-    for name, row in read_json(path, remedy).items():
-        inner = inner_path(name, str(path))
-        where = f"{path}, {name}"
-        if inner.parts[0] not in FOLDERS:
-            raise ValueError(f"{where} lies in {inner.parts[0]!r}, expected one of {', '.join(FOLDERS)}.")
-        if row.get("label") != FOLDERS[inner.parts[0]]:
-            raise ValueError(
-                f"{where} has label {row.get('label')!r}, but lies in a folder of {FOLDERS[inner.parts[0]]} videos. "
-                "Fetch the list again."
-            )
-        if row.get("set") not in SETS:
-            raise ValueError(f"{where} has set {row.get('set')!r}, expected train or test.")
-        listed[inner.as_posix()] = row
-    return listed
 
 
 def _clips(root: Path, folder: Path) -> list[Path]:

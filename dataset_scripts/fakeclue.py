@@ -16,8 +16,8 @@ from typing import Any
 import datasets
 
 from .archives import list_members, read_picture
-from .common import INSIDE, RawBuilder, RawConfig, Unit, components
-from .raw_files import first_names, is_picture, read_json, stable_id, walk_files
+from .common import INSIDE, RawBuilder, RawConfig, Unit, components, unit_columns
+from .raw_files import first_names, is_picture, read_json, refuse_outside, stable_id, walk_files
 
 __all__ = ["FakeClue"]
 
@@ -123,6 +123,7 @@ class FakeClue(RawBuilder):
         if folder.is_dir():
             found = {path.relative_to(folder).as_posix(): str(path) for path in walk_files(root, folder)}
         elif archive.is_file():
+            refuse_outside(root, archive)
             found = {name: f"{archive}{INSIDE}{name}" for name in list_members(archive)}
         else:
             raise FileNotFoundError(f"Neither {archive} nor {folder} is there. {self.REMEDY}")
@@ -141,17 +142,19 @@ class FakeClue(RawBuilder):
         identity = stable_id("fakeclue", split, name)
         people = video.split("_") if video else []
         question, answer = (turn["value"].replace("<image>", "").strip() for turn in record["conversations"])
-        columns = {
-            "label": label,
-            "manipulation": "real" if label == "real" else method,
-            "family": None,
-            "video_id": f"FaceForensics++/{'real' if label == 'real' else method}/{video}" if video else None,
-            "group_id": f"FaceForensics++/{groups[people[0]]}" if people else identity,
-            "target_id": people[0] if people else None,
-            "source_id": people[1] if len(people) > 1 else None,
-            "frame": int(PurePosixPath(name).stem) if video and PurePosixPath(name).stem.isdigit() else None,
-            "compression": next((part for part in parts if part in ("raw", "c23", "c40")), None),
-            "category": record["cate"],
+        columns: dict[str, Any] = unit_columns(
+            label=label,
+            group_id=f"FaceForensics++/{groups[people[0]]}" if people else identity,
+            manipulation=method,
+            video_id=f"FaceForensics++/{'real' if label == 'real' else method}/{video}" if video else None,
+            target_id=people[0] if people else None,
+            source_id=people[1] if len(people) > 1 else None,
+            compression=next((part for part in parts if part in ("raw", "c23", "c40")), None),
+            category=record["cate"],
+        )
+        number = PurePosixPath(name).stem
+        columns["frame"] = int(number) if video and number.isdecimal() else None
+        columns |= {
             "question": question,
             "answer": answer,
             "answers": [answer],

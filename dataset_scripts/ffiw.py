@@ -69,8 +69,8 @@ class FFIW(FrameBuilder):
             alone = names["source", split] ^ names["target", split]
             if alone:
                 self.report("warning", f"{split}: videos of one class only: {first_names(sorted(alone))}.")
-            masks = {stable_id(path.stem) for path in _entries(root / MASKS / split)} - {"videos", "frames", "images"}
-            unused = sorted(masks - names["target", split])
+            place = _mask_place(root, split, source)
+            unused = sorted({stable_id(path.stem) for path in _entries(place)} - names["target", split])
             if unused:
                 self.report("error", f"{MASKS}/{split} has masks of no fake video: {first_names(unused)}.")
         return splits
@@ -87,10 +87,14 @@ class FFIW(FrameBuilder):
         )
         masks = None
         if label == "fake":
-            place = root / MASKS / split
-            nested = place / source if (place / source).is_dir() else place
-            masks = nested / name if (nested / name).is_dir() else nested / f"{name}.mp4"
+            place = _mask_place(root, split, source)
+            masks = place / name if (place / name).is_dir() else place / f"{name}.mp4"
         return self.video_unit(root, stable_id("ffiw", folder, split, name), path, columns, masks)
+
+
+def _mask_place(root: Path, split: str, source: str) -> Path:
+    place = root / MASKS / split
+    return place / source if (place / source).is_dir() else place
 
 
 def _entries(folder: Path) -> list[Path]:

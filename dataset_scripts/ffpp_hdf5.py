@@ -16,7 +16,7 @@ from typing import Any
 
 import datasets
 
-from .common import RawBuilder, RawConfig, Unit
+from .common import RawBuilder, RawConfig, Unit, unit_columns
 from .ffpp_splits import Pairs, crossing_pairs, describe_crossing, group_videos, list_path, read_splits, video_names
 from .raw_files import first_names, refuse_outside, stable_id
 
@@ -127,8 +127,11 @@ class FFPPHdf5(RawBuilder):
                 missing = [key for key in sorted(listed) if key not in file]
                 if missing:
                     raise ValueError(f"{path} lacks the {split} video(s) {first_names(missing)}. Fetch it again.")
-                if path.stem.endswith("_test_only") and len(file) > len(listed):
-                    self.report("warning", f"{path.name} holds {len(file) - len(listed)} videos that are not listed.")
+                extra = sorted(set(file) - listed) if path.stem.endswith("_test_only") else []
+                if extra:
+                    self.report(
+                        "warning", f"{path.name} holds {len(extra)} video(s) in no list: {first_names(extra)}."
+                    )
                 for key in keys:
                     units.append(self._unit(path, file["_".join(key)], number, name, key, split, groups))
         return units
@@ -151,18 +154,17 @@ class FFPPHdf5(RawBuilder):
             count = min(self.config.train_frames, drawable)
             frames = [index * drawable // count for index in range(count)]
         method = "real" if name == REAL_FILE else name
-        columns = {
-            "label": "real" if name == REAL_FILE else "fake",
-            "manipulation": method,
-            "family": FILES[name],
-            "video_id": f"FaceForensics++/{method}/{video}",
-            "group_id": f"FaceForensics++/{groups[key[0]]}",
-            "target_id": key[0],
-            "source_id": key[1] if len(key) > 1 else None,
-            "compression": self.config.compression,
-            "category": "face",
-            "file_format": "HDF5",
-        }
+        columns = unit_columns(
+            label="real" if name == REAL_FILE else "fake",
+            group_id=f"FaceForensics++/{groups[key[0]]}",
+            manipulation=name,
+            family=FILES[name],
+            video_id=f"FaceForensics++/{method}/{video}",
+            target_id=key[0],
+            source_id=key[-1],
+            compression=self.config.compression,
+        )
+        columns["file_format"] = "HDF5"
         return Unit(stable_id(f"{number}_{video}"), str(path), columns, tuple(frames))
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
@@ -178,7 +180,7 @@ class FFPPHdf5(RawBuilder):
                     consecutive = unit.frames[-1] - unit.frames[0] == len(unit.frames) - 1
                     start, stop = frame, min(frame + size, unit.frames[-1] + 1) if consecutive else frame + 1
                     block = clip[start:stop]
-                yield {"id": f"{unit.id}_{frame}", "image": block[frame - start], "frame": frame, **unit.columns}
+                yield {**unit.columns, "id": f"{unit.id}_{frame}", "image": block[frame - start], "frame": frame}
 
     def _file_name(self, name: str, split: str) -> str:
         return f"FF++_{name}_{self.config.compression}{'[_test_only]' if split == 'test' else ''}.h5"

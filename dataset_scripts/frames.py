@@ -155,7 +155,7 @@ class FrameBuilder(RawBuilder):
         else:
             self.missing.append(f"{masks} (masks)")
             return unit
-        return unit._replace(masks=str(masks))
+        return unit._replace(masks=str(masks.resolve()))
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
         """The chosen frames of a video; a frame or mask that cannot be read is an error, never skipped."""
@@ -166,17 +166,26 @@ class FrameBuilder(RawBuilder):
                 if mask is not None:
                     with Image.open(file) as picture:
                         require_same_size(mask, picture, str(file))
-                row = {"id": stable_id(unit.id, PurePosixPath(name).with_suffix("").as_posix()), "image": str(file)}
                 number = frame_key(name)
-                row |= {"frame": number if isinstance(number, int) else None, "mask": mask}
-                yield {**unit.columns, **row, "file_format": read_image_format(file)}
+                row: dict[str, Any] = {
+                    "id": stable_id(unit.id, PurePosixPath(name).with_suffix("").as_posix()),
+                    "image": str(file),
+                    "frame": number if isinstance(number, int) else None,
+                    "file_format": read_image_format(file),
+                }
+                yield {**unit.columns, **row, **({"mask": mask} if self.config.masks else {})}
             return
         numbers = spread(count_frames(path), len(unit.frames))
         for number, image, mask in zip(numbers, read_frames(path, numbers), self._masks(unit, numbers), strict=True):
             if mask is not None:
                 require_same_size(mask, image, f"{path}, frame {number}")
-            row = {"id": f"{unit.id}/{number}", "image": image, "frame": number, "mask": mask}
-            yield {**unit.columns, **row, "file_format": path.suffix.lstrip(".").upper()}
+            row = {
+                "id": f"{unit.id}/{number}",
+                "image": image,
+                "frame": number,
+                "file_format": path.suffix.lstrip(".").upper(),
+            }
+            yield {**unit.columns, **row, **({"mask": mask} if self.config.masks else {})}
 
     def _masks(self, unit: Unit, frames: Sequence[Any]) -> Iterator[Image.Image | None]:
         """One mask per frame; `None` for videos without masks, and for what is allowed to be missing."""

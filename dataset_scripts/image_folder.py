@@ -20,7 +20,7 @@ from typing import Any
 import datasets
 from PIL import Image
 
-from .common import RawBuilder, RawConfig, Unit
+from .common import RawBuilder, RawConfig, Unit, unit_columns
 from .raw_files import (
     first_names,
     is_picture,
@@ -177,18 +177,12 @@ class RealFakeFolder(RawBuilder):
         split, above = self._split(folders[:level])
         generator, category = self._generator(above, folders[level + 1 :], label)
         name = stable_id(self.config.prefix, *parts)
-        columns = {
-            "label": label,
-            "manipulation": "real" if label == "real" else generator,
-            "family": None,
-            "video_id": None,
-            "group_id": name,  # nothing is known of shared sources unless a manifest says so
-            "target_id": None,
-            "source_id": None,
-            "frame": None,
-            "compression": None,
-            "category": category,
-        }
+        columns = unit_columns(
+            label=label,
+            group_id=name,  # nothing is known of shared sources unless a manifest says so
+            manipulation=generator,
+            category=category,
+        )
         if self.config.masks:
             columns["mask"] = self._mask(path, label, masks)
         return split, Unit(name, str(path), columns)

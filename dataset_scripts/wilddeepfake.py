@@ -120,6 +120,10 @@ class WildDeepfake(RawBuilder):
                 self.missing.append(f"{path} (no sequences)")
             for sequence, frames in sequences.items():
                 yield self._unit(path, (name, part, sequence), frames, label)
+        numbers = {int(part) for part in seen if part.isdecimal()}
+        gaps = sorted(set(range(min(numbers, default=0), max(numbers, default=0))) - numbers)
+        if gaps:
+            self.report("warning", f"{folder} has no archive {first_names(gaps)}, but higher numbers.")
         if ignored:
             self.report("warning", f"{len(ignored)} file(s) are no pictures, not read: {first_names(ignored)}.")
 

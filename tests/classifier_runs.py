@@ -22,7 +22,7 @@ CLASSIFIER_RECIPES = {
 
 
 def small_fields(name: str, data: Path, output: Path, **changes: Any) -> dict[str, Any]:
-    """The full recipe on its miniature's model and a small generated tree; `output` gets a base where one is needed."""
+    """The full recipe on its miniature's model and a small generated tree, with a base beside `output` if need be."""
     whole, mini = recipe(name), recipe(f"{name}_mini")
     fields = {**whole, **ON_THIS_MACHINE, "pretrained_parts": None, "calibrate": False, "fp16": False}
     if CLASSIFIER_RECIPES[name] == "antifakeprompt":

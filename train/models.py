@@ -82,7 +82,9 @@ def load_pretrained_parts(model: nn.Module, parts: dict[str, str]) -> None:
         try:
             part = model.get_submodule(name)
         except AttributeError as error:
-            known = ", ".join(child for child, module in model.named_modules() if isinstance(module, PreTrainedModel))
+            known = ", ".join(
+                child for child, module in model.named_modules() if child and isinstance(module, PreTrainedModel)
+            )
             raise ValueError(f"pretrained_parts names {name!r}; the model's own models are {known}.") from error
         if isinstance(part, PreTrainedModel):
             weights = type(part).from_pretrained(source, dtype=torch.float32).state_dict()

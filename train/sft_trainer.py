@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from trl import SFTTrainer
 
+from deepfake_detectors.train.freezing import rest_frozen_norms
 from deepfake_detectors.train.publishing import WithoutPickle
 from deepfake_detectors.train.resuming import LoadsByClass
 from deepfake_detectors.train.sft_families import SftFamily
@@ -47,12 +47,11 @@ class DetectorSFTTrainer(WithoutPickle, LoadsByClass, SFTTrainer):
     def _rest_frozen_parts(self) -> None:
         # Here, because every training step puts the whole model into train mode again.
         model = self.bare_model
-        resting = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        rest_frozen_norms(model)
         if self.family.detector is not None:
-            resting.append(model.get_submodule(self.family.detector))
-        for module in resting:
-            if not any(parameter.requires_grad for parameter in module.parameters()):
-                module.eval()
+            detector = model.get_submodule(self.family.detector)
+            if not any(parameter.requires_grad for parameter in detector.parameters()):
+                detector.eval()
 
     @property
     def bare_model(self) -> Any:

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-__all__ = ["TwinMasks", "difference_map", "shift_image"]
+from deepfake_detectors.twin_difference import CELL, average_cells, difference_map
 
-CELL = 4  # pixels per side that are averaged first, against compression noise
-SMOOTHING = 5  # cells per side of the second average
-LOW, HIGH = 5.0, 15.0  # grey levels that count as untouched and as surely changed; compression alone makes about 5
+__all__ = ["TwinMasks", "shift_image"]
 
 
 def shift_image(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -24,23 +22,6 @@ def shift_image(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     if columns:
         image = image[:, np.clip(np.arange(width) - columns, 0, width - 1)]
     return image
-
-
-def difference_map(fake: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """Share of change per cell of 4 x 4 pixels.
-
-    Args:
-        fake: uint8 `(height, width, 3)`.
-        real: the same, of the frame that was manipulated.
-
-    Returns:
-        float32 `(height / 4, width / 4)` in [0, 1].
-    """
-    difference = np.abs(fake.astype(np.float32) - real.astype(np.float32)).mean(axis=2)
-    cells = _average(difference, CELL)
-    padded = np.pad(cells, SMOOTHING // 2, mode="edge")
-    smooth = np.lib.stride_tricks.sliding_window_view(padded, (SMOOTHING, SMOOTHING)).mean(axis=(2, 3))
-    return np.clip((smooth - LOW) / (HIGH - LOW), 0.0, 1.0).astype(np.float32)
 
 
 class TwinMasks:
@@ -78,7 +59,7 @@ class TwinMasks:
         difference = difference[:, ::-1] if flip else difference
         if self.size > len(difference):
             return _stretch(difference, self.size)
-        return _average(difference, difference.shape[0] // self.size)
+        return average_cells(difference, difference.shape[0] // self.size)
 
     def _difference(self, index: int) -> np.ndarray | None:
         twin = self.twins[index]
@@ -99,11 +80,6 @@ class TwinMasks:
 
     def _pixels(self, index: int) -> Any:
         return np.asarray(self.rows[index]["image"].convert("RGB"))
-
-
-def _average(values: np.ndarray, cell: int) -> np.ndarray:
-    height, width = values.shape
-    return values.reshape(height // cell, cell, width // cell, cell).mean(axis=(1, 3))
 
 
 def _stretch(values: np.ndarray, size: int) -> np.ndarray:

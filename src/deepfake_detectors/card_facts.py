@@ -1,7 +1,8 @@
 """Facts of checkpoints, which no command measures: `hub_cards/facts/*.yaml`, or a file of the publisher's own.
 
-`family_<model_type>.yaml` holds what is true of every checkpoint of a family: terms of what it contains, intended use,
-limits, architecture, sources. The file of a checkpoint names its `family` and overrides what differs.
+`family_<model_type>.yaml` holds what is true of every checkpoint of a family: terms of its parts, intended use,
+limits, architecture, sources. The file of a checkpoint names its `family`, overrides what differs, and adds
+`training_parts` and `training_limits`, which are of its training pictures.
 """
 
 from __future__ import annotations
@@ -65,11 +66,14 @@ def read_facts(
     common = family_facts(family) if source is None or "family" in own else {}
     facts = {key: _for_class(value, class_name) for key, value in {**common, **own}.items()}
     facts = {key: value for key, value in facts.items() if value is not None}
+    # What a checkpoint adds to its family.
+    facts["parts"] = [*facts.get("parts", []), *facts.pop("training_parts", [])]
+    facts["limits"] = [*facts.pop("training_limits", []), *facts.get("limits", [])]
     facts.setdefault("model_name", model_name)
     facts.setdefault("title", model_name)
-    if source is None:
+    if common:
         facts.setdefault("summary", f"A detector of the family {family} ({class_name}), published by its trainer.")
-    if missing := [key for key in REQUIRED if key not in facts]:
+    if missing := [key for key in REQUIRED if key not in facts or (key == "limits" and not facts[key])]:
         raise ValueError(
             f"{source} leaves out {', '.join(missing)}, which a card must say. Add them, or a line "
             f"`family: {family}`, which takes what is true of the whole family from there."

@@ -7,6 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from deepfake_detectors.builders import BUILDERS
+from deepfake_detectors.evaluation.protocols import get_protocol
 
 __all__ = ["METRIC_NAMES", "better", "dataset_of", "metric_name", "model_index", "result_parts"]
 
@@ -43,10 +44,12 @@ METRIC_NAMES = {
     "Bleu_3": "BLEU-3",
     "Bleu_4": "BLEU-4",
     "ROUGE_L": "ROUGE-L",
+    "bytes_per_pixel_auc": "AUC of bytes per pixel alone",
 }
 SHORT_NAMES = {"eer": "EER"}
 TABLES = {"per_manipulation": "made with", "per_category": "category", "per_set": "set"}
 CORRECTED = "corrected"
+CONTROL = "control"  # what the files alone give away: a yardstick, no result of the model
 NO_SUBJECT = (CORRECTED, "protocol")  # hold metrics too, but are no further kind of answers
 
 
@@ -56,8 +59,9 @@ def metric_name(name: str, short: bool = False) -> str:
 
 
 def better(name: str, results: dict[str, Any]) -> str:
-    """`"higher"` or `"lower"`, as the protocol says; empty where nothing says it."""
-    return results.get("protocol", {}).get("metrics", {}).get(name, "")
+    """`"higher"` or `"lower"`, as the protocol says; empty where none says it."""
+    directions = {**get_protocol(CORRECTED).metrics, **results.get("protocol", {}).get("metrics", {})}
+    return directions.get(name, "")
 
 
 def dataset_of(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str | None]:
@@ -87,6 +91,8 @@ def model_index(results: dict[str, Any], facts: dict[str, Any]) -> list[EvalResu
     protocol = results.get("protocol", {}).get("name", CORRECTED)
     entries = []
     for part in result_parts(results):
+        if part["subject"] == CONTROL:
+            continue
         rules = CORRECTED if part["corrected"] else protocol
         for name, entry in part["metrics"].items():
             if entry["value"] is None:  # an undefined metric has no place in an index of values

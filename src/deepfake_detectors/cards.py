@@ -9,6 +9,7 @@ reads `config.json`, `results.json` and `validation.json` of the folder and writ
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -75,7 +76,7 @@ def render_model_card(
         explanations: what the embedding of the default found out about its answers; `None` if nothing was asked.
 
     Raises:
-        jinja2.UndefinedError: naming the key, if one of them lacks something the card states.
+        jinja2.UndefinedError, KeyError: naming the key, if one of them lacks something the card states.
     """
     bases = list(publication.bases) if publication else []
     named = [base["id"] for base in bases]
@@ -123,7 +124,7 @@ def render_model_card(
         dataset_label=_label(dataset_of(results, facts)) if results else "",
         better=lambda name: better(name, results or {}),
     )
-    return f"---\n{header.to_yaml()}\n---\n\n{body}"
+    return f"---\n{header.to_yaml()}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body)
 
 
 def write_model_card(folder: Path, facts: Path) -> Path:

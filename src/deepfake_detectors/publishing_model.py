@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jinja2 import UndefinedError
+
 from deepfake_detectors.card_facts import read_facts
 from deepfake_detectors.cards import Publication, render_model_card
 from deepfake_detectors.conversion.output_folder import written_whole
@@ -112,11 +114,14 @@ def _write_card(
         localizes=found.localizes,
         bases=[found.base.as_card_entry()] if found.base else facts.get("base_models", []),
     )
-    card = render_model_card(facts, results, validation, found.config, publication)
+    try:
+        card = render_model_card(facts, results, validation, found.config, publication)
+    except (KeyError, UndefinedError) as error:
+        raise ValueError(f"Facts, results.json or validation.json leave out what the card states: {error}.") from error
     (target / "README.md").write_text(card, encoding="utf-8")
     if facts.get("license_link") == TERMS_FILE:
         rows = [f"| {part['name']} | {part['terms']} |" for part in facts["parts"]]
-        table = ["| what the weights contain or come from | terms |", "| --- | --- |", *rows]
+        table = ["| what official weights of this family contain or come from | terms |", "| --- | --- |", *rows]
         text = "\n".join(["# Terms", "", facts["terms"], "", *table, "", "Comes without any warranty.", ""])
         (target / TERMS_FILE).write_text(text, encoding="utf-8")
     elif (link := facts.get("license_link")) and "://" not in link and not (target / link).is_file():

@@ -1,6 +1,7 @@
 """`deepfake-detectors dataset` as a user calls it."""
 
 import json
+import re
 
 import datasets
 import pytest
@@ -125,10 +126,39 @@ def test_help_has_an_example(command):
     assert "Example" in run(*command, "--help").stdout
 
 
+def stated_counts(name):
+    """Real and fake pictures as the README of the real data states them: (config and split, or nothing) -> counts."""
+    lines = real_data("README.md").read_text(encoding="utf-8").splitlines()
+    cell = next(line for line in lines if line.startswith(f"| `{name}/`")).split("|")[3]
+    return {
+        tuple(words.split()): (int(real), int(fake))
+        for words, real, fake in re.findall(r"([a-z]?[\w ]*?) *\b(\d+)/(\d+)", cell)
+    }
+
+
 @needs_real_data
-def test_real_ddvqa(tmp_path):
-    result = run("build", "ddvqa", "--config", "c23", "--output", tmp_path)
-    stated = real_data("README.md").read_text(encoding="utf-8")
-    row = json.loads(result.stdout)
-    real, fake = stated.split("c23 test ")[1].split()[0].rstrip("|").split("/")
-    assert row["rows"] == int(real) + int(fake)
+@pytest.mark.parametrize("config", ["c40", "c23"])
+def test_real_ddvqa(tmp_path, config):
+    stated = {split: counts for (level, split), counts in stated_counts("ddvqa").items() if level == config}
+    assert built_counts(tmp_path, "ddvqa", "--config", config) == stated
+
+
+@needs_real_data
+@pytest.mark.parametrize("name", ["faces_stylegan2", "scenes_text2image", "photos_flux_imagen", "copymove_noso"])
+def test_real_folders(tmp_path, name):
+    options = ["--config", "real_fake", "--data-dir", real_data(name), "--option", f"prefix={name}"]
+    masks = "masks" if (real_data(name) / "masks").is_dir() else ""
+    built = built_counts(tmp_path, "image_folder", *options, "--option", f'masks="{masks}"')
+    assert list(built.values()) == list(stated_counts(name).values())
+
+
+def built_counts(output, name, *options):
+    """Real and fake rows per split of what `dataset build` writes."""
+    lines = run("build", name, *options, "--output", output).stdout.splitlines()
+    counts = {}
+    for row in map(json.loads, lines):
+        folder = str(next(path for path in output.iterdir() if path.is_dir() and path.name != "cache"))
+        labels = datasets.load_dataset(folder, split=row["split"], cache_dir=str(output / "cache"))["label"][:]
+        assert len(labels) == row["rows"]
+        counts[row["split"]] = (labels.count(0), labels.count(1))
+    return counts

@@ -117,7 +117,7 @@ def test_data_set_agrees_with_the_module_command(shell, model, tmp_path):
     rows = lines_of(output)
     part = write_rows(tmp_path / "part.jsonl", rows[1:])
     result = shell("evaluate", "--predictions", part, *check, "--output", again)
-    assert result.exit_code == 2 and f"1 of {len(rows)} pictures of the set have no prediction" in result.stderr
+    assert result.exit_code == 2 and f"1 of {len(rows)} pictures of the set" in result.stderr
     more = write_rows(tmp_path / "more.jsonl", [*rows, {**rows[0], "id": "stranger"}])
     result = shell("evaluate", "--predictions", more, *check, "--output", again)
     assert result.exit_code == 2 and "does not hold" in result.stderr and "stranger" in result.stderr
@@ -299,13 +299,22 @@ def test_broken_predictions(shell, tmp_path, line, message):
         (("--fake-dir", "empty"), "--fake-dir empty holds no pictures"),
         (("--dataset", "imagenet", "--data-dir", "."), "known are ddvqa"),
         (("--dataset", "ddvqa", "--real-dir", "."), "not both"),
-        (("--real-dir", ".", "--references", "p.jsonl"), "--references belong to --predictions"),
+        (("--real-dir", ".", "--references", "p.jsonl", "--explain", "--predictions", "p.jsonl"), "without a model"),
+        (("--predictions", "p.jsonl", "--max-new-tokens", "3"), "give --explain with it"),
+        (("--predictions", "p.jsonl", "--similarity", "x"), "give --references or --explain"),
+        (("--predictions", "p.jsonl", "--mask-dir", "."), "--mask-dir belongs to --fake-dir"),
+        (("--predictions", "p.jsonl", "--twin-masks"), "belong to --dataset"),
+        (("--predictions", "p.jsonl", "--references", "r.jsonl"), "12 of 12 predictions have no text"),
+        (("--predictions", "picture.jpg"), "picture.jpg is no text in UTF-8"),
+        (("--real-dir", ".", "--references", "p.jsonl"), "give --explain, or --predictions"),
     ],
 )
 def test_wrong_command(shell, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "p.jsonl", scored())
     (tmp_path / "empty").mkdir()
+    (tmp_path / "picture.jpg").write_bytes(b"\xff\xd8\xff")
+    write_rows(tmp_path / "r.jsonl", [{"p0": {"answer": ["It is real."]}}])
     result = shell("evaluate", *arguments, "--output", "out")
     assert result.exit_code == 2, result.stdout
     assert message in result.stderr
@@ -315,6 +324,7 @@ def test_wrong_command(shell, tmp_path, monkeypatch, arguments, message):
 def test_model_without_texts_for_a_protocol_of_texts(shell, model, folders, tmp_path):
     result = shell("evaluate", "--model", model, *folders, "--protocol", "paper:fakevlm", "--output", tmp_path / "out")
     assert result.exit_code == 2 and "M2F2DetForConditionalGeneration" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_broken_model_is_not_scored(shell, folders, tmp_path):

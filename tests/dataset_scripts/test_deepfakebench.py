@@ -5,7 +5,8 @@ import json
 import pytest
 from folder_tree import save
 
-from deepfake_detectors.dataset_scripts.deepfakebench import DeepfakeBench, label_of_group, relative_path
+from deepfake_detectors.dataset_scripts.deepfakebench import DeepfakeBench
+from deepfake_detectors.dataset_scripts.deepfakebench_records import label_of_group, relative_path
 
 
 def make(root, tmp_path, file, **options):
@@ -171,6 +172,69 @@ def test_record_in_the_place_of_a_split(rgb, tmp_path):
 )
 def test_paths_of_other_machines(listed):
     assert str(relative_path(listed)) == "Celeb-DF-v2/Celeb-real/frames/a/1.png"
+
+
+class TestOtherOfficialLists:
+    def test_dfdc_preview(self, rgb, tmp_path):
+        videos = {name: record(rgb, "DFDCP_FakeA", f"DFDCP/method_A/frames/{name}") for name in ("a", "b")}
+        (rgb / "p.json").write_text(json.dumps({"DFDCP": {"DFDCP_FakeA": {"test": videos}}}))
+        rows = {
+            f"method_A/1/1_A/{name}.mp4": {"label": "fake", "set": where}
+            for name, where in (("a", "train"), ("b", "test"))
+        }
+        (rgb / "DFDCP" / "dataset.json").write_text(json.dumps(rows))
+        splits = make(rgb, tmp_path, "p.json").inspect(rgb)
+        assert {split: [unit.columns["video_id"][-1] for unit in units] for split, units in splits.items()} == {
+            "train": ["a"], "test": ["b"],
+        }  # fmt: skip
+
+    def test_deeperforensics(self, rgb, tmp_path):
+        name = "DeeperForensics-1.0"
+        fake = record(rgb, "DF_fake", f"{name}/manipulated_videos/end_to_end/frames/000_M101")
+        actor = record(rgb, "DF_real", f"{name}/source_videos/M101/frames/x")
+        groups = {"DF_fake": {"train": {"000_M101": fake}}, "DF_real": {"train": {"x": actor}, "test": {"x": actor}}}
+        (rgb / "d.json").write_text(json.dumps({name: groups}))
+        lists = rgb / name / "lists" / "splits"
+        lists.mkdir(parents=True)
+        for split, video in (("train", "001_M101"), ("val", "002_M102"), ("test", "000_M101")):
+            (lists / f"{split}.txt").write_text(f"{video}.mp4\n")
+        builder = make(rgb, tmp_path, "d.json")
+        splits = builder.inspect(rgb)
+        assert "000_M101" in {unit.columns["video_id"].rsplit("/", 1)[1] for unit in splits["test"]}
+        assert any("1 videos of actors are called real" in text for text in messages(builder, "error"))
+
+
+class TestDF40:
+    def test_sections_spellings_and_families(self, rgb, tmp_path):
+        train = record(rgb, "x_Fake", "DF40_train/MRAA/frames/000_001")
+        test = record(rgb, "x_Fake", "DF40/MRAA/ff/frames/003_004")
+        for listed in (train, test):  # files and folders differ, and prefixes are those of another machine
+            listed["frames"] = [
+                f"deepfakes_detection_datasets/{name.replace('MRAA', 'mraa')}" for name in listed["frames"]
+            ]
+        both = {"000_001": train, "003_004": test}
+        groups = {"mraa_Fake": {"train": both, "val": both, "test": both}}
+        (rgb / "mraa_ff.json").write_text(json.dumps({"mraa_ff": groups}))
+        splits = make(rgb, tmp_path, "mraa_ff.json").inspect(rgb)
+        assert {split: [unit.columns["video_id"][-7:] for unit in units] for split, units in splits.items()} == {
+            "train": ["000_001"], "test": ["003_004"],
+        }  # fmt: skip
+        assert {unit.columns["family"] for units in splits.values() for unit in units} == {"reenact"}
+
+    def test_method_that_the_group_does_not_name(self, rgb, tmp_path):
+        fake = record(rgb, "roop_Fake", "DF40/simswap/ff/frames/003_004")
+        (rgb / "simswap_ff.json").write_text(json.dumps({"simswap_ff": {"roop_Fake": {"test": {"003_004": fake}}}}))
+        (unit,) = make(rgb, tmp_path, "simswap_ff.json").inspect(rgb)["test"]
+        assert (unit.columns["manipulation"], unit.columns["family"]) == ("simswap", "swap")
+
+
+@pytest.mark.parametrize("frames", [[""], [3]])
+def test_frames_that_are_no_paths(rgb, tmp_path, frames):
+    (rgb / "x.json").write_text(
+        json.dumps({"UADFV": {"UADFV_Fake": {"test": {"v": {"label": "UADFV_Fake", "frames": frames}}}}})
+    )
+    with pytest.raises(ValueError, match="no path"):
+        make(rgb, tmp_path, "x.json").inspect(rgb)
 
 
 def test_path_upwards_is_refused():

@@ -7,6 +7,7 @@ from deepfake_detectors.evaluation.calibration import calibrated_probability, fi
 from deepfake_detectors.evaluation.metrics import (
     accuracy,
     auc,
+    category_table,
     detection_metrics,
     equal_error_rate,
     manipulation_table,
@@ -23,6 +24,15 @@ def test_values_counted_by_hand():
     assert result.auc == 15 / 16  # one of the sixteen real-fake pairs is the wrong way round
     assert result.eer == 1 / 4
     assert result.undefined == {}
+
+
+def test_categories_hold_both_classes():
+    table = category_table(LABELS, SCORES, ["b", "b", "a", "a", "a", "a", "c", "c"])
+    assert list(table) == ["a", "b", "c"]
+    assert table["a"] == {"count": 4, "real": 2, "fake": 2, "accuracy": 2 / 4, "auc": 3 / 4}
+    assert table["b"] == {"count": 2, "real": 2, "fake": 0, "accuracy": 1.0, "auc": None}
+    with pytest.raises(ValueError, match="one name per picture"):
+        category_table(LABELS, SCORES, ["a"])
 
 
 def test_threshold_counts_as_fake():

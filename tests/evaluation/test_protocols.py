@@ -179,6 +179,8 @@ def test_broken_frame_scores(tmp_path, table, message):
 
 
 def test_check_ids():
-    check_ids(["a", "b"], ["b", "a"])
-    with pytest.raises(ValueError, match="1 predictions are about pictures that the set does not hold"):
-        check_ids(["a", "b"], ["a"])
+    check_ids(["a", "b"], ["b", "a", "a"])
+    with pytest.raises(ValueError, match=r"1 predictions are about pictures that .* not hold, the first being c"):
+        check_ids(["a", "c"], ["a", "b"])
+    with pytest.raises(ValueError, match=r"1 of 2 pictures .* have no prediction, the first being b"):
+        check_ids(["a"], ["a", "b"])

@@ -1,6 +1,13 @@
+import numpy as np
 import pytest
 
-from deepfake_detectors.evaluation.verdict_metrics import confusion, verdict_metrics, verdict_table
+from deepfake_detectors.evaluation.bootstrap import draw_weights
+from deepfake_detectors.evaluation.verdict_metrics import (
+    category_verdicts,
+    confusion,
+    verdict_metrics,
+    verdict_table,
+)
 
 TRUTH = ["fake", "fake", "fake", "real", "real"]
 
@@ -22,6 +29,30 @@ def test_one_class_and_silent_answers_have_reasons():
     for name in ("balanced_accuracy", "f1_fake", "precision_fake", "recall_fake"):
         assert "no fake picture" in result.undefined[name]
     assert verdict_metrics(TRUTH, ["real"] * 5, resamples=0).undefined == {"precision_fake": "no answer says fake"}
+
+
+def test_intervals_are_those_of_the_answers_drawn():
+    generator = np.random.default_rng(0)
+    truth = generator.choice(["real", "fake"], 60).tolist()
+    verdicts = generator.choice(["real", "fake", None], 60, p=[0.4, 0.5, 0.1]).tolist()
+    found = verdict_metrics(truth, verdicts, resamples=40, seed=5).metrics
+    weights = np.concatenate(list(draw_weights(np.asarray(truth), None, 40, seed=5))).astype(int)
+    drawn: dict = {name: [] for name in found}
+    for row in weights:
+        places = np.repeat(np.arange(60), row)
+        single = verdict_metrics([truth[i] for i in places], [verdicts[i] for i in places], resamples=0)
+        for name, values in drawn.items():
+            values.append(single.value(name))
+    for name, entry in found.items():
+        assert (entry["low"], entry["high"]) == pytest.approx(tuple(np.quantile(drawn[name], [0.025, 0.975]))), name
+
+
+def test_categories_count_both_classes():
+    table = category_verdicts(TRUTH, ["fake", "real", None, "real", None], ["b", "a", "b", "b", "a"])
+    assert table == {
+        "a": {"count": 2, "correct": 0, "undetermined": 1, "accuracy": 0.0},
+        "b": {"count": 3, "correct": 2, "undetermined": 1, "accuracy": 2 / 3},
+    }
 
 
 def test_table_puts_the_reals_first():

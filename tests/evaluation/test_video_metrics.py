@@ -38,6 +38,25 @@ def test_order_of_frames_does_not_matter():
     assert video_metrics(*shuffled) == video_metrics(videos, labels, scores)
 
 
+def test_intervals_draw_videos_and_their_groups():
+    videos, labels, scores = frames_of([25] * 24, [0, 1] * 12)
+    scores = np.array(scores)
+    alone = video_metrics(videos, labels, scores, resamples=200)["mean"]["metrics"]
+    groups = [f"g{int(video[1:]) // 8}" for video in videos]
+    together = video_metrics(videos, labels, scores, groups=groups, resamples=200)["mean"]["metrics"]
+    assert alone["brier"]["value"] == together["brier"]["value"]
+    for found in (alone, together):
+        for name in ("auc", "accuracy", "brier"):
+            assert found[name]["low"] <= found[name]["value"] <= found[name]["high"], name
+    assert alone["brier"] != together["brier"]
+    # Of 24 videos, not of 600 frames.
+    _, truth, pooled = aggregate_videos(videos, labels, scores)
+    errors = (pooled - truth) ** 2
+    assert (alone["brier"]["high"] - alone["brier"]["low"]) / 2 == pytest.approx(
+        1.96 * errors.std() / np.sqrt(24), rel=0.3
+    )
+
+
 def test_short_videos_cannot_be_trimmed_but_averaged():
     videos, labels, scores = frames_of([25, 20], [0, 1])
     found = video_metrics(videos, labels, scores)

@@ -104,7 +104,7 @@ def test_miniature_trains_a_folder_that_loads(name, tmp_path, monkeypatch):
 def test_stage_1_detector_goes_into_the_language_model(tree, tmp_path):
     """The finished stage 1 is a delta for the folder that stage 2 starts from."""
     base = tiny_lvlm_dfd_llm(tmp_path / "base")
-    fields = small_fields("lvlm_dfd_stage1", tree, tmp_path / "out", max_steps=1)
+    fields = small_fields("lvlm_dfd_stage1", tree, tmp_path / "out", max_steps=3)
     fields |= {"model_type": None, "model_config": None, "image_processor": None, "model_name_or_path": str(base)}
     fields["lora"]["target_modules"] = r".*imagebind\.vision_model\.layers\.\d+\.mlp\.fc[12]"
     detector = train_classifier(*parsed(tmp_path, {**fields, "learning_rate": 0.01}))

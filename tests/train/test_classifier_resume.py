@@ -69,7 +69,7 @@ def test_resume_folder_of_another_family_or_kind(data, tmp_path):
     checkpoints = {}
     for name in RUNS:
         out = tmp_path / name
-        train_classifier(*parsed(tmp_path / f"{name}_run", fields(name, data, out, max_steps=1, eval_strategy="no")))
+        train_classifier(*parsed(tmp_path / f"{name}_run", fields(name, data, out, max_steps=1, eval_steps=1)))
         checkpoints[name] = out / "checkpoint-1"
     for name in RUNS:
         for other, folder in checkpoints.items():

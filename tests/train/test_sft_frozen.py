@@ -22,7 +22,9 @@ def bases(tmp_path_factory):
 
 def change(name, bases, data, folder, **changes):
     """Names of the tensors that changed and of those that did not, without PEFT's wrapping."""
-    fields = recipe(name, **ON_THIS_MACHINE)
+    whole = recipe(name)
+    # In the recipe's own precision and with its activation checkpointing.
+    fields = {**whole, **ON_THIS_MACHINE} | {key: whole[key] for key in ("bf16", "gradient_checkpointing")}
     fields |= {"model_name_or_path": str(bases[SFT_RECIPES[name]]), "output_dir": str(folder / "out")}
     fields |= {"dataset": "ddvqa", "data_dir": str(data), "dataset_config": None, "validation_pictures": None}
     fields |= {"dataset_configs": ["c40_judge"], "validation_fraction": 0.3}

@@ -11,6 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from deepfake_detectors.cli.console import OutputFormat, fail, say, wants_table
+from deepfake_detectors.cli.dataset_building import build_parquet, open_builder
+from deepfake_detectors.cli.dataset_lint import lint
+from deepfake_detectors.cli.dataset_options import Config, DataDir, Name, Options
+from deepfake_detectors.cli.dataset_publish import publish
 from deepfake_detectors.cli.options import Format
 
 __all__ = ["app"]
@@ -18,21 +22,8 @@ __all__ = ["app"]
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A data set, as `dataset list` prints it.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Its raw files. [default: the folder NAME in the directory DEEPFAKE_DATA]"),
-]
-Config = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Config of the builder. [default: the builder's own]")
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option", metavar="KEY=VALUE", help="A field of the config, its value as JSON or text; repeatable."
-    ),
-]
+app.command(short_help="Find what would let a detector cheat.")(lint)
+app.command(short_help="Push a data set as Parquet with a card.")(publish)
 
 
 @app.callback()
@@ -44,6 +35,7 @@ def dataset() -> None:
       deepfake-detectors dataset list
       deepfake-detectors dataset check celeb_df --data-dir Celeb-DF-v2
       deepfake-detectors dataset build celeb_df --data-dir Celeb-DF-v2 --output parquet/celeb_df
+      deepfake-detectors dataset lint parquet/celeb_df --output lint/celeb_df
     """
 
 
@@ -94,7 +86,7 @@ def check(
     """
     from deepfake_detectors.building import check as check_files
 
-    builder = _open(name, data_dir, config, option)
+    builder = open_builder(name, data_dir, config, option)
     result = check_files(builder, decode)
     counts = [
         {"split": split, "label": label, "manipulation": method, "units": result.units[key], "rows": rows}
@@ -138,30 +130,13 @@ def build(
     An interrupted build goes on at the first split that was not finished. The terms of the data are shown first; on a
     terminal, terms that allow research only are to be accepted there or by --accept-terms.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from deepfake_detectors.building import write_parquet
-
-    builder = _open(name, data_dir, config, option)
+    builder = open_builder(name, data_dir, config, option)
     _show_terms(type(builder), accept_terms)
-    tasks: dict[str, Any] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
-
-        def advance(split: str, rows: int, expected: int) -> None:
-            if split not in tasks:
-                tasks[split] = bars.add_task(split, total=expected)
-            bars.advance(tasks[split], rows)
-
-        try:
-            done = write_parquet(builder, output, overwrite, shard_size * 2**20, advance)
-        except (ValueError, OSError, ImportError) as error:
-            fail(error, code=1)
+    done, built = build_parquet(builder, output, overwrite, shard_size)
     for finding in getattr(builder, "findings", []):
         say(f"{finding.level}: {finding.message}")
     for split, rows in done.items():
-        typer.echo(json.dumps({"split": split, "rows": rows, "built": split in tasks}))
+        typer.echo(json.dumps({"split": split, "rows": rows, "built": split in built}))
     say(f"Wrote {output / builder.config.name}. Load it: datasets.load_dataset({str(output / builder.config.name)!r})")
 
 
@@ -179,27 +154,6 @@ def _show_terms(kind: Any, accepted: bool) -> None:
         say("By building you use this data under these terms (--accept-terms says that you do).")
     elif not typer.confirm("Do you accept these terms?", err=True):
         fail("The terms were not accepted; nothing was written.", code=1)
-
-
-def _open(name: str, data_dir: Path | None, config: str | None, options: list[str] | None) -> Any:
-    from deepfake_detectors.building import make_builder
-
-    try:
-        builder = make_builder(name, data_dir, config, dict(_option(text) for text in options or []))
-        builder.log_findings = False  # they are printed in full at the end
-        return builder
-    except (ValueError, OSError, ImportError) as error:
-        fail(error)
-
-
-def _option(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        fail(f"--option {text}: expected KEY=VALUE.")
-    try:
-        return key, json.loads(value)
-    except ValueError:  # plain text needs no quotes
-        return key, value
 
 
 def _title(kind: Any) -> str:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deepfake_detectors.cli.console import fail, say
-from deepfake_detectors.cli.options import BatchSize, Device, Dtype, DtypeName, Model
+from deepfake_detectors.cli.options import BatchSize, Device, Dtype, DtypeName, Model, parse_option
 
 if TYPE_CHECKING:
     from deepfake_detectors.evaluation.picture_sets import PictureSet
     from deepfake_detectors.evaluation.predictions import Prediction
-    from deepfake_detectors.evaluation.protocols import Protocol
 
 __all__ = ["evaluate"]
 
 INPUT_ERRORS = (ValueError, OSError, ImportError)
+FIT_FOLDER = "fit"
 
 
 def evaluate(
@@ -26,25 +26,56 @@ def evaluate(
     model: Model = None,
     dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Data set to score, such as ddvqa.")] = None,
     dataset_config: Annotated[str | None, typer.Option(metavar="NAME", help="Config of the data set.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A field of that config, such as masks=masks; repeatable."),
+    ] = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="Split of the data set.")] = "test",
     data_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Raw files of the data set. [default: $DEEPFAKE_DATA/NAME]")
     ] = None,
     real_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of real pictures.")] = None,
     fake_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of fake pictures.")] = None,
+    mask_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Masks of the fakes, white where changed; same path or stem.")
+    ] = None,
+    twin_masks: Annotated[
+        bool, typer.Option("--twin-masks", help="Of a data set: masks from each fake's difference to its real twin.")
+    ] = False,
     predictions: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Score these cached predictions instead of a model; may be repeated."),
     ] = None,
-    references: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Reference explanations for --predictions.")
+    references: Annotated[Path | None, typer.Option(metavar="FILE", help="Reference explanations.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also write explanations, and compare them with the references.")
+    ] = False,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Longest explanation. [default: the detector's own]")
     ] = None,
+    similarity: Annotated[
+        str | None,
+        typer.Option(metavar="ENCODER", help="Compare explanations in meaning too, by this sentence encoder."),
+    ] = None,
+    spice: Annotated[bool, typer.Option("--spice", help="Run SPICE on explanations too; needs Java.")] = False,
     protocol: Annotated[
         str, typer.Option(metavar="NAME", help="corrected, or paper:FAMILY as published, defects included.")
     ] = "corrected",
     threshold: Annotated[
-        float, typer.Option(metavar="T", min=0.0, max=1.0, help="A picture counts as fake from this P(fake) on.")
-    ] = 0.5,
+        str,
+        typer.Option(metavar="T", help="Fake from this P(fake) on: a number in [0, 1], or an operating point."),
+    ] = "0.5",
+    fit: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help="Fit platt, temperature, or keep (operating points alone)."),
+    ] = None,
+    fit_split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Split to fit on. [default: the evaluated pictures]")
+    ] = None,
+    fit_predictions: Annotated[Path | None, typer.Option(metavar="FILE", help="Cached predictions to fit on.")] = None,
+    save_to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Store the fit with the model: a new folder, or the model's.")
+    ] = None,
     resamples: Annotated[
         int, typer.Option(metavar="N", min=0, help="Bootstrap resamples of the 95 % intervals; 0 for none.")
     ] = 1000,
@@ -59,6 +90,9 @@ def evaluate(
     Examples:
       deepfake-detectors evaluate --dataset ddvqa --data-dir ddvqa --output runs/default
       deepfake-detectors evaluate --model m2f2 --real-dir photos --fake-dir forgeries --output runs/mine
+      deepfake-detectors evaluate --model lvlm-dfd --real-dir real --fake-dir fake --mask-dir masks --output runs/masks
+      deepfake-detectors evaluate --model m2f2 --dataset faceforensics --data-dir FaceForensics --fit platt \\
+          --fit-split validation --save-to m2f2-calibrated --threshold fpr@1% --output runs/calibrated
       deepfake-detectors evaluate --protocol paper:m2f2_det --predictions DDVQA_det_c40.jsonl --output runs/judgement
       deepfake-detectors evaluate --protocol paper:m2f2_det --predictions DDVQA_exp_c40.jsonl \\
           --references test_explanation.jsonl --output runs/explanation
@@ -66,159 +100,221 @@ def evaluate(
     With a model, predictions are written to DIR/predictions.jsonl as they come; after an interruption the same
     command scores only what is missing. A prediction is one JSON object a line: id, label (real or fake), score
     (P(fake)) and/or text, and if known manipulation, category, video_id and group_id. Polarity is always explicit:
-    fake pictures are the positive class unless a protocol says otherwise, which the report then states.
+    fake pictures are the positive class unless a protocol says otherwise, which the report then states. References
+    are JSON lines {"<id>": {"answer": ["...", ...]}}.
+
+    --fit makes the scores probabilities and names thresholds: eer, fpr@1% (at least 100 real pictures), fpr@0.1%
+    (at least 1000). --save-to stores both with the model, for which pipeline(..., threshold="fpr@1%") then works.
 
     The exit code is 0 on success, 1 if a picture could not be read or the model failed, 2 if the command or a file
     it was given was wrong.
     """
-    if output.exists() and not output.is_dir():
-        fail(f"--output {output} is a file; name a folder.")
-    if predictions and model is not None:
-        fail("--predictions are scored without a model: leave out --model or --predictions.")
-    if references is not None and not predictions:
-        fail("--references belong to --predictions.")
-    if not predictions and dataset is None and real_dir is None and fake_dir is None:
-        fail("nothing to evaluate: give --predictions, --dataset, or --real-dir and/or --fake-dir.")
-    if dataset is not None and (real_dir is not None or fake_dir is not None):
-        fail("give --dataset or folders, not both.")
-    if dataset is None and (data_dir is not None or dataset_config is not None):
-        fail("--data-dir and --dataset-config belong to --dataset.")
+    folders = real_dir is not None or fake_dir is not None
+    for wrong, message in (
+        (output.exists() and not output.is_dir(), f"--output {output} is a file; name a folder."),
+        (
+            predictions and (model is not None or explain),
+            "--predictions are scored without a model: leave out --model and --explain, or --predictions.",
+        ),
+        (
+            not predictions and dataset is None and not folders,
+            "nothing to evaluate: give --predictions, --dataset, or --real-dir and/or --fake-dir.",
+        ),
+        (dataset is not None and folders, "give --dataset or folders, not both."),
+        (
+            dataset is None and (data_dir is not None or dataset_config is not None or option or twin_masks),
+            "--data-dir, --dataset-config, --option and --twin-masks belong to --dataset.",
+        ),
+        (
+            (similarity is not None or spice) and not (references is not None or explain),
+            "--similarity and --spice compare explanations: give --references or --explain.",
+        ),
+        (mask_dir is not None and fake_dir is None, "--mask-dir belongs to --fake-dir."),
+        (
+            fit is None and (fit_split, fit_predictions, save_to) != (None, None, None),
+            "--fit-split, --fit-predictions and --save-to belong to --fit.",
+        ),
+        (
+            fit is not None and protocol != "corrected",
+            f"--fit belongs to the protocol corrected: {protocol} scores as published, uncalibrated.",
+        ),
+        (
+            fit_split is not None and (dataset is None or fit_predictions is not None or bool(predictions)),
+            "--fit-split is a split of --dataset to be scored; otherwise give --fit-predictions.",
+        ),
+        (fit_split is not None and fit_split == split, f"--fit-split {fit_split} is the split that is evaluated."),
+        (
+            save_to is not None and (predictions or fit_predictions),
+            "--save-to needs scores of the model as it is: give --model and pictures, not cached predictions.",
+        ),
+    ):
+        if wrong:
+            fail(message)
 
-    from deepfake_detectors.evaluation.protocols import Settings, get_protocol
-    from deepfake_detectors.evaluation.run_evaluation import evaluate_files, evaluate_rows, write_evaluation
+    from deepfake_detectors.cli.evaluate_fitting import at_point, fit_rows_of, parse_threshold
+    from deepfake_detectors.cli.evaluate_scoring import Detector
+    from deepfake_detectors.evaluation.protocols import get_protocol
+    from deepfake_detectors.evaluation.run_evaluation import (
+        evaluate_answers,
+        evaluate_rows,
+        read_rows,
+        write_evaluation,
+    )
+    from deepfake_detectors.evaluation.settings import Settings
 
-    settings = Settings(threshold, resamples, seed)
     failures: dict[str, str] = {}
+    files: list[Path] = []
     try:
         rules = get_protocol(protocol)
-        pictures = _pictures(dataset, dataset_config, split, data_dir, real_dir, fake_dir)
-        if predictions:
-            expected = pictures.ids if pictures else None
-            results, rows = evaluate_files(predictions, references, rules, settings, expected)
-            inputs: dict[str, Any] = {"predictions": [path.name for path in predictions]}
-            if references is not None:
-                inputs["references"] = references.name
+        explains = explain or rules.needs == "text"
+        if references is not None and not predictions and not explains:
+            raise ValueError("--references are compared with explanations: give --explain, or --predictions.")
+        if max_new_tokens is not None and (predictions or not explains):
+            raise ValueError("--max-new-tokens is the length of an explanation: give --explain with it.")
+        if save_to is not None:
+            from deepfake_detectors.evaluation.calibrated_folder import check_target
+
+            check_target(model, save_to)
+        options = dict(parse_option(text) for text in option or [])
+
+        def named_split(name: str) -> PictureSet:
+            return _data_set(str(dataset), dataset_config, name, data_dir, options, twin_masks)
+
+        pictures = named_split(split) if dataset is not None else _folder_set(real_dir, fake_dir, mask_dir)
+        fit_pictures = named_split(fit_split) if fit_split is not None else None
+        detector = None if predictions else Detector(model, device, dtype, batch_size)
+        points = {} if detector is None else dict(detector.config.operating_points)
+        given = parse_threshold(threshold, points, fit)
+        settings = Settings(0.5 if given is None else given, resamples, seed, similarity, spice)
+
+        rows: list[Prediction] | None
+        if detector is None:
+            rows = read_rows(predictions or [], rules, pictures.ids if pictures else None)
+            inputs: dict[str, Any] = {"predictions": [path.name for path in predictions or []]}
         else:
             assert pictures is not None
-            rows = _score(pictures, rules, model, output, batch_size, device, dtype, failures)
+            rows = detector.score(pictures, output, explains, failures, max_new_tokens)
             inputs = {"model": model or "the demonstration detector in this package", "dtype": dtype.value}
-            results = evaluate_rows(rows, rules, settings)
+        if references is not None:
+            inputs["references"] = references.name
+
+        calibration = None
+        if rows is None:
+            if fit is not None:
+                raise ValueError("--fit needs predictions with scores, not answers in words.")
+            expected = pictures.ids if pictures else None
+            results = evaluate_answers(predictions or [], references, rules, settings, expected)
+        else:
+            judged = rows
+            if fit is not None:
+                from deepfake_detectors.evaluation.calibrated_rows import calibrate
+
+                fit_rows, name = rows, "the evaluated pictures"
+                if fit_predictions is not None:
+                    fit_rows, name = fit_rows_of(fit_predictions, rules), fit_predictions.name
+                elif fit_pictures is not None and detector is not None:
+                    fit_rows = detector.score(fit_pictures, output / FIT_FOLDER, False, failures)
+                    name = fit_pictures.name
+                if fit_split == "train":
+                    say("Note: on pictures that the model was trained on, the fit is too sure of itself.")
+                calibration = calibrate(fit, fit_rows, name, None if fit_rows is rows else rows, settings)
+                judged = calibration.apply(rows)
+                if given is None:
+                    settings = at_point(settings, threshold, calibration)
+            results = evaluate_rows(judged, rules, settings)
+            if calibration is not None:
+                results["calibration"] = calibration.describe(rows, settings)
+            results |= _extras(rows, pictures, references, explains, failures, output, rules, settings, detector)
+            rows = judged
         if pictures is not None:
             inputs |= {"set": pictures.name, "pictures": len(pictures.rows), "unreadable": len(failures)}
-        files = write_evaluation(results, rows, rules, settings, inputs, output)
+            if "localisation" in results:
+                inputs["masks"] = pictures.mask_source
+            if pictures.remarks:
+                inputs["note"] = "; ".join(pictures.remarks)
+        files = write_evaluation(results, rows or [], rules, settings, inputs, output)
+        if save_to is not None and calibration is not None and detector is not None:
+            from deepfake_detectors.evaluation.calibrated_folder import save_calibrated
+
+            save_calibrated(detector.source, save_to, calibration, results["calibration"])
     except INPUT_ERRORS as error:
-        for name, message in list(failures.items())[:5]:
-            say(f"{name}: {message}")
+        _tell(failures)
         fail(error)
 
-    _summarise(results)
+    from deepfake_detectors.cli.evaluate_summary import summarise
+
+    summarise(results)
     say(f"Wrote {', '.join(path.name for path in files)} to {output}.")
+    if save_to is not None:
+        say(f"Stored calibration and operating points in {save_to}.")
     if failures:
-        for name, message in list(failures.items())[:5]:
-            say(f"{name}: {message}")
+        _tell(failures)
         fail(f"{len(failures)} pictures could not be read and are not in these numbers.", code=1)
 
 
-def _pictures(
-    dataset: str | None,
+def _data_set(
+    dataset: str,
     config: str | None,
     split: str,
     data_dir: Path | None,
-    real_dir: Path | None,
-    fake_dir: Path | None,
-) -> PictureSet | None:
-    from deepfake_detectors.evaluation.picture_sets import data_set, folder_set
+    options: dict[str, Any],
+    twin_masks: bool,
+) -> PictureSet:
+    import datasets
 
-    if dataset is not None:
-        import datasets
+    from deepfake_detectors.evaluation.picture_sets import data_set
 
-        datasets.disable_progress_bars()
-        return data_set(dataset, config, split, data_dir)
-    if real_dir is not None or fake_dir is not None:
-        return folder_set(real_dir, fake_dir)
-    return None
+    datasets.disable_progress_bars()
+    return data_set(dataset, config, split, data_dir, options, twin_masks)
 
 
-def _score(
-    pictures: PictureSet,
-    protocol: Protocol,
-    model: str | None,
+def _folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | None) -> PictureSet | None:
+    from deepfake_detectors.evaluation.picture_sets import folder_set
+
+    return None if real_dir is None and fake_dir is None else folder_set(real_dir, fake_dir, mask_dir)
+
+
+def _extras(
+    rows: list[Prediction],
+    pictures: PictureSet | None,
+    references: Path | None,
+    explains: bool,
+    failures: Mapping[str, str],
     output: Path,
-    batch_size: int,
-    device: str | None,
-    dtype: DtypeName,
-    failures: dict[str, str],
-) -> list[Prediction]:
-    from deepfake_detectors.cli.loading import load_pipeline
-    from deepfake_detectors.evaluation.resumable import (
-        PREDICTIONS_FILE,
-        claim_folder,
-        describe_model,
-        describe_set,
-        read_progress,
-        score_missing,
-    )
-    from deepfake_detectors.modeling.detection import require_ability
-    from deepfake_detectors.pipelines import resolve_model
+    rules: Any,
+    settings: Any,
+    detector: Any,
+) -> dict[str, Any]:
+    """What a set allows besides verdicts: explanations, masks, and the control of its files."""
+    found: dict[str, Any] = {}
+    texts = None
+    if references is not None:
+        from deepfake_detectors.evaluation.answer_files import read_references
 
-    # What the numbers of a picture depend on. Rules and settings may change between runs.
-    explain = protocol.needs == "text"
-    run = {
-        "model": describe_model(resolve_model(model)),
-        "set": describe_set(pictures),
-        "dtype": dtype.value,
-        "explain": explain,
-    }
-    claim_folder(output, run)
-    file = output / PREDICTIONS_FILE
-    done = read_progress(file)
-    missing = len(pictures.rows) - len(done)
-    if done:
-        say(f"{len(done)} of {len(pictures.rows)} pictures were scored before; {max(missing, 0)} are left.")
-    if missing <= 0:
-        return list(score_missing(_nothing_to_judge, pictures, file, done, batch_size, failures))
-    detector = load_pipeline(model, device, dtype)
-    if explain:
-        require_ability(detector.model, "explain")
+        texts = read_references(references)
+    elif pictures is not None and explains:
+        texts = pictures.references
+    if texts is not None:
+        from deepfake_detectors.evaluation.run_evaluation import explanation_results
 
-    def judge(images: list[Any]) -> list[dict[str, Any]]:
-        try:
-            options = {"explain": True} if explain else {}
-            return detector(images, batch_size=batch_size, on_error="record", **options)
-        except ValueError as error:  # unreadable pictures became rows: this is the model's own failure
-            fail(error, code=1)
+        written = {name: several for name, several in texts.items() if name not in failures}
+        found["explanation"] = explanation_results(rows, written, rules, settings)
+    if pictures is not None:
+        from deepfake_detectors.evaluation.shortcut_control import bytes_per_pixel_control
 
-    rows = score_missing(judge, pictures, file, done, batch_size, failures)
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import track
+        found["control"] = bytes_per_pixel_control(pictures.rows, pictures.images, settings.resamples, settings.seed)
+    if detector is None or pictures is None or pictures.masks is None:
+        return found
+    if not detector.localises:
+        say("This detector cannot localize, so that the masks of the set are not used.")
+    else:
+        from deepfake_detectors.evaluation.localisation import LOCALISATION_FILE, score_localisation
 
-        return list(track(rows, "Judging", len(pictures.rows), console=Console(stderr=True), transient=True))
-    return list(rows)
+        file = output / LOCALISATION_FILE
+        found["localisation"] = score_localisation(file, rows, settings.resamples, settings.seed)
+    return found
 
 
-def _nothing_to_judge(images: list[Any]) -> list[dict[str, Any]]:
-    raise ValueError("The predictions do not cover the set, though as many. Choose another --output.")
-
-
-def _summarise(results: dict[str, Any]) -> None:
-    """The numbers on stdout, published and corrected side by side."""
-    parts = [results[name] for name in ("judgement", "explanation") if name in results] or [results]
-    for part in parts:
-        corrected = part.get("corrected", {}).get("metrics", {})
-        names = dict.fromkeys([*part["metrics"], *corrected])
-        if corrected:
-            typer.echo(f"{'':<26}{'published':>12}{'corrected':>12}")
-        for name in names:
-            columns = [part["metrics"].get(name), corrected.get(name)] if corrected else [part["metrics"].get(name)]
-            typer.echo(f"{name:<26}" + "".join(f"{_number(entry):>12}" for entry in columns))
-        for name, reason in {**part.get("corrected", {}).get("undefined", {}), **part["undefined"]}.items():
-            say(f"{name} is undefined: {reason}.")
-    for name, text in results.get("defects", {}).items():
-        say(f"Defect of the published scorer, reproduced: {name}: {text}.")
-
-
-def _number(entry: dict[str, Any] | None) -> str:
-    if entry is None:
-        return "-"
-    return "undefined" if entry["value"] is None else f"{entry['value']:.6f}"
+def _tell(failures: dict[str, str]) -> None:
+    for name, message in list(failures.items())[:5]:
+        say(f"{name}: {message}")

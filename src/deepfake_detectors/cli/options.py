@@ -1,13 +1,14 @@
 """Options that several commands share, spelled once."""
 
+import json
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from deepfake_detectors.cli.console import OutputFormat
+from deepfake_detectors.cli.console import OutputFormat, fail
 
-__all__ = ["BatchSize", "Device", "Dtype", "DtypeName", "Format", "Model"]
+__all__ = ["BatchSize", "Device", "Dtype", "DtypeName", "Format", "Model", "parse_option"]
 
 
 class DtypeName(StrEnum):
@@ -39,3 +40,14 @@ Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision; auto is th
 Format = Annotated[
     OutputFormat, typer.Option("--format", help="auto is a table on a terminal and JSON lines in a pipe.")
 ]
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE` of an `--option`, the value as JSON or text; ends the command for anything else."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        fail(f"--option {text}: expected KEY=VALUE.")
+    try:
+        return key, json.loads(value)
+    except ValueError:  # plain text needs no quotes
+        return key, value

@@ -51,21 +51,28 @@ def read_json_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file, but it should hold the {what}.")
     found = False
-    # Not splitlines(), which also cuts at separators that JSON allows inside a string.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}, line {number}"
+    # Lines end at "\n" alone: JSON allows other separators inside a string. One at a time, as files may be large.
+    with path.open(encoding="utf-8", newline="\n") as file:
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{place}: no valid JSON ({error}). Expected one object a line.") from error
-        if not isinstance(value, dict):
-            raise ValueError(f"{place}: expected an object, got {type(value).__name__}.")
-        found = True
-        yield place, value
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    found = True
+                    place = f"{path}, line {number}"
+                    yield place, _parse_object(place, line)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no text in UTF-8 ({error}), but should hold the {what}.") from error
     if not found:
         raise ValueError(f"{path} is empty, but should hold the {what}.")
+
+
+def _parse_object(place: str, line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: no valid JSON ({error}). Expected one object a line.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{place}: expected an object, got {type(value).__name__}.")
+    return value
 
 
 def read_answers(path: Path) -> list[Answer]:

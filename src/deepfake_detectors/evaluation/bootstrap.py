@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike
 
 from deepfake_detectors.evaluation.metrics import check_scores
 
-__all__ = ["Interval", "Metric", "bootstrap_interval"]
+__all__ = ["Interval", "Metric", "bootstrap_interval", "draw_weights", "mean_interval", "percentile_interval"]
 
 Metric = Callable[[np.ndarray, np.ndarray], "float | None"]
+CHUNK = 2_000_000  # weights held at a time: 16 MB
 
 
 @dataclass
@@ -82,8 +83,67 @@ def bootstrap_interval(
             results.append(result)
     if not results:
         raise ValueError(f"None of {resamples} resamples had both classes; the set is too small for an interval.")
-    low, high = np.quantile(results, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level, len(results), "picture" if groups is None else "group")
+    return percentile_interval(np.array(results), level, "picture" if groups is None else "group")
+
+
+def draw_weights(
+    strata: ArrayLike, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """The resamples of `n` units as weights, for statistics that need not look at each resample by itself.
+
+    Args:
+        strata: `(n,)`, whose share is kept in every resample, such as labels; all alike where nothing is to be kept.
+        groups: `(n,)`; where given, whole groups are drawn, and `strata` counts for nothing.
+        resamples: how many to draw.
+        seed: the same seed gives the same weights.
+
+    Yields:
+        float64 `(some, n)`, `resamples` rows in all: how often each unit was drawn.
+
+    Raises:
+        ValueError: for no unit, or groups of another length.
+    """
+    kinds = np.asarray(strata)
+    if kinds.ndim != 1 or kinds.size == 0:
+        raise ValueError(f"strata has shape {kinds.shape}, expected (n,) with n of 1 or more.")
+    generator = np.random.default_rng(seed)
+    if groups is not None and len(groups) != kinds.size:
+        raise ValueError(f"groups has {len(groups)} entries, expected one per unit, {kinds.size}.")
+    _, member = np.unique(np.asarray(kinds if groups is None else groups, dtype=str), return_inverse=True)
+    pools = (
+        [np.arange(member.max() + 1)]
+        if groups is not None
+        else [np.flatnonzero(member == kind) for kind in range(member.max() + 1)]
+    )
+    size = sum(pool.size for pool in pools)
+    at_once = max(1, CHUNK // kinds.size)
+    for start in range(0, resamples, at_once):
+        counts = np.zeros((min(at_once, resamples - start), size))
+        for row in counts:
+            for pool in pools:
+                drawn = pool[generator.integers(pool.size, size=pool.size)]
+                row += np.bincount(drawn, minlength=size)
+        yield counts if groups is None else counts[:, member]
+
+
+def percentile_interval(values: np.ndarray, level: float = 0.95, by: str = "picture") -> Interval | None:
+    """Interval of a statistic from its values in resamples, NaN where undefined; `None` where it always is."""
+    defined = values[np.isfinite(values)]
+    if not defined.size:
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level, int(defined.size), by)
+
+
+def mean_interval(
+    values: np.ndarray, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
+) -> Interval | None:
+    """95 % interval of the mean of `values` `(n,)`, `groups` as in `draw_weights`; `None` for no resamples."""
+    if not resamples:
+        return None
+    draws = draw_weights(np.zeros(len(values)), groups, resamples, seed)
+    means = [weights @ values / weights.sum(axis=1) for weights in draws]
+    return percentile_interval(np.concatenate(means), by="picture" if groups is None else "group")
 
 
 def _draw(pool: np.ndarray | list[np.ndarray], generator: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,11 @@ from numpy.typing import ArrayLike
 
 from deepfake_detectors.evaluation.metrics import check_scores, one_class_reason, require_scikit_learn
 
-__all__ = ["calibrated_probability", "fit_platt"]
+__all__ = ["FIT_METHODS", "calibrated_probability", "fit_calibration", "fit_platt", "logit_differences"]
+
+FIT_METHODS = ("platt", "temperature")
+# A float32 P(fake) comes no nearer to 1 than this; beyond it a logit is not known.
+SATURATION = 2.0**-24
 
 
 def fit_platt(labels: ArrayLike, differences: ArrayLike) -> dict[str, float]:
@@ -26,29 +30,94 @@ def fit_platt(labels: ArrayLike, differences: ArrayLike) -> dict[str, float]:
         ValueError: if a class is missing, or if the scores rank backwards.
         ImportError: if scikit-learn is not installed.
     """
-    truth, values = check_scores(labels, differences)
-    reason = one_class_reason(truth)
-    if reason:
-        raise ValueError(f"Calibration needs both classes, but {reason}.")
-    require_scikit_learn()
+    truth, values = _check_differences(labels, differences)
     from sklearn.linear_model import LogisticRegression
 
     # In units of their own spread, so that the solver's tolerance fits whatever the size of the logits.
     middle, spread = float(values.mean()), float(values.std())
-    if spread == 0.0:
-        raise ValueError(
-            f"All {values.size} pictures have the same score, {middle:.6g}; there is nothing to calibrate."
-        )
     model = LogisticRegression(class_weight="balanced", C=np.inf, max_iter=1000)
     model.fit((values[:, None] - middle) / spread, truth)
     scale = float(model.coef_[0, 0]) / spread
     bias = float(model.intercept_[0]) - scale * middle
+    return {"scale": _positive(scale), "bias": bias}
+
+
+def fit_calibration(labels: ArrayLike, differences: ArrayLike, method: str = "platt") -> dict[str, float]:
+    """Fit a calibration that stays finite where the classes do not overlap.
+
+    The targets are Platt's, (n + 1) / (n + 2) for a class of n pictures instead of 1, so that a few pictures that are
+    told apart without an error do not ask for an infinite scale. Both classes weigh alike, as in `fit_platt`.
+
+    Args:
+        labels: `(n,)`, 0 real and 1 fake; pictures that were not trained on.
+        differences: `(n,)`, logit fake - logit real.
+        method: `"platt"` fits scale and bias; `"temperature"` the scale alone, so that P(fake) = 0.5 stays where it
+            is (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+
+    Returns:
+        `{"scale", "bias"}`, as `config.calibration` holds them.
+
+    Raises:
+        ValueError: for another method, if a class is missing, or if the scores rank backwards.
+        ImportError: if scikit-learn is not installed.
+    """
+    if method not in FIT_METHODS:
+        raise ValueError(f"method is {method!r}, allowed are {', '.join(map(repr, FIT_METHODS))}.")
+    truth, values = _check_differences(labels, differences)
+    from sklearn.linear_model import LogisticRegression
+
+    both = method == "platt"
+    middle, spread = float(values.mean()) if both else 0.0, float(values.std())
+    sizes = np.bincount(truth, minlength=2)
+    target = (sizes[truth] + 1) / (sizes[truth] + 2)
+    share = 1 / (2 * sizes[truth])
+    # A soft target is one row of each class, weighted by it.
+    rows = np.tile((values - middle) / spread, 2)[:, None]
+    classes, weights = np.concatenate([truth, 1 - truth]), np.concatenate([share * target, share * (1 - target)])
+    model = LogisticRegression(C=np.inf, fit_intercept=both, max_iter=1000, tol=1e-8)
+    model.fit(rows, classes, sample_weight=weights * truth.size)
+    scale = _positive(float(model.coef_[0, 0]) / spread)
+    return {"scale": scale, "bias": float(model.intercept_[0]) - scale * middle if both else 0.0}
+
+
+def logit_differences(probabilities: ArrayLike) -> tuple[np.ndarray, int]:
+    """Logit fake - logit real `(n,)` of P(fake) `(n,)`, and how many were too close to 0 or 1 for it to be known.
+
+    Those are taken as 16.6, the last that a float32 probability can show.
+
+    Raises:
+        ValueError: for what is no probability.
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    if values.size and not (0.0 <= values.min() and values.max() <= 1.0):
+        raise ValueError(
+            f"The scores reach from {values.min():.6g} to {values.max():.6g}; only probabilities in [0, 1] can be "
+            "calibrated."
+        )
+    kept = np.clip(values, SATURATION, 1.0 - SATURATION)
+    return np.log(kept) - np.log1p(-kept), int((kept != values).sum())
+
+
+def _check_differences(labels: ArrayLike, differences: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    truth, values = check_scores(labels, differences)
+    reason = one_class_reason(truth)
+    if reason:
+        raise ValueError(f"Calibration needs both classes, but {reason}.")
+    if values.std() == 0.0:
+        raise ValueError(
+            f"All {values.size} pictures have the same score, {values[0]:.6g}; there is nothing to calibrate."
+        )
+    require_scikit_learn()
+    return truth, values
+
+
+def _positive(scale: float) -> float:
     if scale <= 0:
         raise ValueError(
             f"The fitted scale is {scale:.3g}: on these pictures higher scores mean less fake. Such a model cannot be "
             "calibrated; train it further, or check the order of its classes."
         )
-    return {"scale": scale, "bias": bias}
+    return scale
 
 
 def calibrated_probability(differences: ArrayLike, calibration: dict[str, float]) -> np.ndarray:

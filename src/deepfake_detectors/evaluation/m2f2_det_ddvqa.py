@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deepfake_detectors.evaluation.answer_files import Answer
+from deepfake_detectors.evaluation.explanation_scoring import score_texts
 from deepfake_detectors.evaluation.metric_set import MetricSet
-from deepfake_detectors.evaluation.text_metrics import (
-    TEXT_METRICS_ABSENT,
-    check_keys,
-    explanation_metrics,
-    plain_words,
-)
+from deepfake_detectors.evaluation.settings import Settings
+from deepfake_detectors.evaluation.text_metrics import METEOR_ABSENT
 from deepfake_detectors.evaluation.verdict_metrics import confusion, verdict_metrics, verdict_table
 from deepfake_detectors.modeling.verdict_parsing import parse_verdict
 
@@ -21,7 +18,6 @@ __all__ = [
     "EXPLANATION_DEFECTS",
     "JUDGEMENT_DEFECTS",
     "Picture",
-    "check_pictures",
     "parse_picture_name",
     "reference_stems",
     "score_explanations",
@@ -36,8 +32,9 @@ EXPLANATION_DEFECTS = {
     "mean_bleu": '"Bleu" is the mean of BLEU-1 to BLEU-4, not BLEU-4',
     "raw_tokens": 'texts are cut at white space as they are: "Blurry" and "blurry", "nose" and "nose." are different',
     "question_tells_label": 'the questions state the answer ("This image is fake. ..."): no test of detection',
-    "absent_metrics": "METEOR is named in the paper and absent from the scorer; SPICE needs Java and was not run",
+    "absent_metrics": "METEOR is named in the paper and absent from the scorer; SPICE needs Java and runs on demand",
 }
+SOURCES = "group of source videos"
 REMEDY = "Expected the official file names, <type>_<target>[_<source>].jpg."
 
 
@@ -65,22 +62,6 @@ def parse_picture_name(stem: str) -> Picture:
     return Picture("real" if kind == REAL_TYPE else "fake", MANIPULATIONS[kind][0], tuple(videos))
 
 
-def check_pictures(answered: Sequence[str], expected: Sequence[str]) -> None:
-    """Raise a `ValueError` unless the same pictures (stems) were answered as are expected."""
-    unknown = sorted(set(answered) - set(expected))
-    if unknown:
-        raise ValueError(
-            f"{len(unknown)} answered pictures are unknown to the references, the first being "
-            f"{', '.join(unknown[:3])}. Do these files belong together?"
-        )
-    missing = sorted(set(expected) - set(answered))
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(set(expected))} pictures have no answer, the first being "
-            f"{', '.join(missing[:3])}. Finish the prediction file."
-        )
-
-
 def score_judgements(answers: Sequence[Answer], resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
     """Real-or-fake answers, positive class fake.
 
@@ -96,16 +77,12 @@ def score_judgements(answers: Sequence[Answer], resamples: int = 2000, seed: int
     Raises:
         ValueError: for no answers, or a name that is not official.
     """
-    from deepfake_detectors.dataset_scripts.common import components
-
     if not answers:
         raise ValueError("There is nothing to evaluate: the prediction file holds no judgement.")
     pictures = [parse_picture_name(answer.stem) for answer in answers]
     truth = [picture.label for picture in pictures]
     methods = [picture.manipulation for picture in pictures]
-    source = components(picture.videos for picture in pictures)
-    groups = [source[picture.videos[0]] for picture in pictures]
-
+    groups = _source_groups(pictures)
     official = [parse_verdict(answer.text, "official") for answer in answers]
     words = [parse_verdict(answer.clean_text, "word") for answer in answers]
     read = [index for index, verdict in enumerate(official) if verdict is not None]
@@ -119,7 +96,7 @@ def score_judgements(answers: Sequence[Answer], resamples: int = 2000, seed: int
         "per_manipulation": verdict_table(truth, official, methods),
         "corrected": {
             "parser": "word",
-            "bootstrap": {"level": 0.95, "resamples": resamples, "seed": seed, "by": "group of source videos"},
+            "bootstrap": {"level": 0.95, "resamples": resamples, "seed": seed, "by": SOURCES},
             **corrected.to_dict(),
             "confusion": confusion(truth, words),
             "per_manipulation": verdict_table(truth, words, methods),
@@ -127,38 +104,37 @@ def score_judgements(answers: Sequence[Answer], resamples: int = 2000, seed: int
     }
 
 
-def score_explanations(answers: Sequence[Answer], references: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def score_explanations(
+    answers: Sequence[Answer], references: Mapping[str, Sequence[str]], settings: Settings | None = None
+) -> dict[str, Any]:
     """Explanations against reference ones.
 
     Args:
-        answers: with keys.
+        answers: with keys; the pictures have official names.
         references: key -> texts; the same keys.
+        settings: of the intervals, by group of source videos, and of the metrics that are optional.
 
     Returns:
         `metrics` (published, see `explanation_metrics`), `undefined` (what was not run, and why), `counts`, and
         `corrected` with the same scorers on lower-cased words without punctuation.
 
     Raises:
-        ValueError: as `explanation_metrics`.
+        ValueError: as `score_texts`, or a name that is not official.
     """
+    settings = settings or Settings()
     predictions = {str(answer.key): answer.clean_text for answer in answers}
-    check_keys(predictions, references)
-    published = explanation_metrics(predictions, references)
-    corrected = explanation_metrics(
-        {key: plain_words(text) for key, text in predictions.items()},
-        {key: [plain_words(text) for text in texts] for key, texts in references.items()},
-    )
-    # Under a name of its own: "Bleu" alone would be taken for BLEU-4.
-    corrected.metrics["Bleu_mean"] = corrected.metrics.pop("Bleu")
+    groups = _source_groups([parse_picture_name(answer.stem) for answer in answers])
+    published, corrected = score_texts(predictions, references, groups, settings)
     for result in (published, corrected):
-        for name, reason in TEXT_METRICS_ABSENT.items():
-            result.add(name, None, reason)
+        result.add("METEOR", None, METEOR_ABSENT)
+    bootstrap = {"level": 0.95, "resamples": settings.resamples, "seed": settings.seed, "by": SOURCES}
     return {
         "counts": {
             "explanations": len(predictions),
             "pictures": len({answer.stem for answer in answers}),
             "empty": sum(not text for text in predictions.values()),
         },
+        **({"bootstrap": bootstrap} if settings.resamples else {}),
         **published.to_dict(),
         "corrected": {"tokens": "lower-cased words without punctuation", **corrected.to_dict()},
     }
@@ -167,6 +143,14 @@ def score_explanations(answers: Sequence[Answer], references: Mapping[str, Seque
 def reference_stems(references: Mapping[str, Sequence[str]]) -> list[str]:
     """The pictures that reference keys `<stem>_<n>` are about."""
     return sorted({Path(key.rsplit("_", 1)[0]).name for key in references})
+
+
+def _source_groups(pictures: Sequence[Picture]) -> list[str]:
+    """The group of every picture: videos that any picture joins belong together."""
+    from deepfake_detectors.dataset_scripts.common import components
+
+    source = components(picture.videos for picture in pictures)
+    return [source[picture.videos[0]] for picture in pictures]
 
 
 def _published_judgement(truth: Sequence[str], verdicts: Sequence[str | None]) -> MetricSet:

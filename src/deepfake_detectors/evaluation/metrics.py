@@ -15,6 +15,7 @@ __all__ = [
     "average_precision",
     "balanced_accuracy",
     "brier_score",
+    "category_table",
     "check_scores",
     "detection_metrics",
     "equal_error_rate",
@@ -266,10 +267,7 @@ def manipulation_table(
         Name -> `{"count", "accuracy", "auc"}`. Accuracy counts this method's fakes only; AUC ranks them against all
         reals, and is `None` where there are no reals. The row `"real"` has the accuracy on the reals.
     """
-    truth, values = check_scores(labels, scores)
-    methods = np.asarray(manipulations, dtype=object)
-    if methods.shape != truth.shape:
-        raise ValueError(f"manipulations has shape {methods.shape}, expected one name per picture, {truth.shape}.")
+    truth, values, methods = _check_names(labels, scores, manipulations, "manipulations")
     real = truth == 0
     table: dict[str, dict[str, Any]] = {}
     if real.any():
@@ -287,6 +285,39 @@ def manipulation_table(
             "auc": auc(truth[against], values[against]),
         }
     return table
+
+
+def category_table(
+    labels: ArrayLike, scores: ArrayLike, categories: ArrayLike, threshold: float = 0.5
+) -> dict[str, dict[str, Any]]:
+    """One row per category, of its own reals and fakes; the arguments as in `manipulation_table`.
+
+    Returns:
+        Name -> `{"count", "real", "fake", "accuracy", "auc"}`; AUC is `None` where the category holds one class.
+    """
+    truth, values, names = _check_names(labels, scores, categories, "categories")
+    table: dict[str, dict[str, Any]] = {}
+    for name in sorted(set(names.tolist())):
+        chosen = names == name
+        fakes = int(truth[chosen].sum())
+        table[name] = {
+            "count": int(chosen.sum()),
+            "real": int(chosen.sum()) - fakes,
+            "fake": fakes,
+            "accuracy": accuracy(truth[chosen], values[chosen], threshold),
+            "auc": auc(truth[chosen], values[chosen]),
+        }
+    return table
+
+
+def _check_names(
+    labels: ArrayLike, scores: ArrayLike, names: ArrayLike, what: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    truth, values = check_scores(labels, scores)
+    given = np.asarray(names, dtype=object)
+    if given.shape != truth.shape:
+        raise ValueError(f"{what} has shape {given.shape}, expected one name per picture, {truth.shape}.")
+    return truth, values, given
 
 
 def one_class_reason(truth: np.ndarray) -> str | None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepfake_detectors.evaluation.predictions import Prediction
+import numpy as np
 
-__all__ = ["PictureSet", "data_set", "folder_set"]
+from deepfake_detectors.evaluation.predictions import Prediction
+from deepfake_detectors.modeling.image_loading import load_image
+from deepfake_detectors.twin_difference import difference_mask
+
+__all__ = ["PictureSet", "TwinMasks", "data_set", "folder_set"]
 
 
 @dataclass
@@ -20,61 +24,130 @@ class PictureSet:
         name: for messages and the report.
         rows: what is known of every picture, without score and text.
         images: where it is read from, anything that the pipeline takes; as long as `rows`.
+        masks: what was changed in each, anything that `load_image` takes, `None` for a picture without a mask; as
+            long as `rows`, or `None` for a set without masks.
+        mask_source: where the masks are from, in words; `None` for a set without masks.
+        references: id -> reference explanations, where the set has them.
+        remarks: what to keep in mind when reading its numbers.
     """
 
     name: str
     rows: list[Prediction]
     images: Sequence[Any]
+    masks: Sequence[Any] | None = None
+    mask_source: str | None = None
+    references: dict[str, list[str]] | None = None
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def ids(self) -> list[str]:
         return [row.id for row in self.rows]
 
 
-class _EncodedImages(Sequence):
+class _Cells(Sequence):
     """The pictures of a data set as they lie there, so that only the detector's own loader decodes them."""
 
-    def __init__(self, column: Any) -> None:
-        self.column = column
+    def __init__(self, table: Any, column: str) -> None:
+        self.table, self.column = table.select_columns([column]), column
 
     def __len__(self) -> int:
-        return len(self.column)
+        return len(self.table)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.column[index]["image"]
+        return self.table[index][self.column]
 
 
-def data_set(dataset: str, config: str | None, split: str, data_dir: str | Path | None) -> PictureSet:
-    """A split of a data set of this package.
+def data_set(
+    dataset: str,
+    config: str | None,
+    split: str,
+    data_dir: str | Path | None,
+    options: dict[str, Any] | None = None,
+    twin_masks: bool = False,
+) -> PictureSet:
+    """A split of a data set of this package, with its masks and reference explanations where it has them.
+
+    Args:
+        dataset, config, split, data_dir, options: as in `deepfake_detectors.builders.load_split`.
+        twin_masks: take as mask where a fake differs from the real row of the same target video.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: as `deepfake_detectors.builders.load_split`.
     """
     from deepfake_detectors.builders import load_split
 
-    table = load_split(dataset, split, data_dir, config)
+    table = load_split(dataset, split, data_dir, config, options)
     import datasets
 
-    table = table.cast_column("image", datasets.Image(decode=False))
+    for column in ("image", "mask"):
+        if column in table.features:
+            table = table.cast_column(column, datasets.Image(decode=False))
     names = table.features["label"].names
     known = table.select_columns(["id", "label", "manipulation", "category", "video_id", "group_id"]).to_list()
     rows = [Prediction(**{**row, "label": names[row["label"]]}) for row in known]
     label = "/".join(part for part in (dataset, config, split) if part)
-    return PictureSet(label, rows, _EncodedImages(table))
+    found = PictureSet(label, rows, _Cells(table, "image"))
+    if twin_masks:
+        found.masks, found.mask_source = TwinMasks(found, table["target_id"][:]), "difference to the real twin"
+    elif "mask" in table.features:
+        found.masks, found.mask_source = _Cells(table, "mask"), "the data set"
+    if "answers" in table.features:
+        found.references = dict(zip(found.ids, table["answers"][:], strict=True))
+        if len(set(table["question"][:])) > 1:
+            found.remarks.append(
+                "The set asks questions of its own about its pictures; the detector was asked the one it was trained "
+                "on, so that its explanations answer another question than the references do"
+            )
+    return found
 
 
-def folder_set(real_dir: Path | None, fake_dir: Path | None) -> PictureSet:
+class TwinMasks(Sequence):
+    """Masks from the difference between a fake and the real frame behind it, read when asked for.
+
+    Args:
+        pictures: the set.
+        targets: `(n,)`, the target video of every picture. Those of one target must show the same frame.
+
+    Raises:
+        ValueError: if no fake has a real twin.
+    """
+
+    def __init__(self, pictures: PictureSet, targets: Sequence[str | None]) -> None:
+        self.pictures = pictures
+        real_of = {
+            target: place
+            for place, (row, target) in enumerate(zip(pictures.rows, targets, strict=True))
+            if row.label == "real" and target is not None
+        }
+        self.twins = [
+            real_of.get(target) if row.label == "fake" and target is not None else None
+            for row, target in zip(pictures.rows, targets, strict=True)
+        ]
+        if not any(twin is not None for twin in self.twins):
+            raise ValueError(f"--twin-masks: no fake of {pictures.name} has a real picture of the same target video.")
+
+    def __len__(self) -> int:
+        return len(self.twins)
+
+    def __getitem__(self, index: Any) -> Any:
+        twin = self.twins[index]
+        if twin is None:
+            return None
+        fake, real = (np.asarray(load_image(self.pictures.images[place])) for place in (index, twin))
+        return difference_mask(fake, real) if fake.shape == real.shape else None
+
+
+def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | None = None) -> PictureSet:
     """Pictures of one or two folders, searched to any depth.
 
     In `fake_dir` the first folder below names the manipulation. Where pictures lie two folders deep
-    (`<manipulation>/<video>/<frame>.png`), the second one is their video; in `real_dir` too.
+    (`<manipulation>/<video>/<frame>.png`), the second one is their video; in `real_dir` too. `mask_dir` holds the
+    masks of the fakes, white where they were changed, under the same path or, where it is unique, the same stem.
 
     Raises:
-        ValueError: if neither folder is given, both are the same, or one holds no pictures.
+        ValueError: if neither folder is given, both are the same, one holds no pictures, or a fake has no mask.
         FileNotFoundError: for a path that is no folder.
     """
-    from deepfake_detectors.cli.inputs import PICTURE_SUFFIXES
-
     given = {"real": real_dir, "fake": fake_dir}
     if real_dir is None and fake_dir is None:
         raise ValueError("No pictures: give --real-dir, --fake-dir or both.")
@@ -86,11 +159,7 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None) -> PictureSet:
             continue
         if not folder.is_dir():
             raise FileNotFoundError(f"--{label}-dir {folder}: there is no such folder.")
-        files = sorted(
-            path
-            for path in folder.rglob("*")
-            if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
-        )
+        files = _picture_files(folder)
         if not files:
             raise ValueError(f"--{label}-dir {folder} holds no pictures.")
         for path in files:
@@ -105,5 +174,47 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None) -> PictureSet:
                 )
             )
             images.append(str(path))
+    masks = None
+    if mask_dir is not None:
+        if fake_dir is None:
+            raise ValueError("--mask-dir belongs to --fake-dir: real pictures have no mask.")
+        found = iter(
+            _find_masks(
+                mask_dir,
+                fake_dir,
+                [Path(image) for row, image in zip(rows, images, strict=True) if row.label == "fake"],
+            )
+        )
+        masks = [next(found) if row.label == "fake" else None for row in rows]
     name = " and ".join(f"{label} pictures of {folder}" for label, folder in given.items() if folder is not None)
-    return PictureSet(name, rows, images)
+    return PictureSet(name, rows, images, masks, None if mask_dir is None else str(mask_dir))
+
+
+def _picture_files(folder: Path) -> list[Path]:
+    from deepfake_detectors.cli.inputs import PICTURE_SUFFIXES
+
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def _find_masks(mask_dir: Path, fake_dir: Path, fakes: Sequence[Path]) -> list[str]:
+    if not mask_dir.is_dir():
+        raise FileNotFoundError(f"--mask-dir {mask_dir}: there is no such folder.")
+    by_path: dict[Path, Path] = {}
+    by_stem: dict[str, list[Path]] = {}
+    for path in _picture_files(mask_dir):
+        by_path[path.relative_to(mask_dir).with_suffix("")] = path
+        by_stem.setdefault(path.stem, []).append(path)
+    masks = []
+    for fake in fakes:
+        same = by_path.get(fake.relative_to(fake_dir).with_suffix(""))
+        found = [same] if same is not None else by_stem.get(fake.stem, [])
+        if len(found) != 1:
+            raise ValueError(
+                f"{fake} has {len(found)} masks in --mask-dir {mask_dir}, expected one, of the same path or stem."
+            )
+        masks.append(str(found[0]))
+    return masks

@@ -11,7 +11,7 @@ import numpy as np
 from deepfake_detectors.evaluation.metrics import auc, one_class_reason, require_scikit_learn
 from deepfake_detectors.evaluation.predictions import Prediction, labels_of, scores_of
 
-__all__ = ["plot_bars", "plot_scores"]
+__all__ = ["COLOURS", "new_figure", "plot_bars", "plot_scores", "save_figure"]
 
 # Blue and orange stay apart for colour-blind readers, and in grey.
 COLOURS = {"real": "#3b76af", "fake": "#e08214"}
@@ -43,15 +43,16 @@ def plot_scores(rows: Sequence[Prediction], threshold: float, folder: Path) -> l
     return files
 
 
-def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path) -> Path:
+def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path, by: str = "kind of picture") -> Path:
     """Write accuracy per row of one or several tables side by side.
 
     Args:
         tables: legend -> row name -> `{"accuracy", "count"}`; the first table's rows give the order.
         file: PNG to write.
+        by: what the rows are, for the title.
     """
     names = list(next(iter(tables.values())))
-    figure, axes = _figure(6.4, 1.4 + 0.55 * len(names))
+    figure, axes = new_figure(6.4, 1.4 + 0.55 * len(names))
     height = 0.8 / len(tables)
     shades = ("#3b76af", "#e08214", "#7a7a7a")
     for number, (legend, table) in enumerate(tables.items()):
@@ -64,18 +65,18 @@ def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path)
     counts = [next(iter(tables.values()))[name]["count"] for name in names]
     axes.set_yticks(range(len(names)), [f"{name} ({count})" for name, count in zip(names, counts, strict=True)])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set(xlim=(0, 1.13), xlabel="share judged rightly", title="Accuracy by kind of picture (number of pictures)")
+    axes.set(xlim=(0, 1.13), xlabel="share judged rightly", title=f"Accuracy by {by} (number of pictures)")
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.grid(axis="x", alpha=0.3)
     if len(tables) > 1:
         axes.legend(
             loc="upper center", bbox_to_anchor=(0.5, -0.75 / (1.4 + 0.55 * len(names))), ncols=3, frameon=False
         )
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper: bool, file: Path) -> Path:
-    figure, axes = _figure(6.4, 4.0)
+    figure, axes = new_figure(6.4, 4.0)
     edges = np.linspace(0, 1, 31) if proper else np.linspace(scores.min(), scores.max() + 1e-9, 31)
     for code, name in enumerate(COLOURS):
         chosen = scores[labels == code]
@@ -83,23 +84,23 @@ def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper:
             # Shares, not counts: of a rare class nothing would be seen beside a common one.
             weights = np.full(chosen.size, 1 / chosen.size)
             axes.hist(chosen, edges, weights=weights, alpha=0.6, color=COLOURS[name], label=f"{name} ({chosen.size})")
-    axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:g}")
+    axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:.4g}")
     axes.set(
         xlabel="P(fake)" if proper else "score, higher means more fake",
         ylabel="share of the class",
         title="Scores by class",
     )
     axes.legend(framealpha=0.9)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def _roc(labels: np.ndarray, scores: np.ndarray, threshold: float, file: Path) -> Path:
     false_positive, true_positive, _ = require_scikit_learn().roc_curve(labels, scores, drop_intermediate=False)
-    figure, axes = _figure(5.0, 5.0)
+    figure, axes = new_figure(5.0, 5.0)
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1, label="chance")
     axes.plot(false_positive, true_positive, color=COLOURS["real"], label=f"AUC {auc(labels, scores):.3f}")
     point = [(scores[labels == code] >= threshold).mean() for code in (0, 1)]
-    axes.plot(*point, "o", color=COLOURS["fake"], label=f"threshold {threshold:g}")
+    axes.plot(*point, "o", color=COLOURS["fake"], label=f"threshold {threshold:.4g}")
     axes.set(
         xlabel="share of real pictures called fake",
         ylabel="share of fake pictures called fake",
@@ -110,7 +111,7 @@ def _roc(labels: np.ndarray, scores: np.ndarray, threshold: float, file: Path) -
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def _reliability(labels: np.ndarray, scores: np.ndarray, file: Path) -> Path:
@@ -119,7 +120,7 @@ def _reliability(labels: np.ndarray, scores: np.ndarray, file: Path) -> Path:
     filled = counts > 0
     said = np.bincount(place, weights=scores, minlength=BINS)[filled] / counts[filled]
     true = np.bincount(place, weights=labels, minlength=BINS)[filled] / counts[filled]
-    figure, axes = _figure(5.0, 5.0)
+    figure, axes = new_figure(5.0, 5.0)
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1, label="perfect")
     axes.plot(said, true, color=COLOURS["real"], linewidth=1, alpha=0.6)
     axes.scatter(said, true, 20 + 200 * counts[filled] / counts.max(), color=COLOURS["real"], label="area: pictures")
@@ -133,10 +134,10 @@ def _reliability(labels: np.ndarray, scores: np.ndarray, file: Path) -> Path:
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", frameon=False)
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -150,6 +151,6 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def _save(figure: Any, file: Path) -> Path:
+def save_figure(figure: Any, file: Path) -> Path:
     figure.savefig(file, bbox_inches="tight", metadata={"Software": None})
     return file

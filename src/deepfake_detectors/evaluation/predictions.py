@@ -14,7 +14,15 @@ import numpy as np
 
 from deepfake_detectors.evaluation.answer_files import read_json_lines
 
-__all__ = ["Prediction", "check_ids", "labels_of", "read_frame_scores", "read_predictions", "scores_of"]
+__all__ = [
+    "Prediction",
+    "bootstrap_groups",
+    "check_ids",
+    "labels_of",
+    "read_frame_scores",
+    "read_predictions",
+    "scores_of",
+]
 
 LABELS = {"real": 0, "fake": 1}
 CSV_COLUMNS = ("image_id", "ground_truth", "prediction")
@@ -68,6 +76,15 @@ def scores_of(rows: Sequence[Prediction]) -> np.ndarray:
     if without:
         raise ValueError(f"{len(without)} of {len(rows)} predictions have no score, the first being {without[0]}.")
     return np.array([row.score for row in rows], dtype=np.float64)
+
+
+def bootstrap_groups(rows: Sequence[Prediction]) -> tuple[str, list[str] | None]:
+    """What the bootstrap draws, the widest known: frames of one video are not independent either."""
+    for name, field in (("group of shared source material", "group_id"), ("video", "video_id")):
+        values = [getattr(row, field) for row in rows]
+        if all(values):
+            return name, [str(value) for value in values]
+    return "picture", None
 
 
 def read_predictions(path: Path, integer_labels: Mapping[int, str] | None = None) -> list[Prediction]:
@@ -154,16 +171,16 @@ def read_frame_scores(path: Path) -> list[Prediction]:
 
 
 def check_ids(judged: Sequence[str], expected: Sequence[str]) -> None:
-    """Raise a `ValueError` unless exactly the pictures of the set were judged."""
+    """Raise a `ValueError` unless exactly the pictures of the set (or of the references) were judged."""
     unknown = sorted(set(judged) - set(expected))
     if unknown:
         raise ValueError(
-            f"{len(unknown)} predictions are about pictures that the set does not hold, the first being "
-            f"{', '.join(unknown[:3])}. Do these predictions belong to this set?"
+            f"{len(unknown)} predictions are about pictures that the set (or the references) does not hold, the first "
+            f"being {', '.join(unknown[:3])}. Do these predictions belong to this set?"
         )
     missing = sorted(set(expected) - set(judged))
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(expected)} pictures of the set have no prediction, the first being "
-            f"{', '.join(missing[:3])}. Score them, or name the subset."
+            f"{len(missing)} of {len(set(expected))} pictures of the set (or of the references) have no prediction, "
+            f"the first being {', '.join(missing[:3])}. Score them, or name the subset."
         )

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from deepfake_detectors.evaluation.metric_set import MetricSet
-from deepfake_detectors.evaluation.metrics import accuracy, auc, manipulation_table, one_class_reason
-from deepfake_detectors.evaluation.predictions import Prediction, labels_of, scores_of
+from deepfake_detectors.evaluation.metrics import accuracy, auc, category_table, manipulation_table, one_class_reason
+from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, labels_of, scores_of
 from deepfake_detectors.evaluation.score_metrics import remarks, score_metrics
-from deepfake_detectors.evaluation.verdict_metrics import confusion, verdict_metrics, verdict_table
+from deepfake_detectors.evaluation.settings import Settings
+from deepfake_detectors.evaluation.verdict_metrics import category_verdicts, confusion, verdict_metrics, verdict_table
 from deepfake_detectors.evaluation.verdict_rules import fakevlm_verdict, lvlm_dfd_verdicts, with_coin
 from deepfake_detectors.evaluation.video_metrics import official_video_metrics, video_metrics
 from deepfake_detectors.modeling.verdict_parsing import parse_verdict
 
 __all__ = [
-    "Settings",
     "score_antifakeprompt",
     "score_corrected",
     "score_fakevlm",
@@ -26,32 +25,18 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a user may choose.
-
-    Attributes:
-        threshold: P(fake) from which a picture counts as fake.
-        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
-        seed: of the bootstrap and of FakeVLM's coin.
-    """
-
-    threshold: float = 0.5
-    resamples: int = 1000
-    seed: int = 0
-
-
 def score_corrected(rows: Sequence[Prediction], settings: Settings) -> dict[str, Any]:
     """Frame metrics of the scores, video metrics where videos have several frames; of texts where there are no scores.
 
     Raises:
         ValueError: where some rows have scores and others only texts.
     """
-    by, groups = _groups(rows)
+    by, groups = bootstrap_groups(rows)
     labels = labels_of(rows)
     common: dict[str, Any] = {"num_real": int((labels == 0).sum()), "num_fake": int((labels == 1).sum())}
     if settings.resamples:
         common["bootstrap"] = {"level": 0.95, "resamples": settings.resamples, "seed": settings.seed, "by": by}
+    categories = [row.category or "no category" for row in rows]
     if all(row.score is None for row in rows):
         truth, said = [row.label for row in rows], [parse_verdict(str(row.text), "word") for row in rows]
         return {
@@ -61,6 +46,7 @@ def score_corrected(rows: Sequence[Prediction], settings: Settings) -> dict[str,
             **verdict_metrics(truth, said, groups, settings.resamples, settings.seed).to_dict(),
             "confusion": confusion(truth, said),
             "per_manipulation": verdict_table(truth, said, [row.method for row in rows]),
+            **({"per_category": category_verdicts(truth, said, categories)} if len(set(categories)) > 1 else {}),
         }
     scores = scores_of(rows)
     found = score_metrics(labels, scores, settings.threshold, groups, settings.resamples, settings.seed)
@@ -73,9 +59,20 @@ def score_corrected(rows: Sequence[Prediction], settings: Settings) -> dict[str,
         "per_manipulation": table,
         "remarks": remarks(labels),
     }
+    if len(set(categories)) > 1:
+        result["per_category"] = category_table(labels, scores, categories, settings.threshold)
     videos = [row.video_id for row in rows]
     if all(videos) and len(set(videos)) < len(videos):
-        result["videos"] = video_metrics([str(video) for video in videos], labels, scores, settings.threshold)
+        shared = groups if all(row.group_id for row in rows) else None
+        result["videos"] = video_metrics(
+            [str(video) for video in videos],
+            labels,
+            scores,
+            settings.threshold,
+            shared,
+            settings.resamples,
+            settings.seed,
+        )
     return result
 
 
@@ -105,17 +102,12 @@ def score_fakevlm(rows: Sequence[Prediction], settings: Settings) -> dict[str, A
     missing = full.undefined.get("f1_real") or full.undefined.get("f1_fake")
     result.add("f1_macro", None if missing else sum(value for value in both if value is not None) / 2, missing)
     categories = [row.category or "all" for row in rows]
-    table: dict[str, dict[str, Any]] = {}
-    for category in sorted(set(categories)):
-        chosen = [index for index, name in enumerate(categories) if name == category]
-        right = sum(said[index] == truth[index] for index in chosen)
-        table[category] = {"count": len(chosen), "correct": right, "accuracy": right / len(chosen)}
     return {
         "level": "picture",
         "coins": {"thrown": read.count(None), "seed": settings.seed},
         **result.to_dict(),
         "confusion": confusion(truth, said),
-        "per_category": table,
+        "per_category": category_verdicts(truth, said, categories),
         "corrected": score_corrected([_text_only(row) for row in rows], settings),
     }
 
@@ -167,15 +159,6 @@ def score_lvlm_dfd(rows: Sequence[Prediction], settings: Settings) -> dict[str, 
     counts = Counter(row.label for row in rows)
     corrected = score_corrected(rows, settings)
     return {"level": "picture", "counts": dict(counts), **result.to_dict(), **extra, "corrected": corrected}
-
-
-def _groups(rows: Sequence[Prediction]) -> tuple[str, list[str] | None]:
-    """What the bootstrap draws, the widest known: frames of one video are not independent either."""
-    for name, field in (("group of shared source material", "group_id"), ("video", "video_id")):
-        values = [getattr(row, field) for row in rows]
-        if all(values):
-            return name, [str(value) for value in values]
-    return "picture", None
 
 
 def _text_only(row: Prediction) -> Prediction:

@@ -9,13 +9,14 @@ from typing import Any
 from deepfake_detectors.evaluation import protocol_scoring
 from deepfake_detectors.evaluation.m2f2_det_ddvqa import EXPLANATION_DEFECTS, JUDGEMENT_DEFECTS
 from deepfake_detectors.evaluation.predictions import Prediction
-from deepfake_detectors.evaluation.protocol_scoring import Settings
 from deepfake_detectors.evaluation.score_metrics import FALSE_POSITIVE_RATES, LOWER_IS_BETTER
+from deepfake_detectors.evaluation.settings import Settings
 from deepfake_detectors.evaluation.video_metrics import VIDEO_DEFECTS
 
 __all__ = ["DEFAULT_PROTOCOL", "PROTOCOLS", "Protocol", "Settings", "get_protocol"]
 
 DEFAULT_PROTOCOL = "corrected"
+OPTIONAL_TEXT_METRICS = ("METEOR", "SPICE", "similarity")
 FAKE_IS_ONE = {0: "real", 1: "fake"}
 REAL_IS_ONE = {0: "fake", 1: "real"}
 
@@ -83,6 +84,7 @@ PROTOCOLS = {
                 **_higher("accuracy", "balanced_accuracy", "auc", "ap", *FALSE_POSITIVE_RATES),
                 **_higher(*(f"{name}_{side}" for name in ("f1", "precision", "recall") for side in ("fake", "real"))),
                 **_higher("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "Bleu_mean", "ROUGE_L", "CIDEr"),
+                **_higher(*OPTIONAL_TEXT_METRICS),
                 **dict.fromkeys(sorted(LOWER_IS_BETTER), "lower"),
             },
             score=protocol_scoring.score_corrected,
@@ -96,7 +98,7 @@ PROTOCOLS = {
             needs="score",
             metrics=_higher(
                 *("accuracy", "f1", "precision", "recall", "Bleu", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4"),
-                *("ROUGE_L", "CIDEr", "auc", "best_threshold_accuracy"),
+                *("ROUGE_L", "CIDEr", *OPTIONAL_TEXT_METRICS, "auc", "best_threshold_accuracy"),
             ),
             score=protocol_scoring.score_m2f2_det_videos,
             defects={**JUDGEMENT_DEFECTS, **EXPLANATION_DEFECTS, **VIDEO_DEFECTS},

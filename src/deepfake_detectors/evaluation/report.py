@@ -7,7 +7,9 @@ from typing import Any
 
 from deepfake_detectors.evaluation.score_metrics import LOWER_IS_BETTER
 
-__all__ = ["render_report"]
+__all__ = ["render_report", "sections"]
+
+SECTIONS = ("judgement", "explanation", "localisation", "control")
 
 
 def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
@@ -16,15 +18,57 @@ def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
     lines = ["# Evaluation", "", f"Protocol `{protocol['name']}`: {protocol['summary']}", ""]
     lines += [f"Rules from: {protocol['source']}. Positive class: {protocol['positive_class']}.", ""]
     lines += [f"- {name}: {_text(value)}" for name, value in results["inputs"].items()] + [""]
-    parts = {name: results[name] for name in ("judgement", "explanation") if name in results}
-    for name, part in (parts or {"results": results}).items():
+    for name, part in sections(results).items():
         lines += _part(name, part)
+        if name == "control":
+            lines += [
+                "Ranking the pictures by bytes per pixel alone. Far from 0.5, the files give the class away.",
+                "",
+            ]
+    if calibration := results.get("calibration"):
+        lines += _calibration(calibration)
     if defects := results.get("defects"):
         lines += ["## Known defects of the published scorer, reproduced here", ""]
         lines += [f"- **{name}**: {text}" for name, text in defects.items()] + [""]
     if plots:
         lines += ["## Plots", ""] + [f"![{name}]({name})\n" for name in plots]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def sections(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of results that have metrics of their own, by title; published answers have no others."""
+    named = {name: results[name] for name in SECTIONS if name in results}
+    return named if "level" not in results else {"results": results, **named}
+
+
+def _calibration(found: Mapping[str, Any]) -> list[str]:
+    source = found["fitted_on"]
+    lines = ["## Calibration", ""]
+    lines += [
+        f"{found['method'].capitalize()}: scale {found['scale']:.4f}, bias {found['bias']:.4f}, fitted on "
+        f"{source['num_real']} real and {source['num_fake']} fake pictures of {source['set']}, both classes weighing "
+        f"alike; measured on {found['measured_on']}.",
+        "",
+        "| | before | after |",
+        "| --- | ---: | ---: |",
+    ]
+    lines += [f"| {name} | {found[name]['before']:.4f} | {found[name]['after']:.4f} |" for name in ("brier", "ece")]
+    lines += [
+        "",
+        "| operating point | threshold | reals called fake | fakes called fake |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, point in found["operating_points"].items():
+        lines.append(f"| {name} | {' | '.join(_with_interval(point[key]) for key in ('threshold', 'fpr', 'tpr'))} |")
+    lines += ["", *(f"- {name} was not fitted: {reason}." for name, reason in found["unavailable"].items())]
+    return [*lines, *(f"- Note: {remark}." for remark in found["remarks"]), ""]
+
+
+def _with_interval(entry: Mapping[str, float | None]) -> str:
+    if entry["value"] is None:
+        return "undefined"
+    interval = "" if entry["low"] is None else f" ({entry['low']:.4f} to {entry['high']:.4f})"
+    return f"{entry['value']:.4f}{interval}"
 
 
 def _part(title: str, part: Mapping[str, Any]) -> list[str]:
@@ -58,10 +102,16 @@ def _metric_table(title: str, part: Mapping[str, Any]) -> list[str]:
     for name, entry in part["metrics"].items():
         value = "undefined" if entry["value"] is None else f"{entry['value']:.4f}"
         interval = "" if entry["low"] is None else f"{entry['low']:.4f} to {entry['high']:.4f}"
-        lines.append(f"| {name} | {value} | {interval} | {'lower' if name in LOWER_IS_BETTER else 'higher'} |")
+        lines.append(f"| {name} | {value} | {interval} | {_direction(name)} |")
     lines.append("")
     lines += [f"- {name} is undefined: {reason}." for name, reason in part["undefined"].items()]
     return [*lines, ""] if part["undefined"] else lines
+
+
+def _direction(name: str) -> str:
+    if name == "bytes_per_pixel_auc":
+        return "near 0.5"
+    return "lower" if name in LOWER_IS_BETTER or name == "marked_on_real" else "higher"
 
 
 def _plain_table(table: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -16,6 +16,7 @@ __all__ = [
     "PREDICTIONS_FILE",
     "RUN_FILE",
     "claim_folder",
+    "cut_torn_line",
     "describe_model",
     "describe_set",
     "read_progress",
@@ -24,6 +25,7 @@ __all__ = [
 
 PREDICTIONS_FILE = "predictions.jsonl"
 RUN_FILE = "run.json"
+BLOCK = 65536  # bytes looked through at a time
 WEIGHT_SUFFIXES = (".safetensors", ".json")
 
 
@@ -83,12 +85,25 @@ def read_progress(file: Path) -> dict[str, Prediction]:
     """
     if not file.is_file():
         return {}
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with file.open("r+b") as handle:
-            handle.truncate(len(whole))
-    return {row.id: row for row in read_predictions(file)} if whole.strip() else {}
+    cut_torn_line(file)
+    return {row.id: row for row in read_predictions(file)} if file.stat().st_size else {}
+
+
+def cut_torn_line(file: Path) -> None:
+    """Remove what follows the last line end: a line that a kill cut off."""
+    size = file.stat().st_size
+    with file.open("r+b") as handle:
+        end = size
+        while end:
+            start = max(0, end - BLOCK)
+            handle.seek(start)
+            found = handle.read(end - start).rfind(b"\n")
+            if found >= 0:
+                end = start + found + 1
+                break
+            end = start
+        if end < size:
+            handle.truncate(end)
 
 
 def score_missing(
@@ -98,6 +113,7 @@ def score_missing(
     done: dict[str, Prediction],
     batch_size: int,
     failures: dict[str, str],
+    keep: Callable[[dict[int, dict[str, Any]]], None] | None = None,
 ) -> Iterator[Prediction]:
     """Score what `done` lacks, append it to `file`, and yield every picture that has a prediction, in order.
 
@@ -110,6 +126,8 @@ def score_missing(
         done: from `read_progress`.
         batch_size: pictures per call of `judge`.
         failures: gets id -> message of the pictures that could not be read.
+        keep: gets place in the set -> verdict of what was judged, before the predictions are written: what it stores
+            is there for every prediction in the file.
 
     Raises:
         ValueError: from `judge`, or for predictions about pictures that are not in the set.
@@ -122,15 +140,19 @@ def score_missing(
     for start in range(0, len(pictures.rows), batch_size):
         rows = pictures.rows[start : start + batch_size]
         fresh: dict[str, Prediction] = {}
+        judged: dict[int, dict[str, Any]] = {}
         if any(row.id not in done for row in rows):
             images = [pictures.images[start + offset] for offset in range(len(rows))]
-            for row, verdict in zip(rows, judge(images), strict=True):
+            for place, (row, verdict) in enumerate(zip(rows, judge(images), strict=True), start=start):
                 if row.id in done:
                     continue
                 if "error" in verdict:
                     failures[row.id] = verdict["error"]
                     continue
+                judged[place] = verdict
                 fresh[row.id] = replace(row, score=verdict["fake_probability"], text=verdict.get("explanation"))
+            if judged and keep is not None:
+                keep(judged)
             if fresh:
                 with file.open("a", encoding="utf-8") as handle:  # one write, so that a kill rarely cuts a batch
                     handle.write("".join(prediction.to_json() + "\n" for prediction in fresh.values()))

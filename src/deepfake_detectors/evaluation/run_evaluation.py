@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from deepfake_detectors.evaluation.answer_files import read_answers, read_json_lines, read_references
+from deepfake_detectors.evaluation.explanation_scoring import rouge_l_f, score_texts
 from deepfake_detectors.evaluation.m2f2_det_ddvqa import (
     EXPLANATION_DEFECTS,
     JUDGEMENT_DEFECTS,
-    check_pictures,
     reference_stems,
     score_explanations,
     score_judgements,
 )
 from deepfake_detectors.evaluation.plots import plot_bars, plot_scores
-from deepfake_detectors.evaluation.predictions import Prediction, check_ids, read_frame_scores, read_predictions
-from deepfake_detectors.evaluation.protocols import Protocol, Settings
+from deepfake_detectors.evaluation.predictions import (
+    Prediction,
+    bootstrap_groups,
+    check_ids,
+    read_frame_scores,
+    read_predictions,
+)
+from deepfake_detectors.evaluation.protocols import Protocol
 from deepfake_detectors.evaluation.report import render_report
+from deepfake_detectors.evaluation.settings import Settings
 from deepfake_detectors.evaluation.video_metrics import VIDEO_DEFECTS
 
-__all__ = ["evaluate_files", "evaluate_rows", "write_evaluation"]
+__all__ = ["evaluate_answers", "evaluate_rows", "explanation_results", "read_rows", "write_evaluation"]
 
 LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
-TABLES = ("per_manipulation", "per_category", "per_set")
+PLOTS = {  # table -> what its rows are, file
+    "per_manipulation": ("manipulation", "manipulations.png"),
+    "per_category": ("category", "categories.png"),
+    "per_set": ("set", "sets.png"),
+}
 
 
 def evaluate_rows(rows: Sequence[Prediction], protocol: Protocol, settings: Settings) -> dict[str, Any]:
@@ -51,43 +62,68 @@ def evaluate_rows(rows: Sequence[Prediction], protocol: Protocol, settings: Sett
     return {**results, "defects": dict(defects) if protocol.defects else {}}
 
 
-def evaluate_files(
-    files: Sequence[Path],
-    references: Path | None,
-    protocol: Protocol,
-    settings: Settings,
-    expected: Sequence[str] | None = None,
-) -> tuple[dict[str, Any], list[Prediction]]:
-    """Score cached prediction files.
+def explanation_results(
+    rows: Sequence[Prediction], references: Mapping[str, Sequence[str]], protocol: Protocol, settings: Settings
+) -> dict[str, Any]:
+    """Explanations of pictures against reference ones, as lower-cased words without punctuation.
+
+    `paper:fakevlm` adds `rouge_l_f`, as its ROUGE-L is commonly computed; the paper does not say how it was.
+
+    Raises:
+        ValueError: for a picture without a text or without a reference, and as `score_texts`.
+    """
+    without = [row.id for row in rows if row.text is None]
+    if without:
+        raise ValueError(
+            f"{len(without)} of {len(rows)} predictions have no text to compare with the references, the first being "
+            f"{without[0]}. Write them with --explain."
+        )
+    by, groups = bootstrap_groups(rows)
+    texts = {row.id: str(row.text) for row in rows}
+    _, found = score_texts(texts, references, groups, settings)
+    if protocol.name == "paper:fakevlm":
+        found.metrics |= rouge_l_f(texts, references, groups, settings).metrics
+    return {
+        "counts": {"explanations": len(texts), "empty": sum(not text.strip() for text in texts.values())},
+        "tokens": "lower-cased words without punctuation",
+        **({"bootstrap": {"level": 0.95, "resamples": settings.resamples, "by": by}} if settings.resamples else {}),
+        **found.to_dict(),
+    }
+
+
+def read_rows(
+    files: Sequence[Path], protocol: Protocol, expected: Sequence[str] | None = None
+) -> list[Prediction] | None:
+    """Predictions of pictures from a cached file; `None` where the files are M2F2-Det's published answers.
 
     Args:
-        files: of `Prediction` lines, of M2F2-Det's published answers (one of judgements, one of explanations, or
-            both), or a table of its frame scores.
-        references: reference explanations in their published form.
-        protocol: the rules.
-        settings: what a user may choose.
+        files: one of `Prediction` lines, or a table of frame scores; or answers of judgements, of explanations, or
+            both.
+        protocol: says what the numbers of labels mean.
         expected: ids of the pictures that must have been judged; not checked if `None`.
-
-    Returns:
-        Results, and the predictions that have a score (empty for answers).
 
     Raises:
         FileNotFoundError, ValueError: for files that are missing, broken, or do not belong together.
     """
+    kinds = _kinds(files, protocol)
+    if not set(kinds) & {"rows", "frames"}:
+        return None
+    if len(kinds) > 1:
+        raise ValueError("Predictions of pictures stand alone: give a single file.")
+    ((kind, file),) = kinds.items()
+    rows = read_frame_scores(file) if kind == "frames" else read_predictions(file, protocol.integer_labels)
+    if expected is not None:
+        check_ids([row.id for row in rows], expected)
+    return rows
+
+
+def _kinds(files: Sequence[Path], protocol: Protocol) -> dict[str, Path]:
     kinds = {_kind(file, protocol): file for file in files}
     if len(kinds) < len(files):
         raise ValueError(
             "Two --predictions files are of the same kind; give one of judgements and one of explanations."
         )
-    if set(kinds) & {"rows", "frames"}:
-        if len(kinds) > 1 or references is not None:
-            raise ValueError("Predictions of pictures stand alone: give a single file, and no --references.")
-        (kind,), (file,) = kinds, files
-        rows = read_frame_scores(file) if kind == "frames" else read_predictions(file, protocol.integer_labels)
-        if expected is not None:
-            check_ids([row.id for row in rows], expected)
-        return evaluate_rows(rows, protocol, settings), rows
-    return _evaluate_answers(kinds, references, protocol, settings, expected), []
+    return kinds
 
 
 def _kind(file: Path, protocol: Protocol) -> str:
@@ -105,13 +141,26 @@ def _kind(file: Path, protocol: Protocol) -> str:
     return "explanation" if "key" in first else "judgement"
 
 
-def _evaluate_answers(
-    kinds: dict[str, Path],
+def evaluate_answers(
+    files: Sequence[Path],
     references: Path | None,
     protocol: Protocol,
     settings: Settings,
-    expected: Sequence[str] | None,
+    expected: Sequence[str] | None = None,
 ) -> dict[str, Any]:
+    """Score M2F2-Det's published answer files.
+
+    Args:
+        files: of judgements, of explanations, or both.
+        references: reference explanations in their published form.
+        protocol: the rules.
+        settings: what a user may choose.
+        expected: ids of the pictures that must have been judged; not checked if `None`.
+
+    Raises:
+        FileNotFoundError, ValueError: for files that are missing, broken, or do not belong together.
+    """
+    kinds = _kinds(files, protocol)
     texts = read_references(references) if references is not None else None
     parts: dict[str, dict[str, Any]] = {}
     defects: dict[str, str] = {}
@@ -121,7 +170,7 @@ def _evaluate_answers(
         if stems is None and texts is not None:
             stems = reference_stems(texts)
         if stems is not None:
-            check_pictures([answer.stem for answer in answers], stems)
+            check_ids([answer.stem for answer in answers], stems)
         parts["judgement"] = score_judgements(answers, settings.resamples, settings.seed)
         defects |= JUDGEMENT_DEFECTS
     if "explanation" in kinds:
@@ -130,7 +179,7 @@ def _evaluate_answers(
                 f"{kinds['explanation']} holds explanations: give the reference texts with --references "
                 "(splits/test_explanation.jsonl of DD-VQA)."
             )
-        parts["explanation"] = score_explanations(read_answers(kinds["explanation"]), texts)
+        parts["explanation"] = score_explanations(read_answers(kinds["explanation"]), texts, settings)
         defects |= EXPLANATION_DEFECTS
     if not protocol.defects:  # the corrected numbers alone
         parts = {name: {**part["corrected"], "counts": part["counts"]} for name, part in parts.items()}
@@ -163,17 +212,11 @@ def write_evaluation(
     if rows and all(row.score is not None for row in rows):
         plots += plot_scores(rows, settings.threshold, output)
     part = results.get("judgement", results)
-    tables = {}
-    for legend, source in (("as published", part), ("corrected", part.get("corrected", {}))):
-        for name in TABLES:
-            if name in source:
-                tables[legend] = source[name]
-    if "as published" in tables and "corrected" not in tables:
-        tables = {protocol.name: tables["as published"]}
-    if "corrected" in tables and set(tables.get("as published", ())) - set(tables["corrected"]):
-        del tables["corrected"]  # categories beside manipulations cannot share an axis
-    if tables:
-        plots.append(plot_bars(tables, output / "manipulations.png"))
+    sides = {"as published": part, "corrected": part["corrected"]} if "corrected" in part else {protocol.name: part}
+    for name, (kind, file) in PLOTS.items():
+        tables = {legend: source[name] for legend, source in sides.items() if name in source}
+        if tables:
+            plots.append(plot_bars(tables, output / file, kind))
     report, numbers = output / "report.md", output / "results.json"
     report.write_text(render_report(content, [path.name for path in plots]), encoding="utf-8")
     # Last and in one piece: where it lies, the evaluation is complete.

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepfake_detectors.evaluation import metrics
-from deepfake_detectors.evaluation.bootstrap import Metric, bootstrap_interval
+from deepfake_detectors.evaluation.bootstrap import Interval, Metric, draw_weights, percentile_interval
 from deepfake_detectors.evaluation.metric_set import MetricSet
+from deepfake_detectors.evaluation.score_curve import ScoreCurve, gather
 
-__all__ = ["FALSE_POSITIVE_RATES", "LOWER_IS_BETTER", "remarks", "score_metrics"]
+__all__ = ["FALSE_POSITIVE_RATES", "LOWER_IS_BETTER", "remarks", "score_intervals", "score_metrics"]
 
 LOWER_IS_BETTER = frozenset({"eer", "brier", "ece"})
 FALSE_POSITIVE_RATES = {"tpr@fpr1%": 0.01, "tpr@fpr0.1%": 0.001}
@@ -61,16 +62,36 @@ def score_metrics(
         "brier": (metrics.brier_score, improper),
         "ece": (metrics.expected_calibration_error, improper),
     }
+    intervals = score_intervals(truth, values, threshold, groups, resamples, seed) if resamples else {}
     result = MetricSet()
     for name, (function, reason) in functions.items():
         if reason:
             result.add(name, None, reason)
-            continue
-        # A resampled ECE is biased upwards (Roelofs et al., 2022), so its percentiles would mislead.
-        wanted = resamples > 0 and name != "ece"
-        interval = bootstrap_interval(function, truth, values, groups, 0.95, resamples, seed) if wanted else None
-        result.add(name, function(truth, values), interval=interval)
+        else:
+            result.add(name, function(truth, values), interval=intervals.get(name))
     return result
+
+
+def score_intervals(
+    truth: np.ndarray,
+    values: np.ndarray,
+    threshold: float = 0.5,
+    groups: Sequence[str] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """95 % bootstrap intervals of the metrics of `score_metrics` that have one; arguments as there, checked.
+
+    A resampled ECE is biased upwards (Roelofs et al., 2022), so that its percentiles would mislead: it has none.
+    """
+    curve = ScoreCurve(truth, values)
+    found = gather(
+        curve.metrics(weights, threshold, FALSE_POSITIVE_RATES)
+        for weights in draw_weights(truth, groups, resamples, seed)
+    )
+    by = "picture" if groups is None else "group"
+    intervals = {name: percentile_interval(values, by=by) for name, values in found.items()}
+    return {name: interval for name, interval in intervals.items() if interval is not None}
 
 
 def remarks(labels: ArrayLike) -> list[str]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from deepfake_detectors.evaluation.bootstrap import Interval, bootstrap_interval
+from deepfake_detectors.evaluation.bootstrap import Interval, draw_weights, percentile_interval
 from deepfake_detectors.evaluation.metric_set import MetricSet
 from deepfake_detectors.evaluation.metrics import REAL_NAME, require_scikit_learn
 
-__all__ = ["CLASSES", "check_verdicts", "confusion", "verdict_metrics", "verdict_table"]
+__all__ = ["CLASSES", "category_verdicts", "check_verdicts", "confusion", "verdict_metrics", "verdict_table"]
 
 CLASSES = ("real", "fake")
 UNDETERMINED = "undetermined"
@@ -56,8 +56,8 @@ def verdict_metrics(
     Args:
         truth: `(n,)`, `"real"` or `"fake"`.
         verdicts: `(n,)`, the same or `None`.
-        groups: `(n,)`, pictures that share source material, for the interval of the accuracy.
-        resamples: bootstrap resamples for that interval; 0 for no interval.
+        groups: `(n,)`, pictures that share source material: whole groups are resampled.
+        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
         seed: of the bootstrap.
 
     Returns:
@@ -67,22 +67,26 @@ def verdict_metrics(
     check_verdicts(truth, verdicts)
     said = [verdict or UNDETERMINED for verdict in verdicts]
     right = np.array([verdict == label for verdict, label in zip(said, truth, strict=True)], dtype=np.float64)
-    is_fake = np.array([label == "fake" for label in truth], dtype=np.int64)
-    result = MetricSet()
-    result.add("accuracy", float(right.mean()), interval=_interval(is_fake, right, groups, resamples, seed))
+    intervals = _intervals(truth, said, groups, resamples, seed) if resamples else {}
     precision, recall, f1, support = require_scikit_learn().precision_recall_fscore_support(
         truth, said, labels=list(CLASSES), zero_division=np.nan
     )
     absent = [name for name, count in zip(CLASSES, support, strict=True) if count == 0]
     missing = f"the set holds no {absent[0]} picture" if absent else None
-    result.add("balanced_accuracy", None if missing else float(recall.mean()), missing)
+    found: dict[str, tuple[float, str | None]] = {
+        "accuracy": (right.mean(), None),
+        "balanced_accuracy": (recall.mean(), missing),
+    }
     for index in (1, 0):
         name = CLASSES[index]
         none_here = f"the set holds no {name} picture" if name in absent else None
-        result.add(f"f1_{name}", None if none_here else float(f1[index]), none_here)
         none_said = none_here or (f"no answer says {name}" if np.isnan(precision[index]) else None)
-        result.add(f"precision_{name}", None if none_said else float(precision[index]), none_said)
-        result.add(f"recall_{name}", None if none_here else float(recall[index]), none_here)
+        found[f"f1_{name}"] = (f1[index], none_here)
+        found[f"precision_{name}"] = (precision[index], none_said)
+        found[f"recall_{name}"] = (recall[index], none_here)
+    result = MetricSet()
+    for name, (value, reason) in found.items():
+        result.add(name, None if reason else float(value), reason, None if reason else intervals.get(name))
     return result
 
 
@@ -103,9 +107,39 @@ def verdict_table(
     return dict(sorted(table.items(), key=lambda item: (item[0] != REAL_NAME, item[0])))
 
 
-def _interval(
-    is_fake: np.ndarray, right: np.ndarray, groups: Sequence[str] | None, resamples: int, seed: int
-) -> Interval | None:
-    if resamples == 0:
-        return None
-    return bootstrap_interval(lambda _, values: float(values.mean()), is_fake, right, groups, 0.95, resamples, seed)
+def category_verdicts(
+    truth: Sequence[str], verdicts: Sequence[str | None], categories: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """One row per category, both classes together: `{"count", "correct", "undetermined", "accuracy"}`."""
+    table: dict[str, dict[str, Any]] = {}
+    for name in sorted(set(categories)):
+        chosen = [place for place, other in enumerate(categories) if other == name]
+        pairs = [(truth[place], verdicts[place]) for place in chosen]
+        right = sum(label == verdict for label, verdict in pairs)
+        table[name] = {
+            "count": len(pairs),
+            "correct": right,
+            "undetermined": sum(verdict is None for _, verdict in pairs),
+            "accuracy": right / len(pairs),
+        }
+    return table
+
+
+def _intervals(
+    truth: Sequence[str], said: Sequence[str], groups: Sequence[str] | None, resamples: int, seed: int
+) -> dict[str, Interval | None]:
+    """From the weights of the six cells of the confusion table in every resample."""
+    cells = [(label, word) for label in CLASSES for word in (*CLASSES, UNDETERMINED)]
+    member = np.array([[pair == cell for cell in cells] for pair in zip(truth, said, strict=True)], dtype=np.float64)
+    draws = draw_weights(np.asarray(truth), groups, resamples, seed)
+    totals = np.concatenate([weights @ member for weights in draws]).reshape(-1, 2, 3)
+    sizes, hits, answered = totals.sum(axis=2), totals[:, [0, 1], [0, 1]], totals.sum(axis=1)[:, :2]
+    with np.errstate(invalid="ignore"):
+        recall, precision = hits / sizes, hits / answered
+        f1 = np.where(sizes > 0, 2 * hits / (sizes + answered), np.nan)
+    values = {"accuracy": hits.sum(axis=1) / sizes.sum(axis=1), "balanced_accuracy": recall.mean(axis=1)}
+    for place, name in enumerate(CLASSES):
+        values |= {f"f1_{name}": f1[:, place], f"precision_{name}": precision[:, place]}
+        values[f"recall_{name}"] = recall[:, place]
+    by = "picture" if groups is None else "group"
+    return {name: percentile_interval(drawn, by=by) for name, drawn in values.items()}

@@ -100,10 +100,29 @@ def _pool(name: str, ordered: np.ndarray, aggregation: str) -> float:
 
 
 def video_metrics(
-    videos: Sequence[str], labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5
+    videos: Sequence[str],
+    labels: ArrayLike,
+    scores: ArrayLike,
+    threshold: float = 0.5,
+    groups: Sequence[str] | None = None,
+    resamples: int = 0,
+    seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """`score_metrics` of the videos for every aggregation; one that cannot be computed has an `unavailable` reason."""
+    """`score_metrics` of the videos for every aggregation; one that cannot be computed has an `unavailable` reason.
+
+    Args:
+        videos: `(n,)`, the video of every frame.
+        labels: `(n,)`, 0 real and 1 fake.
+        scores: `(n,)`, P(fake).
+        threshold: score from which a video counts as fake.
+        groups: `(n,)`, frames that share source material: whole groups of videos are resampled, else videos.
+        resamples, seed: as in `score_metrics`.
+
+    Raises:
+        ValueError: as `check_videos` and `aggregate_videos`.
+    """
     check_videos(videos)
+    group_of = None if groups is None else dict(zip(videos, groups, strict=True))
     short = {name: count for name, count in Counter(videos).items() if count <= 2 * TRIM}
     found: dict[str, dict[str, Any]] = {}
     for aggregation in AGGREGATIONS:
@@ -113,8 +132,10 @@ def video_metrics(
                 "trimming leaves nothing"
             }
             continue
-        _, truth, values = aggregate_videos(videos, labels, scores, aggregation)
-        found[aggregation] = {"videos": len(truth), **score_metrics(truth, values, threshold).to_dict()}
+        names, truth, values = aggregate_videos(videos, labels, scores, aggregation)
+        shared = None if group_of is None else [group_of[name] for name in names]
+        pooled = score_metrics(truth, values, threshold, shared, resamples, seed)
+        found[aggregation] = {"videos": len(truth), **pooled.to_dict()}
     return found
 
 

@@ -1,0 +1,181 @@
+"""What a DeepfakeBench JSON file says: videos, labels, and paths of the machine that it was made on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from .df40_methods import METHODS as DF40_METHODS
+from .df40_methods import method_name
+from .raw_files import first_names, read_json
+
+__all__ = [
+    "FACEFORENSICS",
+    "FF_GROUPS",
+    "LEVELS",
+    "SPLITS",
+    "Record",
+    "label_of_group",
+    "manipulation_of_group",
+    "read_records",
+    "relative_path",
+]
+
+LEVELS = ("raw", "c0", "c23", "c40")
+SPLITS = {"train": "train", "val": "validation", "test": "test"}
+FACEFORENSICS = "FaceForensics++"
+FF_GROUPS = {  # group -> folder, family
+    "FF-real": ("real", None),
+    "FF-DF": ("Deepfakes", "swap"),
+    "FF-F2F": ("Face2Face", "reenact"),
+    "FF-FS": ("FaceSwap", "swap"),
+    "FF-NT": ("NeuralTextures", "reenact"),
+    "FF-FH": ("FaceShifter", "swap"),
+}
+METHODS = {
+    "DFD": "deepfakedetection",
+    "CelebDFv1": "celeb_synthesis",
+    "CelebDFv2": "celeb_synthesis",
+    "DFDC": "dfdc",
+    "DFDCP_FakeA": "method_A",
+    "DFDCP_FakeB": "method_B",
+}
+FOLDERS = frozenset(  # where a path of another machine starts to mean something
+    {
+        FACEFORENSICS,
+        "Celeb-DF-v1",
+        "Celeb-DF-v2",
+        "DFDC",
+        "DFDCP",
+        "DeeperForensics-1.0",
+        "UADFV",
+        "DF40",
+        "DF40_train",
+    }
+)
+
+
+class Record(NamedTuple):
+    """A video of the file."""
+
+    group: str
+    split: str
+    level: str | None
+    name: str
+    frames: list[str]
+    masks: bool
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.group, self.name
+
+
+def read_records(
+    path: Path, compression: str, remedy: str, report: Callable[[str, str], None]
+) -> tuple[str, list[Record]]:
+    """The name of the data set and its videos, as often as they are listed.
+
+    Args:
+        path: the file.
+        compression: the level to read where there are several.
+        remedy: what to do if the file is missing.
+        report: called with level and message of what is noticed.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: naming it, for another form, a label against its group, or no videos.
+    """
+    content = read_json(path, remedy)
+    if not isinstance(content, dict) or len(content) != 1 or not isinstance(next(iter(content.values())), dict):
+        raise ValueError(f"{path} should hold one data set, {{name: {{group: {{split: ...}}}}}}.")
+    ((name, groups),) = content.items()
+    records = []
+    skipped: list[str] = []
+    for group, splits in groups.items():
+        label = label_of_group(group)
+        for split, node in splits.items():
+            if split not in SPLITS or not isinstance(node, dict):
+                skipped.append(f"{group}/{split}")
+                continue
+            for level, video, value in _videos(node):
+                where = f"{group}/{split}/{video}"
+                if not isinstance(value, dict) or not isinstance(value.get("frames"), list):
+                    skipped.append(where)
+                    continue
+                if level is not None and level != compression:
+                    continue
+                if not all(isinstance(frame, str) for frame in value["frames"]):
+                    raise ValueError(f"{path}: {where} lists frames that are no paths. Correct the file.")
+                own = value.get("label")
+                if isinstance(own, str) and label_of_group(own) != label:
+                    raise ValueError(f"{path}: {where} is labelled {own!r} in a {label} group. Correct the file.")
+                records.append(Record(group, SPLITS[split], level, video, value["frames"], bool(value.get("masks"))))
+    if skipped:
+        report("warning", f"{len(skipped)} entries are no videos, skipped: {first_names(skipped)}.")
+    if not records:
+        raise ValueError(f"{path} lists no videos at compression {compression}.")
+    return name, records
+
+
+def label_of_group(group: str) -> str:
+    """`real` or `fake` by the end of a group's name; never by what it contains: `whichisreal_Fake` is fake.
+
+    Raises:
+        ValueError: for a name without such an end.
+    """
+    if group in FF_GROUPS:
+        return "real" if group == "FF-real" else "fake"
+    end = group.rsplit("_", 1)[-1].casefold()
+    if end in ("real", "fake"):
+        return end
+    if end in ("fakea", "fakeb"):
+        return "fake"
+    raise ValueError(
+        f"Group {group!r} says neither real nor fake; known are names ending in _Real or _Fake, and FF-*."
+    )
+
+
+def manipulation_of_group(group: str, file: str) -> tuple[str, str | None]:
+    """Manipulation and family of a group.
+
+    Args:
+        group: name of the group.
+        file: stem of the JSON file, which names the method where the group does not: DF40 labels some of its methods
+            after the tool, `roop`.
+    """
+    if group in FF_GROUPS:
+        return FF_GROUPS[group]
+    if label_of_group(group) == "real":
+        return "real", None
+    stem = group.rsplit("_", 1)[0]
+    if stem.casefold().startswith("roop"):
+        stem = file.rsplit("_", 1)[0]
+    known = METHODS.get(group) or METHODS.get(stem) or method_name(stem) or stem
+    return known, DF40_METHODS.get(known)
+
+
+def relative_path(listed: str) -> PurePosixPath:
+    """A listed path without the machine it was made on: from the first known data set folder on.
+
+    Raises:
+        ValueError: for a path with `..` in it.
+    """
+    parts = [part for part in listed.replace("\\", "/").split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise ValueError(f"{listed} leads out of its folder; correct the file that lists it.")
+    if parts and parts[0].endswith(":"):
+        parts = parts[1:]
+    if not parts:
+        raise ValueError(f"{listed!r} is no path of a frame; correct the file that lists it.")
+    start = next((number for number, part in enumerate(parts) if part in FOLDERS), 0)
+    return PurePosixPath(*parts[start:])
+
+
+def _videos(node: dict[str, Any]) -> Iterator[tuple[str | None, str, Any]]:
+    """Level, name and value of what a split holds; of a record in a split's place, its fields, which are no videos."""
+    for name, value in node.items():
+        if name in LEVELS and isinstance(value, dict) and "frames" not in value:
+            yield from ((name, video, record) for video, record in value.items())
+        else:
+            yield None, name, value

@@ -1,0 +1,101 @@
+"""From a built data set to a repository on the Hub: Parquet shards and a card, or the same in a folder to look at."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import get_token
+
+from deepfake_detectors.builders import builder_class
+from deepfake_detectors.built_folders import BuiltConfig, find_builds
+from deepfake_detectors.dataset_cards import render_dataset_card
+from deepfake_detectors.publishing import LOGIN_REMEDY, push_folder
+
+__all__ = ["check_login", "check_terms", "publish_builds"]
+
+CARD = "README.md"
+
+
+def check_terms(dataset: str, private: bool, accepted: bool) -> None:
+    """Raise a `ValueError` where a public push would pass on what may be used for research only.
+
+    Args:
+        dataset: key of `BUILDERS`.
+        private: whether the repository will be private.
+        accepted: whether the publisher has said that the terms allow it.
+    """
+    kind = builder_class(dataset)
+    if kind.RESEARCH_ONLY and not private and not accepted:
+        raise ValueError(
+            f"{kind.NAME} may not be passed on freely. {kind.TERMS} Push it to a private repository (--private), or "
+            "say with --accept-terms that you have the right to publish it."
+        )
+
+
+def check_login(token: str | None = None) -> None:
+    """Raise a `ValueError` if nobody is logged in to the Hub: better known before hours of building."""
+    if not (token or get_token()):
+        raise ValueError(f"You are not logged in to the Hub: no token was found. {LOGIN_REMEDY}")
+
+
+def publish_builds(
+    folder: str | Path,
+    repo: str,
+    *,
+    private: bool = False,
+    accept_terms: bool = False,
+    exist_ok: bool = False,
+    lint: str | Path | None = None,
+    dry_run: str | Path | None = None,
+    token: str | None = None,
+) -> str:
+    """Push what `dataset build` wrote, with its card; `datasets.load_dataset` reads the result, streaming too.
+
+    Args:
+        folder: one config, or the folder above several.
+        repo: `owner/name`.
+        private: whether a new repository is private.
+        accept_terms: the publisher has the right to publish data that is for research only.
+        exist_ok: add the commit to a repository that exists; shards of an earlier version go.
+        lint: a `lint.json`, whose result the card states.
+        dry_run: a new or empty folder that gets what would be pushed. Nothing is sent, and nothing is refused for its
+            terms.
+        token: instead of the one of the login.
+
+    Returns:
+        Address of the repository, or the path of the dry run.
+
+    Raises:
+        ValueError: for a folder that holds no finished build, terms that forbid it, and as `push_folder`.
+        ConnectionError, OSError: as `push_folder`.
+    """
+    builds = find_builds(folder)
+    if dry_run is None:
+        check_terms(builds[0].dataset, private, accept_terms)
+    found = json.loads(Path(lint).read_text(encoding="utf-8")) if lint is not None else None
+    card = render_dataset_card(builds, repo, found)
+    with tempfile.TemporaryDirectory() as staged:
+        _stage(builds, card, Path(staged))
+        return push_folder(
+            staged,
+            repo,
+            repo_type="dataset",
+            message=f"{builder_class(builds[0].dataset).NAME} as Parquet",
+            private=private,
+            exist_ok=exist_ok,
+            replace=["*.parquet"],
+            dry_run=dry_run,
+            token=token,
+        )
+
+
+def _stage(builds: list[BuiltConfig], card: str, target: Path) -> None:
+    """The layout of the repository, as links: the shards may be larger than the disk has room for."""
+    (target / CARD).write_text(card, encoding="utf-8")
+    for build in builds:
+        (target / build.config).mkdir()
+        for shards in build.splits.values():
+            for path in shards:
+                (target / build.config / path.name).symlink_to(path.resolve())

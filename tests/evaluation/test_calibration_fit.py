@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+
+from deepfake_detectors.evaluation.calibrated_rows import calibrate, composed, moved_threshold
+from deepfake_detectors.evaluation.calibration import (
+    calibrated_probability,
+    fit_calibration,
+    fit_platt,
+    logit_differences,
+)
+from deepfake_detectors.evaluation.predictions import Prediction
+from deepfake_detectors.evaluation.settings import Settings
+
+
+def sample(count=4000, scale=0.4, bias=0.7, seed=0):
+    """Logits whose true P(fake) is sigmoid(scale * logit + bias)."""
+    generator = np.random.default_rng(seed)
+    differences = generator.normal(0, 4, count)
+    return (generator.random(count) < 1 / (1 + np.exp(-(scale * differences + bias)))).astype(int), differences
+
+
+def rows_of(labels, scores, prefix="p", **extra):
+    names = ("real", "fake")
+    return [
+        Prediction(f"{prefix}{n}", names[label], float(score), **extra)
+        for n, (label, score) in enumerate(zip(labels, scores, strict=True))
+    ]
+
+
+def test_platt_finds_the_logistic_curve_and_agrees_with_the_hard_targets():
+    labels, differences = sample(20000, bias=0.0)
+    found = fit_calibration(labels, differences)
+    assert found["scale"] == pytest.approx(0.4, abs=0.02) and found["bias"] == pytest.approx(0.0, abs=0.08)
+    assert found == pytest.approx(fit_platt(labels, differences), abs=0.002)
+
+
+def test_temperature_leaves_one_half_where_it_is():
+    labels, differences = sample(20000, bias=0.0)
+    found = fit_calibration(labels, differences, "temperature")
+    assert found["bias"] == 0.0 and found["scale"] == pytest.approx(0.4, abs=0.02)
+
+
+@pytest.mark.parametrize("method", ["platt", "temperature"])
+def test_classes_without_overlap_have_a_finite_calibration(method):
+    found = fit_calibration([0, 0, 0, 1, 1, 1], [-3.0, -2.0, -2.5, 2.0, 3.0, 2.5], method)
+    assert 0 < found["scale"] < 3
+    # Where all are told apart, a fake is as sure as Platt's target: (n + 1) / (n + 2), here 4 / 5.
+    sure = calibrated_probability([2.0, 2.5, 3.0], found)
+    assert sure.mean() == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("labels", "differences", "message"),
+    [
+        ([0, 0], [0.1, 0.2], "no fake picture"),
+        ([0, 1], [0.3, 0.3], "nothing to calibrate"),
+        ([0, 0, 1, 1, 0, 1], [3.0, 2.0, -1.0, -2.0, 0.0, 0.1], "higher scores mean less fake"),
+    ],
+)
+def test_what_cannot_be_calibrated(labels, differences, message):
+    with pytest.raises(ValueError, match=message):
+        fit_calibration(labels, differences)
+    with pytest.raises(ValueError, match="'isotonic', allowed are 'platt', 'temperature'"):
+        fit_calibration(labels, differences, "isotonic")
+
+
+def test_logits_of_probabilities():
+    differences, saturated = logit_differences([0.5, 0.9, 0.0, 1.0])
+    assert differences[:2] == pytest.approx([0.0, np.log(9)])
+    assert saturated == 2 and differences[3] == -differences[2] == pytest.approx(16.6, abs=0.1)
+    with pytest.raises(ValueError, match="from -1 to 2; only probabilities"):
+        logit_differences([-1.0, 2.0])
+
+
+def test_calibrations_put_behind_each_other():
+    first, second, values = {"scale": 2.0, "bias": -1.0}, {"scale": 0.5, "bias": 3.0}, np.linspace(-4, 4, 9)
+    inner, _ = logit_differences(calibrated_probability(values, first))
+    np.testing.assert_allclose(
+        calibrated_probability(inner, second), calibrated_probability(values, composed(first, second))
+    )
+
+
+def test_moved_threshold_parts_the_same_pictures():
+    scores = np.random.default_rng(0).random(200)
+    fitted = {"scale": 0.3, "bias": -0.8}
+    after = calibrated_probability(logit_differences(scores)[0], fitted)
+    for threshold in (0.0, 0.2, 0.9, 1.0):
+        assert ((after >= moved_threshold(threshold, fitted)) == (scores >= threshold)).all()
+
+
+def test_fit_on_some_pictures_improves_others():
+    settings = Settings(resamples=50)
+    sides = []
+    for seed in (1, 2):
+        labels, differences = sample(seed=seed, bias=0.0)
+        sides.append(rows_of(labels, 1 / (1 + np.exp(-differences)), f"s{seed}-"))
+    found = calibrate("platt", sides[0], "validation", sides[1], settings)
+    told = found.describe(sides[1], settings)
+    assert told["measured_on"] == "other pictures" and told["remarks"] == []
+    assert told["ece"]["after"] < 0.03 < told["ece"]["before"]
+    assert told["brier"]["after"] < told["brier"]["before"]
+    point = told["operating_points"]["fpr@1%"]
+    assert 0.003 < point["fpr"]["value"] < 0.03
+    assert point["threshold"]["low"] <= point["threshold"]["value"] <= point["threshold"]["high"]
+    # The order is the same, so that the fitted threshold calls as many fake as before.
+    kept = calibrate("keep", sides[0], "validation", sides[1], settings)
+    assert kept.apply(sides[1]) == sides[1]
+    assert kept.describe(sides[1], settings)["operating_points"]["fpr@1%"]["fpr"] == point["fpr"]
+
+
+def test_fit_and_measurement_on_one_set_is_labelled():
+    rows = rows_of([0, 1] * 60, np.random.default_rng(0).random(120) / 2 + np.tile([0.0, 0.5], 60))
+    told = calibrate("temperature", rows, "x", None, Settings(resamples=0)).describe(rows, Settings(resamples=0))
+    assert told["measured_on"] == "the pictures it was fitted on" and "same pictures" in told["remarks"][0]
+    assert told["operating_points"]["eer"]["threshold"]["low"] is None
+    assert "fpr@0.1%" in told["unavailable"] and "fpr@0.1%" not in told["operating_points"]
+
+
+def test_pictures_on_both_sides():
+    rows = rows_of([0, 1], [0.2, 0.8])
+    with pytest.raises(ValueError, match="2 pictures are fitted on and measured on, the first being p0"):
+        calibrate("platt", rows, "x", list(rows), Settings())
+    others = rows_of([0, 1], [0.3, 0.6], "q", group_id="g7")
+    fit = rows_of([0, 1], [0.3, 0.6], "p", group_id="g7")
+    found = calibrate("platt", fit, "x", others, Settings(resamples=0))
+    assert found.shared_groups == 1 and "such as g7" in found.remarks[0]
+    with pytest.raises(ValueError, match="allowed are platt, temperature, keep"):
+        calibrate("isotonic", fit, "x", others, Settings())

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from deepfake_detectors.evaluation import metrics
+from deepfake_detectors.evaluation.bootstrap import bootstrap_interval, draw_weights
+from deepfake_detectors.evaluation.score_curve import ScoreCurve
+from deepfake_detectors.evaluation.score_metrics import score_intervals
+
+RATES = {"tpr@1%": 0.01, "tpr@20%": 0.2}
+SINGLE = {
+    "accuracy": lambda t, v: metrics.accuracy(t, v, 0.4),
+    "balanced_accuracy": lambda t, v: metrics.balanced_accuracy(t, v, 0.4),
+    "f1_fake": lambda t, v: metrics.f1_score(t, v, 0.4, "fake"),
+    "f1_real": lambda t, v: metrics.f1_score(t, v, 0.4, "real"),
+    "auc": metrics.auc,
+    "ap": metrics.average_precision,
+    "eer": lambda t, v: (metrics.equal_error_rate(t, v) or [None])[0],
+    "tpr@1%": lambda t, v: metrics.true_positive_rate_at(t, v, 0.01),
+    "tpr@20%": lambda t, v: metrics.true_positive_rate_at(t, v, 0.2),
+    "brier": metrics.brier_score,
+}
+
+
+@pytest.mark.parametrize("digits", [1, 6], ids=["ties", "distinct"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_every_resample_has_the_metrics_of_the_pictures_drawn(digits, grouped):
+    generator = np.random.default_rng(digits)
+    labels = generator.integers(0, 2, 60)
+    scores = np.clip(generator.normal(0.35 + 0.3 * labels, 0.3), 0, 1).round(digits)
+    groups = [f"g{n // 7}" for n in range(60)] if grouped else None
+    for weights in draw_weights(labels, groups, 25, seed=3):
+        found = ScoreCurve(labels, scores).metrics(weights, 0.4, RATES)
+        assert set(found) == set(SINGLE)
+        for row, counts in enumerate(weights.astype(int)):
+            drawn = np.repeat(np.arange(60), counts)
+            for name, function in SINGLE.items():
+                assert found[name][row] == pytest.approx(function(labels[drawn], scores[drawn]), abs=1e-12), name
+
+
+def test_resample_of_one_class_leaves_ranking_undefined():
+    labels, scores = np.array([0, 0, 1]), np.array([0.1, 0.7, 0.9])
+    found = ScoreCurve(labels, scores).metrics(np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]]), 0.5, RATES)
+    for name in ("auc", "ap", "eer", "balanced_accuracy", "tpr@1%"):
+        assert np.isnan(found[name]).all(), name
+    assert np.isnan(found["f1_fake"]).tolist() == [True, False]
+    assert found["accuracy"].tolist() == [1 / 3, 1.0]
+
+
+def test_draws_keep_the_classes_or_the_groups():
+    labels = np.array([0] * 3 + [1] * 5)
+    weights = np.concatenate(list(draw_weights(labels, None, 50)))
+    assert weights.shape == (50, 8) and (weights[:, :3].sum(axis=1) == 3).all() and (weights.sum(axis=1) == 8).all()
+    together = np.concatenate(list(draw_weights(labels, list("aabbccdd"), 50)))
+    assert (together[:, ::2] == together[:, 1::2]).all() and (together[:, ::2].sum(axis=1) == 4).all()
+    assert len({tuple(row) for row in weights}) > 25
+    with pytest.raises(ValueError, match="groups has 2 entries, expected one per unit, 8"):
+        next(draw_weights(labels, ["a", "b"]))
+
+
+def test_intervals_agree_with_those_of_single_resamples():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 300)
+    scores = generator.normal(labels, 1.0)
+    fast = score_intervals(labels, scores, resamples=2000)["auc"]
+    slow = bootstrap_interval(metrics.auc, labels, scores, resamples=300)
+    assert fast.resamples == 2000
+    assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=0.012)

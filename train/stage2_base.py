@@ -1,0 +1,149 @@
+"""What stage 2 starts from: the detector of stage 1 and a pretrained language model, put into one folder.
+
+    python -m deepfake_detectors.train.stage2_base --detector outputs/m2f2_det_stage1_cosine \
+        --language_model llava-hf/llava-1.5-7b-hf --output m2f2-stage1
+    python -m deepfake_detectors.train.stage2_base --detector outputs/lvlm_dfd_stage1 \
+        --language_model lmsys/vicuna-7b-v1.5-16k --output lvlm-dfd-stage1
+
+What neither brings starts at random and is trained in stage 2 or 3: M2F2-Det's `deepfake_projector` (and its projector
+of pictures, where the language model is no LLaVA), LVLM-DFD's prompt learner and picture projection.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+    LlavaForConditionalGeneration,
+    set_seed,
+)
+
+from deepfake_detectors.conversion.output_folder import written_whole
+from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDetection
+from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
+from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
+from deepfake_detectors.modeling.modeling_m2f2_det_llm import GENERATION_DEFAULTS, M2F2DetForConditionalGeneration
+from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
+from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
+from deepfake_detectors.modeling.prompting_lvlm_dfd import ANSWER_END
+from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAGE_MARKER
+from deepfake_detectors.module_command import run_command
+
+__all__ = ["Stage2BaseArguments", "stage2_base"]
+
+logger = logging.getLogger("deepfake_detectors.train")
+
+
+@dataclass
+class Stage2BaseArguments:
+    """What to join."""
+
+    detector: str = field(metadata={"help": "Folder of stage 1: an M2F2-Det (cosine) or LVLM-DFD verdict model."})
+    language_model: str = field(metadata={"help": "Causal language model; for M2F2-Det also a Llava."})
+    output: str = field(metadata={"help": "New folder."})
+    seed: int = field(default=0, metadata={"help": "Of what starts at random."})
+
+
+def stage2_base(arguments: Stage2BaseArguments) -> Path:
+    """Write the joined folder and return it; it is written whole or not at all.
+
+    Raises:
+        ValueError: for a detector of another family, a bridge detector, a language model whose projector does not fit
+            the detector's tower, or an output folder that is not empty.
+    """
+    model_type = AutoConfig.from_pretrained(arguments.detector).model_type
+    if model_type not in JOINERS:
+        raise ValueError(
+            f"{arguments.detector} is of model_type {model_type!r}; a stage 2 with a language model exists for "
+            f"{', '.join(JOINERS)}."
+        )
+    set_seed(arguments.seed)
+    with written_whole(arguments.output) as folder:
+        model, processor = JOINERS[model_type](arguments.detector, arguments.language_model)
+        tokenizer = processor.tokenizer
+        model.generation_config = GenerationConfig(
+            **GENERATION_DEFAULTS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        model.eval().save_pretrained(folder)
+        processor.save_pretrained(folder)
+    logger.info("%s holds a %s for stage 2", arguments.output, type(model).__name__)
+    return Path(arguments.output)
+
+
+def _join_m2f2_det(detector_folder: str, source: str) -> tuple[Any, Any]:
+    detector = M2F2DetForDeepfakeDetection.from_pretrained(detector_folder)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token  # as LLaVA does
+    tokenizer.add_tokens([IMAGE_MARKER, DEEPFAKE_MARKER], special_tokens=True)
+    is_llava = AutoConfig.from_pretrained(source).model_type == "llava"
+    whole = (LlavaForConditionalGeneration if is_llava else AutoModelForCausalLM).from_pretrained(source)
+    if len(tokenizer) > whole.config.get_text_config().vocab_size:
+        whole.resize_token_embeddings(len(tokenizer))
+    fields = _fields(detector) | {
+        "text_config": whole.config.get_text_config(),
+        "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
+        "deepfake_token_id": tokenizer.convert_tokens_to_ids(DEEPFAKE_MARKER),
+    }
+    model = M2F2DetForConditionalGeneration(type(detector.config)(**fields))
+    model.model.vision_tower.load_state_dict(detector.vision_tower.state_dict())
+    model.model.detector.load_state_dict(detector.detector.state_dict())
+    language = whole.model.language_model if is_llava else whole.model
+    model.model.language_model.load_state_dict(language.state_dict())
+    model.lm_head.load_state_dict(whole.lm_head.state_dict())
+    if is_llava:
+        projector = whole.model.multi_modal_projector
+        needed, found = model.config.vision_config.hidden_size, projector.linear_1.in_features
+        if needed != found:
+            raise ValueError(
+                f"The projector of {source} reads pictures of width {found}, but the tower of {detector_folder} gives "
+                f"{needed}: they belong to different CLIP models."
+            )
+        model.model.multi_modal_projector.load_state_dict(projector.state_dict())
+    image_processor = AutoProcessor.from_pretrained(detector_folder).image_processor
+    return model, M2F2DetProcessor(image_processor, tokenizer, image_seq_length=model.config.num_patches)
+
+
+def _join_lvlm_dfd(detector_folder: str, source: str) -> tuple[Any, Any]:
+    detector = LvlmDfdForDeepfakeDetection.from_pretrained(detector_folder)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.pad_token = tokenizer.eos_token  # as the official code does
+    language = AutoModelForCausalLM.from_pretrained(source)
+    # An answer ends at the piece behind its line break: "##" (2277) in Vicuna's tokenizer.
+    end = tokenizer.convert_ids_to_tokens(tokenizer(ANSWER_END, add_special_tokens=False).input_ids)
+    behind = [piece for before, piece in pairwise(end) if before in LINE_BREAKS]
+    if not behind:
+        raise ValueError(f"The tokenizer of {source} makes {end} of {ANSWER_END!r}: no piece stands for a line break.")
+    stop = tokenizer.convert_tokens_to_ids(behind[0])
+    fields = _fields(detector) | {"text_config": language.config, "stop_token_id": stop}
+    model = LvlmDfdForConditionalGeneration(type(detector.config)(**fields))
+    model.detector.load_state_dict(detector.detector.state_dict())
+    model.language_model.load_state_dict(language.state_dict())
+    image_processor = AutoProcessor.from_pretrained(detector_folder).image_processor
+    return model, LvlmDfdProcessor(image_processor, tokenizer, stop_token_id=stop)
+
+
+def _fields(detector: Any) -> dict[str, Any]:
+    """The detector's config, without what says that there is no language model."""
+    left_out = ("architectures", "text_config", "transformers_version", "model_type")
+    return {name: value for name, value in detector.config.to_dict().items() if name not in left_out}
+
+
+LINE_BREAKS = ("<0x0A>", "\n")  # as a byte, and as a piece of its own
+JOINERS = {"m2f2_det": _join_m2f2_det, "lvlm_dfd": _join_lvlm_dfd}
+
+
+if __name__ == "__main__":
+    run_command(stage2_base, Stage2BaseArguments)
