@@ -28,8 +28,7 @@ from transformers import (
 )
 
 from deepfake_detectors.builders import load_split
-from deepfake_detectors.train.arguments import SourceArguments, read_recipe
-from deepfake_detectors.train.arguments import _mapping as parse_mapping
+from deepfake_detectors.train.arguments import SourceArguments, parse_mapping, read_recipe
 from deepfake_detectors.train.data import set_validation_aside
 from deepfake_detectors.train.language_texts import conversation_texts
 from deepfake_detectors.train.mini_tokenizer import llama_tokenizer
