@@ -13,8 +13,8 @@ __all__ = ["M2F2DetImageProcessor"]
 class M2F2DetImageProcessor(ClipPictureProcessor):
     """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
 
-    CNN and CLIP read the same tensor. With `do_pad=True`, LLaVA's mode for the language model, `pixel_values` is padded,
-    and the crop, which the detector's CNN wants, is `detector_pixel_values`.
+    CNN and CLIP read the same tensor. With `do_pad=True`, LLaVA's mode for the language model, `pixel_values` is
+    padded, and the crop, which the detector's CNN wants, is `detector_pixel_values`.
     """
 
     def _preprocess(self, images: list[np.ndarray], *args: Any, do_pad: bool | None, **kwargs: Any) -> BatchFeature:
