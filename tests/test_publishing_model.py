@@ -315,6 +315,21 @@ def test_incomplete_weights(hub, folder):
     refused(hub, ValueError, "does not hold a complete", folder, "tester/mine", without_results=True)
 
 
+def test_damaged_weights(hub, folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"weights of .* are damaged") as caught:
+        publish_model(folder, "tester/mine", without_results=True)
+    assert "Traceback" not in str(caught.value)
+    assert ("model", "tester/mine") not in hub.repositories
+
+
+def test_words_without_their_processor(hub, tmp_path):
+    antifakeprompt().save_adapter(tmp_path / "words", base_model_name_or_path="some/base")
+    words = r"words holds no processor_config\.json"
+    refused(hub, ValueError, words, tmp_path / "words", "tester/words", without_results=True)
+
+
 def test_destination_is_asked_before_anything_is_loaded(hub, folder, monkeypatch):
     publish_model(folder, "tester/mine", without_results=True)
     (folder / "model.safetensors").unlink()  # would be the next complaint

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoModel, AutoProcessor, LlavaForConditionalGeneration
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, PROCESSOR_NAME
 
@@ -146,7 +146,11 @@ def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
                 source,
                 nested.parent,
             )
-    detector = pipeline(model=str(source), device="cpu")
+    try:  # not by transformers.pipeline, which buries the cause under tracebacks of its own attempts
+        model, processor = AutoModel.from_pretrained(source, dtype="auto"), AutoProcessor.from_pretrained(source)
+    except SafetensorError as error:
+        raise ValueError(f"The weights of {source} are damaged: {error}") from error
+    detector = pipeline(model=model, processor=processor, device="cpu")
     options: dict[str, Any] = {"max_shard_size": MAX_SHARD}
     if isinstance(detector.model, LlavaForConditionalGeneration):
         # The stock class renames the older names of Llava's weights by the config's model_type, which is the family's
@@ -169,6 +173,11 @@ def _assemble_words(source: Path, target: Path, base: Base | None) -> Assembled:
     config = AntifakePromptConfig.from_pretrained(source)
     base = base or _named_base(config.base_model_name_or_path, None, source)
     words = _read_weights(source / ADAPTER_FILE)
+    if not (source / PROCESSOR_NAME).is_file():
+        raise ValueError(
+            f"{source} holds no {PROCESSOR_NAME}, which has the statistics of the pictures: save the words together "
+            "with their processor, save_adapter(folder, processor)."
+        )
     save_soft_words(words, config, base.id, target)
     _copy_present(source, target, (PROCESSOR_NAME,))
     processor_map = {"AutoProcessor": AntifakePromptProcessor, "AutoImageProcessor": AntifakePromptImageProcessor}
