@@ -62,12 +62,21 @@ def set_validation_aside(
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Rows to train on, and rows set aside by whole groups, each with both classes.
 
-    A row without a group shares its source with no other.
+    A row without a group shares its source with no other. The share is one of pictures, however many questions are
+    asked about each, so that every stage of a training holds out the same groups.
     """
     groups = [
         identity if group is None else group for group, identity in zip(rows["group_id"], rows["id"], strict=True)
     ]
-    first, second = split_by_group(groups, arguments.validation_fraction, arguments.validation_seed)
+    pictures = {
+        identity if video is None else (video, frame): group
+        for identity, video, frame, group in zip(rows["id"], rows["video_id"], rows["frame"], groups, strict=True)
+    }
+    group_of_picture = list(pictures.values())
+    drawn = split_by_group(group_of_picture, arguments.validation_fraction, arguments.validation_seed)[1]
+    held_out = {group_of_picture[index] for index in drawn}
+    second = [index for index, group in enumerate(groups) if group in held_out]
+    first = [index for index, group in enumerate(groups) if group not in held_out]
     train, validation = rows.select(first), rows.select(second)
     require_both_classes(train["label"], "training split")
     require_both_classes(validation["label"], "validation split")

@@ -37,7 +37,7 @@ __all__ = ["LanguageArguments", "LanguageTrainingArguments", "main", "train_lang
 
 logger = logging.getLogger("deepfake_detectors.train")
 
-COLUMNS = ["id", "video_id", "group_id", "label", "question", "answers"]
+COLUMNS = ["id", "video_id", "group_id", "frame", "label", "question", "answers"]
 
 
 @dataclass
