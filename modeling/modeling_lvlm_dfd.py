@@ -208,7 +208,7 @@ class LvlmDfdForDeepfakeDetection(LvlmDfdPreTrainedModel):
         Args:
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised float.
             labels: (batch,) int64, 0 = real, 1 = fake.
-            mask_labels: (batch, image_size, image_size) float, manipulated share in [0, 1].
+            mask_labels: (batch, image_size, image_size) float, manipulated share in [0, 1]; negative where unknown.
             return_dict: a tuple instead of `LvlmDfdOutput` when `False`; the config's `return_dict` when `None`.
         """
         evidence = self.detector(pixel_values)

@@ -1,6 +1,8 @@
 """Tiny bases, and fine-tuning runs of the recipes on them, in this process or another."""
 
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from deepfake_detectors.train import train_sft
 
 RECIPES = Path(train_sft.__file__).parent / "recipes"
 LAUNCH = Path(train_sft.__file__).parent / "launch"
+SPLITS, JUDGEMENTS, EXPLANATIONS = ("train", "test"), "train_DDVQA_format_judge_only.json", "test_explanation.jsonl"
 # recipe -> family; the miniature of each has `_mini` behind its name
 SFT_RECIPES = {
     "fakevlm_full": "fakevlm",
@@ -72,7 +75,34 @@ def offline() -> dict[str, str]:
 
 def losses(output: Path, step: int | str) -> list[float]:
     """Logged training losses of a checkpoint."""
-    import json
-
     state = json.loads((output / f"checkpoint-{step}" / "trainer_state.json").read_text())
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+
+def few_real_pictures(source: Path, folder: Path, train: int = 60, test: int = 4) -> Path:
+    """A DD-VQA folder with the training pictures of the first `train` target videos and `test` test pictures."""
+
+    def copy(split: str, stems: set[str]) -> None:
+        (folder / "images_c40" / split).mkdir(parents=True)
+        for stem in stems:
+            shutil.copy(source / "images_c40" / split / f"{stem}.jpg", folder / "images_c40" / split)
+
+    found = {split: sorted(path.stem for path in (source / "images_c40" / split).iterdir()) for split in SPLITS}
+    targets = sorted({stem.split("_")[1] for stem in found["train"]})[:train]
+    chosen = {stem for stem in found["train"] if stem.split("_")[1] in targets}
+    asked = set(found["test"][:: len(found["test"]) // test])
+    copy("train", chosen)
+    copy("test", asked)
+    (folder / "splits").mkdir()
+    judgements = json.loads((source / "splits" / JUDGEMENTS).read_text())
+    kept = [entry for entry in judgements if Path(entry["image"]).stem in chosen]
+    (folder / "splits" / JUDGEMENTS).write_text(json.dumps(kept))
+    lines = (source / "splits" / EXPLANATIONS).read_text().splitlines()
+    kept = [line for line in lines if next(iter(json.loads(line))).rsplit("_", 1)[0] in asked]
+    (folder / "splits" / EXPLANATIONS).write_text("\n".join(kept) + "\n")
+    for path in (source / "annotations" / "train_set").rglob("*.json"):
+        entries = json.loads(path.read_text())
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps({stem: entry for stem, entry in entries.items() if stem in chosen}))
+    return folder

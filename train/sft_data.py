@@ -50,7 +50,7 @@ def load_conversations(arguments: SftDataArguments, rebuild: bool = True) -> tup
     rows = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     train, validation = set_validation_aside(rows, arguments)
     validation = validation.select(
-        _one_row_per_picture(validation, arguments.validation_seed)[: arguments.validation_pictures]
+        _one_row_per_picture(validation, arguments.validation_seed, arguments.validation_pictures)
     )
     require_both_classes(validation["label"], "validation split")
     return tuple(
@@ -58,13 +58,16 @@ def load_conversations(arguments: SftDataArguments, rebuild: bool = True) -> tup
     )
 
 
-def _one_row_per_picture(rows: datasets.Dataset, seed: int) -> list[int]:
-    """Indices in an order that follows from the seed, the first row of every picture in it."""
-    stored = rows.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))["image"]
-    keys = [each["path"] if each["bytes"] is None else hashlib.sha256(each["bytes"]).hexdigest() for each in stored]
+def _one_row_per_picture(rows: datasets.Dataset, seed: int, limit: int | None) -> list[int]:
+    """Indices in an order that follows from the seed, the first row of every picture in it, `limit` at most."""
+    stored = rows.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
     first: dict[str, int] = {}
-    for index in np.random.default_rng(seed).permutation(len(rows)):
-        first.setdefault(keys[index], int(index))
+    for index in np.random.default_rng(seed).permutation(len(rows)).tolist():
+        if limit is not None and len(first) == limit:
+            break
+        image = stored[index]["image"]
+        key = image["path"] if image["bytes"] is None else hashlib.sha256(image["bytes"]).hexdigest()
+        first.setdefault(key, index)
     return list(first.values())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,26 +63,18 @@ class SftFamily:
     detector: str | None
 
 
-def _spoken(marker: str) -> Callable[[Pairs], list[Any]]:
+def _turns(marker: str, pairs: Pairs) -> list[Any]:
     """Turns with what stands for the picture in front of the first question."""
-
-    def converse(pairs: Pairs) -> list[Any]:
-        turns = []
-        for index, (question, answer) in enumerate(pairs):
-            turns.append({"role": "user", "content": question if index else f"{marker}{question}"})
-            turns.append({"role": "assistant", "content": answer})
-        return turns
-
-    return converse
+    turns = []
+    for index, (question, answer) in enumerate(pairs):
+        turns.append({"role": "user", "content": question if index else f"{marker}{question}"})
+        turns.append({"role": "assistant", "content": answer})
+    return turns
 
 
-def _one_turn(question: str, verdicts: tuple[str, str]) -> Callable[[Mapping[str, Any]], Pairs]:
+def _one_turn(question: str, verdicts: tuple[str, str], row: Mapping[str, Any]) -> Pairs:
     """The family's question, its verdict sentence, and the row's own answer behind it."""
-
-    def pairs(row: Mapping[str, Any]) -> Pairs:
-        return [(question, " ".join(filter(None, [verdicts[row["label"]], row.get("answer")])))]
-
-    return pairs
+    return [(question, " ".join(filter(None, [verdicts[row["label"]], row.get("answer")])))]
 
 
 def _lvlm_dfd_pairs(row: Mapping[str, Any]) -> Pairs:
@@ -94,8 +87,8 @@ SFT_FAMILIES = {
     "m2f2_det": SftFamily(
         model_class=M2F2DetForConditionalGeneration,
         processor_class=M2F2DetProcessor,
-        converse=_spoken(f"{IMAGE_MARKER}\n{DEEPFAKE_MARKER}\n"),
-        verdict_pairs=_one_turn(TRAINING_JUDGEMENT_QUESTION, M2F2_DET_VERDICTS),
+        converse=partial(_turns, f"{IMAGE_MARKER}\n{DEEPFAKE_MARKER}\n"),
+        verdict_pairs=partial(_one_turn, TRAINING_JUDGEMENT_QUESTION, M2F2_DET_VERDICTS),
         takes_classes=True,  # for `conditional_deepfake_prob`
         own_loss=True,  # the two placeholders' rows of lm_head are masked in `forward` only
         vision_tower="model.vision_tower",
@@ -104,8 +97,8 @@ SFT_FAMILIES = {
     "fakevlm": SftFamily(
         model_class=FakeVLMForDeepfakeDetection,
         processor_class=FakeVLMProcessor,
-        converse=_spoken(IMAGE_MARKER),
-        verdict_pairs=_one_turn(FAKEVLM_QUESTION, FAKEVLM_VERDICTS),
+        converse=partial(_turns, IMAGE_MARKER),
+        verdict_pairs=partial(_one_turn, FAKEVLM_QUESTION, FAKEVLM_VERDICTS),
         takes_classes=False,
         own_loss=False,
         vision_tower="model.vision_tower",

@@ -182,6 +182,21 @@ def test_dice_loss_of_perfect_and_opposite_masks():
     assert dice_loss(1 - mask, mask) == pytest.approx(1 - 1 / 65)
 
 
+def test_unknown_masks_are_left_out_of_the_mask_losses():
+    model = lvlm_dfd()
+    pixels, labels = torch.randn(3, 3, SIZE, SIZE), torch.tensor([1, 0, 1])
+    masks = torch.zeros(3, SIZE, SIZE)
+    masks[0, 5:20, 5:20], masks[2] = 1.0, -1.0
+    mixed = model(pixels, labels=labels, mask_labels=masks)
+    known = model(pixels[:2], labels=labels[:2], mask_labels=masks[:2])
+    for name in ("focal_loss", "dice_loss"):
+        torch.testing.assert_close(mixed[name], known[name], atol=1e-6, rtol=1e-5)
+    nothing = model(pixels[2:], labels=labels[2:], mask_labels=masks[2:])
+    assert nothing.focal_loss == nothing.dice_loss == 0
+    nothing.loss.backward()
+    assert model.detector.locator.finalconv.weight.grad is not None  # every worker has the same gradients to share
+
+
 def test_masks_of_another_shape_are_refused(model):
     with pytest.raises(ValueError, match=r"\(2, 7, 7\).*\(2, 56, 56\)"):
         model(torch.randn(2, 3, SIZE, SIZE), mask_labels=torch.zeros(2, 7, 7))

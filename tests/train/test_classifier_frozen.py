@@ -6,6 +6,8 @@ import pytest
 import torch
 from classifier_runs import parsed, small_fields
 from ddvqa_tree import stems, write_tree
+from sft_runs import recipe
+from tiny_models import ENCODERS
 
 from deepfake_detectors.train.freezing import WRAPPERS
 from deepfake_detectors.train.train_classifier import build_trainer
@@ -52,7 +54,9 @@ def test_m2f2_det_bridge_trains_network_projections_bridge_constant_and_head(dat
 
 
 def test_m2f2_det_cosine_also_trains_the_prompt(data, tmp_path):
-    changed, kept = change("m2f2_det_stage1_cosine", data, tmp_path)
+    fields = recipe("m2f2_det_stage1_cosine_mini")["model_config"]
+    config = {**fields, "encoder_config": ENCODERS["cosine"]}  # a DenseNet, as the released one
+    changed, kept = change("m2f2_det_stage1_cosine", data, tmp_path, model_config=config)
     trained = under(
         changed | kept,
         "detector.encoder.",

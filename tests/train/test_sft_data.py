@@ -1,6 +1,9 @@
 """Which conversations are learnt: rows, their words in each family's form, and what is set aside."""
 
+import pickle
+
 import pytest
+import torch
 from ddvqa_tree import stems, write_tree
 from pictures import random_pictures
 from tiny_fakevlm import fakevlm_processor
@@ -94,3 +97,12 @@ def test_lvlm_dfd_asks_the_rows_question_after_its_own():
     pairs = SFT_FAMILIES["lvlm_dfd"].verdict_pairs(row(1, question=QUESTION, answer=ANSWER))
     assert pairs[1] == (QUESTION, ANSWER)
     assert len(pairs) == 2
+
+
+@pytest.mark.parametrize("family", SFT_FAMILIES)
+def test_collator_travels_to_worker_processes(family):
+    """Where loaders start their workers anew, what they call is pickled."""
+    collator = ConversationCollator(SFT_FAMILIES[family], PROCESSORS[family](), "verdict", None)
+    rows = [row(0), row(1)]
+    there, here = pickle.loads(pickle.dumps(collator))(rows), collator(rows)
+    assert all(torch.equal(there[name], here[name]) for name in here)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from real_data import needs_real_data, real_data
-from sft_runs import BASES, RECIPES, SFT_RECIPES, losses, recipe
+from sft_runs import BASES, RECIPES, SFT_RECIPES, few_real_pictures, losses, recipe
 from transformers import AutoModel, pipeline
 
 from deepfake_detectors.merging import merge
@@ -31,21 +31,26 @@ def test_miniature_trains_the_same_parts(name):
         assert whole.get(field) == small.get(field), field
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return few_real_pictures(real_data("ddvqa"), tmp_path_factory.mktemp("data") / "ddvqa")
+
+
 @needs_real_data
 @pytest.mark.parametrize("name", SFT_RECIPES)
-def test_miniature_trains_a_folder_that_loads(name, tmp_path, monkeypatch):
+def test_miniature_trains_a_folder_that_loads(name, pictures, tmp_path, monkeypatch):
     base = BASES[SFT_RECIPES[name]](tmp_path / "base")
     monkeypatch.chdir(tmp_path)
     options = {
         "model_name_or_path": base,
-        "data_dir": real_data("ddvqa"),
+        "data_dir": pictures,
         "output_dir": tmp_path / "out",
         "max_steps": STEPS,
         "per_device_train_batch_size": 8,
         "eval_steps": STEPS // 2,
         "save_steps": STEPS // 2,
         "logging_steps": 1,
-        "validation_pictures": 24,
+        "validation_pictures": 16,
         "learning_rate": 0.02,
         "cpu_threads": 1,
         "disable_tqdm": True,
@@ -58,7 +63,7 @@ def test_miniature_trains_a_folder_that_loads(name, tmp_path, monkeypatch):
     assert len(found) == STEPS
     assert sum(found[-4:]) < sum(found[:4])
     report = json.loads((out / "validation.json").read_text())
-    assert report["validation_pictures"] == 24
+    assert report["validation_pictures"] == 16
     assert 0 <= report["metrics"]["eval_auc"] <= 1
     assert list((out / "runs").rglob("events.*"))  # TensorBoard, by default
     assert not list(out.rglob("training_args.bin"))
@@ -66,7 +71,7 @@ def test_miniature_trains_a_folder_that_loads(name, tmp_path, monkeypatch):
     for folder in (out, out / f"checkpoint-{STEPS}"):
         assert (folder / "processor_config.json").is_file()
 
-    picture = str(next((real_data("ddvqa") / "images_c40" / "test").glob("*.jpg")))
+    picture = str(next((pictures / "images_c40" / "test").glob("*.jpg")))
     if (out / "adapter_config.json").is_file():
         assert not (out / "model.safetensors").exists()
         detector = pipeline("deepfake-detection", model=str(out))

@@ -15,7 +15,7 @@ from sft_runs import BASES, ON_THIS_MACHINE, command, losses, offline, parsed, r
 
 from deepfake_detectors.train.train_sft import train_sft
 
-STEPS = 12
+STEPS = 16
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_killed_run_resumes_to_the_same_weights(data, tmp_path):
     whole = train_sft(*parsed(tmp_path / "whole", fields(base, data, tmp_path / "whole" / "out")))
 
     out = tmp_path / "killed" / "out"
-    step = random.randrange(2, STEPS - 2)
+    step = random.randrange(2, STEPS // 2)
     options = write_recipe(tmp_path / "killed" / "recipe.yaml", fields(base, data, out))
     with subprocess.Popen(command("--cpu") + options, env=offline(), start_new_session=True) as process:
         while not (out / f"checkpoint-{step}" / "trainer_state.json").is_file():

@@ -252,6 +252,31 @@ def test_empty_split(run, tmp_path):
         run("--data_dir", tree)
 
 
+def test_listed_picture_that_is_missing(run, tmp_path):
+    tree = write_tree(tmp_path / "ddvqa", stems(range(4)), stems(range(20, 22)))
+    (tree / "images_c40" / "train" / "0_000_001.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"0_000_001\.jpg"):
+        run("--data_dir", tree)
+    assert not (tmp_path / "out").exists()
+
+
+def test_picture_that_goes_missing_is_named(run, tmp_path, monkeypatch):
+    """Between the reading of the list and the training; checkpoints already written stay whole."""
+    tree = write_tree(tmp_path / "ddvqa", stems(range(4)), stems(range(20, 22)))
+    load = entry.load_train_and_validation
+
+    def load_then_lose(*arguments, **options):
+        rows = load(*arguments, **options)
+        for path in (tree / "images_c40" / "train").glob("0_*.jpg"):
+            path.unlink()
+        return rows
+
+    monkeypatch.setattr(entry, "load_train_and_validation", load_then_lose)
+    with pytest.raises(FileNotFoundError, match=r"images_c40/train/0_.*\.jpg"):
+        run("--data_dir", tree)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
 def test_resume_from_nothing(run, data):
     with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
         run("--data_dir", data, "--resume_from_checkpoint", "true")
