@@ -45,6 +45,11 @@ def test_nothing_but_weights_settings_and_texts():
     }
 
 
+def test_no_file_names_a_folder_of_the_machine_that_trained_it():
+    texts = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.iterdir() if path.suffix == ".json"}
+    assert not [name for name, text in texts.items() if re.search(r'"(?:_name_or_path|model_name_or_path)"', text)]
+
+
 def test_weights_are_finite_and_trained():
     weights = load_file(FOLDER / "model.safetensors")
     assert all(torch.isfinite(weight).all() for weight in weights.values())
