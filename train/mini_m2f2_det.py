@@ -18,6 +18,7 @@ from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAG
 from deepfake_detectors.train.calibrated_head import fold_calibration
 from deepfake_detectors.train.mini_parts import LLAMA, laid_over, with_prompts
 from deepfake_detectors.train.mini_tokenizer import llama_tokenizer
+from deepfake_detectors.train.stage2_base import language_fields
 
 if TYPE_CHECKING:
     from deepfake_detectors.train.mini_base import MiniBaseArguments
@@ -26,15 +27,13 @@ __all__ = ["mini_m2f2_det"]
 
 RECIPE = "recipes/m2f2_det_default.yaml"  # of the detector: its sizes and its pictures
 MARKERS = [IMAGE_MARKER, DEEPFAKE_MARKER]
-NOT_OURS = ("architectures", "_name_or_path")  # what the language model's config says of its own folder
 
 
 def mini_m2f2_det(texts: Sequence[str], arguments: MiniBaseArguments) -> tuple[Any, Any]:
     """Model and processor; the projectors are random, and what `arguments` names no folder for."""
     language, tokenizer = _language_model(texts, arguments)
     detector, fields, image_processor = _detector(arguments.detector)
-    text_fields = {name: value for name, value in language.config.to_dict().items() if name not in NOT_OURS}
-    fields = laid_over({**fields, "text_config": text_fields}, arguments.model_config)
+    fields = laid_over({**fields, "text_config": language_fields(language.config)}, arguments.model_config)
     model = M2F2DetForConditionalGeneration(M2F2DetConfig(**fields))
     if arguments.language_model is not None:
         model.model.language_model.load_state_dict(language.model.state_dict())

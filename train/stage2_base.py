@@ -38,7 +38,7 @@ from deepfake_detectors.modeling.prompting_lvlm_dfd import ANSWER_END
 from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAGE_MARKER
 from deepfake_detectors.module_command import run_command
 
-__all__ = ["Stage2BaseArguments", "stage2_base"]
+__all__ = ["Stage2BaseArguments", "language_fields", "stage2_base"]
 
 logger = logging.getLogger("deepfake_detectors.train")
 
@@ -93,7 +93,7 @@ def _join_m2f2_det(detector_folder: str, source: str) -> tuple[Any, Any]:
     if len(tokenizer) > whole.config.get_text_config().vocab_size:
         whole.resize_token_embeddings(len(tokenizer))
     fields = _fields(detector) | {
-        "text_config": whole.config.get_text_config(),
+        "text_config": language_fields(whole.config),
         "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
         "deepfake_token_id": tokenizer.convert_tokens_to_ids(DEEPFAKE_MARKER),
     }
@@ -127,12 +127,18 @@ def _join_lvlm_dfd(detector_folder: str, source: str) -> tuple[Any, Any]:
     if not behind:
         raise ValueError(f"The tokenizer of {source} makes {end} of {ANSWER_END!r}: no piece stands for a line break.")
     stop = tokenizer.convert_tokens_to_ids(behind[0])
-    fields = _fields(detector) | {"text_config": language.config, "stop_token_id": stop}
+    fields = _fields(detector) | {"text_config": language_fields(language.config), "stop_token_id": stop}
     model = LvlmDfdForConditionalGeneration(type(detector.config)(**fields))
     model.detector.load_state_dict(detector.detector.state_dict())
     model.language_model.load_state_dict(language.state_dict())
     image_processor = AutoProcessor.from_pretrained(detector_folder).image_processor
     return model, LvlmDfdProcessor(image_processor, tokenizer, stop_token_id=stop)
+
+
+def language_fields(config: Any) -> dict[str, Any]:
+    """The language model's config as part of a detector's: without what it says of its own folder."""
+    fields = config.get_text_config().to_dict()
+    return {name: value for name, value in fields.items() if name not in ("architectures", "_name_or_path")}
 
 
 def _fields(detector: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from deepfake_detectors.train.arguments import SourceArguments, parse_mapping, r
 from deepfake_detectors.train.data import set_validation_aside
 from deepfake_detectors.train.language_texts import conversation_texts
 from deepfake_detectors.train.mini_tokenizer import llama_tokenizer
+from deepfake_detectors.train.publishing import WithoutPickle, check_publishing
 
 __all__ = ["LanguageArguments", "LanguageTrainingArguments", "main", "train_language"]
 
@@ -64,9 +65,19 @@ class LanguageArguments(SourceArguments):
 class LanguageTrainingArguments(TrainingArguments):
     """`TrainingArguments`, and the threads."""
 
+    hub_strategy: str = field(default="end", metadata={"help": "Only 'end': no pickle is published."})
+
     cpu_threads: int | None = field(
         default=None, metadata={"help": "Threads of torch on CPU. The last digits of a sum depend on it."}
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_publishing(self)
+
+
+class LanguageTrainer(WithoutPickle, Trainer):
+    """HF's `Trainer`."""
 
 
 def train_language(arguments: LanguageArguments, training: LanguageTrainingArguments) -> Path:
@@ -88,7 +99,7 @@ def train_language(arguments: LanguageArguments, training: LanguageTrainingArgum
     config.vocab_size = len(tokenizer)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config, name, getattr(tokenizer, name))
-    trainer = Trainer(
+    trainer = LanguageTrainer(
         model=LlamaForCausalLM(config),
         args=training,
         train_dataset=_tokenized(tokenizer, texts),

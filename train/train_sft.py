@@ -44,6 +44,8 @@ def train_sft(
     """
     trainer, detection = build_trainer(model_arguments, data_arguments, arguments)
     outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+    trainer.save_model(_internal_call=True)  # before anything that can fail: the training is done
+    metrics = trainer.evaluate()
     report = {
         "command": launched_command(),
         "model_name_or_path": model_arguments.model_name_or_path,
@@ -56,13 +58,13 @@ def train_sft(
         "validation_pictures": len(detection.rows),
         "dataset": data_arguments.dataset,
         "dataset_configs": data_arguments.dataset_configs or [data_arguments.dataset_config],
-        "metrics": trainer.evaluate(),
+        "metrics": metrics,
     }
     output = Path(arguments.output_dir)
     if trainer.is_world_process_zero():
-        output.mkdir(parents=True, exist_ok=True)
         (output / "validation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    trainer.save_model()  # last: it also pushes, if asked to
+    if arguments.push_to_hub:
+        trainer.push_to_hub()
     return output
 
 

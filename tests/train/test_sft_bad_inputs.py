@@ -9,6 +9,8 @@ from sft_runs import BASES, ON_THIS_MACHINE, parsed, recipe
 from tiny_antifakeprompt import tiny_antifakeprompt
 from tiny_models import tiny_m2f2_det
 
+from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
+from deepfake_detectors.train.sft_detection import DetectionCallback
 from deepfake_detectors.train.train_sft import parse_sft_recipe, train_sft
 
 
@@ -73,6 +75,17 @@ def test_wrong_recipes(run, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         run(**changes)
     assert written(tmp_path) == []
+
+
+def test_a_finished_training_outlives_a_failing_evaluation(run, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(DetectionCallback, "measure", full)
+    with pytest.raises(OSError, match="No space left"):
+        run()
+    assert M2F2DetForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert not (tmp_path / "out" / "validation.json").exists()
 
 
 def test_bases_that_cannot_be_fine_tuned(run, tmp_path):

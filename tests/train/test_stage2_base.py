@@ -50,6 +50,7 @@ def test_verdicts_are_the_detectors_and_words_the_language_models(family, detect
     base = join(detectors[family], llama, tmp_path / "base")
     joined, processor = AutoModel.from_pretrained(base), AutoProcessor.from_pretrained(base)
     assert joined.can_explain
+    assert str(llama) not in (base / "config.json").read_text(), "a folder of this machine"
     pixels = processor(images=random_pictures(3))
     alone = AutoModel.from_pretrained(detectors[family])
     torch.testing.assert_close(joined.detect(**pixels).logits, alone.detect(**pixels).logits, atol=1e-6, rtol=1e-5)

@@ -84,6 +84,13 @@ def test_it_learns_to_write_what_the_data_say(language):
     assert tokenizer.decode(new, skip_special_tokens=True).strip() == "The image looks fake."
 
 
+def test_nothing_it_leaves_or_would_publish_is_a_pickle(language, data, tmp_path):
+    assert {path.suffix for path in language.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".jinja"}
+    with pytest.raises(ValueError, match=r"hub_strategy is 'every_save'.*set hub_strategy to 'end'"):
+        train(data, tmp_path / "pushed", "--push_to_hub", "--hub_strategy", "every_save")
+    assert not (tmp_path / "pushed").exists()
+
+
 def test_base_holds_the_language_model_and_the_detector(language, tmp_path):
     source = tiny_m2f2_det(tmp_path / "detector")
     mini_base.main(

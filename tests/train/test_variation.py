@@ -194,6 +194,22 @@ def test_rows_without_a_group_stand_for_themselves(tree):
     assert not set(train["id"]) & set(validation["id"])
 
 
+def test_every_stage_holds_out_the_same_groups(tree):
+    """However many questions are asked about each picture."""
+    pictures = load_split("ddvqa", "train", tree)
+    groups = sorted(set(pictures["group_id"]))
+    asked = [1 + 6 * groups.index(group) for group in pictures["group_id"]]
+    repeated = [row for row, times in enumerate(asked) for _ in range(times)]
+    questions = pictures.select(repeated).remove_columns("id")
+    questions = questions.add_column("id", [f"question {number}" for number in range(len(repeated))])
+    for seed in range(5):
+        arguments = DataArguments(validation_fraction=0.3, validation_seed=seed)
+        expected, found = (
+            [set(part["group_id"]) for part in set_validation_aside(rows, arguments)] for rows in (pictures, questions)
+        )
+        assert found == expected
+
+
 def test_validation_split_of_the_data_set(tree):
     arguments = DataArguments(data_dir=str(tree), validation_split="test", validation_frames=1)
     train, validation = load_train_and_validation(arguments)
