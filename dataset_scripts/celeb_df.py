@@ -16,7 +16,7 @@ import datasets
 from .common import Unit, components, unit_columns
 from .frames import FrameBuilder, FrameConfig
 from .official_lists import CELEB_FOLDERS, CELEB_LIST, read_celeb_list
-from .raw_files import first_names, require_folder, stable_id
+from .raw_files import require_folder, stable_id
 
 __all__ = ["CelebDF", "CelebDFConfig"]
 
@@ -103,11 +103,6 @@ class CelebDF(FrameBuilder):
                 if unit is not None:
                     splits[split].append(unit)
         self.missing += [str(folders[key.split("/")[0]] / key.split("/", 1)[1]) for key in unread]
-        shared = {unit.columns["group_id"] for unit in splits["train"]} & {
-            unit.columns["group_id"] for unit in splits["test"]
-        }
-        if shared:
-            self.report("note", f"People of the test occur in training: {first_names(sorted(shared))}.")
         return splits
 
     def _unit(self, root: Path, folder: str, video: str, path: Path, groups: dict[str, str]) -> Unit | None:

@@ -237,6 +237,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     log_findings = True
     findings: list[Finding]
     missing: list[str]
+    ignored: list[str]  # files that `units` came across and has no use for
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """The units of each split, in the data set's own order where it has one."""
@@ -275,7 +276,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
             FileNotFoundError: if the folder or something in it is missing.
             ValueError: for ids that occur twice, an empty result, or whatever a subclass refuses.
         """
-        self.findings, self.missing = [], []
+        self.findings, self.missing, self.ignored = [], [], []
         if not self.LAYOUT_VERIFIED:
             self.report("warning", "Layout not verified against an original copy; compare with what `info` describes.")
         root = require_folder(Path(root).expanduser().resolve(), f"the raw files of {self.NAME}", self.REMEDY)
@@ -294,11 +295,24 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
                     f"{unit.path} and {seen[unit.id].path} have the same id {unit.id!r}; keep one of the two."
                 )
             seen[unit.id] = unit
+        self._report_shared_groups(splits)
+        if self.ignored:
+            self.report("warning", f"{len(self.ignored)} file(s) of no use, not read: {first_names(self.ignored)}.")
         if self.missing:
             self.report("error", f"{len(self.missing)} listed file(s) missing: {first_names(self.missing)}.")
         self._compare_counts(splits, self.official_counts(), "error" if self.LAYOUT_VERIFIED else "warning")
         self._compare_counts(splits, self.likely_counts(), "warning")
         return splits
+
+    def _report_shared_groups(self, splits: dict[str, list[Unit]]) -> None:
+        where: dict[str, set[str]] = defaultdict(set)
+        for split, units in splits.items():
+            for unit in units:
+                where[unit.columns["group_id"]].add(split)
+        shared = sorted(group for group, found in where.items() if len(found) > 1)
+        if shared:
+            text = f"{len(shared)} group(s) of related material lie in several splits: {first_names(shared)}."
+            self.report("note", text)
 
     def _compare_counts(self, splits: dict[str, list[Unit]], counts: dict[str, dict[str, int]], level: str) -> None:
         for split, classes in counts.items():

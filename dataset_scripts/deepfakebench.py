@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import datasets
 
-from .common import RawConfig, Unit, components, unit_columns
+from .archives import picture_format
+from .common import INSIDE, RawConfig, Unit, components, unit_columns
 from .deepfakebench_records import (
     FACEFORENSICS,
     FF_GROUPS,
@@ -30,7 +33,8 @@ from .deepfakebench_records import (
 )
 from .df40_methods import ALIASES
 from .ffpp_splits import CROSSING_PAIRS, list_path, read_splits
-from .frames import FrameBuilder, natural_order, spread
+from .frames import FrameBuilder, beside_frames, frame_key, natural_order, spread
+from .lmdb_frames import find_key, mask_key, read_value, store_file
 from .official_lists import CELEB_LIST, DFDCP_LIST, read_celeb_list, read_deeper_lists, read_dfdcp_list
 from .raw_files import first_names, is_picture, refuse_outside, stable_id
 
@@ -50,6 +54,7 @@ class DeepfakeBenchConfig(RawConfig):
         compression: the level to read where the file has several.
         frames_per_video: that many, spread evenly; 0 for all that are listed.
         masks: add the column `mask` for the fakes that the file lists masks of.
+        lmdb: read the frames from `<set>_lmdb/data.mdb` instead of their folders.
         prefix_map: replacements for the beginnings of paths that the rules do not resolve.
     """
 
@@ -57,6 +62,7 @@ class DeepfakeBenchConfig(RawConfig):
     compression: str = "c23"
     frames_per_video: int = 0
     masks: bool = False
+    lmdb: bool = False
     prefix_map: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -189,22 +195,19 @@ class DeepfakeBench(FrameBuilder):
     def _unit(
         self, root: Path, name: str, record: Record, related: dict[str, str], tally: Counter[str], read: set[Path]
     ) -> Unit | None:
-        present = []
+        present: dict[PurePosixPath, Any] = {}
         for listed in record.frames:
-            path = self._resolve(root, listed)
+            relative = relative_path(self._mapped(listed))
+            found = self._key(root, relative) if self.config.lmdb else self._resolve(root, relative)
             tally["listed"] += 1
-            if path is None:
+            if found is None:
                 self.missing.append(listed)
             else:
-                present.append(path)
+                present[relative] = found
         tally["found"] += len(present)
-        read.update(present)
         if not present:
             self.missing.append(f"{record.group}/{record.name} (no frames)")
             return None
-        folder = Path(os.path.commonpath([path.parent for path in present]))
-        names = sorted((path.relative_to(folder).as_posix() for path in present), key=natural_order)
-        chosen = tuple(names[index] for index in spread(len(names), self.config.frames_per_video))
         method, family = manipulation_of_group(record.group, Path(self.config.json).stem)
         videos = record.name.split("_")
         swapped = record.group in FF_GROUPS and method != "real" and len(videos) == 2
@@ -222,8 +225,46 @@ class DeepfakeBench(FrameBuilder):
             compression=record.level,
         )
         identity = stable_id("deepfakebench", name, record.level or "-", record.group, record.name)
+        if self.config.lmdb:
+            keys = [present[relative] for relative in sorted(present, key=lambda path: natural_order(path.as_posix()))]
+            chosen = [keys[index] for index in spread(len(keys), self.config.frames_per_video)]
+            store = store_file(root, _first_folder(record))
+            if self.config.masks and record.masks:
+                absent = [key for key in map(mask_key, chosen) if read_value(store, key) is None]
+                self.missing += [f"{key} in {store} (mask)" for key in absent]
+            return Unit(identity, f"{store}{INSIDE}", columns, tuple(chosen))
+        read.update(present.values())
+        folder = Path(os.path.commonpath([path.parent for path in present.values()]))
+        names = sorted((path.relative_to(folder).as_posix() for path in present.values()), key=natural_order)
+        chosen = [names[index] for index in spread(len(names), self.config.frames_per_video)]
         masks = _mask_folder(root, folder) if record.masks else None
-        return self.with_masks(root, Unit(identity, str(folder), columns, chosen), masks)
+        return self.with_masks(root, Unit(identity, str(folder), columns, tuple(chosen)), masks)
+
+    def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
+        """The frames, from their folder or from LMDB."""
+        store, inside, _ = unit.path.partition(INSIDE)
+        if not inside:
+            yield from super().examples(unit)
+            return
+        for key in unit.frames:
+            name = PurePosixPath(key.replace("\\", "/")).name
+            content = read_value(Path(store), key) or b""
+            number = frame_key(name)
+            row: dict[str, Any] = {
+                "id": stable_id(unit.id, PurePosixPath(name).stem),
+                "image": {"bytes": content, "path": name},
+                "frame": number if isinstance(number, int) else None,
+                "file_format": picture_format(content, f"{key} in {store}"),
+            }
+            if self.config.masks:
+                drawn = read_value(Path(store), mask_key(key)) if unit.columns["label"] == "fake" else None
+                row["mask"] = {"bytes": drawn, "path": name} if drawn else None
+            yield {**unit.columns, **row}
+
+    def _key(self, root: Path, relative: PurePosixPath) -> str | None:
+        store = store_file(root, relative.parts[0])
+        refuse_outside(root, store)
+        return find_key(store, relative)
 
     def _report_unlisted(self, read: set[Path]) -> None:
         """Frames and videos that lie beside the listed ones."""
@@ -237,12 +278,13 @@ class DeepfakeBench(FrameBuilder):
         if extra:
             self.report("warning", f"{len(extra)} frames or videos are not listed, not read: {first_names(extra)}.")
 
-    def _resolve(self, root: Path, listed: str) -> Path | None:
+    def _mapped(self, listed: str) -> str:
         for prefix, replacement in self.config.prefix_map.items():
             if listed.startswith(prefix):
-                listed = replacement + listed[len(prefix) :]
-                break
-        relative = relative_path(listed)
+                return replacement + listed[len(prefix) :]
+        return listed
+
+    def _resolve(self, root: Path, relative: PurePosixPath) -> Path | None:
         candidates = [root / relative]
         if relative.parts and relative.parts[0] == root.name:
             candidates.append(root.joinpath(*relative.parts[1:]))
@@ -268,12 +310,10 @@ class DeepfakeBench(FrameBuilder):
 
 
 def _mask_folder(root: Path, frames: Path) -> Path:
-    """Beside the frames: only the last `frames` of the path means them. Masks exist once per method, under c23."""
-    parts = list(frames.relative_to(root).parts)
-    if "frames" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("frames")] = "masks"
-    masks = root.joinpath(*parts)
-    return masks if masks.is_dir() else root.joinpath(*("c23" if part in LEVELS else part for part in parts))
+    """Masks exist once per method, under c23, and serve all levels."""
+    masks = beside_frames(root, frames)
+    shared = (part if part not in LEVELS else "c23" for part in masks.relative_to(root).parts)
+    return masks if masks.is_dir() else root.joinpath(*shared)
 
 
 def _first_folder(record: Record) -> str:

@@ -23,7 +23,7 @@ import datasets
 from .common import Unit, components, unit_columns
 from .df40_methods import METHODS, OWN_REALS, method_name
 from .ffpp_splits import CROSSING_PAIRS, read_splits
-from .frames import FrameBuilder, FrameConfig, frame_key, natural_order, spread
+from .frames import FrameBuilder, FrameConfig, beside_frames, frame_key, natural_order, spread
 from .official_lists import CELEB_LIST, read_celeb_list
 from .raw_files import first_names, is_picture, stable_id, walk_files
 
@@ -208,14 +208,21 @@ class DF40(FrameBuilder):
 
     def _reals(self, root: Path, folder: Path, domain: str, where: dict[str, str]) -> Iterator[Clip]:
         unread = dict(where)
+        other: list[str] = []
         for parent, files in (_frames(root, folder) if folder.is_dir() else {}).items():
             video = stable_id(parent.name)
-            pictures = [name for name in files if is_picture(Path(name))]
-            if video in unread and pictures:
+            frames = self._whole(parent, [name for name in files if is_picture(Path(name))])
+            if video not in unread:
+                other.append(str(parent))
+            elif frames:
                 identity = stable_id("df40", domain, folder.parent.name, video)
-                frames = self._whole(parent, pictures)
                 yield Clip(parent, frames, "real", "real", domain, unread.pop(video), identity)
         self.missing += [str(folder / video) for video in unread]
+        if other:  # of Celeb-DF these are its training videos
+            self.report(
+                "warning" if domain == "ff" else "note",
+                f"{len(other)} real videos are in no list of this config, not read: {first_names(other)}.",
+            )
 
     def _unit(self, root: Path, clip: Clip, groups: dict[str, str]) -> Unit:
         people = clip.video.split("_") if clip.video else []
@@ -238,7 +245,7 @@ class DF40(FrameBuilder):
         chosen = [clip.frames[index] for index in spread(len(clip.frames), self.config.frames_per_video)]
         unit = Unit(clip.identity, str(clip.folder), columns, tuple(chosen if clip.video else clip.frames))
         masked = clip.label == "fake" and "frames" in clip.folder.relative_to(root).parts
-        return self.with_masks(root, unit, _beside(root, clip.folder) if masked else None)
+        return self.with_masks(root, unit, beside_frames(root, clip.folder) if masked else None)
 
 
 def _frames(root: Path, folder: Path) -> dict[Path, list[str]]:
@@ -248,13 +255,6 @@ def _frames(root: Path, folder: Path) -> dict[Path, list[str]]:
         if not NOT_FRAMES & set(path.relative_to(folder).parts[:-1]):
             found[path.parent].append(path.name)
     return found
-
-
-def _beside(root: Path, folder: Path) -> Path:
-    """The folder of masks: only the last `frames` of a path means frames."""
-    parts = list(folder.relative_to(root).parts)
-    parts[len(parts) - 1 - parts[::-1].index("frames")] = "masks"
-    return root.joinpath(*parts)
 
 
 def _related(clips: list[Clip]) -> dict[str, str]:

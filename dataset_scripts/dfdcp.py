@@ -75,8 +75,9 @@ class DFDCP(FrameBuilder):
         present = [folder for folder in containers.values() if folder.is_dir()]
         # Clips lie in folders of actors; extracted frames lost them.
         nested = {folder: _clips(root, folder) for folder in present}
-        source = "videos" if any(nested.values()) and self.config.source in ("auto", "videos") else ""
-        source = source or self.choose_source(present)
+        source = self.config.source
+        if source == "auto":
+            source = "videos" if any(nested.values()) and not _all_extracted(present) else self.choose_source(present)
         by_stem: dict[Path, dict[str, Path]] = {}
         if source != "videos":
             by_stem = {folder: self.find_videos(root, folder, source) for folder in present}
@@ -115,6 +116,10 @@ class DFDCP(FrameBuilder):
             source_id=_text(row.get("swapped_id")),
         )
         return self.video_unit(root, stable_id("dfdcp", *inner.parts), path, columns)
+
+
+def _all_extracted(folders: list[Path]) -> bool:
+    return any(all((folder / source).is_dir() for folder in folders) for source in ("frames", "images"))
 
 
 def _clips(root: Path, folder: Path) -> list[Path]:

@@ -108,7 +108,21 @@ class FFPPHdf5(RawBuilder):
         crossing = crossing_pairs(pairs)
         if crossing:
             self.report("warning", describe_crossing(crossing))
-        return {split: self._split(root, split, found, groups) for split, found in pairs.items()}
+        splits = {split: self._split(root, split, found, groups) for split, found in pairs.items()}
+        if len(pairs) == len(SPLITS):
+            self._report_unlisted(root, [pair for found in pairs.values() for pair in found])
+        return splits
+
+    def _report_unlisted(self, root: Path, pairs: Pairs) -> None:
+        """Videos of the full files that are in no list."""
+        for name in FILES:
+            path = self._find_file(root, name, "train")
+            if path is not None:
+                with _open(path) as file:
+                    extra = sorted(set(file) - {"_".join(key) for key in video_names(pairs, name == REAL_FILE)})
+                if extra:
+                    text = f"{path.name} holds {len(extra)} video(s) in no list: {first_names(extra)}."
+                    self.report("warning", text)
 
     def _split(self, root: Path, split: str, pairs: Pairs, groups: dict[str, str]) -> list[Unit]:
         paths = {name: self._find_file(root, name, split) for name in FILES}

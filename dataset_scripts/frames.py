@@ -24,6 +24,7 @@ __all__ = [
     "CLIP_SUFFIXES",
     "FrameBuilder",
     "FrameConfig",
+    "beside_frames",
     "count_frames",
     "frame_key",
     "natural_order",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 SOURCES = ("frames", "images", "videos")  # in the order in which "auto" prefers them
+LIST_SUFFIXES = (".json", ".csv", ".txt")  # lists lie beside the videos of some sets
 CLIP_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 
 
@@ -100,6 +102,7 @@ class FrameBuilder(RawBuilder):
         if source == "videos":
             folder = folder if folder.is_dir() else container
             clips: dict[str, Path] = {}
+            self.ignored += _other_files(folder, (*CLIP_SUFFIXES, *LIST_SUFFIXES))
             for path in walk_clips(root, folder) if folder.is_dir() else ():
                 name = stable_id(path.stem)
                 if name in clips:
@@ -108,12 +111,16 @@ class FrameBuilder(RawBuilder):
             return clips
         if not folder.is_dir():
             return {}
-        found = {}
+        found: dict[str, Path] = {}
+        self.ignored += _other_files(folder, LIST_SUFFIXES)
         for path in sorted(folder.iterdir()):
             if path.is_dir():
                 if path.is_symlink():
                     raise ValueError(f"{path} is a link to a folder; put the folder itself in its place.")
-                found[stable_id(path.name)] = path
+                name = stable_id(path.name)
+                if name in found:
+                    raise ValueError(f"{path} and {found[name]} are the same video by name; keep one of them.")
+                found[name] = path
         return found
 
     def video_unit(
@@ -131,7 +138,11 @@ class FrameBuilder(RawBuilder):
         wanted = self.config.frames_per_video
         chosen: Sequence[Any] = range(wanted)  # how many frames a clip has is seen when it is opened
         if path.is_dir():
-            files = sorted((file.name for file in walk_files(root, path) if is_picture(file)), key=natural_order)
+            there = list(walk_files(root, path))
+            files = sorted(
+                (file.name for file in there if is_picture(file) and file.parent == path), key=natural_order
+            )
+            self.ignored += [str(file) for file in there if not is_picture(file) or file.parent != path]
             if not files:
                 self.missing.append(f"{path} (no frames)")
                 return None
@@ -214,6 +225,14 @@ class FrameBuilder(RawBuilder):
                 yield next(drawn).convert("L") if key in present else None
 
 
+def beside_frames(root: Path, folder: Path, sister: str = "masks") -> Path:
+    """The sister of a folder of frames: only the last `frames` of a path means frames."""
+    parts = list(folder.relative_to(root).parts)
+    if "frames" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("frames")] = sister
+    return root.joinpath(*parts)
+
+
 def frame_key(name: str) -> int | str:
     """By what a frame and its mask belong together: the number, whatever its zeros, else the name."""
     stem = PurePosixPath(name).stem
@@ -241,6 +260,12 @@ def sources_of(container: Path) -> list[str]:
         if any(path.suffix.lower() in CLIP_SUFFIXES for path in container.iterdir()):
             found.append("videos")
     return found
+
+
+def _other_files(folder: Path, known: tuple[str, ...]) -> list[str]:
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [path for path in there if path.is_file() and not path.name.startswith(".")]
+    return [str(path) for path in files if path.suffix.lower() not in known]
 
 
 def walk_clips(root: Path, folder: Path) -> Iterator[Path]:

@@ -56,5 +56,7 @@ def generate_from_shared_prefix(
         attention_mask=torch.tensor(seen, device=model.device),
         past_key_values=cache,
         pad_token_id=pad_token_id,
-        **generation,
+        # Whatever the folder says: Trainer leaves use_cache=False in what it saves, and without it the whole prompt
+        # would be fed again behind its own cache.
+        **{**generation, "use_cache": True},
     )[:, longest:]

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import BatchFeature, LlavaImageProcessor
+from transformers import LlavaImageProcessor
 
-from .image_processing_m2f2_det import M2F2DetImageProcessor, M2F2DetImageProcessorKwargs
+from .image_processing_clip import ClipPictureProcessor, ClipPictureProcessorKwargs
 
 __all__ = ["IMAGE_STATISTICS", "AntifakePromptImageProcessor", "AntifakePromptImageProcessorKwargs"]
 
@@ -22,7 +22,7 @@ IMAGE_STATISTICS = {
 CROP_ROUNDINGS = ("half_even", "floor")
 
 
-class AntifakePromptImageProcessorKwargs(M2F2DetImageProcessorKwargs, total=False):
+class AntifakePromptImageProcessorKwargs(ClipPictureProcessorKwargs, total=False):
     """
     crop_rounding: offset of the crop where half the margin is no whole number: `"half_even"` as torchvision and the
         official code round it, or `"floor"` as transformers does (one pixel off where the margin is 3 modulo 4).
@@ -31,7 +31,7 @@ class AntifakePromptImageProcessorKwargs(M2F2DetImageProcessorKwargs, total=Fals
     crop_rounding: str
 
 
-class AntifakePromptImageProcessor(M2F2DetImageProcessor):
+class AntifakePromptImageProcessor(ClipPictureProcessor):
     """Pictures to `pixel_values` (batch, 3, height, width), float32.
 
     Shortest edge to `size` (bicubic), centre crop to `crop_size`, 1/255, mean and deviation of the checkpoint (see
@@ -63,14 +63,10 @@ class AntifakePromptImageProcessor(M2F2DetImageProcessor):
     def center_crop(self, image: np.ndarray, size: Any, **kwargs: Any) -> np.ndarray:
         return _center_crop(image, size, self.crop_rounding)
 
-    def _preprocess(self, images: list[np.ndarray], *args: Any, fast: bool = False, **kwargs: Any) -> BatchFeature:
-        if not fast:
-            return super()._preprocess(images, *args, **kwargs)
-        settings = {name: value for name, value in self.to_dict().items() if name in LlavaImageProcessor().to_dict()}
+    def _tensor_backend(self, settings: dict[str, Any]) -> LlavaImageProcessor:
         backend = _TensorBackend(**settings)
         backend.crop_rounding = self.crop_rounding
-        tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
-        return backend(tensors, return_tensors=kwargs.get("return_tensors"))
+        return backend
 
 
 class _TensorBackend(LlavaImageProcessor):

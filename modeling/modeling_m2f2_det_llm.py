@@ -405,5 +405,5 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         return processor.decode_answers(new_ids, skip_special_tokens)
 
 
-# Official command line: greedy, one beam, at most 512 new tokens.
-GENERATION_DEFAULTS = {"do_sample": False, "num_beams": 1, "max_new_tokens": 512}
+# Official command line: greedy, one beam, at most 512 new tokens, with a cache.
+GENERATION_DEFAULTS = {"do_sample": False, "num_beams": 1, "max_new_tokens": 512, "use_cache": True}

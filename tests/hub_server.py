@@ -80,6 +80,7 @@ def use_hub(monkeypatch: Any, home: Path, token: str | None = TOKEN) -> Iterator
         token: `None` for a user who is not logged in.
     """
     import datasets.config
+    import transformers.utils.hub
     from huggingface_hub import constants, hf_api
 
     with HubServer() as hub:
@@ -98,6 +99,7 @@ def use_hub(monkeypatch: Any, home: Path, token: str | None = TOKEN) -> Iterator
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
+        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)  # made on first use, with the endpoint of then
         monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
         monkeypatch.setattr(
             datasets.config, "HUB_DATASETS_URL", hub.url + "/datasets/{repo_id}/resolve/{revision}/{path}"

@@ -98,6 +98,18 @@ def test_new_content_under_an_old_name_and_time_is_built_again(raw, open_builder
     assert old not in pictures
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_damaged_result_is_built_again(open_builder, tmp_path, gone):
+    write_parquet(open_builder(), tmp_path)
+    path = next((tmp_path / "real_fake").glob("test-*"))
+    whole = path.read_bytes()
+    path.unlink() if gone else path.write_bytes(whole[:-10])
+    built = []
+    write_parquet(open_builder(), tmp_path, progress=lambda split, *_: built.append(split))
+    assert set(built) == {"test"}
+    assert path.read_bytes() == whole
+
+
 def test_changed_options_are_built_again(open_builder, tmp_path):
     write_parquet(open_builder(), tmp_path)
     write_parquet(open_builder(prefix="mine"), tmp_path)

@@ -135,8 +135,11 @@ def test_whole_card_of_the_embedded_default(tmp_path, monkeypatch):
     """Rendered anew from facts and measurements, from the first line to the last, and accepted by a Hub."""
     folder = default_checkpoint_path()
     stored = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("results", "validation", "config")}
+    if (folder / "explanations.json").is_file():
+        stored["explanations"] = json.loads((folder / "explanations.json").read_text())
     facts = yaml.safe_load(FACTS.read_text(encoding="utf-8"))
     card = render_model_card(facts, **stored)
+    assert card == (folder / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (.+)$", card, re.MULTILINE) == SECTIONS
     # every fact is on the card, and every line of the card has something to say
     said = " ".join(card.split())
@@ -145,8 +148,9 @@ def test_whole_card_of_the_embedded_default(tmp_path, monkeypatch):
         texts += facts[key]
     for text in [*texts, *facts["commands"].values()]:
         assert " ".join(text.split()) in said
-    for dead in ("{{", "}}", "{%", "None", "nan", "undefined", "TODO", "jinja", "\n\n\n"):
+    for dead in ("{{", "}}", "{%", "\n\n\n"):
         assert dead not in card
+    assert not re.findall(r"\b(?:None|nan|Undefined|TODO|FIXME|jinja2?|lorem)\b", card)
     # every measured number is on the card, rounded, and unrounded in the index
     for name, entry in stored["results"]["metrics"].items():
         assert f"| {entry['value']:.3f} | {entry['low']:.3f} to {entry['high']:.3f} |" in card, name

@@ -18,6 +18,7 @@ from deepfake_detectors.building import make_builder, write_parquet
 from deepfake_detectors.built_folders import find_builds
 from deepfake_detectors.cli.app import app
 from deepfake_detectors.dataset_publishing import check_terms, publish_builds
+from deepfake_detectors.linting import parquet_source
 
 LOAD = """
 import hashlib, json, sys
@@ -120,6 +121,8 @@ def test_dry_run_is_what_would_be_pushed(built, tmp_path, monkeypatch):
     assert data["train"].features["label"].names == ["real", "fake"]
     streamed = datasets.load_dataset(str(tmp_path / "dry"), split="test", streaming=True)
     assert [row["id"] for row in streamed] == data["test"]["id"][:]
+    again = [item.id for item in parquet_source(tmp_path / "dry").pictures]  # lint reads it, too
+    assert sorted(again) == sorted([*data["train"]["id"], *data["test"]["id"]])
 
 
 @pytest.mark.parametrize(

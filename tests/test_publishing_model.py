@@ -10,6 +10,7 @@ import torch
 import yaml
 from hub_server import use_hub
 from huggingface_hub import ModelCard, hf_hub_download, snapshot_download
+from safetensors.torch import load_file, save_file
 from tiny_antifakeprompt import antifakeprompt, antifakeprompt_processor
 from tiny_models import tiny_m2f2_det
 from transformers import AutoModel
@@ -137,17 +138,28 @@ def test_training_is_described_by_its_own_file(hub, folder, tmp_path):
                 "best_step": 30,
                 "train_seconds": 120.0,
                 "train_rows": 77,
+                "model_name_or_path": "some/base",
+                "dataset": "ddvqa",
+                "dataset_configs": ["c23", "c40"],
                 "validation_pictures": 9,
-                "command": "accelerate launch -m deepfake_detectors.train.train_sft --config mine.yaml",
+                "command": "accelerate launch -m deepfake_detectors.train.train_sft --config mine.yaml "
+                "--output_dir /home/me/out",
                 "metrics": {"eval_auc": 0.75, "eval_runtime": 1.0},
             }
         )
     )
     publish_model(folder, "tester/mine", without_results=True)
-    text = card_of(hub, "tester/mine").text
+    card = card_of(hub, "tester/mine")
+    text = card.text
+    assert card.data.base_model == "some/base"
+    assert "- Base: `some/base`, revision not recorded." in text
+    assert "- Data: `ddvqa` of deepfake-detectors (c23, c40), version not recorded." in text
     assert "77 conversations, 40 steps, best checkpoint at step 30, seed 3, 2 minutes." in text
     assert "On the 9 validation pictures: AUC 0.750." in text
-    assert "```bash\naccelerate launch -m deepfake_detectors.train.train_sft --config mine.yaml\n```" in text
+    assert (
+        "```bash\naccelerate launch -m deepfake_detectors.train.train_sft --config mine.yaml --output_dir out\n```"
+        in text
+    )
     assert "Nothing was measured with these very weights." in text
 
 
@@ -200,6 +212,40 @@ def test_base_may_be_named_with_its_revision(hub, tmp_path):
     assert card.data.base_model == "some/base" and "Base: `some/base`, revision v1.0." in card.text
     path = Path(hf_hub_download("tester/words", "config.json"))
     assert json.loads(path.read_text())["base_model_name_or_path"] == "some/base"
+
+
+def test_adapter_of_a_detector(hub, original, tmp_path):
+    adapter = tmp_path / "lora"
+    adapter.mkdir()
+    fields = {"base_model_name_or_path": str(original), "peft_type": "LORA", "r": 1, "revision": None}
+    (adapter / "adapter_config.json").write_text(json.dumps(fields))
+    torch.save({}, adapter / "adapter_model.bin")
+    options = {"without_results": True}
+    refused(hub, ValueError, "names the local folder .*--base owner/name", adapter, "tester/lora", **options)
+    options["base"] = "tester/mine@abc"
+    refused(hub, ValueError, r"no adapter_model\.safetensors.*never published", adapter, "tester/lora", **options)
+    save_file({"lora_A": torch.zeros(2, 3)}, adapter / "adapter_model.safetensors")
+    publish_model(adapter, "tester/lora", **options)
+    files = hub.repository("model", "tester/lora").files
+    assert set(files) - {".gitattributes"} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+        "LICENSE.md",
+    }
+    named = json.loads(files["adapter_config.json"])
+    assert (named["base_model_name_or_path"], named["revision"], named["r"]) == ("tester/mine", "abc", 1)
+    card = card_of(hub, "tester/lora")
+    assert (card.data.library_name, card.data.base_model) == ("peft", "tester/mine")
+    assert "6 parameters on top of the base." in card.text
+
+
+def test_adapter_beside_a_model_is_not_forgotten(hub, folder, caplog):
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
+    publish_model(folder, "tester/mine", without_results=True)
+    assert "adapter holds an adapter, which is not published" in caplog.text
+    assert not [path for path in hub.repository("model", "tester/mine").files if "adapter" in path]
 
 
 def refused(hub, error, words, *arguments, **options):
@@ -263,12 +309,25 @@ def test_pickled_weights(hub, folder):
 
 
 def test_incomplete_weights(hub, folder):
-    from safetensors.torch import load_file, save_file
-
     state = load_file(folder / "model.safetensors")
     state.popitem()
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     refused(hub, ValueError, "does not hold a complete", folder, "tester/mine", without_results=True)
+
+
+def test_damaged_weights(hub, folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"weights of .* are damaged") as caught:
+        publish_model(folder, "tester/mine", without_results=True)
+    assert "Traceback" not in str(caught.value)
+    assert ("model", "tester/mine") not in hub.repositories
+
+
+def test_words_without_their_processor(hub, tmp_path):
+    antifakeprompt().save_adapter(tmp_path / "words", base_model_name_or_path="some/base")
+    words = r"words holds no processor_config\.json"
+    refused(hub, ValueError, words, tmp_path / "words", "tester/words", without_results=True)
 
 
 def test_destination_is_asked_before_anything_is_loaded(hub, folder, monkeypatch):

@@ -19,6 +19,7 @@ __all__ = [
     "ModelArguments",
     "SourceArguments",
     "parse_recipe",
+    "parse_mapping",
     "read_recipe",
 ]
 
@@ -46,10 +47,10 @@ class ModelArguments:
     )
 
     def __post_init__(self) -> None:
-        self.pretrained_parts = _mapping("pretrained_parts", self.pretrained_parts)
-        self.lora = _mapping("lora", self.lora)
-        self.model_config = _mapping("model_config", self.model_config)
-        self.image_processor = _mapping("image_processor", self.image_processor)
+        self.pretrained_parts = parse_mapping("pretrained_parts", self.pretrained_parts)
+        self.lora = parse_mapping("lora", self.lora)
+        self.model_config = parse_mapping("model_config", self.model_config)
+        self.image_processor = parse_mapping("image_processor", self.image_processor)
         if (self.model_type is None) == (self.model_name_or_path is None):
             raise ValueError(
                 f"model_type is {self.model_type!r} and model_name_or_path {self.model_name_or_path!r}; set exactly "
@@ -77,7 +78,7 @@ class SourceArguments:
     validation_seed: int = field(default=0, metadata={"help": "Which groups are set aside."})
 
     def __post_init__(self) -> None:
-        self.dataset_options = _mapping("dataset_options", self.dataset_options)
+        self.dataset_options = parse_mapping("dataset_options", self.dataset_options)
 
 
 @dataclass
@@ -179,7 +180,7 @@ class ClassifierTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.learning_rates = _mapping("learning_rates", self.learning_rates)
+        self.learning_rates = parse_mapping("learning_rates", self.learning_rates)
         _require_known("optimizer", self.optimizer, OPTIMIZERS)
         _require_known("lr_schedule", self.lr_schedule, SCHEDULES)
         if self.lr_schedule is not None:
@@ -224,7 +225,8 @@ def _refuse_pairs(arguments: Any, *pairs: tuple[str, str, str]) -> None:
             raise ValueError(f"{first} and {second} cannot be set together: {reason}.")
 
 
-def _mapping(name: str, value: dict | str | None) -> dict[str, Any]:
+def parse_mapping(name: str, value: dict | str | None) -> dict[str, Any]:
+    """The option `name`: a mapping from a recipe, or JSON from the command line; `None` is empty."""
     if value is None:
         return {}
     if isinstance(value, str):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModel
+from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors import __version__
 from deepfake_detectors.builders import data_folder, load_split
@@ -41,7 +41,7 @@ def score_default_explanations(model: str | Path, output: Path, data_dir: str | 
     Returns:
         `judgement` and `explanation`, each with the published scores per column (`model`, `official`, and for the
         explanations `control`), `examples` (question, answer and reference of the first rows), the `parameters` of the
-        whole model, and `versions`.
+        whole model, the `prompt_style` it was asked in, and `versions`.
     """
     root = data_folder("ddvqa", data_dir)
     answers: dict[str, dict[str, list[Answer]]] = {}
@@ -60,7 +60,7 @@ def score_default_explanations(model: str | Path, output: Path, data_dir: str | 
         "explanation": explanation,
         "examples": _examples(answers["explanation"]["model"], questions, references),
         "parameters": loaded.num_parameters(),
-        "prompt_style": "vicuna_v1",
+        "prompt_style": AutoProcessor.from_pretrained(model).prompt_style,
         "versions": {
             "deepfake_detectors": __version__,
             "torch": torch.__version__,

@@ -32,13 +32,14 @@ def conversation_texts(rows: Sequence[Mapping[str, Any]], passes: int, seed: int
     model learns to read its answer from there. That sentence is all that later stages have to teach by pictures.
 
     Args:
-        rows: with `video_id` (rows on one picture share it), `label` (0 real, 1 fake), `question` and `answers`.
+        rows: with `video_id` (rows on one picture share it; `None` where `id` is that of a picture), `label` (0 real,
+            1 fake), `question` and `answers`.
         passes: how often every question is asked, each time in another order and with another of its answers.
         seed: of the order.
     """
     pictures: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
-        known = pictures[row["video_id"]]
+        known = pictures[row["video_id"] or row["id"]]
         if all((row["question"], row["answers"]) != (other["question"], other["answers"]) for other in known):
             known.append(row)  # once: DD-VQA repeats its judgements up to 18 times
     generator = np.random.default_rng(seed)

@@ -20,8 +20,7 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from deepfake_detectors.train.arguments import _mapping as parse_mapping
-from deepfake_detectors.train.arguments import read_recipe
+from deepfake_detectors.train.arguments import parse_mapping, read_recipe
 from deepfake_detectors.train.mini_families import FAMILIES
 from deepfake_detectors.train.mini_tokenizer import dialogue_texts
 

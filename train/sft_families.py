@@ -20,13 +20,12 @@ from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import IMAGE_MARKER
 from deepfake_detectors.modeling.prompting_fakevlm import QUESTION as FAKEVLM_QUESTION
 from deepfake_detectors.modeling.prompting_lvlm_dfd import QUESTION as LVLM_DFD_QUESTION
-from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER
+from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, TRAINING_JUDGEMENT_QUESTION
 from deepfake_detectors.train.sft_arguments import SftModelArguments
 
 __all__ = ["SFT_FAMILIES", "SftFamily", "load_for_sft"]
 
 # DD-VQA's judgement rows.
-M2F2_DET_QUESTION = "Do the image looks real or fake?"
 M2F2_DET_VERDICTS = ("The image looks real.", "The image looks fake.")
 # Of the released answers.
 FAKEVLM_VERDICTS = ("This is a real image.", "This is a fake image.")
@@ -89,7 +88,7 @@ SFT_FAMILIES = {
         model_class=M2F2DetForConditionalGeneration,
         processor_class=M2F2DetProcessor,
         converse=partial(_turns, f"{IMAGE_MARKER}\n{DEEPFAKE_MARKER}\n"),
-        verdict_pairs=partial(_one_turn, M2F2_DET_QUESTION, M2F2_DET_VERDICTS),
+        verdict_pairs=partial(_one_turn, TRAINING_JUDGEMENT_QUESTION, M2F2_DET_VERDICTS),
         takes_classes=True,  # for `conditional_deepfake_prob`
         own_loss=True,  # the two placeholders' rows of lm_head are masked in `forward` only
         vision_tower="model.vision_tower",

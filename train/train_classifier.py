@@ -30,6 +30,7 @@ from deepfake_detectors.train.arguments import (
 )
 from deepfake_detectors.train.data import PictureDataset, load_train_and_validation
 from deepfake_detectors.train.freezing import freeze_modules
+from deepfake_detectors.train.launched import launched_command
 from deepfake_detectors.train.lora_trainer import LoraTrainer, add_lora
 from deepfake_detectors.train.mask_labels import mask_side
 from deepfake_detectors.train.models import build_model, fit_standardization
@@ -121,6 +122,7 @@ def _finish(trainer: ClassifierTrainer, data_arguments: DataArguments, train_sec
         trainer.save_model(_internal_call=True)
         scores = calibrated_probability(differences, config.calibration)
         report = {
+            "command": launched_command(),
             "seed": trainer.args.seed,
             "steps": trainer.state.max_steps,
             "best_step": trainer.state.best_global_step,

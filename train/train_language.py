@@ -28,8 +28,7 @@ from transformers import (
 )
 
 from deepfake_detectors.builders import load_split
-from deepfake_detectors.train.arguments import SourceArguments, read_recipe
-from deepfake_detectors.train.arguments import _mapping as parse_mapping
+from deepfake_detectors.train.arguments import SourceArguments, parse_mapping, read_recipe
 from deepfake_detectors.train.data import set_validation_aside
 from deepfake_detectors.train.language_texts import conversation_texts
 from deepfake_detectors.train.mini_tokenizer import llama_tokenizer
@@ -38,7 +37,7 @@ __all__ = ["LanguageArguments", "LanguageTrainingArguments", "main", "train_lang
 
 logger = logging.getLogger("deepfake_detectors.train")
 
-COLUMNS = ["video_id", "group_id", "label", "question", "answers"]
+COLUMNS = ["id", "video_id", "group_id", "label", "question", "answers"]
 
 
 @dataclass
@@ -99,6 +98,7 @@ def train_language(arguments: LanguageArguments, training: LanguageTrainingArgum
     )
     outcome = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     measured = trainer.evaluate()
+    trainer.model.config.use_cache = True  # which Trainer switches off, and what builds on this folder would inherit
     trainer.save_model()
     report = {
         "seed": training.seed,

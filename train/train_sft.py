@@ -20,6 +20,7 @@ from trl import get_peft_config
 
 from deepfake_detectors.train.arguments import read_recipe
 from deepfake_detectors.train.freezing import freeze_modules, train_only
+from deepfake_detectors.train.launched import launched_command
 from deepfake_detectors.train.resuming import checkpoint_to_resume
 from deepfake_detectors.train.sft_arguments import SftDataArguments, SftModelArguments, SftTrainingArguments
 from deepfake_detectors.train.sft_data import ConversationCollator, load_conversations
@@ -44,6 +45,7 @@ def train_sft(
     trainer, detection = build_trainer(model_arguments, data_arguments, arguments)
     outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     report = {
+        "command": launched_command(),
         "model_name_or_path": model_arguments.model_name_or_path,
         "seed": arguments.seed,
         "processes": arguments.world_size,

@@ -184,7 +184,8 @@ def write_parquet(
             for name in names:
                 (folder / name).unlink()
             raise ValueError(f"Files of {builder.config.data_dir} changed while {split} was built; build again.")
-        state["splits"][split] = {"rows": rows, "files": names, "source": sources[split]}
+        sizes = _sizes(folder, names)
+        state["splits"][split] = {"rows": rows, "files": names, "bytes": sizes, "source": sources[split]}
         _write_state(state_path, state, complete=False)
     _write_state(state_path, state, complete=True)
     return {str(generator.name): state["splits"][str(generator.name)]["rows"] for generator in generators}
@@ -204,7 +205,12 @@ def _fingerprint(builder: Any, units: list[Unit]) -> str:
 
 
 def _is_current(folder: Path, done: dict[str, Any], source: str | None) -> bool:
-    return done["source"] == source and all((folder / name).is_file() for name in done["files"])
+    """Whether a finished split was made of what is there now, and its files are whole."""
+    return done["source"] == source and done.get("bytes") == _sizes(folder, done["files"])
+
+
+def _sizes(folder: Path, names: list[str]) -> list[int | None]:
+    return [(folder / name).stat().st_size if (folder / name).is_file() else None for name in names]
 
 
 def _write_state(path: Path, state: dict[str, Any], complete: bool) -> None:

@@ -44,6 +44,15 @@ METRIC_NAMES = {
     "Bleu_3": "BLEU-3",
     "Bleu_4": "BLEU-4",
     "ROUGE_L": "ROUGE-L",
+    "rouge_l_f": "ROUGE-L (rouge_score)",
+    "similarity": "Sentence similarity",
+    "pixel_auc": "Pixel AUC, mean over pictures",
+    "pixel_f1": "Pixel F1, mean over pictures",
+    "iou": "IoU, mean over pictures",
+    "pixel_auc_pooled": "Pixel AUC, all pixels together",
+    "pixel_f1_pooled": "Pixel F1, all pixels together",
+    "iou_pooled": "IoU, all pixels together",
+    "marked_on_real": "Share of real pictures marked as changed",
     "bytes_per_pixel_auc": "AUC of bytes per pixel alone",
 }
 SHORT_NAMES = {"eer": "EER"}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
-__all__ = ["training_commands", "training_sentence", "validation_sentence"]
+__all__ = ["training_bases", "training_commands", "training_data", "training_sentence", "validation_sentence"]
 
 # How Trainer calls what it measures, and how a reader knows it.
 MEASURED = {"eval_accuracy": "accuracy", "eval_auc": "AUC", "eval_eer": "EER", "eval_loss": "loss"}
@@ -39,7 +42,26 @@ def validation_sentence(validation: dict[str, Any]) -> str:
 
 
 def training_commands(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[str]:
-    """The command that the training noted down, or else those of the facts."""
+    """The command that the training noted down, without the places of its folders, or else those of the facts."""
     if validation and validation.get("command"):
-        return [validation["command"]]
+        words = shlex.split(validation["command"])
+        return [shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)]
     return list(facts.get("commands", {}).values())
+
+
+def training_bases(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The models below: those of the facts, or the Hub id from which the training started (a folder has none)."""
+    start = (validation or {}).get("model_name_or_path")
+    if facts.get("base_models") or not start or Path(start).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", start):
+        return facts.get("base_models", [])
+    return [{"id": start, "revision": None, "relation": "finetune"}]
+
+
+def training_data(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The data sets of the training: those of the facts, or the builder of this package that read them."""
+    if facts.get("datasets") or not (validation and validation.get("dataset")):
+        return facts.get("datasets", [])
+    configs = validation.get("dataset_configs") or [validation.get("dataset_config")]
+    named = ", ".join(str(config) for config in configs if config)
+    builder = f"`{validation['dataset']}` of deepfake-detectors"
+    return [{"name": f"{builder} ({named})" if named else builder, "revision": validation.get("dataset_version")}]

@@ -46,7 +46,9 @@ class Publication:
         parameters: number of weights in the folder.
         adapter: whether the folder holds an adapter alone.
         explains, localizes: what the class can do.
-        bases: per model below `id`, `revision` (`None` if unknown) and `relation` (`"adapter"`, `"finetune"`, ...).
+        bases: per model below `id`, `revision` (`None` if unknown) and `relation` (`"adapter"`, `"finetune"`, ..., or
+            `None` where it is the same model in another form).
+        datasets: per data set of the training `name` and `revision` (`None` if unknown).
     """
 
     repo: str
@@ -55,6 +57,7 @@ class Publication:
     explains: bool = False
     localizes: bool = False
     bases: Sequence[dict[str, Any]] = ()
+    datasets: Sequence[dict[str, Any]] = ()
 
 
 def render_model_card(
@@ -118,7 +121,7 @@ def render_model_card(
         explains=bool(publication and publication.explains),
         localizes=bool(publication and publication.localizes),
         bases=bases,
-        datasets=facts.get("datasets", []),
+        datasets=list(publication.datasets) if publication else [],
         commands=training_commands(facts, validation) if publication else [],
         parts=result_parts(results) if results else [],
         dataset_label=_label(dataset_of(results, facts)) if results else "",

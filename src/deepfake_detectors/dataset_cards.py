@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from deepfake_detectors.builders import builder_class
 from deepfake_detectors.built_folders import BuiltConfig
+from deepfake_detectors.linting.findings import control_rows
 
 __all__ = ["COLUMN_TEXTS", "dataset_facts", "render_dataset_card"]
 
@@ -122,18 +123,7 @@ def _header(builds: Sequence[BuiltConfig], facts: dict[str, Any], title: str) ->
 
 
 def _lint_part(lint: dict[str, Any]) -> dict[str, Any]:
-    names = {"bytes-per-pixel": "bytes per pixel alone", "metadata-classifier": "metadata-only classifier"}
-    controls = [
-        {
-            "split": item["split"],
-            "name": names[item["code"]],
-            "auc": f"{item['details']['auc']:.3f}",
-            "interval": f"{item['details']['low']:.3f} to {item['details']['high']:.3f}",
-        }
-        for item in lint["findings"]
-        if item["code"] in names and "auc" in item["details"]
-    ]
-    # What was noticed about the raw copy is the publisher's own, and names his folders.
     worth = [item for item in lint["findings"] if item["level"] in ("error", "warning")]
-    findings = [item for item in worth if item["code"] != "raw-files"]
-    return {"dataset": lint["dataset"], "controls": controls, "findings": findings}
+    # These are about the publisher's raw copy, and name his folders.
+    findings = [item for item in worth if item["code"] not in ("raw-files", "unreadable")]
+    return {"dataset": lint["dataset"], "controls": control_rows(lint["findings"]), "findings": findings}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ import torch
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoModel, AutoProcessor, LlavaForConditionalGeneration
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, PROCESSOR_NAME
 
 from deepfake_detectors.code_files import add_code
+from deepfake_detectors.evaluation.calibrated_folder import CALIBRATION_FILE
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
@@ -28,26 +31,21 @@ from deepfake_detectors.registration import FAMILIES
 
 __all__ = ["Assembled", "Base", "assemble"]
 
+logger = logging.getLogger(__name__)
+
 MAX_SHARD = "5GB"  # a whole 7B model in one file is slow to fetch and to resume
-CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
-# Auto classes of transformers' own pipelines that take a class too, without this package as its remote code.
-STOCK_DOORS = {
-    "FakeVLMForDeepfakeDetection": "AutoModelForImageTextToText",
-    "LvlmDfdForConditionalGeneration": "AutoModelForImageTextToText",
-    "M2F2DetForConditionalGeneration": "AutoModelForImageTextToText",
-    "M2F2DetForDeepfakeDetection": "AutoModelForImageClassification",
+CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", CALIBRATION_FILE)
+# Auto classes of transformers' own pipelines that take a folder too, without this package as its remote code, and what
+# they load: the folder's own class (`None`), or the verdict class, whose file comes along.
+STOCK_DOORS: dict[str, dict[str, str | None]] = {
+    "FakeVLMForDeepfakeDetection": {"AutoModelForImageTextToText": None},
+    "LvlmDfdForConditionalGeneration": {"AutoModelForImageTextToText": None},
+    "M2F2DetForConditionalGeneration": {
+        "AutoModelForImageTextToText": None,
+        "AutoModelForImageClassification": "modeling_m2f2_det.M2F2DetForDeepfakeDetection",
+    },
+    "M2F2DetForDeepfakeDetection": {"AutoModelForImageClassification": None},
 }
-# What a PEFT adapter of a detector may bring along for its processor.
-PROCESSOR_FILES = (
-    "processor_config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-)
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def assemble(source: Path, target: Path, base: Base | None = None) -> Assembled:
 
     Args:
         source: a folder that this package loads.
-        target: gets weights, config, processor, code and licence files; no card.
+        target: gets weights, config, processor, code, licence files and the record of a calibration; no card.
         base: instead of the base that an adapter names.
 
     Raises:
@@ -139,17 +137,30 @@ def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
             f"{source} holds no *.safetensors. Pickled weights are never published: load the folder and save it again "
             "with save_pretrained, or convert the official files with deepfake-detectors convert."
         )
-    detector = pipeline(model=str(source), device="cpu")
+    for nested in sorted(source.glob(f"*/{ADAPTER_CONFIG_NAME}")):
+        if not nested.parent.name.startswith(PREFIX_CHECKPOINT_DIR):
+            logger.warning(
+                "%s holds an adapter, which is not published with the model: put it in with deepfake-detectors merge "
+                "--model %s --delta %s --output FOLDER and publish FOLDER, or publish it by itself with --base.",
+                nested.parent,
+                source,
+                nested.parent,
+            )
+    try:  # not by transformers.pipeline, which buries the cause under tracebacks of its own attempts
+        model, processor = AutoModel.from_pretrained(source, dtype="auto"), AutoProcessor.from_pretrained(source)
+    except SafetensorError as error:
+        raise ValueError(f"The weights of {source} are damaged: {error}") from error
+    detector = pipeline(model=model, processor=processor, device="cpu")
     options: dict[str, Any] = {"max_shard_size": MAX_SHARD}
     if isinstance(detector.model, LlavaForConditionalGeneration):
         # The stock class renames the older names of Llava's weights by the config's model_type, which is the family's
         # here: its head would start at random. Today's names need no renaming, and every loader takes them.
         options["save_original_format"] = False
     detector.save_pretrained(target, remote_code=True, **options)
-    fields = json.loads((target / CONFIG_NAME).read_text(encoding="utf-8"))
-    name = type(detector.model).__name__
-    if (door := STOCK_DOORS.get(name)) is not None:
-        _add_fields(target / CONFIG_NAME, auto_map={**fields["auto_map"], door: fields["auto_map"]["AutoModel"]})
+    auto_map = json.loads((target / CONFIG_NAME).read_text(encoding="utf-8"))["auto_map"]
+    doors = STOCK_DOORS.get(type(detector.model).__name__, {})
+    further = {door: reference or auto_map["AutoModel"] for door, reference in doors.items()}
+    _add_fields(target / CONFIG_NAME, auto_map={**auto_map, **further})
     return _describe(type(detector.model), detector.model.config, detector.model.num_parameters())
 
 
@@ -162,6 +173,11 @@ def _assemble_words(source: Path, target: Path, base: Base | None) -> Assembled:
     config = AntifakePromptConfig.from_pretrained(source)
     base = base or _named_base(config.base_model_name_or_path, None, source)
     words = _read_weights(source / ADAPTER_FILE)
+    if not (source / PROCESSOR_NAME).is_file():
+        raise ValueError(
+            f"{source} holds no {PROCESSOR_NAME}, which has the statistics of the pictures: save the words together "
+            "with their processor, save_adapter(folder, processor)."
+        )
     save_soft_words(words, config, base.id, target)
     _copy_present(source, target, (PROCESSOR_NAME,))
     processor_map = {"AutoProcessor": AntifakePromptProcessor, "AutoImageProcessor": AntifakePromptImageProcessor}
@@ -176,7 +192,7 @@ def _assemble_words(source: Path, target: Path, base: Base | None) -> Assembled:
 
 
 def _assemble_peft(source: Path, target: Path, base: Base | None) -> Assembled:
-    """Adapter weights and config, whose base becomes a Hub id; the code is the base's."""
+    """Adapter weights and config, whose base becomes a Hub id; code and processor are the base's."""
     fields = json.loads((source / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
     named = fields.get("base_model_name_or_path")
     base = base or _named_base(named, fields.get("revision"), source)
@@ -190,7 +206,7 @@ def _assemble_peft(source: Path, target: Path, base: Base | None) -> Assembled:
         )
     with torch.device("meta"):  # what the class can do; no weights are read
         model_class = type(AutoModel.from_config(config))
-    _copy_present(source, target, (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, *PROCESSOR_FILES))
+    _copy_present(source, target, (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME))
     _add_fields(target / ADAPTER_CONFIG_NAME, base_model_name_or_path=base.id, revision=base.revision)
     return _describe(model_class, config, _count(weights), library="peft", base=base)
 

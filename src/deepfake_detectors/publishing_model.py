@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from deepfake_detectors.card_facts import read_facts
+from deepfake_detectors.card_training import training_bases, training_data
 from deepfake_detectors.cards import Publication, render_model_card
 from deepfake_detectors.conversion.output_folder import written_whole
 from deepfake_detectors.published_folder import Assembled, Base, assemble
@@ -22,7 +23,7 @@ __all__ = ["STALE_PATTERNS", "publish_model"]
 
 logger = logging.getLogger(__name__)
 
-RESULTS, VALIDATION = "results.json", "validation.json"
+RESULTS, VALIDATION, EXPLANATIONS = "results.json", "validation.json", "explanations.json"
 TERMS_FILE = "LICENSE.md"
 # What an older version of a publication may leave behind that the newer one lacks.
 STALE_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.py")
@@ -70,7 +71,9 @@ def publish_model(
     """
     folder = Path(model)
     measured = _read_results(folder, results, without_results)
-    validation = _read_json(folder / VALIDATION) if (folder / VALIDATION).is_file() else None
+    validation, explanations = (
+        _read_json(folder / name) if (folder / name).is_file() else None for name in (VALIDATION, EXPLANATIONS)
+    )
     if dry_run is None:  # before gigabytes are loaded
         check_destination(repo_id, "model", exist_ok, token)
     with _workplace(dry_run) as target:
@@ -81,7 +84,7 @@ def publish_model(
                 "model, and pass its results.json with --results."
             )
         described = read_facts(facts, found.config, found.class_name, repo_id.split("/")[-1])
-        _write_card(found, described, measured, validation, repo_id, target)
+        _write_card(found, described, measured, validation, explanations, repo_id, target)
         files_to_push(target)  # the rules of a publication hold for a dry run too
         if dry_run is not None:
             return str(dry_run)
@@ -101,6 +104,7 @@ def _write_card(
     facts: dict[str, Any],
     results: dict[str, Any] | None,
     validation: dict[str, Any] | None,
+    explanations: dict[str, Any] | None,
     repo_id: str,
     target: Path,
 ) -> None:
@@ -112,10 +116,11 @@ def _write_card(
         adapter=found.adapter,
         explains=found.explains,
         localizes=found.localizes,
-        bases=[found.base.as_card_entry()] if found.base else facts.get("base_models", []),
+        bases=[found.base.as_card_entry()] if found.base else training_bases(facts, validation),
+        datasets=training_data(facts, validation),
     )
     try:
-        card = render_model_card(facts, results, validation, found.config, publication)
+        card = render_model_card(facts, results, validation, found.config, publication, explanations)
     except (KeyError, UndefinedError) as error:
         raise ValueError(f"Facts, results.json or validation.json leave out what the card states: {error}.") from error
     (target / "README.md").write_text(card, encoding="utf-8")

@@ -40,6 +40,8 @@ def test_info():
     facts = json.loads(run("info", "ffpp_hdf5").stdout)
     assert facts["configs"] == ["c40", "c23"]
     assert "split_file" in facts["options"]
+    assert facts["published_counts"]["c40"]["test"] == {"real": 140, "fake": 560}
+    assert json.loads(run("info", "deepfakebench").stdout)["published_counts"] == {}
     assert "layout" in run("info", "ffpp_hdf5", "--format", "table").stdout
 
 
@@ -63,6 +65,7 @@ def test_options_reach_the_config(raw, tmp_path):
 def test_check(raw):
     report = json.loads(run("check", "image_folder", "--config", "nature_ai", "--data-dir", raw, "--decode").stdout)
     assert report["ok"] is True
+    assert (report["layout_verified"], report["terms"][:8]) == (True, "Those of")
     assert {row["label"]: row["rows"] for row in report["counts"]} == {"real": 3, "fake": 3}
 
 

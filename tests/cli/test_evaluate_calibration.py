@@ -47,7 +47,7 @@ def folders(pictures) -> tuple:
 
 
 def test_stored_with_a_copy_and_used_by_the_pipeline(shell, ranked, folders, tmp_path):
-    target, output = tmp_path / "calibrated", tmp_path / "out"
+    target, output = tmp_path / "new" / "calibrated", tmp_path / "out"
     result = shell(
         *("evaluate", "--model", ranked, *folders, "--fit", "platt", "--save-to", target, "--output", output, *QUICK),
         *("--threshold", "eer"),
@@ -66,7 +66,7 @@ def test_stored_with_a_copy_and_used_by_the_pipeline(shell, ranked, folders, tmp
     assert stored["operating_points"] == record["operating_points"]
     assert stored["operating_points"]["eer"] == points["eer"]["threshold"]["value"]
     assert "house" in stored["operating_points"]
-    assert not (target / "README.md").exists()
+    assert not (target / "README.md").exists() and [path.name for path in target.parent.iterdir()] == ["calibrated"]
 
     before = deepfake_detectors.pipeline(model=str(ranked))
     after = deepfake_detectors.pipeline(model=str(target))
@@ -88,6 +88,19 @@ def test_stored_with_a_copy_and_used_by_the_pipeline(shell, ranked, folders, tmp
     ]
     called = np.mean([row["label"] == "fake" for row in reals])
     assert called == pytest.approx(points["eer"]["fpr"]["value"])
+
+
+def test_published_with_the_model(shell, ranked, folders, tmp_path):
+    target, output, pushed = tmp_path / "calibrated", tmp_path / "out", tmp_path / "pushed"
+    fit = ("evaluate", "--model", ranked, *folders, "--fit", "temperature", "--save-to", target, "--output", output)
+    assert shell(*fit, *QUICK).exit_code == 0
+    results = output / "results.json"
+    result = shell("publish", "--model", target, "--repo", "me/mine", "--dry-run", pushed, "--results", results)
+    assert result.exit_code == 0, result.stderr
+    assert (pushed / "calibration.json").read_bytes() == (target / "calibration.json").read_bytes()
+    for name in ("calibration", "operating_points"):
+        assert read(pushed / "config.json")[name] == read(target / "config.json")[name]
+    assert "`fpr@1%`" in (pushed / "README.md").read_text()
 
 
 def test_in_place_and_thresholds_alone(shell, folders, tmp_path, ranked):
@@ -124,6 +137,7 @@ def test_fit_on_another_split(shell, tmp_path, ranked):
             assert result.exit_code == 0, result.stderr
             told = read(tmp_path / side / "results.json")["calibration"]
             assert told["measured_on"] == "other pictures" and told["fitted_on"]["set"] == "ddvqa/train"
+            assert "Note: Fitted on a training split" in result.stderr
         assert (tmp_path / side / "fit" / "predictions.jsonl").exists() == (side == "train")
 
 

@@ -173,6 +173,35 @@ def test_masks_of_data_sets(shell, folder_of, tmp_path):
     assert read(tmp_path / "own")["localisation"]["counts"]["forged with mask"] == 1
 
 
+def test_a_built_data_set_gives_the_numbers_of_its_raw_files(shell, folder_of, tmp_path):
+    for name in ("train/real/r.png", "test/real/s.png", "test/fake/gan/f.png", "test/fake/gan/g.png"):
+        save(tmp_path / "mine" / name)
+    for name in ("f.png", "g.png"):
+        save(tmp_path / "mine" / "masks" / name)
+    raw = ("--data-dir", tmp_path / "mine", "--option", "masks=masks")
+    built = tmp_path / "built"
+    result = shell("dataset", "build", "image_folder", "--config", "real_fake", *raw, "--output", built)
+    assert result.exit_code == 0, result.stderr
+    command = ("evaluate", "--model", folder_of("lvlm_dfd"), *QUICK)
+    sides = {
+        "raw": ("--dataset", "image_folder", "--dataset-config", "real_fake", *raw),
+        "built": ("--dataset", built),
+    }
+    found = {}
+    for side, where in sides.items():
+        result = shell(*command, *where, "--output", tmp_path / side)
+        assert result.exit_code == 0, result.stderr
+        found[side] = read(tmp_path / side)
+    assert found["built"] == found["raw"] and found["raw"]["localisation"]["counts"]["forged with mask"] == 2
+    for wrong, message in (
+        (("--split", "validation"), "has no split 'validation' of real_fake, but"),
+        (("--dataset-config", "c40"), "holds the configs real_fake; choose one"),
+        (("--option", "masks=masks"), "was built already"),
+    ):
+        result = shell(*command, *sides["built"], *wrong, "--output", tmp_path / "none")
+        assert result.exit_code == 2 and message in result.stderr, result.stderr
+
+
 def test_a_detector_without_masks_leaves_them(shell, folder_of, pictures, tmp_path):
     result = shell(
         *("evaluate", "--model", folder_of("m2f2_det"), "--fake-dir", pictures / "fake" / "gan", *QUICK),

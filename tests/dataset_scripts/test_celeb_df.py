@@ -53,6 +53,14 @@ def test_people_join_groups(root, tmp_path):
     assert groups["YouTube-real/00000"] != groups["YouTube-real/00001"]
 
 
+def test_people_on_both_sides_are_told(root, tmp_path):
+    builder = make(root, tmp_path)
+    builder.inspect(root)
+    assert "1 group(s) of related material lie in several splits: Celeb-DF-v2/id0." in [
+        finding.message for finding in builder.findings if finding.level == "note"
+    ]
+
+
 @pytest.mark.parametrize(("config", "level"), [("v2", "error"), ("v1", "warning")])
 def test_counts(root, tmp_path, config, level):
     builder = make(root, tmp_path, config)

@@ -100,6 +100,15 @@ def test_missing_video(root, make):
         make(root).inspect(root)
 
 
+def test_video_in_no_list(root, make):
+    with h5py.File(root / "FF++_FaceSwap_c40.h5", "a") as file:
+        file["900_901"] = file["006_007"][:]
+    builder = make(root)
+    builder.inspect(root)
+    warnings = [finding.message for finding in builder.findings if finding.level == "warning"]
+    assert warnings == ["FF++_FaceSwap_c40.h5 holds 1 video(s) in no list: 900_901."]
+
+
 def test_short_video(root, make):
     with h5py.File(root / "FF++_Deepfakes_c40.h5", "a") as file:
         del file["006_007"]

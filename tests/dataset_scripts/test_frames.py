@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from folder_tree import save, save_clip
 from PIL import Image
+from raw_trees import decomposed
 from raw_trees_videos import UADFV as WithoutMasks
 from raw_trees_videos import FaceForensics as Tree
 
@@ -100,6 +101,25 @@ class TestFolders:
         assert all("c23/masks" in unit.masks for unit in fakes)
 
 
+def test_files_of_another_kind_are_told(root):
+    folder = root / FAKE / "c23/frames"
+    found = [folder / "notes.md", folder / "000_001/000.npy", save(folder / "000_001/deeper/000.png", (6, 4))]
+    for path in found[:2]:
+        path.write_text("x")
+    (root / FAKE / "c23/frames/.DS_Store").write_text("x")
+    _, builder = rows(root)
+    (told,) = [finding.message for finding in builder.findings if "of no use" in finding.message]
+    assert told.startswith("3 file(s)")
+    assert all(str(path) in told for path in found)
+
+
+def test_two_folders_of_one_name(root):
+    for form in ("é", decomposed("é")):
+        save(root / FAKE / "c23/frames" / form / "000.png", (6, 4))
+    with pytest.raises(ValueError, match="are the same video by name"):
+        rows(root)
+
+
 class TestClips:
     """The tree as downloaded: clips, and one clip of masks per fake."""
 
@@ -138,6 +158,11 @@ class TestClips:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(ValueError, match=r"000_001\.mp4 (cannot be decoded|ends before|has no frames)"):
             rows(clips)
+
+    def test_file_that_is_no_clip_is_told(self, clips):
+        (clips / FAKE / "c23/videos/000_001.part").write_text("x")
+        _, builder = rows(clips, frames_per_video=1)
+        assert any("000_001.part" in finding.message for finding in builder.findings)
 
     def test_link_out_of_the_tree(self, clips, tmp_path):
         path = clips / FAKE / "c23/videos/000_001.mp4"

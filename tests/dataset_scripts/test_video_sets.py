@@ -283,6 +283,23 @@ class TestDF40:
         splits, _ = inspect(self.tree, root, allow_missing=True)
         assert by_id(splits)["df40/DF40/starganv2/real"].frames == ("547.jpg",)
 
+    def test_reals_in_no_list_are_told(self, root):
+        self.tree.write(root)
+        frames(root / self.tree.real, "999")
+        frames(root / "Celeb-DF-v2/Celeb-real/frames", "id0_0009")
+        splits, builder = inspect(self.tree, root)
+        assert not {"df40/ff/c23/999", "df40/cdf/Celeb-real/id0_0009"} & set(by_id(splits))
+        assert any("frames/999" in text for text in said(builder, "warning"))
+        assert any("id0_0009" in text for text in said(builder, "note"))
+
+    def test_real_video_of_empty_files(self, root):
+        self.tree.write(root)
+        for path in (root / self.tree.picture).parent.iterdir():
+            path.write_bytes(b"")
+        splits, builder = inspect(self.tree, root, allow_missing=True)
+        assert "df40/ff/c23/000" not in by_id(splits)
+        assert sum("(empty)" in name for name in builder.missing) == 2
+
     def test_names_of_methods(self, root):
         self.tree.write(root)
         (root / "DF40/starganv2").rename(root / "DF40/StarGANv2")

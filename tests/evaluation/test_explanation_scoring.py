@@ -82,6 +82,7 @@ def test_similarity_is_one_for_equal_texts_whatever_their_neighbours(encoder):
     np.testing.assert_allclose(same, 1.0, atol=1e-6)
     vectors = loaded.encode(texts)
     np.testing.assert_allclose(vectors[3], loaded.encode(texts[3:])[0], atol=1e-5)  # padding counts for nothing
+    assert np.isfinite(loaded.encode(["very long " * 200, ""])).all()  # beyond the 64 positions of the model
     expected = (loaded.encode(REFERENCES["b"]) @ vectors[1]).max()
     found = sentence_similarities(loaded, texts, list(REFERENCES.values()))
     assert found[1] == pytest.approx(expected, abs=1e-6) and found.max() < 1.0

@@ -42,6 +42,9 @@ def test_results_name_only_declared_metrics(protocol):
     assert set(results["defects"]) <= set(protocol.defects)
     if protocol.name == DEFAULT_PROTOCOL:
         assert "corrected" not in results and results["videos"]["trimmed"]["videos"] == 6
+        swap = results["per_manipulation"]["swap"]
+        assert swap["auc"] == results["metrics"]["auc"]["value"]  # the only method
+        assert swap["auc_interval"] == {key: results["metrics"]["auc"][key] for key in ("low", "high")}
     else:
         assert set(results["corrected"]["metrics"]) <= set(PROTOCOLS[DEFAULT_PROTOCOL].metrics)
         assert results["defects"]

@@ -52,7 +52,8 @@ def test_draws_keep_the_classes_or_the_groups():
     assert weights.shape == (50, 8) and (weights[:, :3].sum(axis=1) == 3).all() and (weights.sum(axis=1) == 8).all()
     together = np.concatenate(list(draw_weights(labels, list("aabbccdd"), 50)))
     assert (together[:, ::2] == together[:, 1::2]).all() and (together[:, ::2].sum(axis=1) == 4).all()
-    assert len({tuple(row) for row in weights}) > 25
+    for drawn in (weights, together):
+        assert len({tuple(row) for row in drawn}) > 20
     with pytest.raises(ValueError, match="groups has 2 entries, expected one per unit, 8"):
         next(draw_weights(labels, ["a", "b"]))
 

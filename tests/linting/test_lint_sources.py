@@ -1,14 +1,18 @@
 """What lint reads of every data set: the builder's own rows, and around a broken picture all the others."""
 
 import inspect
+import os
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import raw_trees_pictures
 import raw_trees_videos
 from raw_trees import Tree
 
 from deepfake_detectors.building import make_builder
-from deepfake_detectors.linting import builder_source
+from deepfake_detectors.linting import builder_source, parquet_source
 from deepfake_detectors.linting.run import lint
 from deepfake_detectors.linting.sources import Source
 
@@ -94,3 +98,49 @@ def test_a_source_is_read_once_and_no_more_than_needed(tmp_path):
     result = lint(Source("stream", None, pictures), radius=0)
     assert sum(row["pictures"] for row in result.counts) == 2000
     assert most < 600
+
+
+def test_a_shard_of_parquet_is_not_held_in_memory(tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["real", "fake"])})
+    with pq.ParquetWriter(tmp_path / "train-00000-of-00001.parquet", features.arrow_schema) as writer:
+        for group in range(40):
+            rows = [{"image": {"bytes": os.urandom(4000), "path": "a.jpg"}, "label": group % 2} for _ in range(100)]
+            writer.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
+    size = (tmp_path / "train-00000-of-00001.parquet").stat().st_size
+    before, most, count = pa.total_allocated_bytes(), 0, 0
+    for _ in parquet_source(tmp_path).pictures:
+        count += 1
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert count == 4000
+    assert most < size / 4
+
+
+def test_clips_are_compared_by_codec_and_frame_rate(tmp_path):
+    """Fakes re-encoded by another codec, at another rate; the frames themselves look alike."""
+    for number in range(6):
+        folder, rate, codec = (("real", 25, "mpeg4"), ("fake", 30, "mjpeg"))[number % 2]
+        path = tmp_path / "raw" / folder / f"{number // 2:04d}{'_fake' if number % 2 else ''}.mp4"
+        write_clip(path, rate, codec, shade=30 * number)
+    result = lint(builder_source("uadfv", make_builder("uadfv", tmp_path / "raw", None, {"frames_per_video": 2})))
+    assert len(result.rows) == 12
+    (codec,) = result.by_code("shortcut-format")
+    assert codec.level == "error" and "mov mjpeg" in codec.message
+    (rate,) = result.by_code("shortcut-frame_rate")
+    assert rate.level == "error" and "30 in 100 %" in rate.message
+    sizes = {path.stat().st_size // 6 for path in (tmp_path / "raw").rglob("*.mp4")}
+    assert set(result.rows["bytes"]) == sizes
+
+
+def write_clip(path, rate, codec, shade):
+    import av
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = 48, 48
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for number in range(6):
+            pixels = np.full((48, 48, 3), shade + number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())

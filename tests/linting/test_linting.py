@@ -75,6 +75,15 @@ def test_a_shortcut_of_one_manipulation_is_found():
     assert "PNG as .jpg" in named.message
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_complete_separations_need_three_pictures(count):
+    pictures = plain_set(count)
+    for number, item in enumerate(pictures):
+        if item.label == "fake":
+            item.content = content(number, form="PNG")
+    assert len(lint_list(pictures).by_code("shortcut-format")) == (count == 3)
+
+
 def test_a_difference_by_chance_is_not_reported():
     pictures = plain_set(20)
     for number in (0, 1, 3):  # of 20 each: one real and two fake

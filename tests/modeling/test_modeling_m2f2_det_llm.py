@@ -183,6 +183,15 @@ def test_shared_prefill_equals_separate_answers(model, processor, pictures):
     assert model.answer_questions(processor, QUESTIONS[:1], **pixels, max_new_tokens=TOKENS) == separate[:1]
 
 
+def test_shared_prefill_of_a_folder_that_trainer_wrote(model, processor, pictures):
+    """Trainer leaves `use_cache=False` behind."""
+    pixels = processor(images=pictures[:1])
+    expected = model.answer_questions(processor, QUESTIONS, **pixels, max_new_tokens=TOKENS)
+    trained = copy.deepcopy(model)
+    trained.generation_config.use_cache = False
+    assert trained.answer_questions(processor, QUESTIONS, **pixels, max_new_tokens=TOKENS) == expected
+
+
 def test_shared_prefill_reads_the_picture_once(processor, pictures):
     model = m2f2_det_llm()
     lengths = []

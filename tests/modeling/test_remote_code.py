@@ -16,7 +16,7 @@ from tiny_fakevlm import tiny_fakevlm
 from tiny_llm import tiny_m2f2_det_llm
 from tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
 from tiny_models import tiny_m2f2_det
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, pipeline
 from without_package import run_without_package, site_without_package
 
 import deepfake_detectors
@@ -31,7 +31,16 @@ WHOLE = {
     "lvlm_dfd": tiny_lvlm_dfd,
     "lvlm_dfd-llm": tiny_lvlm_dfd_llm,
 }
-ADAPTERS = ("antifakeprompt-words", "fakevlm-lora")
+LANGUAGE_MODEL = r".*language_model.*\.(q_proj|v_proj)"
+# PEFT adapters: base, what gets LoRA, and what is trained whole beside it, as in the recipes.
+LORA = {
+    "fakevlm-lora": ("fakevlm", LANGUAGE_MODEL, None),
+    "m2f2_det-lora": ("m2f2_det-llm", LANGUAGE_MODEL, ["multi_modal_projector", "deepfake_projector"]),
+    "lvlm_dfd-lora": ("lvlm_dfd-llm", LANGUAGE_MODEL, ["prompt_learner"]),
+    "lvlm_dfd-verdict-lora": ("lvlm_dfd", r".*vision_model.*\.(fc1|fc2)", ["classifier"]),
+}
+ADAPTERS = ("antifakeprompt-words", *LORA)
+CLASSIFIERS = ("m2f2_det-cosine", "m2f2_det-bridge", "m2f2_det-llm")
 TOKENS = 6
 
 JUDGE = f"""
@@ -43,7 +52,8 @@ model = AutoModel.from_pretrained(repo, trust_remote_code=True)
 assert type(model).__module__.startswith("transformers_modules."), type(model).__module__
 judge = pipeline("deepfake-detection", model=repo, trust_remote_code=True)
 assert type(judge).__module__.startswith("transformers_modules."), type(judge).__module__
-processor = AutoProcessor.from_pretrained(judge.model.name_or_path if "lora" in repo else repo, trust_remote_code=True)
+base = judge.model.name_or_path if "lora" in repo else repo  # an adapter's processor is its base's
+processor = AutoProcessor.from_pretrained(base, trust_remote_code=True)
 inputs = processor(images=Image.open(picture), return_tensors="pt")
 options = {{"explain": True, "generate_kwargs": {{"max_new_tokens": {TOKENS}}}}} if model.can_explain else {{}}
 row = judge(picture, **options)
@@ -76,15 +86,15 @@ def save_words(folder: Path) -> Path:
     return folder
 
 
-def save_lora(folder: Path, base: Path) -> Path:
-    """LoRA on the language model, as `train_sft` writes it; its base is a local folder."""
+def save_lora(folder: Path, base: Path, targets: str, whole: list[str] | None) -> Path:
+    """An adapter as trainings write it: its base is a local folder."""
     torch.manual_seed(0)
-    config = LoraConfig(r=2, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
+    config = LoraConfig(r=2, target_modules=targets, modules_to_save=whole)
     tuned = get_peft_model(AutoModel.from_pretrained(base), config)
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
-            if "lora_" in name:
-                weight.normal_(0, 0.3)
+            if "lora_" in name or "modules_to_save" in name:
+                weight.add_(0.3 * torch.randn_like(weight))
     tuned.save_pretrained(folder)
     return folder
 
@@ -105,8 +115,9 @@ def hub(place):
         HfApi().create_repo("tester/instructblip")
         HfApi().upload_folder(repo_id="tester/instructblip", folder_path=tiny_instructblip(place / "instructblip"))
         publish_model(save_words(place / "antifakeprompt-words"), "tester/antifakeprompt-words", without_results=True)
-        lora = save_lora(place / "fakevlm-lora", place / "fakevlm")
-        publish_model(lora, "tester/fakevlm-lora", base="tester/fakevlm@main", without_results=True)
+        for name, (base, targets, whole) in LORA.items():
+            lora = save_lora(place / name, place / base, targets, whole)
+            publish_model(lora, f"tester/{name}", base=f"tester/{base}@main", without_results=True)
         yield server
 
 
@@ -123,17 +134,16 @@ def elsewhere(hub, place, picture):
     card = hub.repository("model", "tester/fakevlm").files["README.md"].decode()
     (code,) = re.findall(r"```python\n(from transformers import LlavaFor.*?)```", card, re.DOTALL)
     programs["as llava"] = (AS_LLAVA, "tester/fakevlm", picture, code)
-    programs["as classifier"] = (AS_CLASSIFIER, "tester/m2f2_det-cosine", picture)
+    for name in CLASSIFIERS:
+        programs[f"{name} as classifier"] = (AS_CLASSIFIER, f"tester/{name}", picture)
     site = site_without_package(place / "site")
     return run_without_package(site, programs, place, **hub.environment(place / "elsewhere"))
 
 
 def local(name: str, place: Path) -> tuple:
     """Model and processor of the folder that was published."""
-    folder = place / name
-    return AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(
-        place / "fakevlm" if "lora" in name else folder
-    )
+    processor = place / (LORA[name][0] if name in LORA else name)
+    return AutoModel.from_pretrained(place / name).eval(), AutoProcessor.from_pretrained(processor)
 
 
 @pytest.mark.parametrize("name", [*WHOLE, *ADAPTERS])
@@ -159,10 +169,12 @@ def test_judges_alike_with_the_package_and_without_trust(name, hub, place, pictu
     assert detector(str(picture))["fake_probability"] == pytest.approx(expected["fake_probability"], abs=1e-6)
 
 
-def test_adapters_change_the_verdict(elsewhere):
+@pytest.mark.parametrize("name", LORA)
+def test_adapters_change_the_answer(name, elsewhere):
     """Else the tests above would not see an adapter that is never loaded."""
-    tuned, plain = (torch.tensor(elsewhere[name]["logits"]) for name in ("fakevlm-lora", "fakevlm"))
-    assert not torch.allclose(tuned, plain, atol=1e-3)
+    tuned, plain = elsewhere[name], elsewhere[LORA[name][0]]
+    verdicts = [torch.tensor(found["logits"]) for found in (tuned, plain)]
+    assert not torch.allclose(*verdicts, atol=1e-3) or tuned["row"]["explanation"] != plain["row"]["explanation"]
 
 
 def test_published_fakevlm_is_a_stock_llava(elsewhere, place, picture):
@@ -177,11 +189,14 @@ def test_published_fakevlm_is_a_stock_llava(elsewhere, place, picture):
     assert logits[0, -1].std() > 0.5, "else the comparison would say nothing"
 
 
-def test_published_m2f2_det_is_a_stock_classifier(elsewhere, place, picture):
-    found = elsewhere["as classifier"]
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_published_m2f2_det_is_a_stock_classifier(name, elsewhere, place, picture):
+    found = elsewhere[f"{name} as classifier"]
     assert "error" not in found, found["error"]
-    row = deepfake_detectors.pipeline(model=str(place / "m2f2_det-cosine"))(str(picture))
+    row = deepfake_detectors.pipeline(model=str(place / name))(str(picture))
     assert found["fake"] == pytest.approx(row["fake_probability"], abs=1e-5)
+    here = pipeline("image-classification", model=f"tester/{name}")(str(picture))
+    assert {row["label"]: row["score"] for row in here}["fake"] == pytest.approx(row["fake_probability"], abs=1e-5)
 
 
 def test_only_the_closure_of_one_detector_is_published(hub):

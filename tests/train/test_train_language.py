@@ -90,6 +90,7 @@ def test_base_holds_the_language_model_and_the_detector(language, tmp_path):
         ["m2f2_det", "--output", str(tmp_path / "base"), "--detector", str(source), "--language_model", str(language)]
     )
     whole = AutoModel.from_pretrained(tmp_path / "base").eval()
+    assert whole.generation_config.use_cache, "every token would cost a pass over the whole prompt"
     processor = AutoProcessor.from_pretrained(tmp_path / "base")
     alone, tokenizer = AutoModelForCausalLM.from_pretrained(language).eval(), AutoTokenizer.from_pretrained(language)
     text = "The skin looks fake.\nIs it?"

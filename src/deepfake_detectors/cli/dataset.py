@@ -62,7 +62,10 @@ def info(name: Name, format: Format = OutputFormat.auto) -> None:
     Example:
       deepfake-detectors dataset info ffpp_hdf5
     """
+    from deepfake_detectors.building import builder_class
+
     facts = _facts(name)
+    facts["published_counts"] = _published_counts(builder_class(name))
     if wants_table(format):
         _print([{"field": key, "value": value} for key, value in facts.items()], ("field", "value"), format)
     else:
@@ -100,6 +103,7 @@ def check(
     else:
         findings = [{"level": level, "message": message} for level, message in result.findings]
         report = {"dataset": name, "config": builder.config.name, "counts": counts, "findings": findings}
+        report |= {"layout_verified": builder.LAYOUT_VERIFIED, "terms": builder.TERMS}
         typer.echo(json.dumps(report | {"ok": result.ok}, ensure_ascii=False))
     if not result.ok:
         raise typer.Exit(1)
@@ -183,6 +187,20 @@ def _facts(name: str) -> dict[str, Any]:
         "get_it": kind.REMEDY,
         "version": str(kind.VERSION),
     }
+
+
+def _published_counts(kind: Any) -> dict[str, Any]:
+    """Per config, split and class; without the configs that need options and those of which nothing is published."""
+    counts = {}
+    for config in kind.BUILDER_CONFIGS:
+        try:
+            builder = kind(config_name=config.name)
+        except ValueError:  # it cannot be opened without options
+            continue
+        known = {**builder.likely_counts(), **builder.official_counts()}
+        if known:
+            counts[config.name] = known
+    return counts
 
 
 def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], format: OutputFormat) -> None:

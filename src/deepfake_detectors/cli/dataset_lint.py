@@ -57,7 +57,7 @@ def lint(
       deepfake-detectors dataset lint parquet/ddvqa/c40 --output lint/c40 --format markdown
       deepfake-detectors dataset lint image_folder --config nature_ai --data-dir GenImage
 
-    Prints the findings: a table on a terminal, one JSON object in a pipe. Ends with 1 if there is an error.
+    Prints the findings: a line each on a terminal, one JSON object in a pipe. Ends with 1 if there is an error.
     """
     try:
         from deepfake_detectors.linting import lint as lint_pictures

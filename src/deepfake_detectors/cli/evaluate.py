@@ -24,7 +24,9 @@ FIT_FOLDER = "fit"
 def evaluate(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results.json, report.md and the plots.")],
     model: Model = None,
-    dataset: Annotated[str | None, typer.Option(metavar="NAME", help="Data set to score, such as ddvqa.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Data set to score, such as ddvqa, or a built folder.")
+    ] = None,
     dataset_config: Annotated[str | None, typer.Option(metavar="NAME", help="Config of the data set.")] = None,
     option: Annotated[
         list[str] | None,
@@ -151,8 +153,8 @@ def evaluate(
         if wrong:
             fail(message)
 
-    from deepfake_detectors.cli.evaluate_fitting import at_point, fit_rows_of, parse_threshold
-    from deepfake_detectors.cli.evaluate_scoring import Detector
+    from deepfake_detectors.cli.evaluate_fitting import at_point, fit_on, fit_rows_of, parse_threshold
+    from deepfake_detectors.cli.evaluate_scoring import Detector, tell_unreadable
     from deepfake_detectors.evaluation.protocols import get_protocol
     from deepfake_detectors.evaluation.run_evaluation import (
         evaluate_answers,
@@ -177,11 +179,14 @@ def evaluate(
             check_target(model, save_to)
         options = dict(parse_option(text) for text in option or [])
 
-        def named_split(name: str) -> PictureSet:
-            return _data_set(str(dataset), dataset_config, name, data_dir, options, twin_masks)
-
-        pictures = named_split(split) if dataset is not None else _folder_set(real_dir, fake_dir, mask_dir)
-        fit_pictures = named_split(fit_split) if fit_split is not None else None
+        fit_pictures = None
+        if dataset is None:
+            pictures = _folder_set(real_dir, fake_dir, mask_dir)
+        else:
+            source = (dataset, dataset_config, data_dir, options)
+            pictures = _data_set(*source, split, twin_masks)
+            if fit_split is not None:
+                fit_pictures = _data_set(*source, fit_split, rebuild=False)
         detector = None if predictions else Detector(model, device, dtype, batch_size)
         points = {} if detector is None else dict(detector.config.operating_points)
         given = parse_threshold(threshold, points, fit)
@@ -207,17 +212,14 @@ def evaluate(
         else:
             judged = rows
             if fit is not None:
-                from deepfake_detectors.evaluation.calibrated_rows import calibrate
-
-                fit_rows, name = rows, "the evaluated pictures"
+                fitted = None
                 if fit_predictions is not None:
-                    fit_rows, name = fit_rows_of(fit_predictions, rules), fit_predictions.name
+                    fitted = fit_rows_of(fit_predictions, rules), fit_predictions.name
                 elif fit_pictures is not None and detector is not None:
-                    fit_rows = detector.score(fit_pictures, output / FIT_FOLDER, False, failures)
-                    name = fit_pictures.name
-                if fit_split == "train":
-                    say("Note: on pictures that the model was trained on, the fit is too sure of itself.")
-                calibration = calibrate(fit, fit_rows, name, None if fit_rows is rows else rows, settings)
+                    unused: dict[str, str] = {}  # a picture that cannot be read is not fitted on
+                    fitted = detector.score(fit_pictures, output / FIT_FOLDER, False, unused), fit_pictures.name
+                    tell_unreadable(unused)
+                calibration = fit_on(fit, rows, fitted, settings)
                 judged = calibration.apply(rows)
                 if given is None:
                     settings = at_point(settings, threshold, calibration)
@@ -238,7 +240,7 @@ def evaluate(
 
             save_calibrated(detector.source, save_to, calibration, results["calibration"])
     except INPUT_ERRORS as error:
-        _tell(failures)
+        tell_unreadable(failures)
         fail(error)
 
     from deepfake_detectors.cli.evaluate_summary import summarise
@@ -248,24 +250,25 @@ def evaluate(
     if save_to is not None:
         say(f"Stored calibration and operating points in {save_to}.")
     if failures:
-        _tell(failures)
+        tell_unreadable(failures)
         fail(f"{len(failures)} pictures could not be read and are not in these numbers.", code=1)
 
 
 def _data_set(
     dataset: str,
     config: str | None,
-    split: str,
     data_dir: Path | None,
     options: dict[str, Any],
-    twin_masks: bool,
+    split: str,
+    twin_masks: bool = False,
+    rebuild: bool = True,
 ) -> PictureSet:
     import datasets
 
     from deepfake_detectors.evaluation.picture_sets import data_set
 
     datasets.disable_progress_bars()
-    return data_set(dataset, config, split, data_dir, options, twin_masks)
+    return data_set(dataset, config, split, data_dir, options, twin_masks, rebuild)
 
 
 def _folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | None) -> PictureSet | None:
@@ -313,8 +316,3 @@ def _extras(
         file = output / LOCALISATION_FILE
         found["localisation"] = score_localisation(file, rows, settings.resamples, settings.seed)
     return found
-
-
-def _tell(failures: dict[str, str]) -> None:
-    for name, message in list(failures.items())[:5]:
-        say(f"{name}: {message}")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deepfake_detectors.evaluation.protocols import Protocol
     from deepfake_detectors.evaluation.settings import Settings
 
-__all__ = ["at_point", "fit_rows_of", "parse_threshold"]
+__all__ = ["at_point", "fit_on", "fit_rows_of", "parse_threshold"]
 
 
 def parse_threshold(text: str, points: Mapping[str, float], fit: str | None) -> float | None:
@@ -54,6 +54,21 @@ def at_point(settings: Settings, name: str, calibration: Calibration) -> Setting
     if name in calibration.points.unavailable:
         raise ValueError(f"--threshold {name} could not be fitted: {calibration.points.unavailable[name]}.")
     return replace(settings, threshold=calibration.points.values[name])
+
+
+def fit_on(
+    method: str, rows: list[Prediction], fitted: tuple[list[Prediction], str] | None, settings: Settings
+) -> Calibration:
+    """Fit on `fitted`, predictions and the name of their set, or where it is `None` on the evaluated `rows`.
+
+    Raises:
+        ValueError: as `calibrate`.
+    """
+    from deepfake_detectors.evaluation.calibrated_rows import calibrate
+
+    if fitted is None:
+        return calibrate(method, rows, "the evaluated pictures", None, settings)
+    return calibrate(method, *fitted, rows, settings)
 
 
 def fit_rows_of(file: Path, protocol: Protocol) -> list[Prediction]:

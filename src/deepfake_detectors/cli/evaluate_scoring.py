@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from deepfake_detectors.evaluation.picture_sets import PictureSet
     from deepfake_detectors.evaluation.predictions import Prediction
 
-__all__ = ["Detector"]
+__all__ = ["Detector", "tell_unreadable"]
 
 
 class Detector:
@@ -126,6 +126,14 @@ class Detector:
 
             return list(track(rows, "Judging", len(pictures.rows), console=Console(stderr=True), transient=True))
         return list(rows)
+
+
+def tell_unreadable(failures: Mapping[str, str]) -> None:
+    """Say of the first pictures that could not be read why."""
+    for name, message in list(failures.items())[:5]:
+        say(f"{name}: {message}")
+    if len(failures) > 5:
+        say(f"... and {len(failures) - 5} more pictures that could not be read.")
 
 
 def _keep_pixels(pictures: PictureSet, verdicts: dict[int, dict[str, Any]], file: Path) -> None:

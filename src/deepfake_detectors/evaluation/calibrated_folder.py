@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,15 +96,16 @@ def save_calibrated(source: str, target: Path, calibration: Calibration, record:
         for name in reversed(content):
             _write(folder / f"{name}.part", content[name]).replace(folder / name)
         return folder
-    part = target.with_name(f"{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    # Links of the Hub's cache are followed: the copy stands alone.
-    shutil.copytree(folder, part, ignore=shutil.ignore_patterns(*STALE, ".*", "__pycache__", "__init__.py"))
-    for name, value in content.items():
-        _write(part / name, value)
-    if target.is_dir():
-        target.rmdir()
-    part.replace(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as workspace:
+        part = Path(workspace) / target.name
+        # Links of the Hub's cache are followed: the copy stands alone.
+        shutil.copytree(folder, part, ignore=shutil.ignore_patterns(*STALE, ".*", "__pycache__", "__init__.py"))
+        for name, value in content.items():
+            _write(part / name, value)
+        if target.is_dir():
+            target.rmdir()
+        part.replace(target)
     return target
 
 

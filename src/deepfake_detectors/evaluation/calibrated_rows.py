@@ -114,6 +114,10 @@ def calibrate(
         )
     else:
         _check_apart(fit_rows, rows, found)
+        if name.endswith("/train"):
+            found.remarks.append(
+                "Fitted on a training split: if the model was trained on it, the fit is too sure of itself"
+            )
     if saturated:
         found.remarks.append(
             f"{saturated} scores are 0 or 1 to the last digit of a float32, so that their order is lost"

@@ -21,12 +21,22 @@ from deepfake_detectors.evaluation.metric_set import MetricSet
 from deepfake_detectors.evaluation.metrics import require_scikit_learn
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups
 
-__all__ = ["LOCALISATION_FILE", "count_pixels", "pixel_scores", "read_mask", "score_localisation", "write_counts"]
+__all__ = [
+    "LOCALISATION_FILE",
+    "MARKED_ON_REAL",
+    "PER_PICTURE",
+    "count_pixels",
+    "pixel_scores",
+    "read_mask",
+    "score_localisation",
+    "write_counts",
+]
 
 LOCALISATION_FILE = "localisation.jsonl"
 LEVELS = 256
 MARKED_FROM = 128  # half of 255: more likely changed than not
 PER_PICTURE = ("pixel_auc", "pixel_f1", "iou")
+MARKED_ON_REAL = "marked_on_real"
 
 
 def count_pixels(mask: Image.Image, truth: Image.Image | None, name: str) -> np.ndarray:
@@ -147,7 +157,7 @@ def score_localisation(file: Path, rows: Sequence[Prediction], resamples: int, s
         result.add(f"{name}_pooled", together[name], nothing)
     shares = np.array([marked[row.id] for row in reals], dtype=np.float64)
     absent = None if reals else "the set holds no real picture"
-    _add_mean(result, "marked_on_real", shares, reals, absent, resamples, seed)
+    _add_mean(result, MARKED_ON_REAL, shares, reals, absent, resamples, seed)
     forged = [row for row in rows if row.label == "fake"]
     return {
         "counts": {"forged with mask": len(scored), "forged without": len(forged) - len(scored), "real": len(reals)},

@@ -64,19 +64,27 @@ def data_set(
     data_dir: str | Path | None,
     options: dict[str, Any] | None = None,
     twin_masks: bool = False,
+    rebuild: bool = True,
 ) -> PictureSet:
     """A split of a data set of this package, with its masks and reference explanations where it has them.
 
     Args:
-        dataset, config, split, data_dir, options: as in `deepfake_detectors.builders.load_split`.
+        dataset: its name, read from the raw files; or a folder that `dataset build` wrote.
+        config, split, data_dir, options, rebuild: as in `deepfake_detectors.builders.load_split`; a folder takes
+            `config` and `split` alone.
         twin_masks: take as mask where a fake differs from the real row of the same target video.
 
     Raises:
-        ValueError, FileNotFoundError, ImportError: as `deepfake_detectors.builders.load_split`.
+        ValueError, FileNotFoundError, ImportError: as `load_split` and `find_builds`.
     """
-    from deepfake_detectors.builders import load_split
+    from deepfake_detectors.builders import BUILDERS, load_split
 
-    table = load_split(dataset, split, data_dir, config, options)
+    if dataset not in BUILDERS and Path(dataset).is_dir():
+        if data_dir is not None or options:
+            raise ValueError(f"{dataset} was built already: --data-dir and --option are of raw files.")
+        table, dataset, config = _built_split(Path(dataset), config, split)
+    else:
+        table = load_split(dataset, split, data_dir, config, options, rebuild)
     import datasets
 
     for column in ("image", "mask"):
@@ -89,6 +97,9 @@ def data_set(
     found = PictureSet(label, rows, _Cells(table, "image"))
     if twin_masks:
         found.masks, found.mask_source = TwinMasks(found, table["target_id"][:]), "difference to the real twin"
+        found.remarks.append(
+            "Masks from differences are rough: where the two frames are not the same, the background counts as changed"
+        )
     elif "mask" in table.features:
         found.masks, found.mask_source = _Cells(table, "mask"), "the data set"
     if "answers" in table.features:
@@ -99,6 +110,24 @@ def data_set(
                 "on, so that its explanations answer another question than the references do"
             )
     return found
+
+
+def _built_split(folder: Path, config: str | None, split: str) -> tuple[Any, str, str]:
+    """The rows of a built split, and the names of its data set and config."""
+    import datasets
+
+    from deepfake_detectors.built_folders import find_builds
+
+    builds = {build.config: build for build in find_builds(folder)}
+    if config is None and len(builds) == 1:
+        (config,) = builds
+    if config not in builds:
+        raise ValueError(f"{folder} holds the configs {', '.join(builds)}; choose one with --dataset-config.")
+    build = builds[config]
+    if split not in build.splits:
+        raise ValueError(f"{folder} has no split {split!r} of {config}, but {', '.join(build.splits)}.")
+    rows = datasets.Dataset.from_parquet([str(file) for file in build.splits[split]], features=build.features)
+    return rows, build.dataset, config
 
 
 class TwinMasks(Sequence):

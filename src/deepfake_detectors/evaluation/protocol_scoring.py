@@ -6,9 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from deepfake_detectors.evaluation.bootstrap import draw_weights, percentile_interval
 from deepfake_detectors.evaluation.metric_set import MetricSet
 from deepfake_detectors.evaluation.metrics import accuracy, auc, category_table, manipulation_table, one_class_reason
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, labels_of, scores_of
+from deepfake_detectors.evaluation.score_curve import ScoreCurve
 from deepfake_detectors.evaluation.score_metrics import remarks, score_metrics
 from deepfake_detectors.evaluation.settings import Settings
 from deepfake_detectors.evaluation.verdict_metrics import category_verdicts, confusion, verdict_metrics, verdict_table
@@ -50,7 +54,16 @@ def score_corrected(rows: Sequence[Prediction], settings: Settings) -> dict[str,
         }
     scores = scores_of(rows)
     found = score_metrics(labels, scores, settings.threshold, groups, settings.resamples, settings.seed)
-    table = manipulation_table(labels, scores, [row.method for row in rows], settings.threshold)
+    methods = np.array([row.method for row in rows], dtype=object)
+    table = manipulation_table(labels, scores, methods, settings.threshold)
+    for method, line in table.items():
+        if line["auc"] is not None and settings.resamples:
+            chosen = np.flatnonzero((labels == 0) | (methods == method))
+            shared = None if groups is None else [groups[place] for place in chosen]
+            curve = ScoreCurve(labels[chosen], scores[chosen])
+            draws = draw_weights(labels[chosen], shared, settings.resamples, settings.seed)
+            interval = percentile_interval(np.concatenate([curve.auc(weights) for weights in draws]))
+            line["auc_interval"] = {"low": interval.low, "high": interval.high} if interval else None
     result = {
         **common,
         "level": "picture",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deepfake_detectors.evaluation import protocol_scoring
+from deepfake_detectors.evaluation.localisation import MARKED_ON_REAL, PER_PICTURE
 from deepfake_detectors.evaluation.m2f2_det_ddvqa import EXPLANATION_DEFECTS, JUDGEMENT_DEFECTS
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.score_metrics import FALSE_POSITIVE_RATES, LOWER_IS_BETTER
@@ -85,7 +86,8 @@ PROTOCOLS = {
                 **_higher(*(f"{name}_{side}" for name in ("f1", "precision", "recall") for side in ("fake", "real"))),
                 **_higher("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "Bleu_mean", "ROUGE_L", "CIDEr"),
                 **_higher(*OPTIONAL_TEXT_METRICS),
-                **dict.fromkeys(sorted(LOWER_IS_BETTER), "lower"),
+                **_higher("rouge_l_f", *PER_PICTURE, *(f"{name}_pooled" for name in PER_PICTURE)),
+                **dict.fromkeys((*sorted(LOWER_IS_BETTER), MARKED_ON_REAL), "lower"),
             },
             score=protocol_scoring.score_corrected,
             official_answers=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deepfake_detectors.evaluation.localisation import MARKED_ON_REAL
 from deepfake_detectors.evaluation.score_metrics import LOWER_IS_BETTER
 
 __all__ = ["render_report", "sections"]
@@ -111,12 +112,12 @@ def _metric_table(title: str, part: Mapping[str, Any]) -> list[str]:
 def _direction(name: str) -> str:
     if name == "bytes_per_pixel_auc":
         return "near 0.5"
-    return "lower" if name in LOWER_IS_BETTER or name == "marked_on_real" else "higher"
+    return "lower" if name in LOWER_IS_BETTER or name == MARKED_ON_REAL else "higher"
 
 
 def _plain_table(table: Mapping[str, Mapping[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys(key for row in table.values() for key in row))
-    lines = [f"| | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    lines = [f"| | {' | '.join(name.replace('_', ' ') for name in columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for name, row in table.items():
         lines.append(f"| {name} | {' | '.join(_text(row.get(column)) for column in columns)} |")
     return [*lines, ""]
@@ -127,4 +128,6 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, list):
         return ", ".join(map(str, value))
+    if isinstance(value, dict):  # an interval
+        return f"{value['low']:.4f} to {value['high']:.4f}"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -22,13 +22,15 @@ class ScoreCurve:
     """
 
     def __init__(self, labels: np.ndarray, scores: np.ndarray) -> None:
-        self.order = np.argsort(-scores, kind="stable")
-        self.fake = labels[self.order] == 1
-        ordered = scores[self.order]
+        order = np.argsort(-scores, kind="stable")
+        fake = labels[order] == 1
+        ordered = scores[order]
+        self.sides = order[fake], order[~fake]
         # Equal scores are one point of the curve: no threshold parts them.
         self.last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
         self.thresholds = ordered[self.last]
-        self.squares = (ordered - self.fake) ** 2
+        self.ends = [np.append(0, np.cumsum(chosen)[self.last]) for chosen in (fake, ~fake)]
+        self.squares = (scores - labels) ** 2
 
     def metrics(
         self, weights: np.ndarray, threshold: float, false_positive_rates: Mapping[str, float]
@@ -44,15 +46,12 @@ class ScoreCurve:
             Name -> float64 `(rows,)`, NaN where undefined: `accuracy`, `balanced_accuracy`, `f1_fake`, `f1_real`,
             `auc`, `ap`, `eer`, `brier`, and those of `false_positive_rates`.
         """
-        weights = weights[:, self.order]
         hits, alarms = self.counts(weights)
         fakes, reals = hits[:, -1], alarms[:, -1]
         with np.errstate(divide="ignore", invalid="ignore"):
             found = self._verdicts(hits, alarms, threshold)
+            found["auc"] = _area(hits, alarms)
             steps = np.diff(hits, axis=1)
-            middles = (hits[:, 1:] + hits[:, :-1]) / 2
-            area = (np.diff(alarms, axis=1) * middles).sum(axis=1)
-            found["auc"] = area / (fakes * reals)
             precision = hits[:, 1:] / (hits[:, 1:] + alarms[:, 1:])
             average = np.where(steps > 0, steps * precision, 0.0).sum(axis=1) / fakes
             found["ap"] = np.where(reals > 0, average, np.nan)
@@ -65,7 +64,7 @@ class ScoreCurve:
 
     def rates(self, weights: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
         """Share of fakes and of reals that are called fake, `(rows,)` each, NaN where the class is absent."""
-        hits, alarms = self.counts(weights[:, self.order])
+        hits, alarms = self.counts(weights)
         place = int((self.thresholds >= threshold).sum())
         with np.errstate(invalid="ignore"):
             return hits[:, place] / hits[:, -1], alarms[:, place] / alarms[:, -1]
@@ -76,7 +75,7 @@ class ScoreCurve:
         It lies halfway between the last score that is called fake and the next one, so that rounding cannot pass
         either; above the highest score where none may be called fake. NaN where there are no reals.
         """
-        alarms = self.counts(weights[:, self.order])[1]
+        alarms = self.counts(weights)[1]
         total = alarms[:, -1:]
         place = (alarms <= false_positive_rate * total).sum(axis=1) - 1
         above = np.append(np.nextafter(self.thresholds[0], np.inf), self.thresholds)
@@ -86,7 +85,7 @@ class ScoreCurve:
 
     def equal_error_thresholds(self, weights: np.ndarray) -> np.ndarray:
         """Threshold of each row `(rows,)` at which both error rates are equal, interpolated; NaN for one class."""
-        hits, alarms = self.counts(weights[:, self.order])
+        hits, alarms = self.counts(weights)
         with np.errstate(divide="ignore", invalid="ignore"):
             rates = hits / hits[:, -1:], alarms / alarms[:, -1:]
             before, after, share = _crossing(*rates)
@@ -94,12 +93,17 @@ class ScoreCurve:
             found = above[before] + share * (above[after] - above[before])
         return np.where(np.isnan(rates[0][:, -1] + rates[1][:, -1]), np.nan, found)
 
-    def counts(self, ordered_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def auc(self, weights: np.ndarray) -> np.ndarray:
+        """Area under the curve under every row of weights, `(rows,)`, NaN where undefined."""
+        return _area(*self.counts(weights))
+
+    def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weight of fakes and of reals at or above no, the highest, ... the lowest score, `(rows, points + 1)`."""
-        return tuple(  # type: ignore[return-value]
-            np.pad(np.cumsum(ordered_weights * chosen, axis=1)[:, self.last], ((0, 0), (1, 0)))
-            for chosen in (self.fake, ~self.fake)
+        hits, alarms = (
+            np.pad(np.cumsum(weights[:, side], axis=1), ((0, 0), (1, 0)))[:, ends]
+            for side, ends in zip(self.sides, self.ends, strict=True)
         )
+        return hits, alarms
 
     def _verdicts(self, hits: np.ndarray, alarms: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
         place = int((self.thresholds >= threshold).sum())
@@ -118,6 +122,12 @@ def gather(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Join the values of several blocks of resamples, name by name."""
     blocks = list(parts)
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _area(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:
+    middles = (hits[:, 1:] + hits[:, :-1]) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (np.diff(alarms, axis=1) * middles).sum(axis=1) / (hits[:, -1] * alarms[:, -1])
 
 
 def _crossing(true_rates: np.ndarray, false_rates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -38,6 +38,9 @@ class SentenceEncoder:
                 f"(hf download {SUGGESTED_ENCODER}), or give the folder of an encoder."
             ) from error
         self.name = name
+        # Some tokenizers do not say how much their model reads; two positions are for those that count from 2.
+        positions = getattr(self.model.config, "max_position_embeddings", self.tokenizer.model_max_length + 2) - 2
+        self.longest = min(self.tokenizer.model_max_length, positions)
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -45,7 +48,11 @@ class SentenceEncoder:
         rows = []
         for start in range(0, len(texts), BATCH):
             inputs: Any = self.tokenizer(
-                list(texts[start : start + BATCH]), padding=True, truncation=True, return_tensors="pt"
+                list(texts[start : start + BATCH]),
+                padding=True,
+                truncation=True,
+                max_length=self.longest,
+                return_tensors="pt",
             )
             states = self.model(**inputs).last_hidden_state.double()
             kept = inputs["attention_mask"][..., None].double()

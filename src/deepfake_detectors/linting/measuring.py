@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("progressive", pa.bool_()),
         ("exif_tags", INTEGER),
         ("metadata", TEXT),
+        ("frame_rate", TEXT),
         ("file_digest", TEXT),
         ("pixel_digest", TEXT),
         ("perceptual_hash", pa.uint64()),
@@ -58,6 +59,7 @@ class Picture:
         name: file name, for its extension.
         columns: `manipulation`, `video_id`, `group_id`, `target_id`, `source_id`, as far as they are known.
         error: why there is no content.
+        traces: what is known beforehand of how it was saved, columns of `SCHEMA`.
     """
 
     id: str
@@ -67,12 +69,14 @@ class Picture:
     name: str | None = None
     columns: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    traces: dict[str, Any] = field(default_factory=dict)
 
 
 def measure(picture: Picture) -> dict[str, Any]:
     """One row of `SCHEMA`. A picture that cannot be decoded gives a row with `error`, never an exception."""
     row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | {name: picture.columns.get(name) for name in IDENTITY}
     row |= {"id": picture.id, "split": picture.split, "label": picture.label, "error": picture.error}
+    row |= picture.traces
     row["extension"] = PurePath(picture.name).suffix.lower() or None if picture.name else None
     try:
         content = picture.content.read_bytes() if isinstance(picture.content, Path) else picture.content

@@ -13,7 +13,17 @@ from deepfake_detectors.linting.findings import LintFinding, effect_level
 
 __all__ = ["find_metadata_score", "rank_auc"]
 
-CATEGORY_COLUMNS = ["format", "extension", "misnamed", "mode", "jpeg_tables", "subsampling", "progressive", "metadata"]
+CATEGORY_COLUMNS = [
+    "format",
+    "extension",
+    "misnamed",
+    "mode",
+    "jpeg_tables",
+    "subsampling",
+    "progressive",
+    "metadata",
+    "frame_rate",
+]
 NUMBER_COLUMNS = ["width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_quality", "exif_tags"]
 FOLDS, TREES, RESAMPLES, SEED = 5, 30, 500, 0
 LARGEST = 10_000  # pictures drawn from a larger split, whole groups at a time: the interval is narrow enough by then

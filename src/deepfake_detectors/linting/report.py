@@ -6,9 +6,8 @@ import base64
 import html
 import json
 from pathlib import Path
-from typing import Any
 
-from deepfake_detectors.linting.findings import LEVELS
+from deepfake_detectors.linting.findings import LEVELS, control_rows
 from deepfake_detectors.linting.histograms import BARS, NUMBERS_SHOWN, plot_histograms
 from deepfake_detectors.linting.run import LintResult
 
@@ -22,7 +21,6 @@ HEADINGS = {
     "note": "Notes",
     "ok": "Looked for and not found",
 }
-CONTROLS = {"bytes-per-pixel": "bytes per pixel alone", "metadata-classifier": "metadata-only classifier"}
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left}
 img{max-width:100%}code{background:#f3f3f3;padding:0 .2em}li{margin:.3rem 0}li,code{overflow-wrap:anywhere}
@@ -72,13 +70,10 @@ def render_markdown(result: LintResult, plots: dict[str, str]) -> str:
     levels = {level: [item for item in result.findings if item.level == level] for level in LEVELS}
     summary = ", ".join(f"{len(found)} {level}" for level, found in levels.items())
     lines = [f"# Lint of {_plain(result.name)}", "", f"{total} pictures. Findings: {summary}.", ""]
-    if controls := [item for item in result.findings if item.code in CONTROLS and "auc" in item.details]:
+    if controls := control_rows(item.to_dict() for item in result.findings):
         lines += ["## What a detector reaches without seeing a picture", ""]
-        lines += [
-            "| split | control | AUC | 95 % interval | real | fake |",
-            "| --- | --- | ---: | --- | ---: | ---: |",
-        ]
-        lines += [_control(item.split, CONTROLS[item.code], item.details) for item in controls]
+        lines += [f"| {' | '.join(controls[0])} |", "| --- | --- | ---: | --- | ---: | ---: |"]
+        lines += [f"| {' | '.join(map(_plain, row.values()))} |" for row in controls]
         lines += ["", "A detector's AUC on this set means something only as far as it is above these.", ""]
     for level, found in levels.items():
         if found:
@@ -93,12 +88,6 @@ def render_markdown(result: LintResult, plots: dict[str, str]) -> str:
         lines += ["", "## Histograms", ""]
         lines += [line for name, caption in plots.items() for line in (f"![{caption}]({name})", "")]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _control(split: str | None, name: str, numbers: dict[str, Any]) -> str:
-    interval = f"{numbers['low']:.3f} to {numbers['high']:.3f}"
-    cells = (_plain(split or ""), name, f"{numbers['auc']:.3f}", interval, numbers["real"], numbers["fake"])
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _plain(text: str) -> str:

@@ -25,11 +25,13 @@ CATEGORIES = {  # column -> what a reader calls it
     "progressive": "progressive JPEG",
     "has_exif": "EXIF",
     "metadata": "metadata",
+    "frame_rate": "frames per second",
 }
 NUMBERS = {"bytes_per_pixel": "bytes per pixel", "pixels": "number of pixels", "aspect": "aspect ratio"}
 FEW_VALUES = 5  # a number with fewer values is judged as a category
 CHANCE = 0.001  # smaller differences than a complete one must be this unlikely by chance
 TOTAL = 0.999
+FEWEST = 3  # pictures on each side; two that differ in size say nothing
 
 
 def add_attributes(rows: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +107,7 @@ def _contrasts(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataF
 
 def _compare(attribute: str, reals: pd.DataFrame, fakes: pd.DataFrame) -> dict[str, Any] | None:
     reals, fakes = (part[part[attribute].notna()] for part in (reals, fakes))
-    if reals.empty or fakes.empty:
+    if min(len(reals), len(fakes)) < FEWEST:
         return None
     if attribute in CATEGORIES:
         return _compare_shares(attribute, reals, fakes)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from deepfake_detectors.building import make_builder
+from deepfake_detectors.dataset_scripts.frames import CLIP_SUFFIXES
+from deepfake_detectors.linting.clip_traces import clip_traces
 from deepfake_detectors.linting.measuring import Picture
 
 __all__ = ["Source", "builder_source", "open_source", "parquet_source"]
 
 KNOWN = ("manipulation", "video_id", "group_id", "target_id", "source_id")
 LABELS = ["real", "fake"]
+BATCH = 64  # rows in memory at a time
 
 
 class Source(NamedTuple):
@@ -105,9 +109,12 @@ def _unit_pictures(builder: Any, unit: Any, split: str) -> Iterator[Picture]:
     elif not unit.frames and path.is_file():
         yield _picture({**unit.columns, "id": unit.id, "image": unit.path}, split)
     else:
+        is_clip = path.suffix.lower() in CLIP_SUFFIXES
+        traces, name = (clip_traces(path), unit.path) if is_clip else ({}, None)
         try:
             for row in builder.examples(unit):
-                yield _picture(row, split)
+                picture = _picture(row, split)
+                yield replace(picture, name=picture.name or name, traces=traces)
         except (ValueError, OSError) as error:
             yield Picture(unit.id, split, unit.columns["label"], None, None, _known(unit.columns), str(error))
 
@@ -149,23 +156,39 @@ def parquet_source(folder: Path, config: str | None = None) -> Source:
             )
         folder, config = folder / config, None
     try:
-        splits = datasets.load_dataset(str(folder), config, streaming=True)
+        files = datasets.load_dataset_builder(str(folder), config).config.data_files
     except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"{folder} cannot be loaded: {error}") from error
-    for split, rows in splits.items():
-        label = (rows.features or {}).get("label")
-        if "image" not in (rows.features or {}) or sorted(getattr(label, "names", [])) != sorted(LABELS):
-            raise ValueError(
-                f"{folder}, {split}: expected columns image and label, the labels named real and fake; found "
-                f"{rows.features}. Build it with: deepfake-detectors dataset build"
-            )
-    return Source(str(folder.name if config is None else f"{folder.name} ({config})"), None, _parquet_rows(splits))
+    shards = [(str(split), Path(path)) for split, paths in files.items() for path in paths]
+    total = sum(_checked(path).num_rows for _, path in shards)
+    name = folder.name if config is None else f"{folder.name} ({config})"
+    return Source(name, total, (picture for split, path in shards for picture in _shard_pictures(split, path)))
 
 
-def _parquet_rows(splits: Any) -> Iterator[Picture]:
+def _checked(path: Path) -> Any:
+    """The metadata of a shard, whose columns are looked at before hours of reading."""
     import datasets
+    import pyarrow.parquet as pq
 
-    for split, rows in splits.items():
-        names = rows.features["label"].names
-        for number, row in enumerate(rows.cast_column("image", datasets.Image(decode=False))):
-            yield _picture({"id": f"{split}/{number}", **row, "label": names[row["label"]]}, str(split))
+    metadata = pq.read_metadata(path)
+    features = datasets.Features.from_arrow_schema(metadata.schema.to_arrow_schema())
+    if "image" not in features or sorted(getattr(features.get("label"), "names", [])) != sorted(LABELS):
+        raise ValueError(
+            f"{path}: expected columns image and label, the labels named real and fake; found {features}. Build it "
+            "with: deepfake-detectors dataset build"
+        )
+    return metadata
+
+
+def _shard_pictures(split: str, path: Path) -> Iterator[Picture]:
+    import datasets
+    import pyarrow.parquet as pq
+
+    # Buffered beforehand, as `load_dataset(streaming=True)` does, a whole shard of pictures would be in memory.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        features = datasets.Features.from_arrow_schema(file.schema_arrow)
+        columns = [name for name in ("id", "image", "label", *KNOWN) if name in features]
+        rows = (row for batch in file.iter_batches(BATCH, columns=columns) for row in batch.to_pylist())
+        for number, row in enumerate(rows):
+            label = features["label"].int2str(row["label"])
+            yield _picture({"id": f"{path.name}/{number}", **row, "label": label}, split)
