@@ -97,7 +97,7 @@ def _validation(arguments: EmbedArguments) -> dict[str, Any]:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; --{name} must be the output folder of a finished training.")
         found[name] = json.loads(path.read_text(encoding="utf-8"))
-    return {**found.pop("detector"), "stages": {name: _lasting(stage) for name, stage in found.items()}}
+    return {**_lasting(found.pop("detector")), "stages": {name: _lasting(stage) for name, stage in found.items()}}
 
 
 def _lasting(stage: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +107,8 @@ def _lasting(stage: dict[str, Any]) -> dict[str, Any]:
         for name, value in stage["metrics"].items()
         if not name.endswith(("_runtime", "_per_second")) and name != "epoch"
     }
-    return {**{name: value for name, value in stage.items() if name != "model_name_or_path"}, "metrics": metrics}
+    of_this_run = ("command", "model_name_or_path")
+    return {**{name: value for name, value in stage.items() if name not in of_this_run}, "metrics": metrics}
 
 
 def _require_calibrated(source: Path) -> None:
