@@ -40,6 +40,7 @@ class AntifakePromptForDeepfakeDetection(
 
     can_explain = True
     config: AntifakePromptConfig
+    _keep_in_fp32_modules_strict = {"soft_word"}
 
     def __init__(self, config: AntifakePromptConfig) -> None:
         super().__init__(config)

@@ -14,6 +14,9 @@ INITIALIZER_STD = 0.02
 class SoftWordEmbedding(nn.Embedding):
     """An embedding table that gives the learned vector where its id stands.
 
+    The vector is float32 whatever the table is, so that small steps of its training are not lost to rounding; it is
+    cast where it is put among the rows.
+
     Args:
         table: the embedding to wrap; its weight is shared, not copied.
         soft_word_id: id of the learned word, which may lie behind the table; `None` for no word.
@@ -30,7 +33,9 @@ class SoftWordEmbedding(nn.Embedding):
         if soft_word_id is None:
             self.register_parameter("soft_word", None)
         else:
-            self.soft_word = nn.Parameter(table.weight.new_empty(1, width).normal_(0.0, INITIALIZER_STD))
+            self.soft_word = nn.Parameter(
+                table.weight.new_empty(1, width, dtype=torch.float32).normal_(0.0, INITIALIZER_STD)
+            )
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """int64 ids of any shape to (..., width)."""

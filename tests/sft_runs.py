@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from tiny_fakevlm import tiny_fakevlm
 from tiny_llm import tiny_m2f2_det_llm
@@ -71,6 +73,25 @@ def command(*launcher: str, module: str = "deepfake_detectors.train.train_sft") 
 
 def offline() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1"}
+
+
+def run_in_two_processes(options: list[str], module: str = "deepfake_detectors.train.train_sft") -> None:
+    """`accelerate launch` of the script as two processes on CPU, to its end."""
+    # `--cpu --num_processes 2` would silently run one.
+    launcher = command("--multi_gpu", "--num_processes", "2", "--main_process_port", "0", module=module)
+    done = subprocess.run(launcher + options, env=offline(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def assert_two_equal_one(alone: Path, two: Path, step: int, rel: float = 1e-5) -> None:
+    """Two output folders, of one process and of really two: at every step the same losses, which vary."""
+    processes = [json.loads((folder / "validation.json").read_text())["processes"] for folder in (alone, two)]
+    assert processes == [1, 2]
+    assert (two / f"checkpoint-{step}" / "rng_state_1.pth").is_file()  # written by the second process
+    first, second = losses(alone, step), losses(two, step)
+    assert len(second) == step
+    assert max(first) - min(first) > 0.05
+    assert second == pytest.approx(first, rel=rel)
 
 
 def losses(output: Path, step: int | str) -> list[float]:

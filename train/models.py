@@ -30,6 +30,9 @@ ELSEWHERE = {
 def build_model(arguments: ModelArguments) -> tuple[Any, Any]:
     """The verdict model, with random weights or from a checkpoint, and its processor.
 
+    What is trained is float32, whatever a checkpoint was saved in; the frozen InstructBLIP below AntifakePrompt's
+    words keeps its precision. Mixed precision is a matter of `bf16` and `fp16` of the training arguments.
+
     Raises:
         ValueError: for an unknown family, a config field out of range, or fields that do not go together.
     """
@@ -60,7 +63,7 @@ def _from_checkpoint(arguments: ModelArguments) -> tuple[Any, Any]:
         raise ValueError(
             f"{' and '.join(given)} cannot be set with model_name_or_path: the checkpoint brings its own."
         )
-    model = AutoModelForDeepfakeDetection.from_pretrained(source)
+    model = AutoModelForDeepfakeDetection.from_pretrained(source, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(source)
     if not isinstance(processor, VerdictProcessor):  # the folder also holds a language model, this training does not
         processor = VerdictProcessor(processor.image_processor)

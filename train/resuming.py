@@ -13,6 +13,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
+from deepfake_detectors.train.checkpoint_weights import require_same_weights
+
 __all__ = ["LoadsByClass", "checkpoint_to_resume"]
 
 logger = logging.getLogger("deepfake_detectors.train")
@@ -28,7 +30,8 @@ def checkpoint_to_resume(arguments: TrainingArguments, model: Any, adapter: bool
 
     Raises:
         FileNotFoundError: if there is no such folder, or none to find.
-        ValueError: if the folder is no checkpoint of a training, or one of another model.
+        ValueError: if the folder is no checkpoint of a training, or one of another model: of another class or
+            family, or with weights of other names or shapes.
     """
     wanted = arguments.resume_from_checkpoint
     if wanted is None or str(wanted).lower() == "false":
@@ -81,22 +84,25 @@ def _require_same_model(folder: Path, model: Any, is_adapter: bool) -> None:
             "with the recipe that wrote it."
         )
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    found = _class_in(folder, holds_adapter)
-    if found is not None and found != type(base).__name__:
+    own = (type(base).__name__, base.config.model_type)
+    found = _class_and_family_in(folder, holds_adapter)
+    if any(theirs not in (None, ours) for theirs, ours in zip(found, own, strict=True)):
+        names = [" of family ".join(filter(None, pair)) for pair in (found, own)]
         raise ValueError(
-            f"{folder} is a checkpoint of {found}, but this run trains {type(base).__name__} "
-            f"({base.config.model_type}). Resume with the recipe that wrote it."
+            f"{folder} is a checkpoint of {names[0]}, but this run trains {names[1]}. Resume with the recipe that "
+            "wrote it."
         )
+    require_same_weights(folder, model, holds_adapter)
 
 
-def _class_in(folder: Path, holds_adapter: bool) -> str | None:
-    """Name of the class a checkpoint was trained as; `None` where it does not say."""
+def _class_and_family_in(folder: Path, holds_adapter: bool) -> tuple[str | None, str | None]:
+    """Class and model_type that a checkpoint was trained as; `None` where it does not say."""
+    path = folder / CONFIG_NAME
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if holds_adapter:
         mapping = json.loads((folder / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8")).get("auto_mapping") or {}
-        return mapping.get("base_model_class")
-    path = folder / CONFIG_NAME
-    architectures = json.loads(path.read_text(encoding="utf-8")).get("architectures") if path.is_file() else None
-    return architectures[0] if architectures else None
+        return mapping.get("base_model_class"), config.get("model_type")
+    return next(iter(config.get("architectures") or []), None), config.get("model_type")
 
 
 class LoadsByClass:
@@ -104,24 +110,35 @@ class LoadsByClass:
 
     `Trainer` compares the names in the file with those in memory and only warns where they differ. A class that saves
     under other names, as FakeVLM does for stock Llava loaders, would silently go on from the weights it had, both when
-    a run is resumed and when the best checkpoint is loaded at its end.
+    a run is resumed and when the best checkpoint is loaded at its end. An adapter's names and shapes are compared
+    before PEFT, which only warns too, loads it.
     """
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self._holds_whole_model(resume_from_checkpoint):
             self._load_whole_model(resume_from_checkpoint)
         else:
+            self._require_same_adapter(resume_from_checkpoint)
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
 
     def _load_best_model(self) -> None:
         if self._holds_whole_model(self.state.best_model_checkpoint):
             self._load_whole_model(self.state.best_model_checkpoint)
         else:
+            self._require_same_adapter(self.state.best_model_checkpoint)
             super()._load_best_model()  # type: ignore[misc]
 
     def _holds_whole_model(self, folder: str) -> bool:
         # FSDP and DeepSpeed have files of their own, with the names in memory.
-        return not self.is_fsdp_enabled and not self.is_deepspeed_enabled and (Path(folder) / CONFIG_NAME).is_file()
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return False
+        # A LoRA checkpoint of the classifier training also has a config, that of its base.
+        return (Path(folder) / CONFIG_NAME).is_file() and not (Path(folder) / ADAPTER_CONFIG_NAME).is_file()
+
+    def _require_same_adapter(self, folder: str) -> None:
+        model = self.accelerator.unwrap_model(self.model)
+        if isinstance(model, PeftModel) and not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
+            require_same_weights(Path(folder), model, is_adapter=True)
 
     def _load_whole_model(self, folder: str) -> None:
         model = self.accelerator.unwrap_model(self.model)

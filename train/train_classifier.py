@@ -124,6 +124,7 @@ def _finish(trainer: ClassifierTrainer, data_arguments: DataArguments, train_sec
         report = {
             "command": launched_command(),
             "seed": trainer.args.seed,
+            "processes": trainer.args.world_size,
             "steps": trainer.state.max_steps,
             "best_step": trainer.state.best_global_step,
             "train_seconds": train_seconds,

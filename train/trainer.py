@@ -14,11 +14,12 @@ from deepfake_detectors.evaluation.metrics import detection_metrics
 from deepfake_detectors.train.freezing import is_inside, require_known, rest_frozen_norms
 from deepfake_detectors.train.optimization import OPTIMIZERS, SCHEDULES
 from deepfake_detectors.train.publishing import WithoutPickle
+from deepfake_detectors.train.resuming import LoadsByClass
 
 __all__ = ["ClassifierTrainer", "validation_metrics"]
 
 
-class ClassifierTrainer(WithoutPickle, Trainer):
+class ClassifierTrainer(WithoutPickle, LoadsByClass, Trainer):
     """Trains any verdict model of this package; `args` are `ClassifierTrainingArguments`.
 
     Args:

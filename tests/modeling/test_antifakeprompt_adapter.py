@@ -115,9 +115,17 @@ def test_adapter_on_a_full_checkpoint(tmp_path, pixels):
     assert torch.equal(loaded.detect(pixels).logits, expected.detect(pixels).logits)
 
 
-def test_adapter_in_half_precision(adapter):
-    half = AutoModel.from_pretrained(adapter, dtype=torch.bfloat16)
-    assert {word.dtype for word in half.soft_words().values()} == {torch.bfloat16}
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_words_stay_float32_on_a_half_precision_base(adapter, dtype, tmp_path):
+    half, words = AutoModel.from_pretrained(adapter, dtype=dtype), load_file(adapter / "soft_words.safetensors")
+    assert {weight.dtype for weight in half.parameters() if weight.shape[0] != 1} == {dtype}
+
+    half.save_pretrained(tmp_path / "whole")
+    half.save_adapter(tmp_path / "words", antifakeprompt_processor())
+    assert load_file(tmp_path / "words" / "soft_words.safetensors").keys() == words.keys()
+    for model in (half, AutoModel.from_pretrained(tmp_path / "whole"), AutoModel.from_pretrained(tmp_path / "words")):
+        assert {name: word.dtype for name, word in model.soft_words().items()} == dict.fromkeys(words, torch.float32)
+        assert all(torch.equal(word, words[name]) for name, word in model.soft_words().items())
 
 
 def test_pipeline_takes_an_adapter(adapter, loaded):

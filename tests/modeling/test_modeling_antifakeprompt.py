@@ -18,6 +18,7 @@ TOKENS = 6
 class TestAntifakePrompt(DetectorTests):
     make_model = staticmethod(antifakeprompt)
     make_processor = staticmethod(antifakeprompt_processor)
+    always_float32 = "soft_word"
 
     def test_gradients_reach_the_head(self, model, processor):
         """Here: the two words, and nothing else, from the training batch of the official task."""

@@ -79,3 +79,53 @@ def test_resume_folder_of_another_family_or_kind(data, tmp_path):
                 with pytest.raises(ValueError, match=r"is a checkpoint of .*, but this run trains .*Resume with"):
                     train_classifier(*parsed(tmp_path / "run", fields(name, data, refused, **changes)))
                 assert not refused.exists()
+
+
+def changed_fields(kind, data, output, **changes):
+    """Two recipes of one class and family, whose weights differ."""
+    if kind == "variant":  # cosine
+        return fields("m2f2_det_stage1_cosine", data, output, **changes)
+    if kind == "width":
+        settings = fields("m2f2_det_stage1_bridge", data, output, **changes)
+        settings["model_config"]["hidden_size"] *= 2
+        return settings
+    settings = fields("lvlm_dfd_stage1", data, output, **changes)
+    if kind == "rank":
+        settings["lora"]["r"] *= 2
+    else:  # "targets"
+        settings["lora"]["target_modules"] = r".*imagebind\.vision_model\.layers\.\d+\.mlp\.fc[12]"
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        (
+            "variant",
+            "m2f2_det_stage1_bridge",
+            r"variant 'bridge' instead of 'cosine'.* only in this run: .*detector\.",
+        ),
+        ("width", "m2f2_det_stage1_bridge", r"hidden_size \d+ instead of \d+.* of another shape: detector\."),
+        ("rank", "lvlm_dfd_stage1", r"of another shape: \S+lora_A\.weight \(\d+, \d+\) instead of \(\d+, \d+\)"),
+        ("targets", "lvlm_dfd_stage1", r"only in the checkpoint: \S+text_model\S+lora_A"),
+    ],
+)
+def test_resume_folder_of_other_weights(kind, name, message, data, tmp_path):
+    """The family and the class fit, the weights do not: refused before anything is written."""
+    done = train_classifier(*parsed(tmp_path, fields(name, data, tmp_path / "done", max_steps=1, eval_steps=1)))
+    refused = tmp_path / "refused"
+    settings = changed_fields(kind, data, refused, resume_from_checkpoint=str(done / "checkpoint-1"))
+    with pytest.raises(ValueError, match=rf"checkpoint-1 is a checkpoint of another .*{message}.*Resume with"):
+        train_classifier(*parsed(tmp_path / "run", settings))
+    assert not refused.exists()
+
+
+def test_resume_folder_with_a_damaged_file(data, tmp_path):
+    name = "m2f2_det_stage1_bridge"
+    done = train_classifier(*parsed(tmp_path, fields(name, data, tmp_path / "done", max_steps=1, eval_steps=1)))
+    weights = done / "checkpoint-1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    changes = {"resume_from_checkpoint": str(done / "checkpoint-1")}
+    with pytest.raises(ValueError, match=r"model\.safetensors cannot be read, the checkpoint is damaged"):
+        train_classifier(*parsed(tmp_path / "run", fields(name, data, tmp_path / "refused", **changes)))
+    assert not (tmp_path / "refused").exists()

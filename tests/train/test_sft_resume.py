@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 from ddvqa_tree import stems, write_tree
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sft_runs import BASES, ON_THIS_MACHINE, command, losses, offline, parsed, recipe, write_recipe
 
 from deepfake_detectors.train.train_sft import train_sft
@@ -85,3 +85,28 @@ def test_best_checkpoint_is_what_is_saved(data, tmp_path):
     out = train_sft(*parsed(tmp_path, fakevlm_fields(base, data, tmp_path / "out", **best)))
     assert differing(out / "checkpoint-2", out, "model.safetensors") == []
     assert differing(out / "checkpoint-4", out, "model.safetensors") != []
+
+
+def test_resume_folder_of_another_rank_or_width(data, tmp_path):
+    """An adapter that does not fit the base is refused before anything is written; one of another rank, before PEFT
+    loads it."""
+    base = BASES["m2f2_det"](tmp_path / "base")
+    done = train_sft(*parsed(tmp_path, fields(base, data, tmp_path / "done", max_steps=1, eval_strategy="no")))
+    resume = {"max_steps": 2, "resume_from_checkpoint": str(done / "checkpoint-1"), "eval_strategy": "no"}
+    rank = fields(base, data, tmp_path / "rank", **resume)
+    rank["lora_r"] *= 2
+    with pytest.raises(
+        ValueError, match=r"a checkpoint of another .*of another shape: \S+lora_A\S+ \(\d+, \d+\) instead"
+    ):
+        train_sft(*parsed(tmp_path, rank))
+
+    adapter = done / "checkpoint-1" / "adapter_model.safetensors"
+    wider = {
+        name: torch.cat([weight, weight], -1) if "lora_A" in name else weight
+        for name, weight in load_file(adapter).items()
+    }
+    save_file(wider, adapter, metadata={"format": "pt"})
+    refused = tmp_path / "refused"
+    with pytest.raises(ValueError, match=r"of another shape: \S+lora_A\S+ \(\d+, \d+\) instead"):
+        train_sft(*parsed(tmp_path, fields(base, data, refused, **resume)))
+    assert not refused.exists()

@@ -1,12 +1,19 @@
 """Two processes on CPU are really two, and train as one process with the same global batch does."""
 
 import json
-import subprocess
 
 import pytest
 from ddvqa_tree import stems, write_tree
 from safetensors.torch import load_file
-from sft_runs import BASES, ON_THIS_MACHINE, command, losses, offline, parsed, recipe, write_recipe
+from sft_runs import (
+    BASES,
+    ON_THIS_MACHINE,
+    assert_two_equal_one,
+    parsed,
+    recipe,
+    run_in_two_processes,
+    write_recipe,
+)
 
 from deepfake_detectors.train.train_sft import train_sft
 
@@ -32,18 +39,10 @@ def test_two_processes_equal_one(data, tmp_path):
     alone = train_sft(*parsed(tmp_path / "one", fields(base, data, tmp_path / "one" / "out", GLOBAL_BATCH)))
     out = tmp_path / "two" / "out"
     options = write_recipe(tmp_path / "two" / "recipe.yaml", fields(base, data, out, GLOBAL_BATCH // 2))
-    # `--cpu --num_processes 2` would silently run one.
-    launcher = command("--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
-    done = subprocess.run(launcher + options, env=offline(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes(options)
 
+    assert_two_equal_one(alone, out, STEPS)
     one, two = (json.loads((folder / "validation.json").read_text()) for folder in (alone, out))
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert (out / f"checkpoint-{STEPS}" / "rng_state_1.pth").is_file()  # written by the second process
-    first, second = losses(alone, STEPS), losses(out, STEPS)
-    assert len(second) == STEPS
-    assert max(first) - min(first) > 0.05
-    assert second == pytest.approx(first, rel=1e-5)
     metrics = ("eval_auc", "eval_eer", "eval_accuracy")  # each process judged half of the pictures
     assert [two["metrics"][name] for name in metrics] == [one["metrics"][name] for name in metrics]
     weights = [load_file(folder / "adapter_model.safetensors") for folder in (alone, out)]
