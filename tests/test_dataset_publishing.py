@@ -147,9 +147,24 @@ def test_nothing_is_sent_against_the_terms(research, monkeypatch, tmp_path):
     with use_hub(monkeypatch, tmp_path / "home") as hub:
         with pytest.raises(ValueError, match="FaceForensics"):
             publish_builds(research, "tester/research")
-        assert hub.requests == []
+        assert not [request for request in hub.requests if not request.startswith("GET")]
         publish_builds(research, "tester/research", accept_terms=True)
         assert not hub.repository("dataset", "tester/research").private
+
+
+def test_terms_hold_for_the_visibility_of_the_repository(research, monkeypatch, tmp_path):
+    """What --private says of a repository that exists already is not believed."""
+    with use_hub(monkeypatch, tmp_path / "home") as hub:
+        repository = hub.repositories.create("dataset", "tester/research")
+        before = dict(repository.files)
+        with pytest.raises(ValueError, match="exists and is public, but --private"):
+            publish_builds(research, "tester/research", private=True, exist_ok=True)
+        with pytest.raises(ValueError, match="may not be passed on freely"):
+            publish_builds(research, "tester/research", exist_ok=True)
+        assert repository.files == before
+        repository.private = True
+        publish_builds(research, "tester/research", exist_ok=True)
+        assert "README.md" in repository.files and repository.private
 
 
 def test_an_update_leaves_no_old_shards(built, monkeypatch, tmp_path):

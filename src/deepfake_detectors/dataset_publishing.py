@@ -11,7 +11,7 @@ from huggingface_hub import get_token
 from deepfake_detectors.builders import builder_class
 from deepfake_detectors.built_folders import BuiltConfig, find_builds
 from deepfake_detectors.dataset_cards import render_dataset_card
-from deepfake_detectors.publishing import LOGIN_REMEDY, push_folder
+from deepfake_detectors.publishing import LOGIN_REMEDY, check_destination, push_folder
 
 __all__ = ["check_login", "check_terms", "publish_builds"]
 
@@ -56,9 +56,10 @@ def publish_builds(
     Args:
         folder: one config, or the folder above several.
         repo: `owner/name`.
-        private: whether a new repository is private.
+        private: whether a new repository is private; an existing one must be so already.
         accept_terms: the publisher has the right to publish data that is for research only.
-        exist_ok: add the commit to a repository that exists; shards of an earlier version go.
+        exist_ok: add the commit to a repository that exists, whose visibility the terms must allow; shards of an
+            earlier version go.
         lint: a `lint.json`, whose result the card states.
         dry_run: a new or empty folder that gets what would be pushed. Nothing is sent, and nothing is refused for its
             terms.
@@ -73,6 +74,8 @@ def publish_builds(
     """
     builds = find_builds(folder)
     if dry_run is None:
+        # As it is found to be there, so that nothing goes elsewhere if the repository changes meanwhile.
+        private = check_destination(repo, "dataset", private, exist_ok, token)
         check_terms(builds[0].dataset, private, accept_terms)
     found = json.loads(Path(lint).read_text(encoding="utf-8")) if lint is not None else None
     card = render_dataset_card(builds, repo, found)

@@ -75,7 +75,7 @@ def publish_model(
         _read_json(folder / name) if (folder / name).is_file() else None for name in (VALIDATION, EXPLANATIONS)
     )
     if dry_run is None:  # before gigabytes are loaded
-        check_destination(repo_id, "model", exist_ok, token)
+        check_destination(repo_id, "model", private, exist_ok, token)
     with _workplace(dry_run) as target:
         found = assemble(folder, target, base=Base.parse(base) if base else None)
         if measured is not None and measured.get("model_type", found.family) != found.family:

@@ -34,7 +34,9 @@ def publish(
     dry_run: Annotated[
         Path | None, typer.Option("--dry-run", metavar="DIR", help="Write what would be pushed here; send nothing.")
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a private repository.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a private repository, or require that it is.")
+    ] = False,
     accept_terms: Annotated[
         bool, typer.Option("--accept-terms", help="You have the right to publish research-only data.")
     ] = False,
