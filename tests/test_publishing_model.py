@@ -175,6 +175,18 @@ def test_embedded_default_can_be_published(hub):
     card.validate()
 
 
+def test_embedded_default_keeps_its_terms_without_facts_of_its_own(hub):
+    source = default_checkpoint_path()
+    publish_model(source, "tester/default")
+    files = hub.repository("model", "tester/default").files
+    text = card_of(hub, "tester/default").text
+    notice = json.loads((source / "config.json").read_text())["license_notice"]
+    assert f"Terms: {notice}" in text and notice in files["LICENSE.md"].decode()
+    assert "Its own licence, beside the weights: [LICENSE](LICENSE)." in text
+    assert files["LICENSE"] == (source / "LICENSE").read_bytes()
+    assert "### Explanations" in text and "\n\n\n" not in text
+
+
 @pytest.mark.parametrize("name", [name for name in fact_names() if name.startswith("published_")])
 def test_facts_of_official_checkpoints_say_that_numbers_are_cited(name):
     from importlib.resources import files

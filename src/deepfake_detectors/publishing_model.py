@@ -14,9 +14,9 @@ from jinja2 import UndefinedError
 
 from deepfake_detectors.card_facts import read_facts
 from deepfake_detectors.card_training import training_bases, training_data
-from deepfake_detectors.cards import Publication, render_model_card
+from deepfake_detectors.cards import Publication, card_terms, render_model_card
 from deepfake_detectors.conversion.output_folder import written_whole
-from deepfake_detectors.published_folder import Assembled, Base, assemble
+from deepfake_detectors.published_folder import LICENSE_FILES, Assembled, Base, assemble
 from deepfake_detectors.publishing import check_destination, files_to_push, push_folder
 
 __all__ = ["STALE_PATTERNS", "publish_model"]
@@ -118,6 +118,7 @@ def _write_card(
         localizes=found.localizes,
         bases=[found.base.as_card_entry()] if found.base else training_bases(facts, validation),
         datasets=training_data(facts, validation),
+        licenses=[name for name in LICENSE_FILES if name != facts.get("license_link") and (target / name).is_file()],
     )
     try:
         card = render_model_card(facts, results, validation, found.config, publication, explanations)
@@ -127,7 +128,9 @@ def _write_card(
     if facts.get("license_link") == TERMS_FILE:
         rows = [f"| {part['name']} | {part['terms']} |" for part in facts["parts"]]
         table = ["| what official weights of this family contain or come from | terms |", "| --- | --- |", *rows]
-        text = "\n".join(["# Terms", "", facts["terms"], "", *table, "", "Comes without any warranty.", ""])
+        text = "\n".join(
+            ["# Terms", "", card_terms(facts, found.config), "", *table, "", "Comes without any warranty.", ""]
+        )
         (target / TERMS_FILE).write_text(text, encoding="utf-8")
     elif (link := facts.get("license_link")) and "://" not in link and not (target / link).is_file():
         raise ValueError(f"The facts name the licence file {link}, but the model folder has none; put it there.")
