@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,33 @@ def test_terms_hold_for_the_visibility_of_the_repository(research, monkeypatch, 
         repository.private = True
         publish_builds(research, "tester/research", exist_ok=True)
         assert "README.md" in repository.files and repository.private
+
+
+def test_lint_of_something_else_is_refused(built, research, tmp_path):
+    def publish(folder, **fields):
+        (tmp_path / "lint.json").write_text(json.dumps(fields))
+        shutil.rmtree(tmp_path / "dry", ignore_errors=True)
+        publish_builds(folder, "me/mine", lint=tmp_path / "lint.json", dry_run=tmp_path / "dry")
+
+    (build,) = find_builds(built)
+    counts = [{**row, "pictures": row["rows"]} for row in build.counts]
+    for name in ("image_folder (real_fake)", "real_fake", "raw (real_fake)", "look-first"):
+        publish(built, dataset=name, counts=counts, findings=[])
+    more = [{**row, "pictures": row["rows"] + 1} for row in build.counts]
+    for name, wrong in (
+        ("ddvqa (real_fake)", counts),
+        ("image_folder (nature_ai)", counts),
+        ("nature_ai", counts),
+        ("real_fake", counts[1:]),
+        ("real_fake", more),
+    ):
+        with pytest.raises(ValueError, match=r"is about .*not what is published: image_folder \(real_fake\).*--lint"):
+            publish(built, dataset=name, counts=wrong, findings=[])
+    c40 = find_builds(research)[0]
+    with pytest.raises(ValueError, match=r"is about 'c23'.*ddvqa \(c40, c40_explain\)"):
+        publish(research, dataset="c23", counts=[{**row, "pictures": 1} for row in c40.counts], findings=[])
+    with pytest.raises(ValueError, match="lacks dataset, counts or findings"):
+        publish(built, accuracy=1.0)
 
 
 def test_an_update_leaves_no_old_shards(built, monkeypatch, tmp_path):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import get_token
 
-from deepfake_detectors.builders import builder_class
+from deepfake_detectors.builders import BUILDERS, builder_class
 from deepfake_detectors.built_folders import BuiltConfig, find_builds
 from deepfake_detectors.dataset_cards import render_dataset_card
 from deepfake_detectors.publishing import LOGIN_REMEDY, check_destination, push_folder
@@ -69,7 +70,8 @@ def publish_builds(
         Address of the repository, or the path of the dry run.
 
     Raises:
-        ValueError: for a folder that holds no finished build, terms that forbid it, and as `push_folder`.
+        ValueError: for a folder that holds no finished build, terms that forbid it, a lint of another data set, and as
+            `push_folder`.
         ConnectionError, OSError: as `push_folder`.
     """
     builds = find_builds(folder)
@@ -77,7 +79,7 @@ def publish_builds(
         # As it is found to be there, so that nothing goes elsewhere if the repository changes meanwhile.
         private = check_destination(repo, "dataset", private, exist_ok, token)
         check_terms(builds[0].dataset, private, accept_terms)
-    found = json.loads(Path(lint).read_text(encoding="utf-8")) if lint is not None else None
+    found = _read_lint(Path(lint), builds) if lint is not None else None
     card = render_dataset_card(builds, repo, found)
     with tempfile.TemporaryDirectory() as staged:
         _stage(builds, card, Path(staged))
@@ -92,6 +94,36 @@ def publish_builds(
             dry_run=dry_run,
             token=token,
         )
+
+
+def _read_lint(path: Path, builds: list[BuiltConfig]) -> dict[str, Any]:
+    """Content of a `lint.json` about these builds, known by their names and counts."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(fields, dict) or not {"dataset", "counts", "findings"} <= fields.keys():
+        raise ValueError(f"{path} is no lint.json of dataset lint: it lacks dataset, counts or findings.")
+    # By name it is "ddvqa (c40)", of a built folder "c40", of a published one "NAME (c40)" or "NAME".
+    name, _, config = str(fields["dataset"]).removesuffix(")").rpartition(" (")
+    known = {item.name for item in builder_class(builds[0].dataset).BUILDER_CONFIGS}
+    fitting = [build for build in builds if build.config == config or not (name or config in known)]
+    if (name in BUILDERS and name != builds[0].dataset) or not any(_holds(build, fields) for build in fitting):
+        published = f"{builds[0].dataset} ({', '.join(build.config for build in builds)})"
+        raise ValueError(
+            f"{path} is about {fields['dataset']!r}, which is not what is published: {published}, with its splits and "
+            "manipulations. Lint the folder that is published, deepfake-detectors dataset lint FOLDER --output DIR, "
+            "and pass --lint DIR/lint.json."
+        )
+    return fields
+
+
+def _holds(build: BuiltConfig, lint: dict[str, Any]) -> bool:
+    """Whether the counts of a lint can be those of a build; lint counts a picture once, in however many rows it is."""
+    keys = ("split", "label", "manipulation")
+    rows = {tuple(row[key] for key in keys): row["rows"] for row in build.counts}
+    pictures = {tuple(row[key] for key in keys): row["pictures"] for row in lint["counts"]}
+    return rows.keys() == pictures.keys() and all(pictures[key] <= count for key, count in rows.items())
 
 
 def _stage(builds: list[BuiltConfig], card: str, target: Path) -> None:

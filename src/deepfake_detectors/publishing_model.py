@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def publish_model(
 
     Raises:
         ValueError, FileNotFoundError: for a folder that is no checkpoint, pickled weights, results that are missing,
-            damaged or of another family, facts that leave something out, an adapter whose base has no Hub id, and as
+            damaged or of another model, facts that leave something out, an adapter whose base has no Hub id, and as
             `push_folder`. Nothing is written then.
     """
     folder = Path(model)
@@ -78,11 +79,7 @@ def publish_model(
         check_destination(repo_id, "model", private, exist_ok, token)
     with _workplace(dry_run) as target:
         found = assemble(folder, target, base=Base.parse(base) if base else None)
-        if measured is not None and measured.get("model_type", found.family) != found.family:
-            raise ValueError(
-                f"The results are of a {measured['model_type']!r}, but {folder} is a {found.family!r}: evaluate this "
-                "model, and pass its results.json with --results."
-            )
+        _check_measured(measured or {}, folder, found.family)
         described = read_facts(facts, found.config, found.class_name, repo_id.split("/")[-1])
         _write_card(found, described, measured, validation, explanations, repo_id, target)
         files_to_push(target)  # the rules of a publication hold for a dry run too
@@ -159,6 +156,32 @@ def _read_results(folder: Path, results: str | Path | None, without: bool) -> di
             "versions."
         )
     return fields
+
+
+def _check_measured(results: dict[str, Any], folder: Path, family: str) -> None:
+    """Refuse numbers of another model; results that do not say whose they are pass."""
+    remedy = (
+        f"Measure this model with deepfake-detectors evaluate --model {folder} --dataset ... --output DIR and pass "
+        "--results DIR/results.json, or publish with --without-results."
+    )
+    if (other := results.get("model_type") or family) != family:
+        raise ValueError(f"The results are of a {other!r}, but {folder} is a {family!r}. {remedy}")
+    measured = results.get("weights")
+    if measured is not None and measured != (found := _digest_weights(folder)):
+        raise ValueError(
+            f"The results are of other weights (sha256 {measured[:12]}...) than those in {folder} ({found[:12]}...). "
+            f"{remedy}"
+        )
+
+
+def _digest_weights(folder: Path) -> str:
+    """As `evaluate` writes it into results.json: of all safetensors files of the folder, in the order of names."""
+    digest = sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
