@@ -13,6 +13,7 @@ import pytest
 from ddvqa_tree import stems, write_tree
 from folder_tree import save
 from hub_server import use_hub
+from huggingface_hub import DatasetCard
 from typer.testing import CliRunner
 
 from deepfake_detectors.building import make_builder, write_parquet
@@ -166,6 +167,22 @@ def test_terms_hold_for_the_visibility_of_the_repository(research, monkeypatch, 
         repository.private = True
         publish_builds(research, "tester/research", exist_ok=True)
         assert "README.md" in repository.files and repository.private
+
+
+def test_an_update_of_one_config_leaves_the_others_loadable(research, monkeypatch, tmp_path):
+    with use_hub(monkeypatch, tmp_path / "home") as hub:
+        publish_builds(research, "tester/research", private=True)
+        before = dict(hub.repository("dataset", "tester/research").files)
+        for config, other in (("c40_explain", "c40"), ("c40", "c40_explain")):
+            publish_builds(research / config, "tester/research", private=True, exist_ok=True)
+            files = hub.repository("dataset", "tester/research").files
+            assert files.keys() == before.keys()
+            data = DatasetCard(files["README.md"].decode()).data
+            assert [item["config_name"] for item in data.dataset_info] == ["c40", "c40_explain"]
+            assert [item["config_name"] for item in data.configs if item.get("default")] == [config]
+            assert f"not counted here: `{other}`." in files["README.md"].decode()
+        loaded = datasets.load_dataset("tester/research", "c40_explain", cache_dir=str(tmp_path / "cache"))
+        assert set(loaded) == {"train", "test"} and "question" in loaded["test"].features
 
 
 def test_lint_of_something_else_is_refused(built, research, tmp_path):

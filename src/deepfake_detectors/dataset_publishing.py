@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import get_token
+from huggingface_hub import DatasetCard, get_token
+from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
 from deepfake_detectors.builders import BUILDERS, builder_class
 from deepfake_detectors.built_folders import BuiltConfig, find_builds
@@ -60,7 +61,7 @@ def publish_builds(
         private: whether a new repository is private; an existing one must be so already.
         accept_terms: the publisher has the right to publish data that is for research only.
         exist_ok: add the commit to a repository that exists, whose visibility the terms must allow; shards of an
-            earlier version go.
+            earlier version go, other configs stay.
         lint: a `lint.json`, whose result the card states.
         dry_run: a new or empty folder that gets what would be pushed. Nothing is sent, and nothing is refused for its
             terms.
@@ -80,7 +81,8 @@ def publish_builds(
         private = check_destination(repo, "dataset", private, exist_ok, token)
         check_terms(builds[0].dataset, private, accept_terms)
     found = _read_lint(Path(lint), builds) if lint is not None else None
-    card = render_dataset_card(builds, repo, found)
+    kept = _published_configs(builds, repo, token) if exist_ok and dry_run is None else None
+    card = render_dataset_card(builds, repo, found, kept)
     with tempfile.TemporaryDirectory() as staged:
         _stage(builds, card, Path(staged))
         return push_folder(
@@ -90,10 +92,30 @@ def publish_builds(
             message=f"{builder_class(builds[0].dataset).NAME} as Parquet",
             private=private,
             exist_ok=exist_ok,
-            replace=["*.parquet"],
+            replace=[f"{build.config}/*.parquet" for build in builds],
             dry_run=dry_run,
             token=token,
         )
+
+
+def _published_configs(builds: list[BuiltConfig], repo: str, token: str | None) -> dict[str, list[dict[str, Any]]]:
+    """What the header of the repository's card says of configs that are not published anew, without which nobody can
+    load them any more."""
+    try:
+        data = DatasetCard.load(repo, repo_type="dataset", token=token).data
+    except (RepositoryNotFoundError, EntryNotFoundError):
+        return {}
+    anew = {build.config for build in builds}
+    kept = {}
+    for key in ("configs", "dataset_info"):
+        listed = data.get(key) or []
+        listed = [listed] if isinstance(listed, dict) else listed
+        kept[key] = [
+            {name: value for name, value in item.items() if name != "default"}
+            for item in listed
+            if item.get("config_name", "default") not in anew
+        ]
+    return kept
 
 
 def _read_lint(path: Path, builds: list[BuiltConfig]) -> dict[str, Any]:
