@@ -13,7 +13,7 @@ import pytest
 from ddvqa_tree import stems, write_tree
 from folder_tree import save
 from hub_server import use_hub
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, constants
 from typer.testing import CliRunner
 
 from deepfake_detectors.building import make_builder, write_parquet
@@ -278,6 +278,14 @@ def test_command_refuses_before_it_builds(monkeypatch, tmp_path):
     arguments = ["ddvqa", "--data-dir", raw, "--repo", "tester/copy", "--build-dir", tmp_path / "kept"]
     with use_hub(monkeypatch, tmp_path / "home") as hub:
         assert "--accept-terms" in run(*arguments, code=1).stderr
+        hub.repositories.create("dataset", "tester/copy", private=True)
+        assert "exists already" in run(*arguments, "--private", code=1).stderr
+        hub.repository("dataset", "tester/copy").private = False
+        assert "is public" in run(*arguments, "--private", "--update", code=1).stderr
+        monkeypatch.setenv("HF_TOKEN", "hf_somebody_else")
+        assert "refused the token" in run(*arguments, "--private", code=1).stderr
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert "switched off by HF_HUB_OFFLINE" in run(*arguments, "--private", code=1).stderr
     with use_hub(monkeypatch, tmp_path / "home2", token=None) as hub:
         assert "not logged in" in run(*arguments, "--private", code=1).stderr
         assert hub.requests == []

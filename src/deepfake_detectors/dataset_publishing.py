@@ -7,15 +7,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import DatasetCard, get_token
+from huggingface_hub import DatasetCard
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
 from deepfake_detectors.builders import BUILDERS, builder_class
 from deepfake_detectors.built_folders import BuiltConfig, find_builds
 from deepfake_detectors.dataset_cards import render_dataset_card
-from deepfake_detectors.publishing import LOGIN_REMEDY, check_destination, push_folder
+from deepfake_detectors.publishing import check_destination, push_folder
 
-__all__ = ["check_login", "check_terms", "publish_builds"]
+__all__ = ["check_publication", "check_terms", "publish_builds"]
 
 CARD = "README.md"
 
@@ -36,10 +36,30 @@ def check_terms(dataset: str, private: bool, accepted: bool) -> None:
         )
 
 
-def check_login(token: str | None = None) -> None:
-    """Raise a `ValueError` if nobody is logged in to the Hub: better known before hours of building."""
-    if not (token or get_token()):
-        raise ValueError(f"You are not logged in to the Hub: no token was found. {LOGIN_REMEDY}")
+def check_publication(
+    dataset: str,
+    repo: str,
+    *,
+    private: bool = False,
+    accept_terms: bool = False,
+    exist_ok: bool = False,
+    token: str | None = None,
+) -> bool:
+    """What `publish_builds` would refuse whatever is built; better known before hours of building.
+
+    Args:
+        dataset: key of `BUILDERS`.
+        repo, private, accept_terms, exist_ok, token: as in `publish_builds`.
+
+    Returns:
+        Whether the data will be private there.
+
+    Raises:
+        ValueError, ConnectionError, OSError: as `check_destination` and `check_terms`.
+    """
+    private = check_destination(repo, "dataset", private, exist_ok, token)
+    check_terms(dataset, private, accept_terms)
+    return private
 
 
 def publish_builds(
@@ -78,8 +98,9 @@ def publish_builds(
     builds = find_builds(folder)
     if dry_run is None:
         # As it is found to be there, so that nothing goes elsewhere if the repository changes meanwhile.
-        private = check_destination(repo, "dataset", private, exist_ok, token)
-        check_terms(builds[0].dataset, private, accept_terms)
+        private = check_publication(
+            builds[0].dataset, repo, private=private, accept_terms=accept_terms, exist_ok=exist_ok, token=token
+        )
     found = _read_lint(Path(lint), builds) if lint is not None else None
     kept = _published_configs(builds, repo, token) if exist_ok and dry_run is None else None
     card = render_dataset_card(builds, repo, found, kept)

@@ -56,13 +56,11 @@ def publish(
       deepfake-detectors dataset publish image_folder --config real_fake --data-dir mine --repo me/mine
     """
     from deepfake_detectors.builders import BUILDERS, builder_class
-    from deepfake_detectors.dataset_publishing import check_login, check_terms, publish_builds
+    from deepfake_detectors.dataset_publishing import check_publication, publish_builds
 
     try:
-        if dry_run is None:  # what can be known is said before anything is built
-            if name in BUILDERS:
-                check_terms(name, private, accept_terms)
-            check_login()
+        if dry_run is None and name in BUILDERS:  # what can be known is said before anything is built
+            check_publication(name, repo, private=private, accept_terms=accept_terms, exist_ok=update)
         with _built(name, build_dir) as folder:
             if name in BUILDERS:
                 builder = open_builder(name, data_dir, config, option)
