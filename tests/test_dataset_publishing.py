@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from ddvqa_tree import stems, write_tree
 from folder_tree import save
 from hub_server import use_hub
+from huggingface_hub import DatasetCard, constants
 from typer.testing import CliRunner
 
 from deepfake_detectors.building import make_builder, write_parquet
@@ -147,9 +149,67 @@ def test_nothing_is_sent_against_the_terms(research, monkeypatch, tmp_path):
     with use_hub(monkeypatch, tmp_path / "home") as hub:
         with pytest.raises(ValueError, match="FaceForensics"):
             publish_builds(research, "tester/research")
-        assert hub.requests == []
+        assert not [request for request in hub.requests if not request.startswith("GET")]
         publish_builds(research, "tester/research", accept_terms=True)
         assert not hub.repository("dataset", "tester/research").private
+
+
+def test_terms_hold_for_the_visibility_of_the_repository(research, monkeypatch, tmp_path):
+    """What --private says of a repository that exists already is not believed."""
+    with use_hub(monkeypatch, tmp_path / "home") as hub:
+        repository = hub.repositories.create("dataset", "tester/research")
+        before = dict(repository.files)
+        with pytest.raises(ValueError, match="exists and is public, but --private"):
+            publish_builds(research, "tester/research", private=True, exist_ok=True)
+        with pytest.raises(ValueError, match="may not be passed on freely"):
+            publish_builds(research, "tester/research", exist_ok=True)
+        assert repository.files == before
+        repository.private = True
+        publish_builds(research, "tester/research", exist_ok=True)
+        assert "README.md" in repository.files and repository.private
+
+
+def test_an_update_of_one_config_leaves_the_others_loadable(research, monkeypatch, tmp_path):
+    with use_hub(monkeypatch, tmp_path / "home") as hub:
+        publish_builds(research, "tester/research", private=True)
+        before = dict(hub.repository("dataset", "tester/research").files)
+        for config, other in (("c40_explain", "c40"), ("c40", "c40_explain")):
+            publish_builds(research / config, "tester/research", private=True, exist_ok=True)
+            files = hub.repository("dataset", "tester/research").files
+            assert files.keys() == before.keys()
+            data = DatasetCard(files["README.md"].decode()).data
+            assert [item["config_name"] for item in data.dataset_info] == ["c40", "c40_explain"]
+            assert [item["config_name"] for item in data.configs if item.get("default")] == [config]
+            assert f"not counted here: `{other}`." in files["README.md"].decode()
+        loaded = datasets.load_dataset("tester/research", "c40_explain", cache_dir=str(tmp_path / "cache"))
+        assert set(loaded) == {"train", "test"} and "question" in loaded["test"].features
+
+
+def test_lint_of_something_else_is_refused(built, research, tmp_path):
+    def publish(folder, **fields):
+        (tmp_path / "lint.json").write_text(json.dumps(fields))
+        shutil.rmtree(tmp_path / "dry", ignore_errors=True)
+        publish_builds(folder, "me/mine", lint=tmp_path / "lint.json", dry_run=tmp_path / "dry")
+
+    (build,) = find_builds(built)
+    counts = [{**row, "pictures": row["rows"]} for row in build.counts]
+    for name in ("image_folder (real_fake)", "real_fake", "raw (real_fake)", "look-first"):
+        publish(built, dataset=name, counts=counts, findings=[])
+    more = [{**row, "pictures": row["rows"] + 1} for row in build.counts]
+    for name, wrong in (
+        ("ddvqa (real_fake)", counts),
+        ("image_folder (nature_ai)", counts),
+        ("nature_ai", counts),
+        ("real_fake", counts[1:]),
+        ("real_fake", more),
+    ):
+        with pytest.raises(ValueError, match=r"is about .*not what is published: image_folder \(real_fake\).*--lint"):
+            publish(built, dataset=name, counts=wrong, findings=[])
+    c40 = find_builds(research)[0]
+    with pytest.raises(ValueError, match=r"is about 'c23'.*ddvqa \(c40, c40_explain\)"):
+        publish(research, dataset="c23", counts=[{**row, "pictures": 1} for row in c40.counts], findings=[])
+    with pytest.raises(ValueError, match="lacks dataset, counts or findings"):
+        publish(built, accuracy=1.0)
 
 
 def test_an_update_leaves_no_old_shards(built, monkeypatch, tmp_path):
@@ -218,6 +278,14 @@ def test_command_refuses_before_it_builds(monkeypatch, tmp_path):
     arguments = ["ddvqa", "--data-dir", raw, "--repo", "tester/copy", "--build-dir", tmp_path / "kept"]
     with use_hub(monkeypatch, tmp_path / "home") as hub:
         assert "--accept-terms" in run(*arguments, code=1).stderr
+        hub.repositories.create("dataset", "tester/copy", private=True)
+        assert "exists already" in run(*arguments, "--private", code=1).stderr
+        hub.repository("dataset", "tester/copy").private = False
+        assert "is public" in run(*arguments, "--private", "--update", code=1).stderr
+        monkeypatch.setenv("HF_TOKEN", "hf_somebody_else")
+        assert "refused the token" in run(*arguments, "--private", code=1).stderr
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert "switched off by HF_HUB_OFFLINE" in run(*arguments, "--private", code=1).stderr
     with use_hub(monkeypatch, tmp_path / "home2", token=None) as hub:
         assert "not logged in" in run(*arguments, "--private", code=1).stderr
         assert hub.requests == []

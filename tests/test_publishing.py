@@ -8,7 +8,7 @@ import torch
 from hub_server import TOKEN, use_hub
 from huggingface_hub import HfApi, ModelCard, constants, snapshot_download
 
-from deepfake_detectors.publishing import find_pickles, push_folder
+from deepfake_detectors.publishing import check_destination, find_pickles, push_folder
 
 CARD = """---
 license: mit
@@ -71,6 +71,21 @@ def test_repository_that_exists_is_left_alone(hub, folder):
     with pytest.raises(ValueError, match=r"model repository tester/thing exists already.*--update"):
         push_folder(folder, "tester/thing")
     assert hub.repository("model", "tester/thing").files == before
+
+
+def test_private_is_never_pushed_to_a_public_repository(hub, folder):
+    push_folder(folder, "tester/thing")
+    before = dict(hub.repository("model", "tester/thing").files)
+    (folder / "config.json").write_text('{"changed": true}')
+    for step in (push_folder, lambda _, *names, **options: check_destination(*names, **options)):
+        with pytest.raises(ValueError, match=r"tester/thing exists and is public, but --private .*in its settings"):
+            step(folder, "tester/thing", private=True, exist_ok=True)
+    assert hub.repository("model", "tester/thing").files == before
+    hub.repository("model", "tester/thing").private = True
+    push_folder(folder, "tester/thing", private=True, exist_ok=True)
+    assert hub.repository("model", "tester/thing").files != before
+    assert check_destination("tester/thing", exist_ok=True)
+    assert not check_destination("tester/other")
 
 
 def test_update_replaces_what_it_is_told_to(hub, folder):

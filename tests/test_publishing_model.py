@@ -1,5 +1,6 @@
 """What is published of a checkpoint, what its card says, and what is refused."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -175,6 +176,18 @@ def test_embedded_default_can_be_published(hub):
     card.validate()
 
 
+def test_embedded_default_keeps_its_terms_without_facts_of_its_own(hub):
+    source = default_checkpoint_path()
+    publish_model(source, "tester/default")
+    files = hub.repository("model", "tester/default").files
+    text = card_of(hub, "tester/default").text
+    notice = json.loads((source / "config.json").read_text())["license_notice"]
+    assert f"Terms: {notice}" in text and notice in files["LICENSE.md"].decode()
+    assert "Its own licence, beside the weights: [LICENSE](LICENSE)." in text
+    assert files["LICENSE"] == (source / "LICENSE").read_bytes()
+    assert "### Explanations" in text and "\n\n\n" not in text
+
+
 @pytest.mark.parametrize("name", [name for name in fact_names() if name.startswith("published_")])
 def test_facts_of_official_checkpoints_say_that_numbers_are_cited(name):
     from importlib.resources import files
@@ -286,6 +299,18 @@ def test_results_of_another_family(hub, folder, tmp_path):
     other = tmp_path / "other.json"
     other.write_text(json.dumps({**fields, "model_type": "fakevlm"}))
     refused(hub, ValueError, "results are of a 'fakevlm'.*is a 'm2f2_det'", folder, "tester/mine", results=other)
+
+
+def test_results_of_other_weights(hub, folder, tmp_path):
+    results = measure(tmp_path / "report")
+    fields = json.loads(results.read_text())
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    results.write_text(json.dumps({**fields, "model_type": "m2f2_det", "weights": "0" * 64}))
+    words = rf"other weights \(sha256 000000000000\.\.\.\).*\({digest[:12]}.*evaluate --model .*--without-results"
+    refused(hub, ValueError, words, folder, "tester/mine", results=results)
+    for number, known in enumerate(({"model_type": "m2f2_det", "weights": digest}, {"weights": None})):
+        results.write_text(json.dumps({**fields, **known}))
+        publish_model(folder, f"tester/mine{number}", results=results)
 
 
 def test_folders_that_are_no_checkpoint(hub, folder, tmp_path):

@@ -24,7 +24,7 @@ from transformers import HfArgumentParser
 from deepfake_detectors.card_results import better, dataset_of, metric_name, model_index, result_parts
 from deepfake_detectors.card_training import training_commands, training_sentence, validation_sentence
 
-__all__ = ["CardArguments", "Publication", "render_model_card", "write_model_card"]
+__all__ = ["CardArguments", "Publication", "card_terms", "render_model_card", "write_model_card"]
 
 TEMPLATE = "model_card.md.jinja"
 
@@ -49,6 +49,7 @@ class Publication:
         bases: per model below `id`, `revision` (`None` if unknown) and `relation` (`"adapter"`, `"finetune"`, ..., or
             `None` where it is the same model in another form).
         datasets: per data set of the training `name` and `revision` (`None` if unknown).
+        licenses: licence files that the checkpoint brought along.
     """
 
     repo: str
@@ -58,6 +59,7 @@ class Publication:
     localizes: bool = False
     bases: Sequence[dict[str, Any]] = ()
     datasets: Sequence[dict[str, Any]] = ()
+    licenses: Sequence[str] = ()
 
 
 def render_model_card(
@@ -114,7 +116,8 @@ def render_model_card(
         validation=validation,
         explanations=explanations,
         config=config,
-        terms=facts.get("terms") or config.get("license_notice"),
+        terms=card_terms(facts, config),
+        licenses=list(publication.licenses) if publication else [],
         repo=publication.repo if publication else None,
         parameters=publication.parameters if publication else (results or {}).get("parameters"),
         adapter=bool(publication and publication.adapter),
@@ -128,6 +131,11 @@ def render_model_card(
         better=lambda name: better(name, results or {}),
     )
     return f"---\n{header.to_yaml()}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body)
+
+
+def card_terms(facts: dict[str, Any], config: dict[str, Any]) -> str:
+    """What the weights say of themselves, and then what holds of their whole family."""
+    return "\n\n".join(text for text in (config.get("license_notice"), facts.get("terms")) if text)
 
 
 def write_model_card(folder: Path, facts: Path) -> Path:

@@ -58,13 +58,19 @@ def dataset_facts(name: str) -> dict[str, Any]:
     return facts
 
 
-def render_dataset_card(builds: Sequence[BuiltConfig], repo: str, lint: dict[str, Any] | None = None) -> str:
+def render_dataset_card(
+    builds: Sequence[BuiltConfig],
+    repo: str,
+    lint: dict[str, Any] | None = None,
+    kept: dict[str, list[dict[str, Any]]] | None = None,
+) -> str:
     """The card as Markdown behind a YAML header with `configs` and `dataset_info`.
 
     Args:
         builds: configs of one data set.
         repo: `owner/name`, for the example.
         lint: content of a `lint.json`, whose controls, errors and warnings the card then states.
+        kept: `configs` and `dataset_info` in the header of the repository's card, of configs that stay as they are.
 
     Raises:
         ValueError: as `dataset_facts`.
@@ -89,11 +95,14 @@ def render_dataset_card(builds: Sequence[BuiltConfig], repo: str, lint: dict[str
         columns=list(dict.fromkeys(column for build in builds for column in build.features)),
         column_texts=COLUMN_TEXTS,
         lint=_lint_part(lint) if lint else None,
+        kept=[item["config_name"] for item in (kept or {}).get("configs", [])],
     )
-    return f"---\n{_header(builds, facts, kind.NAME)}\n---\n\n{body}"
+    return f"---\n{_header(builds, facts, kind.NAME, kept or {})}\n---\n\n{body}"
 
 
-def _header(builds: Sequence[BuiltConfig], facts: dict[str, Any], title: str) -> str:
+def _header(
+    builds: Sequence[BuiltConfig], facts: dict[str, Any], title: str, kept: dict[str, list[dict[str, Any]]]
+) -> str:
     from datasets.info import DatasetInfosDict
     from datasets.utils.metadata import MetadataConfigs
 
@@ -109,6 +118,8 @@ def _header(builds: Sequence[BuiltConfig], facts: dict[str, Any], title: str) ->
         size_categories=[next((text for limit, text in SIZES if rows < limit), LARGEST_SIZE)],
         tags=["deepfake-detection", "deepfake-detectors", *facts["tags"]],
     )
+    for key, entries in kept.items():
+        data[key] = entries  # those of the builds join them
     DatasetInfosDict({build.config: build.info() for build in builds}).to_dataset_card_data(data)
     MetadataConfigs(
         {

@@ -29,12 +29,13 @@ from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePrompt
 from deepfake_detectors.pipelines import check_model_source, pipeline
 from deepfake_detectors.registration import FAMILIES
 
-__all__ = ["Assembled", "Base", "assemble"]
+__all__ = ["LICENSE_FILES", "Assembled", "Base", "assemble"]
 
 logger = logging.getLogger(__name__)
 
 MAX_SHARD = "5GB"  # a whole 7B model in one file is slow to fetch and to resume
-CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", CALIBRATION_FILE)
+LICENSE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
+CARRIED = (*LICENSE_FILES, CALIBRATION_FILE)
 # Auto classes of transformers' own pipelines that take a folder too, without this package as its remote code, and what
 # they load: the folder's own class (`None`), or the verdict class, whose file comes along.
 STOCK_DOORS: dict[str, dict[str, str | None]] = {

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
@@ -58,7 +59,7 @@ def push_folder(
         repo_id: `owner/name`.
         repo_type: `"model"` or `"dataset"`.
         message: summary of the commit.
-        private: whether a new repository is private. The visibility of an existing one stays.
+        private: whether a new repository is private; an existing one must be so already.
         exist_ok: add the commit to a repository that exists already.
         replace: patterns (such as `"*.safetensors"`) of files that go from an existing repository when the folder does
             not have them, so that no part of an older version stays behind.
@@ -71,7 +72,8 @@ def push_folder(
 
     Raises:
         ValueError: for a folder without files or card or with a pickle, a repository type or name that is none, a
-            missing or refused token, a repository that exists, or a card that the Hub refuses.
+            missing or refused token, a repository that exists, a public one that shall be private, or a card that the
+            Hub refuses.
         ConnectionError: if the Hub cannot be reached or is switched off by HF_HUB_OFFLINE.
         OSError: if the Hub answers with another failure.
     """
@@ -90,7 +92,7 @@ def push_folder(
     with _clear_errors(api, repo_type, repo_id):
         # The Hub refuses a card after the upload has begun; asked first, nothing has been touched yet.
         RepoCard.load(folder / CARD).validate(repo_type)
-        created = _is_new(api, repo_type, repo_id, exist_ok)
+        created = _existing(api, repo_type, repo_id, private, exist_ok) is None
         if created:
             api.create_repo(repo_id, repo_type=repo_type, private=private)
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -111,9 +113,12 @@ def push_folder(
 
 
 def check_destination(
-    repo_id: str, repo_type: str = "model", exist_ok: bool = False, token: str | None = None
-) -> None:
+    repo_id: str, repo_type: str = "model", private: bool = False, exist_ok: bool = False, token: str | None = None
+) -> bool:
     """What `push_folder` would refuse whatever the folder holds; worth asking before the folder is made.
+
+    Returns:
+        Whether what is pushed there will be private: as an existing repository is, or as a new one shall be.
 
     Raises:
         ValueError, ConnectionError, OSError: as `push_folder`.
@@ -122,7 +127,8 @@ def check_destination(
     api = HfApi(token=_token(token), library_name=LIBRARY)
     with _clear_errors(api, repo_type, repo_id):
         api.whoami()
-        _is_new(api, repo_type, repo_id, exist_ok)
+        found = _existing(api, repo_type, repo_id, private, exist_ok)
+    return private if found is None else bool(found.private)
 
 
 _EXISTS_REMEDY = "Choose another name, or add a commit to it with --update (exist_ok=True)."
@@ -137,11 +143,19 @@ def _check_names(repo_id: str, repo_type: str) -> None:
         raise ValueError(f"{repo_id!r} names no owner; write owner/name.")
 
 
-def _is_new(api: HfApi, repo_type: str, repo_id: str, exist_ok: bool) -> bool:
-    exists = api.repo_exists(repo_id, repo_type=repo_type)
-    if exists and not exist_ok:
+def _existing(api: HfApi, repo_type: str, repo_id: str, private: bool, exist_ok: bool) -> Any:
+    """What the Hub says of the repository; `None` where there is none yet."""
+    if not api.repo_exists(repo_id, repo_type=repo_type):
+        return None
+    if not exist_ok:
         raise ValueError(f"The {repo_type} repository {repo_id} exists already. {_EXISTS_REMEDY}")
-    return not exists
+    found = api.repo_info(repo_id, repo_type=repo_type)
+    if private and not found.private:
+        raise ValueError(
+            f"The {repo_type} repository {repo_id} exists and is public, but --private (private=True) asks for a "
+            "private one. Make it private in its settings on the Hub, or choose another name."
+        )
+    return found
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from jinja2 import UndefinedError
 
 from deepfake_detectors.card_facts import read_facts
 from deepfake_detectors.card_training import training_bases, training_data
-from deepfake_detectors.cards import Publication, render_model_card
+from deepfake_detectors.cards import Publication, card_terms, render_model_card
 from deepfake_detectors.conversion.output_folder import written_whole
-from deepfake_detectors.published_folder import Assembled, Base, assemble
+from deepfake_detectors.published_folder import LICENSE_FILES, Assembled, Base, assemble
 from deepfake_detectors.publishing import check_destination, files_to_push, push_folder
 
 __all__ = ["STALE_PATTERNS", "publish_model"]
@@ -66,7 +67,7 @@ def publish_model(
 
     Raises:
         ValueError, FileNotFoundError: for a folder that is no checkpoint, pickled weights, results that are missing,
-            damaged or of another family, facts that leave something out, an adapter whose base has no Hub id, and as
+            damaged or of another model, facts that leave something out, an adapter whose base has no Hub id, and as
             `push_folder`. Nothing is written then.
     """
     folder = Path(model)
@@ -75,14 +76,10 @@ def publish_model(
         _read_json(folder / name) if (folder / name).is_file() else None for name in (VALIDATION, EXPLANATIONS)
     )
     if dry_run is None:  # before gigabytes are loaded
-        check_destination(repo_id, "model", exist_ok, token)
+        check_destination(repo_id, "model", private, exist_ok, token)
     with _workplace(dry_run) as target:
         found = assemble(folder, target, base=Base.parse(base) if base else None)
-        if measured is not None and measured.get("model_type", found.family) != found.family:
-            raise ValueError(
-                f"The results are of a {measured['model_type']!r}, but {folder} is a {found.family!r}: evaluate this "
-                "model, and pass its results.json with --results."
-            )
+        _check_measured(measured or {}, folder, found.family)
         described = read_facts(facts, found.config, found.class_name, repo_id.split("/")[-1])
         _write_card(found, described, measured, validation, explanations, repo_id, target)
         files_to_push(target)  # the rules of a publication hold for a dry run too
@@ -118,6 +115,7 @@ def _write_card(
         localizes=found.localizes,
         bases=[found.base.as_card_entry()] if found.base else training_bases(facts, validation),
         datasets=training_data(facts, validation),
+        licenses=[name for name in LICENSE_FILES if name != facts.get("license_link") and (target / name).is_file()],
     )
     try:
         card = render_model_card(facts, results, validation, found.config, publication, explanations)
@@ -127,7 +125,9 @@ def _write_card(
     if facts.get("license_link") == TERMS_FILE:
         rows = [f"| {part['name']} | {part['terms']} |" for part in facts["parts"]]
         table = ["| what official weights of this family contain or come from | terms |", "| --- | --- |", *rows]
-        text = "\n".join(["# Terms", "", facts["terms"], "", *table, "", "Comes without any warranty.", ""])
+        text = "\n".join(
+            ["# Terms", "", card_terms(facts, found.config), "", *table, "", "Comes without any warranty.", ""]
+        )
         (target / TERMS_FILE).write_text(text, encoding="utf-8")
     elif (link := facts.get("license_link")) and "://" not in link and not (target / link).is_file():
         raise ValueError(f"The facts name the licence file {link}, but the model folder has none; put it there.")
@@ -156,6 +156,32 @@ def _read_results(folder: Path, results: str | Path | None, without: bool) -> di
             "versions."
         )
     return fields
+
+
+def _check_measured(results: dict[str, Any], folder: Path, family: str) -> None:
+    """Refuse numbers of another model; results that do not say whose they are pass."""
+    remedy = (
+        f"Measure this model with deepfake-detectors evaluate --model {folder} --dataset ... --output DIR and pass "
+        "--results DIR/results.json, or publish with --without-results."
+    )
+    if (other := results.get("model_type") or family) != family:
+        raise ValueError(f"The results are of a {other!r}, but {folder} is a {family!r}. {remedy}")
+    measured = results.get("weights")
+    if measured is not None and measured != (found := _digest_weights(folder)):
+        raise ValueError(
+            f"The results are of other weights (sha256 {measured[:12]}...) than those in {folder} ({found[:12]}...). "
+            f"{remedy}"
+        )
+
+
+def _digest_weights(folder: Path) -> str:
+    """As `evaluate` writes it into results.json: of all safetensors files of the folder, in the order of names."""
+    digest = sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

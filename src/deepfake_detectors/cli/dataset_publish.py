@@ -34,7 +34,9 @@ def publish(
     dry_run: Annotated[
         Path | None, typer.Option("--dry-run", metavar="DIR", help="Write what would be pushed here; send nothing.")
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a private repository.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a private repository, or require that it is.")
+    ] = False,
     accept_terms: Annotated[
         bool, typer.Option("--accept-terms", help="You have the right to publish research-only data.")
     ] = False,
@@ -54,13 +56,11 @@ def publish(
       deepfake-detectors dataset publish image_folder --config real_fake --data-dir mine --repo me/mine
     """
     from deepfake_detectors.builders import BUILDERS, builder_class
-    from deepfake_detectors.dataset_publishing import check_login, check_terms, publish_builds
+    from deepfake_detectors.dataset_publishing import check_publication, publish_builds
 
     try:
-        if dry_run is None:  # what can be known is said before anything is built
-            if name in BUILDERS:
-                check_terms(name, private, accept_terms)
-            check_login()
+        if dry_run is None and name in BUILDERS:  # what can be known is said before anything is built
+            check_publication(name, repo, private=private, accept_terms=accept_terms, exist_ok=update)
         with _built(name, build_dir) as folder:
             if name in BUILDERS:
                 builder = open_builder(name, data_dir, config, option)

@@ -33,7 +33,9 @@ def publish(
         str | None,
         typer.Option(metavar="ID[@REV]", help="Hub id of an adapter's base, where the adapter names a local folder."),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a private repository, or require that it is.")
+    ] = False,
     update: Annotated[bool, typer.Option("--update", help="Add a commit to a repository that exists.")] = False,
     message: Annotated[str | None, typer.Option(metavar="TEXT", help="Summary of the commit.")] = None,
     dry_run: Annotated[
