@@ -101,7 +101,7 @@ def evaluate(
 
     With a model, predictions are written to DIR/predictions.jsonl as they come; after an interruption the same
     command scores only what is missing. A prediction is one JSON object a line: id, label (real or fake), score
-    (P(fake)) and/or text, and if known manipulation, category, video_id and group_id. Polarity is always explicit:
+    (P(fake)) and/or text, and if known manipulation, category, video_id, group_id and set. Polarity is explicit:
     fake pictures are the positive class unless a protocol says otherwise, which the report then states. References
     are JSON lines {"<id>": {"answer": ["...", ...]}}.
 

@@ -77,7 +77,7 @@ def data_set(
     Raises:
         ValueError, FileNotFoundError, ImportError: as `load_split` and `find_builds`.
     """
-    from deepfake_detectors.builders import BUILDERS, load_split
+    from deepfake_detectors.builders import BUILDERS, builder_class, load_split
 
     if dataset not in BUILDERS and Path(dataset).is_dir():
         if data_dir is not None or options:
@@ -92,7 +92,8 @@ def data_set(
             table = table.cast_column(column, datasets.Image(decode=False))
     names = table.features["label"].names
     known = table.select_columns(["id", "label", "manipulation", "category", "video_id", "group_id"]).to_list()
-    rows = [Prediction(**{**row, "label": names[row["label"]]}) for row in known]
+    set_of = builder_class(dataset).set_of
+    rows = [Prediction(**{**row, "label": names[row["label"]], "set": set_of(row["id"])}) for row in known]
     label = "/".join(part for part in (dataset, config, split) if part)
     found = PictureSet(label, rows, _Cells(table, "image"))
     if twin_masks:
@@ -170,7 +171,8 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
     """Pictures of one or two folders, searched to any depth.
 
     In `fake_dir` the first folder below names the manipulation. Where pictures lie two folders deep
-    (`<manipulation>/<video>/<frame>.png`), the second one is their video; in `real_dir` too. `mask_dir` holds the
+    (`<manipulation>/<video>/<frame>.png`), the second one is their video; in `real_dir` too. There the
+    first folder names the source: both make the set, `fake/<manipulation>` or `real/<source>`. `mask_dir` holds the
     masks of the fakes, white where they were changed, under the same path or, where it is unique, the same stem.
 
     Raises:
@@ -200,6 +202,7 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
                     label=label,
                     manipulation="real" if label == "real" else (above[0] if above else folder.name),
                     video_id=f"{label}/{'/'.join(above)}" if len(above) > 1 else None,
+                    set="/".join((label, *above[:1])),
                 )
             )
             images.append(str(path))
