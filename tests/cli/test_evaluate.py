@@ -193,6 +193,27 @@ def test_folder_of_another_run_is_refused(shell, model, folders, tmp_path):
     assert (output / "predictions.jsonl").read_bytes() == before
 
 
+def test_changed_pictures_are_not_taken_for_scored(shell, model, folders, tmp_path):
+    command = ("evaluate", "--model", model, *folders, "--output", tmp_path / "out", *QUICK)
+    assert shell(*command).exit_code == 0
+    Image.new("RGB", (61, 61)).save(tmp_path / "real" / "2.png")
+    result = shell(*command)
+    assert result.exit_code == 2 and "1 pictures have changed" in result.stderr and "real/2.png" in result.stderr
+
+
+def test_changed_raw_files_are_not_taken_for_scored(shell, model, tmp_path):
+    for name in ("COCO", "SD3"):
+        (tmp_path / "sets" / name).mkdir(parents=True)
+        random_pictures(1)[0].save(tmp_path / "sets" / name / "1.png")
+    data = ("--dataset", "antifakeprompt", "--data-dir", tmp_path / "sets")
+    command = ("evaluate", "--model", model, *data, "--output", tmp_path / "out", *QUICK)
+    assert shell(*command).exit_code == 0
+    assert shell(*command).exit_code == 0
+    Image.new("RGB", (61, 61)).save(tmp_path / "sets" / "SD3" / "1.png")
+    result = shell(*command)
+    assert result.exit_code == 2 and "predictions of another run: set differ" in result.stderr
+
+
 def test_unreadable_picture_is_named_and_left_out(shell, model, folders, tmp_path):
     (tmp_path / "real" / "broken.png").write_bytes(b"no picture")
     output = tmp_path / "out"
