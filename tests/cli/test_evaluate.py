@@ -1,5 +1,6 @@
 """`deepfake-detectors evaluate`."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -191,6 +192,16 @@ def test_folder_of_another_run_is_refused(shell, model, folders, tmp_path):
     result = shell("evaluate", "--model", model, *folders, "--output", output)
     assert result.exit_code == 2 and "predictions of another run: set differ" in result.stderr
     assert (output / "predictions.jsonl").read_bytes() == before
+
+
+def test_results_say_of_which_weights_they_are(shell, model, folders, tmp_path):
+    output = tmp_path / "out"
+    assert shell("evaluate", "--model", model, *folders, "--output", output, *QUICK).exit_code == 0
+    (weights,) = Path(model).glob("*.safetensors")
+    assert read(output)["model_type"] == "m2f2_det"
+    assert read(output)["weights"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    shell("evaluate", "--predictions", output / "predictions.jsonl", "--output", tmp_path / "cached", *QUICK)
+    assert not {"model_type", "weights"} & set(read(tmp_path / "cached"))
 
 
 def test_changed_pictures_are_not_taken_for_scored(shell, model, folders, tmp_path):

@@ -234,6 +234,11 @@ def evaluate(
                 inputs["masks"] = pictures.mask_source
             if pictures.remarks:
                 inputs["note"] = "; ".join(pictures.remarks)
+        if detector is not None:  # `publish` asks whether the numbers are of the model it publishes
+            from deepfake_detectors.evaluation.resumable import weights_digest
+
+            judge = {"model_type": detector.config.model_type, "weights": weights_digest(detector.source)}
+            results = {**judge, **results}
         files = write_evaluation(results, rows or [], rules, settings, inputs, output)
         if save_to is not None and calibration is not None and detector is not None:
             from deepfake_detectors.evaluation.calibrated_folder import save_calibrated
