@@ -124,6 +124,23 @@ def test_data_set_agrees_with_the_module_command(shell, model, tmp_path):
     assert result.exit_code == 2 and "does not hold" in result.stderr and "stranger" in result.stderr
 
 
+def test_cached_predictions_are_held_against_the_set(shell, tmp_path):
+    data = write_tree(tmp_path / "ddvqa", stems(range(3)), stems(range(20, 26), "03"), size=56)
+    names = sorted({path.stem for path in data.rglob("test/*.jpg")})
+    rows = [
+        {"id": f"ddvqa/c40/test/{name}", "label": "real" if name.startswith("5_") else "fake", "score": 0.5}
+        for name in names
+    ]
+    command = ("evaluate", "--dataset", "ddvqa", "--data-dir", data, "--output", tmp_path / "out", *QUICK)
+    result = shell(*command, "--predictions", write_rows(tmp_path / "p.jsonl", rows))
+    assert result.exit_code == 0, result.stderr
+    assert {"real", "Deepfakes"} <= set(read(tmp_path / "out")["per_manipulation"])
+    assert read(tmp_path / "out")["bootstrap"]["by"] == "group of shared source material"
+    rows[0]["label"] = "real" if rows[0]["label"] == "fake" else "fake"
+    result = shell(*command, "--predictions", write_rows(tmp_path / "p.jsonl", rows))
+    assert result.exit_code == 2 and rows[0]["id"] in result.stderr and "but in the set it is" in result.stderr
+
+
 def test_torn_last_line_is_scored_again_and_nothing_else(shell, model, folders, tmp_path):
     output = tmp_path / "out"
     command = ("evaluate", "--model", model, *folders, "--output", output, "--batch-size", 3, *QUICK)

@@ -194,7 +194,7 @@ def evaluate(
 
         rows: list[Prediction] | None
         if detector is None:
-            rows = read_rows(predictions or [], rules, pictures.ids if pictures else None)
+            rows = read_rows(predictions or [], rules, pictures.rows if pictures else None)
             inputs: dict[str, Any] = {"predictions": [path.name for path in predictions or []]}
         else:
             assert pictures is not None
