@@ -35,3 +35,11 @@ def test_folders_of_real_pictures_are_sets_too(tmp_path):
     results = scored(pictures, {"real/COCO", "fake/SD2"})
     assert set(results["per_set"]) == {"real/COCO", "real/Flickr", "fake/SD2", "fake/DALLE-2", "fake/COCO"}
     assert results["metrics"]["average"]["value"] == pytest.approx(2 / 5)
+
+
+@pytest.mark.parametrize("sides", [("faces", "faces/made"), ("faces/made", "faces")])
+def test_nested_folders_are_refused(tmp_path, sides):
+    save(tmp_path / "faces" / "1.jpg")
+    save(tmp_path / "faces" / "made" / "1.jpg")
+    with pytest.raises(ValueError, match=r"made lies inside --(real|fake)-dir"):
+        folder_set(*(tmp_path / side for side in sides))

@@ -180,7 +180,8 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
     masks of the fakes, white where they were changed, under the same path or, where it is unique, the same stem.
 
     Raises:
-        ValueError: if neither folder is given, both are the same, one holds no pictures, or a fake has no mask.
+        ValueError: if neither folder is given, both are the same or nested, one holds no pictures, or a fake has no
+            mask.
         FileNotFoundError: for a path that is no folder.
     """
     given = {"real": real_dir, "fake": fake_dir}
@@ -188,6 +189,13 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
         raise ValueError("No pictures: give --real-dir, --fake-dir or both.")
     if real_dir is not None and fake_dir is not None and real_dir.resolve() == fake_dir.resolve():
         raise ValueError(f"--real-dir and --fake-dir are the same folder, {real_dir}.")
+    for outer, inner in (("real", "fake"), ("fake", "real")):
+        whole, part = given[outer], given[inner]
+        if whole is not None and part is not None and part.resolve().is_relative_to(whole.resolve()):
+            raise ValueError(
+                f"--{inner}-dir {part} lies inside --{outer}-dir {whole}, so that its pictures would count as both "
+                "real and fake. Name two folders side by side."
+            )
     rows, images = [], []
     for label, folder in given.items():
         if folder is None:
