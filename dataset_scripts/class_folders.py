@@ -58,6 +58,11 @@ class ClassFolders(RawBuilder):
     SETS: dict[str, PictureSet] = {}
     SPLIT = "test"
 
+    @classmethod
+    def set_of(cls, identity: str) -> str:
+        """The folder, by its name in the table: the part of the id behind the prefix."""
+        return identity.split("/")[1]
+
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per picture, set by set in the order of the table."""
         known = {plain_name(alias): name for name, known in self.SETS.items() for alias in (name, *known.aliases)}

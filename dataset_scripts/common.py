@@ -243,6 +243,11 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         """The units of each split, in the data set's own order where it has one."""
         raise NotImplementedError
 
+    @classmethod
+    def set_of(cls, identity: str) -> str | None:
+        """The set of one class that the row of this id is of; `None` where the data are not made of such sets."""
+        return None
+
     def has_masks(self) -> bool:
         """Whether this config's rows carry a mask."""
         return False

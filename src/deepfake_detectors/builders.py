@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["BUILDERS", "DATA_VARIABLE", "builder_class", "data_folder", "load_split"]
+__all__ = ["BUILDERS", "DATA_VARIABLE", "builder_class", "data_folder", "load_split", "open_split"]
 
 DATA_VARIABLE = "DEEPFAKE_DATA"
 BUILDERS = {
@@ -84,7 +84,19 @@ def load_split(
     options: dict[str, Any] | None = None,
     rebuild: bool = True,
 ) -> datasets.Dataset:
-    """Build one split of a data set.
+    """Build one split of a data set; arguments and errors are those of `open_split`."""
+    return open_split(dataset, split, data_dir, config, options, rebuild)[0]
+
+
+def open_split(
+    dataset: str,
+    split: str,
+    data_dir: str | Path | None = None,
+    config: str | None = None,
+    options: dict[str, Any] | None = None,
+    rebuild: bool = True,
+) -> tuple[datasets.Dataset, str]:
+    """Build one split of a data set, and say what it was read from.
 
     Args:
         dataset: a key of `BUILDERS`.
@@ -95,6 +107,9 @@ def load_split(
         rebuild: read the raw files again even if `datasets` has this data set in its cache, whose key does not see
             changed files. Of the processes of one run only one should.
 
+    Returns:
+        The rows, and the fingerprint of the raw files and of the options.
+
     Raises:
         ValueError: for an unknown data set, config or split, or an empty split.
         ImportError: if `datasets` is not installed.
@@ -104,6 +119,8 @@ def load_split(
     kind = builder_class(dataset)
     import datasets
 
+    from deepfake_detectors.building import _fingerprint, _generators
+
     builder = kind(config_name=config, data_dir=str(data_folder(dataset, data_dir).resolve()), **(options or {}))
     modes = datasets.DownloadMode
     builder.download_and_prepare(download_mode=modes.FORCE_REDOWNLOAD if rebuild else modes.REUSE_DATASET_IF_EXISTS)
@@ -112,4 +129,5 @@ def load_split(
     rows = builder.as_dataset(split=split)
     if len(rows) == 0:
         raise ValueError(f"The split {split!r} of {dataset} is empty.")
-    return rows
+    units = {str(generator.name): generator.gen_kwargs["units"] for generator in _generators(builder)}
+    return rows, _fingerprint(builder, units[split])

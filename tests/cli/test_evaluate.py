@@ -1,5 +1,6 @@
 """`deepfake-detectors evaluate`."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -123,6 +124,23 @@ def test_data_set_agrees_with_the_module_command(shell, model, tmp_path):
     assert result.exit_code == 2 and "does not hold" in result.stderr and "stranger" in result.stderr
 
 
+def test_cached_predictions_are_held_against_the_set(shell, tmp_path):
+    data = write_tree(tmp_path / "ddvqa", stems(range(3)), stems(range(20, 26), "03"), size=56)
+    names = sorted({path.stem for path in data.rglob("test/*.jpg")})
+    rows = [
+        {"id": f"ddvqa/c40/test/{name}", "label": "real" if name.startswith("5_") else "fake", "score": 0.5}
+        for name in names
+    ]
+    command = ("evaluate", "--dataset", "ddvqa", "--data-dir", data, "--output", tmp_path / "out", *QUICK)
+    result = shell(*command, "--predictions", write_rows(tmp_path / "p.jsonl", rows))
+    assert result.exit_code == 0, result.stderr
+    assert {"real", "Deepfakes"} <= set(read(tmp_path / "out")["per_manipulation"])
+    assert read(tmp_path / "out")["bootstrap"]["by"] == "group of shared source material"
+    rows[0]["label"] = "real" if rows[0]["label"] == "fake" else "fake"
+    result = shell(*command, "--predictions", write_rows(tmp_path / "p.jsonl", rows))
+    assert result.exit_code == 2 and rows[0]["id"] in result.stderr and "but in the set it is" in result.stderr
+
+
 def test_torn_last_line_is_scored_again_and_nothing_else(shell, model, folders, tmp_path):
     output = tmp_path / "out"
     command = ("evaluate", "--model", model, *folders, "--output", output, "--batch-size", 3, *QUICK)
@@ -191,6 +209,37 @@ def test_folder_of_another_run_is_refused(shell, model, folders, tmp_path):
     result = shell("evaluate", "--model", model, *folders, "--output", output)
     assert result.exit_code == 2 and "predictions of another run: set differ" in result.stderr
     assert (output / "predictions.jsonl").read_bytes() == before
+
+
+def test_results_say_of_which_weights_they_are(shell, model, folders, tmp_path):
+    output = tmp_path / "out"
+    assert shell("evaluate", "--model", model, *folders, "--output", output, *QUICK).exit_code == 0
+    (weights,) = Path(model).glob("*.safetensors")
+    assert read(output)["model_type"] == "m2f2_det"
+    assert read(output)["weights"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    shell("evaluate", "--predictions", output / "predictions.jsonl", "--output", tmp_path / "cached", *QUICK)
+    assert not {"model_type", "weights"} & set(read(tmp_path / "cached"))
+
+
+def test_changed_pictures_are_not_taken_for_scored(shell, model, folders, tmp_path):
+    command = ("evaluate", "--model", model, *folders, "--output", tmp_path / "out", *QUICK)
+    assert shell(*command).exit_code == 0
+    Image.new("RGB", (61, 61)).save(tmp_path / "real" / "2.png")
+    result = shell(*command)
+    assert result.exit_code == 2 and "1 pictures have changed" in result.stderr and "real/2.png" in result.stderr
+
+
+def test_changed_raw_files_are_not_taken_for_scored(shell, model, tmp_path):
+    for name in ("COCO", "SD3"):
+        (tmp_path / "sets" / name).mkdir(parents=True)
+        random_pictures(1)[0].save(tmp_path / "sets" / name / "1.png")
+    data = ("--dataset", "antifakeprompt", "--data-dir", tmp_path / "sets")
+    command = ("evaluate", "--model", model, *data, "--output", tmp_path / "out", *QUICK)
+    assert shell(*command).exit_code == 0
+    assert shell(*command).exit_code == 0
+    Image.new("RGB", (61, 61)).save(tmp_path / "sets" / "SD3" / "1.png")
+    result = shell(*command)
+    assert result.exit_code == 2 and "predictions of another run: set differ" in result.stderr
 
 
 def test_unreadable_picture_is_named_and_left_out(shell, model, folders, tmp_path):

@@ -101,7 +101,7 @@ def evaluate(
 
     With a model, predictions are written to DIR/predictions.jsonl as they come; after an interruption the same
     command scores only what is missing. A prediction is one JSON object a line: id, label (real or fake), score
-    (P(fake)) and/or text, and if known manipulation, category, video_id and group_id. Polarity is always explicit:
+    (P(fake)) and/or text, and if known manipulation, category, video_id, group_id and set. Polarity is explicit:
     fake pictures are the positive class unless a protocol says otherwise, which the report then states. References
     are JSON lines {"<id>": {"answer": ["...", ...]}}.
 
@@ -194,7 +194,7 @@ def evaluate(
 
         rows: list[Prediction] | None
         if detector is None:
-            rows = read_rows(predictions or [], rules, pictures.ids if pictures else None)
+            rows = read_rows(predictions or [], rules, pictures.rows if pictures else None)
             inputs: dict[str, Any] = {"predictions": [path.name for path in predictions or []]}
         else:
             assert pictures is not None
@@ -234,6 +234,11 @@ def evaluate(
                 inputs["masks"] = pictures.mask_source
             if pictures.remarks:
                 inputs["note"] = "; ".join(pictures.remarks)
+        if detector is not None:  # `publish` asks whether the numbers are of the model it publishes
+            from deepfake_detectors.evaluation.resumable import weights_digest
+
+            judge = {"model_type": detector.config.model_type, "weights": weights_digest(detector.source)}
+            results = {**judge, **results}
         files = write_evaluation(results, rows or [], rules, settings, inputs, output)
         if save_to is not None and calibration is not None and detector is not None:
             from deepfake_detectors.evaluation.calibrated_folder import save_calibrated

@@ -80,6 +80,7 @@ class Detector:
             describe_model,
             describe_set,
             read_progress,
+            refuse_changed,
             score_missing,
         )
 
@@ -101,6 +102,7 @@ class Detector:
         }
         claim_folder(output, run)
         done = read_progress(file)
+        refuse_changed(pictures, done, output)
         if pixels.is_file():
             cut_torn_line(pixels)
         missing = len(pictures.rows) - len(done)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class PictureSet:
         mask_source: where the masks are from, in words; `None` for a set without masks.
         references: id -> reference explanations, where the set has them.
         remarks: what to keep in mind when reading its numbers.
+        fingerprint: of the files of a data set and how they are read; `None` for folders, whose rows know their files.
     """
 
     name: str
@@ -38,6 +40,7 @@ class PictureSet:
     mask_source: str | None = None
     references: dict[str, list[str]] | None = None
     remarks: list[str] = field(default_factory=list)
+    fingerprint: str | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -77,14 +80,14 @@ def data_set(
     Raises:
         ValueError, FileNotFoundError, ImportError: as `load_split` and `find_builds`.
     """
-    from deepfake_detectors.builders import BUILDERS, load_split
+    from deepfake_detectors.builders import BUILDERS, builder_class, open_split
 
     if dataset not in BUILDERS and Path(dataset).is_dir():
         if data_dir is not None or options:
             raise ValueError(f"{dataset} was built already: --data-dir and --option are of raw files.")
-        table, dataset, config = _built_split(Path(dataset), config, split)
+        table, dataset, config, fingerprint = _built_split(Path(dataset), config, split)
     else:
-        table = load_split(dataset, split, data_dir, config, options, rebuild)
+        table, fingerprint = open_split(dataset, split, data_dir, config, options, rebuild)
     import datasets
 
     for column in ("image", "mask"):
@@ -92,9 +95,10 @@ def data_set(
             table = table.cast_column(column, datasets.Image(decode=False))
     names = table.features["label"].names
     known = table.select_columns(["id", "label", "manipulation", "category", "video_id", "group_id"]).to_list()
-    rows = [Prediction(**{**row, "label": names[row["label"]]}) for row in known]
+    set_of = builder_class(dataset).set_of
+    rows = [Prediction(**{**row, "label": names[row["label"]], "set": set_of(row["id"])}) for row in known]
     label = "/".join(part for part in (dataset, config, split) if part)
-    found = PictureSet(label, rows, _Cells(table, "image"))
+    found = PictureSet(label, rows, _Cells(table, "image"), fingerprint=fingerprint)
     if twin_masks:
         found.masks, found.mask_source = TwinMasks(found, table["target_id"][:]), "difference to the real twin"
         found.remarks.append(
@@ -112,8 +116,8 @@ def data_set(
     return found
 
 
-def _built_split(folder: Path, config: str | None, split: str) -> tuple[Any, str, str]:
-    """The rows of a built split, and the names of its data set and config."""
+def _built_split(folder: Path, config: str | None, split: str) -> tuple[Any, str, str, str]:
+    """The rows of a built split, the names of its data set and config, and the fingerprint of its files."""
     import datasets
 
     from deepfake_detectors.built_folders import find_builds
@@ -127,7 +131,8 @@ def _built_split(folder: Path, config: str | None, split: str) -> tuple[Any, str
     if split not in build.splits:
         raise ValueError(f"{folder} has no split {split!r} of {config}, but {', '.join(build.splits)}.")
     rows = datasets.Dataset.from_parquet([str(file) for file in build.splits[split]], features=build.features)
-    return rows, build.dataset, config
+    state = "\n".join(f"{file.name} {_file_state(file)}" for file in build.splits[split])
+    return rows, build.dataset, config, sha256(state.encode()).hexdigest()
 
 
 class TwinMasks(Sequence):
@@ -170,11 +175,13 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
     """Pictures of one or two folders, searched to any depth.
 
     In `fake_dir` the first folder below names the manipulation. Where pictures lie two folders deep
-    (`<manipulation>/<video>/<frame>.png`), the second one is their video; in `real_dir` too. `mask_dir` holds the
+    (`<manipulation>/<video>/<frame>.png`), the second one is their video; in `real_dir` too. There the
+    first folder names the source: both make the set, `fake/<manipulation>` or `real/<source>`. `mask_dir` holds the
     masks of the fakes, white where they were changed, under the same path or, where it is unique, the same stem.
 
     Raises:
-        ValueError: if neither folder is given, both are the same, one holds no pictures, or a fake has no mask.
+        ValueError: if neither folder is given, both are the same or nested, one holds no pictures, or a fake has no
+            mask.
         FileNotFoundError: for a path that is no folder.
     """
     given = {"real": real_dir, "fake": fake_dir}
@@ -182,6 +189,13 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
         raise ValueError("No pictures: give --real-dir, --fake-dir or both.")
     if real_dir is not None and fake_dir is not None and real_dir.resolve() == fake_dir.resolve():
         raise ValueError(f"--real-dir and --fake-dir are the same folder, {real_dir}.")
+    for outer, inner in (("real", "fake"), ("fake", "real")):
+        whole, part = given[outer], given[inner]
+        if whole is not None and part is not None and part.resolve().is_relative_to(whole.resolve()):
+            raise ValueError(
+                f"--{inner}-dir {part} lies inside --{outer}-dir {whole}, so that its pictures would count as both "
+                "real and fake. Name two folders side by side."
+            )
     rows, images = [], []
     for label, folder in given.items():
         if folder is None:
@@ -200,6 +214,8 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
                     label=label,
                     manipulation="real" if label == "real" else (above[0] if above else folder.name),
                     video_id=f"{label}/{'/'.join(above)}" if len(above) > 1 else None,
+                    set="/".join((label, *above[:1])),
+                    file_state=_file_state(path),
                 )
             )
             images.append(str(path))
@@ -217,6 +233,12 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
         masks = [next(found) if row.label == "fake" else None for row in rows]
     name = " and ".join(f"{label} pictures of {folder}" for label, folder in given.items() if folder is not None)
     return PictureSet(name, rows, images, masks, None if mask_dir is None else str(mask_dir))
+
+
+def _file_state(path: Path) -> str:
+    """What changes when a file is written anew."""
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _picture_files(folder: Path) -> list[Path]:

@@ -41,6 +41,8 @@ class Prediction:
         category: what the picture shows, or the data set it is of.
         video_id: the video it is a frame of.
         group_id: pictures that share source material have the same.
+        set: the part of one class that it belongs to, such as a generator or a source of photographs.
+        file_state: size and time of change of the file it was judged from; `None` where it is not a file of its own.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Prediction:
     category: str | None = None
     video_id: str | None = None
     group_id: str | None = None
+    set: str | None = None
+    file_state: str | None = None
 
     def to_json(self) -> str:
         """One line without its end."""
@@ -133,7 +137,7 @@ def _parse(place: str, row: dict[str, Any], integer_labels: Mapping[int, str] | 
     if text is not None and not isinstance(text, str):
         raise ValueError(f"{place}: the text of {name} is {text!r}, expected a string.")
     optional = {"category": row.get("category", row.get("cate"))}
-    optional |= {key: row.get(key) for key in ("manipulation", "video_id", "group_id")}
+    optional |= {key: row.get(key) for key in ("manipulation", "video_id", "group_id", "set", "file_state")}
     return Prediction(name, label, score, text, **optional)
 
 

@@ -126,13 +126,13 @@ def score_fakevlm(rows: Sequence[Prediction], settings: Settings) -> dict[str, A
 
 
 def score_antifakeprompt(rows: Sequence[Prediction], settings: Settings) -> dict[str, Any]:
-    """Accuracy per set at 0.5, and their plain mean. A set is a category, or else a manipulation.
+    """Accuracy per set at 0.5, and their plain mean. A set is `set`, or else a category, or else a manipulation.
 
     Raises:
         ValueError: for a set of both classes.
     """
     labels, scores = labels_of(rows), scores_of(rows)
-    names = [row.category or row.method for row in rows]
+    names = [row.set or row.category or row.method for row in rows]
     table: dict[str, dict[str, Any]] = {}
     for name in sorted(set(names)):
         chosen = [index for index, other in enumerate(names) if other == name]
@@ -140,7 +140,7 @@ def score_antifakeprompt(rows: Sequence[Prediction], settings: Settings) -> dict
         if len(classes) > 1:
             raise ValueError(
                 f"This protocol takes sets of one class, but {name!r} holds both. Give real and fake pictures "
-                "different categories."
+                "different sets (the field 'set' of a prediction)."
             )
         table[name] = {
             "count": len(chosen),

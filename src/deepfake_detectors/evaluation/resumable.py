@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +20,9 @@ __all__ = [
     "describe_model",
     "describe_set",
     "read_progress",
+    "refuse_changed",
     "score_missing",
+    "weights_digest",
 ]
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -41,10 +43,39 @@ def describe_model(source: str) -> dict[str, Any]:
     return {"name": source, "files": files}
 
 
+def weights_digest(source: str) -> str | None:
+    """SHA-256 over the contents of a folder's safetensors files, sorted by name; `None` where it holds none."""
+    files = sorted(path for path in Path(source).glob("*.safetensors") if path.is_file())
+    digest = sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest() if files else None
+
+
 def describe_set(pictures: PictureSet) -> dict[str, Any]:
-    """What tells one set of pictures from another: its name, size, and a digest of what is known of each picture."""
-    content = "\n".join(row.to_json() for row in pictures.rows)
-    return {"name": pictures.name, "pictures": len(pictures.rows), "sha256": sha256(content.encode()).hexdigest()}
+    """What tells one set of pictures from another: its name, size, files, and a digest of what is known of each.
+
+    The files of a folder are not in it: a picture that could not be read may be replaced, see `refuse_changed`.
+    """
+    content = "\n".join(replace(row, file_state=None).to_json() for row in pictures.rows)
+    return {
+        "name": pictures.name,
+        "pictures": len(pictures.rows),
+        "sha256": sha256(content.encode()).hexdigest(),
+        "files": pictures.fingerprint,
+    }
+
+
+def refuse_changed(pictures: PictureSet, done: Mapping[str, Prediction], output: Path) -> None:
+    """Raise a `ValueError` if a picture has been written anew since it was scored."""
+    changed = [row.id for row in pictures.rows if row.id in done and done[row.id].file_state != row.file_state]
+    if changed:
+        raise ValueError(
+            f"{len(changed)} pictures have changed since {output} holds their predictions, the first being "
+            f"{changed[0]}. Choose another --output, or remove this folder."
+        )
 
 
 def claim_folder(output: Path, run: dict[str, Any]) -> None:

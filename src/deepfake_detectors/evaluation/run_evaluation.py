@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from deepfake_detectors.evaluation.video_metrics import VIDEO_DEFECTS
 __all__ = ["evaluate_answers", "evaluate_rows", "explanation_results", "read_rows", "write_evaluation"]
 
 LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
+KNOWN_OF_PICTURES = ("manipulation", "category", "video_id", "group_id", "set")
 PLOTS = {  # table -> what its rows are, file
     "per_manipulation": ("manipulation", "manipulations.png"),
     "per_category": ("category", "categories.png"),
@@ -92,7 +94,7 @@ def explanation_results(
 
 
 def read_rows(
-    files: Sequence[Path], protocol: Protocol, expected: Sequence[str] | None = None
+    files: Sequence[Path], protocol: Protocol, expected: Sequence[Prediction] | None = None
 ) -> list[Prediction] | None:
     """Predictions of pictures from a cached file; `None` where the files are M2F2-Det's published answers.
 
@@ -100,10 +102,12 @@ def read_rows(
         files: one of `Prediction` lines, or a table of frame scores; or answers of judgements, of explanations, or
             both.
         protocol: says what the numbers of labels mean.
-        expected: ids of the pictures that must have been judged; not checked if `None`.
+        expected: what is known of the pictures that must have been judged; fills what the file leaves out. Not
+            checked if `None`.
 
     Raises:
-        FileNotFoundError, ValueError: for files that are missing, broken, or do not belong together.
+        FileNotFoundError, ValueError: for files that are missing, broken, or do not belong together, and for a label
+            that the set contradicts.
     """
     kinds = _kinds(files, protocol)
     if not set(kinds) & {"rows", "frames"}:
@@ -112,9 +116,22 @@ def read_rows(
         raise ValueError("Predictions of pictures stand alone: give a single file.")
     ((kind, file),) = kinds.items()
     rows = read_frame_scores(file) if kind == "frames" else read_predictions(file, protocol.integer_labels)
-    if expected is not None:
-        check_ids([row.id for row in rows], expected)
-    return rows
+    if expected is None:
+        return rows
+    check_ids([row.id for row in rows], [row.id for row in expected])
+    known = {row.id: row for row in expected}
+    return [_completed(row, known[row.id], file) for row in rows]
+
+
+def _completed(row: Prediction, known: Prediction, file: Path) -> Prediction:
+    """The prediction with what the set knows of its picture and the file does not say."""
+    if row.label != known.label:
+        raise ValueError(
+            f"{file}: the label of {row.id} is {row.label!r}, but in the set it is {known.label!r}. Take the labels "
+            "from the set, or leave the set out to score what the file says."
+        )
+    absent = (name for name in KNOWN_OF_PICTURES if getattr(row, name) is None)
+    return replace(row, **{name: getattr(known, name) for name in absent})
 
 
 def _kinds(files: Sequence[Path], protocol: Protocol) -> dict[str, Path]:
