@@ -31,7 +31,7 @@ demo: .venv/.core
 	fi
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/python -m ruff check .
