@@ -36,7 +36,7 @@ def load_train_and_validation(
     if arguments.validation_split is None:
         train, validation = set_validation_aside(rows, arguments)
     else:
-        train, validation = rows, _load(arguments, arguments.validation_split, rebuild=False)
+        train, validation = rows, _load(arguments, arguments.validation_split, rebuild)
         require_both_classes(train["label"], f"split {arguments.train_split!r}")
         require_both_classes(validation["label"], f"split {arguments.validation_split!r}")
     if arguments.validation_frames is not None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["BUILDERS", "DATA_VARIABLE", "builder_class", "data_folder", "load_split", "open_split"]
 
 DATA_VARIABLE = "DEEPFAKE_DATA"
+SOURCE_FILE = "source.sha256"  # beside a cached split: the fingerprint of what it was built from
 BUILDERS = {
     "ddvqa": "deepfake_detectors.dataset_scripts.ddvqa:DDVQA",
     "ffpp_hdf5": "deepfake_detectors.dataset_scripts.ffpp_hdf5:FFPPHdf5",
@@ -104,8 +105,9 @@ def open_split(
         data_dir: see `data_folder`.
         config: config name of the builder; its default if `None`.
         options: further fields of the builder's config.
-        rebuild: read the raw files again even if `datasets` has this data set in its cache, whose key does not see
-            changed files. Of the processes of one run only one should.
+        rebuild: look whether the raw files or the options have changed since this split was put into the cache of
+            `datasets`, and build it again if so; otherwise what is there is taken. Of the processes of one run only
+            one should look.
 
     Returns:
         The rows, and the fingerprint of the raw files and of the options.
@@ -122,12 +124,23 @@ def open_split(
     from deepfake_detectors.building import _fingerprint, _generators
 
     builder = kind(config_name=config, data_dir=str(data_folder(dataset, data_dir).resolve()), **(options or {}))
-    modes = datasets.DownloadMode
-    builder.download_and_prepare(download_mode=modes.FORCE_REDOWNLOAD if rebuild else modes.REUSE_DATASET_IF_EXISTS)
-    if split not in builder.info.splits:
-        raise ValueError(f"{dataset} has no split {split!r}, but {', '.join(builder.info.splits)}.")
+    folder = Path(f"{builder.cache_dir}-{split}")
+    note = folder / SOURCE_FILE
+    built = note.read_text(encoding="utf-8") if note.is_file() else None
+    source, mode = built, datasets.DownloadMode.REUSE_DATASET_IF_EXISTS
+    if rebuild or built is None:
+        generators = {str(generator.name): generator for generator in _generators(builder)}
+        if split not in generators:
+            raise ValueError(f"{dataset} has no split {split!r}, but {', '.join(generators)}.")
+        source = _fingerprint(builder, generators[split].gen_kwargs["units"])
+        builder._split_generators = lambda dl_manager: [generators[split]]  # the other splits are not asked for
+        builder.info.splits = None  # nor expected, though a cached build of the whole data set knows them
+        if source != built:
+            mode = datasets.DownloadMode.FORCE_REDOWNLOAD
+    builder.download_and_prepare(str(folder), download_mode=mode)
+    if source != built:
+        note.write_text(str(source), encoding="utf-8")  # last: without it the split is built again
     rows = builder.as_dataset(split=split)
     if len(rows) == 0:
         raise ValueError(f"The split {split!r} of {dataset} is empty.")
-    units = {str(generator.name): generator.gen_kwargs["units"] for generator in _generators(builder)}
-    return rows, _fingerprint(builder, units[split])
+    return rows, str(source)

@@ -186,7 +186,7 @@ def evaluate(
             source = (dataset, dataset_config, data_dir, options)
             pictures = _data_set(*source, split, twin_masks)
             if fit_split is not None:
-                fit_pictures = _data_set(*source, fit_split, rebuild=False)
+                fit_pictures = _data_set(*source, fit_split)
         detector = None if predictions else Detector(model, device, dtype, batch_size)
         points = {} if detector is None else dict(detector.config.operating_points)
         given = parse_threshold(threshold, points, fit)
@@ -266,14 +266,13 @@ def _data_set(
     options: dict[str, Any],
     split: str,
     twin_masks: bool = False,
-    rebuild: bool = True,
 ) -> PictureSet:
     import datasets
 
     from deepfake_detectors.evaluation.picture_sets import data_set
 
     datasets.disable_progress_bars()
-    return data_set(dataset, config, split, data_dir, options, twin_masks, rebuild)
+    return data_set(dataset, config, split, data_dir, options, twin_masks)
 
 
 def _folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | None) -> PictureSet | None:

@@ -67,14 +67,13 @@ def data_set(
     data_dir: str | Path | None,
     options: dict[str, Any] | None = None,
     twin_masks: bool = False,
-    rebuild: bool = True,
 ) -> PictureSet:
     """A split of a data set of this package, with its masks and reference explanations where it has them.
 
     Args:
         dataset: its name, read from the raw files; or a folder that `dataset build` wrote.
-        config, split, data_dir, options, rebuild: as in `deepfake_detectors.builders.load_split`; a folder takes
-            `config` and `split` alone.
+        config, split, data_dir, options: as in `deepfake_detectors.builders.load_split`; a folder takes `config` and
+            `split` alone.
         twin_masks: take as mask where a fake differs from the real row of the same target video.
 
     Raises:
@@ -87,7 +86,7 @@ def data_set(
             raise ValueError(f"{dataset} was built already: --data-dir and --option are of raw files.")
         table, dataset, config, fingerprint = _built_split(Path(dataset), config, split)
     else:
-        table, fingerprint = open_split(dataset, split, data_dir, config, options, rebuild)
+        table, fingerprint = open_split(dataset, split, data_dir, config, options)
     import datasets
 
     for column in ("image", "mask"):
