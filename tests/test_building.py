@@ -9,7 +9,7 @@ import datasets
 import pytest
 from folder_tree import save
 
-from deepfake_detectors.builders import BUILDERS
+from deepfake_detectors.builders import BUILDERS, config_options, load_split
 from deepfake_detectors.building import builder_class, check, make_builder, write_parquet
 
 
@@ -222,3 +222,44 @@ def test_unknown_names(raw):
         make_builder("nope", raw)
     with pytest.raises(ValueError, match="nope"):
         make_builder("image_folder", raw, "real_fake", {"nope": 1})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "option", "given", "expected"),
+    [
+        ("faceforensics", "allow_missing", "False", False),
+        ("dmimage", "processed", "no", False),
+        ("faceforensics", "masks", "Yes", True),
+        ("faceforensics", "frames_per_video", "8", 8),
+        ("faceforensics", "methods", "Deepfakes", ("Deepfakes",)),
+        ("faceforensics", "methods", ["Deepfakes", "FaceSwap"], ("Deepfakes", "FaceSwap")),
+        ("image_folder", "real", ["a"], ("a",)),
+        ("image_folder", "prefix", 12, "12"),
+        ("ffpp_hdf5", "split_file", None, None),
+        ("deepfakebench", "prefix_map", {"a": "b"}, {"a": "b"}),
+    ],
+)
+def test_options_have_the_types_of_their_fields(dataset, option, given, expected):
+    converted = config_options(dataset, {option: given})[option]
+    assert converted == expected and type(converted) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "message"),
+    [
+        ("allow_missing", "maybe", "Option allow_missing is 'maybe', expected true or false"),
+        ("frames_per_video", "eight", "Option frames_per_video is 'eight', expected a whole number"),
+        ("frames_per_video", 1.5, "frames_per_video is 1.5"),
+        ("compression", True, "Option compression is True, expected a text"),
+        ("methods", [1], r"Option methods is \[1\], expected a text or a list of texts"),
+        ("data_dir", "x", "faceforensics has no option data_dir, but allow_missing, compression"),
+    ],
+)
+def test_options_of_another_type_are_refused(tmp_path, option, given, message):
+    for call in (make_builder, load_faceforensics):
+        with pytest.raises(ValueError, match=message):
+            call("faceforensics", tmp_path, options={option: given})
+
+
+def load_faceforensics(dataset, folder, options):
+    return load_split(dataset, "test", folder, options=options)

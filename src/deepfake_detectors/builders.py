@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
+import types
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["BUILDERS", "DATA_VARIABLE", "builder_class", "data_folder", "load_split"]
+__all__ = ["BUILDERS", "DATA_VARIABLE", "builder_class", "config_options", "data_folder", "load_split"]
 
 DATA_VARIABLE = "DEEPFAKE_DATA"
 BUILDERS = {
@@ -34,6 +37,7 @@ BUILDERS = {
     "loki": "deepfake_detectors.dataset_scripts.loki:LOKI",
     "dmimage": "deepfake_detectors.dataset_scripts.dmimage:DMimage",
 }
+BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:
@@ -76,6 +80,64 @@ def builder_class(dataset: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def config_options(dataset: str, options: dict[str, Any] | None) -> dict[str, Any]:
+    """Options of a data set's builder in the types of its config's fields, whether they come as values or as text.
+
+    Raises:
+        ValueError: for an unknown option, or a value that is none of its field's type.
+    """
+    import datasets
+
+    config = builder_class(dataset).BUILDER_CONFIG_CLASS
+    inherited = {item.name for item in dataclasses.fields(datasets.BuilderConfig)}
+    known = {item.name for item in dataclasses.fields(config)} - inherited
+    unknown = sorted(set(options or {}) - known)
+    if unknown:
+        raise ValueError(
+            f"{dataset} has no option {', '.join(unknown)}, but {', '.join(sorted(known))}; see: deepfake-detectors "
+            f"dataset info {dataset}"
+        )
+    hints = typing.get_type_hints(config)
+    return {name: _converted(name, value, hints[name]) for name, value in (options or {}).items()}
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    """The value in the type of its field."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if str in kinds and isinstance(value, str):
+        return value
+    kind = typing.get_origin(kinds[0]) or kinds[0]
+    text = value.strip() if isinstance(value, str) else str(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is bool and text.casefold() in BOOLEANS:
+        return BOOLEANS[text.casefold()]
+    if kind is tuple and isinstance(value, str):
+        return (value,)
+    if kind is tuple and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if kind is dict and isinstance(value, dict):
+        return value
+    if kind is str and number and isinstance(value, int):  # a name of digits reads as a number
+        return text
+    if kind in (int, float) and (number or isinstance(value, str)):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    expected = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text (in double quotes, if it looks like something else: '\"true\"')",
+        tuple: 'a text or a list of texts, such as ["a", "b"]',
+        dict: 'a table, such as {"a": "b"}',
+    }
+    raise ValueError(f"Option {name} is {value!r}, expected {expected.get(kind, hint)}.")
+
+
 def load_split(
     dataset: str,
     split: str,
@@ -96,7 +158,8 @@ def load_split(
             changed files. Of the processes of one run only one should.
 
     Raises:
-        ValueError: for an unknown data set, config or split, or an empty split.
+        ValueError: for an unknown data set, config or split, an option that `config_options` refuses, or an empty
+            split.
         ImportError: if `datasets` is not installed.
     """
     if dataset not in BUILDERS:
@@ -104,7 +167,8 @@ def load_split(
     kind = builder_class(dataset)
     import datasets
 
-    builder = kind(config_name=config, data_dir=str(data_folder(dataset, data_dir).resolve()), **(options or {}))
+    given = config_options(dataset, options)
+    builder = kind(config_name=config, data_dir=str(data_folder(dataset, data_dir).resolve()), **given)
     modes = datasets.DownloadMode
     builder.download_and_prepare(download_mode=modes.FORCE_REDOWNLOAD if rebuild else modes.REUSE_DATASET_IF_EXISTS)
     if split not in builder.info.splits:

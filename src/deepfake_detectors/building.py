@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepfake_detectors.builders import builder_class, data_folder
+from deepfake_detectors.builders import builder_class, config_options, data_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -41,18 +41,12 @@ def make_builder(
         options: further fields of the config.
 
     Raises:
-        ValueError: for an unknown data set, config or field.
+        ValueError: for an unknown data set or config, or an option that `config_options` refuses.
         FileNotFoundError: if there is no such folder.
     """
     kind = builder_class(dataset)
     folder = data_folder(dataset, data_dir).resolve()
-    fields = {item.name for item in dataclasses.fields(kind.BUILDER_CONFIG_CLASS)}
-    unknown = sorted(set(options or {}) - fields)
-    if unknown:
-        raise ValueError(
-            f"{dataset} has no option {', '.join(unknown)}; see: deepfake-detectors dataset info {dataset}"
-        )
-    return kind(config_name=config, data_dir=str(folder), **(options or {}))
+    return kind(config_name=config, data_dir=str(folder), **config_options(dataset, options))
 
 
 @dataclass
