@@ -112,7 +112,9 @@ def test_damaged_result_is_built_again(open_builder, tmp_path, gone):
 
 def test_changed_options_are_built_again(open_builder, tmp_path):
     write_parquet(open_builder(), tmp_path)
-    write_parquet(open_builder(prefix="mine"), tmp_path)
+    with pytest.raises(ValueError, match="pass --overwrite to build it again"):
+        write_parquet(open_builder(prefix="mine"), tmp_path)
+    write_parquet(open_builder(prefix="mine"), tmp_path, overwrite=True)
     data = datasets.load_dataset(str(tmp_path / "real_fake"), split="train", cache_dir=str(tmp_path / "cache"))
     assert all(name.startswith("mine/") for name in data["id"])
 
@@ -124,15 +126,15 @@ def test_split_that_is_gone_does_not_stay(raw, open_builder, tmp_path):
     assert not list((tmp_path / "real_fake").glob("test-*"))
 
 
-def test_failed_rebuild_leaves_nothing_stale(raw, open_builder, tmp_path):
+def test_failed_rebuild_leaves_the_build_before_it(raw, open_builder, tmp_path):
     write_parquet(open_builder(), tmp_path)
+    shards = {path.name: path.read_bytes() for path in (tmp_path / "real_fake").glob("*.parquet")}
     for split in ("train", "test"):
         path = raw / split / "real" / f"{split}2.jpg"
         path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match="cannot be decoded"):
         write_parquet(open_builder(), tmp_path)
-    assert not list((tmp_path / "real_fake").glob("*.parquet"))
-    assert json.loads((tmp_path / "real_fake" / ".build.json").read_text())["complete"] is False
+    assert {path.name: path.read_bytes() for path in (tmp_path / "real_fake").glob("*.parquet")} == shards
 
 
 def test_file_that_changes_meanwhile(raw, open_builder, tmp_path):
@@ -153,6 +155,15 @@ def test_foreign_folder_is_left_alone(open_builder, tmp_path):
     save(tmp_path / "real_fake" / "mine.png")
     with pytest.raises(ValueError, match="was not written by this command"):
         write_parquet(open_builder(), tmp_path)
+
+
+def test_foreign_parquet_is_never_removed(open_builder, tmp_path):
+    write_parquet(open_builder(), tmp_path)
+    foreign = tmp_path / "real_fake" / "mine-00000-of-00001.parquet"
+    foreign.write_bytes(b"mine")
+    with pytest.raises(ValueError, match="did not write, such as mine-00000-of-00001"):
+        write_parquet(open_builder(), tmp_path, overwrite=True)
+    assert foreign.read_bytes() == b"mine"
 
 
 def test_pixels_from_arrays(tmp_path):
