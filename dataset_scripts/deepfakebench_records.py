@@ -109,6 +109,8 @@ def read_records(
     skipped: list[str] = []
     for group, splits in groups.items():
         label = label_of_group(group)
+        if not isinstance(splits, dict):
+            raise ValueError(f"{path}: {group} is {type(splits).__name__}, expected {{split: ...}}. Correct the file.")
         for split, node in splits.items():
             if split not in SPLITS or not isinstance(node, dict):
                 skipped.append(f"{group}/{split}")

@@ -84,11 +84,19 @@ class FakeClue(RawBuilder):
             where = f"{path}, record {number}"
             if not isinstance(record, dict) or not {"image", "label", "cate", "conversations"} <= set(record):
                 raise ValueError(f"{where} lacks one of image, label, cate, conversations.")
-            if record["label"] not in LABELS or isinstance(record["label"], bool):
+            if not isinstance(record["image"], str):
+                raise ValueError(f"{where} has image {record['image']!r}, expected a path.")
+            if type(record["label"]) is not int or record["label"] not in LABELS:
                 raise ValueError(f"{where} ({record['image']}) has label {record['label']!r}, expected 1 (real) or 0.")
             turns = record["conversations"]
-            if len(turns) != 2 or [turn.get("from") for turn in turns] != ["human", "gpt"]:
-                raise ValueError(f"{where} ({record['image']}) should have one question and one answer.")
+            speakers = [
+                turn.get("from") if isinstance(turn, dict) and isinstance(turn.get("value"), str) else None
+                for turn in (turns if isinstance(turns, list) else [])
+            ]
+            if speakers != ["human", "gpt"]:
+                raise ValueError(
+                    f"{where} ({record['image']}) should have one question and one answer, each with a text as value."
+                )
             if ".." in PurePosixPath(record["image"]).parts or record["image"].startswith("/"):
                 raise ValueError(f"{where} names {record['image']!r}, which leads out of the folder.")
         return records
