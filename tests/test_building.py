@@ -274,3 +274,9 @@ def test_options_of_another_type_are_refused(tmp_path, option, given, message):
 
 def load_faceforensics(dataset, folder, options):
     return load_split(dataset, "test", folder, options=options)
+
+
+def test_missing_data_names_the_switch_of_the_commands(monkeypatch):
+    monkeypatch.delenv("DEEPFAKE_DATA", raising=False)
+    with pytest.raises(ValueError, match="pass --data-dir"):
+        make_builder("ddvqa")

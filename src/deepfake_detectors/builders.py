@@ -50,12 +50,12 @@ def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:
     root = os.environ.get(DATA_VARIABLE)
     if data_dir is None and not root:
         raise ValueError(
-            f"No data: pass --data_dir (the folder of {dataset} in its official layout), or set {DATA_VARIABLE} to "
+            f"No data: pass --data-dir (the folder of {dataset} in its official layout), or set {DATA_VARIABLE} to "
             f"the folder that holds {dataset}/."
         )
     folder = Path(data_dir) if data_dir is not None else Path(str(root)) / dataset
     if not folder.is_dir():
-        origin = "--data_dir" if data_dir is not None else DATA_VARIABLE
+        origin = "--data-dir" if data_dir is not None else DATA_VARIABLE
         raise FileNotFoundError(f"{folder} (from {origin}) is no folder, but should hold the raw files of {dataset}.")
     return folder
 
