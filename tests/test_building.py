@@ -280,3 +280,11 @@ def test_missing_data_names_the_switch_of_the_commands(monkeypatch):
     monkeypatch.delenv("DEEPFAKE_DATA", raising=False)
     with pytest.raises(ValueError, match="pass --data-dir"):
         make_builder("ddvqa")
+
+
+def test_counts_are_errors_whether_or_not_the_layout_is_verified(tmp_path):
+    save(tmp_path / "test" / "frames" / "a" / "000.png")
+    (tmp_path / "test" / "labels.csv").write_text("\ufefffilename,label\na.mp4,0\n", encoding="utf-8")
+    result = check(make_builder("dfdc", tmp_path))
+    assert not result.ok
+    assert ("error", "test: 1 real videos, published are 2500.") in result.findings
