@@ -23,7 +23,9 @@ import datasets
 
 from .common import RawBuilder, RawConfig, Unit, components, unit_columns
 from .ddvqa_statements import stated_answer, stated_question
+from .ffpp_splits import CROSSING_PAIRS, describe_crossing
 from .raw_files import (
+    first_names,
     identical_files,
     list_files,
     read_image_format,
@@ -156,8 +158,7 @@ class DDVQA(RawBuilder):
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per row: a picture, or a question about one."""
         pictures = {split: self._list_pictures(root, split) for split in PICTURE_SPLITS[self.config.compression]}
-        # Over all splits at once, so that a group has the same name whichever config or split it is seen in.
-        groups = components(name.videos for found in pictures.values() for name in found)
+        groups = self._groups(root, pictures)
         splits = {}
         for split, found in pictures.items():
             found = self._resolve_conflicts(found)
@@ -172,6 +173,33 @@ class DDVQA(RawBuilder):
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
         """The row, whose picture `units` has decoded."""
         yield {"id": unit.id, "image": unit.path, **unit.columns}
+
+    def _groups(self, root: Path, pictures: dict[str, dict[PictureName, Path]]) -> dict[str, str]:
+        """The group of each video; two stretches of one YouTube video are one, under the name its training group has.
+
+        Over all splits at once, so that a group has the same name whichever config or split it is seen in: where no
+        training pictures are published, those of c40 count.
+        """
+        trained = set(pictures.get("train", ()))
+        folder = root / "images_c40" / "train"
+        if not trained and folder.is_dir():
+            trained = {_parse_name(path) for path in list_files(folder)}
+        groups = components(name.videos for name in [*trained, *(n for found in pictures.values() for n in found)])
+        train = {video for name in trained for video in name.videos}
+        test = {video for name in pictures["test"] for video in name.videos}
+        sides = [(a, b) for pair in CROSSING_PAIRS for a, b in (pair, pair[::-1]) if a in test and b in train]
+        crossing = {a: b for a, b in sides if groups[a] != groups[b]}
+        if not crossing:
+            return groups
+        touched = [name.stem for name in pictures["test"] if crossing.keys() & set(name.videos)]
+        pairs = [f"{a} (test) / {b} (train)" for a, b in crossing.items()]
+        self.report(
+            "warning",
+            f"{describe_crossing(pairs)} They touch {len(touched)} of {len(pictures['test'])} test pictures: "
+            f"{first_names(touched)}.",
+        )
+        renamed = {groups[a]: groups[b] for a, b in crossing.items()}
+        return {video: renamed.get(group, group) for video, group in groups.items()}
 
     def _list_pictures(self, root: Path, split: str) -> dict[PictureName, Path]:
         folder = root / f"images_{self.config.compression}" / split

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,6 +30,8 @@ from .deepfakebench_records import (
     manipulation_of_group,
     read_records,
     relative_path,
+    shared_material,
+    target_and_source,
 )
 from .df40_methods import ALIASES
 from .ffpp_splits import CROSSING_PAIRS, list_path, read_splits
@@ -102,14 +104,22 @@ class DeepfakeBench(FrameBuilder):
         path = root / self.config.json
         name, records = read_records(path, self.config.compression, self.REMEDY, self.report)
         splits = self._repair_splits(root, name, records)
-        related = _related(records)
+        people = {record.key: shared_material(name, record) for record in records}
+        related = _related(people.values())
+        unknown = [f"{group}/{video}" for (group, video), parts in people.items() if not parts]
+        if unknown:
+            self.report(
+                "warning",
+                f"{len(unknown)} videos have names that say nothing of shared material, each is a group of its own: "
+                f"{first_names(unknown)}. Never split them further by video.",
+            )
         found: dict[str, list[Unit]] = {split: [] for split in SPLITS.values()}
         tally: Counter[str] = Counter()
         read: set[Path] = set()
         for record in records:
             split = splits.pop(record.key, None)  # once per video, however often it is listed
             if split is not None:
-                unit = self._unit(root, name, record, related, tally, read)
+                unit = self._unit(root, name, record, people[record.key], related, tally, read)
                 if unit is not None:
                     found[split].append(unit)
         self._report_unlisted(read)
@@ -193,7 +203,14 @@ class DeepfakeBench(FrameBuilder):
         return {r.key: where[r.name.split("_")[0]] for r in ours if r.name.split("_")[0] in where}
 
     def _unit(
-        self, root: Path, name: str, record: Record, related: dict[str, str], tally: Counter[str], read: set[Path]
+        self,
+        root: Path,
+        name: str,
+        record: Record,
+        people: tuple[str, ...],
+        related: dict[str, str],
+        tally: Counter[str],
+        read: set[Path],
     ) -> Unit | None:
         present: dict[PurePosixPath, Any] = {}
         for listed in record.frames:
@@ -209,19 +226,18 @@ class DeepfakeBench(FrameBuilder):
             self.missing.append(f"{record.group}/{record.name} (no frames)")
             return None
         method, family = manipulation_of_group(record.group, Path(self.config.json).stem)
-        videos = record.name.split("_")
-        swapped = record.group in FF_GROUPS and method != "real" and len(videos) == 2
         video = stable_id(
             *((FACEFORENSICS, method) if record.group in FF_GROUPS else (name, record.group)), record.name
         )
+        target, source = target_and_source(people, record)
         columns = unit_columns(
             label=label_of_group(record.group),
-            group_id=f"{FACEFORENSICS}/{related[videos[0]]}" if record.group in FF_GROUPS else video,
+            group_id=related[people[0]] if people else video,
             manipulation=method,
             family=family,
             video_id=video,
-            target_id=videos[0] if record.group in FF_GROUPS else None,
-            source_id=videos[1] if swapped else None,
+            target_id=target,
+            source_id=source,
             compression=record.level,
         )
         identity = stable_id("deepfakebench", name, record.level or "-", record.group, record.name)
@@ -326,7 +342,9 @@ def _listed_name(record: Record) -> str:
     return stable_id(parts[1] if len(parts) > 1 else record.group, record.name)
 
 
-def _related(records: list[Record]) -> dict[str, str]:
-    names = [tuple(record.name.split("_")) for record in records if record.group in FF_GROUPS]
-    present = {video for videos in names for video in videos}
-    return components([*names, *(pair for pair in CROSSING_PAIRS if present.issuperset(pair))])
+def _related(people: Iterable[tuple[str, ...]]) -> dict[str, str]:
+    """The group of each person or video; of FaceForensics++, two stretches of one YouTube video are one."""
+    links = [parts for parts in people if parts]
+    present = {part for parts in links for part in parts}
+    crossing = [tuple(f"{FACEFORENSICS}/{video}" for video in pair) for pair in CROSSING_PAIRS]
+    return components([*links, *(pair for pair in crossing if present.issuperset(pair))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ __all__ = [
     "manipulation_of_group",
     "read_records",
     "relative_path",
+    "shared_material",
+    "target_and_source",
 ]
 
 LEVELS = ("raw", "c0", "c23", "c40")
@@ -54,6 +57,18 @@ FOLDERS = frozenset(  # where a path of another machine starts to mean something
         "DF40_train",
     }
 )
+
+
+# What a name says of whose material a video shows, by the data set in whose folder its frames lie.
+FF_VIDEO = re.compile(r"(?P<target>\d{3})(_(?P<source>\d{3}))?")
+NAMES = {
+    FACEFORENSICS: FF_VIDEO,
+    "DeeperForensics-1.0": re.compile(r"(?P<target>\d{3})(_(?P<source>[MW]\d{3}))?"),
+    "Celeb-DF": re.compile(r"(?P<target>id\d+)(_(?P<source>id\d+))?_\d+|(?P<alone>\d+)"),
+    "UADFV": re.compile(r"(?P<target>\d+)(_fake)?"),
+    "DFD": re.compile(r"(?P<target>[^_]+)(_(?P<source>[^_]+))?__.+"),
+}
+PLACES = {"DeeperForensics-1.0": FACEFORENSICS, "DFD": "DeepFakeDetection"}  # the first forges videos of the second
 
 
 class Record(NamedTuple):
@@ -94,6 +109,8 @@ def read_records(
     skipped: list[str] = []
     for group, splits in groups.items():
         label = label_of_group(group)
+        if not isinstance(splits, dict):
+            raise ValueError(f"{path}: {group} is {type(splits).__name__}, expected {{split: ...}}. Correct the file.")
         for split, node in splits.items():
             if split not in SPLITS or not isinstance(node, dict):
                 skipped.append(f"{group}/{split}")
@@ -153,6 +170,57 @@ def manipulation_of_group(group: str, file: str) -> tuple[str, str | None]:
         stem = file.rsplit("_", 1)[0]
     known = METHODS.get(group) or METHODS.get(stem) or method_name(stem) or stem
     return known, DF40_METHODS.get(known)
+
+
+def shared_material(name: str, record: Record) -> tuple[str, ...]:
+    """The videos or persons that a video shows, target first, each behind its data set; nothing where none is known.
+
+    Args:
+        name: the data set of the file.
+        record: the video. Of DF40 the folders of its frames say whose videos were forged.
+    """
+    parts = relative_path(record.frames[0]).parts if record.frames else ()
+    origin = _origin(name, record, parts)
+    match = NAMES[origin].fullmatch(record.name) if origin else None
+    if origin is None or match is None:
+        return ()
+    found = match.groupdict()
+    if found.get("alone"):
+        return (f"{_released(name, parts)}/YouTube-real/{found['alone']}",)
+    place = _released(name, parts) if origin == "Celeb-DF" else PLACES.get(origin, origin)
+    return tuple(f"{place}/{found[role]}" for role in ("target", "source") if found.get(role))
+
+
+def target_and_source(people: tuple[str, ...], record: Record) -> tuple[str | None, str | None]:
+    """The columns `target_id` and `source_id`; a target is a video: `id0_0000` of `id0_id1_0000` (Celeb-DF), and
+    `01__walking` of `01_02__walking__ABCDEFGH` (DeepFakeDetection)."""
+    if not people:
+        return None, None
+    target = people[0].rsplit("/", 1)[-1]
+    source = people[1].rsplit("/", 1)[-1] if len(people) > 1 else None
+    if people[0].startswith(f"{PLACES['DFD']}/"):
+        return f"{target}__{record.name.split('__')[1]}", source
+    return f"{target}_{record.name.split('_')[-1]}" if target.startswith("id") else target, source
+
+
+def _origin(name: str, record: Record, parts: tuple[str, ...]) -> str | None:
+    """Which naming of `NAMES` a video follows."""
+    first = parts[0] if parts else ""
+    if record.group in FF_GROUPS or first == FACEFORENSICS:
+        # Its tree also holds the actors of DeepFakeDetection.
+        return "DFD" if "actors" in parts or "DeepFakeDetection" in parts else FACEFORENSICS
+    if first.startswith("DF40"):
+        if "cdf" in parts:
+            return "Celeb-DF"
+        family = DF40_METHODS.get(method_name(parts[1]) or "") if len(parts) > 1 else None
+        return FACEFORENSICS if "ff" in parts or family in ("swap", "reenact") else None
+    known = ["Celeb-DF" if text.startswith("Celeb-DF") else text for text in (first, name)]
+    return next((text for text in known if text in NAMES), None)
+
+
+def _released(name: str, parts: tuple[str, ...]) -> str:
+    """Which Celeb-DF; DF40 forged the second."""
+    return next((text for text in (*parts[:1], name) if text.startswith("Celeb-DF")), "Celeb-DF-v2")
 
 
 def relative_path(listed: str) -> PurePosixPath:

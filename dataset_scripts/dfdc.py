@@ -20,7 +20,7 @@ import datasets
 
 from .common import Unit, unit_columns
 from .frames import FrameBuilder, FrameConfig
-from .raw_files import first_names, inner_path, read_json, refuse_outside, stable_id
+from .raw_files import first_names, inner_path, read_table, refuse_outside, stable_id
 
 __all__ = ["DFDC", "DFDCConfig"]
 
@@ -154,10 +154,12 @@ class DFDC(FrameBuilder):
 
     def _read_metadata(self, path: Path) -> dict[str, Entry]:
         table = {}
-        for name, row in read_json(path, self.REMEDY).items():
+        for name, row in read_table(path, self.REMEDY).items():
             where = f"{path}, {name}"
             label = _label(row.get("label", row.get("is_fake")), where)
             original = row.get("original") or None
+            if original is not None and not isinstance(original, str):
+                raise ValueError(f"{where} has original {original!r}, expected a file name. Fetch this list again.")
             if label == "real" and original is not None:
                 raise ValueError(f"{where} is labelled REAL, but was made from {original}. Fetch this list again.")
             if label == "fake" and original is None and "label" in row:
@@ -188,10 +190,15 @@ def _label(value: object, where: str) -> str:
 
 
 def _read_csv(path: Path) -> dict[str, Entry]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"filename", "label"} <= set(rows[0]):
-        raise ValueError(f"{path} should have the columns filename and label.")
+    with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a byte order mark
+        reader = csv.DictReader(file)
+        rows = list(reader)
+        columns = list(reader.fieldnames or [])
+    if not rows or not {"filename", "label"} <= set(columns):
+        raise ValueError(
+            f"{path} has the columns {', '.join(map(repr, columns)) or 'none'} and {len(rows)} rows; it should have "
+            "filename and label, separated by commas."
+        )
     table: dict[str, Entry] = {}
     for row in rows:
         name = inner_path(row["filename"], str(path)).as_posix()

@@ -17,6 +17,7 @@ import datasets
 
 from .archives import list_members, read_picture
 from .common import INSIDE, RawBuilder, RawConfig, Unit, components, unit_columns
+from .ffpp_splits import CROSSING_PAIRS
 from .raw_files import first_names, is_picture, read_json, refuse_outside, stable_id, walk_files
 
 __all__ = ["FakeClue"]
@@ -63,7 +64,8 @@ class FakeClue(RawBuilder):
             for record in found
             if _video(record["image"])
         ]
-        groups = components(videos)
+        present = {video for names in videos for video in names}
+        groups = components([*videos, *(pair for pair in CROSSING_PAIRS if present.issuperset(pair))])
         splits = {split: self._split(root, split, found, groups) for split, found in records.items()}
         sides = [
             {u.columns["group_id"] for u in splits[split] if u.columns["video_id"] is not None} for split in SPLITS
@@ -82,11 +84,19 @@ class FakeClue(RawBuilder):
             where = f"{path}, record {number}"
             if not isinstance(record, dict) or not {"image", "label", "cate", "conversations"} <= set(record):
                 raise ValueError(f"{where} lacks one of image, label, cate, conversations.")
-            if record["label"] not in LABELS or isinstance(record["label"], bool):
+            if not isinstance(record["image"], str):
+                raise ValueError(f"{where} has image {record['image']!r}, expected a path.")
+            if type(record["label"]) is not int or record["label"] not in LABELS:
                 raise ValueError(f"{where} ({record['image']}) has label {record['label']!r}, expected 1 (real) or 0.")
             turns = record["conversations"]
-            if len(turns) != 2 or [turn.get("from") for turn in turns] != ["human", "gpt"]:
-                raise ValueError(f"{where} ({record['image']}) should have one question and one answer.")
+            speakers = [
+                turn.get("from") if isinstance(turn, dict) and isinstance(turn.get("value"), str) else None
+                for turn in (turns if isinstance(turns, list) else [])
+            ]
+            if speakers != ["human", "gpt"]:
+                raise ValueError(
+                    f"{where} ({record['image']}) should have one question and one answer, each with a text as value."
+                )
             if ".." in PurePosixPath(record["image"]).parts or record["image"].startswith("/"):
                 raise ValueError(f"{where} names {record['image']!r}, which leads out of the folder.")
         return records

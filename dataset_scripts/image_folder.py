@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class RealFakeFolder(RawBuilder):
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per picture, sorted by path."""
         masks = self._find_masks(root)
-        manifest = _read_manifest(root)
+        manifest = _read_manifest(root, self.report)
         splits: dict[str, list[Unit]] = defaultdict(list)
         ignored: list[str] = []
         seen: set[str] = set()
@@ -270,13 +270,28 @@ class RealFakeFolder(RawBuilder):
 _LABELS = frozenset({"real", "fake"})
 
 
-def _read_manifest(root: Path) -> dict[str, dict[str, str]]:
+def _read_manifest(root: Path, report: Callable[[str, str], None]) -> dict[str, dict[str, str]]:
     path = root / MANIFEST
     if not path.is_file():
         return {}
     refuse_outside(root, path)
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"file", "label"} <= set(rows[0]):
+    with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a byte order mark
+        reader = csv.DictReader(file)
+        rows = list(reader)
+        columns = list(reader.fieldnames or [])
+    if not {"file", "label"} <= set(columns):
+        report(
+            "warning",
+            f"{path} is not read: its columns are {first_names(map(repr, columns), limit=10)}, expected file, label "
+            "and perhaps group, separated by commas.",
+        )
         return {}  # another table under a common name
-    return {stable_id(row["file"]): row for row in rows}
+    table: dict[str, dict[str, str]] = {}
+    for number, row in enumerate(rows, start=2):
+        if not row["file"] or row["label"] is None:
+            raise ValueError(f"{path}, line {number} lacks file or label. Complete or remove the line.")
+        name = stable_id(row["file"])
+        if name in table:
+            raise ValueError(f"{path}, line {number} lists {row['file']} a second time. Keep one of the lines.")
+        table[name] = row
+    return table

@@ -165,7 +165,9 @@ def _questions(path: Path, rows: list[dict[str, Any]]) -> Iterator[Entry]:
             raise ValueError(f"{where} ({picture}) answers {answer!r} to whether a {label} picture is {asked}.")
         if labels.setdefault(picture, label) != label:
             raise ValueError(f"{where} calls {picture} {label}, an earlier record does not. Fetch the list again.")
-        question = str(row["question"]).replace(MARKER, "").strip()
+        if not isinstance(row.get("question"), str):
+            raise ValueError(f"{where} ({picture}) has question {row.get('question')!r}, expected a text.")
+        question = row["question"].replace(MARKER, "").strip()
         yield Entry(picture, f"ask_{asked}", label, match["category"], question, answer, [answer])
 
 
@@ -174,8 +176,11 @@ def _faults(path: Path, rows: list[dict[str, Any]]) -> Iterator[Entry]:
         where = f"{path}, record {number}"
         picture = _picture(row, where)
         problems = row.get("problems") or {}
-        found = [entry.get("desc") for kind in ("regional", "global") for entry in problems.get(kind) or []]
-        described = [text.strip() for text in found if text and text.strip()]
+        kinds = [problems.get(kind) or [] for kind in ("regional", "global")] if isinstance(problems, dict) else [None]
+        if not all(isinstance(kind, list) and all(isinstance(entry, dict) for entry in kind) for kind in kinds):
+            raise ValueError(f"{where} ({picture}) has problems of another form than {{regional: [...]}}.")
+        found = [entry.get("desc") for kind in kinds for entry in kind or []]
+        described = [text.strip() for text in found if isinstance(text, str) and text.strip()]
         if not described:
             raise ValueError(f"{where} ({picture}) describes no fault in problems.regional or problems.global.")
         question = str(row.get("question") or "").replace(MARKER, "").strip()

@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .raw_files import inner_path, read_json, stable_id
+from .raw_files import inner_path, read_table, stable_id
 
 __all__ = [
     "CELEB_FOLDERS",
@@ -68,7 +68,7 @@ def read_dfdcp_list(path: Path, remedy: str) -> dict[str, dict[str, Any]]:
         ValueError: naming the video: a path out of the folder, an unknown set, or a label against its folder.
     """
     listed = {}
-    for name, row in read_json(path, remedy).items():
+    for name, row in read_table(path, remedy).items():
         inner = inner_path(name, str(path))
         where = f"{path}, {name}"
         if inner.parts[0] not in DFDCP_FOLDERS:

@@ -22,6 +22,7 @@ __all__ = [
     "list_files",
     "read_image_format",
     "read_json",
+    "read_table",
     "refuse_outside",
     "require_folder",
     "require_same_size",
@@ -113,6 +114,21 @@ def read_json(path: Path, remedy: str) -> Any:
         return json.loads(path.read_bytes(), object_pairs_hook=_without_repeats)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Fetch this file again.") from error
+
+
+def read_table(path: Path, remedy: str) -> dict[str, dict[str, Any]]:
+    """`read_json` of a list that gives a record for each name.
+
+    Raises:
+        ValueError: naming the list, and the first name whose record is none.
+    """
+    table = read_json(path, remedy)
+    if not isinstance(table, dict):
+        raise ValueError(f"{path} is a {type(table).__name__}, expected {{name: {{...}}}}. Fetch this file again.")
+    for name, row in table.items():
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, {name} is {row!r}, expected a record {{...}}. Fetch this file again.")
+    return table
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

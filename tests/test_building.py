@@ -9,7 +9,7 @@ import datasets
 import pytest
 from folder_tree import save
 
-from deepfake_detectors.builders import BUILDERS
+from deepfake_detectors.builders import BUILDERS, config_options, load_split
 from deepfake_detectors.building import builder_class, check, make_builder, write_parquet
 
 
@@ -112,7 +112,9 @@ def test_damaged_result_is_built_again(open_builder, tmp_path, gone):
 
 def test_changed_options_are_built_again(open_builder, tmp_path):
     write_parquet(open_builder(), tmp_path)
-    write_parquet(open_builder(prefix="mine"), tmp_path)
+    with pytest.raises(ValueError, match="pass --overwrite to build it again"):
+        write_parquet(open_builder(prefix="mine"), tmp_path)
+    write_parquet(open_builder(prefix="mine"), tmp_path, overwrite=True)
     data = datasets.load_dataset(str(tmp_path / "real_fake"), split="train", cache_dir=str(tmp_path / "cache"))
     assert all(name.startswith("mine/") for name in data["id"])
 
@@ -124,15 +126,15 @@ def test_split_that_is_gone_does_not_stay(raw, open_builder, tmp_path):
     assert not list((tmp_path / "real_fake").glob("test-*"))
 
 
-def test_failed_rebuild_leaves_nothing_stale(raw, open_builder, tmp_path):
+def test_failed_rebuild_leaves_the_build_before_it(raw, open_builder, tmp_path):
     write_parquet(open_builder(), tmp_path)
+    shards = {path.name: path.read_bytes() for path in (tmp_path / "real_fake").glob("*.parquet")}
     for split in ("train", "test"):
         path = raw / split / "real" / f"{split}2.jpg"
         path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match="cannot be decoded"):
         write_parquet(open_builder(), tmp_path)
-    assert not list((tmp_path / "real_fake").glob("*.parquet"))
-    assert json.loads((tmp_path / "real_fake" / ".build.json").read_text())["complete"] is False
+    assert {path.name: path.read_bytes() for path in (tmp_path / "real_fake").glob("*.parquet")} == shards
 
 
 def test_file_that_changes_meanwhile(raw, open_builder, tmp_path):
@@ -153,6 +155,15 @@ def test_foreign_folder_is_left_alone(open_builder, tmp_path):
     save(tmp_path / "real_fake" / "mine.png")
     with pytest.raises(ValueError, match="was not written by this command"):
         write_parquet(open_builder(), tmp_path)
+
+
+def test_foreign_parquet_is_never_removed(open_builder, tmp_path):
+    write_parquet(open_builder(), tmp_path)
+    foreign = tmp_path / "real_fake" / "mine-00000-of-00001.parquet"
+    foreign.write_bytes(b"mine")
+    with pytest.raises(ValueError, match="did not write, such as mine-00000-of-00001"):
+        write_parquet(open_builder(), tmp_path, overwrite=True)
+    assert foreign.read_bytes() == b"mine"
 
 
 def test_pixels_from_arrays(tmp_path):
@@ -222,3 +233,58 @@ def test_unknown_names(raw):
         make_builder("nope", raw)
     with pytest.raises(ValueError, match="nope"):
         make_builder("image_folder", raw, "real_fake", {"nope": 1})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "option", "given", "expected"),
+    [
+        ("faceforensics", "allow_missing", "False", False),
+        ("dmimage", "processed", "no", False),
+        ("faceforensics", "masks", "Yes", True),
+        ("faceforensics", "frames_per_video", "8", 8),
+        ("faceforensics", "methods", "Deepfakes", ("Deepfakes",)),
+        ("faceforensics", "methods", ["Deepfakes", "FaceSwap"], ("Deepfakes", "FaceSwap")),
+        ("image_folder", "real", ["a"], ("a",)),
+        ("image_folder", "prefix", 12, "12"),
+        ("ffpp_hdf5", "split_file", None, None),
+        ("deepfakebench", "prefix_map", {"a": "b"}, {"a": "b"}),
+    ],
+)
+def test_options_have_the_types_of_their_fields(dataset, option, given, expected):
+    converted = config_options(dataset, {option: given})[option]
+    assert converted == expected and type(converted) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "message"),
+    [
+        ("allow_missing", "maybe", "Option allow_missing is 'maybe', expected true or false"),
+        ("frames_per_video", "eight", "Option frames_per_video is 'eight', expected a whole number"),
+        ("frames_per_video", 1.5, "frames_per_video is 1.5"),
+        ("compression", True, "Option compression is True, expected a text"),
+        ("methods", [1], r"Option methods is \[1\], expected a text or a list of texts"),
+        ("data_dir", "x", "faceforensics has no option data_dir, but allow_missing, compression"),
+    ],
+)
+def test_options_of_another_type_are_refused(tmp_path, option, given, message):
+    for call in (make_builder, load_faceforensics):
+        with pytest.raises(ValueError, match=message):
+            call("faceforensics", tmp_path, options={option: given})
+
+
+def load_faceforensics(dataset, folder, options):
+    return load_split(dataset, "test", folder, options=options)
+
+
+def test_missing_data_names_the_switch_of_the_commands(monkeypatch):
+    monkeypatch.delenv("DEEPFAKE_DATA", raising=False)
+    with pytest.raises(ValueError, match="pass --data-dir"):
+        make_builder("ddvqa")
+
+
+def test_counts_are_errors_whether_or_not_the_layout_is_verified(tmp_path):
+    save(tmp_path / "test" / "frames" / "a" / "000.png")
+    (tmp_path / "test" / "labels.csv").write_text("\ufefffilename,label\na.mp4,0\n", encoding="utf-8")
+    result = check(make_builder("dfdc", tmp_path))
+    assert not result.ok
+    assert ("error", "test: 1 real videos, published are 2500.") in result.findings

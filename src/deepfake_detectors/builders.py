@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
+import types
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["BUILDERS", "DATA_VARIABLE", "builder_class", "data_folder", "load_split", "open_split"]
+__all__ = ["BUILDERS", "DATA_VARIABLE", "builder_class", "config_options", "data_folder", "load_split", "open_split"]
 
 DATA_VARIABLE = "DEEPFAKE_DATA"
 SOURCE_FILE = "source.sha256"  # beside a cached split: the fingerprint of what it was built from
@@ -35,6 +38,7 @@ BUILDERS = {
     "loki": "deepfake_detectors.dataset_scripts.loki:LOKI",
     "dmimage": "deepfake_detectors.dataset_scripts.dmimage:DMimage",
 }
+BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:
@@ -47,12 +51,12 @@ def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:
     root = os.environ.get(DATA_VARIABLE)
     if data_dir is None and not root:
         raise ValueError(
-            f"No data: pass --data_dir (the folder of {dataset} in its official layout), or set {DATA_VARIABLE} to "
+            f"No data: pass --data-dir (the folder of {dataset} in its official layout), or set {DATA_VARIABLE} to "
             f"the folder that holds {dataset}/."
         )
     folder = Path(data_dir) if data_dir is not None else Path(str(root)) / dataset
     if not folder.is_dir():
-        origin = "--data_dir" if data_dir is not None else DATA_VARIABLE
+        origin = "--data-dir" if data_dir is not None else DATA_VARIABLE
         raise FileNotFoundError(f"{folder} (from {origin}) is no folder, but should hold the raw files of {dataset}.")
     return folder
 
@@ -75,6 +79,64 @@ def builder_class(dataset: str) -> Any:
         ) from error
     module, name = BUILDERS[dataset].split(":")
     return getattr(importlib.import_module(module), name)
+
+
+def config_options(dataset: str, options: dict[str, Any] | None) -> dict[str, Any]:
+    """Options of a data set's builder in the types of its config's fields, whether they come as values or as text.
+
+    Raises:
+        ValueError: for an unknown option, or a value that is none of its field's type.
+    """
+    import datasets
+
+    config = builder_class(dataset).BUILDER_CONFIG_CLASS
+    inherited = {item.name for item in dataclasses.fields(datasets.BuilderConfig)}
+    known = {item.name for item in dataclasses.fields(config)} - inherited
+    unknown = sorted(set(options or {}) - known)
+    if unknown:
+        raise ValueError(
+            f"{dataset} has no option {', '.join(unknown)}, but {', '.join(sorted(known))}; see: deepfake-detectors "
+            f"dataset info {dataset}"
+        )
+    hints = typing.get_type_hints(config)
+    return {name: _converted(name, value, hints[name]) for name, value in (options or {}).items()}
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    """The value in the type of its field."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if str in kinds and isinstance(value, str):
+        return value
+    kind = typing.get_origin(kinds[0]) or kinds[0]
+    text = value.strip() if isinstance(value, str) else str(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is bool and text.casefold() in BOOLEANS:
+        return BOOLEANS[text.casefold()]
+    if kind is tuple and isinstance(value, str):
+        return (value,)
+    if kind is tuple and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if kind is dict and isinstance(value, dict):
+        return value
+    if kind is str and number and isinstance(value, int):  # a name of digits reads as a number
+        return text
+    if kind in (int, float) and (number or isinstance(value, str)):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    expected = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text (in double quotes, if it looks like something else: '\"true\"')",
+        tuple: 'a text or a list of texts, such as ["a", "b"]',
+        dict: 'a table, such as {"a": "b"}',
+    }
+    raise ValueError(f"Option {name} is {value!r}, expected {expected.get(kind, hint)}.")
 
 
 def load_split(
@@ -113,7 +175,8 @@ def open_split(
         The rows, and the fingerprint of the raw files and of the options.
 
     Raises:
-        ValueError: for an unknown data set, config or split, or an empty split.
+        ValueError: for an unknown data set, config or split, an option that `config_options` refuses, or an empty
+            split.
         ImportError: if `datasets` is not installed.
     """
     if dataset not in BUILDERS:
@@ -123,7 +186,8 @@ def open_split(
 
     from deepfake_detectors.building import _fingerprint, _generators
 
-    builder = kind(config_name=config, data_dir=str(data_folder(dataset, data_dir).resolve()), **(options or {}))
+    given = config_options(dataset, options)
+    builder = kind(config_name=config, data_dir=str(data_folder(dataset, data_dir).resolve()), **given)
     folder = Path(f"{builder.cache_dir}-{split}")
     note = folder / SOURCE_FILE
     built = note.read_text(encoding="utf-8") if note.is_file() else None

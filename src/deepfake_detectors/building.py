@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepfake_detectors.builders import builder_class, data_folder
+from deepfake_detectors.builders import builder_class, config_options, data_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -41,18 +41,12 @@ def make_builder(
         options: further fields of the config.
 
     Raises:
-        ValueError: for an unknown data set, config or field.
+        ValueError: for an unknown data set or config, or an option that `config_options` refuses.
         FileNotFoundError: if there is no such folder.
     """
     kind = builder_class(dataset)
     folder = data_folder(dataset, data_dir).resolve()
-    fields = {item.name for item in dataclasses.fields(kind.BUILDER_CONFIG_CLASS)}
-    unknown = sorted(set(options or {}) - fields)
-    if unknown:
-        raise ValueError(
-            f"{dataset} has no option {', '.join(unknown)}; see: deepfake-detectors dataset info {dataset}"
-        )
-    return kind(config_name=config, data_dir=str(folder), **(options or {}))
+    return kind(config_name=config, data_dir=str(folder), **config_options(dataset, options))
 
 
 @dataclass
@@ -129,14 +123,15 @@ def write_parquet(
     """Write every split as Parquet shards with the pictures embedded, into `<output>/<config name>/`.
 
     A split is written beside and moved in when it is whole. A second call skips the splits that are done if neither
-    the builder, its options, nor any file they were read from has changed since (name, size, time of change). Splits
-    that are out of date are removed before anything is built, so that what lies in the folder is never stale.
+    the builder, its options, nor any file they were read from has changed since (name, size, time of change). Shards
+    that are out of date are replaced when the new split is whole, so that a failure leaves the build that was there;
+    nothing is removed that this function did not write.
     `datasets.load_dataset` reads the folder.
 
     Args:
         builder: from `make_builder`.
         output: folder to write.
-        overwrite: build finished splits again.
+        overwrite: build finished splits again, also with other options.
         shard_bytes: a shard ends when it is larger than this.
         progress: called with split, rows since the last call, and rows expected (an upper bound for clips).
 
@@ -144,51 +139,88 @@ def write_parquet(
         Rows per split.
 
     Raises:
-        ValueError: for raw files that cannot be read or change meanwhile, or an output folder of another build.
+        ValueError: for raw files that cannot be read or change meanwhile, or an output folder of another build or with
+            Parquet files that this function did not write.
         FileNotFoundError: for missing raw files.
     """
     folder = Path(output) / builder.config.name
     state_path = folder / STATE_FILE
     identity = {"builder": type(builder).__name__, "version": str(builder.config.version or builder.VERSION)}
-    state: dict[str, Any] = {**identity, "splits": {}}
+    options = _options(builder)
     generators = _generators(builder)
-    if state_path.is_file() and not overwrite:
-        state = json.loads(state_path.read_text(encoding="utf-8"))
-        if {name: state.get(name) for name in identity} != identity:
-            raise ValueError(
-                f"{folder} holds a build of {state.get('builder')} {state.get('version')}; overwrite it, or choose "
-                "another output."
-            )
+    before: dict[str, Any] = {}
+    if state_path.is_file():
+        before = json.loads(state_path.read_text(encoding="utf-8"))
     elif folder.exists() and any(folder.iterdir()) and not overwrite:
         raise ValueError(f"{folder} is not empty and was not written by this command; choose another output.")
+    if before and not overwrite:
+        if {name: before.get(name) for name in identity} != identity:
+            raise ValueError(
+                f"{folder} holds a build of {before.get('builder')} {before.get('version')}; overwrite it, or choose "
+                "another output."
+            )
+        if before["splits"] and before.get("options", options) != options:
+            raise ValueError(
+                f"{folder} holds a build with the options {before['options']}, not {options}; pass --overwrite to "
+                "build it again with these, or choose another output."
+            )
+    old: dict[str, Any] = before.get("splits", {})
+    ours = {name for done in old.values() for name in done["files"]}
+    foreign = sorted(path.name for path in folder.glob(SHARDS.format(split="*")) if path.name not in ours)
+    if foreign:
+        raise ValueError(
+            f"{folder} holds {len(foreign)} Parquet file(s) that this command did not write, such as {foreign[0]}; "
+            "move them away, or choose another output."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     sources = {str(generator.name): _fingerprint(builder, generator.gen_kwargs["units"]) for generator in generators}
-    state["splits"] = {
-        split: done for split, done in state["splits"].items() if _is_current(folder, done, sources.get(split))
-    }
-    kept = {name for done in state["splits"].values() for name in done["files"]}
-    for path in folder.glob(SHARDS.format(split="*")):
-        if path.name not in kept:
-            path.unlink()
-    _write_state(state_path, state, complete=False)  # from now on the folder is ours
+    current = {split for split, done in old.items() if not overwrite and _is_current(folder, done, sources.get(split))}
+    state: dict[str, Any] = {**identity, "options": options, "splits": dict(old)}
+    if not before:
+        _write_state(state_path, state, complete=False)  # from now on the folder is ours
     for generator in generators:
         split = str(generator.name)
-        if split in state["splits"]:
+        if split in current:
             continue
         units = generator.gen_kwargs["units"]
         expected = sum(unit.rows for unit in units)
         if progress is not None:
             progress(split, 0, expected)
-        rows, names = _write_split(builder, generator, folder, shard_bytes, _counting(progress, split, expected))
+        partial = folder / f".{split}.partial"
+        rows, names = _write_split(builder, generator, partial, shard_bytes, _counting(progress, split, expected))
         if _fingerprint(builder, units) != sources[split]:
-            for name in names:
-                (folder / name).unlink()
+            shutil.rmtree(partial)
             raise ValueError(f"Files of {builder.config.data_dir} changed while {split} was built; build again.")
+        # Listed before they are there, so that an interruption leaves no file that nobody knows.
+        replaced = old.get(split, {"files": []})["files"]
+        state["splits"][split] = {"rows": rows, "files": sorted({*names, *replaced}), "bytes": [], "source": ""}
+        _write_state(state_path, state, complete=False)
+        for number, name in enumerate(names):
+            (partial / f"{number:05d}").replace(folder / name)
+        partial.rmdir()
+        _remove(folder, set(replaced) - set(names))
         sizes = _sizes(folder, names)
         state["splits"][split] = {"rows": rows, "files": names, "bytes": sizes, "source": sources[split]}
         _write_state(state_path, state, complete=False)
+    for split in sorted(set(old) - set(sources)):  # no longer among the raw files
+        _remove(folder, set(old[split]["files"]))
+        del state["splits"][split]
     _write_state(state_path, state, complete=True)
     return {str(generator.name): state["splits"][str(generator.name)]["rows"] for generator in generators}
+
+
+def _options(builder: Any) -> dict[str, Any]:
+    """What the user chose of the config, as JSON gives it back."""
+    import datasets
+
+    inherited = {item.name for item in dataclasses.fields(datasets.BuilderConfig)}
+    chosen = {name: value for name, value in dataclasses.asdict(builder.config).items() if name not in inherited}
+    return dict(json.loads(json.dumps(chosen, default=str)))
+
+
+def _remove(folder: Path, names: set[str]) -> None:
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _fingerprint(builder: Any, units: list[Unit]) -> str:
@@ -222,13 +254,12 @@ def _counting(progress: Callable[[str, int, int], None] | None, split: str, expe
 
 
 def _write_split(
-    builder: Any, generator: Any, folder: Path, shard_bytes: int, advance: Callable[[int], None]
+    builder: Any, generator: Any, partial: Path, shard_bytes: int, advance: Callable[[int], None]
 ) -> tuple[int, list[str]]:
-    """Shards of one split; they appear under their names only when all are written."""
+    """Shards of one split, written to `partial` by number; returns the rows and the names that they should get."""
     import pyarrow.parquet as pq
 
     split = str(generator.name)
-    partial = folder / f".{split}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     rows, shards = 0, 0
@@ -251,11 +282,7 @@ def _write_split(
         if sink is not None:
             writer.close()
             sink.close()
-    names = [f"{split}-{number:05d}-of-{shards:05d}.parquet" for number in range(shards)]
-    for number, name in enumerate(names):
-        (partial / f"{number:05d}").rename(folder / name)
-    partial.rmdir()
-    return rows, names
+    return rows, [f"{split}-{number:05d}-of-{shards:05d}.parquet" for number in range(shards)]
 
 
 def _tables(builder: Any, generator: Any) -> Iterator[Any]:

@@ -7,7 +7,6 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from deepfake_detectors.card_facts import read_facts
 from deepfake_detectors.card_training import training_bases, training_data
 from deepfake_detectors.cards import Publication, card_terms, render_model_card
 from deepfake_detectors.conversion.output_folder import written_whole
+from deepfake_detectors.evaluation.resumable import weights_digest
 from deepfake_detectors.published_folder import LICENSE_FILES, Assembled, Base, assemble
 from deepfake_detectors.publishing import check_destination, files_to_push, push_folder
 
@@ -167,21 +167,11 @@ def _check_measured(results: dict[str, Any], folder: Path, family: str) -> None:
     if (other := results.get("model_type") or family) != family:
         raise ValueError(f"The results are of a {other!r}, but {folder} is a {family!r}. {remedy}")
     measured = results.get("weights")
-    if measured is not None and measured != (found := _digest_weights(folder)):
+    if measured is not None and measured != (found := weights_digest(str(folder))):
         raise ValueError(
             f"The results are of other weights (sha256 {measured[:12]}...) than those in {folder} ({found[:12]}...). "
             f"{remedy}"
         )
-
-
-def _digest_weights(folder: Path) -> str:
-    """As `evaluate` writes it into results.json: of all safetensors files of the folder, in the order of names."""
-    digest = sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while chunk := file.read(2**20):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -66,6 +66,22 @@ def test_groups_join_videos_that_share_material(tmp_path, build):
     assert groups == {"5_001": "001", "0_001_002": "001", "1_002_003": "001", "5_007": "007", "0_010_009": "009"}
 
 
+def test_stretches_of_one_youtube_video_are_one_group(tmp_path):
+    train, test = ["5_756", "1_756_503", "3_976_954"], ["5_755", "0_078_955", "5_100"]
+    root = write_tree(tmp_path / "ddvqa", train, test)
+    for config in ("c40", "c23"):
+        builder = DDVQA(config_name=config, data_dir=str(root), cache_dir=str(tmp_path / "cache"))
+        splits = builder.inspect(root)
+        groups = {unit.id.rsplit("/", 1)[1]: unit.columns["group_id"] for units in splits.values() for unit in units}
+        # The training groups keep their names, by which validation is cut.
+        assert groups == {f"{stem}": f"FaceForensics++/{group}" for stem, group in (
+            ("5_756", "503"), ("1_756_503", "503"), ("3_976_954", "954"),
+            ("5_755", "503"), ("0_078_955", "954"), ("5_100", "100"),
+        ) if config == "c40" or stem in test}  # fmt: skip
+        reported = [message for level, message in builder.findings if level == "warning"]
+        assert any("955 (test) / 954 (train)" in text and "2 of 3 test pictures" in text for text in reported)
+
+
 def test_c23_has_test_pictures_only(root, build):
     data = build(root, "c23")
     assert list(data) == ["test"]
@@ -246,7 +262,8 @@ class TestRealData:
         assert Counter(data["test"]["manipulation"]) == {
             "real": 72, "Deepfakes": 30, "Face2Face": 14, "FaceSwap": 16, "NeuralTextures": 12,
         }  # fmt: skip
-        assert not set(data["train"]["group_id"]) & set(data["test"]["group_id"])
+        shared = set(data["train"]["group_id"]) & set(data["test"]["group_id"])
+        assert shared == {"FaceForensics++/503", "FaceForensics++/954"}  # stretches of one YouTube video
 
     def test_c23_pngs(self, real, build):
         rows = build(real, "c23")["test"]

@@ -267,3 +267,65 @@ def test_bad_file(rgb, tmp_path, text, message):
 def test_file_must_be_named(rgb, tmp_path):
     with pytest.raises(ValueError, match="Say which file"):
         make(rgb, tmp_path, "")
+
+
+FF, C2, DF = "FaceForensics++", "Celeb-DF-v2", "DeeperForensics-1.0"
+
+
+@pytest.mark.parametrize(
+    ("group", "folders", "expected"),
+    [
+        (
+            "simswap_",
+            {"071": f"{FF}/original_sequences/youtube/c23/frames", "071_054": "DF40_train/simswap/frames"},
+            {"071": (f"{FF}/054", "071", None), "071_054": (f"{FF}/054", "071", "054")},
+        ),
+        (
+            "simswap_",
+            {"id0_0000": f"{C2}/Celeb-real/frames", "id0_id1_0000": "DF40/simswap/cdf/frames"},
+            {"id0_0000": (f"{C2}/id0", "id0_0000", None), "id0_id1_0000": (f"{C2}/id0", "id0_0000", "id1")},
+        ),
+        (
+            "UADFV_",
+            {"0000": "UADFV/real/frames", "0000_fake": "UADFV/fake/frames"},
+            {"0000": ("UADFV/0000", "0000", None), "0000_fake": ("UADFV/0000", "0000", None)},
+        ),
+        (
+            "DFD_",
+            {
+                "01__walk": f"{FF}/original_sequences/actors/c23/frames",
+                "01_02__walk__ABCDEFGH": f"{FF}/manipulated_sequences/DeepFakeDetection/c23/frames",
+            },
+            {
+                "01__walk": ("DeepFakeDetection/01", "01__walk", None),
+                "01_02__walk__ABCDEFGH": ("DeepFakeDetection/01", "01__walk", "02"),
+            },
+        ),
+        (
+            "DeeperForensics-1.0_",
+            {"000": f"{FF}/original_sequences/youtube/c23/frames", "000_M101": f"{DF}/manipulated_videos/x/frames"},
+            {"000": (f"{FF}/000", "000", None), "000_M101": (f"{FF}/000", "000", "M101")},
+        ),
+    ],
+)
+def test_names_join_videos_that_share_material(rgb, tmp_path, group, folders, expected):
+    (real, real_folder), (fake, fake_folder) = folders.items()
+    content = {
+        f"{group}Real": {"train": {real: record(rgb, f"{group}Real", f"{real_folder}/{real}")}},
+        f"{group}Fake": {"train": {fake: record(rgb, f"{group}Fake", f"{fake_folder}/{fake}")}},
+    }
+    (rgb / "x.json").write_text(json.dumps({group.strip("_"): content}))
+    builder = make(rgb, tmp_path, "x.json")
+    columns = [unit.columns for units in builder.inspect(rgb).values() for unit in units]
+    found = {c["video_id"].rsplit("/", 1)[1]: (c["group_id"], c["target_id"], c["source_id"]) for c in columns}
+    assert found == expected
+    assert not any("say nothing of shared material" in text for text in messages(builder, "warning"))
+
+
+def test_names_without_a_known_form_are_reported(rgb, tmp_path):
+    videos = {name: record(rgb, "DFDC_Real", f"DFDC/test/frames/{name}") for name in ("abc", "abd")}
+    (rgb / "x.json").write_text(json.dumps({"DFDC": {"DFDC_Real": {"test": videos}}}))
+    builder = make(rgb, tmp_path, "x.json")
+    (units,) = builder.inspect(rgb).values()
+    assert [unit.columns["group_id"] for unit in units] == [unit.columns["video_id"] for unit in units]
+    assert any(text.startswith("2 videos have names that say nothing") for text in messages(builder, "warning"))

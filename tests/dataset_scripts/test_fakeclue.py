@@ -175,3 +175,17 @@ def test_neither_zip_nor_folder(root, tmp_path):
     shutil.rmtree(root / "test")
     with pytest.raises(FileNotFoundError, match=r"Neither .*test\.zip nor"):
         make(root, tmp_path).inspect(root)
+
+
+def test_stretches_of_one_youtube_video_are_one_group(root, tmp_path):
+    records = {
+        "train": [("ff++/real/c23/frames/954/0.png", 1, "deepfake")],
+        "test": [("ff++/fake/FaceSwap/c23/frames/078_955/0.png", 0, "deepfake")],
+    }
+    for split, found in records.items():
+        save(root / split / found[0][0])
+    write_lists(root, records)
+    builder = make(root, tmp_path)
+    splits = builder.inspect(root)
+    assert {unit.columns["group_id"] for units in splits.values() for unit in units} == {"FaceForensics++/078"}
+    assert any("1 groups of videos lie in train and test" in text for text in messages(builder, "warning"))

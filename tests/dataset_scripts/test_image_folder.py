@@ -252,3 +252,30 @@ def test_real_sets(name, tmp_path):
         for row in listed:
             groups.setdefault(row["group"], set())
         assert {group.split("/")[-1] for group in rows["group_id"]} <= set(groups)
+
+
+MANIFEST = "file,label,group\nreal/a.png,real,g\nfake/b.png,fake,g\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "message"),
+    [
+        ("\ufeff" + MANIFEST.replace("a.png,real", "a.png,fake"), ValueError, "calls it 'fake'"),
+        (MANIFEST + "real/a.png,real,h\n", ValueError, r"line 4 lists real/a\.png a second time"),
+        (MANIFEST + "real/c.png\n", ValueError, "line 4 lacks file or label"),
+        (MANIFEST.replace(",", ";"), "warning", "its columns are 'file;label;group', expected file, label"),
+    ],
+)
+def test_manifest_as_spreadsheets_write_it(tmp_path, text, level, message):
+    for name in ("real/a.png", "fake/b.png"):
+        save(tmp_path / "raw" / name)
+    (tmp_path / "raw" / "manifest.csv").write_text(text, encoding="utf-8")
+    builder = RealFakeFolder(
+        config_name="real_fake", data_dir=str(tmp_path / "raw"), cache_dir=str(tmp_path / "cache")
+    )
+    if level == "warning":
+        builder.inspect(tmp_path / "raw")
+        assert any(message in text for found, text in builder.findings if found == level)
+    else:
+        with pytest.raises(ValueError, match=message):
+            builder.inspect(tmp_path / "raw")

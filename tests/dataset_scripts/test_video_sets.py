@@ -129,7 +129,7 @@ class TestDFDCPreview:
         self.tree.write(root)
         splits, builder = inspect(self.tree, root, "all_test")
         assert {split: len(units) for split, units in splits.items()} == {"test": 6}
-        assert "test: 2 real videos, published are 1131." in said(builder, "warning")
+        assert "test: 2 real videos, published are 1131." in said(builder, "error")
 
     def test_clips_in_their_folders(self, root):
         pytest.importorskip("av")
