@@ -184,7 +184,7 @@ def open_split(
     kind = builder_class(dataset)
     import datasets
 
-    from deepfake_detectors.building import _fingerprint, _generators
+    from deepfake_detectors.building import split_generators, units_fingerprint
 
     given = config_options(dataset, options)
     builder = kind(config_name=config, data_dir=str(data_folder(dataset, data_dir).resolve()), **given)
@@ -193,10 +193,10 @@ def open_split(
     built = note.read_text(encoding="utf-8") if note.is_file() else None
     source, mode = built, datasets.DownloadMode.REUSE_DATASET_IF_EXISTS
     if rebuild or built is None:
-        generators = {str(generator.name): generator for generator in _generators(builder)}
+        generators = {str(generator.name): generator for generator in split_generators(builder)}
         if split not in generators:
             raise ValueError(f"{dataset} has no split {split!r}, but {', '.join(generators)}.")
-        source = _fingerprint(builder, generators[split].gen_kwargs["units"])
+        source = units_fingerprint(builder, generators[split].gen_kwargs["units"])
         builder._split_generators = lambda dl_manager: [generators[split]]  # the other splits are not asked for
         builder.info.splits = None  # nor expected, though a cached build of the whole data set knows them
         if source != built:

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
     from deepfake_detectors.dataset_scripts.common import Unit
 
-__all__ = ["CheckResult", "builder_class", "check", "make_builder", "write_parquet"]
+__all__ = [
+    "CheckResult",
+    "builder_class",
+    "check",
+    "make_builder",
+    "split_generators",
+    "units_fingerprint",
+    "write_parquet",
+]
 
 STATE_FILE = ".build.json"  # hidden, so that loading the folder does not take it for data
 SHARDS = "{split}-?????-of-?????.parquet"
@@ -105,7 +113,8 @@ def _decode(builder: Any, unit: Any, progress: Callable[[int], None] | None) -> 
     return []
 
 
-def _generators(builder: Any) -> list[Any]:
+def split_generators(builder: Any) -> list[Any]:
+    """One generator per split, with the units of the raw files in its `gen_kwargs`; nothing is decoded."""
     import datasets
 
     return builder._split_generators(
@@ -147,7 +156,7 @@ def write_parquet(
     state_path = folder / STATE_FILE
     identity = {"builder": type(builder).__name__, "version": str(builder.config.version or builder.VERSION)}
     options = _options(builder)
-    generators = _generators(builder)
+    generators = split_generators(builder)
     before: dict[str, Any] = {}
     if state_path.is_file():
         before = json.loads(state_path.read_text(encoding="utf-8"))
@@ -173,7 +182,9 @@ def write_parquet(
             "move them away, or choose another output."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    sources = {str(generator.name): _fingerprint(builder, generator.gen_kwargs["units"]) for generator in generators}
+    sources = {
+        str(generator.name): units_fingerprint(builder, generator.gen_kwargs["units"]) for generator in generators
+    }
     current = {split for split, done in old.items() if not overwrite and _is_current(folder, done, sources.get(split))}
     state: dict[str, Any] = {**identity, "options": options, "splits": dict(old)}
     if not before:
@@ -188,7 +199,7 @@ def write_parquet(
             progress(split, 0, expected)
         partial = folder / f".{split}.partial"
         rows, names = _write_split(builder, generator, partial, shard_bytes, _counting(progress, split, expected))
-        if _fingerprint(builder, units) != sources[split]:
+        if units_fingerprint(builder, units) != sources[split]:
             shutil.rmtree(partial)
             raise ValueError(f"Files of {builder.config.data_dir} changed while {split} was built; build again.")
         # Listed before they are there, so that an interruption leaves no file that nobody knows.
@@ -223,7 +234,7 @@ def _remove(folder: Path, names: set[str]) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _fingerprint(builder: Any, units: list[Unit]) -> str:
+def units_fingerprint(builder: Any, units: list[Unit]) -> str:
     """What a split depends on: units, options and features, and size and times of every file that will be read."""
     options = dataclasses.asdict(builder.config)
     digest = hashlib.sha256(json.dumps([options, str(builder.info.features)], default=str).encode())
