@@ -169,8 +169,8 @@ def _check_measured(results: dict[str, Any], folder: Path, family: str) -> None:
     measured = results.get("weights")
     if measured is not None and measured != (found := weights_digest(str(folder))):
         raise ValueError(
-            f"The results are of other weights (sha256 {measured[:12]}...) than those in {folder} ({str(found)[:12]}...). "
-            f"{remedy}"
+            f"The results are of other weights (sha256 {measured[:12]}...) than those in {folder} "
+            f"({str(found)[:12]}...). {remedy}"
         )
 
 
