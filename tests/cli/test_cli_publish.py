@@ -39,7 +39,8 @@ def test_push(shell, model, hub, tmp_path) -> None:
 def test_results_of_evaluate_reach_the_card(shell, model, photos, tmp_path) -> None:
     """The numbers of one command in the card of the other."""
     report = tmp_path / "report"
-    folders = ("--real-dir", photos, "--fake-dir", photos / "deeper")
+    fakes = (photos / "deeper").rename(tmp_path / "fakes")
+    folders = ("--real-dir", photos, "--fake-dir", fakes)
     measured = shell("evaluate", "--model", model, *folders, "--resamples", "5", "--output", report)
     assert measured.exit_code == 0, measured.stderr
     target = tmp_path / "dry"

@@ -159,7 +159,8 @@ class TestResuming:
         other.mkdir()
         (other / "config.json").write_text((bases["fakevlm"] / "config.json").read_text())
         (other / "trainer_state.json").write_text(json.dumps({}))
-        with pytest.raises(ValueError, match=r"FakeVLMForDeepfakeDetection, .* M2F2DetFor.* \(m2f2_det\)"):
+        said = r"FakeVLMForDeepfakeDetection of family fakevlm, .* M2F2DetFor.* of family m2f2_det"
+        with pytest.raises(ValueError, match=said):
             run(resume_from_checkpoint=str(other))
 
     def test_model_that_is_no_checkpoint(self, run, bases):

@@ -221,12 +221,12 @@ def test_unknown_option(run, data):
 
 
 def test_no_data_at_all(run):
-    with pytest.raises(ValueError, match=r"No data: pass --data_dir .* or set DEEPFAKE_DATA"):
+    with pytest.raises(ValueError, match=r"No data: pass --data-dir .* or set DEEPFAKE_DATA"):
         run()
 
 
 def test_missing_data_folder(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere \(from --data_dir\) is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere \(from --data-dir\) is no folder"):
         run("--data_dir", tmp_path / "nowhere")
 
 
