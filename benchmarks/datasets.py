@@ -81,8 +81,8 @@ def run_step(step: str, folder: Path) -> int:
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
     import datasets  # noqa: F401
 
-    from deepfake_detectors.building import make_builder, write_parquet
-    from deepfake_detectors.linting import lint, parquet_source
+    from deepfake_detectors.data.lint import lint, parquet_source
+    from deepfake_detectors.data.parquet import make_builder, write_parquet
 
     imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     built = folder / "built"

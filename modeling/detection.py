@@ -12,33 +12,15 @@ from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME, ModelOutput
 
 __all__ = [
-    "EXPLAINING_CLASSES",
     "HUB_ARGUMENTS",
-    "LOCALISING_CLASSES",
+    "OFFICIAL_SUFFIXES",
     "DeepfakeDetectionMixin",
     "DeepfakeDetectionOutput",
     "DeepfakeExplanationOutput",
     "refuse_foreign_checkpoint",
     "require_ability",
-    "stock_remedy",
-    "unconverted_remedy",
     "verdict_config",
 ]
-
-# Kept here, not derived from the registered classes: remote code on the Hub knows one family only.
-EXPLAINING_CLASSES: tuple[str, ...] = (
-    "AntifakePromptForDeepfakeDetection",
-    "FakeVLMForDeepfakeDetection",
-    "LvlmDfdForConditionalGeneration",
-    "M2F2DetForConditionalGeneration",
-)
-LOCALISING_CLASSES: tuple[str, ...] = ("LvlmDfdForDeepfakeDetection", "LvlmDfdForConditionalGeneration")
-
-# model_type of a library class -> family and class for checkpoints that are published in the library's own layout.
-STOCK_LAYOUTS = {"llava": ("fakevlm", "FakeVLMForDeepfakeDetection")}
-
-# Families whose official folders are in the form of LLaVA's own code.
-LLAVA_FORKS = ("fakevlm", "m2f2_det")
 
 # What says where a checkpoint lies.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
@@ -83,36 +65,15 @@ def require_ability(model: Any, ability: str) -> None:
         model: a detector with the class attributes `can_explain` and `can_localize`.
         ability: `"explain"` or `"localize"`.
     """
-    able = {"explain": EXPLAINING_CLASSES, "localize": LOCALISING_CLASSES}[ability]
-    if not getattr(model, f"can_{ability}"):
-        who = f"Classes that can: {', '.join(able)}." if able else "No detector of this version can."
-        raise ValueError(f"{type(model).__name__} gives a verdict but cannot {ability} ({ability}=True). {who}")
+    if getattr(model, f"can_{ability}"):
+        return
+    able = sorted(cls.__name__ for cls in _subclasses(DeepfakeDetectionMixin) if getattr(cls, f"can_{ability}"))
+    remedy = f"Classes that can: {', '.join(able)}." if able else f"No class that is loaded here can {ability}."
+    raise ValueError(f"{type(model).__name__} gives a verdict but cannot {ability} ({ability}=True). {remedy}")
 
 
-def stock_remedy(model_type: str | None, source: Any = "FOLDER") -> str:
-    """What to do with a checkpoint of a library class that may be a detector; empty where none is known."""
-    if model_type not in STOCK_LAYOUTS:
-        return ""
-    family, name = STOCK_LAYOUTS[model_type]
-    return (
-        f"If these are {family} weights, load them with {name}.from_pretrained({str(source)!r}), or make a folder "
-        f"that says what it is: deepfake-detectors convert {family} --source {source} --output FOLDER"
-    )
-
-
-def unconverted_remedy(fields: dict[str, Any], source: Any = "FOLDER") -> str:
-    """What to do with a folder that may hold a detector in another form; empty where none is known.
-
-    Args:
-        fields: its config.json.
-        source: the folder, for the command.
-    """
-    if "mm_projector_type" in fields:  # LLaVA's own code writes it; M2F2-Det and FakeVLM are published by forks of it
-        commands = " or ".join(
-            f"deepfake-detectors convert {family} --source {source} --output FOLDER" for family in LLAVA_FORKS
-        )
-        return f"It was written by a fork of the LLaVA code; convert it first: {commands}"
-    return stock_remedy(fields.get("model_type"), source)
+def _subclasses(cls: type) -> set[type]:
+    return {cls}.union(*(_subclasses(child) for child in cls.__subclasses__()))
 
 
 class DeepfakeDetectionMixin:
@@ -161,8 +122,8 @@ class DeepfakeDetectionMixin:
             listing = "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:8])}" for kind, keys in faults.items())
             raise ValueError(
                 f"{pretrained_model_name_or_path} does not hold a complete {cls.__name__}: {listing}. "
-                f"If this is an official file, convert it: deepfake-detectors convert {cls.config_class.model_type} "
-                "--source ... --output ..."
+                "If this is an official file, convert it: "
+                f"deepfake_detectors.convert({cls.config_class.model_type!r}, sources, output)."
             )
         return (model, info) if return_info else model
 
@@ -202,7 +163,7 @@ def refuse_foreign_checkpoint(cls: Any, source: Any, kwargs: dict[str, Any]) -> 
         kwargs: the arguments it got beside.
     """
     family = cls.config_class.model_type
-    command = f"deepfake-detectors convert {family} --source {source} --output FOLDER"
+    command = f"deepfake_detectors.convert({family!r}, {str(source)!r}, output)"
     path = Path(str(source))
     if path.is_file() and path.suffix in OFFICIAL_SUFFIXES:
         raise ValueError(f"{source} is an official checkpoint file, not a folder to load. Convert it first: {command}")

@@ -17,7 +17,7 @@ from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
-from .detection import require_ability, stock_remedy
+from .detection import require_ability
 from .image_loading import InputImageError, describe_image_source, load_image
 
 __all__ = ["TASK", "DeepfakeDetectionPipeline", "show_license_notice"]
@@ -63,13 +63,10 @@ class DeepfakeDetectionPipeline(Pipeline):
 
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
         if not hasattr(model, "detect"):
-            remedy = stock_remedy(model.config.model_type, model.config.name_or_path or "FOLDER") or (
-                "If its weights come from an official release, convert them first: "
-                "deepfake-detectors convert FAMILY --source ... --output FOLDER"
-            )
             raise ValueError(
-                f"{type(model).__name__} (model_type {model.config.model_type!r}) is no deepfake detector: it has no "
-                f"`detect`. {remedy}"
+                f"{type(model).__name__} (model_type {model.config.model_type!r}) is not a deepfake detector (no "
+                "`detect` method). Weights of an official release have to be converted first: "
+                "deepfake_detectors.convert(family, sources, output)."
             )
         kwargs.pop("local_files_only", None)  # transformers.pipeline() hands on what was meant for the download
         super().__init__(model, *args, **kwargs)

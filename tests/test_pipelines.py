@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from pictures import random_pictures
-from tiny_models import tiny_m2f2_det
 from transformers import AutoModel, AutoProcessor, BertConfig, BertModel
 
 import deepfake_detectors
-from deepfake_detectors.default_checkpoint import LICENSE_NOTICE
+from deepfake_detectors.checkpoints import built_in_path
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+from support.pictures import random_pictures
+from support.tiny_models import tiny_m2f2_det
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,8 @@ def test_the_stock_call_without_a_model_works_offline_and_shows_the_terms_once(t
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 2 and set(done.stdout.split()) <= {"real", "fake"}
-    assert done.stderr.count(LICENSE_NOTICE) == 1
+    notice = json.loads((built_in_path() / "config.json").read_text())["license_notice"]
+    assert done.stderr.count(notice) == 1
 
 
 @pytest.mark.parametrize("model_type", ["llava", "llava_llama", None])

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepfake_detectors.cards import write_model_card
-from deepfake_detectors.default_checkpoint import LICENSE_NOTICE
 from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier
+from deepfake_detectors.hub.cards import write_model_card
 from deepfake_detectors.modeling.configuration_detection import identity_calibration
 from deepfake_detectors.module_command import run_command
 from deepfake_detectors.train.default_explanations import score_default_explanations
@@ -36,6 +35,10 @@ CHECKPOINT_FILES = (
 )
 STAGES = ("language", "stage2", "stage3")
 MAX_BYTES = 20_000_000  # every installation carries it
+LICENSE_NOTICE = (
+    "The embedded default weights were trained on FaceForensics++ pictures and are for non-commercial research only "
+    "(terms: LICENSE beside them). They demonstrate the pipeline; do not rely on their verdicts."
+)
 
 
 @dataclass
@@ -51,7 +54,9 @@ class EmbedArguments:
         default="outputs/m2f2_det_default_answers",
         metadata={"help": "Folder for the answers to the test questions; those that are there are not asked again."},
     )
-    target: str = field(default="src/deepfake_detectors/default_checkpoint", metadata={"help": "Folder to fill."})
+    target: str = field(
+        default="src/deepfake_detectors/checkpoints/m2f2_det_mini", metadata={"help": "Folder to fill."}
+    )
     facts: str = field(default="hub_cards/facts/m2f2_det_default.yaml", metadata={"help": "Facts of the card."})
     data_dir: str | None = field(default=None, metadata={"help": "Raw DD-VQA; if unset, $DEEPFAKE_DATA/ddvqa."})
 

@@ -27,7 +27,7 @@ from transformers import (
     set_seed,
 )
 
-from deepfake_detectors.conversion.output_folder import written_whole
+from deepfake_detectors.files import written_whole
 from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection

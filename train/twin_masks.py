@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from deepfake_detectors.twin_difference import CELL, average_cells, difference_map
+from deepfake_detectors.data.twin_difference import CELL, average_cells, difference_map
 
 __all__ = ["TwinMasks", "shift_image"]
 

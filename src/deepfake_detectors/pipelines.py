@@ -1,45 +1,45 @@
-"""`deepfake_detectors.pipeline`: transformers' call, with this package's own pipeline class and its own default."""
+"""`pipeline()`: transformers' call with this package's own pipeline class, and where a model may come from."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import CONFIG_NAME
 
-from deepfake_detectors.default_checkpoint import LICENSE_NOTICE, default_checkpoint_path
-from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES, unconverted_remedy
-from deepfake_detectors.modeling.pipeline_deepfake_detection import (
-    TASK,
-    DeepfakeDetectionPipeline,
-    show_license_notice,
-)
-from deepfake_detectors.registration import FAMILIES
+from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT, built_in_path
+from deepfake_detectors.families import FAMILIES, require_family, unconverted_remedy
+from deepfake_detectors.files import read_json_object
+from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES
+from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
 
-__all__ = ["pipeline", "check_model_source", "resolve_model"]
+__all__ = ["check_model_source", "load_config", "load_detector", "pipeline", "resolve_model"]
 
 
 def pipeline(task: str = TASK, model: Any = None, **kwargs: Any) -> DeepfakeDetectionPipeline:
-    """Same as `transformers.pipeline("deepfake-detection", ...)`, but always with the pipeline class of this package.
+    """Build `transformers.pipeline("deepfake-detection", ...)`, but always with the pipeline class of this package.
 
     The difference shows on folders whose config names a pipeline file of its own: there transformers demands
     `trust_remote_code=True` and runs the folder's copy, although this package is installed.
 
     Args:
         task: `"deepfake-detection"`, the only task here.
-        model: a folder or Hub id of a detector, or a loaded one (then give its `processor` too). The default is the
-            small demonstration detector inside this package; it needs no network.
+        model: a folder or Hub id of a detector, the name of a built-in checkpoint (`checkpoints.BUILT_IN`), or a
+            loaded detector (then pass its `processor` too). The default is built in and needs no network.
         kwargs: as in `transformers.pipeline`, and the call arguments of `DeepfakeDetectionPipeline`.
 
     Raises:
-        ValueError: for another task, for official files that were never converted (the message has the command),
-            for a model that is not a detector, and for arguments out of range.
+        ValueError: for another task, for official files that were never converted (the message says how to), for a
+            model that is not a detector, and for arguments out of range.
         OSError: if there is no such model.
     """
     if task != TASK:
         raise ValueError(f"task is {task!r}, but the only task here is {TASK!r}. For a model, write model={task!r}.")
+    kwargs.setdefault("trust_remote_code", False)
     if model is None or isinstance(model, (str, Path)):
         model = resolve_model(model)
         check_model_source(model)
@@ -47,52 +47,93 @@ def pipeline(task: str = TASK, model: Any = None, **kwargs: Any) -> DeepfakeDete
 
 
 def resolve_model(model: str | Path | None) -> str:
-    """The folder or Hub id to load: `model` itself, or if it is `None` the default detector, with its terms logged."""
-    if model is not None:
-        return str(model)
-    folder = str(default_checkpoint_path())
-    show_license_notice(LICENSE_NOTICE)
-    return folder
+    """Return the folder or Hub id to load: the default for `None`, a built-in checkpoint by its name, else `model`."""
+    if model is None:
+        model = DEFAULT
+    return str(built_in_path(str(model)) if str(model) in BUILT_IN and not Path(model).exists() else model)
+
+
+def load_config(model: str | Path | None) -> tuple[str, Any]:
+    """Return where a detector is loaded from, and its config.
+
+    Args:
+        model: as in `pipeline`, but not a loaded detector.
+
+    Raises:
+        ValueError: if there is no detector in it.
+        OSError: if there is no such model.
+    """
+    source = resolve_model(model)
+    check_model_source(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    require_family(config.model_type, source)
+    return source, config
+
+
+def load_detector(
+    model: str | Path | None = None, device: str | None = None, dtype: str = "auto"
+) -> DeepfakeDetectionPipeline:
+    """Return the pipeline of a detector. What is wrong with a folder is reported by its first cause.
+
+    Args:
+        model: as in `pipeline`, but not a loaded detector.
+        device: such as `"cuda:0"`; by default the best there is.
+        dtype: `"auto"` (as saved), `"float32"`, `"bfloat16"` or `"float16"`.
+
+    Raises:
+        ValueError: if there is no complete detector in `model`, or no such device.
+        OSError: if there is no such model.
+        ImportError: if the detector needs a library that is not installed.
+    """
+    source, _ = load_config(model)
+    if device is not None:
+        _check_device(device)
+    try:
+        # Not by transformers.pipeline, which buries the cause under tracebacks of its own attempts.
+        detector = AutoModel.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        return pipeline(model=detector, processor=processor, device=device)
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"No detector could be loaded from {source}: {error}") from error
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}: {error}") from error
+    module = getattr(torch, kind, None)
+    if kind != "cpu" and not (module is not None and hasattr(module, "is_available") and module.is_available()):
+        raise ValueError(f"device is {device!r}, but this machine, or this build of PyTorch, has no {kind}.")
 
 
 def check_model_source(model: str | Path) -> None:
     """Refuse what is neither a folder to load nor may be a Hub id.
 
     Raises:
-        ValueError: for an official checkpoint that was never converted (the message has the command), and for a
-            folder without a config.
+        ValueError: for an official checkpoint that was never converted (the message says how to), and for a folder
+            without a config.
         FileNotFoundError: for a path that does not exist.
     """
     path = Path(model)
     # One slash may be a Hub id; these cannot.
     if not path.exists() and (path.is_absolute() or len(path.parts) > 2 or str(model).startswith((".", "~"))):
-        raise FileNotFoundError(f"there is no folder {model}")
+        raise FileNotFoundError(f"There is no folder {model}.")
     official: list[Path] = []
     if path.is_file():
         official = [path]
     elif path.is_dir() and not any((path / name).exists() for name in (CONFIG_NAME, "adapter_config.json")):
         official = sorted(child for child in path.iterdir() if child.suffix in OFFICIAL_SUFFIXES)
         if not official:
-            raise ValueError(f"{path} is not a model folder: it holds no {CONFIG_NAME}.")
+            raise ValueError(f"{path} is not a model folder (no {CONFIG_NAME}).")
     if (path / CONFIG_NAME).is_file():
-        fields = _read_config(path / CONFIG_NAME)
+        fields = read_json_object(path / CONFIG_NAME)
         if remedy := unconverted_remedy(fields, path):
             raise ValueError(f"{path} holds a model of type {fields.get('model_type')!r}. {remedy}")
         if "model_type" not in fields:
             official = [path]
     if official:
-        sources = " ".join(f"--source {file}" for file in official)
         raise ValueError(
-            f"{path} holds official weights, not a folder that can be loaded. Convert them first: "
-            f"deepfake-detectors convert FAMILY {sources} --output FOLDER (FAMILY is one of {', '.join(FAMILIES)})"
+            f"{path} holds official weights, not a folder that can be loaded. Convert them first: convert(family, "
+            f"{[str(file) for file in official]}, output), where family is one of {', '.join(FAMILIES)}."
         )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} holds no JSON object, but {type(fields).__name__}.")
-    return fields

@@ -4,14 +4,13 @@ The only file that touches private parts of transformers: a new Auto class canno
 """
 
 from collections import OrderedDict
-from importlib.resources import files
 from typing import Any
 
+import transformers
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
-    AutoModelForImageClassification,
     AutoModelForImageTextToText,
     AutoProcessor,
     PreTrainedConfig,
@@ -22,37 +21,17 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
-from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
-from deepfake_detectors.modeling.configuration_imagebind import ImageBindConfig
-from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
-from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
-from deepfake_detectors.modeling.detection import HUB_ARGUMENTS, unconverted_remedy
-from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
-from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
-from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
-from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
-from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
-from deepfake_detectors.modeling.modeling_imagebind import ImageBindModel
-from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDetection
-from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
-from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
-from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
+from deepfake_detectors.checkpoints import DEFAULT, built_in_path
+from deepfake_detectors.families import FAMILIES, Family, resolve, unconverted_remedy
+from deepfake_detectors.modeling.detection import HUB_ARGUMENTS
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
-from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor
-from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
-from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
-from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
-__all__ = ["FAMILIES", "AutoModelForDeepfakeDetection", "register_families"]
-
-FAMILIES = ("antifakeprompt", "fakevlm", "lvlm_dfd", "m2f2_det")
+__all__ = ["AutoModelForDeepfakeDetection", "register_families"]
 
 
 class AutoModelForDeepfakeDetection(_BaseAutoModelClass):
-    """`from_pretrained` and `from_config` give the verdict class of any family of this package."""
+    """Load the verdict class of any family: `from_pretrained` and `from_config`."""
 
     _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
 
@@ -80,56 +59,39 @@ AutoModelForDeepfakeDetection.from_pretrained = classmethod(_load_or_refuse)
 
 
 def register_families() -> None:
-    """Register every family once; importing the package calls it."""
+    """Register every family and the task, once; importing the package calls it."""
     # Remote code may name the new Auto class only if transformers can find it in its own module.
     auto_module.AutoModelForDeepfakeDetection = AutoModelForDeepfakeDetection
-
-    _register_family(
-        AntifakePromptConfig,
-        [AntifakePromptForDeepfakeDetection],
-        AntifakePromptProcessor,
-        AntifakePromptImageProcessor,
-    )
-    _register_family(FakeVLMConfig, [FakeVLMForDeepfakeDetection], FakeVLMProcessor, FakeVLMImageProcessor)
-    AutoModelForImageTextToText.register(FakeVLMConfig, FakeVLMForDeepfakeDetection)
-    AutoConfig.register("imagebind", ImageBindConfig)
-    AutoModel.register(ImageBindConfig, ImageBindModel)
-    _register_family(
-        LvlmDfdConfig,
-        [LvlmDfdForDeepfakeDetection, LvlmDfdForConditionalGeneration],
-        LvlmDfdProcessor,
-        LvlmDfdImageProcessor,
-    )
-    AutoModelForImageTextToText.register(LvlmDfdConfig, LvlmDfdForConditionalGeneration)
-    _register_family(
-        M2F2DetConfig,
-        [M2F2DetForDeepfakeDetection, M2F2DetForConditionalGeneration],
-        M2F2DetProcessor,
-        M2F2DetImageProcessor,
-    )
-    AutoModelForImageClassification.register(M2F2DetConfig, M2F2DetForDeepfakeDetection)
-    AutoModelForImageTextToText.register(M2F2DetConfig, M2F2DetForConditionalGeneration)
+    for family in FAMILIES.values():
+        _register_family(family)
     # AutoProcessor finds a second processor of a family by the name in its folder, in the values of this mapping.
     PROCESSOR_MAPPING.register(VerdictProcessor, VerdictProcessor)
 
-    # The revision is not looked at for a folder, but the registry insists on one.
-    default = (str(files("deepfake_detectors.default_checkpoint")), "main")
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
         PIPELINE_REGISTRY.register_pipeline(
             TASK,
             pipeline_class=DeepfakeDetectionPipeline,
-            pt_model=AutoModel,
-            default={"model": default},
+            # Stock vision-language models would load without their head through AutoModel alone.
+            pt_model=(AutoModelForImageTextToText, AutoModel),
+            # The revision is ignored for a folder, but the registry insists on one.
+            default={"model": (str(built_in_path(DEFAULT)), "main")},
             type="image",
         )
 
 
-def _register_family(config: Any, models: list[type], processor: type, image_processor: type) -> None:
-    """`models` begins with the verdict class; `AutoModel` chooses among them by `config.architectures`."""
+def _register_family(family: Family) -> None:
+    """`AutoModel` chooses among the classes by `config.architectures`."""
+    config, image_processor = family.load("config"), family.load("image_processor")
     AutoConfig.register(config.model_type, config)
-    AutoModel.register(config, tuple(models))
-    AutoModelForDeepfakeDetection.register(config, models[0])
-    AutoProcessor.register(config, processor)
+    AutoModel.register(config, family.model_classes)
+    AutoModelForDeepfakeDetection.register(config, family.load("verdict"))
+    for door, role in family.doors.items():
+        getattr(transformers, door).register(config, family.load(role))
+    for model_type, component in family.components.items():
+        component_config = resolve(component["config"])
+        AutoConfig.register(model_type, component_config)
+        AutoModel.register(component_config, resolve(component["model"]))
+    AutoProcessor.register(config, family.load("processor"))
     # One class behind both keys: PIL is the faithful backend, and a switch of the class chooses another.
     AutoImageProcessor.register(
         config, image_processor_classes={"pil": image_processor, "torchvision": image_processor}

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pictures import random_pictures
-from tiny_models import tiny_m2f2_det
 from typer.testing import CliRunner
 
-from deepfake_detectors.cli import app
+from deepfake_detectors_cli import app
+from support.pictures import random_pictures
+from support.tiny_models import tiny_m2f2_det
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def test_unknown_command(shell) -> None:
 
 def test_help_loads_nothing_that_the_package_has_not_loaded() -> None:
     program = (
-        "import json, sys, deepfake_detectors; before = set(sys.modules); import deepfake_detectors.cli.app\n"
+        "import json, sys, deepfake_detectors; before = set(sys.modules); import deepfake_detectors_cli.app\n"
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from antifakeprompt_folders import golden_fields, read_config
-from golden_files import golden_folder
-from real_data import needs_real_data, real_data
+
+from support.antifakeprompt_folders import golden_fields, read_config
+from support.golden_files import golden_folder
+from support.real_data import needs_real_data, real_data
 
 FOLDER = golden_folder("antifakeprompt")
 SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -5,12 +5,12 @@ import re
 
 import datasets
 import pytest
-from folder_tree import save
-from real_data import needs_real_data, real_data
 from typer.testing import CliRunner
 
-from deepfake_detectors.builders import BUILDERS
-from deepfake_detectors.cli.app import app
+from deepfake_detectors.data.registry import BUILDERS
+from deepfake_detectors_cli.app import app
+from support.folder_tree import save
+from support.real_data import needs_real_data, real_data
 
 runner = CliRunner()
 
@@ -118,7 +118,7 @@ class TestTerms:
 
     @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1)])
     def test_person_is_asked(self, celeb, tmp_path, monkeypatch, answer, code):
-        monkeypatch.setattr("deepfake_detectors.cli.dataset.at_terminal", lambda: True)
+        monkeypatch.setattr("deepfake_detectors_cli.dataset.at_terminal", lambda: True)
         result = runner.invoke(app, ["dataset", *map(str, celeb)], input=answer)
         assert (result.exit_code, (tmp_path / "out").exists()) == (code, code == 0)
         assert result.stderr.index("Terms of Celeb-DF") < result.stderr.index("Do you accept")

@@ -6,12 +6,12 @@ import sys
 
 import pandas as pd
 import pytest
-from folder_tree import save
-from lint_pictures import content
-from real_data import needs_real_data, real_data
 from typer.testing import CliRunner
 
-from deepfake_detectors.cli.app import app
+from deepfake_detectors_cli.app import app
+from support.folder_tree import save
+from support.lint_pictures import content
+from support.real_data import needs_real_data, real_data
 
 runner = CliRunner()
 
@@ -112,7 +112,9 @@ def test_wrong_use(raw, arguments, message):
     assert message in run(*(text.format(raw=raw) for text in arguments), code=2).stderr
 
 
-@pytest.mark.parametrize(("library", "module"), [("imagehash", "imagehash"), ("pandas", "deepfake_detectors.linting")])
+@pytest.mark.parametrize(
+    ("library", "module"), [("imagehash", "imagehash"), ("pandas", "deepfake_detectors.data.lint")]
+)
 def test_missing_library_is_named(raw, monkeypatch, library, module):
     for name in [name for name in sys.modules if name.startswith(module)]:
         monkeypatch.delitem(sys.modules, name)

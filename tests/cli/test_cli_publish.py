@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from hub_server import use_hub
 from huggingface_hub import ModelCard
+
+from support.hub_server import use_hub
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_files import golden_folder
-from m2f2_det_folders import cosine_fields, read_config
-from pictures import random_pictures
 from safetensors.torch import load_file
+
+from support.golden_files import golden_folder
+from support.m2f2_det_folders import cosine_fields, read_config
+from support.pictures import random_pictures
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, BertConfig
 
-from deepfake_detectors.default_checkpoint import LICENSE_NOTICE
+from deepfake_detectors.checkpoints import built_in_path
 from deepfake_detectors.pipelines import pipeline
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "deepfake-detectors")
@@ -280,4 +280,5 @@ def test_without_a_model_the_default_judges_and_its_terms_are_shown_once(photos:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
-    assert done.stderr.count(LICENSE_NOTICE) == 1
+    notice = json.loads((built_in_path() / "config.json").read_text())["license_notice"]
+    assert done.stderr.count(notice) == 1

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
-from ddvqa_tree import stems, write_tree
-from golden_files import golden_folder
-from pictures import random_pictures
 from PIL import Image
-from tiny_models import tiny_m2f2_det
+
+from support.ddvqa_tree import stems, write_tree
+from support.golden_files import golden_folder
+from support.pictures import random_pictures
+from support.tiny_models import tiny_m2f2_det
 
 QUICK = ("--resamples", "20")
 
@@ -175,7 +176,7 @@ def test_killed_run_resumes_to_the_same_results(shell, model, tmp_path):
     output = tmp_path / "out"
     arguments = ["evaluate", "--model", model, "--real-dir", tmp_path / "real", "--fake-dir", tmp_path / "fake"]
     arguments += ["--batch-size", 4, *QUICK]
-    program = "from deepfake_detectors.cli import main; main()"
+    program = "from deepfake_detectors_cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *map(str, arguments), "--output", str(output)],
         stderr=subprocess.DEVNULL,
@@ -378,7 +379,8 @@ def test_model_without_texts_for_a_protocol_of_texts(shell, model, folders, tmp_
 
 def test_broken_model_is_not_scored(shell, folders, tmp_path):
     import torch
-    from tiny_models import m2f2_det, verdict_processor
+
+    from support.tiny_models import m2f2_det, verdict_processor
 
     broken = m2f2_det()
     with torch.no_grad():

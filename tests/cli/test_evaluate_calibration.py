@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ddvqa_tree import stems, write_tree
 from PIL import Image
-from tiny_models import tiny_m2f2_det
 
 import deepfake_detectors
+from support.ddvqa_tree import stems, write_tree
+from support.tiny_models import tiny_m2f2_det
 
 QUICK = ("--resamples", "20", "--batch-size", "50")
 

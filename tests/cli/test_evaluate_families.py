@@ -5,16 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ddvqa_tree import stems, write_tree
-from folder_tree import save
 from PIL import Image
-from real_data import needs_real_data, real_data
-from tiny_antifakeprompt import tiny_antifakeprompt
-from tiny_fakevlm import tiny_fakevlm
-from tiny_llm import tiny_tokenizer
-from tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
-from tiny_models import tiny_m2f2_det
 from transformers import BertConfig, BertModel
+
+from support.ddvqa_tree import stems, write_tree
+from support.folder_tree import save
+from support.real_data import needs_real_data, real_data
+from support.tiny_antifakeprompt import tiny_antifakeprompt
+from support.tiny_fakevlm import tiny_fakevlm
+from support.tiny_llm import tiny_tokenizer
+from support.tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
+from support.tiny_models import tiny_m2f2_det
 
 BUILDERS = {
     "m2f2_det": tiny_m2f2_det,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_llm import tiny_m2f2_det_llm
+
+from support.tiny_llm import tiny_m2f2_det_llm
 
 
 @pytest.fixture(scope="module")

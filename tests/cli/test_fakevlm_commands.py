@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from fakevlm_folders import convert_fakevlm, fakevlm_fields, read_config, write_stock_folder
-from golden_files import golden_folder
-from real_data import needs_real_data, real_data
 from transformers import LlavaForConditionalGeneration
+
+from support.fakevlm_folders import convert_fakevlm, fakevlm_fields, read_config, write_stock_folder
+from support.golden_files import golden_folder
+from support.real_data import needs_real_data, real_data
 
 FOLDER = golden_folder("fakevlm")
 

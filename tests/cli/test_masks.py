@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_lvlm_dfd import tiny_lvlm_dfd
 
-from deepfake_detectors.cli.masks import overlay
+from deepfake_detectors_cli.masks import overlay
+from support.tiny_lvlm_dfd import tiny_lvlm_dfd
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ import shutil
 
 import pytest
 import torch
-from antifakeprompt_folders import golden_fields, read_config
-from golden_files import golden_folder
 from safetensors.torch import load_file, save_file
-from tiny_antifakeprompt import antifakeprompt, tiny_instructblip
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors.conversion import convert
 from deepfake_detectors.modeling.image_processing_antifakeprompt import IMAGE_STATISTICS
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE
+from support.antifakeprompt_folders import golden_fields, read_config
+from support.golden_files import golden_folder
+from support.tiny_antifakeprompt import antifakeprompt, tiny_instructblip
 
 FOLDER = golden_folder("antifakeprompt")
 GOLDEN = read_config(FOLDER)

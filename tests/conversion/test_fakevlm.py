@@ -5,16 +5,16 @@ import shutil
 
 import pytest
 import torch
-from fakevlm_folders import convert_fakevlm, fakevlm_fields, read_config, write_stock_folder
-from golden_files import golden_folder
-from pictures import random_pictures
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_fakevlm import tiny_tokenizer
 from transformers import AutoConfig, AutoModel, AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 from deepfake_detectors.conversion import convert
 from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
+from support.fakevlm_folders import convert_fakevlm, fakevlm_fields, read_config, write_stock_folder
+from support.golden_files import golden_folder
+from support.pictures import random_pictures
+from support.tiny_fakevlm import tiny_tokenizer
 
 FOLDER = golden_folder("fakevlm")
 GOLDEN = read_config(FOLDER)

@@ -8,8 +8,14 @@ import shutil
 
 import pytest
 import torch
-from golden_files import golden_folder
-from lvlm_dfd_folders import (
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoProcessor
+
+from deepfake_detectors.conversion import convert
+from deepfake_detectors.conversion.merge import merge
+from deepfake_detectors.modeling.modeling_imagebind import ImageBindModel
+from support.golden_files import golden_folder
+from support.lvlm_dfd_folders import (
     LLM_KEYS,
     convert_golden,
     imagebind_fields,
@@ -18,13 +24,7 @@ from lvlm_dfd_folders import (
     read_config,
     write_release,
 )
-from pictures import random_pictures
-from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoProcessor
-
-from deepfake_detectors.conversion import convert
-from deepfake_detectors.merging import merge
-from deepfake_detectors.modeling.modeling_imagebind import ImageBindModel
+from support.pictures import random_pictures
 
 GOLDENS = golden_folder("lvlm_dfd")
 GOLDEN = read_config(GOLDENS)

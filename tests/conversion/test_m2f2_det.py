@@ -9,14 +9,14 @@ import shutil
 
 import pytest
 import torch
-from golden_files import golden_folder
-from m2f2_det_folders import cosine_fields, language_model_fields, read_config, stage1_fields
 from safetensors.torch import load_file, save_file
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors.conversion import CONVERTERS, convert
+from support.golden_files import golden_folder
+from support.m2f2_det_folders import cosine_fields, language_model_fields, read_config, stage1_fields
 
 GOLDENS = golden_folder("m2f2_det")
 STAGE_1, COSINE, LLM = GOLDENS / "stage1_detector", GOLDENS / "llava_detector", GOLDENS / "deepfake_llm"

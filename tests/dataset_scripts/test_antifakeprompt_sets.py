@@ -1,9 +1,9 @@
 """AntifakePrompt sets: the class comes from the set, never from an unknown folder."""
 
 import pytest
-from folder_tree import save
 
 from deepfake_detectors.dataset_scripts.antifakeprompt import SETS, AntifakePrompt
+from support.folder_tree import save
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Celeb-DF: polarity of the list, both real folders, the test rebuilt from the list."""
 
 import pytest
-from folder_tree import save
 
 from deepfake_detectors.dataset_scripts.celeb_df import CelebDF
+from support.folder_tree import save
 
 VIDEOS = {
     "Celeb-real": ["id0_0000", "id0_0001", "id1_0000"],

@@ -5,10 +5,10 @@ import shutil
 from collections import Counter
 
 import pytest
-from ddvqa_tree import picture, stems, write_lists, write_tree
-from real_data import needs_real_data, real_data
 
 from deepfake_detectors.dataset_scripts.ddvqa import DDVQA
+from support.ddvqa_tree import picture, stems, write_lists, write_tree
+from support.real_data import needs_real_data, real_data
 
 TRAIN = stems(range(4), "0136")
 TEST = stems(range(10, 12), "03")

@@ -4,11 +4,11 @@ import json
 import re
 
 import pytest
-from ddvqa_tree import stems, write_tree
-from real_data import needs_real_data, real_data
 
-from deepfake_detectors.builders import load_split
+from deepfake_detectors.data.registry import load_split
 from deepfake_detectors.dataset_scripts.ddvqa_statements import PARTS, stated_answer, stated_question
+from support.ddvqa_tree import stems, write_tree
+from support.real_data import needs_real_data, real_data
 
 WHOLE = "Does the image looks real/fake?"
 LIST = re.compile(r"(?<=based on ).*(?=\.$)")

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from folder_tree import save
 
 from deepfake_detectors.dataset_scripts.deepfakebench import DeepfakeBench
 from deepfake_detectors.dataset_scripts.deepfakebench_records import label_of_group, relative_path
+from support.folder_tree import save
 
 
 def make(root, tmp_path, file, **options):

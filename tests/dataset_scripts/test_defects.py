@@ -9,12 +9,11 @@ import re
 import shutil
 
 import pytest
-import raw_trees_pictures
-import raw_trees_videos
-from raw_trees import DEFECTS, Tree
 
-from deepfake_detectors.builders import BUILDERS, builder_class
-from deepfake_detectors.building import check, make_builder, write_parquet
+from deepfake_detectors.data.parquet import check, make_builder, write_parquet
+from deepfake_detectors.data.registry import BUILDERS, builder_class
+from support import raw_trees_pictures, raw_trees_videos
+from support.raw_trees import DEFECTS, Tree
 
 TREES = {
     kind.dataset: kind

@@ -6,9 +6,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from folder_tree import save
 
 from deepfake_detectors.dataset_scripts.fakeclue import FakeClue
+from support.folder_tree import save
 
 RECORDS = {
     "train": [

@@ -5,14 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
-from folder_tree import save, save_clip
 from PIL import Image
-from raw_trees import decomposed
-from raw_trees_videos import UADFV as WithoutMasks
-from raw_trees_videos import FaceForensics as Tree
 
-from deepfake_detectors.building import make_builder
+from deepfake_detectors.data.parquet import make_builder
 from deepfake_detectors.dataset_scripts.frames import count_frames, frame_key, natural_order, read_frames, spread
+from support.folder_tree import save, save_clip
+from support.raw_trees import decomposed
+from support.raw_trees_videos import UADFV as WithoutMasks
+from support.raw_trees_videos import FaceForensics as Tree
 
 FAKE = "manipulated_sequences/Deepfakes"
 REAL = "original_sequences/youtube"

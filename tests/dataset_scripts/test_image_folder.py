@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from datasets.exceptions import DatasetGenerationError
-from folder_tree import save
-from real_data import needs_real_data, real_data
 
 from deepfake_detectors.dataset_scripts.genimage import GenImage
 from deepfake_detectors.dataset_scripts.image_folder import CONVENTIONS, RealFakeFolder
+from support.folder_tree import save
+from support.real_data import needs_real_data, real_data
 
 
 def builder(root, tmp_path, config="real_fake", kind=RealFakeFolder, **options):

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from folder_tree import save
 
-from deepfake_detectors.building import make_builder, write_parquet
+from deepfake_detectors.data.parquet import make_builder, write_parquet
+from support.folder_tree import save
 
 lmdb = pytest.importorskip("lmdb")
 

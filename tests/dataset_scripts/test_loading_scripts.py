@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import deepfake_detectors.dataset_scripts
-from deepfake_detectors.builders import BUILDERS
+from deepfake_detectors.data.registry import BUILDERS
 
 FOLDER = Path(deepfake_detectors.dataset_scripts.__file__).parent
 FILES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")

@@ -4,12 +4,12 @@ import io
 import json
 
 import pytest
-import raw_trees_pictures as trees
-from folder_tree import save
 from PIL import Image
-from raw_trees import edit_json
 
-from deepfake_detectors.building import make_builder, write_parquet
+from deepfake_detectors.data.parquet import make_builder, write_parquet
+from support import raw_trees_pictures as trees
+from support.folder_tree import save
+from support.raw_trees import edit_json
 
 
 @pytest.fixture

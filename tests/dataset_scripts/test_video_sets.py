@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import raw_trees_videos as trees
-from folder_tree import save, save_clip
-from raw_trees import edit_json, frames
 
-from deepfake_detectors.building import make_builder
+from deepfake_detectors.data.parquet import make_builder
+from support import raw_trees_videos as trees
+from support.folder_tree import save, save_clip
+from support.raw_trees import edit_json, frames
 
 
 @pytest.fixture

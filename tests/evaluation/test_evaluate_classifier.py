@@ -2,8 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from ddvqa_tree import stems, write_tree
-from tiny_models import tiny_m2f2_det
 
 from deepfake_detectors.evaluation.evaluate_classifier import (
     EvaluationArguments,
@@ -12,6 +10,8 @@ from deepfake_detectors.evaluation.evaluate_classifier import (
     summarize,
 )
 from deepfake_detectors.evaluation.metrics import auc
+from support.ddvqa_tree import stems, write_tree
+from support.tiny_models import tiny_m2f2_det
 
 
 @pytest.fixture(scope="module")

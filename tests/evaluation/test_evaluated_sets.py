@@ -1,12 +1,12 @@
 """Sets of pictures to score: what is known of each picture, and which folders are refused."""
 
 import pytest
-from folder_tree import save
 
 from deepfake_detectors.evaluation.picture_sets import data_set, folder_set
-from deepfake_detectors.evaluation.protocols import get_protocol
+from deepfake_detectors.evaluation.protocols.registry import get_protocol
 from deepfake_detectors.evaluation.run_evaluation import evaluate_rows
 from deepfake_detectors.evaluation.settings import Settings
+from support.folder_tree import save
 
 
 def scored(pictures, right):

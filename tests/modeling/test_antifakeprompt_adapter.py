@@ -8,19 +8,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from pictures import random_pictures
 from safetensors.torch import load_file, save_file
-from tiny_antifakeprompt import (
+from transformers import AutoModel, AutoProcessor, InstructBlipForConditionalGeneration, pipeline
+
+from deepfake_detectors import AutoModelForDeepfakeDetection
+from deepfake_detectors.conversion.antifakeprompt_peft import export_peft, import_peft
+from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE, save_soft_words
+from support.pictures import random_pictures
+from support.tiny_antifakeprompt import (
     antifakeprompt,
     antifakeprompt_processor,
     tiny_antifakeprompt,
     tiny_instructblip,
 )
-from transformers import AutoModel, AutoProcessor, InstructBlipForConditionalGeneration, pipeline
-
-from deepfake_detectors import AutoModelForDeepfakeDetection
-from deepfake_detectors.antifakeprompt_peft import export_peft, import_peft
-from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE, save_soft_words
 
 FULL_SIZE_LIMIT = 24_000  # bytes, of the weights file
 

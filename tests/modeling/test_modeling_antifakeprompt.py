@@ -4,13 +4,18 @@ import copy
 
 import pytest
 import torch
-from detector_tests import DetectorTests
-from pictures import random_pictures
-from tiny_antifakeprompt import antifakeprompt, antifakeprompt_processor, instructblip_fields, tiny_antifakeprompt
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors.modeling.configuration_antifakeprompt import PROMPTS, AntifakePromptConfig
 from deepfake_detectors.modeling.modeling_soft_word import SoftWordEmbedding
+from support.detector_tests import DetectorTests
+from support.pictures import random_pictures
+from support.tiny_antifakeprompt import (
+    antifakeprompt,
+    antifakeprompt_processor,
+    instructblip_fields,
+    tiny_antifakeprompt,
+)
 
 TOKENS = 6
 

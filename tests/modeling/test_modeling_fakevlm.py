@@ -7,13 +7,8 @@ import shutil
 
 import pytest
 import torch
-from detector_tests import LOGIT_TOLERANCE, DetectorTests, assert_same
-from fakevlm_folders import write_stock_folder
-from golden_files import golden_folder
-from pictures import random_pictures
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_fakevlm import fakevlm, fakevlm_config, fakevlm_processor, tiny_fakevlm, tiny_tokenizer
 from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
@@ -30,6 +25,11 @@ from deepfake_detectors.modeling.configuration_fakevlm import SCORES
 from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import PROMPT_STYLES
+from support.detector_tests import LOGIT_TOLERANCE, DetectorTests, assert_same
+from support.fakevlm_folders import write_stock_folder
+from support.golden_files import golden_folder
+from support.pictures import random_pictures
+from support.tiny_fakevlm import fakevlm, fakevlm_config, fakevlm_processor, tiny_fakevlm, tiny_tokenizer
 
 TOKENS = 10
 QUESTION = "What about the eyes?"

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from detector_tests import DetectorTests
-from pictures import random_pictures
-from tiny_lvlm_dfd import SIZE, lvlm_dfd, lvlm_dfd_config, lvlm_verdict_processor
 from transformers import AutoModel
 
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
 from deepfake_detectors.modeling.modeling_lvlm_dfd_losses import dice_loss, focal_loss
+from support.detector_tests import DetectorTests
+from support.pictures import random_pictures
+from support.tiny_lvlm_dfd import SIZE, lvlm_dfd, lvlm_dfd_config, lvlm_verdict_processor
 
 
 class TestLvlmDfdDetector(DetectorTests):

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from detector_tests import DetectorTests
-from pictures import random_pictures
-from tiny_models import m2f2_det, m2f2_det_config, verdict_processor
 from transformers import pipeline
 
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
+from support.detector_tests import DetectorTests
+from support.pictures import random_pictures
+from support.tiny_models import m2f2_det, m2f2_det_config, verdict_processor
 
 
 class TestCosine(DetectorTests):

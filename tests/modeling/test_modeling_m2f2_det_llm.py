@@ -4,10 +4,7 @@ import copy
 
 import pytest
 import torch
-from pictures import random_pictures
 from safetensors.torch import load_file, save_file
-from tiny_llm import m2f2_det_llm, m2f2_det_processor, tiny_m2f2_det_llm
-from tiny_models import m2f2_det_config, tiny_m2f2_det
 from transformers import (
     AutoModel,
     AutoModelForImageClassification,
@@ -19,6 +16,9 @@ from transformers import (
 from deepfake_detectors import AutoModelForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
+from support.pictures import random_pictures
+from support.tiny_llm import m2f2_det_llm, m2f2_det_processor, tiny_m2f2_det_llm
+from support.tiny_models import m2f2_det_config, tiny_m2f2_det
 
 QUESTIONS = ["Is it real?", "What about the eyes in this picture? Tell me.", "Nose?"]
 TOKENS = 10

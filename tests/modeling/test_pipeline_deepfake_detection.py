@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
-from pictures import random_pictures
 from PIL import Image
-from tiny_models import tiny_m2f2_det
 from transformers import AutoModel, AutoProcessor, BertConfig, BertModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from deepfake_detectors.modeling.image_loading import InputImageError
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 from deepfake_detectors.pipelines import pipeline as own_pipeline
+from support.pictures import random_pictures
+from support.tiny_models import tiny_m2f2_det
 
 TASK = "deepfake-detection"
 TOLERANCE = 1e-5  # on P(fake): batches of another size add up in another order

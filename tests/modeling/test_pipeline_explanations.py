@@ -1,12 +1,12 @@
 """Explanations come with the row they belong to, and only where they were asked for."""
 
 import pytest
-from pictures import random_pictures
 from PIL import Image
-from tiny_llm import tiny_m2f2_det_llm
 from transformers import pipeline
 
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+from support.pictures import random_pictures
+from support.tiny_llm import tiny_m2f2_det_llm
 
 TASK = "deepfake-detection"
 TOLERANCE = 1e-5  # on P(fake): batches of another size add up in another order

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from pictures import random_pictures
 from PIL import Image
-from tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
-from tiny_models import tiny_m2f2_det
 from transformers import pipeline
+
+from support.pictures import random_pictures
+from support.tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
+from support.tiny_models import tiny_m2f2_det
 
 TASK = "deepfake-detection"
 

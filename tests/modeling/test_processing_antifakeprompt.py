@@ -5,9 +5,15 @@ import io
 import numpy as np
 import pytest
 import torch
-from pictures import random_pictures
 from PIL import Image
-from tiny_antifakeprompt import (
+from tokenizers import AddedToken
+from transformers import AutoProcessor, pipeline
+
+from deepfake_detectors.modeling.configuration_antifakeprompt import PROMPTS
+from deepfake_detectors.modeling.image_processing_antifakeprompt import IMAGE_STATISTICS, AntifakePromptImageProcessor
+from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor, add_soft_word
+from support.pictures import random_pictures
+from support.tiny_antifakeprompt import (
     IMAGE_SIZE,
     QUERIES,
     antifakeprompt_processor,
@@ -15,12 +21,6 @@ from tiny_antifakeprompt import (
     qformer_tokenizer,
     tiny_antifakeprompt,
 )
-from tokenizers import AddedToken
-from transformers import AutoProcessor, pipeline
-
-from deepfake_detectors.modeling.configuration_antifakeprompt import PROMPTS
-from deepfake_detectors.modeling.image_processing_antifakeprompt import IMAGE_STATISTICS, AntifakePromptImageProcessor
-from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor, add_soft_word
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from fakevlm_folders import convert_fakevlm
-from golden_files import golden_folder
-from pictures import random_pictures
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_fakevlm import fakevlm, fakevlm_processor, tiny_fakevlm, tiny_tokenizer
 from transformers import AutoProcessor, CLIPImageProcessor, pipeline
 
 from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import CHAT_TEMPLATES, PROMPT_STYLES, build_prompt, training_text
+from support.fakevlm_folders import convert_fakevlm
+from support.golden_files import golden_folder
+from support.pictures import random_pictures
+from support.tiny_fakevlm import fakevlm, fakevlm_processor, tiny_fakevlm, tiny_tokenizer
 
 FOLDER = golden_folder("fakevlm")
 RECORDS = json.loads((FOLDER / "records.json").read_text())["records"]

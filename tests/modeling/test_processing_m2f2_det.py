@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from pictures import random_pictures
-from tiny_llm import m2f2_det_processor, tiny_tokenizer
-from tiny_models import verdict_processor
 from transformers import AutoProcessor
 
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.prompting_m2f2_det import training_prompt
+from support.pictures import random_pictures
+from support.tiny_llm import m2f2_det_processor, tiny_tokenizer
+from support.tiny_models import verdict_processor
 
 PROMPT = "Look: <image>\n<deepfake>\nIs it real?"
 

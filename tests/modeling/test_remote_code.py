@@ -7,20 +7,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import use_hub
 from huggingface_hub import HfApi
 from peft import LoraConfig, get_peft_model
-from pictures import random_pictures
-from tiny_antifakeprompt import antifakeprompt, antifakeprompt_processor, tiny_antifakeprompt, tiny_instructblip
-from tiny_fakevlm import tiny_fakevlm
-from tiny_llm import tiny_m2f2_det_llm
-from tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
-from tiny_models import tiny_m2f2_det
 from transformers import AutoModel, AutoProcessor, pipeline
-from without_package import run_without_package, site_without_package
 
 import deepfake_detectors
-from deepfake_detectors.publishing_model import publish_model
+from deepfake_detectors.hub.model_publishing import publish_model
+from support.hub_server import use_hub
+from support.pictures import random_pictures
+from support.tiny_antifakeprompt import (
+    antifakeprompt,
+    antifakeprompt_processor,
+    tiny_antifakeprompt,
+    tiny_instructblip,
+)
+from support.tiny_fakevlm import tiny_fakevlm
+from support.tiny_llm import tiny_m2f2_det_llm
+from support.tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
+from support.tiny_models import tiny_m2f2_det
+from support.without_package import run_without_package, site_without_package
 
 WHOLE = {
     "m2f2_det-cosine": tiny_m2f2_det,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 import pytest
-from source_tree import PACKAGE_DIR, ROOT, SETUPTOOLS, imports, module_name, python_files, within
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
+
+from support.source_tree import PACKAGE_DIR, ROOT, SETUPTOOLS, imports, module_name, python_files, within
 
 FOLDERS = ("modeling", "dataset_scripts", "train", "hub_cards")
 FORBIDDEN = {  # a folder -> what it may not import; train may import everything
@@ -70,11 +71,11 @@ def test_dependencies_point_one_way(folder):
 @pytest.mark.parametrize(
     ("folder", "module", "source"),
     [
-        ("src", "deepfake_detectors.cli.main", "from deepfake_detectors import train"),
-        ("src", "deepfake_detectors.cli.main", "from ..train import detector"),
+        ("src", "deepfake_detectors_cli.main", "from deepfake_detectors import train"),
+        ("src", "deepfake_detectors_cli.main", "from ..train import detector"),
         ("src", "deepfake_detectors.__init__", "from . import train"),
-        ("src", "deepfake_detectors.cli.main", "import_module('deepfake_detectors.train.detector')"),
-        ("modeling", "deepfake_detectors.modeling.detection", "from deepfake_detectors.cli import main"),
+        ("src", "deepfake_detectors_cli.main", "import_module('deepfake_detectors.train.detector')"),
+        ("modeling", "deepfake_detectors.modeling.detection", "from deepfake_detectors_cli import main"),
         ("modeling", "deepfake_detectors.modeling.detection", "from ..cli import main"),
         ("dataset_scripts", "deepfake_detectors.dataset_scripts.ddvqa", "import deepfake_detectors.modeling"),
     ],

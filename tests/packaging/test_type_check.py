@@ -6,7 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from source_tree import PACKAGE_DIR, ROOT, module_name, python_files
+from support.source_tree import PACKAGE_DIR, ROOT, module_name, python_files
 
 
 def test_every_module_is_laid_out_for_the_type_checker(tmp_path):

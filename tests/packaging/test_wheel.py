@@ -12,7 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from source_tree import NOT_SOURCES, PACKAGE_DIR, ROOT, SETUPTOOLS
+
+from support.source_tree import NOT_SOURCES, PACKAGE_DIR, ROOT, SETUPTOOLS
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ class CoreOnly(PathFinder):
     def find_spec(cls, name, path=None, target=None):
         return None if name.partition(".")[0] in hidden else super().find_spec(name, path, target)
 sys.meta_path[sys.meta_path.index(PathFinder)] = CoreOnly
-from deepfake_detectors.cli import main
+from deepfake_detectors_cli import main
 main()
 """
 
@@ -153,9 +154,13 @@ def test_data_files_are_found_through_importlib_resources(elsewhere):
     names = json.dumps(SETUPTOOLS["packages"])
     listed = {name: set(files) for name, files in json.loads(elsewhere(LIST_DATA, names).splitlines()[-1]).items()}
     assert "py.typed" in listed["deepfake_detectors"]
-    for package, suffix in [("hub_cards", ".md.jinja"), ("train", ".yaml"), ("default_checkpoint", ".safetensors")]:
+    for package, suffix in [
+        ("hub_cards", ".md.jinja"),
+        ("train", ".yaml"),
+        ("checkpoints/m2f2_det_mini", ".safetensors"),
+    ]:
         assert [file for file in listed[f"deepfake_detectors.{package}"] if file.endswith(suffix)], (package, suffix)
-    assert {"config.json", "LICENSE", "README.md"} <= listed["deepfake_detectors.default_checkpoint"]
+    assert {"config.json", "LICENSE", "README.md"} <= listed["deepfake_detectors.checkpoints.m2f2_det_mini"]
 
 
 def test_detect_works_offline_from_the_wheel_with_core_dependencies_only(elsewhere):

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from golden_files import golden_folder
 
 from deepfake_detectors.conversion.antifakeprompt_tables import LAVIS_TABLE, WORD_FILE_TABLE, fuse_attention_biases
 from deepfake_detectors.conversion.key_table import rename_keys
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
+from support.golden_files import golden_folder
 
 FOLDER = golden_folder("antifakeprompt")
 

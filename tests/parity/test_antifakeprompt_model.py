@@ -5,14 +5,15 @@ import re
 import numpy as np
 import pytest
 import torch
-from antifakeprompt_folders import convert_golden, read_config
-from comparison import outputs_of
-from golden_files import golden_folder
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModel, AutoProcessor
+
+from support.antifakeprompt_folders import convert_golden, read_config
+from support.comparison import outputs_of
+from support.golden_files import golden_folder
 
 FOLDER = golden_folder("antifakeprompt")
 GOLDEN = read_config(FOLDER)

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden_files import golden_folder
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
+from support.golden_files import golden_folder
 
 FOLDER = golden_folder("antifakeprompt")
 GOLDEN = json.loads((FOLDER / "config.json").read_text())

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from golden_files import golden_folder
 
 from deepfake_detectors.conversion.fakevlm import ORIGINAL_TABLE, STOCK_TABLE, VOCABULARY_ROWS
 from deepfake_detectors.conversion.key_table import rename_keys
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
 from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
+from support.golden_files import golden_folder
 
 FOLDER = golden_folder("fakevlm")
 

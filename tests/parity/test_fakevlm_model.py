@@ -4,14 +4,15 @@ import json
 
 import pytest
 import torch
-from comparison import assert_within, outputs_of
-from fakevlm_folders import convert_fakevlm, read_config
-from golden_files import golden_folder
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
+
+from support.comparison import assert_within, outputs_of
+from support.fakevlm_folders import convert_fakevlm, read_config
+from support.golden_files import golden_folder
 
 FOLDER = golden_folder("fakevlm")
 GOLDEN = read_config(FOLDER)

@@ -4,15 +4,15 @@ import re
 
 import pytest
 import torch
-from comparison import assert_within
-from fakevlm_folders import read_config
-from golden_files import golden_folder
 from PIL import Image
 from PIL import __version__ as pillow
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from support.comparison import assert_within
+from support.fakevlm_folders import read_config
+from support.golden_files import golden_folder
 
 FOLDER = golden_folder("fakevlm")
 GOLDEN = load_file(FOLDER / "preprocess.safetensors")

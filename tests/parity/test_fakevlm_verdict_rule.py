@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from golden_files import golden_folder
 
 from deepfake_detectors.modeling.verdict_parsing_fakevlm import parse_fakevlm_verdict
+from support.golden_files import golden_folder
 
 LINES = (golden_folder("fakevlm") / "verdict_cases.jsonl").read_text().splitlines()
 CASES = [json.loads(line) for line in LINES]

@@ -7,8 +7,6 @@ from math import prod
 import numpy as np
 import pytest
 import torch
-from golden_files import golden_folder
-from lvlm_dfd_folders import read_config
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
@@ -25,6 +23,8 @@ from deepfake_detectors.modeling.modeling_lvlm_dfd_heads import (
     LvlmDfdPromptLearner,
 )
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
+from support.golden_files import golden_folder
+from support.lvlm_dfd_folders import read_config
 
 FOLDER = golden_folder("lvlm_dfd")
 TABLE = json.loads((FOLDER / "full_shapes.json").read_text())

@@ -4,9 +4,12 @@ import re
 
 import pytest
 import torch
-from golden_files import golden_folder
-from lvlm_dfd_folders import convert_golden, read_config
-from lvlm_dfd_golden_runs import (
+from safetensors import safe_open
+from transformers import AutoModel, AutoProcessor
+
+from support.golden_files import golden_folder
+from support.lvlm_dfd_folders import convert_golden, read_config
+from support.lvlm_dfd_golden_runs import (
     golden_parts,
     gradient_of,
     inference_answers,
@@ -14,8 +17,6 @@ from lvlm_dfd_golden_runs import (
     training_answers,
     training_batch,
 )
-from safetensors import safe_open
-from transformers import AutoModel, AutoProcessor
 
 FOLDER = golden_folder("lvlm_dfd")
 GOLDEN = read_config(FOLDER)

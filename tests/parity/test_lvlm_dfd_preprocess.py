@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from golden_files import golden_folder
-from lvlm_dfd_folders import read_config
-from lvlm_dfd_golden_runs import pictures_of
 from safetensors.torch import load_file
 
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
+from support.golden_files import golden_folder
+from support.lvlm_dfd_folders import read_config
+from support.lvlm_dfd_golden_runs import pictures_of
 
 FOLDER = golden_folder("lvlm_dfd")
 GOLDENS = load_file(FOLDER / "preprocess.safetensors")

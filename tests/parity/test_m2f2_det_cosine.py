@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from comparison import assert_within, outputs_of
-from golden_files import golden_folder
-from m2f2_det_folders import convert_cosine, read_config
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
+
+from support.comparison import assert_within, outputs_of
+from support.golden_files import golden_folder
+from support.m2f2_det_folders import convert_cosine, read_config
 
 FOLDER = golden_folder("m2f2_det") / "llava_detector"
 GOLDEN = read_config(FOLDER)

@@ -5,12 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from golden_files import golden_folder
-from real_data import MISSING, ROOT, real_data
 
 from deepfake_detectors.evaluation.answer_files import read_answers, read_references
-from deepfake_detectors.evaluation.m2f2_det_ddvqa import score_explanations, score_judgements
 from deepfake_detectors.evaluation.metrics import auc
+from deepfake_detectors.evaluation.protocols.m2f2_det_ddvqa import score_explanations, score_judgements
 from deepfake_detectors.evaluation.text_metrics import explanation_metrics
 from deepfake_detectors.evaluation.video_metrics import (
     aggregate_videos,
@@ -18,6 +16,8 @@ from deepfake_detectors.evaluation.video_metrics import (
     official_videos,
     video_metrics,
 )
+from support.golden_files import golden_folder
+from support.real_data import MISSING, ROOT, real_data
 
 GOLDENS = golden_folder("m2f2_det")
 OFFICIAL = json.loads((GOLDENS / "ddvqa_official_eval.json").read_text())

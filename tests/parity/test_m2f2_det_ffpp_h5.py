@@ -5,9 +5,9 @@ import json
 import h5py
 import numpy as np
 import pytest
-from golden_files import golden_folder
 
 from deepfake_detectors.dataset_scripts.ffpp_hdf5 import FFPPHdf5
+from support.golden_files import golden_folder
 
 FOLDER = golden_folder("m2f2_det") / "ffpp_h5"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())

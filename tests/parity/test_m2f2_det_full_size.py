@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from golden_files import golden_folder
 
 from deepfake_detectors.conversion.key_table import rename_keys
 from deepfake_detectors.conversion.m2f2_det_llm import language_model_key_table
@@ -12,6 +11,7 @@ from deepfake_detectors.conversion.m2f2_det_tables import TOWER_TABLE, official_
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
+from support.golden_files import golden_folder
 
 FOLDER = golden_folder("m2f2_det")
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from golden_files import golden_folder
-from real_data import needs_real_data, real_data
 
 from deepfake_detectors.modeling.verdict_parsing import parse_verdict
+from support.golden_files import golden_folder
+from support.real_data import needs_real_data, real_data
 
 pytestmark = needs_real_data
 EXPECTED = json.loads((golden_folder("m2f2_det") / "ddvqa_official_eval.json").read_text())["judgement"]

@@ -5,9 +5,6 @@ import re
 
 import pytest
 import torch
-from comparison import assert_within, outputs_of
-from golden_files import golden_folder
-from m2f2_det_folders import convert_language_model, read_config
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -15,6 +12,9 @@ from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors import AutoModelForDeepfakeDetection
 from deepfake_detectors.modeling.prompting_m2f2_det import inference_prompt, judgement_prompt, training_prompt
+from support.comparison import assert_within, outputs_of
+from support.golden_files import golden_folder
+from support.m2f2_det_folders import convert_language_model, read_config
 
 FOLDER = golden_folder("m2f2_det") / "deepfake_llm"
 GOLDEN = read_config(FOLDER)

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from golden_files import golden_folder
 from PIL import Image
 from safetensors.torch import load_file
 
 from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from support.golden_files import golden_folder
 
 FOLDER = golden_folder("m2f2_det") / "preprocess"
 META = json.loads((FOLDER / "meta.json").read_text())

@@ -5,15 +5,15 @@ import re
 
 import pytest
 import torch
-from comparison import assert_within, outputs_of, to_pictures
-from golden_files import golden_folder
-from m2f2_det_folders import convert_stage1, read_config, stage1_fields
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors.conversion import convert
+from support.comparison import assert_within, outputs_of, to_pictures
+from support.golden_files import golden_folder
+from support.m2f2_det_folders import convert_stage1, read_config, stage1_fields
 
 FOLDER = golden_folder("m2f2_det") / "stage1_detector"
 GOLDEN = read_config(FOLDER)

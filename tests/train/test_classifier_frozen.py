@@ -4,13 +4,13 @@ import re
 
 import pytest
 import torch
-from classifier_runs import parsed, small_fields
-from ddvqa_tree import stems, write_tree
-from sft_runs import recipe
-from tiny_models import ENCODERS
 
 from deepfake_detectors.train.freezing import WRAPPERS
 from deepfake_detectors.train.train_classifier import build_trainer
+from support.classifier_runs import parsed, small_fields
+from support.ddvqa_tree import stems, write_tree
+from support.sft_runs import recipe
+from support.tiny_models import ENCODERS
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,10 @@
 
 import json
 
-import antifakeprompt_folders
-import lvlm_dfd_folders
-import m2f2_det_folders
 import pytest
 import torch
-from classifier_runs import Rows, logged, train_on
-from comparison import assert_within, to_pictures
-from golden_files import golden_folder
-from lvlm_dfd_golden_runs import golden_parts, gradient_of, training_batch
 from PIL import Image
 from safetensors.torch import load_file
-from sft_runs import recipe
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection
@@ -21,6 +13,12 @@ from deepfake_detectors.train.freezing import freeze_modules
 from deepfake_detectors.train.lora_trainer import LoraTrainer
 from deepfake_detectors.train.soft_words import AnswerCollator, SoftWordTrainer
 from deepfake_detectors.train.trainer import ClassifierTrainer
+from support import antifakeprompt_folders, lvlm_dfd_folders, m2f2_det_folders
+from support.classifier_runs import Rows, logged, train_on
+from support.comparison import assert_within, to_pictures
+from support.golden_files import golden_folder
+from support.lvlm_dfd_golden_runs import golden_parts, gradient_of, training_batch
+from support.sft_runs import recipe
 
 OPTIMIZER_KEYS = (
     "optimizer",

@@ -3,13 +3,13 @@
 from pathlib import PurePosixPath
 
 import pytest
-from classifier_runs import parsed, small_fields
-from ddvqa_tree import stems, write_tree
-from hub_server import USER, use_hub
-from tiny_antifakeprompt import IMAGE_SIZE, tiny_instructblip
 from transformers import AutoModel
 
 from deepfake_detectors.train.train_classifier import train_classifier
+from support.classifier_runs import parsed, small_fields
+from support.ddvqa_tree import stems, write_tree
+from support.hub_server import USER, use_hub
+from support.tiny_antifakeprompt import IMAGE_SIZE, tiny_instructblip
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 

@@ -4,19 +4,19 @@ import json
 
 import pytest
 import torch
-from classifier_runs import CLASSIFIER_RECIPES, parsed, small_fields
-from ddvqa_tree import stems, write_tree
-from real_data import needs_real_data, real_data
 from safetensors.torch import load_file
-from sft_runs import RECIPES, few_real_pictures, losses, recipe
-from tiny_antifakeprompt import antifakeprompt_processor, tiny_instructblip
-from tiny_lvlm_dfd import tiny_lvlm_dfd_llm
 from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel, CLIPTextModel, CLIPVisionModel, pipeline
 
-from deepfake_detectors.merging import merge
+from deepfake_detectors.conversion.merge import merge
 from deepfake_detectors.train.arguments import ModelArguments
 from deepfake_detectors.train.models import build_model, load_pretrained_parts
 from deepfake_detectors.train.train_classifier import main, parse_recipe, train_classifier
+from support.classifier_runs import CLASSIFIER_RECIPES, parsed, small_fields
+from support.ddvqa_tree import stems, write_tree
+from support.real_data import needs_real_data, real_data
+from support.sft_runs import RECIPES, few_real_pictures, losses, recipe
+from support.tiny_antifakeprompt import antifakeprompt_processor, tiny_instructblip
+from support.tiny_lvlm_dfd import tiny_lvlm_dfd_llm
 
 STEPS = 24
 

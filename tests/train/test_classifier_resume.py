@@ -11,12 +11,12 @@ import time
 
 import pytest
 import torch
-from classifier_runs import parsed, small_fields
-from ddvqa_tree import stems, write_tree
 from safetensors.torch import load_file
-from sft_runs import losses, offline, write_recipe
 
 from deepfake_detectors.train.train_classifier import train_classifier
+from support.classifier_runs import parsed, small_fields
+from support.ddvqa_tree import stems, write_tree
+from support.sft_runs import losses, offline, write_recipe
 
 STEPS = 12
 RUNS = {

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from real_data import needs_real_data, real_data
-from tiny_llm import tiny_m2f2_det_llm
+
+from support.real_data import needs_real_data, real_data
+from support.tiny_llm import tiny_m2f2_det_llm
 
 pytest.importorskip("trl")
 pytest.importorskip("datasets")
 
-from deepfake_detectors.builders import load_split
+from deepfake_detectors.data.registry import load_split
 from deepfake_detectors.evaluation.answer_files import read_answers
 from deepfake_detectors.train import embed_default as embedding
 from deepfake_detectors.train.default_explanations import control_answers

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from classifier_runs import parsed, small_fields
-from ddvqa_tree import stems, write_tree
 from safetensors.torch import load_file
-from sft_runs import recipe
-from tiny_antifakeprompt import IMAGE_SIZE, tiny_antifakeprompt, tiny_instructblip
 from transformers import InstructBlipForConditionalGeneration
 
 from deepfake_detectors.train.arguments import ModelArguments
 from deepfake_detectors.train.models import build_model
 from deepfake_detectors.train.train_classifier import train_classifier
+from support.classifier_runs import parsed, small_fields
+from support.ddvqa_tree import stems, write_tree
+from support.sft_runs import recipe
+from support.tiny_antifakeprompt import IMAGE_SIZE, tiny_antifakeprompt, tiny_instructblip
 
 HALVES = [torch.float16, torch.bfloat16]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
-from sft_runs import BASES, LAUNCH, offline
+
+from support.sft_runs import BASES, LAUNCH, offline
 
 FILES = {"one_gpu": "NO", "ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
 TESTS = Path(__file__).parents[1]

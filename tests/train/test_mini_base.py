@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from ddvqa_tree import stems, write_tree
-from pictures import random_pictures
 from transformers import AutoModel, AutoProcessor
+
+from support.ddvqa_tree import stems, write_tree
+from support.pictures import random_pictures
 
 pytest.importorskip("trl")
 pytest.importorskip("datasets")
@@ -74,7 +75,7 @@ def test_answers_of_lvlm_dfd_end_where_its_training_ends_them(data, tmp_path):
 
 
 def test_m2f2_det_takes_over_a_trained_detector_with_its_calibration(data, tmp_path):
-    from tiny_models import m2f2_det, tiny_m2f2_det
+    from support.tiny_models import m2f2_det, tiny_m2f2_det
 
     calibration = {"scale": 1.5, "bias": -0.25}
     source = tiny_m2f2_det(tmp_path / "detector", calibration=calibration, operating_points={"eer": 0.4})

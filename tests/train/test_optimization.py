@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from antifakeprompt_folders import read_config
-from classifier_runs import logged, parsed, small_fields
-from ddvqa_tree import stems, write_tree
-from golden_files import golden_folder
-from sft_runs import recipe
 
 from deepfake_detectors.train.optimization import epoch_cosine, schedule_options
 from deepfake_detectors.train.train_classifier import build_trainer
+from support.antifakeprompt_folders import read_config
+from support.classifier_runs import logged, parsed, small_fields
+from support.ddvqa_tree import stems, write_tree
+from support.golden_files import golden_folder
+from support.sft_runs import recipe
 
 
 @pytest.fixture(scope="module")

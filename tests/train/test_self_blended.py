@@ -4,11 +4,11 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from real_data import needs_real_data, real_data
 from torch.utils.data import DataLoader
 
 from deepfake_detectors.train.blend_regions import REGIONS, region_mask
 from deepfake_detectors.train.self_blended import RATIOS, SelfBlending
+from support.real_data import needs_real_data, real_data
 
 SIZE = 96
 

@@ -4,14 +4,14 @@ import json
 
 import pytest
 import yaml
-from ddvqa_tree import stems, write_tree
-from sft_runs import BASES, ON_THIS_MACHINE, parsed, recipe
-from tiny_antifakeprompt import tiny_antifakeprompt
-from tiny_models import tiny_m2f2_det
 
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
 from deepfake_detectors.train.sft_detection import DetectionCallback
 from deepfake_detectors.train.train_sft import parse_sft_recipe, train_sft
+from support.ddvqa_tree import stems, write_tree
+from support.sft_runs import BASES, ON_THIS_MACHINE, parsed, recipe
+from support.tiny_antifakeprompt import tiny_antifakeprompt
+from support.tiny_models import tiny_m2f2_det
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,19 @@ import pickle
 
 import pytest
 import torch
-from ddvqa_tree import stems, write_tree
-from pictures import random_pictures
-from tiny_fakevlm import fakevlm_processor
-from tiny_llm import m2f2_det_processor
-from tiny_lvlm_dfd import lvlm_dfd_processor
 
-from deepfake_detectors.builders import load_split
+from deepfake_detectors.data.registry import load_split
 from deepfake_detectors.modeling.verdict_parsing import parse_verdict
 from deepfake_detectors.modeling.verdict_parsing_fakevlm import parse_fakevlm_verdict
 from deepfake_detectors.modeling.verdict_parsing_lvlm_dfd import parse_answer
 from deepfake_detectors.train.sft_arguments import SftDataArguments
 from deepfake_detectors.train.sft_data import ConversationCollator, load_conversations
 from deepfake_detectors.train.sft_families import SFT_FAMILIES
+from support.ddvqa_tree import stems, write_tree
+from support.pictures import random_pictures
+from support.tiny_fakevlm import fakevlm_processor
+from support.tiny_llm import m2f2_det_processor
+from support.tiny_lvlm_dfd import lvlm_dfd_processor
 
 PROCESSORS = {
     "fakevlm": lambda: fakevlm_processor(prompt_style="hf_chat"),

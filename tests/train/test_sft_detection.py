@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from ddvqa_tree import stems, write_tree
-from sft_runs import BASES, ON_THIS_MACHINE, SFT_RECIPES, losses, parsed, recipe
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors.evaluation.metrics import detection_metrics
 from deepfake_detectors.train.train_sft import build_trainer, train_sft
+from support.ddvqa_tree import stems, write_tree
+from support.sft_runs import BASES, ON_THIS_MACHINE, SFT_RECIPES, losses, parsed, recipe
 
 
 @pytest.fixture(scope="module")

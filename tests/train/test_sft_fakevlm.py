@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from pictures import random_pictures
-from tiny_fakevlm import fakevlm, fakevlm_processor
 from transformers import AutoModel
+
+from support.pictures import random_pictures
+from support.tiny_fakevlm import fakevlm, fakevlm_processor
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")

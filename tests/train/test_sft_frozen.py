@@ -4,10 +4,10 @@ import re
 
 import pytest
 import torch
-from ddvqa_tree import stems, write_tree
-from sft_runs import BASES, ON_THIS_MACHINE, SFT_RECIPES, parsed, recipe
 
 from deepfake_detectors.train.train_sft import build_trainer
+from support.ddvqa_tree import stems, write_tree
+from support.sft_runs import BASES, ON_THIS_MACHINE, SFT_RECIPES, parsed, recipe
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,8 @@ import json
 import datasets
 import pytest
 import torch
-from fakevlm_folders import convert_fakevlm
-from fakevlm_folders import read_config as read_fakevlm_config
-from golden_files import golden_folder
-from lvlm_dfd_folders import convert_golden
-from lvlm_dfd_golden_runs import NO, SECOND_TURN, YES, assembled, golden_parts, gradient_of, labels_by_picture
-from m2f2_det_folders import convert_language_model
 from PIL import Image
 from safetensors.torch import load_file
-from sft_runs import ON_THIS_MACHINE
 from torch.nn import functional as F
 
 from deepfake_detectors.train.freezing import train_only
@@ -21,6 +14,13 @@ from deepfake_detectors.train.sft_arguments import SftModelArguments, SftTrainin
 from deepfake_detectors.train.sft_data import ConversationCollator
 from deepfake_detectors.train.sft_families import load_for_sft
 from deepfake_detectors.train.sft_trainer import DetectorSFTTrainer
+from support.fakevlm_folders import convert_fakevlm
+from support.fakevlm_folders import read_config as read_fakevlm_config
+from support.golden_files import golden_folder
+from support.lvlm_dfd_folders import convert_golden
+from support.lvlm_dfd_golden_runs import NO, SECOND_TURN, YES, assembled, golden_parts, gradient_of, labels_by_picture
+from support.m2f2_det_folders import convert_language_model
+from support.sft_runs import ON_THIS_MACHINE
 
 FAKEVLM, LVLM_DFD = golden_folder("fakevlm"), golden_folder("lvlm_dfd")
 M2F2_DET = golden_folder("m2f2_det") / "deepfake_llm"

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from sft_runs import BASES, ON_THIS_MACHINE, SFT_RECIPES, parsed, recipe
 
 from deepfake_detectors.train.train_sft import train_sft
+from support.sft_runs import BASES, ON_THIS_MACHINE, SFT_RECIPES, parsed, recipe
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
 

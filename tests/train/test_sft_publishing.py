@@ -4,13 +4,13 @@ import json
 from pathlib import PurePosixPath
 
 import torch
-from ddvqa_tree import stems, write_tree
-from hub_server import USER, use_hub
 from safetensors.torch import load
-from sft_runs import BASES, ON_THIS_MACHINE, SFT_RECIPES, parsed, recipe
 from transformers import AutoModel
 
 from deepfake_detectors.train.train_sft import train_sft
+from support.ddvqa_tree import stems, write_tree
+from support.hub_server import USER, use_hub
+from support.sft_runs import BASES, ON_THIS_MACHINE, SFT_RECIPES, parsed, recipe
 
 WEIGHTS = {"m2f2_det_stage2": "model.safetensors", "m2f2_det_stage3": "adapter_model.safetensors"}
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle"}

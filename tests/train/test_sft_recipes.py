@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from real_data import needs_real_data, real_data
-from sft_runs import BASES, RECIPES, SFT_RECIPES, few_real_pictures, losses, recipe
 from transformers import AutoModel, pipeline
 
-from deepfake_detectors.merging import merge
+from deepfake_detectors.conversion.merge import merge
 from deepfake_detectors.train.train_sft import main, parse_sft_recipe
+from support.real_data import needs_real_data, real_data
+from support.sft_runs import BASES, RECIPES, SFT_RECIPES, few_real_pictures, losses, recipe
 
 STEPS = 16
 

@@ -9,11 +9,11 @@ import time
 
 import pytest
 import torch
-from ddvqa_tree import stems, write_tree
 from safetensors.torch import load_file, save_file
-from sft_runs import BASES, ON_THIS_MACHINE, command, losses, offline, parsed, recipe, write_recipe
 
 from deepfake_detectors.train.train_sft import train_sft
+from support.ddvqa_tree import stems, write_tree
+from support.sft_runs import BASES, ON_THIS_MACHINE, command, losses, offline, parsed, recipe, write_recipe
 
 STEPS = 16
 

@@ -2,12 +2,6 @@
 
 import pytest
 import torch
-from ddvqa_tree import stems, write_tree
-from pictures import random_pictures
-from sft_runs import ON_THIS_MACHINE, parsed, recipe
-from tiny_fakevlm import tiny_fakevlm
-from tiny_lvlm_dfd import lvlm_tokenizer, tiny_lvlm_dfd
-from tiny_models import tiny_m2f2_det
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -20,6 +14,12 @@ from transformers import (
 from deepfake_detectors.module_command import run_command
 from deepfake_detectors.train.stage2_base import Stage2BaseArguments, stage2_base
 from deepfake_detectors.train.train_sft import train_sft
+from support.ddvqa_tree import stems, write_tree
+from support.pictures import random_pictures
+from support.sft_runs import ON_THIS_MACHINE, parsed, recipe
+from support.tiny_fakevlm import tiny_fakevlm
+from support.tiny_lvlm_dfd import lvlm_tokenizer, tiny_lvlm_dfd
+from support.tiny_models import tiny_m2f2_det
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from ddvqa_tree import stems, write_tree
 from safetensors.torch import load_file
 from transformers import AutoModel, pipeline
 
 from deepfake_detectors.train import train_classifier as entry
+from support.ddvqa_tree import stems, write_tree
 
 RECIPES = Path(entry.__file__).parent / "recipes"
 RECIPE = {

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from ddvqa_tree import stems, write_tree
-from pictures import random_pictures
-from tiny_models import m2f2_det, tiny_m2f2_det
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
+
+from support.ddvqa_tree import stems, write_tree
+from support.pictures import random_pictures
+from support.tiny_models import m2f2_det, tiny_m2f2_det
 
 pytest.importorskip("trl")
 pytest.importorskip("datasets")

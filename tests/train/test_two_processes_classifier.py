@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from classifier_runs import parsed, small_fields
-from ddvqa_tree import stems, write_tree
 from safetensors.torch import load_file
-from sft_runs import assert_two_equal_one, losses, run_in_two_processes, write_recipe
-from tiny_models import ENCODERS
 
 from deepfake_detectors.train.train_classifier import train_classifier
+from support.classifier_runs import parsed, small_fields
+from support.ddvqa_tree import stems, write_tree
+from support.sft_runs import assert_two_equal_one, losses, run_in_two_processes, write_recipe
+from support.tiny_models import ENCODERS
 
 STEPS, GLOBAL_BATCH, RATE = 5, 4, 0.01
 FREEZE = ["vision_tower", "detector.prompt_encoder.text_tower"]

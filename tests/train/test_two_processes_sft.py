@@ -3,9 +3,11 @@
 import json
 
 import pytest
-from ddvqa_tree import stems, write_tree
 from safetensors.torch import load_file
-from sft_runs import (
+
+from deepfake_detectors.train.train_sft import train_sft
+from support.ddvqa_tree import stems, write_tree
+from support.sft_runs import (
     BASES,
     ON_THIS_MACHINE,
     assert_two_equal_one,
@@ -14,8 +16,6 @@ from sft_runs import (
     run_in_two_processes,
     write_recipe,
 )
-
-from deepfake_detectors.train.train_sft import train_sft
 
 STEPS, GLOBAL_BATCH, RATE = 5, 4, 0.01
 

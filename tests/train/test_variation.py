@@ -2,19 +2,19 @@
 
 import numpy as np
 import pytest
-from ddvqa_tree import stems, write_tree
-from folder_tree import save
 from PIL import Image
-from tiny_lvlm_dfd import SIZE, lvlm_dfd, lvlm_image_processor
-from tiny_models import m2f2_det, verdict_processor
 
-from deepfake_detectors.builders import load_split
+from deepfake_detectors.data.registry import load_split
 from deepfake_detectors.train.arguments import DataArguments
 from deepfake_detectors.train.data import PictureDataset, load_train_and_validation, set_validation_aside
 from deepfake_detectors.train.mask_labels import ColumnMasks, MaskShaper, mask_side
 from deepfake_detectors.train.samplers import Draw, VideoSampler, spread_over_videos
 from deepfake_detectors.train.training_pictures import training_pictures, training_sampler
 from deepfake_detectors.train.variation import PictureVariation, Variation
+from support.ddvqa_tree import stems, write_tree
+from support.folder_tree import save
+from support.tiny_lvlm_dfd import SIZE, lvlm_dfd, lvlm_image_processor
+from support.tiny_models import m2f2_det, verdict_processor
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from deepfake_detectors.data.twin_difference import difference_mask
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.modeling.image_loading import load_image
-from deepfake_detectors.twin_difference import difference_mask
 
 __all__ = ["PictureSet", "TwinMasks", "data_set", "folder_set"]
 
@@ -72,14 +72,14 @@ def data_set(
 
     Args:
         dataset: its name, read from the raw files; or a folder that `dataset build` wrote.
-        config, split, data_dir, options: as in `deepfake_detectors.builders.load_split`; a folder takes `config` and
-            `split` alone.
+        config, split, data_dir, options: as in `deepfake_detectors.data.registry.load_split`; a folder takes
+            `config` and `split` alone.
         twin_masks: take as mask where a fake differs from the real row of the same target video.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: as `load_split` and `find_builds`.
     """
-    from deepfake_detectors.builders import BUILDERS, builder_class, open_split
+    from deepfake_detectors.data.registry import BUILDERS, builder_class, open_split
 
     if dataset not in BUILDERS and Path(dataset).is_dir():
         if data_dir is not None or options:
@@ -119,7 +119,7 @@ def _built_split(folder: Path, config: str | None, split: str) -> tuple[Any, str
     """The rows of a built split, the names of its data set and config, and the fingerprint of its files."""
     import datasets
 
-    from deepfake_detectors.built_folders import find_builds
+    from deepfake_detectors.data.built_folders import find_builds
 
     builds = {build.config: build for build in find_builds(folder)}
     if config is None and len(builds) == 1:
@@ -241,7 +241,7 @@ def _file_state(path: Path) -> str:
 
 
 def _picture_files(folder: Path) -> list[Path]:
-    from deepfake_detectors.cli.inputs import PICTURE_SUFFIXES
+    from deepfake_detectors_cli.inputs import PICTURE_SUFFIXES
 
     return sorted(
         path

@@ -11,13 +11,6 @@ from typing import Any
 
 from deepfake_detectors.evaluation.answer_files import read_answers, read_json_lines, read_references
 from deepfake_detectors.evaluation.explanation_scoring import rouge_l_f, score_texts
-from deepfake_detectors.evaluation.m2f2_det_ddvqa import (
-    EXPLANATION_DEFECTS,
-    JUDGEMENT_DEFECTS,
-    reference_stems,
-    score_explanations,
-    score_judgements,
-)
 from deepfake_detectors.evaluation.plots import plot_bars, plot_scores
 from deepfake_detectors.evaluation.predictions import (
     Prediction,
@@ -26,7 +19,14 @@ from deepfake_detectors.evaluation.predictions import (
     read_frame_scores,
     read_predictions,
 )
-from deepfake_detectors.evaluation.protocols import Protocol
+from deepfake_detectors.evaluation.protocols.m2f2_det_ddvqa import (
+    EXPLANATION_DEFECTS,
+    JUDGEMENT_DEFECTS,
+    reference_stems,
+    score_explanations,
+    score_judgements,
+)
+from deepfake_detectors.evaluation.protocols.registry import Protocol
 from deepfake_detectors.evaluation.report import render_report
 from deepfake_detectors.evaluation.settings import Settings
 from deepfake_detectors.evaluation.video_metrics import VIDEO_DEFECTS

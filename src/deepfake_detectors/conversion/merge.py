@@ -1,0 +1,159 @@
+"""Trained deltas into their base: LoRA adapters and separately saved modules, whatever their folders are called."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, AutoProcessor, PreTrainedModel
+from transformers.utils import CONFIG_NAME
+
+from deepfake_detectors.conversion.checkpoint_files import read_tensors
+from deepfake_detectors.conversion.key_table import rename_keys
+from deepfake_detectors.conversion.m2f2_det_llm import language_model_key_table
+from deepfake_detectors.files import written_whole
+from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE
+
+__all__ = ["merge"]
+
+ADAPTER_CONFIG = "adapter_config.json"
+WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pth")
+NOT_WEIGHTS = {"training_args.bin", "optimizer.bin", "scheduler.bin"}
+# What PEFT and the official trainers put in front of a name, or inside it.
+WRAPPERS = re.compile(r"^(base_model\.model\.)+|^module\.|\.modules_to_save(\.\w+)?|\.original_module")
+LORA_KEY = re.compile(r"(.+)\.lora_([AB])(?:\.\w+)?\.weight")
+UNSUPPORTED = {"use_dora": False, "use_rslora": False, "bias": "none", "fan_in_fan_out": False}
+
+
+def merge(model: str | Path, deltas: Sequence[str | Path], output: str | Path) -> Path:
+    """Add deltas to a base in the order given and save the result as a complete folder.
+
+    Args:
+        model: folder or Hub id of the base, in this package's form.
+        deltas: each a weight file, or a folder of weight files. LoRA pairs are added as `alpha / r * B @ A` (the
+            folder then needs its `adapter_config.json`, patterns of alphas included); every other tensor replaces the
+            base's. Names may be ours or, for M2F2-Det, the official ones. Learned words of AntifakePrompt: their
+            adapter folder, alone; the base is then an InstructBLIP.
+        output: new or empty folder; written whole or not at all.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ValueError: if a delta is empty, holds a tensor that the base does not have or of another shape, half a LoRA
+            pair, or a kind of adapter that is not plain LoRA. The message lists the names.
+    """
+    if not deltas:
+        raise ValueError("There is nothing to merge: give at least one delta.")
+    if any((Path(delta) / ADAPTER_FILE).is_file() for delta in deltas):
+        return _merge_soft_words(model, deltas, output)
+    with written_whole(output) as folder:
+        base = AutoModel.from_pretrained(model)
+        for delta in deltas:
+            _apply(base, Path(delta))
+        base.save_pretrained(folder)
+        AutoProcessor.from_pretrained(model).save_pretrained(folder)
+    return Path(output)
+
+
+def _merge_soft_words(model: str | Path, deltas: Sequence[str | Path], output: str | Path) -> Path:
+    """The adapter on the base given here, which need not be the one that its config names."""
+    if len(deltas) > 1:
+        raise ValueError(f"Learned words replace each other: give one adapter folder, not {len(deltas)}.")
+    with written_whole(output) as folder, tempfile.TemporaryDirectory() as copied:
+        adapter = Path(shutil.copytree(deltas[0], copied, dirs_exist_ok=True, ignore=_not_adapter))
+        config = adapter / CONFIG_NAME
+        fields = json.loads(config.read_text(encoding="utf-8"))
+        config.write_text(json.dumps({**fields, "base_model_name_or_path": str(model)}), encoding="utf-8")
+        AutoModel.from_pretrained(adapter).save_pretrained(folder)
+        AutoProcessor.from_pretrained(adapter).save_pretrained(folder)
+    return Path(output)
+
+
+def _not_adapter(_: str, names: list[str]) -> list[str]:
+    """Checkpoints and logs of a training, which lie in the same folder."""
+    return [name for name in names if Path(name).suffix not in (".json", ".safetensors")]
+
+
+@torch.no_grad()
+def _apply(model: PreTrainedModel, delta: Path) -> None:
+    tensors = _read_delta(delta)
+    weights = dict(model.state_dict(keep_vars=True))
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    whole: dict[str, torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        match = LORA_KEY.fullmatch(key)
+        if match is None:
+            whole[key] = tensor
+        else:
+            pairs.setdefault(f"{match[1]}.weight", {})[match[2]] = tensor
+    halves = [name for name, pair in pairs.items() if len(pair) < 2]
+    if halves:
+        raise ValueError(f"{delta} holds half a LoRA pair of {', '.join(halves[:8])}.")
+    rename = _renamer(model, [*pairs, *whole], weights, delta)
+    alphas = _lora_alphas(delta, [name.removesuffix(".weight") for name in pairs])
+    for (name, pair), alpha in zip(pairs.items(), alphas, strict=True):
+        change = alpha / len(pair["A"]) * (pair["B"].float() @ pair["A"].float())
+        _add_or_replace(weights, rename(name), change, delta, add=True)
+    for name, tensor in whole.items():
+        _add_or_replace(weights, rename(name), tensor, delta, add=False)
+
+
+def _read_delta(delta: Path) -> dict[str, torch.Tensor]:
+    files = [delta]
+    if delta.is_dir():
+        files = sorted(f for pattern in WEIGHT_PATTERNS for f in delta.glob(pattern) if f.name not in NOT_WEIGHTS)
+        if not files:
+            raise ValueError(f"{delta} holds no weights ({', '.join(WEIGHT_PATTERNS)}).")
+    tensors: dict[str, torch.Tensor] = {}
+    for path in files:
+        for key, tensor in read_tensors(path).items():
+            tensors[WRAPPERS.sub("", key)] = tensor
+    return tensors
+
+
+def _lora_alphas(delta: Path, modules: Sequence[str]) -> list[float]:
+    """The alpha of each adapted module."""
+    from peft.utils.other import get_pattern_key
+
+    if not modules:
+        return []
+    path = (delta if delta.is_dir() else delta.parent) / ADAPTER_CONFIG
+    if not path.exists():
+        raise ValueError(f"{delta} holds LoRA pairs, but {path} with their rank and alpha is missing.")
+    config = json.loads(path.read_text())
+    for name, plain in UNSUPPORTED.items():
+        if config.get(name, plain) != plain:
+            raise ValueError(
+                f"{path} says {name}={config[name]!r}; merge adds plain LoRA only ({name}={plain!r}). "
+                "Use PEFT's merge_and_unload for this adapter."
+            )
+    patterns = config.get("alpha_pattern") or {}
+    return [patterns.get(get_pattern_key(list(patterns), module), config["lora_alpha"]) for module in modules]
+
+
+def _renamer(
+    model: PreTrainedModel, names: Sequence[str], weights: Mapping[str, torch.Tensor], delta: Path
+) -> Callable[[str], str]:
+    unknown = [name for name in names if name not in weights]
+    if not unknown:
+        return lambda name: name
+    if model.config.model_type != "m2f2_det":
+        raise ValueError(f"{delta} holds tensors that the base does not have: {', '.join(unknown[:8])}.")
+    renamed = rename_keys(names, language_model_key_table(names), str(delta))
+    return renamed.__getitem__
+
+
+def _add_or_replace(
+    weights: Mapping[str, torch.Tensor], name: str, tensor: torch.Tensor, delta: Path, *, add: bool
+) -> None:
+    if name not in weights or weights[name].shape != tensor.shape:
+        found = tuple(weights[name].shape) if name in weights else "absent"
+        raise ValueError(f"{delta}: {name} has shape {tuple(tensor.shape)}, in the base it is {found}.")
+    weight = weights[name]
+    weight.copy_(weight.float() + tensor if add else tensor)

@@ -1,0 +1,1 @@
+"""Data sets: the registry of builders, loading, Parquet, lint."""

@@ -1,0 +1,152 @@
+"""Pictures that occur twice: byte for byte, pixel for pixel, or nearly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deepfake_detectors.data.lint.findings import LintFinding
+
+__all__ = ["find_duplicates", "find_near_duplicates", "near_pairs"]
+
+EXAMPLES = 10  # ids named in a finding; the counts are of all
+CELLS = 2**20  # pairs of hashes compared at a time, so that memory stays bounded where all pictures are alike
+WHERE = {
+    "classes": ("error", "with both labels, real and fake"),
+    "splits": ("error", "in more than one split"),
+    "inside": ("warning", "more than once in one class of a split"),
+}
+WAYS = {"file_digest": "the same bytes", "pixel_digest": "the same pixels in different files"}
+
+
+def find_duplicates(rows: pd.DataFrame) -> list[LintFinding]:
+    """Exact copies under different ids.
+
+    Args:
+        rows: pictures with `id`, `split`, `label`, `file_digest`, `pixel_digest`; one row per picture.
+    """
+    findings = []
+    for column, way in WAYS.items():
+        known = rows[rows[column].notna()]
+        if column == "pixel_digest":  # copies of the bytes were found before
+            first = ~known.duplicated("file_digest") | known["file_digest"].isna()
+            known = known[first]
+        repeated = known[known.duplicated(column, keep=False)]
+        groups: dict[str, list[list[str]]] = {name: [] for name in WHERE}
+        for _, group in repeated.groupby(column, sort=False):
+            ids = group["id"].tolist()
+            if group["label"].nunique() > 1:
+                groups["classes"].append(ids)
+            if group["split"].nunique() > 1:
+                groups["splits"].append(ids)
+            if group.duplicated(["split", "label"]).any():
+                groups["inside"].append(ids)
+        kind = "bytes" if column == "file_digest" else "pixels"
+        for name, found in groups.items():
+            if found:
+                level, where = WHERE[name]
+                message = f"{len(found)} picture(s) occur {where}, with {way}: {_and_more(found)}."
+                details = {"groups": len(found), "examples": found[:EXAMPLES]}
+                findings.append(LintFinding(level, f"duplicate-{kind}-{name}", message, details=details))
+        if not any(groups.values()):
+            message = f"No two of {len(known)} pictures have {way}."
+            findings.append(LintFinding("ok", f"duplicate-{kind}", message, details={"pictures": len(known)}))
+    return findings
+
+
+def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """All pairs of hashes that differ in at most `radius` bits, without comparing all with all.
+
+    Cut into `radius + 1` bands, two such hashes agree in one band at least, so only hashes that share a band are
+    compared.
+
+    Args:
+        hashes: `(n,)` uint64.
+        radius: bits, 0 to 15.
+
+    Yields:
+        Indices `i`, indices `j` and distances, of the same length; each unordered pair once in all.
+    """
+    if not 0 <= radius <= 15:
+        raise ValueError(f"radius is {radius}, expected 0 to 15 of the 64 bits; beyond that hashes say little.")
+    edges = np.linspace(0, 64, radius + 2).astype(int)
+    bands = [(hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1) for low, high in pairwise(edges.tolist())]
+    for number, band in enumerate(bands):
+        order = np.argsort(band, kind="stable")
+        starts = np.flatnonzero(np.r_[True, band[order][1:] != band[order][:-1]])
+        for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+            bucket = order[start:stop]
+            step = max(1, CELLS // len(bucket))
+            for low in range(0, len(bucket) - 1, step):
+                left, right = bucket[low : low + step, None], bucket[None, low:]
+                distance = np.bitwise_count(hashes[left] ^ hashes[right])
+                close = (distance <= radius) & (np.arange(right.size)[None] > np.arange(left.size)[:, None])
+                for earlier in bands[:number]:  # pairs that share one of these were given there
+                    close &= earlier[left] != earlier[right]
+                i, j = np.nonzero(close)
+                if i.size:
+                    yield left[i, 0], right[0, j], distance[i, j]
+
+
+def find_near_duplicates(rows: pd.DataFrame, radius: int) -> list[LintFinding]:
+    """Pairs with nearly the same perceptual hash that are no exact copies of each other.
+
+    Frames of one video are not counted: they are alike by nature, and `find_overlaps` looks after videos.
+
+    Args:
+        rows: pictures with `id`, `split`, `label`, `video_id`, `group_id`, `pixel_digest`, `perceptual_hash`.
+        radius: bits of 64 in which the hashes may differ.
+    """
+    known = rows[rows["perceptual_hash"].notna()].drop_duplicates("pixel_digest").reset_index(drop=True)
+    codes = {name: pd.factorize(known[name])[0] for name in ("split", "label", "video_id", "group_id")}
+    ids = known["id"].to_numpy(dtype=object)
+    pairs: Counter[str] = Counter()
+    touched = {name: np.zeros(len(known), dtype=bool) for name in ("splits", "classes", "made-from", "inside")}
+    examples: dict[str, list[Any]] = {name: [] for name in touched}
+    for i, j, distance in near_pairs(known["perceptual_hash"].to_numpy(dtype=np.uint64), radius):
+        differs = {name: values[i] != values[j] for name, values in codes.items()}
+        video = (codes["video_id"][i] < 0) | differs["video_id"]  # unknown videos are taken for different ones
+        same_group = ~differs["group_id"] & (codes["group_id"][i] >= 0)
+        kinds = {
+            "splits": differs["split"],
+            "classes": ~differs["split"] & differs["label"] & ~same_group,
+            "made-from": ~differs["split"] & differs["label"] & same_group,
+            "inside": ~differs["split"] & ~differs["label"] & video,
+        }
+        for name, chosen in kinds.items():
+            pairs[name] += int(chosen.sum())
+            touched[name][i[chosen]] = touched[name][j[chosen]] = True
+            for place in np.flatnonzero(chosen)[: EXAMPLES - len(examples[name])]:
+                examples[name].append([ids[i[place]], ids[j[place]], int(distance[place])])
+    findings = []
+    for name, (level, text) in NEAR.items():
+        count = pairs[name]
+        details = {"pairs": count, "pictures": int(touched[name].sum()), "radius": radius, "examples": examples[name]}
+        if count:
+            shown = _and_more([pair[:2] for pair in examples[name]], count)
+            how = f"perceptual hashes differ in at most {radius} of 64 bits"
+            message = f"{count} pair(s) of pictures are {text} ({how}): {shown}."
+            findings.append(LintFinding(level, f"near-duplicate-{name}", message, details=details))
+        elif name == "classes" or (name == "splits" and known["split"].nunique() > 1):
+            message = f"No two of {len(known)} pictures are {text} (perceptual hash, radius {radius})."
+            findings.append(LintFinding("ok", f"near-duplicate-{name}", message, details=details))
+    return findings
+
+
+NEAR = {
+    "splits": ("warning", "nearly the same in different splits"),
+    "classes": ("warning", "nearly the same, one real and one fake, though no shared source is stated"),
+    "made-from": ("note", "nearly the same, one real and one fake of a common source; they must stay in one split"),
+    "inside": ("note", "nearly the same within a class of a split, and not from one video"),
+}
+
+
+def _and_more(groups: list[list[str]], count: int | None = None) -> str:
+    count = len(groups) if count is None else count
+    shown = "; ".join(" = ".join(group[:4]) for group in groups[:3])
+    return f"{shown}; and {count - 3} more" if count > 3 else shown

@@ -1,0 +1,110 @@
+"""The report of a lint: `lint.json` for programs, `report.md` or `report.html` for readers."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from pathlib import Path
+
+from deepfake_detectors.data.lint.findings import LEVELS, control_rows
+from deepfake_detectors.data.lint.histograms import BARS, NUMBERS_SHOWN, plot_histograms
+from deepfake_detectors.data.lint.run import LintResult
+
+__all__ = ["FORMATS", "write_report"]
+
+FORMATS = ("html", "markdown")
+RESULT_FILE, MEASUREMENTS_FILE = "lint.json", "pictures.parquet"
+HEADINGS = {
+    "error": "Errors: a detector can use these instead of the forgery, or scores will be wrong",
+    "warning": "Warnings",
+    "note": "Notes",
+    "ok": "Looked for and not found",
+}
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left}
+img{max-width:100%}code{background:#f3f3f3;padding:0 .2em}li{margin:.3rem 0}li,code{overflow-wrap:anywhere}
+@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}td,th{border-color:#555}code{background:#2a2a2a}
+img{background:#fff}}"""
+
+
+def write_report(result: LintResult, folder: str | Path, format: str = "html") -> Path:
+    """Write `lint.json`, `pictures.parquet` (one row of measurements per picture), and the report with its histograms.
+
+    Args:
+        result: from `lint`.
+        folder: made if it is missing; files of an earlier report in it are replaced.
+        format: `"html"`: one file with the histograms inside; `"markdown"`: `report.md` beside PNG files.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: for another format.
+        ImportError: if matplotlib is not installed.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}, expected {' or '.join(FORMATS)}.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("report.md", "report.html", *(f"{column}.png" for column in (*NUMBERS_SHOWN, *BARS))):
+        (folder / name).unlink(missing_ok=True)  # of an earlier run, which may have had more of them
+    plots = plot_histograms(result.rows, folder) if len(result.rows) else {}
+    (folder / RESULT_FILE).write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+    if len(result.rows):
+        result.rows.to_parquet(folder / MEASUREMENTS_FILE, index=False)
+    text = render_markdown(result, plots)
+    target = folder / ("report.md" if format == "markdown" else "report.html")
+    if format == "markdown":
+        target.write_text(text, encoding="utf-8")
+    else:
+        target.write_text(_page(f"Lint of {result.name}", text, folder, plots), encoding="utf-8")
+        for name in plots:  # they are inside
+            (folder / name).unlink()
+    return target
+
+
+def render_markdown(result: LintResult, plots: dict[str, str]) -> str:
+    """The report as Markdown; `plots` are file names with their captions."""
+    total = sum(row["pictures"] for row in result.counts)
+    levels = {level: [item for item in result.findings if item.level == level] for level in LEVELS}
+    summary = ", ".join(f"{len(found)} {level}" for level, found in levels.items())
+    lines = [f"# Lint of {_plain(result.name)}", "", f"{total} pictures. Findings: {summary}.", ""]
+    if controls := control_rows(item.to_dict() for item in result.findings):
+        lines += ["## What a detector reaches without seeing a picture", ""]
+        lines += [f"| {' | '.join(controls[0])} |", "| --- | --- | ---: | --- | ---: | ---: |"]
+        lines += [f"| {' | '.join(map(_plain, row.values()))} |" for row in controls]
+        lines += ["", "A detector's AUC on this set means something only as far as it is above these.", ""]
+    for level, found in levels.items():
+        if found:
+            lines += [f"## {HEADINGS[level]}", ""]
+            lines += [f"- `{item.code}` {_plain(item.message)}" for item in found] + [""]
+    lines += ["## Pictures", "", "| split | label | manipulation | pictures |", "| --- | --- | --- | ---: |"]
+    lines += [
+        f"| {_plain(row['split'])} | {row['label']} | {_plain(row['manipulation'])} | {row['pictures']} |"
+        for row in result.counts
+    ]
+    if plots:
+        lines += ["", "## Histograms", ""]
+        lines += [line for name, caption in plots.items() for line in (f"![{caption}]({name})", "")]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _plain(text: str) -> str:
+    """Names of files and folders must not turn into markup."""
+    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|" else sign for sign in text)
+
+
+def _page(title: str, text: str, folder: Path, plots: dict[str, str]) -> str:
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    for name in plots:
+        content = base64.b64encode((folder / name).read_bytes()).decode()
+        body = body.replace(f'src="{name}"', f'src="data:image/png;base64,{content}"')
+    head = (
+        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}</body></html>\n'
+    )

@@ -1,0 +1,194 @@
+"""Where the pictures to lint come from: a builder over raw files, a folder of pictures, or Parquet that was built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from deepfake_detectors.data.lint.clip_traces import clip_traces
+from deepfake_detectors.data.lint.measuring import Picture
+from deepfake_detectors.data.parquet import make_builder
+from deepfake_detectors.dataset_scripts.frames import CLIP_SUFFIXES
+
+__all__ = ["Source", "builder_source", "open_source", "parquet_source"]
+
+KNOWN = ("manipulation", "video_id", "group_id", "target_id", "source_id")
+LABELS = ["real", "fake"]
+BATCH = 64  # rows in memory at a time
+
+
+class Source(NamedTuple):
+    """Pictures to lint.
+
+    Attributes:
+        name: what is linted, for the report.
+        total: rows to expect, an upper bound for clips; `None` if it is not known before.
+        pictures: read one by one.
+        remarks: (level, message) of what was noticed while listing them.
+    """
+
+    name: str
+    total: int | None
+    pictures: Iterator[Picture]
+    remarks: list[tuple[str, str]] = []
+
+
+def open_source(
+    name: str,
+    data_dir: str | Path | None = None,
+    config: str | None = None,
+    options: dict[str, Any] | None = None,
+) -> Source:
+    """The pictures of a data set by name, of a built folder, or of a folder of real and fake pictures.
+
+    Args:
+        name: a key of `BUILDERS`, or a folder: with Parquet files, or with pictures in class folders whose names fit
+            one of the conventions of `image_folder`.
+        data_dir: the raw files of a data set that is given by name.
+        config: config of the builder or of the Parquet folder.
+        options: further fields of the builder's config.
+
+    Raises:
+        ValueError: for a name that is neither, or a folder that says not which pictures are real.
+        FileNotFoundError: for missing raw files.
+    """
+    from deepfake_detectors.data.registry import BUILDERS
+    from deepfake_detectors.dataset_scripts.image_folder import CONVENTIONS
+
+    if name in BUILDERS:
+        return builder_source(name, make_builder(name, data_dir, config, options))
+    folder = Path(name)
+    if not folder.is_dir():
+        raise ValueError(f"{name!r} is neither a folder nor a data set; known sets are {', '.join(sorted(BUILDERS))}.")
+    if data_dir is not None:
+        raise ValueError(f"data_dir is for data sets given by name; {folder} is a folder. Leave data_dir out.")
+    if next(folder.rglob("*.parquet"), None) is not None:
+        return parquet_source(folder, config)
+    if config is None:
+        present = {child.name.casefold() for child in folder.rglob("*") if child.is_dir()}
+        fitting = [key for key, (real, fake) in CONVENTIONS.items() if present & set(real) and present & set(fake)]
+        if len(fitting) != 1:
+            raise ValueError(
+                f"{folder} has no Parquet files, and its folder names fit {' and '.join(fitting) or 'no convention'}. "
+                f"State which folders are real: config is one of {', '.join(CONVENTIONS)}."
+            )
+        config = fitting[0]
+    return builder_source(folder.name, make_builder("image_folder", folder, config, options))
+
+
+def builder_source(name: str, builder: Any) -> Source:
+    """The pictures of a builder as they lie on disk; one that cannot be read becomes a picture with an error.
+
+    Raises:
+        ValueError, OSError: where the builder refuses the raw files altogether.
+    """
+    builder.log_findings = False  # `check` is there for them
+    # Rows hold the format, for which some builders decode everything beforehand; here a broken picture is no end.
+    builder.read_format = lambda path: None
+    splits = builder.inspect(Path(builder.config.data_dir))
+    total = sum(unit.rows for units in splits.values() for unit in units)
+    remarks = [(finding.level, finding.message) for finding in getattr(builder, "findings", [])]
+    return Source(f"{name} ({builder.config.name})", total, _pictures(builder, splits), remarks)
+
+
+def _pictures(builder: Any, splits: dict[str, list[Any]]) -> Iterator[Picture]:
+    for split, units in splits.items():
+        for unit in units:
+            yield from _unit_pictures(builder, unit, split)
+
+
+def _unit_pictures(builder: Any, unit: Any, split: str) -> Iterator[Picture]:
+    """Files directly, so that a broken one does not hide those behind it; what lies in archives by the builder."""
+    path = Path(unit.path)
+    if path.is_dir() and all(isinstance(name, str) for name in unit.frames):
+        for name in unit.frames:
+            number = PurePosixPath(name).with_suffix("").as_posix()
+            yield _picture({**unit.columns, "id": f"{unit.id}/{number}", "image": str(path / name)}, split)
+    elif not unit.frames and path.is_file():
+        yield _picture({**unit.columns, "id": unit.id, "image": unit.path}, split)
+    else:
+        is_clip = path.suffix.lower() in CLIP_SUFFIXES
+        traces, name = (clip_traces(path), unit.path) if is_clip else ({}, None)
+        try:
+            for row in builder.examples(unit):
+                picture = _picture(row, split)
+                yield replace(picture, name=picture.name or name, traces=traces)
+        except (ValueError, OSError) as error:
+            yield Picture(unit.id, split, unit.columns["label"], None, None, _known(unit.columns), str(error))
+
+
+def _picture(row: dict[str, Any], split: str) -> Picture:
+    image, label = row["image"], row["label"]
+    name: str | None = None
+    if isinstance(image, str):
+        name, image = image, Path(image)
+    elif isinstance(image, dict):
+        image, name = image["bytes"], image["path"]
+    return Picture(row["id"], split, LABELS[label] if isinstance(label, int) else label, image, name, _known(row))
+
+
+def _known(columns: dict[str, Any]) -> dict[str, Any]:
+    return {name: columns.get(name) for name in KNOWN}
+
+
+def parquet_source(folder: Path, config: str | None = None) -> Source:
+    """The pictures of a folder that `datasets.load_dataset` can read, such as one written by `dataset build`.
+
+    Args:
+        folder: with Parquet files, or with one folder of them per config.
+        config: which config, where there are several.
+
+    Raises:
+        ValueError: for several configs of which none is named, or rows without `image` or a real/fake `label`.
+    """
+    import datasets
+
+    card = folder / "README.md"
+    if not card.is_file() and next(folder.glob("*.parquet"), None) is None:
+        configs = sorted({path.parent.name for path in folder.glob("*/*.parquet")})
+        if config is None and len(configs) == 1:
+            config = configs[0]
+        if config not in configs:
+            raise ValueError(
+                f"{folder} holds the configs {', '.join(configs)}; config is {config!r}, name one of them."
+            )
+        folder, config = folder / config, None
+    try:
+        files = datasets.load_dataset_builder(str(folder), config).config.data_files
+    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(f"{folder} cannot be loaded: {error}") from error
+    shards = [(str(split), Path(path)) for split, paths in files.items() for path in paths]
+    total = sum(_checked(path).num_rows for _, path in shards)
+    name = folder.name if config is None else f"{folder.name} ({config})"
+    return Source(name, total, (picture for split, path in shards for picture in _shard_pictures(split, path)))
+
+
+def _checked(path: Path) -> Any:
+    """The metadata of a shard, whose columns are looked at before hours of reading."""
+    import datasets
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(path)
+    features = datasets.Features.from_arrow_schema(metadata.schema.to_arrow_schema())
+    if "image" not in features or sorted(getattr(features.get("label"), "names", [])) != sorted(LABELS):
+        raise ValueError(
+            f"{path}: expected columns image and label, the labels named real and fake; found {features}. Build it "
+            "with: deepfake-detectors dataset build"
+        )
+    return metadata
+
+
+def _shard_pictures(split: str, path: Path) -> Iterator[Picture]:
+    import datasets
+    import pyarrow.parquet as pq
+
+    # Buffered beforehand, as `load_dataset(streaming=True)` does, a whole shard of pictures would be in memory.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        features = datasets.Features.from_arrow_schema(file.schema_arrow)
+        columns = [name for name in ("id", "image", "label", *KNOWN) if name in features]
+        rows = (row for batch in file.iter_batches(BATCH, columns=columns) for row in batch.to_pylist())
+        for number, row in enumerate(rows):
+            label = features["label"].int2str(row["label"])
+            yield _picture({"id": f"{path.name}/{number}", **row, "label": label}, split)

@@ -1,0 +1,131 @@
+"""The table of families: what `families.toml` and plug-in packages say, as objects."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib.metadata import entry_points
+from importlib.resources import files
+from typing import Any
+
+__all__ = ["ENTRY_POINT_GROUP", "FAMILIES", "Family", "require_family", "resolve", "unconverted_remedy"]
+
+logger = logging.getLogger(__name__)
+
+ENTRY_POINT_GROUP = "deepfake_detectors.families"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table. `families.toml` says what each field means; references are written `module:Name`."""
+
+    name: str
+    title: str
+    judges: str
+    config: str
+    verdict: str
+    processor: str
+    image_processor: str
+    generation: str | None = None
+    paper: str | None = None
+    code: str | None = None
+    doors: Mapping[str, str] = field(default_factory=dict)
+    components: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    stock_model_type: str | None = None
+    llava_fork: bool = False
+    official: tuple[Mapping[str, str], ...] = ()
+    converter: str | None = None
+    facts: str | None = None
+    training: str | None = None
+    sft: str | None = None
+    mini: str | None = None
+
+    def load(self, role: str) -> Any:
+        """Return what the field `role` refers to, such as the class behind `"verdict"`.
+
+        Raises:
+            ValueError: if the row leaves that field out.
+        """
+        reference = getattr(self, role)
+        if reference is None:
+            raise ValueError(f"The family {self.name!r} has no {role}.")
+        return resolve(reference)
+
+    @property
+    def model_classes(self) -> tuple[Any, ...]:
+        """Model classes, the verdict class first."""
+        return tuple(dict.fromkeys(self.load(role) for role in ("verdict", "generation") if getattr(self, role)))
+
+
+def resolve(reference: str) -> Any:
+    """Return the object that `module:Name` names."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _row(name: str, values: Mapping[str, Any]) -> Family:
+    known = {item.name for item in fields(Family)} - {"name"}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"The family {name!r} has unknown keys {', '.join(unknown)}; known are {', '.join(known)}.")
+    return Family(name=name, **{**values, "official": tuple(values.get("official", ()))})
+
+
+def _read_table() -> dict[str, Family]:
+    """Read the package's own rows, then those of installed plug-ins; a plug-in that fails is left out by name."""
+    text = files("deepfake_detectors").joinpath("families.toml").read_text(encoding="utf-8")
+    table = {name: _row(name, values) for name, values in tomllib.loads(text).items()}
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            if point.name in table:
+                raise ValueError("a family of this name exists already")
+            table[point.name] = _row(point.name, point.load())
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            logger.warning("The plug-in family %s (%s) was not loaded: %s", point.name, point.value, error)
+    return table
+
+
+FAMILIES: Mapping[str, Family] = _read_table()
+
+
+def require_family(name: str | None, what: str) -> Family:
+    """Return the family of that name.
+
+    Args:
+        name: a `model_type`.
+        what: what has it, for the message.
+
+    Raises:
+        ValueError: naming the known families.
+    """
+    if name not in FAMILIES:
+        raise ValueError(
+            f"{what} has model_type {name!r}, which is not a detector family. Known families: {', '.join(FAMILIES)}. "
+            "Convert official weights first with convert(family, sources, output)."
+        )
+    return FAMILIES[name]
+
+
+def unconverted_remedy(fields: Mapping[str, Any], source: Any) -> str:
+    """Return what to do with a folder that may hold a detector in another form; empty where nothing is known.
+
+    Args:
+        fields: its config.json.
+        source: the folder, for the message.
+    """
+    if "mm_projector_type" in fields:  # only LLaVA's own code and its forks write this
+        forks = " or ".join(
+            f"convert({name!r}, {str(source)!r}, output)" for name, row in FAMILIES.items() if row.llava_fork
+        )
+        return f"It was written by a fork of the LLaVA code; convert it first: {forks}."
+    for name, row in FAMILIES.items():
+        if row.stock_model_type is not None and row.stock_model_type == fields.get("model_type"):
+            verdict = row.verdict.partition(":")[2]
+            return (
+                f"If these are {name} weights, load them with {verdict}.from_pretrained({str(source)!r}), or make a "
+                f"folder that says what it is: convert({name!r}, {str(source)!r}, output)."
+            )
+    return ""

@@ -1,0 +1,1 @@
+"""What several test files share: tiny models, trees of raw files, a small Hub."""
