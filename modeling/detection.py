@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.utils import CONFIG_NAME, ModelOutput
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "DeepfakeDetectionMixin",
     "DeepfakeDetectionOutput",
     "DeepfakeExplanationOutput",
+    "VerdictProcessor",
     "refuse_foreign_checkpoint",
     "require_ability",
     "verdict_config",
@@ -126,6 +127,17 @@ class DeepfakeDetectionMixin:
                 f"deepfake_detectors.convert({cls.config_class.model_type!r}, sources, output)."
             )
         return (model, info) if return_info else model
+
+
+class VerdictProcessor(ProcessorMixin):
+    """The processor of every folder that holds a verdict only: pictures in, `pixel_values` out, no tokenizer.
+
+    Args:
+        image_processor: the family's image processor.
+    """
+
+    def __init__(self, image_processor: Any = None, **kwargs: Any) -> None:
+        super().__init__(image_processor, **kwargs)
 
 
 def verdict_config(cls: Any, source: Any, kwargs: dict[str, Any]) -> tuple[PreTrainedConfig, bool]:

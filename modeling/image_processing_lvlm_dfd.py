@@ -11,7 +11,7 @@ from transformers.image_utils import SizeDict
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .picture_arrays import as_bytes
+from .image_processing_clip import as_bytes
 
 __all__ = ["LvlmDfdImageProcessor", "LvlmDfdImageProcessorKwargs"]
 

@@ -21,9 +21,9 @@ from .detection import (
     DeepfakeExplanationOutput,
     refuse_foreign_checkpoint,
 )
-from .generation_shared_prefix import common_prefix_length
+from .generation_cache import common_prefix_length
 from .prompting_fakevlm import verdict_tokens
-from .verdict_parsing_fakevlm import UNDETERMINED, parse_fakevlm_verdict
+from .verdict_parsing import UNDETERMINED, parse_fakevlm_verdict
 
 __all__ = ["FakeVLMDetectionOutput", "FakeVLMForDeepfakeDetection"]
 

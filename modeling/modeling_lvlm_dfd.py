@@ -13,9 +13,15 @@ from transformers.utils import ModelOutput
 from .configuration_lvlm_dfd import LvlmDfdConfig
 from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, verdict_config
 from .modeling_imagebind import ImageBindModel
-from .modeling_lvlm_dfd_heads import LvlmDfdClassifier, LvlmDfdImageDecoder, LvlmDfdLocator, LvlmDfdPromptLearner
-from .modeling_lvlm_dfd_losses import dice_loss, focal_loss
-from .modeling_lvlm_dfd_texts import LvlmDfdClassTexts
+from .modeling_lvlm_dfd_heads import (
+    LvlmDfdClassifier,
+    LvlmDfdClassTexts,
+    LvlmDfdImageDecoder,
+    LvlmDfdLocator,
+    LvlmDfdPromptLearner,
+    dice_loss,
+    focal_loss,
+)
 
 __all__ = ["LvlmDfdDetector", "LvlmDfdEvidence", "LvlmDfdForDeepfakeDetection", "LvlmDfdOutput"]
 

@@ -13,7 +13,7 @@ from .configuration_lvlm_dfd import LvlmDfdConfig
 from .detection import DeepfakeExplanationOutput
 from .modeling_lvlm_dfd import LvlmDfdDetector, LvlmDfdEvidence, LvlmDfdPreTrainedModel
 from .modeling_lvlm_dfd_heads import LvlmDfdPromptLearner
-from .verdict_parsing_lvlm_dfd import parse_answer
+from .verdict_parsing import parse_answer
 
 __all__ = [
     "GENERATION_DEFAULTS",

@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_m2f2_det import M2F2DetConfig
 from .detection import DeepfakeExplanationOutput
-from .generation_shared_prefix import generate_from_shared_prefix
+from .generation_cache import generate_from_shared_prefix
 from .modeling_m2f2_det import (
     M2F2DetDetectionOutput,
     M2F2Detector,

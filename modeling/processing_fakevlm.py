@@ -11,9 +11,9 @@ from transformers.utils import CONFIG_NAME
 
 from .configuration_fakevlm import IMAGE_ASPECTS
 from .detection import HUB_ARGUMENTS
-from .image_processing_fakevlm import FakeVLMImageProcessor
+from .image_processing_clip import FakeVLMImageProcessor
 from .prompting_fakevlm import CHAT_TEMPLATES, IMAGE_MARKER, QUESTION, build_prompt, text_ids, training_text
-from .verdict_parsing_fakevlm import parse_fakevlm_verdict
+from .verdict_parsing import parse_fakevlm_verdict
 
 __all__ = ["FakeVLMProcessor"]
 

@@ -23,9 +23,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from deepfake_detectors.checkpoints import DEFAULT, built_in_path
 from deepfake_detectors.families import FAMILIES, Family, resolve, unconverted_remedy
-from deepfake_detectors.modeling.detection import HUB_ARGUMENTS
+from deepfake_detectors.modeling.detection import HUB_ARGUMENTS, VerdictProcessor
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
 __all__ = ["AutoModelForDeepfakeDetection", "register_families"]
 
