@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier
-from deepfake_detectors.hub.cards import write_model_card
+from deepfake_detectors.hub.model_cards import write_model_card
 from deepfake_detectors.modeling.configuration_detection import identity_calibration
 from deepfake_detectors.module_command import run_command
 from deepfake_detectors.train.default_explanations import score_default_explanations

@@ -20,7 +20,10 @@ ENTRY_POINT_GROUP = "deepfake_detectors.families"
 
 @dataclass(frozen=True)
 class Family:
-    """One row of the table. `families.toml` says what each field means; references are written `module:Name`."""
+    """One row of the table. `families.toml` says what each field means.
+
+    References are written `module:Name`, and `facts`, a data file, `package:path/in/package.yaml`.
+    """
 
     name: str
     title: str

@@ -56,11 +56,11 @@ def publish(
       deepfake-detectors dataset publish image_folder --config real_fake --data-dir mine --repo me/mine
     """
     from deepfake_detectors.data.registry import BUILDERS, builder_class
-    from deepfake_detectors.hub.dataset_publishing import check_publication, publish_builds
+    from deepfake_detectors.hub.datasets import check_publication, publish_dataset
 
     try:
         if dry_run is None and name in BUILDERS:  # what can be known is said before anything is built
-            check_publication(name, repo, private=private, accept_terms=accept_terms, exist_ok=update)
+            check_publication(name, repo, private=private, accept_terms=accept_terms, update=update)
         with _built(name, build_dir) as folder:
             if name in BUILDERS:
                 builder = open_builder(name, data_dir, config, option)
@@ -69,12 +69,12 @@ def publish(
                 folder = folder / builder.config.name
             elif data_dir is not None or config is not None or option:
                 fail(f"{name} is a folder; --data-dir, --config and --option are for a data set given by name.")
-            place = publish_builds(
+            place = publish_dataset(
                 folder,
                 repo,
                 private=private,
                 accept_terms=accept_terms,
-                exist_ok=update,
+                update=update,
                 lint=lint,
                 dry_run=dry_run,
             )

@@ -57,7 +57,7 @@ def publish(
     """
     from transformers.utils import logging as transformers_logging
 
-    from deepfake_detectors.hub.model_publishing import publish_model
+    from deepfake_detectors.hub.models import publish_model
 
     transformers_logging.disable_progress_bar()
     try:
@@ -69,7 +69,7 @@ def publish(
             facts=facts,
             base=base,
             private=private,
-            exist_ok=update,
+            update=update,
             message=message,
             dry_run=dry_run,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -13,11 +12,16 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from deepfake_detectors.evaluation.resumable import weights_digest
-from deepfake_detectors.files import written_whole
+from deepfake_detectors.files import read_json_object, written_whole
 from deepfake_detectors.hub.assembling import LICENSE_FILES, Assembled, Base, assemble
-from deepfake_detectors.hub.card_training import training_bases, training_data
-from deepfake_detectors.hub.cards import Publication, card_terms, render_model_card
 from deepfake_detectors.hub.facts import read_facts
+from deepfake_detectors.hub.model_cards import (
+    Publication,
+    card_terms,
+    render_model_card,
+    training_bases,
+    training_data,
+)
 from deepfake_detectors.hub.pushing import check_destination, files_to_push, push_folder
 
 __all__ = ["STALE_PATTERNS", "publish_model"]
@@ -25,6 +29,7 @@ __all__ = ["STALE_PATTERNS", "publish_model"]
 logger = logging.getLogger(__name__)
 
 RESULTS, VALIDATION, EXPLANATIONS = "results.json", "validation.json", "explanations.json"
+REQUIRED = ("protocol", "inputs", "metrics", "versions")  # of results.json
 TERMS_FILE = "LICENSE.md"
 # What an older version of a publication may leave behind that the newer one lacks.
 STALE_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.py")
@@ -32,14 +37,14 @@ STALE_PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.py")
 
 def publish_model(
     model: str | Path,
-    repo_id: str,
+    repo: str,
     *,
     results: str | Path | None = None,
     without_results: bool = False,
     facts: str | Path | None = None,
     base: str | None = None,
     private: bool = False,
-    exist_ok: bool = False,
+    update: bool = False,
     message: str | None = None,
     dry_run: str | Path | None = None,
     token: str | None = None,
@@ -53,14 +58,14 @@ def publish_model(
     Args:
         model: a folder that `from_pretrained` of this package loads, AntifakePrompt's learned words, or a PEFT adapter
             of a detector.
-        repo_id: `owner/name`.
-        results: `results.json` of `evaluate` or `evaluate_classifier`; by default the one in the folder.
+        repo: `owner/name`.
+        results: `results.json` of `evaluate`, or its folder; by default the one in the folder of the model.
         without_results: publish although nothing was measured; the card says so.
-        facts: a YAML file or the name of a bundled one (`card_facts.fact_names`), such as `published_fakevlm`; by
+        facts: a YAML file or the name of a bundled one (`facts.fact_names`), such as `published_fakevlm`; by
             default what holds of the whole family.
-        base: of an adapter: the Hub id of its base, with `@revision` if it shall be pinned in the card; by default
+        base: of an adapter: the Hub id of its base, with `@revision` if the card should pin it; by default
             what the adapter names.
-        private, exist_ok, message, dry_run, token: as in `push_folder`.
+        private, update, message, dry_run, token: as in `push_folder`.
 
     Returns:
         Address of the repository, or the path of the dry run.
@@ -73,24 +78,24 @@ def publish_model(
     folder = Path(model)
     measured = _read_results(folder, results, without_results)
     validation, explanations = (
-        _read_json(folder / name) if (folder / name).is_file() else None for name in (VALIDATION, EXPLANATIONS)
+        read_json_object(folder / name) if (folder / name).is_file() else None for name in (VALIDATION, EXPLANATIONS)
     )
     if dry_run is None:  # before gigabytes are loaded
-        check_destination(repo_id, "model", private, exist_ok, token)
+        check_destination(repo, "model", private, update, token)
     with _workplace(dry_run) as target:
         found = assemble(folder, target, base=Base.parse(base) if base else None)
         _check_measured(measured or {}, folder, found.family)
-        described = read_facts(facts, found.config, found.class_name, repo_id.split("/")[-1])
-        _write_card(found, described, measured, validation, explanations, repo_id, target)
+        described = read_facts(facts, found.config, found.class_name, repo.split("/")[-1])
+        _write_card(found, described, measured, validation, explanations, repo, target)
         files_to_push(target)  # the rules of a publication hold for a dry run too
         if dry_run is not None:
             return str(dry_run)
         return push_folder(
             target,
-            repo_id,
+            repo,
             message=message or f"Publish {described['model_name']} with deepfake-detectors",
             private=private,
-            exist_ok=exist_ok,
+            update=update,
             replace=STALE_PATTERNS,
             token=token,
         )
@@ -102,13 +107,13 @@ def _write_card(
     results: dict[str, Any] | None,
     validation: dict[str, Any] | None,
     explanations: dict[str, Any] | None,
-    repo_id: str,
+    repo: str,
     target: Path,
 ) -> None:
     if found.adapter:
         facts = {**facts, "library_name": found.library}
     publication = Publication(
-        repo=repo_id,
+        repo=repo,
         parameters=found.parameters,
         adapter=found.adapter,
         explains=found.explains,
@@ -136,7 +141,7 @@ def _write_card(
 def _read_results(folder: Path, results: str | Path | None, without: bool) -> dict[str, Any] | None:
     if without:
         if results is not None:
-            raise ValueError("Give --results or --without-results, not both.")
+            raise ValueError("Give `results` or `without_results`, not both.")
         return None
     path = Path(results) if results is not None else folder / RESULTS
     if path.is_dir():
@@ -145,24 +150,20 @@ def _read_results(folder: Path, results: str | Path | None, without: bool) -> di
         if results is None and not folder.is_dir():
             return None  # assemble says better what is wrong with the folder
         raise FileNotFoundError(
-            f"There are no results {path}. Measure the model with deepfake-detectors evaluate --model {folder} "
-            "--dataset ... --output DIR and pass --results DIR/results.json, or publish with --without-results, which "
-            "the card then says."
+            f"There are no results {path}. Measure the model with evaluate({str(folder)!r}, ...) and give its "
+            "results.json in `results`, or publish `without_results`, which the card then says."
         )
-    fields = _read_json(path)
-    if not isinstance(fields.get("metrics"), dict) or "versions" not in fields:
-        raise ValueError(
-            f"{path} is no results.json of deepfake-detectors evaluate or of evaluate_classifier: it lacks metrics or "
-            "versions."
-        )
+    fields = read_json_object(path)
+    if missing := [name for name in REQUIRED if not isinstance(fields.get(name), dict)]:
+        raise ValueError(f"{path} is not a results.json of `evaluate`: it lacks {', '.join(missing)}.")
     return fields
 
 
 def _check_measured(results: dict[str, Any], folder: Path, family: str) -> None:
     """Refuse numbers of another model; results that do not say whose they are pass."""
     remedy = (
-        f"Measure this model with deepfake-detectors evaluate --model {folder} --dataset ... --output DIR and pass "
-        "--results DIR/results.json, or publish with --without-results."
+        f"Measure this model with evaluate({str(folder)!r}, ...) and give its results.json in `results`, or publish "
+        "`without_results`."
     )
     if (other := results.get("model_type") or family) != family:
         raise ValueError(f"The results are of a {other!r}, but {folder} is a {family!r}. {remedy}")
@@ -174,21 +175,11 @@ def _check_measured(results: dict[str, Any], folder: Path, family: str) -> None:
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} must hold a JSON object, but holds a {type(fields).__name__}.")
-    return fields
-
-
 @contextmanager
 def _workplace(dry_run: str | Path | None) -> Iterator[Path]:
     """Where the folder is made: what `dry_run` becomes once it is complete, or a folder that is gone afterwards."""
     if dry_run is not None:
-        with written_whole(dry_run, option="--dry-run") as folder:
+        with written_whole(dry_run, remedy="choose another `dry_run`") as folder:
             yield folder
         return
     with tempfile.TemporaryDirectory(prefix="deepfake-detectors-") as name:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from deepfake_detectors.data.built_folders import find_builds
 from deepfake_detectors.data.lint import parquet_source
 from deepfake_detectors.data.parquet import make_builder, write_parquet
-from deepfake_detectors.hub.dataset_publishing import check_terms, publish_builds
+from deepfake_detectors.hub.datasets import check_terms, publish_dataset
 from deepfake_detectors_cli.app import app
 from support.ddvqa_tree import stems, write_tree
 from support.folder_tree import save
@@ -90,8 +90,8 @@ def research(tmp_path):
 
 def test_round_trip_through_a_hub_is_the_builders_rows(built, research, monkeypatch, tmp_path):
     with use_hub(monkeypatch, tmp_path / "home") as hub:
-        assert publish_builds(built, "tester/mine") == f"{hub.url}/datasets/tester/mine"
-        publish_builds(research, "tester/research", private=True)
+        assert publish_dataset(built, "tester/mine") == f"{hub.url}/datasets/tester/mine"
+        publish_dataset(research, "tester/research", private=True)
         assert hub.repository("dataset", "tester/research").private
         for repo, name, raw, configs in (
             ("tester/mine", "image_folder", "raw", {"real_fake": {"masks": "masks"}}),
@@ -112,7 +112,7 @@ def test_round_trip_through_a_hub_is_the_builders_rows(built, research, monkeypa
 
 def test_dry_run_is_what_would_be_pushed(built, tmp_path, monkeypatch):
     with use_hub(monkeypatch, tmp_path / "home", token=None) as hub:
-        publish_builds(built, "me/mine", dry_run=tmp_path / "dry")
+        publish_dataset(built, "me/mine", dry_run=tmp_path / "dry")
         assert hub.requests == []
     names = {path.relative_to(tmp_path / "dry").as_posix() for path in (tmp_path / "dry").rglob("*") if path.is_file()}
     shards = {f"real_fake/{split}-00000-of-00001.parquet" for split in ("train", "test")}
@@ -127,6 +127,43 @@ def test_dry_run_is_what_would_be_pushed(built, tmp_path, monkeypatch):
     assert sorted(again) == sorted([*data["train"]["id"], *data["test"]["id"]])
 
 
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_command_and_function_write_the_same_dry_run(built, tmp_path):
+    publish_dataset(built, "me/mine", dry_run=tmp_path / "function")
+    run(built, "--repo", "me/mine", "--dry-run", tmp_path / "command")
+    expected = tree(tmp_path / "function")
+    assert tree(tmp_path / "command") == expected and len(expected) == 3
+
+
+def test_a_data_set_by_its_name_is_built_first(built, tmp_path):
+    options = {"config": "real_fake", "options": {"masks": "masks"}}
+    steps = []
+    publish_dataset(
+        "image_folder",
+        "me/mine",
+        data_dir=tmp_path / "raw",
+        build_dir=tmp_path / "kept",
+        dry_run=tmp_path / "named",
+        progress=lambda *step: steps.append(step),
+        **options,
+    )
+    publish_dataset(built, "me/mine", dry_run=tmp_path / "folder")
+    assert tree(tmp_path / "named") == tree(tmp_path / "folder")
+    assert find_builds(tmp_path / "kept") and {step[0] for step in steps} == {"train", "test"}
+    publish_dataset("image_folder", "me/mine", data_dir=tmp_path / "raw", dry_run=tmp_path / "third", **options)
+    assert tree(tmp_path / "third") == tree(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("argument", ["data_dir", "config", "options", "build_dir"])
+def test_a_finished_build_takes_no_arguments_of_a_build(built, tmp_path, argument):
+    with pytest.raises(ValueError, match=argument):
+        publish_dataset(built, "me/mine", dry_run=tmp_path / "dry", **{argument: {"x": 1}})
+    assert not (tmp_path / "dry").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "private", "accepted", "refused"),
     [
@@ -139,7 +176,7 @@ def test_dry_run_is_what_would_be_pushed(built, tmp_path, monkeypatch):
 )
 def test_terms(name, private, accepted, refused):
     if refused:
-        with pytest.raises(ValueError, match=r"may not be passed on freely.*--private.*--accept-terms"):
+        with pytest.raises(ValueError, match=r"may not be passed on freely.*`private`.*`accept_terms`"):
             check_terms(name, private, accepted)
     else:
         check_terms(name, private, accepted)
@@ -148,33 +185,33 @@ def test_terms(name, private, accepted, refused):
 def test_nothing_is_sent_against_the_terms(research, monkeypatch, tmp_path):
     with use_hub(monkeypatch, tmp_path / "home") as hub:
         with pytest.raises(ValueError, match="FaceForensics"):
-            publish_builds(research, "tester/research")
+            publish_dataset(research, "tester/research")
         assert not [request for request in hub.requests if not request.startswith("GET")]
-        publish_builds(research, "tester/research", accept_terms=True)
+        publish_dataset(research, "tester/research", accept_terms=True)
         assert not hub.repository("dataset", "tester/research").private
 
 
 def test_terms_hold_for_the_visibility_of_the_repository(research, monkeypatch, tmp_path):
-    """What --private says of a repository that exists already is not believed."""
+    """What `private` says of a repository that exists already is not believed."""
     with use_hub(monkeypatch, tmp_path / "home") as hub:
         repository = hub.repositories.create("dataset", "tester/research")
         before = dict(repository.files)
-        with pytest.raises(ValueError, match="exists and is public, but --private"):
-            publish_builds(research, "tester/research", private=True, exist_ok=True)
+        with pytest.raises(ValueError, match="exists and is public, but `private`"):
+            publish_dataset(research, "tester/research", private=True, update=True)
         with pytest.raises(ValueError, match="may not be passed on freely"):
-            publish_builds(research, "tester/research", exist_ok=True)
+            publish_dataset(research, "tester/research", update=True)
         assert repository.files == before
         repository.private = True
-        publish_builds(research, "tester/research", exist_ok=True)
+        publish_dataset(research, "tester/research", update=True)
         assert "README.md" in repository.files and repository.private
 
 
 def test_an_update_of_one_config_leaves_the_others_loadable(research, monkeypatch, tmp_path):
     with use_hub(monkeypatch, tmp_path / "home") as hub:
-        publish_builds(research, "tester/research", private=True)
+        publish_dataset(research, "tester/research", private=True)
         before = dict(hub.repository("dataset", "tester/research").files)
         for config, other in (("c40_explain", "c40"), ("c40", "c40_explain")):
-            publish_builds(research / config, "tester/research", private=True, exist_ok=True)
+            publish_dataset(research / config, "tester/research", private=True, update=True)
             files = hub.repository("dataset", "tester/research").files
             assert files.keys() == before.keys()
             data = DatasetCard(files["README.md"].decode()).data
@@ -189,7 +226,7 @@ def test_lint_of_something_else_is_refused(built, research, tmp_path):
     def publish(folder, **fields):
         (tmp_path / "lint.json").write_text(json.dumps(fields))
         shutil.rmtree(tmp_path / "dry", ignore_errors=True)
-        publish_builds(folder, "me/mine", lint=tmp_path / "lint.json", dry_run=tmp_path / "dry")
+        publish_dataset(folder, "me/mine", lint=tmp_path / "lint.json", dry_run=tmp_path / "dry")
 
     (build,) = find_builds(built)
     counts = [{**row, "pictures": row["rows"]} for row in build.counts]
@@ -203,7 +240,7 @@ def test_lint_of_something_else_is_refused(built, research, tmp_path):
         ("real_fake", counts[1:]),
         ("real_fake", more),
     ):
-        with pytest.raises(ValueError, match=r"is about .*not what is published: image_folder \(real_fake\).*--lint"):
+        with pytest.raises(ValueError, match=r"is about .*not what is published: image_folder \(real_fake\).*`lint`"):
             publish(built, dataset=name, counts=wrong, findings=[])
     c40 = find_builds(research)[0]
     with pytest.raises(ValueError, match=r"is about 'c23'.*ddvqa \(c40, c40_explain\)"):
@@ -214,13 +251,13 @@ def test_lint_of_something_else_is_refused(built, research, tmp_path):
 
 def test_an_update_leaves_no_old_shards(built, monkeypatch, tmp_path):
     with use_hub(monkeypatch, tmp_path / "home") as hub:
-        publish_builds(built, "tester/mine")
+        publish_dataset(built, "tester/mine")
         with pytest.raises(ValueError, match="exists already"):
-            publish_builds(built, "tester/mine")
+            publish_dataset(built, "tester/mine")
         builder = make_builder("image_folder", tmp_path / "raw", "real_fake", {"masks": "masks"})
         monkeypatch.setattr("deepfake_detectors.data.parquet.ROW_GROUP", 4)
         write_parquet(builder, built, overwrite=True, shard_bytes=1)
-        publish_builds(built, "tester/mine", exist_ok=True)
+        publish_dataset(built, "tester/mine", update=True)
         files = hub.repository("dataset", "tester/mine").files
         assert {name for name in files if name.endswith(".parquet")} == {
             f"real_fake/{split}-0000{number}-of-00002.parquet" for split in ("train", "test") for number in (0, 1)
@@ -234,7 +271,7 @@ def test_folders_that_are_no_finished_build(built, tmp_path):
         find_builds(tmp_path / "raw")
     (built / "real_fake" / "test-00000-of-00001.parquet").unlink()
     with pytest.raises(ValueError, match=r"not finished: missing test-00000-of-00001\.parquet"):
-        publish_builds(built, "me/mine", dry_run=tmp_path / "dry")
+        publish_dataset(built, "me/mine", dry_run=tmp_path / "dry")
     assert not (tmp_path / "dry").exists()
 
 
@@ -277,7 +314,7 @@ def test_command_refuses_before_it_builds(monkeypatch, tmp_path):
     raw = write_tree(tmp_path / "ddvqa", stems(range(3)), stems(range(5, 7)))
     arguments = ["ddvqa", "--data-dir", raw, "--repo", "tester/copy", "--build-dir", tmp_path / "kept"]
     with use_hub(monkeypatch, tmp_path / "home") as hub:
-        assert "--accept-terms" in run(*arguments, code=1).stderr
+        assert "accept" in run(*arguments, code=1).stderr
         hub.repositories.create("dataset", "tester/copy", private=True)
         assert "exists already" in run(*arguments, "--private", code=1).stderr
         hub.repository("dataset", "tester/copy").private = False

@@ -1,6 +1,6 @@
-"""Render a model card from facts and measured results; no number in a card is typed by hand.
+"""Render a model card from facts, results and the record of the training; no number in a card is typed by hand.
 
-    python -m deepfake_detectors.hub.cards --facts hub_cards/facts/m2f2_det_default.yaml \
+    python -m deepfake_detectors.hub.model_cards --facts hub_cards/facts/m2f2_det_default.yaml \
         --folder src/deepfake_detectors/checkpoints/m2f2_det_mini
 
 reads `config.json`, `results.json` and `validation.json` of the folder and writes its `README.md`.
@@ -8,25 +8,38 @@ reads `config.json`, `results.json` and `validation.json` of the folder and writ
 
 from __future__ import annotations
 
-import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from transformers import HfArgumentParser
+from transformers import AutoConfig, HfArgumentParser
 
-from deepfake_detectors.hub.card_results import better, dataset_of, metric_name, model_index, result_parts
-from deepfake_detectors.hub.card_training import training_commands, training_sentence, validation_sentence
+from deepfake_detectors.files import read_json_object
+from deepfake_detectors.hub.model_results import better, dataset_of, metric_name, model_index, result_parts
+from deepfake_detectors.registration import AutoModelForDeepfakeDetection
 
-__all__ = ["CardArguments", "Publication", "card_terms", "render_model_card", "write_model_card"]
+__all__ = [
+    "CardArguments",
+    "Publication",
+    "card_terms",
+    "render_model_card",
+    "training_bases",
+    "training_commands",
+    "training_data",
+    "write_model_card",
+]
 
 TEMPLATE = "model_card.md.jinja"
+# How Trainer calls what it measures, and how a reader knows it.
+MEASURED = {"eval_accuracy": "accuracy", "eval_auc": "AUC", "eval_eer": "EER", "eval_loss": "loss"}
 
 
 @dataclass
@@ -69,16 +82,18 @@ def render_model_card(
     config: dict[str, Any],
     publication: Publication | None = None,
     explanations: dict[str, Any] | None = None,
+    parameters: int | None = None,
 ) -> str:
-    """The card as Markdown with a YAML header that holds a `model-index`.
+    """Return the card as Markdown with a YAML header that holds a `model-index`.
 
     Args:
-        facts: see `hub_cards/facts/m2f2_det_default.yaml` and `card_facts` for the keys.
-        results: what `evaluate` or `evaluate_classifier` wrote; `None` if nothing was measured.
+        facts: see `hub_cards/facts/m2f2_det_default.yaml` and `facts.py` for the keys.
+        results: what `evaluate` wrote; `None` if nothing was measured.
         validation: what the training wrote; `None` if it wrote nothing.
         config: the model's `config.json`.
         publication: its place on the Hub; `None` for the folder inside the package.
         explanations: what the embedding of the default found out about its answers; `None` if nothing was asked.
+        parameters: number of weights; by default the one in `publication`.
 
     Raises:
         jinja2.UndefinedError, KeyError: naming the key, if one of them lacks something the card states.
@@ -119,7 +134,7 @@ def render_model_card(
         terms=card_terms(facts, config),
         licenses=list(publication.licenses) if publication else [],
         repo=publication.repo if publication else None,
-        parameters=publication.parameters if publication else (results or {}).get("parameters"),
+        parameters=publication.parameters if publication else parameters,
         adapter=bool(publication and publication.adapter),
         explains=bool(publication and publication.explains),
         localizes=bool(publication and publication.localizes),
@@ -134,7 +149,7 @@ def render_model_card(
 
 
 def card_terms(facts: dict[str, Any], config: dict[str, Any]) -> str:
-    """What the weights say of themselves, and then what holds of their whole family."""
+    """Return what the weights say of themselves, and then what holds of their whole family."""
     return "\n\n".join(text for text in (config.get("license_notice"), facts.get("terms")) if text)
 
 
@@ -149,17 +164,74 @@ def write_model_card(folder: Path, facts: Path) -> Path:
         path = folder / f"{name}.json"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is missing. validation.json is written by the training, results.json by "
-                "python -m deepfake_detectors.evaluation.evaluate_classifier."
+                f"{path} is missing. validation.json is written by the training, results.json by `evaluate`."
             )
-        measured[name] = json.loads(path.read_text(encoding="utf-8"))
+        measured[name] = read_json_object(path)
     answers = folder / "explanations.json"
     if answers.is_file():
-        measured["explanations"] = json.loads(answers.read_text(encoding="utf-8"))
-    card = render_model_card(yaml.safe_load(facts.read_text(encoding="utf-8")), **measured)
+        measured["explanations"] = read_json_object(answers)
+    with torch.device("meta"):  # to count weights, not to load them
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForDeepfakeDetection.from_config(config, trust_remote_code=False)
+    known = yaml.safe_load(facts.read_text(encoding="utf-8"))
+    card = render_model_card(known, **measured, parameters=model.num_parameters())
     target = folder / "README.md"
     target.write_text(card, encoding="utf-8")
     return target
+
+
+def training_sentence(validation: dict[str, Any], machine: str | None = None) -> str:
+    """Return size and length of the training; `machine` says where it ran."""
+    amounts = {"train_pictures": "pictures", "train_rows": "conversations", "train_texts": "texts"}
+    parts = [f"{validation[key]} {unit}" for key, unit in amounts.items() if key in validation]
+    parts.append(f"{validation['steps']} steps")
+    if validation["best_step"] is not None:
+        parts.append(f"best checkpoint at step {validation['best_step']}")
+    duration = f"{validation['train_seconds'] / 60:.0f} minutes"
+    if validation.get("cpu_threads") is not None:
+        duration += f" on {validation['cpu_threads']} thread(s)"
+    elif validation.get("processes", 1) > 1:
+        duration += f" on {validation['processes']} processes"
+    return ", ".join([*parts, f"seed {validation['seed']}", duration]) + (f" of {machine}." if machine else ".")
+
+
+def validation_sentence(validation: dict[str, Any]) -> str:
+    """Return what was measured on the validation pictures at the end."""
+    metrics = validation["metrics"]
+    if "num_real" in metrics:
+        found = {"accuracy": metrics["accuracy"], "AUC": metrics["auc"], "EER": metrics["eer"]}
+        pictures = f"{metrics['num_real']} real and {metrics['num_fake']} fake validation pictures"
+    else:
+        found = {label: metrics[name] for name, label in MEASURED.items() if name in metrics}
+        pictures = f"{validation['validation_pictures']} validation pictures"
+    values = [f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in found.items()]
+    return f"On the {pictures}: {', '.join(values)}."
+
+
+def training_commands(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[str]:
+    """Return the command that the training noted down, without the places of its folders, else those of the facts."""
+    if validation and validation.get("command"):
+        words = shlex.split(validation["command"])
+        return [shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)]
+    return list(facts.get("commands", {}).values())
+
+
+def training_bases(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the models below: those of the facts, or the Hub id from which the training started."""
+    start = (validation or {}).get("model_name_or_path")
+    if facts.get("base_models") or not start or Path(start).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", start):
+        return facts.get("base_models", [])
+    return [{"id": start, "revision": None, "relation": "finetune"}]
+
+
+def training_data(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the data sets of the training: those of the facts, or the builder of this package that read them."""
+    if facts.get("datasets") or not (validation and validation.get("dataset")):
+        return facts.get("datasets", [])
+    configs = validation.get("dataset_configs") or [validation.get("dataset_config")]
+    named = ", ".join(str(config) for config in configs if config)
+    builder = f"`{validation['dataset']}` of deepfake-detectors"
+    return [{"name": f"{builder} ({named})" if named else builder, "revision": validation.get("dataset_version")}]
 
 
 def _read_template(name: str) -> str | None:

@@ -1,9 +1,10 @@
-"""From a built data set to a repository on the Hub: Parquet shards and a card, or the same in a folder to look at."""
+"""Publish a data set: Parquet shards and a card in a repository on the Hub, or the same in a folder to look at."""
 
 from __future__ import annotations
 
-import json
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from huggingface_hub import DatasetCard
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
 from deepfake_detectors.data.built_folders import BuiltConfig, find_builds
+from deepfake_detectors.data.parquet import make_builder, write_parquet
 from deepfake_detectors.data.registry import BUILDERS, builder_class
+from deepfake_detectors.files import read_json_object
 from deepfake_detectors.hub.dataset_cards import render_dataset_card
 from deepfake_detectors.hub.pushing import check_destination, push_folder
 
-__all__ = ["check_publication", "check_terms", "publish_builds"]
+__all__ = ["check_publication", "check_terms", "publish_dataset"]
 
 CARD = "README.md"
 
@@ -31,8 +34,8 @@ def check_terms(dataset: str, private: bool, accepted: bool) -> None:
     kind = builder_class(dataset)
     if kind.RESEARCH_ONLY and not private and not accepted:
         raise ValueError(
-            f"{kind.NAME} may not be passed on freely. {kind.TERMS} Push it to a private repository (--private), or "
-            "say with --accept-terms that you have the right to publish it."
+            f"{kind.NAME} may not be passed on freely. {kind.TERMS} Push it to a private repository (`private`), "
+            "or say with `accept_terms` that you have the right to publish it."
         )
 
 
@@ -42,14 +45,14 @@ def check_publication(
     *,
     private: bool = False,
     accept_terms: bool = False,
-    exist_ok: bool = False,
+    update: bool = False,
     token: str | None = None,
 ) -> bool:
-    """What `publish_builds` would refuse whatever is built; better known before hours of building.
+    """Refuse what `publish_dataset` would refuse whatever is built; better known before hours of building.
 
     Args:
         dataset: key of `BUILDERS`.
-        repo, private, accept_terms, exist_ok, token: as in `publish_builds`.
+        repo, private, accept_terms, update, token: as in `publish_dataset`.
 
     Returns:
         Whether the data will be private there.
@@ -57,54 +60,98 @@ def check_publication(
     Raises:
         ValueError, ConnectionError, OSError: as `check_destination` and `check_terms`.
     """
-    private = check_destination(repo, "dataset", private, exist_ok, token)
+    private = check_destination(repo, "dataset", private, update, token)
     check_terms(dataset, private, accept_terms)
     return private
 
 
-def publish_builds(
-    folder: str | Path,
+def publish_dataset(
+    dataset: str | Path,
     repo: str,
     *,
+    data_dir: str | Path | None = None,
+    config: str | None = None,
+    options: dict[str, Any] | None = None,
+    build_dir: str | Path | None = None,
     private: bool = False,
     accept_terms: bool = False,
-    exist_ok: bool = False,
+    update: bool = False,
     lint: str | Path | None = None,
     dry_run: str | Path | None = None,
     token: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
-    """Push what `dataset build` wrote, with its card; `datasets.load_dataset` reads the result, streaming too.
+    """Push a data set as Parquet with its card; `datasets.load_dataset` reads the result, streaming too.
 
     Args:
-        folder: one config, or the folder above several.
+        dataset: a key of `BUILDERS`, which is built first; or a folder that `dataset build` wrote, of one config or of
+            several.
         repo: `owner/name`.
+        data_dir, config, options: of a data set by its name: as in `make_builder`.
+        build_dir: of a data set by its name: where it is built, and kept; by default a temporary folder.
         private: whether a new repository is private; an existing one must be so already.
         accept_terms: the publisher has the right to publish data that is for research only.
-        exist_ok: add the commit to a repository that exists, whose visibility the terms must allow; shards of an
+        update: add the commit to a repository that exists, whose visibility the terms must allow; shards of an
             earlier version go, other configs stay.
         lint: a `lint.json`, whose result the card states.
         dry_run: a new or empty folder that gets what would be pushed. Nothing is sent, and nothing is refused for its
             terms.
         token: instead of the one of the login.
+        progress: as in `write_parquet`.
 
     Returns:
         Address of the repository, or the path of the dry run.
 
     Raises:
-        ValueError: for a folder that holds no finished build, terms that forbid it, a lint of another data set, and as
-            `push_folder`.
+        ValueError: for a folder that does not hold a finished build, terms that forbid it, a lint of another data set,
+            arguments of a build beside a folder, and as `make_builder`, `write_parquet` and `push_folder`.
         ConnectionError, OSError: as `push_folder`.
     """
+    allowed: dict[str, Any] = {"accept_terms": accept_terms, "update": update, "token": token}
+    destination: dict[str, Any] = {**allowed, "private": private, "lint": lint, "dry_run": dry_run}
+    if str(dataset) not in BUILDERS:
+        building = {"data_dir": data_dir, "config": config, "options": options, "build_dir": build_dir}
+        if given := [name for name, value in building.items() if value]:
+            raise ValueError(f"{dataset} is a folder; {', '.join(given)} are for a data set given by its name.")
+        return _publish_builds(dataset, repo, **destination)
+    if dry_run is None:
+        check_publication(str(dataset), repo, private=private, **allowed)
+    builder = make_builder(str(dataset), data_dir, config, options)
+    with _build_place(build_dir) as place:
+        write_parquet(builder, place, progress=progress)
+        return _publish_builds(place / builder.config.name, repo, **destination)
+
+
+@contextmanager
+def _build_place(build_dir: str | Path | None) -> Iterator[Path]:
+    if build_dir is not None:
+        yield Path(build_dir)
+        return
+    with tempfile.TemporaryDirectory(prefix="deepfake-detectors-") as folder:
+        yield Path(folder)
+
+
+def _publish_builds(
+    folder: str | Path,
+    repo: str,
+    *,
+    private: bool,
+    accept_terms: bool,
+    update: bool,
+    lint: str | Path | None,
+    dry_run: str | Path | None,
+    token: str | None,
+) -> str:
     builds = find_builds(folder)
     if dry_run is None:
         # As it is found to be there, so that nothing goes elsewhere if the repository changes meanwhile.
         private = check_publication(
-            builds[0].dataset, repo, private=private, accept_terms=accept_terms, exist_ok=exist_ok, token=token
+            builds[0].dataset, repo, private=private, accept_terms=accept_terms, update=update, token=token
         )
     found = _read_lint(Path(lint), builds) if lint is not None else None
-    kept = _published_configs(builds, repo, token) if exist_ok and dry_run is None else None
+    kept = _published_configs(builds, repo, token) if update and dry_run is None else None
     card = render_dataset_card(builds, repo, found, kept)
-    with tempfile.TemporaryDirectory() as staged:
+    with tempfile.TemporaryDirectory(prefix="deepfake-detectors-") as staged:
         _stage(builds, card, Path(staged))
         return push_folder(
             staged,
@@ -112,7 +159,7 @@ def publish_builds(
             repo_type="dataset",
             message=f"{builder_class(builds[0].dataset).NAME} as Parquet",
             private=private,
-            exist_ok=exist_ok,
+            update=update,
             replace=[f"{build.config}/*.parquet" for build in builds],
             dry_run=dry_run,
             token=token,
@@ -120,8 +167,10 @@ def publish_builds(
 
 
 def _published_configs(builds: list[BuiltConfig], repo: str, token: str | None) -> dict[str, list[dict[str, Any]]]:
-    """What the header of the repository's card says of configs that are not published anew, without which nobody can
-    load them any more."""
+    """Return what the header of the repository's card says of configs that are not published anew.
+
+    Without it nobody could load them any more.
+    """
     try:
         data = DatasetCard.load(repo, repo_type="dataset", token=token).data
     except (RepositoryNotFoundError, EntryNotFoundError):
@@ -140,13 +189,10 @@ def _published_configs(builds: list[BuiltConfig], repo: str, token: str | None) 
 
 
 def _read_lint(path: Path, builds: list[BuiltConfig]) -> dict[str, Any]:
-    """Content of a `lint.json` about these builds, known by their names and counts."""
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(fields, dict) or not {"dataset", "counts", "findings"} <= fields.keys():
-        raise ValueError(f"{path} is no lint.json of dataset lint: it lacks dataset, counts or findings.")
+    """Return the content of a `lint.json` about these builds, known by their names and counts."""
+    fields = read_json_object(path)
+    if not {"dataset", "counts", "findings"} <= fields.keys():
+        raise ValueError(f"{path} is not a lint.json of `dataset lint`: it lacks dataset, counts or findings.")
     # By name it is "ddvqa (c40)", of a built folder "c40", of a published one "NAME (c40)" or "NAME".
     name, _, config = str(fields["dataset"]).removesuffix(")").rpartition(" (")
     known = {item.name for item in builder_class(builds[0].dataset).BUILDER_CONFIGS}
@@ -155,8 +201,7 @@ def _read_lint(path: Path, builds: list[BuiltConfig]) -> dict[str, Any]:
         published = f"{builds[0].dataset} ({', '.join(build.config for build in builds)})"
         raise ValueError(
             f"{path} is about {fields['dataset']!r}, which is not what is published: {published}, with its splits and "
-            "manipulations. Lint the folder that is published, deepfake-detectors dataset lint FOLDER --output DIR, "
-            "and pass --lint DIR/lint.json."
+            "manipulations. Lint the folder that is published and give its lint.json in `lint`."
         )
     return fields
 

@@ -12,13 +12,15 @@ import yaml
 from huggingface_hub import ModelCard, hf_hub_download, snapshot_download
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
+from typer.testing import CliRunner
 
 from deepfake_detectors.checkpoints import built_in_path
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.protocols.registry import PROTOCOLS, Settings
 from deepfake_detectors.evaluation.run_evaluation import evaluate_rows, write_evaluation
 from deepfake_detectors.hub.facts import fact_names
-from deepfake_detectors.hub.model_publishing import publish_model
+from deepfake_detectors.hub.models import publish_model
+from deepfake_detectors_cli.app import app
 from support.hub_server import use_hub
 from support.tiny_antifakeprompt import antifakeprompt, antifakeprompt_processor
 from support.tiny_models import tiny_m2f2_det
@@ -217,7 +219,7 @@ def test_learned_words_are_published_alone(hub, tmp_path):
 
 def test_base_may_be_named_with_its_revision(hub, tmp_path):
     antifakeprompt().save_adapter(tmp_path / "words", antifakeprompt_processor(), tmp_path)
-    with pytest.raises(ValueError, match=r"names the local folder .* --base owner/name"):
+    with pytest.raises(ValueError, match=r"names the local folder .* `base`"):
         publish_model(tmp_path / "words", "tester/words", without_results=True)
     assert ("model", "tester/words") not in hub.repositories
     publish_model(tmp_path / "words", "tester/words", base="some/base@v1.0", without_results=True)
@@ -234,7 +236,7 @@ def test_adapter_of_a_detector(hub, original, tmp_path):
     (adapter / "adapter_config.json").write_text(json.dumps(fields))
     torch.save({}, adapter / "adapter_model.bin")
     options = {"without_results": True}
-    refused(hub, ValueError, "names the local folder .*--base owner/name", adapter, "tester/lora", **options)
+    refused(hub, ValueError, "names the local folder .*`base`", adapter, "tester/lora", **options)
     options["base"] = "tester/mine@abc"
     refused(hub, ValueError, r"no adapter_model\.safetensors.*never published", adapter, "tester/lora", **options)
     save_file({"lora_A": torch.zeros(2, 3)}, adapter / "adapter_model.safetensors")
@@ -269,7 +271,7 @@ def refused(hub, error, words, *arguments, **options):
 
 
 def test_missing_results(hub, folder, tmp_path):
-    words = r"no results .*results\.json.*deepfake-detectors evaluate --model .*--without-results"
+    words = r"no results .*results\.json.*`without_results`"
     refused(hub, FileNotFoundError, words, folder, "tester/mine")
     refused(hub, FileNotFoundError, "no results", folder, "tester/mine", results=tmp_path / "nowhere.json")
 
@@ -279,7 +281,7 @@ def test_results_that_are_none(hub, folder, tmp_path):
     bad.write_text("{")
     refused(hub, ValueError, r"bad\.json is not valid JSON", folder, "tester/mine", results=bad)
     bad.write_text('{"accuracy": 1.0}')
-    refused(hub, ValueError, r"bad\.json is no results\.json", folder, "tester/mine", results=bad)
+    refused(hub, ValueError, r"bad\.json .*protocol, inputs, metrics, versions", folder, "tester/mine", results=bad)
 
 
 def test_training_file_with_a_gap(hub, folder):
@@ -306,7 +308,7 @@ def test_results_of_other_weights(hub, folder, tmp_path):
     fields = json.loads(results.read_text())
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     results.write_text(json.dumps({**fields, "model_type": "m2f2_det", "weights": "0" * 64}))
-    words = rf"other weights \(sha256 000000000000\.\.\.\).*\({digest[:12]}.*evaluate --model .*--without-results"
+    words = rf"other weights \(sha256 000000000000\.\.\.\).*\({digest[:12]}.*evaluate\(.*`without_results`"
     refused(hub, ValueError, words, folder, "tester/mine", results=results)
     for number, known in enumerate(({"model_type": "m2f2_det", "weights": digest}, {"weights": None})):
         results.write_text(json.dumps({**fields, **known}))
@@ -322,7 +324,7 @@ def test_folders_that_are_no_checkpoint(hub, folder, tmp_path):
     )
     (tmp_path / "stranger").mkdir()
     (tmp_path / "stranger" / "config.json").write_text('{"model_type": "bert"}')
-    refused(hub, ValueError, r"'bert', which is no detector family", tmp_path / "stranger", "tester/mine", **options)
+    refused(hub, ValueError, "'bert'", tmp_path / "stranger", "tester/mine", **options)
 
 
 def test_pickled_weights(hub, folder):
@@ -385,3 +387,30 @@ def test_dry_run_is_whole_or_nothing(folder, tmp_path):
     with pytest.raises(FileNotFoundError):
         publish_model(folder, "owner/mine", without_results=True, facts="nonsense", dry_run=tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_command_and_function_write_the_same_dry_run(original, tmp_path):
+    results = measure(tmp_path / "report")
+    publish_model(original, "owner/mine", results=results, dry_run=tmp_path / "function")
+    given = ["--model", original, "--repo", "owner/mine", "--results", results, "--dry-run", tmp_path / "command"]
+    done = CliRunner().invoke(app, ["publish", *map(str, given)])
+    assert done.exit_code == 0, done.output
+    function, command = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "function", tmp_path / "command")
+    )
+    assert function == command and Path("model.safetensors") in function
+
+
+def test_no_index_leads_out_of_the_folder(hub, folder, tmp_path):
+    (folder / "model.safetensors").rename(tmp_path / "secret.safetensors")
+    weights = dict.fromkeys(load_file(tmp_path / "secret.safetensors"), "../secret.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
+    refused(hub, ValueError, r"\.\./secret\.safetensors", folder, "tester/mine", without_results=True)
+
+
+def test_results_of_another_schema(hub, folder, tmp_path):
+    """Such as trainings and earlier versions wrote."""
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps({"dataset": "ddvqa", "metrics": {}, "versions": {}}))
+    refused(hub, ValueError, "protocol, inputs", folder, "tester/mine", results=old)

@@ -1,4 +1,4 @@
-"""What a card says of a `results.json`, whichever command wrote it: the entries of its `model-index`, and tables."""
+"""What a model card says of a `results.json` of `evaluate`: the entries of its `model-index`, and tables."""
 
 from __future__ import annotations
 
@@ -55,36 +55,28 @@ METRIC_NAMES = {
     "marked_on_real": "Share of real pictures marked as changed",
     "bytes_per_pixel_auc": "AUC of bytes per pixel alone",
 }
-SHORT_NAMES = {"eer": "EER"}
 TABLES = {"per_manipulation": "made with", "per_category": "category", "per_set": "set"}
 CORRECTED = "corrected"
-CONTROL = "control"  # what the files alone give away: a yardstick, no result of the model
+CONTROL = "control"  # what the files alone give away: a yardstick, not a result of the model
 NO_SUBJECT = (CORRECTED, "protocol")  # hold metrics too, but are no further kind of answers
 
 
-def metric_name(name: str, short: bool = False) -> str:
-    """How a reader knows the metric."""
-    return SHORT_NAMES.get(name, METRIC_NAMES.get(name, name)) if short else METRIC_NAMES.get(name, name)
+def metric_name(name: str) -> str:
+    """Return how a reader knows the metric."""
+    return METRIC_NAMES.get(name, name)
 
 
 def better(name: str, results: dict[str, Any]) -> str:
-    """`"higher"` or `"lower"`, as the protocol says; empty where none says it."""
-    directions = {**get_protocol(CORRECTED).metrics, **results.get("protocol", {}).get("metrics", {})}
+    """Return `"higher"` or `"lower"`, as the protocol says; empty where none says it."""
+    directions = {**get_protocol(CORRECTED).metrics, **results["protocol"]["metrics"]}
     return directions.get(name, "")
 
 
 def dataset_of(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str | None]:
-    """`type`, `name`, `config` and `split` of the pictures behind the results, as `model-index` wants them.
+    """Return `type`, `name`, `config` and `split` of the images behind the results, as `model-index` wants them.
 
     Folders of the publisher are not named: their paths are nobody's business.
     """
-    if "protocol" not in results:
-        return {
-            "type": facts.get("dataset_type") or results["dataset"],
-            "name": facts.get("dataset_name") or results["dataset"],
-            "config": results["dataset_config"],
-            "split": results["split"],
-        }
     name, *rest = str(results["inputs"].get("set", "")).split("/")
     if name in BUILDERS and rest:
         config = "/".join(rest[:-1]) or None
@@ -95,9 +87,9 @@ def dataset_of(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str 
 
 
 def model_index(results: dict[str, Any], facts: dict[str, Any]) -> list[EvalResult]:
-    """Every metric that has a value; those of a published protocol carry its name beside the corrected ones."""
+    """Return every metric that has a value; those of a published protocol carry its name beside the corrected ones."""
     dataset = dataset_of(results, facts)
-    protocol = results.get("protocol", {}).get("name", CORRECTED)
+    protocol = results["protocol"]["name"]
     entries = []
     for part in result_parts(results):
         if part["subject"] == CONTROL:
@@ -124,14 +116,14 @@ def model_index(results: dict[str, Any], facts: dict[str, Any]) -> list[EvalResu
 
 
 def result_parts(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """The results in the order in which a reader meets them.
+    """Return the results in the order in which a reader meets them.
 
     Returns:
         Per part `title`, `subject` (`"judgement"`, `"explanation"`, ..., or `None`), `corrected` (whether these are
         the corrected numbers beside published ones), `counts`, `metrics`, `undefined`, `remarks` and `tables` (heading
         -> `columns` and `rows` of texts).
     """
-    protocol = results.get("protocol", {}).get("name", CORRECTED)
+    protocol = results["protocol"]["name"]
     subjects = [
         name
         for name, part in results.items()
@@ -164,9 +156,9 @@ def _part(subject: str | None, part: dict[str, Any], rules: str, corrected: bool
 
 
 def _table(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    columns = list(dict.fromkeys(key for row in rows.values() for key in row if not isinstance(row[key], dict)))
+    columns = list(dict.fromkeys(key for row in rows.values() for key in row))
     return {
-        "columns": columns,
+        "columns": [column.replace("_", " ") for column in columns],
         "rows": [[name, *(_cell(row.get(key)) for key in columns)] for name, row in rows.items()],
     }
 
@@ -174,4 +166,6 @@ def _table(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, dict):
+        return "" if value["low"] is None else f"{value['low']:.3f} to {value['high']:.3f}"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
