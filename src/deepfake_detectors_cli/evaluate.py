@@ -235,7 +235,7 @@ def evaluate(
             if pictures.remarks:
                 inputs["note"] = "; ".join(pictures.remarks)
         if detector is not None:  # `publish` asks whether the numbers are of the model it publishes
-            from deepfake_detectors.evaluation.resumable import weights_digest
+            from deepfake_detectors.files import weights_digest
 
             judge = {"model_type": detector.config.model_type, "weights": weights_digest(detector.source)}
             results = {**judge, **results}

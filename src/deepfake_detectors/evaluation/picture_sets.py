@@ -12,6 +12,7 @@ import numpy as np
 
 from deepfake_detectors.data.twin_difference import difference_mask
 from deepfake_detectors.evaluation.predictions import Prediction
+from deepfake_detectors.files import picture_files
 from deepfake_detectors.modeling.image_loading import load_image
 
 __all__ = ["PictureSet", "TwinMasks", "data_set", "folder_set"]
@@ -201,7 +202,7 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
             continue
         if not folder.is_dir():
             raise FileNotFoundError(f"--{label}-dir {folder}: there is no such folder.")
-        files = _picture_files(folder)
+        files, _ = picture_files(folder, recursive=True)
         if not files:
             raise ValueError(f"--{label}-dir {folder} holds no pictures.")
         for path in files:
@@ -240,22 +241,12 @@ def _file_state(path: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _picture_files(folder: Path) -> list[Path]:
-    from deepfake_detectors_cli.inputs import PICTURE_SUFFIXES
-
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
-    )
-
-
 def _find_masks(mask_dir: Path, fake_dir: Path, fakes: Sequence[Path]) -> list[str]:
     if not mask_dir.is_dir():
         raise FileNotFoundError(f"--mask-dir {mask_dir}: there is no such folder.")
     by_path: dict[Path, Path] = {}
     by_stem: dict[str, list[Path]] = {}
-    for path in _picture_files(mask_dir):
+    for path in picture_files(mask_dir, recursive=True)[0]:
         by_path[path.relative_to(mask_dir).with_suffix("")] = path
         by_stem.setdefault(path.stem, []).append(path)
     masks = []

@@ -22,7 +22,6 @@ __all__ = [
     "read_progress",
     "refuse_changed",
     "score_missing",
-    "weights_digest",
 ]
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -41,17 +40,6 @@ def describe_model(source: str) -> dict[str, Any]:
                 status = path.stat()
                 files[path.name] = [status.st_size, status.st_mtime_ns]
     return {"name": source, "files": files}
-
-
-def weights_digest(source: str) -> str | None:
-    """SHA-256 over the contents of a folder's safetensors files, sorted by name; `None` where it holds none."""
-    files = sorted(path for path in Path(source).glob("*.safetensors") if path.is_file())
-    digest = sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-    return digest.hexdigest() if files else None
 
 
 def describe_set(pictures: PictureSet) -> dict[str, Any]:

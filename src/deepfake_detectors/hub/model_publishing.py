@@ -12,8 +12,7 @@ from typing import Any
 
 from jinja2 import UndefinedError
 
-from deepfake_detectors.evaluation.resumable import weights_digest
-from deepfake_detectors.files import written_whole
+from deepfake_detectors.files import weights_digest, written_whole
 from deepfake_detectors.hub.assembling import LICENSE_FILES, Assembled, Base, assemble
 from deepfake_detectors.hub.card_training import training_bases, training_data
 from deepfake_detectors.hub.cards import Publication, card_terms, render_model_card
