@@ -15,7 +15,7 @@ from transformers import AutoModel
 
 from deepfake_detectors.checkpoints import built_in_path
 from deepfake_detectors.evaluation.predictions import Prediction
-from deepfake_detectors.evaluation.protocols.registry import PROTOCOLS, Settings
+from deepfake_detectors.evaluation.protocols import PROTOCOLS, Settings
 from deepfake_detectors.evaluation.run_evaluation import evaluate_rows, write_evaluation
 from deepfake_detectors.hub.facts import fact_names
 from deepfake_detectors.hub.model_publishing import publish_model

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, LlavaForCondition
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, PROCESSOR_NAME
 
-from deepfake_detectors.evaluation.calibrated_folder import CALIBRATION_FILE
+from deepfake_detectors.evaluation.fitting import CALIBRATION_FILE
 from deepfake_detectors.families import FAMILIES, require_family
 from deepfake_detectors.hub.code_files import add_code
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
