@@ -129,7 +129,11 @@ def results_content(protocol: Protocol, inputs: Mapping[str, Any], results: Mapp
         inputs: what was evaluated.
         results: the numbers.
     """
-    libraries = (*LIBRARIES, "pycocoevalcap") if "explanation" in results else LIBRARIES
+    libraries = list(LIBRARIES)
+    if "model" in inputs:
+        libraries += ["torch", "transformers"]
+    if "explanation" in results:
+        libraries.append("pycocoevalcap")
     return {
         "protocol": protocol.describe(),
         "inputs": dict(inputs),
