@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier
+from deepfake_detectors.evaluation.evaluate import evaluate
 from deepfake_detectors.hub.model_cards import write_model_card
 from deepfake_detectors.modeling.configuration_detection import identity_calibration
 from deepfake_detectors.module_command import run_command
@@ -35,6 +35,7 @@ CHECKPOINT_FILES = (
 )
 STAGES = ("language", "stage2", "stage3")
 MAX_BYTES = 20_000_000  # every installation carries it
+RESAMPLES = 2000  # of the intervals on the card
 LICENSE_NOTICE = (
     "The embedded default weights were trained on FaceForensics++ pictures and are for non-commercial research only "
     "(terms: LICENSE beside them). They demonstrate the pipeline; do not rely on their verdicts."
@@ -82,11 +83,8 @@ def embed_default(arguments: EmbedArguments) -> Path:
         shutil.copyfile(source / name, target / name)
     _write(target / "validation.json", validation)
     _carry_terms(target / "config.json")
-    evaluate_classifier(
-        EvaluationArguments(
-            model=str(target), dataset_config="c40", data_dir=arguments.data_dir, output=str(target / "results.json")
-        )
-    )
+    results = evaluate(target, dataset="ddvqa", dataset_config="c40", data_dir=arguments.data_dir, resamples=RESAMPLES)
+    _write(target / "results.json", results.content)
     explanations = score_default_explanations(target, Path(arguments.answers), arguments.data_dir)
     _write(target / "explanations.json", explanations)
     card = write_model_card(target, Path(arguments.facts))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepfake_detectors_cli.console import OutputFormat, fail, say, wants_table
-from deepfake_detectors_cli.inputs import Inputs, expand_inputs
 from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Format, Model
 
 if TYPE_CHECKING:
+    from deepfake_detectors.files import Inputs
     from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 
 __all__ = ["detect"]
@@ -69,6 +69,8 @@ def detect(
     A picture that cannot be read gets a row with its error, and the others are judged all the same. The exit code
     is 0 if every input was judged, 1 if one could not be read, and 2 if the command itself was wrong.
     """
+    from deepfake_detectors.files import expand_inputs
+
     found = expand_inputs(inputs, recursive)
     if output is not None:
         _check_output(output)

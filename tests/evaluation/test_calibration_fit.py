@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from deepfake_detectors.evaluation.calibrated_rows import calibrate, composed, moved_threshold
 from deepfake_detectors.evaluation.calibration import (
     calibrated_probability,
     fit_calibration,
     fit_platt,
     logit_differences,
 )
+from deepfake_detectors.evaluation.fitting import calibrate, composed, moved_threshold
+from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction
-from deepfake_detectors.evaluation.settings import Settings
 
 
 def sample(count=4000, scale=0.4, bias=0.7, seed=0):

@@ -3,13 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from deepfake_detectors.evaluation.evaluate_classifier import (
-    EvaluationArguments,
-    evaluate_classifier,
-    main,
-    summarize,
-)
+from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier, summarize
 from deepfake_detectors.evaluation.metrics import auc
+from deepfake_detectors.evaluation.protocols.m2f2_det_answers import main
 from support.ddvqa_tree import stems, write_tree
 from support.tiny_models import tiny_m2f2_det
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from deepfake_detectors.evaluation.picture_sets import data_set, folder_set
-from deepfake_detectors.evaluation.protocols.registry import get_protocol
-from deepfake_detectors.evaluation.run_evaluation import evaluate_rows
-from deepfake_detectors.evaluation.settings import Settings
+from deepfake_detectors.evaluation.metrics import Settings
+from deepfake_detectors.evaluation.protocols import evaluate_rows, get_protocol
+from deepfake_detectors.evaluation.sets import data_set, folder_set
 from support.folder_tree import save
 
 

@@ -4,10 +4,14 @@ import torch
 from transformers import BertConfig, BertModel
 
 from deepfake_detectors.evaluation.bootstrap import mean_interval
-from deepfake_detectors.evaluation.explanation_scoring import rouge_l_f, score_texts
-from deepfake_detectors.evaluation.sentence_similarity import SentenceEncoder, sentence_similarities
-from deepfake_detectors.evaluation.settings import Settings
-from deepfake_detectors.evaluation.text_metrics import explanation_metrics
+from deepfake_detectors.evaluation.metrics import Settings
+from deepfake_detectors.evaluation.texts import (
+    SentenceEncoder,
+    explanation_metrics,
+    rouge_l_f,
+    score_texts,
+    sentence_similarities,
+)
 from support.tiny_llm import tiny_tokenizer
 
 TEXTS = {

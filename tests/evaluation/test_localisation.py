@@ -12,8 +12,8 @@ from deepfake_detectors.evaluation.localisation import (
     score_localisation,
     write_counts,
 )
-from deepfake_detectors.evaluation.picture_sets import folder_set
 from deepfake_detectors.evaluation.predictions import Prediction
+from deepfake_detectors.evaluation.sets import folder_set
 
 
 def picture_of(values):

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from deepfake_detectors.evaluation.answer_files import Answer, read_answers, read_references
-from deepfake_detectors.evaluation.protocols.m2f2_det_ddvqa import (
+from deepfake_detectors.evaluation.predictions import Answer, read_answers, read_references
+from deepfake_detectors.evaluation.protocols.m2f2_det import (
     parse_picture_name,
     score_explanations,
     score_judgements,

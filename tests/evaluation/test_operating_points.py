@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from deepfake_detectors.evaluation import metrics
-from deepfake_detectors.evaluation.operating_points import LIMITS, find_operating_points, measure_threshold
+from deepfake_detectors.evaluation.calibration import LIMITS, find_operating_points, measure_threshold
 
 
 def scores_of(reals, fakes):

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from deepfake_detectors.evaluation.predictions import Prediction, check_ids, read_frame_scores, read_predictions
-from deepfake_detectors.evaluation.protocols.registry import DEFAULT_PROTOCOL, PROTOCOLS, Settings, get_protocol
-from deepfake_detectors.evaluation.protocols.verdict_rules import fakevlm_verdict, lvlm_dfd_verdicts, with_coin
-from deepfake_detectors.evaluation.run_evaluation import evaluate_rows
+from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Settings, evaluate_rows, get_protocol
+from deepfake_detectors.evaluation.protocols.fakevlm import fakevlm_verdict, with_coin
+from deepfake_detectors.evaluation.protocols.lvlm_dfd import lvlm_dfd_verdicts
 from support.golden_files import golden_folder
 
 QUICK = Settings(resamples=20)

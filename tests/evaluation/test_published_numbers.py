@@ -6,8 +6,7 @@ import pytest
 import yaml
 
 from deepfake_detectors.evaluation.predictions import Prediction
-from deepfake_detectors.evaluation.protocols.registry import Settings, get_protocol
-from deepfake_detectors.evaluation.run_evaluation import evaluate_rows
+from deepfake_detectors.evaluation.protocols import Settings, evaluate_rows, get_protocol
 
 SETTINGS = Settings(resamples=0)
 

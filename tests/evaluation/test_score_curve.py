@@ -3,8 +3,8 @@ import pytest
 
 from deepfake_detectors.evaluation import metrics
 from deepfake_detectors.evaluation.bootstrap import bootstrap_interval, draw_weights
-from deepfake_detectors.evaluation.score_curve import ScoreCurve
-from deepfake_detectors.evaluation.score_metrics import score_intervals
+from deepfake_detectors.evaluation.curve import ScoreCurve
+from deepfake_detectors.evaluation.metrics import score_intervals
 
 RATES = {"tpr@1%": 0.01, "tpr@20%": 0.2}
 SINGLE = {

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from deepfake_detectors.evaluation import metrics
-from deepfake_detectors.evaluation.metric_set import MetricSet
-from deepfake_detectors.evaluation.score_metrics import remarks, score_metrics
+from deepfake_detectors.evaluation.metrics import MetricSet, remarks, score_metrics
 
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1]
 SCORES = [0.1, 0.2, 0.3, 0.6, 0.4, 0.7, 0.8, 0.9]

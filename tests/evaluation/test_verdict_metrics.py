@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from deepfake_detectors.evaluation.bootstrap import draw_weights
-from deepfake_detectors.evaluation.verdict_metrics import (
+from deepfake_detectors.evaluation.verdicts import (
     category_verdicts,
     confusion,
     verdict_metrics,

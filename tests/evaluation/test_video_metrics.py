@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deepfake_detectors.evaluation.video_metrics import (
+from deepfake_detectors.evaluation.videos import (
     AGGREGATIONS,
     aggregate_videos,
     best_threshold_accuracy,

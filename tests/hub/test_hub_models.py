@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from deepfake_detectors.checkpoints import built_in_path
 from deepfake_detectors.evaluation.predictions import Prediction
-from deepfake_detectors.evaluation.protocols.registry import PROTOCOLS, Settings
-from deepfake_detectors.evaluation.run_evaluation import evaluate_rows, write_evaluation
+from deepfake_detectors.evaluation.protocols import PROTOCOLS, Settings, evaluate_rows
+from deepfake_detectors.evaluation.run_evaluation import write_evaluation
 from deepfake_detectors.hub.facts import fact_names
 from deepfake_detectors.hub.models import publish_model
 from deepfake_detectors_cli.app import app

@@ -14,7 +14,7 @@ pytest.importorskip("trl")
 pytest.importorskip("datasets")
 
 from deepfake_detectors.data.registry import load_split
-from deepfake_detectors.evaluation.answer_files import read_answers
+from deepfake_detectors.evaluation.predictions import read_answers
 from deepfake_detectors.train import embed_default as embedding
 from deepfake_detectors.train.default_explanations import control_answers
 

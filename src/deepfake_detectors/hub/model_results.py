@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from deepfake_detectors.data.registry import BUILDERS
-from deepfake_detectors.evaluation.protocols.registry import get_protocol
+from deepfake_detectors.evaluation.protocols import get_protocol
 
 __all__ = ["METRIC_NAMES", "better", "dataset_of", "metric_name", "model_index", "result_parts"]
 

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from deepfake_detectors.data.built_folders import find_builds
+from deepfake_detectors.data.registry import BUILDERS, builder_class, open_split
 from deepfake_detectors.data.twin_difference import difference_mask
 from deepfake_detectors.evaluation.predictions import Prediction
+from deepfake_detectors.files import picture_files
 from deepfake_detectors.modeling.image_loading import load_image
 
 __all__ = ["PictureSet", "TwinMasks", "data_set", "folder_set"]
@@ -62,28 +65,26 @@ class _Cells(Sequence):
 
 def data_set(
     dataset: str,
-    config: str | None,
-    split: str,
-    data_dir: str | Path | None,
+    config: str | None = None,
+    data_dir: str | Path | None = None,
     options: dict[str, Any] | None = None,
+    split: str = "test",
     twin_masks: bool = False,
 ) -> PictureSet:
-    """A split of a data set of this package, with its masks and reference explanations where it has them.
+    """Return a split of a data set of this package, with its masks and reference explanations where it has them.
 
     Args:
         dataset: its name, read from the raw files; or a folder that `dataset build` wrote.
-        config, split, data_dir, options: as in `deepfake_detectors.data.registry.load_split`; a folder takes
+        config, data_dir, options, split: as in `deepfake_detectors.data.registry.load_split`; a folder takes
             `config` and `split` alone.
         twin_masks: take as mask where a fake differs from the real row of the same target video.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: as `load_split` and `find_builds`.
     """
-    from deepfake_detectors.data.registry import BUILDERS, builder_class, open_split
-
     if dataset not in BUILDERS and Path(dataset).is_dir():
         if data_dir is not None or options:
-            raise ValueError(f"{dataset} was built already: --data-dir and --option are of raw files.")
+            raise ValueError(f"{dataset} was built already: `data_dir` and `dataset_options` are of raw files.")
         table, dataset, config, fingerprint = _built_split(Path(dataset), config, split)
     else:
         table, fingerprint = open_split(dataset, split, data_dir, config, options)
@@ -117,15 +118,13 @@ def data_set(
 
 def _built_split(folder: Path, config: str | None, split: str) -> tuple[Any, str, str, str]:
     """The rows of a built split, the names of its data set and config, and the fingerprint of its files."""
-    import datasets
-
-    from deepfake_detectors.data.built_folders import find_builds
-
     builds = {build.config: build for build in find_builds(folder)}
     if config is None and len(builds) == 1:
         (config,) = builds
     if config not in builds:
-        raise ValueError(f"{folder} holds the configs {', '.join(builds)}; choose one with --dataset-config.")
+        raise ValueError(f"{folder} holds the configs {', '.join(builds)}; choose one with `dataset_config`.")
+    import datasets
+
     build = builds[config]
     if split not in build.splits:
         raise ValueError(f"{folder} has no split {split!r} of {config}, but {', '.join(build.splits)}.")
@@ -157,7 +156,7 @@ class TwinMasks(Sequence):
             for row, target in zip(pictures.rows, targets, strict=True)
         ]
         if not any(twin is not None for twin in self.twins):
-            raise ValueError(f"--twin-masks: no fake of {pictures.name} has a real picture of the same target video.")
+            raise ValueError(f"`twin_masks`: no fake of {pictures.name} has a real picture of the same target video.")
 
     def __len__(self) -> int:
         return len(self.twins)
@@ -171,7 +170,7 @@ class TwinMasks(Sequence):
 
 
 def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | None = None) -> PictureSet:
-    """Pictures of one or two folders, searched to any depth.
+    """Return the pictures of one or two folders, searched to any depth.
 
     In `fake_dir` the first folder below names the manipulation. Where pictures lie two folders deep
     (`<manipulation>/<video>/<frame>.png`), the second one is their video; in `real_dir` too. There the
@@ -181,18 +180,18 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
     Raises:
         ValueError: if neither folder is given, both are the same or nested, one holds no pictures, or a fake has no
             mask.
-        FileNotFoundError: for a path that is no folder.
+        FileNotFoundError: for a path that is not a folder.
     """
     given = {"real": real_dir, "fake": fake_dir}
     if real_dir is None and fake_dir is None:
-        raise ValueError("No pictures: give --real-dir, --fake-dir or both.")
+        raise ValueError("No pictures: give `real_dir`, `fake_dir` or both.")
     if real_dir is not None and fake_dir is not None and real_dir.resolve() == fake_dir.resolve():
-        raise ValueError(f"--real-dir and --fake-dir are the same folder, {real_dir}.")
+        raise ValueError(f"`real_dir` and `fake_dir` are the same folder, {real_dir}.")
     for outer, inner in (("real", "fake"), ("fake", "real")):
         whole, part = given[outer], given[inner]
         if whole is not None and part is not None and part.resolve().is_relative_to(whole.resolve()):
             raise ValueError(
-                f"--{inner}-dir {part} lies inside --{outer}-dir {whole}, so that its pictures would count as both "
+                f"`{inner}_dir` {part} lies inside `{outer}_dir` {whole}, so that its pictures would count as both "
                 "real and fake. Name two folders side by side."
             )
     rows, images = [], []
@@ -200,10 +199,10 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
         if folder is None:
             continue
         if not folder.is_dir():
-            raise FileNotFoundError(f"--{label}-dir {folder}: there is no such folder.")
-        files = _picture_files(folder)
+            raise FileNotFoundError(f"`{label}_dir` {folder}: there is no such folder.")
+        files, _ = picture_files(folder, recursive=True)
         if not files:
-            raise ValueError(f"--{label}-dir {folder} holds no pictures.")
+            raise ValueError(f"`{label}_dir` {folder} holds no pictures.")
         for path in files:
             inside = path.relative_to(folder)
             above = inside.parts[:-1]
@@ -221,7 +220,7 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
     masks = None
     if mask_dir is not None:
         if fake_dir is None:
-            raise ValueError("--mask-dir belongs to --fake-dir: real pictures have no mask.")
+            raise ValueError("`mask_dir` belongs to `fake_dir`: real pictures have no mask.")
         found = iter(
             _find_masks(
                 mask_dir,
@@ -240,22 +239,12 @@ def _file_state(path: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _picture_files(folder: Path) -> list[Path]:
-    from deepfake_detectors_cli.inputs import PICTURE_SUFFIXES
-
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
-    )
-
-
 def _find_masks(mask_dir: Path, fake_dir: Path, fakes: Sequence[Path]) -> list[str]:
     if not mask_dir.is_dir():
-        raise FileNotFoundError(f"--mask-dir {mask_dir}: there is no such folder.")
+        raise FileNotFoundError(f"`mask_dir` {mask_dir}: there is no such folder.")
     by_path: dict[Path, Path] = {}
     by_stem: dict[str, list[Path]] = {}
-    for path in _picture_files(mask_dir):
+    for path in picture_files(mask_dir, recursive=True)[0]:
         by_path[path.relative_to(mask_dir).with_suffix("")] = path
         by_stem.setdefault(path.stem, []).append(path)
     masks = []
@@ -264,7 +253,7 @@ def _find_masks(mask_dir: Path, fake_dir: Path, fakes: Sequence[Path]) -> list[s
         found = [same] if same is not None else by_stem.get(fake.stem, [])
         if len(found) != 1:
             raise ValueError(
-                f"{fake} has {len(found)} masks in --mask-dir {mask_dir}, expected one, of the same path or stem."
+                f"{fake} has {len(found)} masks in `mask_dir` {mask_dir}, expected one, of the same path or stem."
             )
         masks.append(str(found[0]))
     return masks

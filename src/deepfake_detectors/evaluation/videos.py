@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deepfake_detectors.evaluation import metrics
-from deepfake_detectors.evaluation.metric_set import MetricSet
-from deepfake_detectors.evaluation.score_metrics import score_metrics
+from deepfake_detectors.evaluation.curve import check_scores, one_class_reason
+from deepfake_detectors.evaluation.metrics import MetricSet, auc, score_metrics
 
 __all__ = [
     "AGGREGATIONS",
@@ -69,7 +68,7 @@ def aggregate_videos(
     Raises:
         ValueError: for another aggregation, a video with both labels, or one that is too short to be trimmed.
     """
-    truth, values = metrics.check_scores(labels, scores)
+    truth, values = check_scores(labels, scores)
     if aggregation not in AGGREGATIONS:
         raise ValueError(f"aggregation is {aggregation!r}, allowed are {', '.join(map(repr, AGGREGATIONS))}.")
     names = np.asarray(videos, dtype=object)
@@ -152,7 +151,7 @@ def official_videos(
     Returns:
         Labels (of the wrong video) and trimmed means, `(videos - 1,)`; NaN for a video of 20 frames or fewer.
     """
-    truth, values = metrics.check_scores(real_labels, real_scores)
+    truth, values = check_scores(real_labels, real_scores)
     runs = [[index for index, _ in run] for _, run in groupby(enumerate(videos), key=lambda item: item[1])]
     labels = [truth[following[0]] for following in runs[1:]]
     scores = []
@@ -164,7 +163,7 @@ def official_videos(
 
 def best_threshold_accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
     """Best accuracy in [0, 1] over the thresholds 0, 0.0001 ... 1.0999: optimistic, as it has seen the answers."""
-    truth, values = metrics.check_scores(labels, scores)
+    truth, values = check_scores(labels, scores)
     thresholds = np.arange(0.0, 1.1, 1e-4)
     ordered = {code: np.sort(values[truth == code]) for code in (0, 1)}
     below = {code: np.searchsorted(ordered[code], thresholds, side="left") for code in (0, 1)}
@@ -186,8 +185,8 @@ def official_video_metrics(videos: Sequence[str | None], real_labels: ArrayLike,
             "and ends in NaN"
         )
     result = MetricSet()
-    one_class = None if reason else metrics.one_class_reason(1 - labels)
+    one_class = None if reason else one_class_reason(1 - labels)
     undefined = reason or one_class
-    result.add("auc", None if undefined else metrics.auc(labels, scores), undefined)
+    result.add("auc", None if undefined else auc(labels, scores), undefined)
     result.add("best_threshold_accuracy", None if reason else best_threshold_accuracy(labels, scores), reason)
     return result

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from deepfake_detectors.evaluation.bootstrap import Interval, draw_weights, percentile_interval
-from deepfake_detectors.evaluation.metric_set import MetricSet
-from deepfake_detectors.evaluation.metrics import REAL_NAME, require_scikit_learn
+from deepfake_detectors.evaluation.metrics import REAL_NAME, MetricSet, require_scikit_learn
 
 __all__ = ["CLASSES", "category_verdicts", "check_verdicts", "confusion", "verdict_metrics", "verdict_table"]
 

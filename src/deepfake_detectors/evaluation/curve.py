@@ -1,7 +1,7 @@
 """All metrics of one set of scores under many weightings at once: what makes a thousand resamples affordable.
 
 scikit-learn sorts and checks its input anew for every metric of every resample. Here the scores are sorted once, and a
-resample is a row of weights. The tests hold each number against scikit-learn's.
+resample is a row of weights. The tests compare each number with scikit-learn's.
 """
 
 from __future__ import annotations
@@ -9,8 +9,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-__all__ = ["ScoreCurve", "gather"]
+__all__ = ["ScoreCurve", "check_scores", "gather", "one_class_reason"]
+
+
+def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels as int64 and scores as float64 arrays of shape `(n,)`.
+
+    Raises:
+        ValueError: for an empty set, different lengths, labels other than 0 and 1, or scores that are not finite.
+    """
+    truth, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if truth.ndim != 1 or truth.shape != values.shape:
+        raise ValueError(f"labels has shape {truth.shape} and scores {values.shape}, expected the same (n,).")
+    if truth.size == 0:
+        raise ValueError("There is nothing to evaluate: labels and scores are empty.")
+    strange = sorted(set(truth.tolist()) - {0, 1})
+    if strange:
+        raise ValueError(f"labels holds {strange[:5]}, expected 0 (real) and 1 (fake) only.")
+    broken = np.flatnonzero(~np.isfinite(values))
+    if broken.size:
+        raise ValueError(
+            f"{broken.size} of {values.size} scores are not finite, the first at index {broken[0]}. "
+            "A model that returns NaN cannot be ranked; find out why before scoring it."
+        )
+    return truth.astype(np.int64), values
+
+
+def one_class_reason(truth: np.ndarray) -> str | None:
+    """Return why ranking metrics are undefined on these labels, or `None` where they are defined."""
+    if truth.all():
+        return "the set holds no real picture, so there is nothing to rank the fakes against"
+    if not truth.any():
+        return "the set holds no fake picture, so there is nothing to rank the reals against"
+    return None
 
 
 class ScoreCurve:
@@ -82,6 +115,12 @@ class ScoreCurve:
         halfway = np.append((above[:-1] + above[1:]) / 2, above[-1])
         halfway[0] = above[0]
         return np.where(total[:, 0] > 0, halfway[place], np.nan)
+
+    def equal_error_rates(self, weights: np.ndarray) -> np.ndarray:
+        """Error rate of each row `(rows,)` where as many reals are called fake as fakes real; NaN for one class."""
+        hits, alarms = self.counts(weights)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return _equal_errors(hits / hits[:, -1:], alarms / alarms[:, -1:])
 
     def equal_error_thresholds(self, weights: np.ndarray) -> np.ndarray:
         """Threshold of each row `(rows,)` at which both error rates are equal, interpolated; NaN for one class."""

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from deepfake_detectors.evaluation.metric_set import MetricSet
-from deepfake_detectors.evaluation.metrics import auc, one_class_reason
+from deepfake_detectors.evaluation.curve import one_class_reason
+from deepfake_detectors.evaluation.metrics import MetricSet, auc, score_intervals
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, labels_of
-from deepfake_detectors.evaluation.score_metrics import score_intervals
 
 __all__ = ["bytes_per_pixel", "bytes_per_pixel_control"]
 
@@ -21,7 +20,7 @@ UNREADABLE = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.De
 
 
 def bytes_per_pixel(image: Any) -> float | None:
-    """Size of the encoded picture over its number of pixels, read from its header; `None` for what is no picture.
+    """Return the size of the encoded image over its number of pixels, read from its header; `None` if it has none.
 
     Args:
         image: a path, or an undecoded cell of `datasets`, `{"bytes", "path"}`.
@@ -40,7 +39,7 @@ def bytes_per_pixel(image: Any) -> float | None:
 def bytes_per_pixel_control(
     rows: Sequence[Prediction], images: Sequence[Any], resamples: int, seed: int
 ) -> dict[str, Any]:
-    """AUC of ranking the pictures by bytes per pixel: far from 0.5, the files give their class away.
+    """Compute the AUC of ranking the pictures by bytes per pixel: far from 0.5, the files give their class away.
 
     Args:
         rows: of the set.

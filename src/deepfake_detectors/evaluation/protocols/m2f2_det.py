@@ -1,4 +1,4 @@
-"""M2F2-Det's DD-VQA protocol from prediction files alone: judgements and explanations, as published and corrected."""
+"""M2F2-Det's published scorers: DD-VQA judgements and explanations from answer files, and AUC over videos."""
 
 from __future__ import annotations
 
@@ -6,22 +6,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepfake_detectors.evaluation.answer_files import Answer
-from deepfake_detectors.evaluation.explanation_scoring import score_texts
-from deepfake_detectors.evaluation.metric_set import MetricSet
-from deepfake_detectors.evaluation.settings import Settings
-from deepfake_detectors.evaluation.text_metrics import METEOR_ABSENT
-from deepfake_detectors.evaluation.verdict_metrics import confusion, verdict_metrics, verdict_table
+from deepfake_detectors.evaluation.metrics import MetricSet, Settings
+from deepfake_detectors.evaluation.predictions import (
+    Answer,
+    Prediction,
+    check_ids,
+    kinds_of_files,
+    labels_of,
+    read_answers,
+    read_references,
+    scores_of,
+)
+from deepfake_detectors.evaluation.protocols.corrected import (
+    OPTIONAL_TEXT_METRICS,
+    Protocol,
+    higher,
+    score_corrected,
+)
+from deepfake_detectors.evaluation.texts import METEOR_ABSENT, score_texts
+from deepfake_detectors.evaluation.verdicts import confusion, verdict_metrics, verdict_table
+from deepfake_detectors.evaluation.videos import VIDEO_DEFECTS, official_video_metrics
 from deepfake_detectors.modeling.verdict_parsing import parse_verdict
 
 __all__ = [
     "EXPLANATION_DEFECTS",
     "JUDGEMENT_DEFECTS",
+    "M2F2_DET",
     "Picture",
+    "evaluate_answers",
     "parse_picture_name",
     "reference_stems",
     "score_explanations",
     "score_judgements",
+    "score_m2f2_det_videos",
 ]
 
 JUDGEMENT_DEFECTS = {
@@ -47,23 +64,23 @@ class Picture(NamedTuple):
 
 
 def parse_picture_name(stem: str) -> Picture:
-    """Label (type 5 is real), manipulation and source videos of `<type>_<target>[_<source>]`.
+    """Return label (type 5 is real), manipulation and source videos of `<type>_<target>[_<source>]`.
 
     Raises:
         ValueError: for a name outside the convention.
     """
-    from deepfake_detectors.dataset_scripts.ddvqa import MANIPULATIONS, REAL_TYPE
+    from deepfake_detectors.dataset_scripts.ddvqa import MANIPULATIONS, REAL_TYPE  # needs the extra [datasets]
 
     kind, *videos = stem.split("_")
     expected = 1 if kind == REAL_TYPE else 2
     if kind not in MANIPULATIONS or len(videos) != expected or not all(video.isdigit() for video in videos):
         types = ", ".join(f"{digit} {name}" for digit, (name, _) in MANIPULATIONS.items())
-        raise ValueError(f"{stem!r} is no picture of DD-VQA. {REMEDY} Types: {types}.")
+        raise ValueError(f"{stem!r} is not a picture of DD-VQA. {REMEDY} Types: {types}.")
     return Picture("real" if kind == REAL_TYPE else "fake", MANIPULATIONS[kind][0], tuple(videos))
 
 
 def score_judgements(answers: Sequence[Answer], resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
-    """Real-or-fake answers, positive class fake.
+    """Score real-or-fake answers, positive class fake.
 
     Args:
         answers: one per picture; the labels follow from the official picture names.
@@ -107,7 +124,7 @@ def score_judgements(answers: Sequence[Answer], resamples: int = 2000, seed: int
 def score_explanations(
     answers: Sequence[Answer], references: Mapping[str, Sequence[str]], settings: Settings | None = None
 ) -> dict[str, Any]:
-    """Explanations against reference ones.
+    """Score explanations against reference ones.
 
     Args:
         answers: with keys; the pictures have official names.
@@ -141,7 +158,7 @@ def score_explanations(
 
 
 def reference_stems(references: Mapping[str, Sequence[str]]) -> list[str]:
-    """The pictures that reference keys `<stem>_<n>` are about."""
+    """Return the pictures that reference keys `<stem>_<n>` are about."""
     return sorted({Path(key.rsplit("_", 1)[0]).name for key in references})
 
 
@@ -164,3 +181,81 @@ def _published_judgement(truth: Sequence[str], verdicts: Sequence[str | None]) -
         else:
             result.add(name, full.value(source), full.undefined.get(source))
     return result
+
+
+def evaluate_answers(
+    files: Sequence[Path],
+    references: Path | None,
+    protocol: Protocol,
+    settings: Settings,
+    expected: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Score M2F2-Det's published answer files.
+
+    Args:
+        files: of judgements, of explanations, or both.
+        references: reference explanations in their published form.
+        protocol: the rules.
+        settings: what a user may choose.
+        expected: ids of the pictures that must have been judged; not checked if `None`.
+
+    Raises:
+        FileNotFoundError, ValueError: for files that are missing, broken, or do not belong together.
+    """
+    kinds = kinds_of_files(files, protocol.official_answers)
+    texts = read_references(references) if references is not None else None
+    parts: dict[str, dict[str, Any]] = {}
+    defects: dict[str, str] = {}
+    if "judgement" in kinds:
+        answers = read_answers(kinds["judgement"])
+        stems = [Path(name).stem for name in expected] if expected is not None else None
+        if stems is None and texts is not None:
+            stems = reference_stems(texts)
+        if stems is not None:
+            check_ids([answer.stem for answer in answers], stems)
+        parts["judgement"] = score_judgements(answers, settings.resamples, settings.seed)
+        defects |= JUDGEMENT_DEFECTS
+    if "explanation" in kinds:
+        if texts is None:
+            raise ValueError(
+                f"{kinds['explanation']} holds explanations: give the reference texts as `references` "
+                "(splits/test_explanation.jsonl of DD-VQA)."
+            )
+        parts["explanation"] = score_explanations(read_answers(kinds["explanation"]), texts, settings)
+        defects |= EXPLANATION_DEFECTS
+    if not protocol.defects:  # the corrected numbers alone
+        parts = {name: {**part["corrected"], "counts": part["counts"]} for name, part in parts.items()}
+        defects = {}
+    union = {
+        key: {name: value for part in parts.values() for name, value in part[key].items()}
+        for key in ("metrics", "undefined")
+    }
+    return {**union, **parts, "defects": defects}
+
+
+def score_m2f2_det_videos(rows: Sequence[Prediction], settings: Settings) -> dict[str, Any]:
+    """Compute the published AUC and oracle accuracy over videos.
+
+    Raises:
+        ValueError: for a set without videos of several frames.
+    """
+    labels, scores = labels_of(rows), scores_of(rows)
+    found = official_video_metrics([row.video_id for row in rows], 1 - labels, 1.0 - scores)
+    return {"level": "video", "frames": len(rows), **found.to_dict(), "corrected": score_corrected(rows, settings)}
+
+
+M2F2_DET = Protocol(
+    name="paper:m2f2_det",
+    summary="DD-VQA judgements and explanations from answer files, or AUC over videos from frame scores.",
+    source="Guo et al., Rethinking Vision-Language Model in Face Forensics (CVPR 2025), published scripts",
+    positive_class="fake (judgement), real (videos)",
+    needs="score",
+    metrics=higher(
+        *("accuracy", "f1", "precision", "recall", "Bleu", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4"),
+        *("ROUGE_L", "CIDEr", *OPTIONAL_TEXT_METRICS, "auc", "best_threshold_accuracy"),
+    ),
+    score=score_m2f2_det_videos,
+    defects={**JUDGEMENT_DEFECTS, **EXPLANATION_DEFECTS, **VIDEO_DEFECTS},
+    defects_of_rows=VIDEO_DEFECTS,
+    official_answers=True,
+)
