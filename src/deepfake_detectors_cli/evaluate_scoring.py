@@ -27,7 +27,7 @@ class Detector:
 
     def __init__(self, model: str | None, device: str | None, dtype: DtypeName, batch_size: int) -> None:
         from deepfake_detectors.families import FAMILIES
-        from deepfake_detectors_cli.loading import load_config
+        from deepfake_detectors.pipelines import load_config
 
         self.model, self.device, self.dtype, self.batch_size = model, device, dtype, batch_size
         self.source, self.config = load_config(model)
@@ -39,9 +39,9 @@ class Detector:
     def load(self) -> Any:
         """The pipeline."""
         if self._pipeline is None:
-            from deepfake_detectors_cli.loading import load_pipeline
+            from deepfake_detectors.pipelines import load_detector
 
-            self._pipeline = load_pipeline(self.model, self.device, self.dtype)
+            self._pipeline = load_detector(self.model, self.device, self.dtype.value)
         return self._pipeline
 
     def _load_able(self, options: Mapping[str, Any]) -> Any:
