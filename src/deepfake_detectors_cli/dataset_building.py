@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from deepfake_detectors_cli.console import fail
+from deepfake_detectors_cli.console import fail, progress_bars
 from deepfake_detectors_cli.dataset_options import read_options
-from deepfake_detectors_cli.progress import progress_bars
 
 __all__ = ["build_parquet", "open_builder"]
 

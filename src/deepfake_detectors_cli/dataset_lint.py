@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from deepfake_detectors_cli.console import OutputFormat, fail, say, wants_table
+from deepfake_detectors_cli.console import OutputFormat, fail, progress_bars, say, wants_table
 from deepfake_detectors_cli.dataset_options import Config, DataDir, Options, read_options
-from deepfake_detectors_cli.progress import progress_bars
 
 __all__ = ["lint"]
 

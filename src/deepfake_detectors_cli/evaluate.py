@@ -193,7 +193,7 @@ class _Judging:
 
     def __enter__(self) -> _Judging:
         if sys.stderr.isatty():
-            from deepfake_detectors_cli.progress import progress_bars
+            from deepfake_detectors_cli.console import progress_bars
 
             self._bars = progress_bars()
             self._bars.start()
