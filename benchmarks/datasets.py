@@ -82,7 +82,8 @@ def run_step(step: str, folder: Path) -> int:
     import datasets  # noqa: F401
 
     from deepfake_detectors.data.lint import lint, parquet_source
-    from deepfake_detectors.data.parquet import make_builder, write_parquet
+    from deepfake_detectors.data.parquet import write_parquet
+    from deepfake_detectors.data.registry import make_builder
 
     imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     built = folder / "built"

@@ -8,8 +8,9 @@ from pathlib import Path
 import datasets
 import pytest
 
-from deepfake_detectors.data.parquet import builder_class, check, make_builder, write_parquet
-from deepfake_detectors.data.registry import BUILDERS, config_options, load_split
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.data.parquet import check, write_parquet
+from deepfake_detectors.data.registry import BUILDERS, builder_class, config_options, make_builder
 from support.folder_tree import save
 
 

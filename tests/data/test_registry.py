@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.dataset_scripts.ddvqa import DDVQA
 from support.ddvqa_tree import stems, write_tree
 from support.pictures import random_pictures

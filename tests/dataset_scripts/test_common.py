@@ -1,6 +1,6 @@
 import pytest
 
-from deepfake_detectors.dataset_scripts.common import components, split_by_group
+from deepfake_detectors.dataset_scripts._builder import components, split_by_group
 from deepfake_detectors.dataset_scripts.raw_files import read_image_format
 
 

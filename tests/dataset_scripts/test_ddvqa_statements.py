@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from deepfake_detectors.data.registry import load_split
-from deepfake_detectors.dataset_scripts.ddvqa_statements import PARTS, stated_answer, stated_question
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.dataset_scripts._ddvqa_questions import stated_answer, stated_question
+from deepfake_detectors.dataset_scripts.ddvqa_statements import PARTS
 from support.ddvqa_tree import stems, write_tree
 from support.real_data import needs_real_data, real_data
 

@@ -10,8 +10,8 @@ import shutil
 
 import pytest
 
-from deepfake_detectors.data.parquet import check, make_builder, write_parquet
-from deepfake_detectors.data.registry import BUILDERS, builder_class
+from deepfake_detectors.data.parquet import check, write_parquet
+from deepfake_detectors.data.registry import BUILDERS, builder_class, make_builder
 from support import raw_trees_pictures, raw_trees_videos
 from support.raw_trees import DEFECTS, Tree
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfake_detectors.data.parquet import make_builder
-from deepfake_detectors.dataset_scripts.frames import count_frames, frame_key, natural_order, read_frames, spread
+from deepfake_detectors.data.registry import make_builder
+from deepfake_detectors.dataset_scripts._frames import count_frames, frame_key, natural_order, read_frames, spread
 from support.folder_tree import save, save_clip
 from support.raw_trees import decomposed
 from support.raw_trees_videos import UADFV as WithoutMasks

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_detectors.data.parquet import make_builder, write_parquet
+from deepfake_detectors.data.parquet import write_parquet
+from deepfake_detectors.data.registry import make_builder
 from support.folder_tree import save
 
 lmdb = pytest.importorskip("lmdb")

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from deepfake_detectors.data.parquet import check, make_builder
+from deepfake_detectors.data.parquet import check
+from deepfake_detectors.data.registry import make_builder
 
 TURNS = [{"from": "human", "value": "q"}, {"from": "gpt"}]
 CLUE = {"image": "doc/real/1.png", "cate": "doc", "label": 1, "conversations": TURNS}

@@ -6,7 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from deepfake_detectors.data.parquet import make_builder, write_parquet
+from deepfake_detectors.data.parquet import write_parquet
+from deepfake_detectors.data.registry import make_builder
 from support import raw_trees_pictures as trees
 from support.folder_tree import save
 from support.raw_trees import edit_json

@@ -5,10 +5,9 @@ import re
 import pytest
 from huggingface_hub import DatasetCard
 
-from deepfake_detectors.data.built_folders import BuiltConfig, find_builds
-from deepfake_detectors.data.parquet import make_builder, write_parquet
-from deepfake_detectors.data.registry import BUILDERS, builder_class
-from deepfake_detectors.dataset_scripts.common import detection_features
+from deepfake_detectors.data.parquet import BuiltConfig, find_builds, write_parquet
+from deepfake_detectors.data.registry import BUILDERS, builder_class, make_builder
+from deepfake_detectors.dataset_scripts._builder import detection_features
 from deepfake_detectors.hub.dataset_cards import COLUMN_TEXTS, dataset_facts, render_dataset_card
 from support.folder_tree import save
 

@@ -13,9 +13,9 @@ import pytest
 from huggingface_hub import DatasetCard, constants
 from typer.testing import CliRunner
 
-from deepfake_detectors.data.built_folders import find_builds
 from deepfake_detectors.data.lint import parquet_source
-from deepfake_detectors.data.parquet import make_builder, write_parquet
+from deepfake_detectors.data.parquet import find_builds, write_parquet
+from deepfake_detectors.data.registry import make_builder
 from deepfake_detectors.hub.datasets import check_terms, publish_dataset
 from deepfake_detectors_cli.app import app
 from support.ddvqa_tree import stems, write_tree

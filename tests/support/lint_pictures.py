@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from deepfake_detectors.data.lint.measuring import Picture
+from deepfake_detectors.data.lint.measures import Picture
 from deepfake_detectors.data.lint.run import lint
 from deepfake_detectors.data.lint.sources import Source
 

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.modeling.verdict_parsing import parse_answer, parse_fakevlm_verdict, parse_verdict
 from deepfake_detectors.train.sft_arguments import SftDataArguments
 from deepfake_detectors.train.sft_data import ConversationCollator, load_conversations

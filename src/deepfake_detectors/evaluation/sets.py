@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from deepfake_detectors.data.built_folders import find_builds
-from deepfake_detectors.data.registry import BUILDERS, builder_class, open_split
+from deepfake_detectors.data.loading import open_split
+from deepfake_detectors.data.parquet import find_builds
+from deepfake_detectors.data.registry import BUILDERS, builder_class
 from deepfake_detectors.data.twin_difference import difference_mask
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.files import picture_files

@@ -11,9 +11,8 @@ from typing import Any
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
-from deepfake_detectors.data.built_folders import BuiltConfig, find_builds
-from deepfake_detectors.data.parquet import make_builder, write_parquet
-from deepfake_detectors.data.registry import BUILDERS, builder_class
+from deepfake_detectors.data.parquet import BuiltConfig, find_builds, write_parquet
+from deepfake_detectors.data.registry import BUILDERS, builder_class, make_builder
 from deepfake_detectors.files import read_json_object
 from deepfake_detectors.hub.dataset_cards import render_dataset_card
 from deepfake_detectors.hub.pushing import check_destination, push_folder

@@ -11,7 +11,7 @@ import pytest
 from deepfake_detectors.data.lint import builder_source, parquet_source
 from deepfake_detectors.data.lint.run import lint
 from deepfake_detectors.data.lint.sources import Source
-from deepfake_detectors.data.parquet import make_builder
+from deepfake_detectors.data.registry import make_builder
 from support import raw_trees_pictures, raw_trees_videos
 from support.raw_trees import Tree
 

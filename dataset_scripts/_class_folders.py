@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from .common import RawBuilder, RawConfig, Unit, unit_columns
-from .raw_files import first_names, is_picture, refuse_outside, stable_id, walk_files
+from ._builder import RawBuilder, RawConfig, Unit, unit_columns
+from ._files import first_names, is_picture, refuse_outside, stable_id, walk_files
 
 __all__ = ["ClassFolders", "ClassFoldersConfig", "PictureSet", "plain_name"]
 

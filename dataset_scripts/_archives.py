@@ -1,9 +1,12 @@
-"""Pictures inside zip and tar files, read without unpacking."""
+"""Pictures inside zip, tar and LMDB files, read without unpacking.
+
+LMDB is what DeepfakeBench packs frames into, one file per data set: `<set>_lmdb/data.mdb`.
+"""
 
 from __future__ import annotations
 
 import functools
-import io
+import importlib
 import os
 import tarfile
 import zipfile
@@ -12,9 +15,15 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from ._files import open_image
 
-__all__ = ["list_members", "picture_format", "read_member", "read_picture"]
+lmdb: Any
+try:
+    lmdb = importlib.import_module("lmdb")
+except ImportError:  # only this form needs it; said when it is used
+    lmdb = None
+
+__all__ = ["find_key", "list_members", "mask_key", "read_member", "read_picture", "read_value", "store_file"]
 
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, KeyError)
 
@@ -63,19 +72,7 @@ def read_picture(path: Path, name: str) -> dict[str, Any]:
     """The columns `image` and `file_format` of a member, after decoding it; errors as in `read_member`."""
     content = read_member(path, name)
     image = {"bytes": content, "path": PurePosixPath(name).name}
-    return {"image": image, "file_format": picture_format(content, f"{name} in {path}")}
-
-
-def picture_format(content: bytes, where: str) -> str:
-    """Decode a picture in full and return its format; a `ValueError` names `where` if it cannot be decoded."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            return str(image.format)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{where} ({len(content)} bytes) cannot be decoded: {error}. Fetch this file again."
-        ) from error
+    return {"image": image, "file_format": open_image(content, f"{name} in {path}").format}
 
 
 def _identity(path: Path) -> tuple[Path, int, int, int]:
@@ -105,15 +102,80 @@ def _open_tar(path: Path) -> Archive:
         if not info.isfile():
             raise ValueError(f"{path} holds {info.name!r}, which is a link or a device. Fetch this file again.")
     # The library takes a file that was cut off between two members for a whole one.
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+    end = archive.fileobj
+    if end is None:
+        raise tarfile.ReadError("it is closed")
+    end.seek(archive.offset)
+    if end.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise tarfile.ReadError("it ends without the mark of its end")
     by_name = {info.name: info for info in infos}
 
     def read(name: str) -> bytes:
         file = archive.extractfile(by_name[name])
-        assert file is not None  # it is a file, see above
+        if file is None:
+            raise tarfile.TarError("it is not a file")
         return file.read()
 
     return Archive([info.name for info in infos], read)
+
+
+def store_file(root: Path, dataset: str) -> Path:
+    """The file of a data set.
+
+    Raises:
+        ImportError: if lmdb is not installed.
+        FileNotFoundError: if it is missing.
+    """
+    if lmdb is None:
+        raise ImportError("Reading LMDB files needs lmdb: pip install 'deepfake-detectors[data]'")
+    path = root / f"{dataset}_lmdb" / "data.mdb"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, but lmdb=True reads the frames of {dataset} from it.")
+    return path
+
+
+def find_key(path: Path, relative: PurePosixPath) -> str | None:
+    """The key of a frame: `<set>\\<rest>`, the rest with the separators of the machine that packed it."""
+    dataset, *rest = relative.parts
+    with _environment(path).begin() as reading:
+        for separator in ("/", "\\"):
+            key = f"{dataset}\\{separator.join(rest)}"
+            if reading.get(key.encode()) is not None:
+                return key
+    return None
+
+
+def mask_key(key: str) -> str:
+    """The key of a frame's mask: beside the frames, and under c23 for all levels."""
+    separator = "/" if "/" in key else "\\"
+    dataset, rest = key.split("\\", 1)
+    parts = rest.split(separator)
+    if "frames" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("frames")] = "masks"
+    parts = ["c23" if part in ("raw", "c0", "c40") else part for part in parts]
+    return f"{dataset}\\{separator.join(parts)}"
+
+
+def read_value(path: Path, key: str) -> bytes | None:
+    """What lies under a key: the bytes of a picture file."""
+    with _environment(path).begin() as reading:
+        return reading.get(key.encode())
+
+
+def _environment(path: Path) -> Any:
+    return _open_lmdb(*_identity(path))
+
+
+@functools.lru_cache(maxsize=4)
+def _open_lmdb(path: Path, process: int, changed: int, size: int) -> Any:
+    """Open once per process: an environment does not survive being sent to another one."""
+    try:
+        environment = lmdb.open(str(path.parent), readonly=True, lock=False, readahead=False)
+    except lmdb.Error as error:
+        raise ValueError(f"{path} cannot be read as LMDB: {error}. Fetch this file again.") from error
+    # The file is mapped into memory: to read pages that were cut off would end the process.
+    expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if size < expected:
+        environment.close()
+        raise ValueError(f"{path} has {size} of {expected} bytes. Fetch this file again.")
+    return environment

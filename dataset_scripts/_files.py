@@ -1,8 +1,9 @@
-"""Raw files as the builders read them: walked in a stable order, never out of their folder, judged by content."""
+"""Raw files as the builders read them: walked in a stable order, never out of their folder, decoded in one place."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import unicodedata
@@ -20,7 +21,7 @@ __all__ = [
     "inner_path",
     "is_picture",
     "list_files",
-    "read_image_format",
+    "open_image",
     "read_json",
     "read_table",
     "refuse_outside",
@@ -77,19 +78,28 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
-def read_image_format(path: Path) -> str:
-    """Decode a picture in full and return its format by content, for example `"JPEG"`.
+def open_image(source: Path | bytes, where: str = "", mode: str | None = None) -> Image.Image:
+    """Decode a picture in full; the only place of the builders that does.
+
+    Args:
+        source: a file, or the content of one.
+        where: what the message of an error calls it; needed for `bytes`.
+        mode: a mode of Pillow to convert to, such as `"RGB"` or `"L"`; as it is stored if `None`.
+
+    Returns:
+        The decoded picture. Without `mode` its `format` is that of the content, for example `"JPEG"`.
 
     Raises:
-        ValueError: naming the file, if it is empty, truncated or no picture.
+        ValueError: naming the picture and its size in bytes, if it is empty, truncated or not a picture.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()
-            return str(image.format)
+            return image if mode is None else image.convert(mode)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
         raise ValueError(
-            f"{path} ({path.stat().st_size} bytes) cannot be decoded: {error}. Fetch this file again."
+            f"{where or source} ({size} bytes) cannot be decoded: {error}. Fetch this file again."
         ) from error
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from .common import RawBuilder, RawConfig, Unit
-from .raw_files import is_picture, read_image_format, refuse_outside, require_same_size, stable_id, walk_files
+from ._builder import RawBuilder, RawConfig, Unit
+from ._files import is_picture, open_image, refuse_outside, require_same_size, stable_id, walk_files
 
 av: Any
 try:
@@ -174,15 +174,15 @@ class FrameBuilder(RawBuilder):
         if path.is_dir():
             for name, mask in zip(unit.frames, self._masks(unit, unit.frames), strict=True):
                 file = path / name
+                picture = open_image(file)
                 if mask is not None:
-                    with Image.open(file) as picture:
-                        require_same_size(mask, picture, str(file))
+                    require_same_size(mask, picture, str(file))
                 number = frame_key(name)
                 row: dict[str, Any] = {
                     "id": stable_id(unit.id, PurePosixPath(name).with_suffix("").as_posix()),
                     "image": str(file),
                     "frame": number if isinstance(number, int) else None,
-                    "file_format": read_image_format(file),
+                    "file_format": picture.format,
                 }
                 yield {**unit.columns, **row, **({"mask": mask} if self.config.masks else {})}
             return
@@ -209,7 +209,7 @@ class FrameBuilder(RawBuilder):
             for key in keys:
                 if key not in found and not self.config.allow_missing:
                     raise ValueError(f"{path} has no mask of frame {key}. Pass allow_missing=True to leave it empty.")
-                yield _open_mask(found[key]) if key in found else None
+                yield open_image(found[key], mode="L") if key in found else None
         else:
             # Some mask clips end long before their videos.
             length = count_frames(path)
@@ -274,12 +274,6 @@ def walk_clips(root: Path, folder: Path) -> Iterator[Path]:
         if path.suffix.lower() in CLIP_SUFFIXES and not path.name.startswith("."):
             refuse_outside(root, path)
             yield path
-
-
-def _open_mask(path: Path) -> Image.Image:
-    read_image_format(path)  # names the file if it cannot be decoded
-    with Image.open(path) as image:
-        return image.convert("L")
 
 
 def count_frames(path: Path) -> int:

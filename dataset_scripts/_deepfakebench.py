@@ -1,4 +1,4 @@
-"""What a DeepfakeBench JSON file says: videos, labels, and paths of the machine that it was made on."""
+"""What DeepfakeBench and DF40 call things: the methods, and the videos, labels and paths of a JSON file."""
 
 from __future__ import annotations
 
@@ -7,24 +7,49 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from .df40_methods import METHODS as DF40_METHODS
-from .df40_methods import method_name
-from .raw_files import first_names, read_json
+from ._files import first_names, read_json
 
 __all__ = [
+    "ALIASES",
     "FACEFORENSICS",
     "FF_GROUPS",
     "LEVELS",
+    "METHODS",
+    "OWN_REALS",
     "SPLITS",
     "Record",
     "label_of_group",
     "manipulation_of_group",
+    "method_name",
     "read_records",
     "relative_path",
     "shared_material",
     "target_and_source",
 ]
 
+FAMILIES = {
+    "swap": "fsgan faceswap simswap inswap blendface uniface mobileswap e4s facedancer deepfacelab",
+    "reenact": (
+        "fomm facevid2vid wav2lip MRAA one_shot_free pirender tpsm lia danet sadtalker mcnet hyperreenact heygen"
+    ),
+    "synthesis": ("VQGAN StyleGAN2 StyleGAN3 StyleGANXL sd2.1 ddim RDDM PixArt DiT SiT MidJourney whichfaceisreal"),
+    "edit": "CollabDiff e4e stargan starganv2 styleclip",
+}
+METHODS = {name: family for family, names in FAMILIES.items() for name in names.split()}
+ALIASES = {"whichisreal": "whichfaceisreal", "dagan": "danet", "ddpm": "ddim"}  # files, folders and paper differ
+OWN_REALS = frozenset(
+    (
+        "deepfacelab",
+        "heygen",
+        "MidJourney",
+        "whichfaceisreal",
+        "CollabDiff",
+        "e4e",
+        "stargan",
+        "starganv2",
+        "styleclip",
+    )
+)
 LEVELS = ("raw", "c0", "c23", "c40")
 SPLITS = {"train": "train", "val": "validation", "test": "test"}
 FACEFORENSICS = "FaceForensics++"
@@ -36,7 +61,7 @@ FF_GROUPS = {  # group -> folder, family
     "FF-NT": ("NeuralTextures", "reenact"),
     "FF-FH": ("FaceShifter", "swap"),
 }
-METHODS = {
+GROUP_METHODS = {
     "DFD": "deepfakedetection",
     "CelebDFv1": "celeb_synthesis",
     "CelebDFv2": "celeb_synthesis",
@@ -69,6 +94,12 @@ NAMES = {
     "DFD": re.compile(r"(?P<target>[^_]+)(_(?P<source>[^_]+))?__.+"),
 }
 PLACES = {"DeeperForensics-1.0": FACEFORENSICS, "DFD": "DeepFakeDetection"}  # the first forges videos of the second
+
+
+def method_name(name: str) -> str | None:
+    """The name of a method as in `METHODS`, from any of its spellings; `None` for no method."""
+    plain = ALIASES.get(name.casefold(), name).casefold()
+    return next((method for method in METHODS if method.casefold() == plain), None)
 
 
 class Record(NamedTuple):
@@ -168,8 +199,8 @@ def manipulation_of_group(group: str, file: str) -> tuple[str, str | None]:
     stem = group.rsplit("_", 1)[0]
     if stem.casefold().startswith("roop"):
         stem = file.rsplit("_", 1)[0]
-    known = METHODS.get(group) or METHODS.get(stem) or method_name(stem) or stem
-    return known, DF40_METHODS.get(known)
+    known = GROUP_METHODS.get(group) or GROUP_METHODS.get(stem) or method_name(stem) or stem
+    return known, METHODS.get(known)
 
 
 def shared_material(name: str, record: Record) -> tuple[str, ...]:
@@ -212,7 +243,7 @@ def _origin(name: str, record: Record, parts: tuple[str, ...]) -> str | None:
     if first.startswith("DF40"):
         if "cdf" in parts:
             return "Celeb-DF"
-        family = DF40_METHODS.get(method_name(parts[1]) or "") if len(parts) > 1 else None
+        family = METHODS.get(method_name(parts[1]) or "") if len(parts) > 1 else None
         return FACEFORENSICS if "ff" in parts or family in ("swap", "reenact") else None
     known = ["Celeb-DF" if text.startswith("Celeb-DF") else text for text in (first, name)]
     return next((text for text in known if text in NAMES), None)

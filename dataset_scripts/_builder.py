@@ -10,13 +10,13 @@ import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
 
-from .raw_files import first_names, read_image_format, require_folder, walk_files
+from ._files import first_names, open_image, require_folder, walk_files
 
 __all__ = [
     "CLASS_NAMES",
@@ -161,12 +161,29 @@ def split_by_group(group_ids: Sequence[str], fraction: float, seed: int) -> tupl
     return [index for index in range(len(group_ids)) if index not in chosen], sorted(second)
 
 
-class Finding(NamedTuple):
-    """What was noticed about a raw copy: an `error` where it contradicts the official list or count, else `warning` or
-    `note`."""
+@dataclass(frozen=True)
+class Finding:
+    """One observation about a data set, by a builder, `check_dataset` or `lint_dataset`.
+
+    Args:
+        level: of raw files, `error` where they contradict the official list or count; of a lint, `error` where a
+            detector can solve the set, or a part of it, without looking at the forgery, or where its score would be
+            wrong. `warning` and `note` for less, `ok` for a check that passed.
+        message: a sentence for a reader.
+        code: stable name of what was looked at.
+        split: the split it is about, or `None`.
+        details: the numbers, and examples by id; JSON-serialisable.
+    """
 
     level: str
     message: str
+    code: str = "raw-files"
+    split: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as they stand in a `lint.json`."""
+        return asdict(self)
 
 
 class Unit(NamedTuple):
@@ -235,7 +252,9 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     UNIT_NAME = "pictures"
     BUILDER_CONFIG_CLASS = RawConfig
     log_findings = True
+    decode_listed = True  # False where `units` must not decode: lint measures every picture, also beside broken ones
     findings: list[Finding]
+    kept: dict[str, list[Unit]] | None = None  # what `keep_splits` was given
     missing: list[str]
     ignored: list[str]  # files that `units` came across and has no use for
 
@@ -266,7 +285,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
         """The rows of a unit."""
-        yield {"id": unit.id, "image": unit.path, "file_format": read_image_format(Path(unit.path)), **unit.columns}
+        yield {"id": unit.id, "image": unit.path, "file_format": open_image(Path(unit.path)).format, **unit.columns}
 
     def report(self, level: str, message: str) -> None:
         """Note a finding for `check`, and log it if it is more than a remark."""
@@ -302,7 +321,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
             seen[unit.id] = unit
         self._report_shared_groups(splits)
         if self.ignored:
-            self.report("warning", f"{len(self.ignored)} file(s) of no use, not read: {first_names(self.ignored)}.")
+            self.report("warning", f"{len(self.ignored)} unsupported file(s) ignored: {first_names(self.ignored)}.")
         if self.missing:
             self.report("error", f"{len(self.missing)} listed file(s) missing: {first_names(self.missing)}.")
         self._compare_counts(splits, self.official_counts(), "error")
@@ -336,15 +355,30 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
             version=self.config.version,
         )
 
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        if dl_manager.manual_dir is None:
+    def find_splits(self) -> dict[str, list[Unit]]:
+        """Return the units of each split, to be built; nothing is decoded.
+
+        Raises:
+            FileNotFoundError: for listed files that are missing, unless `allow_missing` is set.
+            ValueError: as `inspect`, or where `data_dir` is not set.
+        """
+        if self.config.data_dir is None:
             raise ValueError(f"{self.NAME} cannot be downloaded by a builder, and data_dir is not set. {self.REMEDY}")
-        splits = self.inspect(Path(dl_manager.manual_dir))
+        splits = self.inspect(Path(self.config.data_dir))
         if self.missing and not self.config.allow_missing:
             raise FileNotFoundError(
                 f"{len(self.missing)} listed file(s) of {self.NAME} are missing: {first_names(self.missing)}. Fetch "
                 "them, or pass allow_missing=True to build the rest."
             )
+        return splits
+
+    def keep_splits(self, splits: dict[str, list[Unit]]) -> None:
+        """Build these, some of what `find_splits` gave, and do not look at the raw files again."""
+        self.kept = splits
+        self.info.splits = None  # the others are not expected, though a cached build of the whole set knows them
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        splits = self.find_splits() if self.kept is None else self.kept
         # Lists, so that num_proc can shard them.
         return [datasets.SplitGenerator(name=name, gen_kwargs={"units": units}) for name, units in splits.items()]
 
