@@ -16,7 +16,7 @@ pytest.importorskip("datasets")
 from deepfake_detectors.data.registry import load_split
 from deepfake_detectors.evaluation.answer_files import read_answers
 from deepfake_detectors.train import embed_default as embedding
-from deepfake_detectors.train.default_explanations import control_answers
+from deepfake_detectors.train.embed_default import control_answers
 
 PARTS = ("detector", *embedding.STAGES)
 

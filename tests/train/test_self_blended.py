@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from deepfake_detectors.train.blend_regions import REGIONS, region_mask
-from deepfake_detectors.train.self_blended import RATIOS, SelfBlending
+from deepfake_detectors.train.self_blended import RATIOS, REGIONS, SelfBlending, region_mask
 from support.real_data import needs_real_data, real_data
 
 SIZE = 96

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
-from deepfake_detectors.train.sft_detection import DetectionCallback
 from deepfake_detectors.train.train_sft import parse_sft_recipe, train_sft
+from deepfake_detectors.train.trainers import DetectionCallback
 from support.ddvqa_tree import stems, write_tree
 from support.sft_runs import BASES, ON_THIS_MACHINE, parsed, recipe
 from support.tiny_antifakeprompt import tiny_antifakeprompt

@@ -15,7 +15,7 @@ pytest.importorskip("datasets")
 
 from deepfake_detectors.modeling.prompting_m2f2_det import VICUNA_SYSTEM, inference_prompt
 from deepfake_detectors.train import mini_base, train_language
-from deepfake_detectors.train.language_texts import CLI_SHARE, HINT_SHARE, MAX_TURNS, conversation_texts
+from deepfake_detectors.train.train_language import CLI_SHARE, HINT_SHARE, MAX_TURNS, conversation_texts
 
 ROWS = [
     {

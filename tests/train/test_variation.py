@@ -6,11 +6,18 @@ from PIL import Image
 
 from deepfake_detectors.data.registry import load_split
 from deepfake_detectors.train.arguments import DataArguments
-from deepfake_detectors.train.data import PictureDataset, load_train_and_validation, set_validation_aside
-from deepfake_detectors.train.mask_labels import ColumnMasks, MaskShaper, mask_side
-from deepfake_detectors.train.samplers import Draw, VideoSampler, spread_over_videos
-from deepfake_detectors.train.training_pictures import training_pictures, training_sampler
-from deepfake_detectors.train.variation import PictureVariation, Variation
+from deepfake_detectors.train.augmentation import PictureVariation, Variation
+from deepfake_detectors.train.data import (
+    Draw,
+    PictureDataset,
+    VideoSampler,
+    load_train_and_validation,
+    set_validation_aside,
+    spread_over_videos,
+    training_pictures,
+    training_sampler,
+)
+from deepfake_detectors.train.masks import ColumnMasks, MaskShaper, mask_side
 from support.ddvqa_tree import stems, write_tree
 from support.folder_tree import save
 from support.tiny_lvlm_dfd import SIZE, lvlm_dfd, lvlm_image_processor
