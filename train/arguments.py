@@ -254,7 +254,7 @@ def parse_mapping(name: str, value: dict | str | None) -> dict[str, Any]:
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{name} is {value!r}, which is no JSON object: {error}") from error
+            raise ValueError(f"{name} is {value!r}, which is not a JSON object: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f'{name} is {value!r}, expected a mapping such as {{"key": 1}}.')
     return value

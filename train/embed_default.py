@@ -208,7 +208,7 @@ def _validation(arguments: EmbedArguments) -> dict[str, Any]:
     for name in ("detector", *STAGES):
         path = Path(getattr(arguments, name)) / "validation.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; --{name} must be the output folder of a finished training.")
+            raise FileNotFoundError(f"{path} is missing; {name} must be the output folder of a finished training.")
         found[name] = json.loads(path.read_text(encoding="utf-8"))
     return {**_lasting(found.pop("detector")), "stages": {name: _lasting(stage) for name, stage in found.items()}}
 
@@ -229,7 +229,7 @@ def _require_calibrated(source: Path) -> None:
     if calibration != identity_calibration():
         raise ValueError(
             f"{source} has the calibration {calibration} behind its detector, where stock pipelines do not see it; "
-            "build its base with mini_base --detector, which puts it into the weights."
+            "build its base with mini_base and its `detector`, which puts it into the weights."
         )
 
 

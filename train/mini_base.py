@@ -178,7 +178,7 @@ def dialogue_texts(dataset: str, configs: Sequence[str], data_dir: str | Path | 
 
 def _require_new(output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists and is not an empty folder; choose another --output or remove it.")
+        raise ValueError(f"{output} exists and is not an empty folder; choose another `output` or remove it.")
 
 
 def main(arguments: list[str] | None = None) -> None:

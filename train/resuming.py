@@ -156,7 +156,7 @@ def checkpoint_to_resume(arguments: TrainingArguments, model: Any, adapter: bool
 
     Raises:
         FileNotFoundError: if there is no such folder, or none to find.
-        ValueError: if the folder is no checkpoint of a training, or one of another model: of another class or
+        ValueError: if the folder is not a checkpoint of a training, or one of another model: of another class or
             family, or with weights of other names or shapes.
     """
     wanted = arguments.resume_from_checkpoint

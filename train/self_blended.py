@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 __all__ = ["REGIONS", "SelfBlended", "SelfBlending", "region_mask"]
 
-# The paper replaces the whole face; the parts are ours, for a localiser that shall find them.
+# The paper replaces the whole face; the parts are ours, for a localiser that has to find them.
 DEFAULT_REGIONS = (*["face"] * 3, "upper_face", "lower_face", "eyes", "nose", "mouth")
 RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)  # full blends come up half of the time
 SHIFT_X, SHIFT_Y, SCALE = 0.03, 0.015, 0.05  # of the source, as shares of the picture

@@ -8,7 +8,7 @@ from deepfake_detectors.evaluation.explanation_scoring import rouge_l_f, score_t
 from deepfake_detectors.evaluation.sentence_similarity import SentenceEncoder, sentence_similarities
 from deepfake_detectors.evaluation.settings import Settings
 from deepfake_detectors.evaluation.text_metrics import explanation_metrics
-from support.tiny_llm import tiny_tokenizer
+from support.tiny_models import tiny_tokenizer
 
 TEXTS = {
     "a": "the nose looks blurred and the skin is smooth",

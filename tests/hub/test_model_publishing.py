@@ -20,8 +20,7 @@ from deepfake_detectors.evaluation.run_evaluation import evaluate_rows, write_ev
 from deepfake_detectors.hub.facts import fact_names
 from deepfake_detectors.hub.model_publishing import publish_model
 from support.hub_server import use_hub
-from support.tiny_antifakeprompt import antifakeprompt, antifakeprompt_processor
-from support.tiny_models import tiny_m2f2_det
+from support.tiny_models import antifakeprompt, antifakeprompt_processor, tiny_m2f2_det
 
 
 @pytest.fixture

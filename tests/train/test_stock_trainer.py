@@ -6,8 +6,7 @@ from transformers import Trainer, TrainingArguments
 
 from deepfake_detectors.evaluation.metrics import detection_metrics
 from support.pictures import random_pictures
-from support.tiny_lvlm_dfd import lvlm_dfd, lvlm_verdict_processor
-from support.tiny_models import m2f2_det, verdict_processor
+from support.tiny_models import lvlm_dfd, lvlm_verdict_processor, m2f2_det, verdict_processor
 
 CLASSES = {
     "m2f2_det bridge": (lambda: m2f2_det("bridge"), verdict_processor),

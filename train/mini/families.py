@@ -39,7 +39,17 @@ from deepfake_detectors.train.mini import MINI, Plan, Size
 from deepfake_detectors.train.mini.tokenizers import bert_tokenizer, llama_tokenizer
 from deepfake_detectors.train.stage2_base import stop_token
 
-__all__ = ["antifakeprompt", "fakevlm", "instructblip_fields", "lvlm_dfd", "m2f2_det", "m2f2_det_tokenizer"]
+__all__ = [
+    "antifakeprompt",
+    "antifakeprompt_tokenizers",
+    "fakevlm",
+    "fakevlm_tokenizer",
+    "instructblip_fields",
+    "lvlm_dfd",
+    "lvlm_dfd_tokenizer",
+    "m2f2_det",
+    "m2f2_det_tokenizer",
+]
 
 M2F2_DET_RECIPE = "recipes/m2f2_det_default.yaml"  # of the detector that ships: its sizes and its pictures
 MARKERS = [IMAGE_MARKER, DEEPFAKE_MARKER]
@@ -112,10 +122,7 @@ def _m2f2_det_detector(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def fakevlm(plan: Plan) -> tuple[Any, Any]:
     """Build FakeVLM with the prompt of the newer official training."""
-    prompts = [*(build_prompt(style=style) for style in ("raw", "vicuna_v1")), FAKEVLM_QUESTION]
-    prompts += ["This is a real image.", "This is a fake image."]
-    tokenizer = llama_tokenizer(plan.words(prompts, ["<image>"]), plan.vocabulary, ["<image>", "<pad>"])
-    tokenizer.pad_token = "<pad>"
+    tokenizer = fakevlm_tokenizer(plan)
     fields = {
         "vision_config": {"model_type": "clip_vision_model", **plan.size.vision},
         "text_config": {**plan.size.language, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id},
@@ -132,6 +139,15 @@ def fakevlm(plan: Plan) -> tuple[Any, Any]:
         prompt_style=model.config.prompt_style,
     )
     return model, processor
+
+
+def fakevlm_tokenizer(plan: Plan) -> Any:
+    """Return a tokenizer whose last ids are `<image>` and `<pad>`."""
+    prompts = [*(build_prompt(style=style) for style in ("raw", "vicuna_v1")), FAKEVLM_QUESTION]
+    prompts += ["This is a real image.", "This is a fake image."]
+    tokenizer = llama_tokenizer(plan.words(prompts, ["<image>"]), plan.vocabulary, ["<image>", "<pad>"])
+    tokenizer.pad_token = "<pad>"
+    return tokenizer
 
 
 def lvlm_dfd(plan: Plan) -> tuple[Any, Any]:
@@ -162,20 +178,24 @@ def lvlm_dfd(plan: Plan) -> tuple[Any, Any]:
     if not plan.generates:
         model = LvlmDfdForDeepfakeDetection(LvlmDfdConfig(**plan.over(fields)))
         return model, VerdictProcessor(image_processor)
-    prompts = [OPENING, dialogue_prompt(LVLM_QUESTION), *(score_sentence(50, name) for name in ("deepfake", "KFD"))]
-    tokenizer = llama_tokenizer(plan.words([*prompts, ANSWER_END]), plan.vocabulary)
-    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = lvlm_dfd_tokenizer(plan)
     fields["text_config"] = {**plan.size.language, "vocab_size": len(tokenizer)}
     fields["stop_token_id"] = stop_token(tokenizer)
     model = LvlmDfdForConditionalGeneration(LvlmDfdConfig(**plan.over(fields)))
     return model, LvlmDfdProcessor(image_processor, tokenizer, stop_token_id=model.config.stop_token_id)
 
 
+def lvlm_dfd_tokenizer(plan: Plan) -> Any:
+    """Return a tokenizer that knows the prompts."""
+    prompts = [OPENING, dialogue_prompt(LVLM_QUESTION), *(score_sentence(50, name) for name in ("deepfake", "KFD"))]
+    tokenizer = llama_tokenizer(plan.words([*prompts, ANSWER_END]), plan.vocabulary)
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 def antifakeprompt(plan: Plan) -> tuple[Any, Any]:
     """Build AntifakePrompt."""
-    questions = ["Is this photo real?", *(EXPLANATION_QUESTION.format(verdict=word) for word in ("real", "fake"))]
-    known = plan.words([*questions, *PROMPTS.values(), "yes", "no"], ["[*]"])
-    tokenizer, question_tokenizer = llama_tokenizer(known, plan.vocabulary), bert_tokenizer(known)
+    tokenizer, question_tokenizer = antifakeprompt_tokenizers(plan)
     # The learned words lie behind both tables.
     base = instructblip_fields(plan.size, len(tokenizer), len(question_tokenizer))
     add_soft_word(tokenizer, question_tokenizer)
@@ -193,6 +213,13 @@ def antifakeprompt(plan: Plan) -> tuple[Any, Any]:
     )
     config = AntifakePromptConfig(**plan.over({**base, **processor.prompt_fields()}))
     return AntifakePromptForDeepfakeDetection(config), processor
+
+
+def antifakeprompt_tokenizers(plan: Plan) -> tuple[Any, Any]:
+    """Return tokenizers of the language model and of the Q-Former, without the learned word."""
+    questions = ["Is this photo real?", *(EXPLANATION_QUESTION.format(verdict=word) for word in ("real", "fake"))]
+    known = plan.words([*questions, *PROMPTS.values(), "yes", "no"], ["[*]"])
+    return llama_tokenizer(known, plan.vocabulary), bert_tokenizer(known)
 
 
 def instructblip_fields(size: Size, rows: int, question_rows: int) -> dict[str, Any]:
