@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from transformers import PreTrainedConfig, ProcessorMixin
@@ -18,6 +18,8 @@ __all__ = [
     "DeepfakeDetectionOutput",
     "DeepfakeExplanationOutput",
     "VerdictProcessor",
+    "MaskSupervision",
+    "given_mask_labels",
     "refuse_foreign_checkpoint",
     "require_ability",
     "verdict_config",
@@ -57,6 +59,29 @@ class DeepfakeExplanationOutput(DeepfakeDetectionOutput):
 
     explanations: list[str] | None = None
     explanation_verdicts: list[str | None] | None = None
+
+
+class MaskSupervision(TypedDict, total=False):
+    """Keyword arguments of a verdict class's `forward` beside its pictures and class labels.
+
+    `Trainer` takes every parameter with "label" in its name for a label that each batch must have, and reports neither
+    loss nor metrics without it. Mask labels are optional, so they are not parameters. `Trainer` keeps their column
+    with `label_names=["labels", "mask_labels"]` or `remove_unused_columns=False`.
+    """
+
+    mask_labels: torch.Tensor | None
+
+
+def given_mask_labels(kwargs: Any) -> torch.Tensor | None:
+    """Return `mask_labels` of the keyword arguments of `forward`, or `None`.
+
+    Raises:
+        TypeError: for any other keyword.
+    """
+    unknown = sorted(set(kwargs) - set(MaskSupervision.__annotations__))
+    if unknown:
+        raise TypeError(f"forward() got unexpected keyword arguments: {', '.join(unknown)}.")
+    return kwargs.get("mask_labels")
 
 
 def require_ability(model: Any, ability: str) -> None:

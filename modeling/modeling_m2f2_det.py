@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -13,7 +13,13 @@ from transformers.masking_utils import create_causal_mask
 from transformers.utils import ModelOutput
 
 from .configuration_m2f2_det import M2F2DetConfig
-from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, verdict_config
+from .detection import (
+    DeepfakeDetectionMixin,
+    DeepfakeDetectionOutput,
+    MaskSupervision,
+    given_mask_labels,
+    verdict_config,
+)
 from .modeling_cached_feature import FeatureKeeper
 from .modeling_m2f2_det_bridge import M2F2DetBridge
 from .modeling_m2f2_det_encoders import build_encoder, feature_shapes
@@ -264,20 +270,22 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
-        mask_labels: torch.Tensor | None = None,
         detector_pixel_values: torch.Tensor | None = None,
         return_dict: bool | None = None,
+        **kwargs: Unpack[MaskSupervision],
     ) -> M2F2DetOutput | tuple[torch.Tensor, ...]:
         """
         Args:
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised float.
             labels: (batch,) int64, 0 = real, 1 = fake.
-            mask_labels: float of the shape of `mask_logits`, share of manipulated area in [0, 1], negative where
-                unknown; adds `mask_loss_weight` times a binary cross-entropy over the known cells.
             detector_pixel_values: pictures for the CNN where they differ from those for the tower (a folder whose
                 language model pads to a square); same shape.
             return_dict: a tuple instead of `M2F2DetOutput` when `False`; the config's `return_dict` when `None`.
+            kwargs: `mask_labels`, float of the shape of `mask_logits`, share of manipulated area in [0, 1], negative
+                where unknown; adds `mask_loss_weight` times a binary cross-entropy over the known cells. See
+                `MaskSupervision`.
         """
+        mask_labels = given_mask_labels(kwargs)
         states = run_vision_tower(self.vision_tower, pixel_values, self.detector.vision_layers)
         output = self.detector(pixel_values if detector_pixel_values is None else detector_pixel_values, states)
         if labels is not None:

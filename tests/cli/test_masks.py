@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from deepfake_detectors_cli.masks import overlay
-from support.tiny_lvlm_dfd import tiny_lvlm_dfd
+from support.tiny_models import tiny_lvlm_dfd
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from deepfake_detectors.modeling.image_processing_antifakeprompt import IMAGE_ST
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE
 from support.antifakeprompt_folders import golden_fields, read_config
 from support.golden_files import golden_folder
-from support.tiny_antifakeprompt import antifakeprompt, tiny_instructblip
+from support.tiny_models import antifakeprompt, tiny_instructblip
 
 FOLDER = golden_folder("antifakeprompt")
 GOLDEN = read_config(FOLDER)

@@ -14,7 +14,7 @@ from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetec
 from support.fakevlm_folders import convert_fakevlm, fakevlm_fields, read_config, write_stock_folder
 from support.golden_files import golden_folder
 from support.pictures import random_pictures
-from support.tiny_fakevlm import tiny_tokenizer
+from support.tiny_models import fakevlm_tokenizer
 
 FOLDER = golden_folder("fakevlm")
 GOLDEN = read_config(FOLDER)
@@ -237,7 +237,7 @@ def test_no_weights_no_tokenizer_no_sources(tmp_path):
 
 
 def test_a_tokenizer_of_another_model(tmp_path):
-    tiny_tokenizer().save_pretrained(tmp_path / "other")
+    fakevlm_tokenizer().save_pretrained(tmp_path / "other")
     refused(tmp_path, [WEIGHTS, tmp_path / "other"], "do not belong together", config=FIELDS)
     grown = load_file(WEIGHTS)
     rows = {k: v[:100] if v.shape[0] == WORDS else v for k, v in grown.items()}

@@ -12,7 +12,7 @@ from deepfake_detectors.evaluation.texts import (
     score_texts,
     sentence_similarities,
 )
-from support.tiny_llm import tiny_tokenizer
+from support.tiny_models import tiny_tokenizer
 
 TEXTS = {
     "a": "the nose looks blurred and the skin is smooth",

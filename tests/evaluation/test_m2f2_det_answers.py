@@ -8,8 +8,7 @@ from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.evaluation.protocols.m2f2_det_answers import AnswerArguments, answer_rows, main, write_answers
 from deepfake_detectors.modeling.prompting_m2f2_det import inference_prompt, judgement_prompt
 from support.ddvqa_tree import stems, write_tree
-from support.tiny_llm import m2f2_det_llm, m2f2_det_processor, tiny_m2f2_det_llm
-from support.tiny_models import tiny_m2f2_det
+from support.tiny_models import m2f2_det_llm, m2f2_det_processor, tiny_m2f2_det, tiny_m2f2_det_llm
 
 
 @pytest.fixture(scope="module")

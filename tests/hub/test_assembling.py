@@ -8,11 +8,14 @@ import transformers
 
 from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.hub.assembling import Base, add_code, assemble
-from support.tiny_antifakeprompt import tiny_antifakeprompt
-from support.tiny_fakevlm import tiny_fakevlm
-from support.tiny_llm import tiny_m2f2_det_llm
-from support.tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
-from support.tiny_models import tiny_m2f2_det
+from support.tiny_models import (
+    tiny_antifakeprompt,
+    tiny_fakevlm,
+    tiny_lvlm_dfd,
+    tiny_lvlm_dfd_llm,
+    tiny_m2f2_det,
+    tiny_m2f2_det_llm,
+)
 
 TINY = {
     "M2F2DetForDeepfakeDetection": tiny_m2f2_det,

@@ -22,8 +22,7 @@ from deepfake_detectors.hub.facts import fact_names
 from deepfake_detectors.hub.models import publish_model
 from deepfake_detectors_cli.app import app
 from support.hub_server import use_hub
-from support.tiny_antifakeprompt import antifakeprompt, antifakeprompt_processor
-from support.tiny_models import tiny_m2f2_det
+from support.tiny_models import antifakeprompt, antifakeprompt_processor, tiny_m2f2_det
 
 
 @pytest.fixture

@@ -15,16 +15,17 @@ import deepfake_detectors
 from deepfake_detectors.hub.models import publish_model
 from support.hub_server import use_hub
 from support.pictures import random_pictures
-from support.tiny_antifakeprompt import (
+from support.tiny_models import (
     antifakeprompt,
     antifakeprompt_processor,
     tiny_antifakeprompt,
+    tiny_fakevlm,
     tiny_instructblip,
+    tiny_lvlm_dfd,
+    tiny_lvlm_dfd_llm,
+    tiny_m2f2_det,
+    tiny_m2f2_det_llm,
 )
-from support.tiny_fakevlm import tiny_fakevlm
-from support.tiny_llm import tiny_m2f2_det_llm
-from support.tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
-from support.tiny_models import tiny_m2f2_det
 from support.without_package import run_without_package, site_without_package
 
 WHOLE = {

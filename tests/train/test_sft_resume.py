@@ -95,9 +95,7 @@ def test_resume_folder_of_another_rank_or_width(data, tmp_path):
     resume = {"max_steps": 2, "resume_from_checkpoint": str(done / "checkpoint-1"), "eval_strategy": "no"}
     rank = fields(base, data, tmp_path / "rank", **resume)
     rank["lora_r"] *= 2
-    with pytest.raises(
-        ValueError, match=r"a checkpoint of another .*of another shape: \S+lora_A\S+ \(\d+, \d+\) instead"
-    ):
+    with pytest.raises(ValueError, match=r"lora_A\S+ \(\d+, \d+\)"):
         train_sft(*parsed(tmp_path, rank))
 
     adapter = done / "checkpoint-1" / "adapter_model.safetensors"
@@ -107,6 +105,6 @@ def test_resume_folder_of_another_rank_or_width(data, tmp_path):
     }
     save_file(wider, adapter, metadata={"format": "pt"})
     refused = tmp_path / "refused"
-    with pytest.raises(ValueError, match=r"of another shape: \S+lora_A\S+ \(\d+, \d+\) instead"):
+    with pytest.raises(ValueError, match=r"lora_A\S+ \(\d+, \d+\)"):
         train_sft(*parsed(tmp_path, fields(base, data, refused, **resume)))
     assert not refused.exists()

@@ -1,47 +1,19 @@
-"""Tokenizers trained on a data set's own words, in the forms that the families' processors expect."""
+"""Tokenizers trained on a few texts, in the forms that the families' processors expect."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from deepfake_detectors.data.loading import load_split
-
-__all__ = ["bert_tokenizer", "dialogue_texts", "llama_tokenizer"]
+__all__ = ["bert_tokenizer", "llama_tokenizer"]
 
 SPECIAL = ["<unk>", "<s>", "</s>"]  # Llama's first three ids
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # and the 256 behind them, for what has no token of its own
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-def dialogue_texts(dataset: str, configs: Sequence[str], data_dir: str | Path | None = None) -> list[str]:
-    """Every question and every answer of the training split, in the order of the rows.
-
-    Args:
-        dataset: name of a builder of this package.
-        configs: its configs that hold dialogues.
-        data_dir: its raw files; if `None`, its folder in `$DEEPFAKE_DATA`.
-
-    Raises:
-        ValueError: for an unknown data set or config, or one without dialogues.
-        FileNotFoundError: for missing data.
-    """
-    texts: list[str] = []
-    for config in configs:
-        rows = load_split(dataset, "train", data_dir, config)
-        if "answers" not in rows.column_names:
-            raise ValueError(
-                f"{dataset} {config} holds pictures without questions and answers, so there are no words to learn; "
-                "name configs with dialogues (of ddvqa: c40_explain, c40_judge)."
-            )
-        for question, answers in zip(rows["question"], rows["answers"], strict=True):
-            texts += [question, *answers]
-    return texts
 
 
 def llama_tokenizer(texts: Iterable[str], vocabulary: int, added: Sequence[str] = ()) -> PreTrainedTokenizerFast:

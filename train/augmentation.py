@@ -10,13 +10,21 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from deepfake_detectors.train.twin_masks import shift_image
-
-__all__ = ["JPEG_QUALITIES", "PictureVariation", "Variation"]
+__all__ = ["JPEG_QUALITIES", "PictureVariation", "Variation", "shift_image"]
 
 LARGEST_SIGMA = 3.0
 # A two-element list that the official M2F2-Det code samples as two choices, not as a range.
 JPEG_QUALITIES = (30, 100)
+
+
+def shift_image(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Move the content of `(height, width, ...)` down and right by so many pixels, repeating the edge."""
+    height, width = image.shape[:2]
+    if rows:
+        image = image[np.clip(np.arange(height) - rows, 0, height - 1)]
+    if columns:
+        image = image[:, np.clip(np.arange(width) - columns, 0, width - 1)]
+    return image
 
 
 @dataclass(frozen=True)
