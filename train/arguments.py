@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
@@ -26,6 +26,7 @@ __all__ = [
     "parse_mapping",
     "parse_recipe",
     "read_recipe",
+    "use_new_names",
 ]
 
 
@@ -123,7 +124,7 @@ class DataArguments(SourceArguments):
         default=0.0, metadata={"help": "Share of the real pictures drawn that become self-blended fakes."}
     )
     self_blend_regions: list[str] | None = field(
-        default=None, metadata={"help": "Regions to blend; see train/blend_regions.py."}
+        default=None, metadata={"help": "Regions to blend; see train/self_blended.py."}
     )
     self_blend_landmarks: str | None = field(
         default=None, metadata={"help": "Column with (points, 2) landmarks in pixels; drawn shapes if unset."}
@@ -187,6 +188,7 @@ class ClassifierTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        use_new_names(self)
         super().__post_init__()
         self.learning_rates = parse_mapping("learning_rates", self.learning_rates)
         _require_known("optimizer", self.optimizer, OPTIMIZERS)
@@ -201,6 +203,18 @@ class ClassifierTrainingArguments(TrainingArguments):
                 "dataloader_drop_last is true, which would leave the last validation pictures out of every metric, "
                 "too; set it to false."
             )
+
+
+def use_new_names(arguments: TrainingArguments) -> None:
+    """Give options their newer names where this version of transformers has them, before it warns of the old ones.
+
+    Recipes, and TRL's own defaults, use the names that every supported version knows.
+    """
+    known = {item.name for item in fields(arguments)}
+    for old in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+        new = old.replace("gradient", "activation")
+        if new in known and getattr(arguments, new) is None:
+            setattr(arguments, new, getattr(arguments, old))
 
 
 def check_publishing(arguments: TrainingArguments) -> None:
@@ -330,6 +344,7 @@ class SftTrainingArguments(SFTConfig):
     )
 
     def __post_init__(self) -> None:
+        use_new_names(self)
         super().__post_init__()
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns is true, but the collator reads those columns; leave it false.")

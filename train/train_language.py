@@ -39,7 +39,13 @@ from deepfake_detectors.modeling.prompting_m2f2_det import (
     training_prompt,
 )
 from deepfake_detectors.module_command import show_progress
-from deepfake_detectors.train.arguments import SourceArguments, check_publishing, parse_mapping, read_recipe
+from deepfake_detectors.train.arguments import (
+    SourceArguments,
+    check_publishing,
+    parse_mapping,
+    read_recipe,
+    use_new_names,
+)
 from deepfake_detectors.train.data import set_validation_aside
 from deepfake_detectors.train.mini.tokenizers import llama_tokenizer
 from deepfake_detectors.train.trainers import WithoutPickle
@@ -139,6 +145,7 @@ class LanguageTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        use_new_names(self)
         super().__post_init__()
         check_publishing(self)
 

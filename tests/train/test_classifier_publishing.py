@@ -14,6 +14,7 @@ from support.tiny_models import SIZE, tiny_instructblip
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 
 
+@pytest.mark.slow
 def test_what_arrives_on_the_hub(tmp_path, monkeypatch):
     data = write_tree(tmp_path / "ddvqa", stems(range(8)), stems(range(20, 22)), size=56)
     base = tiny_instructblip(tmp_path / "instructblip")

@@ -51,6 +51,7 @@ def pictures(tmp_path_factory):
 
 
 @needs_real_data
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIER_RECIPES)
 def test_miniature_trains_a_folder_that_loads(name, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -107,6 +108,7 @@ def test_miniature_trains_a_folder_that_loads(name, pictures, tmp_path, monkeypa
     assert direct["fake_probability"] == pytest.approx(result["fake_probability"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_stage_1_detector_goes_into_the_language_model(tree, tmp_path):
     """The finished stage 1 is a delta for the folder that stage 2 starts from."""
     base = tiny_lvlm_dfd_llm(tmp_path / "base")
@@ -121,6 +123,7 @@ def test_stage_1_detector_goes_into_the_language_model(tree, tmp_path):
     assert AutoConfig.from_pretrained(detector).text_config is None
 
 
+@pytest.mark.slow
 def test_best_words_come_back(tree, tmp_path):
     changes = {"max_steps": 6, "learning_rate": 1.0, "eval_strategy": "steps", "eval_steps": 1}
     changes |= {"save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": True}
@@ -180,6 +183,7 @@ def test_published_parts(tmp_path):
         load_pretrained_parts(model, {"vision_tower": str(tmp_path / "other")})
 
 
+@pytest.mark.slow
 def test_finished_lora_folder_is_the_merged_model(tree, tmp_path):
     changes = {"max_steps": 3, "learning_rate": 0.01, "twin_masks": True}
     out = train_classifier(*parsed(tmp_path, small_fields("lvlm_dfd_stage1", tree, tmp_path / "out", **changes)))

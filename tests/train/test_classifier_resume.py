@@ -39,6 +39,7 @@ def fields(name, data, output, **changes):
     return small_fields(name, data, output, **{**settings, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_run_resumes_to_the_same_weights(name, data, tmp_path):
     out = tmp_path / "out"
@@ -97,6 +98,7 @@ def changed_fields(kind, data, output, **changes):
     return settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [

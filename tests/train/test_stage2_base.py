@@ -75,6 +75,7 @@ def test_llava_brings_its_projector(detectors, tmp_path):
     assert joined.config.deepfake_token_id == processor.tokenizer.convert_tokens_to_ids("<deepfake>")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "name"), [("m2f2_det", "m2f2_det_stage2"), ("lvlm_dfd", "lvlm_dfd_stage2")])
 def test_stage_2_runs_on_it(family, name, detectors, llama, tmp_path):
     data = write_tree(tmp_path / "ddvqa", stems(range(6)), stems(range(20, 22)))

@@ -5,8 +5,20 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from deepfake_detectors.evaluation.metrics import detection_metrics
+from deepfake_detectors.families import FAMILIES
+from deepfake_detectors.train.sft_data import ConversationCollator
+from deepfake_detectors.train.soft_words import AnswerCollator
 from support.pictures import random_pictures
-from support.tiny_models import lvlm_dfd, lvlm_verdict_processor, m2f2_det, verdict_processor
+from support.tiny_models import (
+    antifakeprompt,
+    antifakeprompt_processor,
+    fakevlm,
+    fakevlm_processor,
+    lvlm_dfd,
+    lvlm_verdict_processor,
+    m2f2_det,
+    verdict_processor,
+)
 
 CLASSES = {
     "m2f2_det bridge": (lambda: m2f2_det("bridge"), verdict_processor),
@@ -69,9 +81,51 @@ def test_evaluates_and_keeps_the_best(name, tmp_path):
         logits = trainer.model.eval()(pixels).logits.float()
     # The mean over pictures, whatever the size of the last batch.
     expected = torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS))
-    if name.startswith("m2f2_det"):
+    if name.startswith("m2f2_det"):  # LVLM-DFD's own loss weighs pictures
         assert found["eval_loss"] == pytest.approx(float(expected), abs=1e-5)
     assert found["eval_auc"] == detection_metrics(LABELS, (logits[:, 1] - logits[:, 0]).numpy(), threshold=0.0).auc
+
+
+WRITERS = {
+    "fakevlm": (
+        fakevlm,
+        fakevlm_processor,
+        lambda processor: ConversationCollator(FAMILIES["fakevlm"].load("sft"), processor, "verdict", None),
+    ),
+    "antifakeprompt": (antifakeprompt, antifakeprompt_processor, AnswerCollator),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_verdicts_in_words_are_evaluated_by_their_tokens(name, tmp_path):
+    make_model, make_processor, make_collator = WRITERS[name]
+    processor = make_processor()
+    collate = make_collator(processor)
+    if name == "fakevlm":
+        items = [
+            {"image": picture, "label": label}
+            for picture, label in zip(random_pictures(len(LABELS)), LABELS, strict=True)
+        ]
+    else:
+        items = [{**item, "labels": torch.tensor(item["labels"])} for item in rows(processor.image_processor)]
+
+    def batch(rows):
+        return {key: value for key, value in collate(rows).items() if key != "class_labels"}
+
+    trainer = Trainer(
+        model=make_model(),
+        args=settings(tmp_path, save_strategy="no", remove_unused_columns=False),
+        train_dataset=items,
+        eval_dataset=items,
+        data_collator=batch,
+        compute_metrics=lambda prediction: {"labels": len(prediction.label_ids)},
+    )
+    trainer.train()
+    found = trainer.evaluate()
+    assert found["eval_labels"] == len(LABELS)
+    with torch.no_grad():
+        expected = trainer.model.eval()(**batch(items[:2])).loss
+    assert 0.0 < found["eval_loss"] < 10 * float(expected)
 
 
 def test_masks_are_learned_where_their_column_is_named(tmp_path):

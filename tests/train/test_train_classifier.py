@@ -94,6 +94,7 @@ def run(tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_command_line_trains_a_loadable_folder(data, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({**RECIPE, "max_steps": 40, "eval_steps": 20, "save_steps": 20}))
@@ -125,6 +126,7 @@ def test_command_line_trains_a_loadable_folder(data, tmp_path):
     assert result["label"] in ("real", "fake")
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_and_another_seed_others(run, data):
     first = load_file(run("--data_dir", data, output="first") / "model.safetensors")
     again = load_file(run("--data_dir", data, output="again") / "model.safetensors")
@@ -133,6 +135,7 @@ def test_same_seed_same_weights_and_another_seed_others(run, data):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_uninterrupted_run(run, data):
     options = {"load_best_model_at_end": False, "calibrate": False}
     whole = load_file(run("--data_dir", data, output="whole", **options) / "model.safetensors")
@@ -178,6 +181,7 @@ def test_data_folder_from_the_environment(run, data, monkeypatch):
     assert (run(max_steps=2, calibrate=False) / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_start_from_a_checkpoint(run, data):
     first = run("--data_dir", data, output="first", max_steps=2, calibrate=False)
     changes = dict.fromkeys(("model_type", "model_config", "image_processor"))

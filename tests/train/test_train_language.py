@@ -75,6 +75,7 @@ def language(data, tmp_path_factory):
     return train(data, tmp_path_factory.mktemp("language") / "model")
 
 
+@pytest.mark.slow
 def test_it_learns_to_write_what_the_data_say(language):
     report = json.loads((language / "validation.json").read_text())
     assert report["metrics"]["perplexity"] < 3
