@@ -1,4 +1,4 @@
-"""`deepfake-detectors convert` and `merge`: official files or trained deltas in, a folder for `from_pretrained` out."""
+"""`deepfake-detectors convert` and `merge`: official files or trained deltas in, a folder that loads out."""
 
 from __future__ import annotations
 
