@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from deepfake_detectors.data.registry import load_split
-from deepfake_detectors.dataset_scripts.common import split_by_group
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.dataset_scripts._builder import split_by_group
 from deepfake_detectors.train.arguments import DataArguments, SourceArguments
 from deepfake_detectors.train.mask_labels import MaskLabels, MaskShaper
 from deepfake_detectors.train.samplers import Draw, require_both_classes, spread_over_videos

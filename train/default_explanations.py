@@ -16,7 +16,8 @@ import transformers
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors import __version__
-from deepfake_detectors.data.registry import data_folder, load_split
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.data.registry import data_folder
 from deepfake_detectors.evaluation.answer_files import Answer, read_answers, read_references
 from deepfake_detectors.evaluation.protocols.m2f2_det_answers import AnswerArguments, write_answers
 from deepfake_detectors.evaluation.protocols.m2f2_det_ddvqa import score_explanations, score_judgements

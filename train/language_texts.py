@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deepfake_detectors.dataset_scripts.common import CLASS_NAMES
+from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES
 from deepfake_detectors.modeling.prompting_m2f2_det import (
     DEEPFAKE_MARKER,
     IMAGE_MARKER,

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 
 __all__ = ["bert_tokenizer", "dialogue_texts", "llama_tokenizer"]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from deepfake_detectors.dataset_scripts.common import CLASS_NAMES
+from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES
 
 __all__ = [
     "BalancedSampler",

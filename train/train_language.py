@@ -27,7 +27,7 @@ from transformers import (
     set_seed,
 )
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.train.arguments import SourceArguments, parse_mapping, read_recipe
 from deepfake_detectors.train.data import set_validation_aside
 from deepfake_detectors.train.language_texts import conversation_texts

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForImageClassification, AutoProcess
 import deepfake_detectors
 from deepfake_detectors import checkpoints
 from deepfake_detectors.checkpoints import built_in_path
-from deepfake_detectors.dataset_scripts.ddvqa_statements import stated_question
+from deepfake_detectors.dataset_scripts._ddvqa_questions import stated_question
 from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier
 from deepfake_detectors.hub.cards import render_model_card
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection

@@ -17,7 +17,7 @@ from support.tiny_llm import tiny_tokenizer
 from support.tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
 from support.tiny_models import tiny_m2f2_det
 
-BUILDERS = {
+DATASETS = {
     "m2f2_det": tiny_m2f2_det,
     "fakevlm": tiny_fakevlm,
     "antifakeprompt": tiny_antifakeprompt,
@@ -33,7 +33,7 @@ def folder_of(tmp_path_factory):
 
     def get(name: str) -> Path:
         if name not in made:
-            made[name] = BUILDERS[name](tmp_path_factory.mktemp(name))
+            made[name] = DATASETS[name](tmp_path_factory.mktemp(name))
         return made[name]
 
     return get

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.evaluation.protocols.m2f2_det_answers import AnswerArguments, answer_rows, main, write_answers
 from deepfake_detectors.modeling.prompting_m2f2_det import inference_prompt, judgement_prompt
 from support.ddvqa_tree import stems, write_tree

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.modeling.verdict_parsing import parse_verdict
 from deepfake_detectors.modeling.verdict_parsing_fakevlm import parse_fakevlm_verdict
 from deepfake_detectors.modeling.verdict_parsing_lvlm_dfd import parse_answer

@@ -18,7 +18,7 @@ import transformers
 from transformers import AutoProcessor
 
 from deepfake_detectors import AutoModelForDeepfakeDetection, __version__
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.evaluation.bootstrap import Metric, bootstrap_interval
 from deepfake_detectors.evaluation.metrics import (
     accuracy,

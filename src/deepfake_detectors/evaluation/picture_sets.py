@@ -72,16 +72,17 @@ def data_set(
 
     Args:
         dataset: its name, read from the raw files; or a folder that `dataset build` wrote.
-        config, split, data_dir, options: as in `deepfake_detectors.data.registry.load_split`; a folder takes
+        config, split, data_dir, options: as in `deepfake_detectors.data.loading.load_split`; a folder takes
             `config` and `split` alone.
         twin_masks: take as mask where a fake differs from the real row of the same target video.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: as `load_split` and `find_builds`.
     """
-    from deepfake_detectors.data.registry import BUILDERS, builder_class, open_split
+    from deepfake_detectors.data.loading import open_split
+    from deepfake_detectors.data.registry import DATASETS, builder_class
 
-    if dataset not in BUILDERS and Path(dataset).is_dir():
+    if dataset not in DATASETS and Path(dataset).is_dir():
         if data_dir is not None or options:
             raise ValueError(f"{dataset} was built already: --data-dir and --option are of raw files.")
         table, dataset, config, fingerprint = _built_split(Path(dataset), config, split)
@@ -119,7 +120,7 @@ def _built_split(folder: Path, config: str | None, split: str) -> tuple[Any, str
     """The rows of a built split, the names of its data set and config, and the fingerprint of its files."""
     import datasets
 
-    from deepfake_detectors.data.built_folders import find_builds
+    from deepfake_detectors.data.parquet import find_builds
 
     builds = {build.config: build for build in find_builds(folder)}
     if config is None and len(builds) == 1:

@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from deepfake_detectors.data.registry import BUILDERS
+from deepfake_detectors.data.registry import DATASETS
 from deepfake_detectors.evaluation.protocols.registry import get_protocol
 
 __all__ = ["METRIC_NAMES", "better", "dataset_of", "metric_name", "model_index", "result_parts"]
@@ -86,7 +86,7 @@ def dataset_of(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str 
             "split": results["split"],
         }
     name, *rest = str(results["inputs"].get("set", "")).split("/")
-    if name in BUILDERS and rest:
+    if name in DATASETS and rest:
         config = "/".join(rest[:-1]) or None
         return {"type": name, "name": facts.get("dataset_name", name), "config": config, "split": rest[-1]}
     kind = "predictions" if "predictions" in results["inputs"] else "pictures"

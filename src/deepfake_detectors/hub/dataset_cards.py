@@ -11,8 +11,8 @@ import yaml
 from huggingface_hub import DatasetCardData
 from jinja2 import Environment, StrictUndefined
 
-from deepfake_detectors.data.built_folders import BuiltConfig
 from deepfake_detectors.data.lint.findings import control_rows
+from deepfake_detectors.data.parquet import BuiltConfig
 from deepfake_detectors.data.registry import builder_class
 
 __all__ = ["COLUMN_TEXTS", "dataset_facts", "render_dataset_card"]

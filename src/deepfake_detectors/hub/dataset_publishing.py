@@ -10,8 +10,8 @@ from typing import Any
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
-from deepfake_detectors.data.built_folders import BuiltConfig, find_builds
-from deepfake_detectors.data.registry import BUILDERS, builder_class
+from deepfake_detectors.data.parquet import BuiltConfig, find_builds
+from deepfake_detectors.data.registry import DATASETS, builder_class
 from deepfake_detectors.hub.dataset_cards import render_dataset_card
 from deepfake_detectors.hub.pushing import check_destination, push_folder
 
@@ -24,7 +24,7 @@ def check_terms(dataset: str, private: bool, accepted: bool) -> None:
     """Raise a `ValueError` where a public push would pass on what may be used for research only.
 
     Args:
-        dataset: key of `BUILDERS`.
+        dataset: key of `DATASETS`.
         private: whether the repository will be private.
         accepted: whether the publisher has said that the terms allow it.
     """
@@ -48,7 +48,7 @@ def check_publication(
     """What `publish_builds` would refuse whatever is built; better known before hours of building.
 
     Args:
-        dataset: key of `BUILDERS`.
+        dataset: key of `DATASETS`.
         repo, private, accept_terms, exist_ok, token: as in `publish_builds`.
 
     Returns:
@@ -151,7 +151,7 @@ def _read_lint(path: Path, builds: list[BuiltConfig]) -> dict[str, Any]:
     name, _, config = str(fields["dataset"]).removesuffix(")").rpartition(" (")
     known = {item.name for item in builder_class(builds[0].dataset).BUILDER_CONFIGS}
     fitting = [build for build in builds if build.config == config or not (name or config in known)]
-    if (name in BUILDERS and name != builds[0].dataset) or not any(_holds(build, fields) for build in fitting):
+    if (name in DATASETS and name != builds[0].dataset) or not any(_holds(build, fields) for build in fitting):
         published = f"{builds[0].dataset} ({', '.join(build.config for build in builds)})"
         raise ValueError(
             f"{path} is about {fields['dataset']!r}, which is not what is published: {published}, with its splits and "

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from transformers import AutoModel, AutoProcessor
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.modeling.detection import require_ability
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import GENERATION_DEFAULTS
 from deepfake_detectors.module_command import run_command

@@ -147,7 +147,7 @@ def reference_stems(references: Mapping[str, Sequence[str]]) -> list[str]:
 
 def _source_groups(pictures: Sequence[Picture]) -> list[str]:
     """The group of every picture: videos that any picture joins belong together."""
-    from deepfake_detectors.dataset_scripts.common import components
+    from deepfake_detectors.dataset_scripts._builder import components
 
     source = components(picture.videos for picture in pictures)
     return [source[picture.videos[0]] for picture in pictures]
