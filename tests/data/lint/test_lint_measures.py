@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from deepfake_detectors.data.lint.duplicates import near_pairs
-from deepfake_detectors.data.lint.measuring import SCHEMA, Picture, measure
+from deepfake_detectors.data.lint.measures import SCHEMA, Picture, measure
 from deepfake_detectors.data.lint.metadata_classifier import rank_auc
 from deepfake_detectors.evaluation.metrics import auc
 from support.lint_pictures import content
