@@ -302,7 +302,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         """
         self.findings, self.missing, self.ignored = [], [], []
         if not self.LAYOUT_VERIFIED:
-            self.report("warning", "Layout not verified against an original copy; compare with what `info` describes.")
+            self.report("warning", "Layout not verified against an original copy; compare it with `LAYOUT`.")
         root = require_folder(Path(root).expanduser().resolve(), f"the raw files of {self.NAME}", self.REMEDY)
         found = self.units(root)
         order = [*SPLIT_ORDER, *found]

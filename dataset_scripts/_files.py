@@ -97,10 +97,11 @@ def open_image(source: Path | bytes, where: str = "", mode: str | None = None) -
             image.load()
             return image if mode is None else image.convert(mode)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        raise ValueError(
-            f"{where or source} ({size} bytes) cannot be decoded: {error}. Fetch this file again."
-        ) from error
+        if isinstance(source, Path):
+            where, size = where or str(source), source.stat().st_size
+        else:
+            size = len(source)
+        raise ValueError(f"{where} ({size} bytes) cannot be decoded: {error}. Fetch this file again.") from error
 
 
 def identical_files(paths: Iterable[Path]) -> list[list[Path]]:

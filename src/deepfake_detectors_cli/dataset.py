@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import OutputFormat, fail, say, wants_table
+from deepfake_detectors_cli.console import OutputFormat, fail, progress_bars, say, wants_table
 from deepfake_detectors_cli.dataset_build import (
     Config,
     DataDir,
@@ -19,7 +19,6 @@ from deepfake_detectors_cli.dataset_build import (
     Options,
     build,
     open_builder,
-    progress_bars,
     publish,
     read_options,
 )

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import fail, say
+from deepfake_detectors_cli.console import fail, progress_bars, say, work
 from deepfake_detectors_cli.options import parse_option
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-__all__ = ["Config", "DataDir", "Name", "Options", "build", "open_builder", "progress_bars", "publish", "read_options"]
+__all__ = ["Config", "DataDir", "Name", "Options", "build", "open_builder", "publish", "read_options"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A data set, as `dataset list` prints it.")]
 DataDir = Annotated[
@@ -53,15 +49,6 @@ def open_builder(name: str, data_dir: Path | None, config: str | None, options: 
         fail(error)
 
 
-def progress_bars() -> Progress:
-    """Return bars on stderr with counts and the time that is left; gone when the work is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(file=sys.stderr), transient=True)
-
-
 def build(
     name: Name,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; the config becomes a folder in it.")],
@@ -88,7 +75,10 @@ def build(
     """
     builder = open_builder(name, data_dir, config, option)
     _show_terms(name, accept_terms)
-    result = _build(builder, output, overwrite, shard_size)
+    from deepfake_detectors.data import build_dataset
+
+    with work(), _split_bars() as advance:
+        result = build_dataset(builder, output, overwrite=overwrite, shard_size=shard_size, progress=advance)
     for finding in result.findings:
         say(f"{finding.level}: {finding.message}")
     for split, rows in result.rows.items():
@@ -96,10 +86,9 @@ def build(
     say(f"Wrote {result.folder}. Load it: datasets.load_dataset({str(result.folder)!r})")
 
 
-def _build(builder: Any, output: Path, overwrite: bool = False, shard_size: int = 500) -> Any:
-    """Return the result of the build, which is shown as it goes on; ends the command at an error."""
-    from deepfake_detectors.data import build_dataset
-
+@contextmanager
+def _split_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a function that shows a bar for each split: split, rows since the last call, rows expected."""
     tasks: dict[str, Any] = {}
     with progress_bars() as bars:
 
@@ -108,10 +97,7 @@ def _build(builder: Any, output: Path, overwrite: bool = False, shard_size: int 
                 tasks[split] = bars.add_task(split, total=expected)
             bars.advance(tasks[split], rows)
 
-        try:
-            return build_dataset(builder, output, overwrite=overwrite, shard_size=shard_size, progress=advance)
-        except (ValueError, OSError, ImportError) as error:
-            fail(error, code=1)
+        yield advance
 
 
 def at_terminal() -> bool:
@@ -172,42 +158,25 @@ def publish(
       deepfake-detectors dataset publish image_folder --config real_fake --data-dir mine --repo me/mine
     """
     from deepfake_detectors.data.registry import DATASETS
-    from deepfake_detectors.hub.dataset_publishing import publish_builds
-    from deepfake_detectors.hub.datasets import check_publication
+    from deepfake_detectors.hub.datasets import publish_dataset
 
-    try:
-        if dry_run is None and name in DATASETS:  # what can be known is said before anything is built
-            check_publication(name, repo, private=private, accept_terms=accept_terms, exist_ok=update)
-        with _build_folder(name in DATASETS, Path(name), build_dir) as folder:
-            if name in DATASETS:
-                builder = open_builder(name, data_dir, config, option)
-                say(f"Terms of {DATASETS[name].title}: {DATASETS[name].terms}")
-                folder = _build(builder, folder).folder
-            elif data_dir is not None or config is not None or option:
-                fail(f"{name} is a folder; --data-dir, --config and --option are for a data set given by name.")
-            place = publish_builds(
-                folder,
-                repo,
-                private=private,
-                accept_terms=accept_terms,
-                exist_ok=update,
-                lint=lint,
-                dry_run=dry_run,
-            )
-    except (ValueError, OSError, ImportError) as error:
-        fail(error, code=1)
+    if name in DATASETS:
+        say(f"Terms of {DATASETS[name].title}: {DATASETS[name].terms}")
+    with work(), _split_bars() as advance:
+        place = publish_dataset(
+            name,
+            repo,
+            data_dir=data_dir,
+            config=config,
+            options=read_options(option),
+            build_dir=build_dir,
+            private=private,
+            accept_terms=accept_terms,
+            update=update,
+            lint=lint,
+            dry_run=dry_run,
+            progress=advance,
+        )
     typer.echo(place)
     if dry_run is not None:
         say(f"Nothing was sent. Load it: datasets.load_dataset({str(dry_run)!r})")
-
-
-@contextmanager
-def _build_folder(known: bool, given: Path, build_dir: Path | None) -> Iterator[Path]:
-    """Give the folder that was named, or one to build a known data set in."""
-    if not known:
-        yield given
-    elif build_dir is not None:
-        yield build_dir
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)

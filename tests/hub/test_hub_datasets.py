@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard, constants
 from typer.testing import CliRunner
 
 from deepfake_detectors.data.lint import parquet_source
-from deepfake_detectors.data.parquet import find_builds, write_parquet
+from deepfake_detectors.data.parquet import build_dataset, find_builds
 from deepfake_detectors.data.registry import make_builder
 from deepfake_detectors.hub.datasets import check_terms, publish_dataset
 from deepfake_detectors_cli.app import app
@@ -75,7 +75,7 @@ def builder_rows(builder):
 def built(tmp_path):
     """The folder of a finished build of one's own pictures."""
     builder = make_builder("image_folder", raw_folder(tmp_path / "raw"), "real_fake", {"masks": "masks"})
-    write_parquet(builder, tmp_path / "built")
+    build_dataset(builder, tmp_path / "built")
     return tmp_path / "built"
 
 
@@ -84,7 +84,7 @@ def research(tmp_path):
     """The folder of two finished configs of a data set for research only."""
     raw = write_tree(tmp_path / "ddvqa", stems(range(3)), stems(range(5, 7)))
     for config in ("c40", "c40_explain"):
-        write_parquet(make_builder("ddvqa", raw, config), tmp_path / "research")
+        build_dataset(make_builder("ddvqa", raw, config), tmp_path / "research")
     return tmp_path / "research"
 
 
@@ -256,7 +256,7 @@ def test_an_update_leaves_no_old_shards(built, monkeypatch, tmp_path):
             publish_dataset(built, "tester/mine")
         builder = make_builder("image_folder", tmp_path / "raw", "real_fake", {"masks": "masks"})
         monkeypatch.setattr("deepfake_detectors.data.parquet.ROW_GROUP", 4)
-        write_parquet(builder, built, overwrite=True, shard_bytes=1)
+        build_dataset(builder, built, overwrite=True, shard_size=1e-6)
         publish_dataset(built, "tester/mine", update=True)
         files = hub.repository("dataset", "tester/mine").files
         assert {name for name in files if name.endswith(".parquet")} == {
@@ -279,7 +279,7 @@ def test_interrupted_build_is_not_published(tmp_path):
     raw = raw_folder(tmp_path / "raw")
     (raw / "train" / "real" / "straße train1.jpg").write_bytes(b"")
     with pytest.raises(ValueError, match="cannot be decoded"):
-        write_parquet(make_builder("image_folder", raw, "real_fake"), tmp_path / "built")
+        build_dataset(make_builder("image_folder", raw, "real_fake"), tmp_path / "built")
     with pytest.raises(ValueError, match="not finished"):
         find_builds(tmp_path / "built")
 

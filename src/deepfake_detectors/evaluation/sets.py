@@ -12,7 +12,7 @@ import numpy as np
 
 from deepfake_detectors.data.loading import open_split
 from deepfake_detectors.data.parquet import find_builds
-from deepfake_detectors.data.registry import BUILDERS, builder_class
+from deepfake_detectors.data.registry import DATASETS, builder_class
 from deepfake_detectors.data.twin_difference import difference_mask
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.files import picture_files
@@ -76,14 +76,14 @@ def data_set(
 
     Args:
         dataset: its name, read from the raw files; or a folder that `dataset build` wrote.
-        config, data_dir, options, split: as in `deepfake_detectors.data.registry.load_split`; a folder takes
+        config, split, data_dir, options: as in `deepfake_detectors.data.loading.load_split`; a folder takes
             `config` and `split` alone.
         twin_masks: take as mask where a fake differs from the real row of the same target video.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: as `load_split` and `find_builds`.
     """
-    if dataset not in BUILDERS and Path(dataset).is_dir():
+    if dataset not in DATASETS and Path(dataset).is_dir():
         if data_dir is not None or options:
             raise ValueError(f"{dataset} was built already: `data_dir` and `dataset_options` are of raw files.")
         table, dataset, config, fingerprint = _built_split(Path(dataset), config, split)
@@ -119,12 +119,13 @@ def data_set(
 
 def _built_split(folder: Path, config: str | None, split: str) -> tuple[Any, str, str, str]:
     """The rows of a built split, the names of its data set and config, and the fingerprint of its files."""
+    import datasets
+
     builds = {build.config: build for build in find_builds(folder)}
     if config is None and len(builds) == 1:
         (config,) = builds
     if config not in builds:
         raise ValueError(f"{folder} holds the configs {', '.join(builds)}; choose one with `dataset_config`.")
-    import datasets
 
     build = builds[config]
     if split not in build.splits:

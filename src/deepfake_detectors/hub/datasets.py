@@ -11,8 +11,8 @@ from typing import Any
 from huggingface_hub import DatasetCard
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
-from deepfake_detectors.data.parquet import BuiltConfig, find_builds, write_parquet
-from deepfake_detectors.data.registry import BUILDERS, builder_class, make_builder
+from deepfake_detectors.data.parquet import BuiltConfig, build_dataset, find_builds
+from deepfake_detectors.data.registry import DATASETS, builder_class, make_builder
 from deepfake_detectors.files import read_json_object
 from deepfake_detectors.hub.dataset_cards import render_dataset_card
 from deepfake_detectors.hub.pushing import check_destination, push_folder
@@ -26,7 +26,7 @@ def check_terms(dataset: str, private: bool, accepted: bool) -> None:
     """Raise a `ValueError` where a public push would pass on what may be used for research only.
 
     Args:
-        dataset: key of `BUILDERS`.
+        dataset: key of `DATASETS`.
         private: whether the repository will be private.
         accepted: whether the publisher has said that the terms allow it.
     """
@@ -50,7 +50,7 @@ def check_publication(
     """Refuse what `publish_dataset` would refuse whatever is built; better known before hours of building.
 
     Args:
-        dataset: key of `BUILDERS`.
+        dataset: key of `DATASETS`.
         repo, private, accept_terms, update, token: as in `publish_dataset`.
 
     Returns:
@@ -83,7 +83,7 @@ def publish_dataset(
     """Push a data set as Parquet with its card; `datasets.load_dataset` reads the result, streaming too.
 
     Args:
-        dataset: a key of `BUILDERS`, which is built first; or a folder that `dataset build` wrote, of one config or of
+        dataset: a key of `DATASETS`, which is built first; or a folder that `dataset build` wrote, of one config or of
             several.
         repo: `owner/name`.
         data_dir, config, options: of a data set by its name: as in `make_builder`.
@@ -96,19 +96,19 @@ def publish_dataset(
         dry_run: a new or empty folder that gets what would be pushed. Nothing is sent, and nothing is refused for its
             terms.
         token: instead of the one of the login.
-        progress: as in `write_parquet`.
+        progress: as in `build_dataset`.
 
     Returns:
         Address of the repository, or the path of the dry run.
 
     Raises:
         ValueError: for a folder that does not hold a finished build, terms that forbid it, a lint of another data set,
-            arguments of a build beside a folder, and as `make_builder`, `write_parquet` and `push_folder`.
+            arguments of a build beside a folder, and as `make_builder`, `build_dataset` and `push_folder`.
         ConnectionError, OSError: as `push_folder`.
     """
     allowed: dict[str, Any] = {"accept_terms": accept_terms, "update": update, "token": token}
     destination: dict[str, Any] = {**allowed, "private": private, "lint": lint, "dry_run": dry_run}
-    if str(dataset) not in BUILDERS:
+    if str(dataset) not in DATASETS:
         building = {"data_dir": data_dir, "config": config, "options": options, "build_dir": build_dir}
         if given := [name for name, value in building.items() if value]:
             raise ValueError(f"{dataset} is a folder; {', '.join(given)} are for a data set given by its name.")
@@ -117,8 +117,8 @@ def publish_dataset(
         check_publication(str(dataset), repo, private=private, **allowed)
     builder = make_builder(str(dataset), data_dir, config, options)
     with _build_place(build_dir) as place:
-        write_parquet(builder, place, progress=progress)
-        return _publish_builds(place / builder.config.name, repo, **destination)
+        built = build_dataset(builder, place, progress=progress)
+        return _publish_builds(built.folder, repo, **destination)
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def _read_lint(path: Path, builds: list[BuiltConfig]) -> dict[str, Any]:
     name, _, config = str(fields["dataset"]).removesuffix(")").rpartition(" (")
     known = {item.name for item in builder_class(builds[0].dataset).BUILDER_CONFIGS}
     fitting = [build for build in builds if build.config == config or not (name or config in known)]
-    if (name in BUILDERS and name != builds[0].dataset) or not any(_holds(build, fields) for build in fitting):
+    if (name in DATASETS and name != builds[0].dataset) or not any(_holds(build, fields) for build in fitting):
         published = f"{builds[0].dataset} ({', '.join(build.config for build in builds)})"
         raise ValueError(
             f"{path} is about {fields['dataset']!r}, which is not what is published: {published}, with its splits and "

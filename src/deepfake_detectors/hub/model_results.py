@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from deepfake_detectors.data.registry import BUILDERS
+from deepfake_detectors.data.registry import DATASETS
 from deepfake_detectors.evaluation.protocols import get_protocol
 
 __all__ = ["METRIC_NAMES", "better", "dataset_of", "metric_name", "model_index", "result_parts"]
@@ -78,7 +78,7 @@ def dataset_of(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str 
     Folders of the publisher are not named: their paths are nobody's business.
     """
     name, *rest = str(results["inputs"].get("set", "")).split("/")
-    if name in BUILDERS and rest:
+    if name in DATASETS and rest:
         config = "/".join(rest[:-1]) or None
         return {"type": name, "name": facts.get("dataset_name", name), "config": config, "split": rest[-1]}
     kind = "predictions" if "predictions" in results["inputs"] else "pictures"

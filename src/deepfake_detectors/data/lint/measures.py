@@ -146,7 +146,8 @@ def _standard_tables() -> np.ndarray:
         file = io.BytesIO()
         Image.new("L", (8, 8)).save(file, "JPEG", quality=quality)
         file.seek(0)
-        with JpegImagePlugin.JpegImageFile(file) as image:
+        image: Any = JpegImagePlugin.JpegImageFile(file)
+        with image:
             tables.append(image.quantization[0])
     return np.asarray(tables, dtype=np.float64)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from deepfake_detectors.dataset_scripts._builder import components, split_by_group
-from deepfake_detectors.dataset_scripts.raw_files import read_image_format
+from deepfake_detectors.dataset_scripts._files import open_image
 
 
 def test_components_join_through_shared_nodes():
@@ -52,4 +52,4 @@ def test_unreadable_picture_is_named(tmp_path, content):
     path = tmp_path / "face.jpg"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"face\.jpg .* cannot be decoded"):
-        read_image_format(path)
+        open_image(path)

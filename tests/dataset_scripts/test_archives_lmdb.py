@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_detectors.data.parquet import write_parquet
+from deepfake_detectors.data.parquet import build_dataset
 from deepfake_detectors.data.registry import make_builder
 from support.folder_tree import save
 
@@ -47,7 +47,7 @@ def test_same_rows_as_from_files(packed):
         assert row.pop("mask")["bytes"][:8] == b"\x89PNG\r\n\x1a\n"
         twin.pop("mask")
         assert row == twin
-    assert write_parquet(builder, packed / "out") == {"test": 2}
+    assert build_dataset(builder, packed / "out").rows == {"test": 2}
 
 
 def test_missing_frame_and_mask(packed):
@@ -56,7 +56,7 @@ def test_missing_frame_and_mask(packed):
     builder = rows(packed / "packed", lmdb=True)[1]
     assert [name.rsplit("/", 1)[1] for name in builder.missing] == ["011.png"]
     with pytest.raises(FileNotFoundError, match=r"011\.png"):
-        write_parquet(builder, packed / "out")
+        build_dataset(builder, packed / "out")
 
 
 def test_missing_store(packed):

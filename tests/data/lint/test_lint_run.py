@@ -141,7 +141,7 @@ def test_near_duplicates():
     pictures[12].content = content(10, quality=60)
     for item in (pictures[10], pictures[12]):
         item.columns["video_id"] = "one"  # frames of a video are alike by nature
-    result = lint_list(pictures, radius=2)
+    result = lint_list(pictures, near=2)
     found = {item.code: item for item in result.findings if item.code.startswith("near-duplicate-")}
     expected = {
         "near-duplicate-classes": ("warning", ["train/real/0", "train/fake/1"]),

@@ -6,8 +6,14 @@ import re
 import pytest
 
 from deepfake_detectors.data.loading import load_split
-from deepfake_detectors.dataset_scripts._ddvqa_questions import stated_answer, stated_question
-from deepfake_detectors.dataset_scripts.ddvqa_statements import PARTS
+from deepfake_detectors.dataset_scripts._ddvqa_questions import (
+    PARTS,
+    read_annotations,
+    read_explanations,
+    read_judgements,
+    stated_answer,
+    stated_question,
+)
 from support.ddvqa_tree import stems, write_tree
 from support.real_data import needs_real_data, real_data
 
@@ -62,3 +68,25 @@ def test_real_training_rows_are_asked_exactly_as_the_test_rows():
         assert not any(re.match("The (image|person's \\w+) looks? (real|fake)\\.", answer) for answer in answers)
     test = load_split("ddvqa", "test", source, "c40_explain", {"questions": "stated"})
     assert test["question"][0] in {entry["question"] for line in lines for entry in json.loads(line).values()}
+
+
+@pytest.mark.parametrize(
+    ("read", "file", "content"),
+    [
+        (read_judgements, "splits/train_DDVQA_format_judge_only.json", '{"image": "5_000.jpg"}'),
+        (
+            read_judgements,
+            "splits/train_DDVQA_format_judge_only.json",
+            '[{"image": "5_000.jpg", "conversations": [1]}]',
+        ),
+        (read_explanations, "splits/test_explanation.jsonl", "[1]"),
+        (read_explanations, "splits/test_explanation.jsonl", '{"5_000_0": {"question": "why?", "answer": []}}'),
+        (read_annotations, "annotations/train_set/5/5.json", '{"5_000": {"0": {"question": 1, "answer": ["a"]}}}'),
+    ],
+)
+def test_malformed_lists_are_named(tmp_path, read, file, content):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        list(read(tmp_path, ""))
