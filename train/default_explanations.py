@@ -18,8 +18,8 @@ from transformers import AutoModel, AutoProcessor
 from deepfake_detectors import __version__
 from deepfake_detectors.data.registry import data_folder, load_split
 from deepfake_detectors.evaluation.predictions import Answer, read_answers, read_references
-from deepfake_detectors.evaluation.protocols.m2f2_det_answers import AnswerArguments, write_answers
 from deepfake_detectors.evaluation.protocols.m2f2_det import score_explanations, score_judgements
+from deepfake_detectors.evaluation.protocols.m2f2_det_answers import AnswerArguments, write_answers
 
 __all__ = ["control_answers", "score_default_explanations"]
 

@@ -83,9 +83,7 @@ def embed_default(arguments: EmbedArguments) -> Path:
         shutil.copyfile(source / name, target / name)
     _write(target / "validation.json", validation)
     _carry_terms(target / "config.json")
-    results = evaluate(
-        target, dataset="ddvqa", dataset_config="c40", data_dir=arguments.data_dir, resamples=RESAMPLES
-    )
+    results = evaluate(target, dataset="ddvqa", dataset_config="c40", data_dir=arguments.data_dir, resamples=RESAMPLES)
     _write(target / "results.json", results.content)
     explanations = score_default_explanations(target, Path(arguments.answers), arguments.data_dir)
     _write(target / "explanations.json", explanations)

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from deepfake_detectors.checkpoints import built_in_path
+from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction
-from deepfake_detectors.evaluation.protocols import PROTOCOLS, Settings
-from deepfake_detectors.evaluation.run_evaluation import evaluate_rows, write_evaluation
+from deepfake_detectors.evaluation.protocols import PROTOCOLS, evaluate_rows
+from deepfake_detectors.evaluation.report import Results, results_content
 from deepfake_detectors.hub.facts import fact_names
 from deepfake_detectors.hub.model_publishing import publish_model
 from support.hub_server import use_hub
@@ -62,7 +63,7 @@ def measure(output, protocol="corrected", reals=12, fakes=15):
         rows = [Prediction(**{**vars(row), "video_id": f"{row.label}{n // 25}"}) for n, row in enumerate(rows)]
     settings = Settings(resamples=20)
     inputs = {"model": "/home/somebody/mine", "set": "ddvqa/c40/test", "pictures": len(rows)}
-    write_evaluation(evaluate_rows(rows, rules, settings), [], rules, settings, inputs, output)
+    Results(results_content(rules, inputs, evaluate_rows(rows, rules, settings))).save(output)
     return output / "results.json"
 
 

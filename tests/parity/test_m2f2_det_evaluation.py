@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_detectors.evaluation.predictions import read_answers, read_references
 from deepfake_detectors.evaluation.metrics import auc
+from deepfake_detectors.evaluation.predictions import read_answers, read_references
 from deepfake_detectors.evaluation.protocols.m2f2_det import score_explanations, score_judgements
 from deepfake_detectors.evaluation.texts import explanation_metrics
 from deepfake_detectors.evaluation.videos import (

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.control import bytes_per_pixel, bytes_per_pixel_control
+from deepfake_detectors.evaluation.predictions import Prediction
 
 
 def encoded(seed, size=(40, 30), **options):

@@ -5,9 +5,9 @@ from importlib.resources import files
 import pytest
 import yaml
 
+from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction
-from deepfake_detectors.evaluation.protocols import Settings, get_protocol
-from deepfake_detectors.evaluation.run_evaluation import evaluate_rows
+from deepfake_detectors.evaluation.protocols import evaluate_rows, get_protocol
 
 SETTINGS = Settings(resamples=0)
 
