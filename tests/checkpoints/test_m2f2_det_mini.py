@@ -16,7 +16,8 @@ import deepfake_detectors
 from deepfake_detectors import checkpoints
 from deepfake_detectors.checkpoints import built_in_path
 from deepfake_detectors.dataset_scripts._ddvqa_questions import stated_question
-from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier
+from deepfake_detectors.evaluation.evaluate import evaluate
+from deepfake_detectors.files import weights_digest
 from deepfake_detectors.hub.model_cards import render_model_card
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
@@ -152,8 +153,9 @@ def test_model_index_equals_results():
 
 def test_results_are_of_the_official_test_split():
     results = read("results.json")
-    assert (results["dataset_config"], results["split"]) == ("c40", "test")
+    assert results["inputs"]["set"] == "ddvqa/c40/test" and results["inputs"]["unreadable"] == 0
     assert (results["num_real"], results["num_fake"]) == (72, 72)
+    assert results["weights"] == weights_digest(FOLDER)
 
 
 def test_explanations_were_scored_on_the_official_questions_beside_the_published_answers():
@@ -184,12 +186,8 @@ def test_missing_weights_are_explained(monkeypatch, tmp_path):
 
 
 @needs_real_data
-def test_measured_again_on_the_test_pictures(tmp_path):
-    again = evaluate_classifier(
-        EvaluationArguments(
-            model=str(FOLDER), dataset_config="c40", output=str(tmp_path / "results.json"), resamples=20
-        )
-    )
+def test_measured_again_on_the_test_pictures():
+    again = evaluate("m2f2-det-mini", dataset="ddvqa", dataset_config="c40", resamples=20).content
     stored = read("results.json")
     for name, entry in stored["metrics"].items():
         # One picture that changes sides moves the accuracy by 1/144.

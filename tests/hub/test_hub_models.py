@@ -15,9 +15,10 @@ from transformers import AutoModel
 from typer.testing import CliRunner
 
 from deepfake_detectors.checkpoints import built_in_path
+from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.protocols import PROTOCOLS, Settings, evaluate_rows
-from deepfake_detectors.evaluation.run_evaluation import write_evaluation
+from deepfake_detectors.evaluation.report import Results, results_content
 from deepfake_detectors.hub.facts import fact_names
 from deepfake_detectors.hub.models import publish_model
 from deepfake_detectors_cli.app import app
@@ -63,7 +64,7 @@ def measure(output, protocol="corrected", reals=12, fakes=15):
         rows = [Prediction(**{**vars(row), "video_id": f"{row.label}{n // 25}"}) for n, row in enumerate(rows)]
     settings = Settings(resamples=20)
     inputs = {"model": "/home/somebody/mine", "set": "ddvqa/c40/test", "pictures": len(rows)}
-    write_evaluation(evaluate_rows(rows, rules, settings), [], rules, settings, inputs, output)
+    Results(results_content(rules, inputs, evaluate_rows(rows, rules, settings))).save(output)
     return output / "results.json"
 
 

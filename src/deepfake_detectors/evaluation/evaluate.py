@@ -202,7 +202,7 @@ def evaluate(
     else:
         judged = rows
         if fit is not None:
-            fitted = None
+            fitted: tuple[list[Prediction], str] | None = None
             if fit_predictions is not None:
                 fitted = _fit_rows(Path(fit_predictions), rules), Path(fit_predictions).name
             elif fit_pictures is not None and detector is not None:
@@ -210,7 +210,12 @@ def evaluate(
                 of_fit = detector.score(fit_pictures, inside, progress=progress)
                 fitted = of_fit.rows, fit_pictures.name
                 remarks += [f"Not fitted on: {name}: {message}" for name, message in of_fit.failures.items()]
-            calibration = _fit(fit, rows, fitted, settings)
+            # Without pictures of its own, a fit is measured on what it was fitted on, and says so.
+            calibration = (
+                calibrate(fit, rows, "the evaluated pictures", None, settings)
+                if fitted is None
+                else calibrate(fit, *fitted, rows, settings)
+            )
             judged = calibration.apply(rows)
             if given is None:
                 settings = replace(settings, threshold=_fitted_point(str(threshold), calibration))
@@ -219,13 +224,11 @@ def evaluate(
             results["calibration"] = calibration.describe(rows, settings)
         results |= _explanations(rows, pictures, references, explains, failures, rules, settings)
         if pictures is not None:
-            control = bytes_per_pixel_control(pictures.rows, pictures.images, settings.resamples, settings.seed)
-            results["control"] = control
-        if scored is not None and detector is not None and pictures is not None and pictures.masks is not None:
-            if detector.localises:
-                counts = scored.pixel_counts()
-                results["localisation"] = score_localisation(counts, rows, settings.resamples, settings.seed)
-            else:
+            bootstrap = (settings.resamples, settings.seed)
+            results["control"] = bytes_per_pixel_control(pictures.rows, pictures.images, *bootstrap)
+            if scored is not None and "masks" in scored.run:
+                results["localisation"] = score_localisation(scored.pixel_counts(), rows, *bootstrap)
+            elif scored is not None and pictures.masks is not None:
                 remarks.append("This detector cannot localize, so the masks of the set are not used.")
     if pictures is not None:
         inputs |= {"set": pictures.name, "pictures": len(pictures.rows), "unreadable": len(failures)}
@@ -279,15 +282,6 @@ def _refuse_fit(
             "`save_to` needs scores of the model as it is: give `model` and pictures, not cached predictions.",
         ),
     )
-
-
-def _fit(
-    method: str, rows: list[Prediction], fitted: tuple[list[Prediction], str] | None, settings: Settings
-) -> Calibration:
-    """Fit on `fitted`, predictions and the name of their set, or where it is `None` on the evaluated `rows`."""
-    if fitted is None:
-        return calibrate(method, rows, "the evaluated pictures", None, settings)
-    return calibrate(method, *fitted, rows, settings)
 
 
 def _fit_rows(file: Path, protocol: Protocol) -> list[Prediction]:

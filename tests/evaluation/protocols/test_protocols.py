@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction, check_ids, read_frame_scores, read_predictions
 from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Settings, evaluate_rows, get_protocol
 from deepfake_detectors.evaluation.protocols.fakevlm import fakevlm_verdict, with_coin
@@ -187,3 +188,13 @@ def test_check_ids():
         check_ids(["a", "c"], ["a", "b"])
     with pytest.raises(ValueError, match=r"1 of 2 pictures .* have no prediction, the first being b"):
         check_ids(["a"], ["a", "b"])
+
+
+def test_method_is_ranked_against_all_reals():
+    scores = {"real1": 0.1, "real2": 0.6, "A": 0.5, "B": 0.9}
+    rows = [
+        Prediction(name, "real" if name.startswith("real") else "fake", score, manipulation=name, group_id=name)
+        for name, score in scores.items()
+    ]
+    table = evaluate_rows(rows, get_protocol("corrected"), QUICK)["per_manipulation"]
+    assert (table["A"]["auc"], table["B"]["auc"]) == (0.5, 1.0)

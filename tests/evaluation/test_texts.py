@@ -43,11 +43,11 @@ def encoder(tmp_path_factory):
 def test_intervals_are_those_of_the_library_on_the_texts_drawn(monkeypatch):
     """Each resample by itself, written out as a file of its own, has the BLEU that the weights give."""
     draws = np.array([[1.0, 1, 1, 1], [2, 0, 1, 1], [0, 3, 0, 1], [4, 0, 0, 0]])
-    from deepfake_detectors.evaluation import text_metrics
+    from deepfake_detectors.evaluation import texts
 
     kept = []
-    monkeypatch.setattr(text_metrics, "draw_weights", lambda *arguments: [draws])
-    monkeypatch.setattr(text_metrics, "percentile_interval", kept.append)
+    monkeypatch.setattr(texts, "draw_weights", lambda *arguments: [draws])
+    monkeypatch.setattr(texts, "percentile_interval", kept.append)
     explanation_metrics(TEXTS, REFERENCES, resamples=4)
     names = ["Bleu", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"]
     for row, weights in enumerate(draws.astype(int)):
@@ -114,9 +114,9 @@ def test_spice_says_what_it_lacks(monkeypatch, tmp_path):
         score_texts(TEXTS, REFERENCES, None, Settings(resamples=0, spice=True))
     (tmp_path / "java").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "java").chmod(0o755)
-    from deepfake_detectors.evaluation import text_metrics
+    from deepfake_detectors.evaluation import texts
 
-    monkeypatch.setattr(text_metrics, "SPICE_MODELS", "never.jar")
+    monkeypatch.setattr(texts, "SPICE_MODELS", "never.jar")
     with pytest.raises(ValueError, match=r"get_stanford_models"):
         score_texts(TEXTS, REFERENCES, None, Settings(resamples=0, spice=True))
 

@@ -21,7 +21,7 @@ def test_sets_of_antifakeprompt_are_scored_one_by_one(tmp_path):
     for name in ("COCO", "flickr30k", "SD3", "dalle_2"):
         save(tmp_path / name / "deep" / "1.jpg")
     save(tmp_path / "COCO" / "2.jpg")
-    results = scored(data_set("antifakeprompt", None, "test", tmp_path), {"COCO", "SD3"})
+    results = scored(data_set("antifakeprompt", data_dir=tmp_path), {"COCO", "SD3"})
     found = {name: (row["count"], row["accuracy"]) for name, row in results["per_set"].items()}
     assert found == {"COCO": (2, 1.0), "Flickr": (1, 0.0), "SD3": (1, 1.0), "DALLE-2": (1, 0.0)}
     assert results["metrics"]["average"]["value"] == 0.5
@@ -40,5 +40,5 @@ def test_folders_of_real_pictures_are_sets_too(tmp_path):
 def test_nested_folders_are_refused(tmp_path, sides):
     save(tmp_path / "faces" / "1.jpg")
     save(tmp_path / "faces" / "made" / "1.jpg")
-    with pytest.raises(ValueError, match=r"made lies inside --(real|fake)-dir"):
+    with pytest.raises(ValueError, match=r"made lies inside `(real|fake)_dir`"):
         folder_set(*(tmp_path / side for side in sides))

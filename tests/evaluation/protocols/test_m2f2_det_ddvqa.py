@@ -37,7 +37,7 @@ def test_no_answer_with_a_verdict():
 
 @pytest.mark.parametrize("stem", ["face", "4_001_002", "5_001_002", "0_001", "0_a_b"])
 def test_name_outside_the_convention(stem):
-    with pytest.raises(ValueError, match=f"'{stem}' is no picture of DD-VQA"):
+    with pytest.raises(ValueError, match=f"'{stem}' is not a picture of DD-VQA"):
         parse_picture_name(stem)
 
 
@@ -68,7 +68,7 @@ def test_keys_must_match():
     ("text", "message"),
     [
         ("", "is empty"),
-        ('{"image": "a.jpg", "text": "x"}\n{"image": ', "line 2: no valid JSON"),
+        ('{"image": "a.jpg", "text": "x"}\n{"image": ', "line 2: not valid JSON"),
         ('{"image": "a.jpg"}', "line 1: the field 'text' is None"),
         ('{"text": "x"}', "line 1: the field 'image' is None"),
         ("[1]", "expected an object, got list"),

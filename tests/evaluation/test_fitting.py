@@ -3,8 +3,6 @@ import pytest
 
 from deepfake_detectors.evaluation.calibration import (
     calibrated_probability,
-    fit_calibration,
-    fit_platt,
     logit_differences,
 )
 from deepfake_detectors.evaluation.fitting import calibrate, composed, moved_threshold
@@ -25,51 +23,6 @@ def rows_of(labels, scores, prefix="p", **extra):
         Prediction(f"{prefix}{n}", names[label], float(score), **extra)
         for n, (label, score) in enumerate(zip(labels, scores, strict=True))
     ]
-
-
-def test_platt_finds_the_logistic_curve_and_agrees_with_the_hard_targets():
-    labels, differences = sample(20000, bias=0.0)
-    found = fit_calibration(labels, differences)
-    assert found["scale"] == pytest.approx(0.4, abs=0.02) and found["bias"] == pytest.approx(0.0, abs=0.08)
-    assert found == pytest.approx(fit_platt(labels, differences), abs=0.002)
-
-
-def test_temperature_leaves_one_half_where_it_is():
-    labels, differences = sample(20000, bias=0.0)
-    found = fit_calibration(labels, differences, "temperature")
-    assert found["bias"] == 0.0 and found["scale"] == pytest.approx(0.4, abs=0.02)
-
-
-@pytest.mark.parametrize("method", ["platt", "temperature"])
-def test_classes_without_overlap_have_a_finite_calibration(method):
-    found = fit_calibration([0, 0, 0, 1, 1, 1], [-3.0, -2.0, -2.5, 2.0, 3.0, 2.5], method)
-    assert 0 < found["scale"] < 3
-    # Where all are told apart, a fake is as sure as Platt's target: (n + 1) / (n + 2), here 4 / 5.
-    sure = calibrated_probability([2.0, 2.5, 3.0], found)
-    assert sure.mean() == pytest.approx(0.8, abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("labels", "differences", "message"),
-    [
-        ([0, 0], [0.1, 0.2], "no fake picture"),
-        ([0, 1], [0.3, 0.3], "nothing to calibrate"),
-        ([0, 0, 1, 1, 0, 1], [3.0, 2.0, -1.0, -2.0, 0.0, 0.1], "higher scores mean less fake"),
-    ],
-)
-def test_what_cannot_be_calibrated(labels, differences, message):
-    with pytest.raises(ValueError, match=message):
-        fit_calibration(labels, differences)
-    with pytest.raises(ValueError, match="'isotonic', allowed are 'platt', 'temperature'"):
-        fit_calibration(labels, differences, "isotonic")
-
-
-def test_logits_of_probabilities():
-    differences, saturated = logit_differences([0.5, 0.9, 0.0, 1.0])
-    assert differences[:2] == pytest.approx([0.0, np.log(9)])
-    assert saturated == 2 and differences[3] == -differences[2] == pytest.approx(16.6, abs=0.1)
-    with pytest.raises(ValueError, match="from -1 to 2; only probabilities"):
-        logit_differences([-1.0, 2.0])
 
 
 def test_calibrations_put_behind_each_other():

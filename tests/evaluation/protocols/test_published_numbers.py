@@ -5,6 +5,7 @@ from importlib.resources import files
 import pytest
 import yaml
 
+from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.protocols import Settings, evaluate_rows, get_protocol
 
