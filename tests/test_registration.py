@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import transformers
-from transformers import AutoConfig, AutoModel, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModel, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 
 from deepfake_detectors import FAMILIES, AutoModelForDeepfakeDetection
 from deepfake_detectors.registration import _AutoDetector
@@ -20,12 +20,12 @@ FOLDERS = {
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_is_behind_the_auto_classes(name: str) -> None:
     family = FAMILIES[name]
-    config = AutoConfig.for_model(name)
-    assert type(config) is family.load("config")
-    assert AutoModelForDeepfakeDetection._model_mapping[type(config)] is family.load("verdict")
-    assert AutoModel._model_mapping[type(config)] == family.model_classes
+    config = CONFIG_MAPPING[name]
+    assert config is family.load("config")
+    assert AutoModelForDeepfakeDetection._model_mapping[config] is family.load("verdict")
+    assert AutoModel._model_mapping[config] == family.model_classes
     for door, role in family.doors.items():
-        assert getattr(transformers, door)._model_mapping[type(config)] is family.load(role)
+        assert getattr(transformers, door)._model_mapping[config] is family.load(role)
 
 
 @pytest.mark.parametrize("expected", FOLDERS)

@@ -280,13 +280,15 @@ def test_a_reader_that_leaves_early(model: str, photos: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_model_the_default_judges_and_its_terms_are_shown_once(photos: Path) -> None:
+def test_the_default_judges_and_explains_without_remarks_of_libraries(photos: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "default"}
     done = subprocess.run(
-        [COMMAND, "detect", "photos"],
-        capture_output=True, text=True, cwd=photos.parent, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        [COMMAND, "detect", "photos", "--explain"],
+        capture_output=True, text=True, cwd=photos.parent, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 3
-    notice = json.loads((built_in_path() / "config.json").read_text())["license_notice"]
-    assert done.stderr.count(notice) == 1
-    assert len(done.stderr.splitlines()) == 3, "terms, what was skipped, and what P(fake) means: no library's remarks"
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 3 and all(row["explanation"] for row in rows)
+    terms, skipped, meaning = done.stderr.splitlines()
+    assert terms == json.loads((built_in_path() / "config.json").read_text())["license_notice"]
+    assert "1 files" in skipped and "P(fake)" in meaning
