@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from deepfake_detectors.checkpoints import built_in_path
 from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction
-from deepfake_detectors.evaluation.protocols import PROTOCOLS, Settings, evaluate_rows
+from deepfake_detectors.evaluation.protocols import PROTOCOLS, evaluate_rows
 from deepfake_detectors.evaluation.report import Results, results_content
 from deepfake_detectors.hub.facts import fact_names
 from deepfake_detectors.hub.models import publish_model

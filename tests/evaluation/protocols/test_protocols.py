@@ -4,7 +4,7 @@ import pytest
 
 from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction, check_ids, read_frame_scores, read_predictions
-from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Settings, evaluate_rows, get_protocol
+from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS, evaluate_rows, get_protocol
 from deepfake_detectors.evaluation.protocols.fakevlm import fakevlm_verdict, with_coin
 from deepfake_detectors.evaluation.protocols.lvlm_dfd import lvlm_dfd_verdicts
 from support.golden_files import golden_folder
