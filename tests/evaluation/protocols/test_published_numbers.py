@@ -7,7 +7,7 @@ import yaml
 
 from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction
-from deepfake_detectors.evaluation.protocols import Settings, evaluate_rows, get_protocol
+from deepfake_detectors.evaluation.protocols import evaluate_rows, get_protocol
 
 SETTINGS = Settings(resamples=0)
 
