@@ -1,10 +1,12 @@
 """What a language model has read is kept: one prefill for several prompts or several answers."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 __all__ = [
     "candidate_nll",
@@ -12,6 +14,32 @@ __all__ = [
     "generate_from_shared_prefix",
     "next_token_logits",
 ]
+
+
+# transformers 5.24 renamed `past_key_values` to `cache`, in every `forward` and in every output. Asked of the library,
+# not of its version, so that the same file serves all of them.
+CACHE_NAME = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
+
+
+def cache_keyword(cache: Cache | None) -> dict[str, Cache | None]:
+    """Return `cache` under the name that library models and outputs of the installed transformers have for it."""
+    return {CACHE_NAME: cache}
+
+
+def cache_of(output: Any) -> Cache | None:
+    """Return the cache in the output of a library model, `None` where it has none."""
+    return getattr(output, CACHE_NAME)
+
+
+def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
+    """Return the cache that `forward` was given under either name.
+
+    Raises:
+        ValueError: if both are given.
+    """
+    if cache is not None and past_key_values is not None:
+        raise ValueError("cache and past_key_values are two names of one argument; give one of them.")
+    return past_key_values if cache is None else cache
 
 
 def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
@@ -33,8 +61,7 @@ def generate_from_shared_prefix(
     """`model.generate` for prompts on one picture, whose placeholders lie in their common beginning.
 
     Args:
-        model: a generator whose `base_model_prefix` backbone takes `input_ids`, `past_key_values` and
-            `picture_inputs`.
+        model: a generator whose `base_model_prefix` backbone takes `input_ids`, a cache and `picture_inputs`.
         rows: token ids of each prompt.
         picture_inputs: inputs of the one picture, read in the prefill of the common beginning.
         pad_token_id: fills up shorter prompts between the common beginning and their own part.
@@ -49,7 +76,7 @@ def generate_from_shared_prefix(
     shared = common_prefix_length(rows)
     cache = DynamicCache(config=model.config.get_text_config())
     prefix = torch.tensor([rows[0][:shared]], device=model.device)
-    model.base_model(input_ids=prefix, past_key_values=cache, use_cache=True, **picture_inputs)
+    model.base_model(input_ids=prefix, use_cache=True, **cache_keyword(cache), **picture_inputs)
     cache.batch_repeat_interleave(len(rows))
 
     longest = max(len(row) for row in rows)
@@ -59,8 +86,8 @@ def generate_from_shared_prefix(
     return model.generate(
         input_ids=torch.tensor(padded, device=model.device),
         attention_mask=torch.tensor(seen, device=model.device),
-        past_key_values=cache,
         pad_token_id=pad_token_id,
+        **cache_keyword(cache),
         # Whatever the folder says: Trainer leaves use_cache=False in what it saves, and without it the whole prompt
         # would be fed again behind its own cache.
         **{**generation, "use_cache": True},
@@ -71,7 +98,7 @@ def next_token_logits(
     language_model: Any,
     inputs_embeds: torch.Tensor,
     attention_mask: torch.Tensor,
-    past_key_values: Any = None,
+    cache: Cache | None = None,
 ) -> torch.Tensor:
     """Logits behind the last real position of each row, the only ones that are computed.
 
@@ -79,7 +106,7 @@ def next_token_logits(
         language_model: a decoder with a head.
         inputs_embeds: (batch, length, hidden).
         attention_mask: (batch, length), padding on either side.
-        past_key_values: an empty cache to fill, or `None`.
+        cache: an empty one to fill, or `None`.
 
     Returns:
         (batch, vocabulary), float32.
@@ -91,8 +118,8 @@ def next_token_logits(
         # Without padding there is no mask to apply, and the kernels' causal path is the fast one.
         attention_mask=None if full else attention_mask,
         position_ids=positions.clamp(min=0),
-        past_key_values=past_key_values,
-        use_cache=past_key_values is not None,
+        use_cache=cache is not None,
+        **cache_keyword(cache),
     ).last_hidden_state
     last = torch.where(attention_mask.bool(), torch.arange(hidden.shape[1], device=hidden.device), -1).amax(dim=-1)
     ends = hidden[torch.arange(len(hidden), device=hidden.device), last.to(hidden.device)]
@@ -135,8 +162,8 @@ def candidate_nll(
         inputs_embeds=language_model.get_input_embeddings()(ids[:, :-1]),
         attention_mask=torch.cat([before, real[:, :-1]], dim=1),
         position_ids=lengths + torch.arange(longest - 1, device=device),
-        past_key_values=cache,
         use_cache=True,
+        **cache_keyword(cache),
     )
     tails = outputs.logits.float().log_softmax(dim=-1).gather(2, ids[:, 1:, None].to(outputs.logits.device))[..., 0]
     return nll - (tails * real[:, 1:].to(tails.device)).sum(dim=-1).view(batch, count).to(nll.device)

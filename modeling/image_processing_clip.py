@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import BatchFeature, LlavaImageProcessor
+from transformers.image_transforms import get_resize_output_image_size
+from transformers.image_utils import SizeDict
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.processing_utils import ImagesKwargs, Unpack
 
@@ -12,6 +14,7 @@ __all__ = [
     "ClipPictureProcessor",
     "ClipPictureProcessorKwargs",
     "FakeVLMImageProcessor",
+    "FixedOrderResizeMixin",
     "M2F2DetImageProcessor",
     "as_bytes",
 ]
@@ -42,6 +45,34 @@ def as_bytes(image: Any, rounded: bool = False) -> Any:
     return (levels.round() if rounded else levels).astype(np.uint8)
 
 
+class FixedOrderResizeMixin:
+    """Put before a processor of the PIL backend: the same bytes from every Pillow.
+
+    Pillow resizes one direction after the other and rounds in between. Up to version 12 it always began with the
+    width; version 13 begins with the height of a picture that loses far more rows than columns. Some pixels of such a
+    picture differ by up to eleven grey levels. Version 13's order, which the reference outputs have, is kept here.
+    """
+
+    def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
+        """As the base class.
+
+        Args:
+            image: (channels, height, width), uint8.
+            size: `shortest_edge`, or `height` and `width`.
+            resample: Pillow's filter.
+        """
+        if size.shortest_edge:
+            height, width = get_resize_output_image_size(
+                image, size.shortest_edge, default_to_square=False, input_data_format="channels_first"
+            )
+        else:
+            height, width = size.height, size.width
+        rows, columns = image.shape[-2] - height, image.shape[-1] - width
+        if rows > 0 and rows > 2 * columns:
+            image = super().resize(image, SizeDict(height=height, width=image.shape[-1]), resample, **kwargs)
+        return super().resize(image, SizeDict(height=height, width=width), resample, **kwargs)
+
+
 class ClipPictureProcessorKwargs(ImagesKwargs, total=False):
     """
     fast: use the torchvision backend. Quicker, but about 0.3 % of the values differ by one or two grey levels.
@@ -50,7 +81,7 @@ class ClipPictureProcessorKwargs(ImagesKwargs, total=False):
     fast: bool
 
 
-class ClipPictureProcessor(LlavaImageProcessorPil):
+class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
     """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
 
     Shortest edge to `size` (bicubic), centre crop to `crop_size`, 1/255, CLIP mean and deviation. `do_pad=True` first

@@ -38,6 +38,7 @@ class AntifakePromptForDeepfakeDetection(
     """
 
     can_explain = True
+    subject = "picture"
     config: AntifakePromptConfig
     _keep_in_fp32_modules_strict = {"soft_word"}
 

@@ -159,6 +159,7 @@ class LvlmDfdPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     can_localize = True
+    subject = "faces"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True

@@ -131,7 +131,7 @@ class LvlmDfdPromptLearner(nn.Module):
             (batch, `num_prompt_tokens`, hidden).
         """
         tokens = [
-            self.base_prompts.expand(len(probabilities), -1, -1),
+            self.base_prompts.expand(probabilities.shape[0], -1, -1),
             self.meta_net1(torch.cat(maps, dim=1)).flatten(2).transpose(1, 2),
             self.meta_net2(fake_mask).flatten(2).transpose(1, 2),
             self.fc(probabilities).unsqueeze(1),

@@ -20,6 +20,7 @@ from .detection import (
     given_mask_labels,
     verdict_config,
 )
+from .generation_cache import cache_keyword
 from .modeling_cached_feature import FeatureKeeper
 from .modeling_m2f2_det_bridge import M2F2DetBridge
 from .modeling_m2f2_det_encoders import build_encoder, feature_shapes
@@ -107,7 +108,7 @@ class M2F2DetPromptEncoder(FeatureKeeper):
         tower = self.text_tower
         hidden_states = tower.embeddings(inputs_embeds=self.prompt_tokens)
         mask = create_causal_mask(
-            config=tower.config, inputs_embeds=hidden_states, attention_mask=None, past_key_values=None
+            config=tower.config, inputs_embeds=hidden_states, attention_mask=None, **cache_keyword(None)
         )
         hidden_states = tower.encoder(inputs_embeds=hidden_states, attention_mask=mask, is_causal=True)
         return tower.final_layer_norm(hidden_states.last_hidden_state)[:, -1]
@@ -180,7 +181,7 @@ class M2F2Detector(nn.Module):
         else:
             features = self.encoder(pixel_values)
             if self.bridge is not None:
-                parts.append(self.text_alpha * self.bridge.constant().expand(len(pixel_values), -1))
+                parts.append(self.text_alpha * self.bridge.constant().expand(pixel_values.shape[0], -1))
         parts.append(self.encoder_proj(features.pooled))
         logits = self.classifier(torch.cat(parts, dim=-1))
         return M2F2DetOutput(logits=logits, patch_scores=patch_scores, mask_logits=features.mask_logits)
@@ -190,6 +191,7 @@ class M2F2DetPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
     config: M2F2DetConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    subject = "faces"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
+from .detection import DetectorProcessorMixin
+
 __all__ = [
     "ANSWER_END",
     "OPENING",
@@ -61,7 +63,7 @@ def training_turns(conversation: Sequence[tuple[str, str]]) -> list[tuple[str, b
     return turns
 
 
-class LvlmDfdProcessor(ProcessorMixin):
+class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
     """
     Every part of the prompt is tokenised by itself and without special tokens, as the official code does; the score
     sentence depends on the model's own verdict, so all 101 of them go to the model, which picks.
