@@ -123,7 +123,7 @@ def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
     if base is not None:
         raise ValueError(f"{source} is a whole model, not an adapter: leave out `base`.")
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    family = require_family(config.model_type, source)
+    family = require_family(config.model_type, str(source))
     if not any(path.suffix == ".safetensors" for path in weight_files(source)):
         raise ValueError(
             f"{source} holds no *.safetensors. Pickled weights are never published: load the folder and save it again "
