@@ -105,8 +105,8 @@ def assemble(source: Path, target: Path, base: Base | None = None) -> Assembled:
         base: instead of the base that an adapter names.
 
     Raises:
-        ValueError, FileNotFoundError: if `source` is not such a folder, if its weights are pickled or incomplete, or if
-            no Hub id of an adapter's base is known.
+        ValueError, FileNotFoundError: if `source` is not such a folder, if its weights are pickled or incomplete,
+            or if no Hub id of an adapter's base is known.
     """
     if not source.is_dir():
         raise FileNotFoundError(f"There is no folder {source}; give the checkpoint folder to publish.")

@@ -71,8 +71,8 @@ def publish_model(
         Address of the repository, or the path of the dry run.
 
     Raises:
-        ValueError, FileNotFoundError: for a folder that is not a checkpoint, pickled weights, results that are missing,
-            damaged or of another model, facts that leave something out, an adapter whose base has no Hub id, and as
+        ValueError, FileNotFoundError: for a folder that is not a checkpoint, pickled weights, results that are
+            missing, damaged or of another model, facts that leave something out, an adapter whose base has no Hub id, and as
             `push_folder`. Nothing is written then.
     """
     folder = Path(model)
