@@ -72,8 +72,8 @@ def publish_model(
 
     Raises:
         ValueError, FileNotFoundError: for a folder that is not a checkpoint, pickled weights, results that are
-            missing, damaged or of another model, facts that leave something out, an adapter whose base has no Hub id, and as
-            `push_folder`. Nothing is written then.
+            missing, damaged or of another model, facts that leave something out, an adapter whose base has no Hub id,
+            and as `push_folder`. Nothing is written then.
     """
     folder = Path(model)
     measured = _read_results(folder, results, without_results)
