@@ -19,6 +19,7 @@ import torch
 from transformers import AutoTokenizer
 
 from deepfake_detectors.conversion.checkpoint_files import (
+    LLAMA_FIELDS,
     TOKENIZER_FILES,
     has_tokenizer,
     read_config,
@@ -44,22 +45,7 @@ STATE_DICT_KEYS = ("model",)
 QFORMER_TOKENIZER_FOLDER = "qformer_tokenizer"
 # Beside the blocks, the published vision tower file holds parts that InstructBLIP never reads.
 UNUSED_TOWER_KEYS = re.compile(r"(norm|fc_norm|head)\..+")
-LLM_FIELDS = (
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "rms_norm_eps",
-    "rope_theta",
-    "rope_parameters",
-    "max_position_embeddings",
-    "tie_word_embeddings",
-    "bos_token_id",
-    "eos_token_id",
-)
+LLM_FIELDS = ("model_type", *LLAMA_FIELDS, "rope_parameters", "tie_word_embeddings")
 INSTRUCTBLIP_FIELDS = ("vision_config", "qformer_config", "text_config", "num_query_tokens")
 
 

@@ -21,6 +21,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_IND
 from deepfake_detectors.files import read_json_object, written_whole
 
 __all__ = [
+    "LLAMA_FIELDS",
     "TOKENIZER_FILES",
     "IgnoredObject",
     "has_tokenizer",
@@ -31,6 +32,11 @@ __all__ = [
     "weight_files",
 ]
 
+# What the config of a Llama says of its sizes and tokens.
+LLAMA_FIELDS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "rms_norm_eps", "rope_theta", "max_position_embeddings", "bos_token_id", "eos_token_id"),
+)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt")
 # index -> pattern of the weights that it lists, in the order in which `from_pretrained` looks for them
 WEIGHTS = {SAFE_WEIGHTS_INDEX_NAME: "*.safetensors", WEIGHTS_INDEX_NAME: "pytorch_model*.bin"}

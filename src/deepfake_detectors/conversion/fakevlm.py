@@ -24,7 +24,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from deepfake_detectors.conversion.checkpoint_files import TOKENIZER_FILES, read_config, read_tensors, weight_files
+from deepfake_detectors.conversion.checkpoint_files import (
+    LLAMA_FIELDS,
+    TOKENIZER_FILES,
+    read_config,
+    read_tensors,
+    weight_files,
+)
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
 from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor
@@ -53,10 +59,6 @@ STOCK_TABLE: KeyTable = [
 ]
 VOCABULARY_ROWS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 ROWS_MULTIPLE = 64  # as the stock conversion fills up the vocabulary
-TEXT_FIELDS = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    *("num_key_value_heads", "rms_norm_eps", "rope_theta", "max_position_embeddings", "bos_token_id", "eos_token_id"),
-)
 PROJECTOR = "mlp2x_gelu"
 SHARD_SIZE = "5GB"
 LLAMA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -201,7 +203,7 @@ def _settings(sources: Sequence[Path], config: dict[str, Any], tensors: dict[str
             raise ValueError(
                 f"{folder} has mm_projector_type {official['mm_projector_type']!r}, expected {PROJECTOR!r}."
             )
-        fields["text_config"] = {name: official[name] for name in TEXT_FIELDS if name in official}
+        fields["text_config"] = {name: official[name] for name in LLAMA_FIELDS if name in official}
         fields["vision_feature_layer"] = official.get("mm_vision_select_layer", -2)
         whole = official.get("mm_vision_select_feature", "patch") == "cls_patch"
         fields["vision_feature_select_strategy"] = "full" if whole else "default"

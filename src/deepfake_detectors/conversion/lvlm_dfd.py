@@ -299,7 +299,7 @@ def _check_groups(tensors: Mapping[str, torch.Tensor], *, with_stock: bool, full
 def _find_merged(
     tensors: Mapping[str, torch.Tensor], pairs: Pairs, stock: Mapping[str, torch.Tensor], told: bool | None
 ) -> bool:
-    """Whether the ImageBind weights of a checkpoint already contain its LoRA.
+    """Return whether the ImageBind weights of a checkpoint already contain its LoRA.
 
     Args:
         tensors, stock: checkpoint and public file by our names; what the checkpoint lacks comes from the public file.

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from deepfake_detectors.conversion.checkpoint_files import (
+    LLAMA_FIELDS,
     TOKENIZER_FILES,
     has_tokenizer,
     read_config,
@@ -46,21 +47,7 @@ logger = logging.getLogger(__name__)
 
 PROJECTOR = "model.deepfake_projector."
 VOCABULARY_ROWS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
-LLAVA_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "rms_norm_eps",
-    "rope_theta",
-    "max_position_embeddings",
-    "tie_word_embeddings",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-)
+LLAVA_FIELDS = (*LLAMA_FIELDS, "tie_word_embeddings", "pad_token_id")
 
 
 def language_model_key_table(keys: Iterable[str]) -> KeyTable:

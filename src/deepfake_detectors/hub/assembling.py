@@ -105,8 +105,8 @@ def assemble(source: Path, target: Path, base: Base | None = None) -> Assembled:
         base: instead of the base that an adapter names.
 
     Raises:
-        ValueError, FileNotFoundError: if `source` is no such folder, if its weights are pickled or incomplete, or if
-            no Hub id of an adapter's base is known.
+        ValueError, FileNotFoundError: if `source` is not such a folder, if its weights are pickled or incomplete,
+            or if no Hub id of an adapter's base is known.
     """
     if not source.is_dir():
         raise FileNotFoundError(f"There is no folder {source}; give the checkpoint folder to publish.")
@@ -123,7 +123,7 @@ def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
     if base is not None:
         raise ValueError(f"{source} is a whole model, not an adapter: leave out `base`.")
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    family = require_family(config.model_type, source)
+    family = require_family(config.model_type, str(source))
     if not any(path.suffix == ".safetensors" for path in weight_files(source)):
         raise ValueError(
             f"{source} holds no *.safetensors. Pickled weights are never published: load the folder and save it again "

@@ -38,7 +38,10 @@ def family_facts(family: str) -> dict[str, Any]:
     row = FAMILIES.get(family)
     if row is not None and row.facts is not None:
         package, _, path = row.facts.partition(":")
-        place = files(package).joinpath(path)
+        try:
+            place = files(package).joinpath(path)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"The facts of the family {family!r} are in {row.facts}: {error}.") from error
     else:
         place = _folder().joinpath(f"{FAMILY_PREFIX}{family}.yaml")
     if not place.is_file():

@@ -159,25 +159,31 @@ def write_model_card(folder: Path, facts: Path) -> Path:
     Raises:
         FileNotFoundError: if the folder lacks one of the files that hold its numbers.
     """
-    measured = {}
-    for name in ("results", "validation", "config"):
-        path = folder / f"{name}.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing. validation.json is written by the training, results.json by `evaluate`."
-            )
-        measured[name] = read_json_object(path)
+    results, validation, config = (_measured(folder, name) for name in ("results", "validation", "config"))
     answers = folder / "explanations.json"
-    if answers.is_file():
-        measured["explanations"] = read_json_object(answers)
     with torch.device("meta"):  # to count weights, not to load them
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForDeepfakeDetection.from_config(config, trust_remote_code=False)
-    known = yaml.safe_load(facts.read_text(encoding="utf-8"))
-    card = render_model_card(known, **measured, parameters=model.num_parameters())
+        loaded = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForDeepfakeDetection.from_config(loaded, trust_remote_code=False)
+    card = render_model_card(
+        yaml.safe_load(facts.read_text(encoding="utf-8")),
+        results,
+        validation,
+        config,
+        explanations=read_json_object(answers) if answers.is_file() else None,
+        parameters=model.num_parameters(),
+    )
     target = folder / "README.md"
     target.write_text(card, encoding="utf-8")
     return target
+
+
+def _measured(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing. validation.json is written by the training, results.json by `evaluate`."
+        )
+    return read_json_object(path)
 
 
 def training_sentence(validation: dict[str, Any], machine: str | None = None) -> str:

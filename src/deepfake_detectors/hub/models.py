@@ -70,9 +70,9 @@ def publish_model(
         Address of the repository, or the path of the dry run.
 
     Raises:
-        ValueError, FileNotFoundError: for a folder that is no checkpoint, pickled weights, results that are missing,
-            damaged or of another model, facts that leave something out, an adapter whose base has no Hub id, and as
-            `push_folder`. Nothing is written then.
+        ValueError, FileNotFoundError: for a folder that is not a checkpoint, pickled weights, results that are
+            missing, damaged or of another model, facts that leave something out, an adapter whose base has no Hub id,
+            and as `push_folder`. Nothing is written then.
     """
     folder = Path(model)
     measured = _read_results(folder, results, without_results)
