@@ -38,9 +38,9 @@ def pieces(processor, text):
 @pytest.mark.parametrize(
     ("position", "llm", "qformer"),
     [
-        ("postfix", "▁Is ▁this ▁photo ▁real [*] ▁?", "is this photo real [*] ?"),
+        ("postfix", "▁Is ▁this ▁photo ▁real [*] ▁ ?", "is this photo real [*] ?"),
         ("prefix", "[*] ▁Is ▁this ▁photo ▁real ?", "[*] is this photo real ?"),
-        ("replace", "▁Is ▁this ▁photo [*] ▁?", "is this photo [*] ?"),
+        ("replace", "▁Is ▁this ▁photo [*] ▁ ?", "is this photo [*] ?"),
     ],
 )
 def test_pieces_of_the_training(processor, position, llm, qformer):

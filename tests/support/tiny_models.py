@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.detection import VerdictProcessor
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
 from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor, M2F2DetImageProcessor
@@ -24,7 +25,7 @@ from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePrompt
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
-from deepfake_detectors.train.mini import TINY, Plan, families, tiny_model
+from deepfake_detectors.train.mini import TINY, Plan, families, laid_over, tiny_model
 from deepfake_detectors.train.mini.tokenizers import llama_tokenizer
 
 SIZE, PATCH = TINY.image_size, TINY.patch_size
@@ -41,21 +42,25 @@ TEXTS = [
 PLAN = Plan(TINY, TEXTS, 500, True, {})
 
 
+@torch.no_grad()
+def _shake(model: torch.nn.Module, noise: float, drawn: dict[str, float]) -> None:
+    """Add noise to every weight and statistic but a language model's; draw weights named in `drawn` anew."""
+    for name, tensor in model.named_parameters():
+        if "language_model" not in name:
+            tensor.add_(noise * torch.randn_like(tensor))
+        for part, deviation in drawn.items():
+            if part in name:
+                tensor.normal_(0, deviation)
+    for name, tensor in model.named_buffers():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5)
+        elif name.endswith("running_mean"):
+            tensor.normal_(0, 0.1)
+
+
 def _tiny(family: str, noise: float, drawn: dict[str, float], **options: Any) -> Any:
-    """A model with noise on every weight and statistic but its language model's; weights named in `drawn` anew."""
     model, _ = tiny_model(family, texts=TEXTS, vocabulary=PLAN.vocabulary, **options)
-    with torch.no_grad():
-        for name, tensor in model.named_parameters():
-            if "language_model" not in name:
-                tensor.add_(noise * torch.randn_like(tensor))
-            for end in drawn:
-                if end in name:
-                    tensor.normal_(0, drawn[end])
-        for name, tensor in model.named_buffers():
-            if name.endswith("running_var"):
-                tensor.uniform_(0.5, 1.5)
-            elif name.endswith("running_mean"):
-                tensor.normal_(0, 0.1)
+    _shake(model, noise, drawn)
     return model
 
 
@@ -85,7 +90,8 @@ def m2f2_det(variant: str = "cosine", seed: int = 0, **config: Any) -> Any:
 
 
 def m2f2_det_config(variant: str = "cosine", **config: Any) -> Any:
-    return tiny_model("m2f2_det", variant=variant, **config)[0].config
+    plan = Plan(TINY, TEXTS, PLAN.vocabulary, False, {"variant": variant, **config})
+    return M2F2DetConfig(**plan.over(families.m2f2_det_fields(plan)[0]))
 
 
 def verdict_processor(image_size: int = SIZE) -> VerdictProcessor:
@@ -124,7 +130,10 @@ def fakevlm(seed: int = 0, prompt_style: str = "raw", **config: Any) -> Any:
 
 
 def fakevlm_config(**config: Any) -> Any:
-    return fakevlm(**config).config
+    """What a fresh model has: no verdict tokens yet."""
+    found = fakevlm(**config).config
+    found.verdict_tokens = None
+    return found
 
 
 def fakevlm_processor(**options: Any) -> FakeVLMProcessor:
@@ -148,7 +157,7 @@ def lvlm_dfd(seed: int = 0, **config: Any) -> Any:
 def lvlm_dfd_llm(seed: int = 0, **config: Any) -> Any:
     # As Vicuna 16k, whose positions are stretched.
     stretched = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
-    fields = _loud(_lvlm_fields(config), rope_parameters=stretched)
+    fields = _loud(_lvlm_fields(config), rope_parameters=stretched, initializer_range=0.2)
     return _tiny("lvlm_dfd", 0.1, {}, generates=True, seed=seed, **fields)
 
 
@@ -196,21 +205,23 @@ def qformer_tokenizer() -> PreTrainedTokenizerFast:
     return families.antifakeprompt_tokenizers(PLAN)[1]
 
 
+# The Q-Former is narrower than the tower, as in the released model.
+LOUD_INSTRUCTBLIP = {
+    "vision_config": {"initializer_range": 0.1},
+    "qformer_config": {"initializer_range": 0.2, "hidden_size": 24, "intermediate_size": 40},
+    "text_config": {"initializer_range": 0.2, "num_key_value_heads": 2},
+}
+DRAWN_INSTRUCTBLIP = {"query_tokens": 0.5, "language_projection.weight": 0.5, "soft_word": 0.5}
+
+
 def instructblip_fields() -> dict[str, Any]:
     """Config fields of an InstructBLIP whose tables end before every added token."""
     fields = families.instructblip_fields(TINY, len(llm_tokenizer()), len(qformer_tokenizer()))
-    loud = {"vision_config": 0.1, "qformer_config": 0.2, "text_config": 0.2}
-    return fields | {name: {**fields[name], "initializer_range": value} for name, value in loud.items()}
-
-
-ANTIFAKEPROMPT_DRAWN = {"query_tokens": 0.5, "language_projection.weight": 0.5, "soft_word": 0.5}
+    return laid_over(fields, LOUD_INSTRUCTBLIP)
 
 
 def antifakeprompt(seed: int = 0, **config: Any) -> Any:
-    loud = {name: {"initializer_range": value} for name, value in (("vision_config", 0.1), ("qformer_config", 0.2))}
-    text = {"initializer_range": 0.2, "num_key_value_heads": 2}
-    fields = {**loud, "text_config": text, **config}
-    return _tiny("antifakeprompt", 0.05, ANTIFAKEPROMPT_DRAWN, seed=seed, **fields)
+    return _tiny("antifakeprompt", 0.05, DRAWN_INSTRUCTBLIP, seed=seed, **{**LOUD_INSTRUCTBLIP, **config})
 
 
 def antifakeprompt_processor(**options: Any) -> AntifakePromptProcessor:
@@ -235,9 +246,5 @@ def tiny_instructblip(folder: Path, seed: int = 0) -> Path:
     fields["text_config"]["vocab_size"] = len(tokenizer) + 8
     config = InstructBlipConfig(**fields, image_token_index=tokenizer.convert_tokens_to_ids("<image>"))
     model = InstructBlipForConditionalGeneration(config)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
-        model.query_tokens.normal_(0, 0.5)
-        model.language_projection.weight.normal_(0, 0.5)
+    _shake(model, 0.05, DRAWN_INSTRUCTBLIP)
     return _saved(folder, model.eval(), processor)

@@ -151,4 +151,5 @@ def laid_over(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
 def _same_kind(below: Any, value: Any) -> bool:
     if not isinstance(below, dict) or not isinstance(value, dict):
         return False
-    return all(value.get(key, below.get(key)) == below.get(key) for key in ("type", "model_type"))
+    # What names its type describes a whole part, such as the encoder of M2F2-Det.
+    return "type" not in value and value.get("model_type", below.get("model_type")) == below.get("model_type")

@@ -52,6 +52,7 @@ __all__ = [
     "lvlm_dfd",
     "lvlm_dfd_tokenizer",
     "m2f2_det",
+    "m2f2_det_fields",
     "m2f2_det_tokenizer",
 ]
 
@@ -70,7 +71,7 @@ M2F2_DET_ENCODERS: dict[str, dict[str, Any]] = {
 
 def m2f2_det(plan: Plan) -> tuple[Any, Any]:
     """Build M2F2-Det. At `MINI` size its detector is the one that the package's default recipe trains."""
-    fields, picture = _m2f2_det_detector(plan)
+    fields, picture = m2f2_det_fields(plan)
     image_processor = M2F2DetImageProcessor(**picture)
     if not plan.generates:
         model = M2F2DetForDeepfakeDetection(M2F2DetConfig(**plan.over(fields)))
@@ -94,8 +95,8 @@ def m2f2_det_tokenizer(plan: Plan) -> Any:
     return tokenizer
 
 
-def _m2f2_det_detector(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Config fields of a detector, and fields of its image processor."""
+def m2f2_det_fields(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return config fields of a detector, and fields of its image processor."""
     if plan.size == MINI:
         recipe = yaml.safe_load(files("deepfake_detectors.train").joinpath(M2F2_DET_RECIPE).read_text("utf-8"))
         return recipe["model_config"], recipe["image_processor"]
