@@ -230,7 +230,7 @@ def test_an_update_leaves_no_old_shards(built, monkeypatch, tmp_path):
 def test_folders_that_are_no_finished_build(built, tmp_path):
     with pytest.raises(ValueError, match="is not a folder"):
         find_builds(tmp_path / "gone")
-    with pytest.raises(ValueError, match="nothing that `dataset build` wrote"):
+    with pytest.raises(ValueError, match="nothing that build_dataset wrote"):
         find_builds(tmp_path / "raw")
     (built / "real_fake" / "test-00000-of-00001.parquet").unlink()
     with pytest.raises(ValueError, match=r"not finished: missing test-00000-of-00001\.parquet"):
