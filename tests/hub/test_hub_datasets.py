@@ -265,9 +265,9 @@ def test_an_update_leaves_no_old_shards(built, monkeypatch, tmp_path):
 
 
 def test_folders_that_are_no_finished_build(built, tmp_path):
-    with pytest.raises(ValueError, match="is no folder"):
+    with pytest.raises(ValueError, match="is not a folder"):
         find_builds(tmp_path / "gone")
-    with pytest.raises(ValueError, match="nothing that `dataset build` wrote"):
+    with pytest.raises(ValueError, match="nothing that build_dataset wrote"):
         find_builds(tmp_path / "raw")
     (built / "real_fake" / "test-00000-of-00001.parquet").unlink()
     with pytest.raises(ValueError, match=r"not finished: missing test-00000-of-00001\.parquet"):
@@ -332,7 +332,7 @@ def test_command_refuses_before_it_builds(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nope", "--repo", "a/b"], 1, "is no folder"),
+        (["nope", "--repo", "a/b"], 1, "is not a folder"),
         (["{built}", "--repo", "no-owner"], 1, "no-owner"),
         (["{built}", "--repo", "a/b", "--config", "x"], 2, "for a data set given by name"),
         (["{built}", "--repo", "a/b", "--lint", "{built}/gone.json"], 1, "gone.json"),
