@@ -57,6 +57,7 @@ class LvlmDfdConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", optional=True),
     }
     keys_to_ignore_at_inference = [
+        "cache",
         "past_key_values",
         "mask",
         "class_logits",

@@ -9,9 +9,8 @@ from transformers import InstructBlipForConditionalGeneration
 
 from .configuration_antifakeprompt import AntifakePromptConfig
 from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, DeepfakeExplanationOutput
-from .modeling_antifakeprompt_adapter import SoftWordAdapterMixin
-from .modeling_soft_word import SoftWordEmbedding
-from .scoring_candidates import candidate_nll, next_token_logits
+from .generation_cache import candidate_nll, next_token_logits
+from .modeling_antifakeprompt_adapter import SoftWordAdapterMixin, SoftWordEmbedding
 from .verdict_parsing import parse_verdict
 
 __all__ = ["AntifakePromptForDeepfakeDetection"]
@@ -39,6 +38,7 @@ class AntifakePromptForDeepfakeDetection(
     """
 
     can_explain = True
+    subject = "picture"
     config: AntifakePromptConfig
     _keep_in_fp32_modules_strict = {"soft_word"}
 

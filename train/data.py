@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from deepfake_detectors.data.registry import load_split
-from deepfake_detectors.dataset_scripts.common import CLASS_NAMES, split_by_group
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES, split_by_group
 from deepfake_detectors.train.arguments import DataArguments, SourceArguments
 from deepfake_detectors.train.augmentation import PictureVariation, Variation
 from deepfake_detectors.train.masks import ColumnMasks, MaskLabels, MaskShaper, NoMasks, PairMasks

@@ -20,12 +20,13 @@ import transformers
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors import __version__
-from deepfake_detectors.data.registry import data_folder, load_split
-from deepfake_detectors.evaluation.answer_files import Answer, read_answers, read_references
-from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.data.registry import data_folder
+from deepfake_detectors.evaluation.evaluate import evaluate
+from deepfake_detectors.evaluation.predictions import Answer, read_answers, read_references
+from deepfake_detectors.evaluation.protocols.m2f2_det import score_explanations, score_judgements
 from deepfake_detectors.evaluation.protocols.m2f2_det_answers import AnswerArguments, write_answers
-from deepfake_detectors.evaluation.protocols.m2f2_det_ddvqa import score_explanations, score_judgements
-from deepfake_detectors.hub.cards import write_model_card
+from deepfake_detectors.hub.model_cards import write_model_card
 from deepfake_detectors.modeling.configuration_detection import identity_calibration
 from deepfake_detectors.module_command import run_command
 
@@ -51,6 +52,7 @@ CHECKPOINT_FILES = (
     "tokenizer_config.json",
 )
 STAGES = ("language", "stage2", "stage3")
+RESAMPLES = 2000  # of the intervals on the card
 MAX_BYTES = 20_000_000  # every installation carries it
 LICENSE_NOTICE = (
     "The embedded default weights were trained on FaceForensics++ pictures and are for non-commercial research only "
@@ -190,11 +192,8 @@ def embed_default(arguments: EmbedArguments) -> Path:
         shutil.copyfile(source / name, target / name)
     _write(target / "validation.json", validation)
     _carry_terms(target / "config.json")
-    evaluate_classifier(
-        EvaluationArguments(
-            model=str(target), dataset_config="c40", data_dir=arguments.data_dir, output=str(target / "results.json")
-        )
-    )
+    results = evaluate(target, dataset="ddvqa", dataset_config="c40", data_dir=arguments.data_dir, resamples=RESAMPLES)
+    _write(target / "results.json", results.content)
     explanations = score_default_explanations(target, Path(arguments.answers), arguments.data_dir)
     _write(target / "explanations.json", explanations)
     card = write_model_card(target, Path(arguments.facts))

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
-from deepfake_detectors.dataset_scripts.common import CLASS_NAMES
+from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES
 from deepfake_detectors.families import FAMILIES, Family
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
+from deepfake_detectors.modeling.detection import VerdictProcessor
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection
 from deepfake_detectors.train.arguments import ModelArguments, SftModelArguments
 from deepfake_detectors.train.trainers import ClassifierTrainer

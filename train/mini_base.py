@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.modeling.configuration_detection import identity_calibration
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection

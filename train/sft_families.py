@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from deepfake_detectors.modeling.processing_lvlm_dfd import QUESTION as LVLM_DFD_QUESTION
 from deepfake_detectors.modeling.prompting_fakevlm import IMAGE_MARKER
 from deepfake_detectors.modeling.prompting_fakevlm import QUESTION as FAKEVLM_QUESTION
-from deepfake_detectors.modeling.prompting_lvlm_dfd import QUESTION as LVLM_DFD_QUESTION
 from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, TRAINING_JUDGEMENT_QUESTION
 from deepfake_detectors.train.families import SftFamily
 

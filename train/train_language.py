@@ -30,8 +30,8 @@ from transformers import (
     set_seed,
 )
 
-from deepfake_detectors.data.registry import load_split
-from deepfake_detectors.dataset_scripts.common import CLASS_NAMES
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES
 from deepfake_detectors.modeling.prompting_m2f2_det import (
     DEEPFAKE_MARKER,
     IMAGE_MARKER,

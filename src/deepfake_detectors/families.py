@@ -6,21 +6,39 @@ import importlib
 import logging
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from importlib.metadata import entry_points
+from dataclasses import MISSING, dataclass, field, fields
+from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
-__all__ = ["ENTRY_POINT_GROUP", "FAMILIES", "Family", "require_family", "resolve", "unconverted_remedy"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "FAMILIES",
+    "Family",
+    "PluginError",
+    "leave_out",
+    "require_family",
+    "resolve",
+    "unconverted_remedy",
+]
 
 logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "deepfake_detectors.families"
 
 
+class PluginError(ImportError):
+    """A package that adds a family to this one is broken."""
+
+
 @dataclass(frozen=True)
 class Family:
-    """One row of the table. `families.toml` says what each field means; references are written `module:Name`."""
+    """One row of the table. `families.toml` says what each field means.
+
+    References are written `module:Name`, and `facts`, a data file, `package:path/in/package.yaml`. `plugin` is the
+    entry point of a family that another package adds, `None` for those of this package.
+    """
 
     name: str
     title: str
@@ -42,6 +60,7 @@ class Family:
     training: str | None = None
     sft: str | None = None
     mini: str | None = None
+    plugin: str | None = None
 
     def load(self, role: str) -> Any:
         """Return what the field `role` refers to, such as the class behind `"verdict"`.
@@ -66,29 +85,54 @@ def resolve(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _row(name: str, values: Mapping[str, Any]) -> Family:
-    known = {item.name for item in fields(Family)} - {"name"}
-    unknown = sorted(set(values) - known)
-    if unknown:
+def _row(name: str, values: Mapping[str, Any], plugin: str | None = None) -> Family:
+    """Check and return a row.
+
+    Raises:
+        ValueError: for a key that is missing or not known.
+    """
+    known = {item.name: item for item in fields(Family) if item.name not in ("name", "plugin")}
+    if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"The family {name!r} has unknown keys {', '.join(unknown)}; known are {', '.join(known)}.")
-    return Family(name=name, **{**values, "official": tuple(values.get("official", ()))})
+    needed = {key for key, item in known.items() if item.default is MISSING and item.default_factory is MISSING}
+    if missing := sorted(needed - set(values)):
+        raise ValueError(f"The family {name!r} lacks the keys {', '.join(missing)}.")
+    return Family(name=name, plugin=plugin, **{**values, "official": tuple(values.get("official", ()))})
 
 
 def _read_table() -> dict[str, Family]:
-    """Read the package's own rows, then those of installed plug-ins; a plug-in that fails is left out by name."""
+    """Read the package's own rows, then those of installed plug-ins."""
     text = files("deepfake_detectors").joinpath("families.toml").read_text(encoding="utf-8")
     table = {name: _row(name, values) for name, values in tomllib.loads(text).items()}
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             if point.name in table:
-                raise ValueError("a family of this name exists already")
-            table[point.name] = _row(point.name, point.load())
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            logger.warning("The plug-in family %s (%s) was not loaded: %s", point.name, point.value, error)
+                raise PluginError("a family of this name exists already")
+            table[point.name] = _plugin_row(point)
+        except PluginError as error:
+            _warn(point.name, point.value, error)
     return table
 
 
-FAMILIES: Mapping[str, Family] = _read_table()
+def _plugin_row(point: EntryPoint) -> Family:
+    try:
+        return _row(point.name, dict(point.load()), plugin=point.value)
+    except Exception as error:  # code of others may raise anything
+        raise PluginError(f"{type(error).__name__}: {error}") from error
+
+
+def _warn(name: str, plugin: str | None, reason: Exception) -> None:
+    logger.warning("The plug-in family %s (%s) was left out: %s", name, plugin, reason)
+
+
+_table = _read_table()
+FAMILIES: Mapping[str, Family] = MappingProxyType(_table)
+
+
+def leave_out(family: Family, reason: Exception) -> None:
+    """Take a broken plug-in out of `FAMILIES`, with a warning that names it."""
+    del _table[family.name]
+    _warn(family.name, family.plugin, reason)
 
 
 def require_family(name: str | None, what: str) -> Family:
@@ -101,7 +145,7 @@ def require_family(name: str | None, what: str) -> Family:
     Raises:
         ValueError: naming the known families.
     """
-    if name not in FAMILIES:
+    if name is None or name not in FAMILIES:
         raise ValueError(
             f"{what} has model_type {name!r}, which is not a detector family. Known families: {', '.join(FAMILIES)}. "
             "Convert official weights first with convert(family, sources, output)."

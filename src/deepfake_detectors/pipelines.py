@@ -65,7 +65,13 @@ def load_config(model: str | Path | None) -> tuple[str, Any]:
     """
     source = resolve_model(model)
     check_model_source(source)
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        # The Hub's answer does not say that the name may also have been meant as a folder.
+        absent = "" if Path(source).exists() else " There is no folder of this name here either."
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"No detector could be loaded from {source}: {error}{absent}") from error
     require_family(config.model_type, source)
     return source, config
 

@@ -20,7 +20,7 @@ from support.tiny_models import (
     tiny_m2f2_det,
 )
 
-BUILDERS = {
+DATASETS = {
     "m2f2_det": tiny_m2f2_det,
     "fakevlm": tiny_fakevlm,
     "antifakeprompt": tiny_antifakeprompt,
@@ -36,7 +36,7 @@ def folder_of(tmp_path_factory):
 
     def get(name: str) -> Path:
         if name not in made:
-            made[name] = BUILDERS[name](tmp_path_factory.mktemp(name))
+            made[name] = DATASETS[name](tmp_path_factory.mktemp(name))
         return made[name]
 
     return get

@@ -249,7 +249,7 @@ def test_doubled_parts_are_refused(parts, tmp_path):
 
 def test_strangers_are_refused(tmp_path):
     torch.save({"model": {"backbone.weight": torch.zeros(1)}}, tmp_path / "other.pth")
-    refused(tmp_path, [tmp_path / "other.pth"], r"no AntifakePrompt file.*without the two words")
+    refused(tmp_path, [tmp_path / "other.pth"], r"other\.pth .*backbone\.weight")
     (tmp_path / "empty").mkdir()
     refused(tmp_path, [tmp_path / "empty"], "neither weights nor a tokenizer")
     refused(tmp_path, TOKENIZERS, "No AntifakePrompt weights")

@@ -71,7 +71,7 @@ def assert_equal_weights(first, second):
 
 
 def test_official_config_gives_sizes_and_picture_route(converted, tmp_path):
-    """A folder with LLaVA's own config.json needs no --config for the language model's sizes."""
+    """A folder with LLaVA's own config.json needs no `config` for the language model's sizes."""
     sizes = {"vision_config": GOLDEN["vision_config"]}
     folder = convert("fakevlm", [official_folder(tmp_path / "official")], tmp_path / "out", config=sizes)
     assert_equal_weights(folder, converted)
@@ -207,7 +207,7 @@ def test_missing_and_unexpected_keys_are_listed(tmp_path):
 
 def test_wrong_sizes_point_to_config(tmp_path):
     message = refused(tmp_path, [WEIGHTS, TOKENIZER], "of another shape")
-    assert "--config" in message
+    assert "`config`" in message
 
 
 def test_no_tower_says_which_file_holds_it(tmp_path):
@@ -233,7 +233,7 @@ def test_no_weights_no_tokenizer_no_sources(tmp_path):
     refused(tmp_path, [], "No weights")
     refused(tmp_path, [WEIGHTS, folder], "No tokenizer", config=FIELDS)
     (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}')
-    refused(tmp_path, [WEIGHTS, folder], "no Llama tokenizer", config=FIELDS)
+    refused(tmp_path, [WEIGHTS, folder], r"tokenizer\.json .*<s>, </s>, <unk>", config=FIELDS)
 
 
 def test_a_tokenizer_of_another_model(tmp_path):

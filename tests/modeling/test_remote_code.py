@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModel, AutoProcessor, pipeline
 
 import deepfake_detectors
-from deepfake_detectors.hub.model_publishing import publish_model
+from deepfake_detectors.hub.models import publish_model
 from support.hub_server import use_hub
 from support.pictures import random_pictures
 from support.tiny_models import (

@@ -17,15 +17,14 @@ from transformers import (
 )
 
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
+from deepfake_detectors.modeling.detection import VerdictProcessor
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
-from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor, M2F2DetImageProcessor
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
 from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor, add_soft_word
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 from deepfake_detectors.train.mini import TINY, Plan, families, laid_over, tiny_model
 from deepfake_detectors.train.mini.tokenizers import llama_tokenizer
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.data.twin_difference import difference_map
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
 from deepfake_detectors.train.augmentation import PictureVariation, shift_image
 from deepfake_detectors.train.data import BalancedSampler, Draw, PictureDataset
 from deepfake_detectors.train.masks import TwinMasks

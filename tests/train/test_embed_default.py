@@ -13,8 +13,8 @@ from support.tiny_models import tiny_m2f2_det_llm
 pytest.importorskip("trl")
 pytest.importorskip("datasets")
 
-from deepfake_detectors.data.registry import load_split
-from deepfake_detectors.evaluation.answer_files import read_answers
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.evaluation.predictions import read_answers
 from deepfake_detectors.train import embed_default as embedding
 from deepfake_detectors.train.embed_default import control_answers
 

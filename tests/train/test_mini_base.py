@@ -12,7 +12,7 @@ pytest.importorskip("datasets")
 
 from deepfake_detectors import AutoModelForDeepfakeDetection
 from deepfake_detectors.families import FAMILIES
-from deepfake_detectors.modeling.prompting_lvlm_dfd import ANSWER_END
+from deepfake_detectors.modeling.processing_lvlm_dfd import ANSWER_END
 from deepfake_detectors.train.mini.tokenizers import llama_tokenizer
 from deepfake_detectors.train.mini_base import main
 

@@ -5,11 +5,9 @@ import pickle
 import pytest
 import torch
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.families import FAMILIES
-from deepfake_detectors.modeling.verdict_parsing import parse_verdict
-from deepfake_detectors.modeling.verdict_parsing_fakevlm import parse_fakevlm_verdict
-from deepfake_detectors.modeling.verdict_parsing_lvlm_dfd import parse_answer
+from deepfake_detectors.modeling.verdict_parsing import parse_answer, parse_fakevlm_verdict, parse_verdict
 from deepfake_detectors.train.arguments import SftDataArguments
 from deepfake_detectors.train.sft_data import ConversationCollator, load_conversations
 from support.ddvqa_tree import stems, write_tree

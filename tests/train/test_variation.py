@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.train.arguments import DataArguments
 from deepfake_detectors.train.augmentation import PictureVariation, Variation
 from deepfake_detectors.train.data import (

@@ -11,10 +11,10 @@ from deepfake_detectors.modeling.configuration_antifakeprompt import PROMPTS, An
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
+from deepfake_detectors.modeling.detection import VerdictProcessor
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
-from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor, M2F2DetImageProcessor
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDetection
@@ -27,13 +27,17 @@ from deepfake_detectors.modeling.processing_antifakeprompt import (
     add_soft_word,
 )
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
-from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
+from deepfake_detectors.modeling.processing_lvlm_dfd import (
+    ANSWER_END,
+    OPENING,
+    LvlmDfdProcessor,
+    dialogue_prompt,
+    score_sentence,
+)
+from deepfake_detectors.modeling.processing_lvlm_dfd import QUESTION as LVLM_QUESTION
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import QUESTION as FAKEVLM_QUESTION
 from deepfake_detectors.modeling.prompting_fakevlm import build_prompt
-from deepfake_detectors.modeling.prompting_lvlm_dfd import ANSWER_END, OPENING, dialogue_prompt, score_sentence
-from deepfake_detectors.modeling.prompting_lvlm_dfd import QUESTION as LVLM_QUESTION
 from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAGE_MARKER, inference_prompt
 from deepfake_detectors.train.mini import MINI, Plan, Size
 from deepfake_detectors.train.mini.tokenizers import bert_tokenizer, llama_tokenizer
