@@ -19,6 +19,7 @@ __all__ = [
     "DeepfakeExplanationOutput",
     "refuse_foreign_checkpoint",
     "require_ability",
+    "require_complete",
     "verdict_config",
 ]
 
@@ -113,19 +114,30 @@ class DeepfakeDetectionMixin:
         model, info = super().from_pretrained(  # type: ignore[misc]
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
-        faults = {
-            kind: sorted(str(key) for key in info[kind])
-            for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
-            if info[kind]
-        }
-        if faults:
-            listing = "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:8])}" for kind, keys in faults.items())
-            raise ValueError(
-                f"{pretrained_model_name_or_path} does not hold a complete {cls.__name__}: {listing}. "
-                "If this is an official file, convert it: "
-                f"deepfake_detectors.convert({cls.config_class.model_type!r}, sources, output)."
-            )
+        require_complete(cls, pretrained_model_name_or_path, info)
         return (model, info) if return_info else model
+
+
+def require_complete(cls: Any, source: Any, info: dict[str, Any]) -> None:
+    """Raise a `ValueError` that lists keys which are missing, unexpected or of another shape.
+
+    Args:
+        cls: a detector class.
+        source: what `from_pretrained` got.
+        info: what `from_pretrained(output_loading_info=True)` gave.
+    """
+    faults = {
+        kind: sorted(str(key) for key in info[kind])
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if info[kind]
+    }
+    if faults:
+        listing = "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:8])}" for kind, keys in faults.items())
+        raise ValueError(
+            f"{source} does not hold a complete {cls.__name__}: {listing}. "
+            "If this is an official file, convert it: "
+            f"deepfake_detectors.convert({cls.config_class.model_type!r}, sources, output)."
+        )
 
 
 def verdict_config(cls: Any, source: Any, kwargs: dict[str, Any]) -> tuple[PreTrainedConfig, bool]:
