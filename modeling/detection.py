@@ -20,11 +20,14 @@ __all__ = [
     "refuse_foreign_checkpoint",
     "require_ability",
     "require_complete",
+    "require_head",
     "verdict_config",
 ]
 
 # What says where a checkpoint lies.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
+# What of this package's own checkpoints can what not every detector can.
+BUILT_IN_EXAMPLES = {"explain": "m2f2-det-mini"}
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 
 
@@ -70,7 +73,30 @@ def require_ability(model: Any, ability: str) -> None:
         return
     able = sorted(cls.__name__ for cls in _subclasses(DeepfakeDetectionMixin) if getattr(cls, f"can_{ability}"))
     remedy = f"Classes that can: {', '.join(able)}." if able else f"No class that is loaded here can {ability}."
+    if ability in BUILT_IN_EXAMPLES:
+        remedy += f" The built-in checkpoint {BUILT_IN_EXAMPLES[ability]!r} is a small example."
     raise ValueError(f"{type(model).__name__} gives a verdict but cannot {ability} ({ability}=True). {remedy}")
+
+
+def require_head(model: Any, head: str | None) -> str | None:
+    """Return the head that judges: the named one, or the default where none is named; `None` without named heads.
+
+    Raises:
+        ValueError: if the model has no such head, or no named heads; the message lists what there is.
+    """
+    if hasattr(model.config, "require_head"):
+        return model.config.require_head(head)
+    if head is not None:
+        able = sorted(
+            cls.__name__
+            for cls in _subclasses(DeepfakeDetectionMixin)
+            if hasattr(getattr(cls, "config_class", None), "require_head")
+        )
+        raise ValueError(
+            f"head is {head!r}, but {type(model).__name__} has one verdict and no named heads. Classes with named "
+            f"heads: {', '.join(able) or 'none that is loaded here'}."
+        )
+    return None
 
 
 def _subclasses(cls: type) -> set[type]:
