@@ -143,7 +143,7 @@ class ClipProbeConfig(PreTrainedConfig):
     def feature_size(self, head: str) -> int:
         """Return how many numbers a head reads of a picture."""
         vision = self.vision_config
-        widths = {name: vision.hidden_size for name in FEATURES} | {"projection": vision.projection_dim}
+        widths = dict.fromkeys(FEATURES, vision.hidden_size) | {"projection": vision.projection_dim}
         return sum(widths[name] for name in self.heads[head]["features"])
 
     @property

@@ -2,11 +2,11 @@
 
 `decision_band` says from where on a verdict may be said aloud: `None` where nothing was fitted, or
 
-- `low`, `high`: P(fake) of at most `low` reads "likely real", of at least `high` "likely fake"; between them the answer
-  is "inconclusive". 0 <= low < high <= 1;
+- `low`, `high`: P(fake) of at most `low` reads "likely real", of at least `high` "likely fake"; between them it is
+  "inconclusive". 0 <= low < high <= 1;
 - `fitted_on`: in words, the pictures and the promise that the band was fitted for;
-- `false_alarm_rate`, `miss_rate`: shares of real pictures that read "likely fake" and of fakes that read "likely real",
-  measured on pictures that the band was not fitted on;
+- `false_alarm_rate`, `miss_rate`: shares of real pictures that read "likely fake" and of fakes that read "likely
+  real", measured on pictures that the band was not fitted on;
 - `coverage`: share of those pictures that got an answer, both classes weighing alike.
 """
 

@@ -132,8 +132,10 @@ def _checked(name: str, settings: Any) -> dict[str, Any]:
             or value < lowest
             or (highest is not None and value > highest)
         ):
-            raise ValueError(f"{field} of head {name!r} is {value!r}, expected a whole number of {lowest} or more"
-                             f"{'' if highest is None else f', at most {highest}'}, or None.")
+            raise ValueError(
+                f"{field} of head {name!r} is {value!r}, expected a whole number of {lowest} or more"
+                f"{'' if highest is None else f', at most {highest}'}, or None."
+            )
     if not isinstance(settings["do_resize"], bool):
         raise ValueError(f"do_resize of head {name!r} is {settings['do_resize']!r}, expected true or false.")
     return settings

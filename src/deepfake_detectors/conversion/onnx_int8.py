@@ -35,7 +35,8 @@ def read_int8_onnx(path: Path) -> dict[str, torch.Tensor]:
         from google.protobuf.message import DecodeError
     except ImportError as error:
         raise ImportError(
-            "Reading ONNX files needs the package onnx, which is not installed: pip install 'deepfake-detectors[probe]'"
+            "Reading ONNX files needs the package onnx, which is not installed: "
+            "pip install 'deepfake-detectors[probe]'"
         ) from error
     try:
         graph = onnx.load(path, load_external_data=False).graph

@@ -2,8 +2,8 @@
 
 The upper end is an order statistic of the scores of real pictures, the lower end one of fakes: split-conformal
 thresholds in their training-conditional form (Vovk, "Conditional validity of inductive conformal predictors", ACML
-2012, proposition 2a). Of n exchangeable reals with the k-th smallest score S, the chance that a new real scores above S
-is Beta(n - k + 1, k) distributed, whatever the detector; k is the smallest one for which that chance is at most the
+2012, proposition 2a). Of n exchangeable reals with the k-th smallest score S, the chance that a new real scores above
+S is Beta(n - k + 1, k) distributed, whatever the detector; k is the smallest one for which that chance is at most the
 promised rate with the promised confidence. Where pictures share a source or a video, one of each group is drawn, which
 keeps the promise for a picture of a new group (Dunn, Wasserman and Ramdas, "Distribution-free prediction sets for
 two-layer hierarchical models", JASA 2023, their single subsampling).
@@ -199,7 +199,8 @@ def _ends(scores: _Scores, false_alarm_rate: float, miss_rate: float, confidence
             return (
                 f"A rate of {100 * rate:g} % with {100 * confidence:g} % confidence needs "
                 f"{needed_units(rate, confidence)} {label} pictures of different groups to fit on, and others to "
-                f"measure on, but there are {len(values)} and {set_aside}. Give more pictures, or ask for a higher rate."
+                f"measure on, but there are {len(values)} and {set_aside}. Give more pictures, or ask for a higher "
+                "rate."
             )
         # Strictly above the k-th smallest real, strictly below the k-th largest fake.
         found[label] = (
@@ -208,7 +209,9 @@ def _ends(scores: _Scores, false_alarm_rate: float, miss_rate: float, confidence
     low, high = float(found["fake"]), float(found["real"])
     if high > 1.0 or low < 0.0:
         label = "real" if high > 1.0 else "fake"
-        return f"Too many {label} pictures have the most extreme score; no threshold keeps the rate that was asked for."
+        return (
+            f"Too many {label} pictures have the most extreme score; no threshold keeps the rate that was asked for."
+        )
     if low >= high:  # the classes hardly overlap: any threshold between the two keeps both promises
         high = (low + high) / 2
         low = float(np.nextafter(high, -np.inf))
