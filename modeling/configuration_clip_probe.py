@@ -76,9 +76,10 @@ class ClipProbeConfig(PreTrainedConfig):
             self.heads = {"picture": {}}
         if not isinstance(self.heads, Mapping) or not self.heads:
             raise ValueError(f"heads is {self.heads!r}, expected at least one name with its settings.")
-        self.heads = {name: self._checked_head(name, settings) for name, settings in self.heads.items()}
         if self.default_head is None:
             self.default_head = next(iter(self.heads))
+        # Sorted as in the file, so that a loaded model has its parts in the order of the saved one.
+        self.heads = {name: self._checked_head(name, self.heads[name]) for name in sorted(self.heads)}
         self.require_head(self.default_head)
         check_detection_fields(self)
         for name, settings in self.heads.items():

@@ -70,7 +70,9 @@ class ClipProbeImageProcessor(ClipPictureProcessor):
         if name is None:
             return HEAD_SETTINGS
         if name not in self.heads:
-            raise ValueError(f"head is {head!r}, this processor prepares for {', '.join(map(repr, self.heads))}.")
+            raise ValueError(
+                f"head is {head!r}, this processor prepares for {', '.join(map(repr, sorted(self.heads)))}."
+            )
         return self.heads[name]
 
     def _preprocess(

@@ -204,11 +204,16 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         config, weights = stored
         return_info = kwargs.pop("output_loading_info", False)
+        # Without a folder the base class forgets the adapter that `AutoModel` found.
+        adapter = dict(kwargs.pop("adapter_kwargs", None) or {})
+        adapter_path, adapter_name = adapter.pop("_adapter_model_path", None), kwargs.pop("adapter_name", "default")
         model, info = super(DeepfakeDetectionMixin, cls).from_pretrained(
             None, *model_args, **{**kwargs, "config": config, "state_dict": weights}, output_loading_info=True
         )
         require_complete(cls, pretrained_model_name_or_path, info)
         model.config.name_or_path = model.name_or_path = str(pretrained_model_name_or_path)
+        if adapter_path is not None:
+            model.load_adapter(adapter_path, adapter_name=adapter_name, adapter_kwargs=adapter)
         return (model, info) if return_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:

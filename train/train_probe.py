@@ -3,8 +3,8 @@
     python -m deepfake_detectors.train.train_probe --config train/recipes/clip_probe_mini.yaml
 
 Features are computed once and kept; then the heads take a minute. The output folder holds the encoder's file as it
-was, the heads, the processor, `validation.json`, the scores behind calibration and band (`out_of_fold_<head>.jsonl`) and a
-plot of risk against coverage for each head.
+was, the heads, the processor and `validation.json`; and for each head the scores behind calibration and band
+(`out_of_fold_HEAD.jsonl`) and a plot of risk against coverage (`band_HEAD.png`).
 """
 
 from __future__ import annotations

@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 # The release of transformers decides whether the tower's keys have the prefix.
 TOWER_TABLE: KeyTable = [
-    (r"(?:vision_model\.)?((?:embeddings|pre_layrnorm|encoder|post_layernorm)\..+)\.position_ids", None),
     (r"(?:vision_model\.)?embeddings\.position_ids", None),
     (r"(?:vision_model\.)?((?:embeddings|pre_layrnorm|encoder|post_layernorm)\..+)", r"vision_tower.\1"),
     (r"visual_projection\.weight", "visual_projection.weight"),
