@@ -193,9 +193,7 @@ class FeatureStore:
         image = load_image(content)
         if copies is not None:
             image = changed_copy(image, copies, digest)
-        inputs = self.processor(image, head=self.head, shrink_to=picture.shrink_to, return_tensors="pt")
-        with torch.inference_mode():
-            found = self.model.features(inputs["pixel_values"], self.head)[0].numpy()
+        found = self._computed(image, picture.shrink_to)
         buffer = BytesIO()
         np.save(buffer, found)
         file.parent.mkdir(exist_ok=True)
@@ -203,3 +201,8 @@ class FeatureStore:
         part.write_bytes(buffer.getvalue())
         part.replace(file)
         return found
+
+    def _computed(self, image: Image.Image, shrink_to: int | None) -> np.ndarray:
+        inputs = self.processor(image, head=self.head, shrink_to=shrink_to, return_tensors="pt")
+        with torch.inference_mode():
+            return self.model.features(inputs["pixel_values"], self.head)[0].numpy()
