@@ -34,6 +34,7 @@ class FakeVLMConfig(LlavaConfig):
             By default `image_token_index`, the first of them.
         calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
         operating_points: name -> threshold on P(fake).
+        decision_band: see `configuration_detection`; `None` where none was fitted.
 
     Raises:
         ValueError: for a value outside its allowed set, or sizes that cannot fit together.
@@ -51,6 +52,7 @@ class FakeVLMConfig(LlavaConfig):
     base_vocab_size: int | None = None
     calibration: dict[str, float] | None = None
     operating_points: dict[str, float] | None = None
+    decision_band: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
