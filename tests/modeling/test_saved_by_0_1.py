@@ -28,12 +28,16 @@ def load(name, auto=AutoModel):
 
 
 def test_every_family_of_0_1_is_there():
-    assert {json.loads((ROOT / name / "config.json").read_text())["model_type"] for name in FOLDERS} == {
-        "m2f2_det",
-        "fakevlm",
-        "antifakeprompt",
-        "lvlm_dfd",
-    } <= set(FAMILIES)
+    assert (
+        {json.loads((ROOT / name / "config.json").read_text())["model_type"] for name in FOLDERS}
+        == {
+            "m2f2_det",
+            "fakevlm",
+            "antifakeprompt",
+            "lvlm_dfd",
+        }
+        <= set(FAMILIES)
+    )
 
 
 @pytest.mark.parametrize("auto", [AutoModel, AutoModelForDeepfakeDetection], ids=lambda auto: auto.__name__)
