@@ -144,7 +144,7 @@ def require_family(name: str | None, what: str) -> Family:
     Raises:
         ValueError: naming the known families.
     """
-    if name not in FAMILIES:
+    if name is None or name not in FAMILIES:
         raise ValueError(
             f"{what} has model_type {name!r}, which is not a detector family. Known families: {', '.join(FAMILIES)}. "
             "Convert official weights first with convert(family, sources, output)."
