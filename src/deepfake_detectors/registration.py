@@ -123,7 +123,7 @@ def _registrations(family: Family) -> list[Callable[[], None]]:
     for model_class in family.model_classes:
         if not hasattr(model_class, "detect"):
             raise ValueError(f"{model_class.__name__} has no detect method")
-    calls = [
+    calls: list[Callable[[], None]] = [
         partial(AutoConfig.register, family.name, config),
         # `AutoModel` chooses among the classes by `config.architectures`.
         partial(AutoModel.register, config, family.model_classes),
