@@ -53,7 +53,13 @@ class AntifakePromptConfig(InstructBlipConfig):
     """
 
     model_type = "antifakeprompt"
-    keys_to_ignore_at_inference = ["past_key_values", "vision_outputs", "qformer_outputs", "language_model_outputs"]
+    keys_to_ignore_at_inference = [
+        "cache",
+        "past_key_values",
+        "vision_outputs",
+        "qformer_outputs",
+        "language_model_outputs",
+    ]
     sub_configs_defaults = {
         "vision_config": InstructBlipVisionConfig,
         "qformer_config": SubConfigSpec(config_class=InstructBlipQFormerConfig, init_kwargs={"vocab_size": 30523}),

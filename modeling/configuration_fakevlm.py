@@ -41,6 +41,7 @@ class FakeVLMConfig(LlavaConfig):
     """
 
     model_type = "fakevlm"
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "image_outputs", "image_hidden_states"]
 
     prompt_style: Literal["raw", "hf_chat", "vicuna_v1"] = "raw"
     image_aspect: Literal["crop", "pad"] = "crop"
