@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.utils import CONFIG_NAME, ModelOutput
 
 __all__ = [
+    "LLAVA_CODE_FIELDS",
     "HUB_ARGUMENTS",
     "OFFICIAL_SUFFIXES",
     "DeepfakeDetectionMixin",
