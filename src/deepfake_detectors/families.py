@@ -27,6 +27,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+# Loading an entry point must not need more than its mapping. A package whose other modules may be imported before this
+# one ends its `__init__` with `import deepfake_detectors`; else its classes are looked for while they are being made.
 ENTRY_POINT_GROUP = "deepfake_detectors.families"
 
 
