@@ -157,7 +157,8 @@ def require_head(model: Any, head: str | None) -> str | None:
 
 
 def _subclasses(cls: type) -> set[type]:
-    return {cls}.union(*(_subclasses(child) for child in cls.__subclasses__()))
+    children: list[type] = cls.__subclasses__()
+    return {cls}.union(*map(_subclasses, children))
 
 
 class DeepfakeDetectionMixin:
