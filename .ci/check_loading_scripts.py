@@ -17,6 +17,7 @@ import inspect
 import os
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,7 @@ def load_module(name: str, path: Path, package: bool = False) -> Any:
 def trees() -> dict[str, Any]:
     """Data set -> class that writes its tree."""
     sys.path.insert(0, str(ROOT / "tests"))
-    import raw_trees_pictures
-    import raw_trees_videos
+    from support import raw_trees_pictures, raw_trees_videos
 
     found = [kind for module in (raw_trees_pictures, raw_trees_videos) for kind in vars(module).values()]
     return {kind.dataset: kind for kind in found if inspect.isclass(kind) and hasattr(kind, "dataset")}
@@ -72,14 +72,14 @@ def main() -> int:
 
         if not hasattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE"):
             raise SystemExit(f"datasets {datasets.__version__} runs no loading scripts; install datasets==3.6.0.")
-        builders = load_module("builders", ROOT / "src/deepfake_detectors/builders.py").BUILDERS
+        table = tomllib.loads((ROOT / "src/deepfake_detectors/datasets.toml").read_text(encoding="utf-8"))
         load_module("dataset_scripts", ROOT / "dataset_scripts/__init__.py", package=True)
         for name, tree in sorted(trees().items()):
-            script, kind = builders[name].rsplit(".", 1)[1].split(":")
+            script, kind = table[name]["builder"].rsplit(".", 1)[1].split(":")
             builder = getattr(importlib.import_module(f"dataset_scripts.{script}"), kind)
             rows = check(name, script, builder, tree(), Path(scratch) / name)
             print(f"{name}: {rows} rows from {script}.py with datasets {datasets.__version__}", flush=True)
-        absent = sorted(set(builders) - set(trees()))
+        absent = sorted(set(table) - set(trees()))
         if absent:
             raise SystemExit(f"No tree to try these scripts on: {', '.join(absent)}.")
     return 0

@@ -81,19 +81,18 @@ def run_step(step: str, folder: Path) -> int:
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
     import datasets  # noqa: F401
 
-    from deepfake_detectors.data.lint import lint, parquet_source
-    from deepfake_detectors.data.parquet import make_builder, write_parquet
+    from deepfake_detectors.data import build_dataset, lint_dataset
 
     imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     built = folder / "built"
     start = time.perf_counter()
     if step == "lint":
-        rows = len(lint(parquet_source(built)).rows)
+        rows = len(lint_dataset(built).rows)
     else:
         name, place, config = (
             ("image_folder", "pictures", "real_fake") if step == "build" else ("ffpp_hdf5", "clips", "c40")
         )
-        rows = sum(write_parquet(make_builder(name, folder / place, config), built).values())
+        rows = sum(build_dataset(name, built, folder / place, config).rows.values())
     seconds = time.perf_counter() - start
     print(json.dumps({"rows": rows, "seconds": seconds, "imports": imports}))
     return 0

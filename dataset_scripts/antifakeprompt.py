@@ -11,9 +11,9 @@ from pathlib import Path
 
 import datasets
 
-from .class_folders import ClassFolders, ClassFoldersConfig, PictureSet
-from .common import Unit
-from .raw_files import first_names
+from ._builder import Unit
+from ._class_folders import ClassFolders, ClassFoldersConfig, PictureSet
+from ._files import first_names
 
 __all__ = ["SETS", "AntifakePrompt"]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import datasets
 
-from .common import Unit, components, unit_columns
-from .frames import FrameBuilder, FrameConfig
-from .official_lists import CELEB_FOLDERS, CELEB_LIST, read_celeb_list
-from .raw_files import require_folder, stable_id
+from ._builder import Unit, components, unit_columns
+from ._files import require_folder, stable_id
+from ._frames import FrameBuilder, FrameConfig
+from ._releases import CELEB_FOLDERS, CELEB_LIST, read_celeb_list
 
 __all__ = ["CelebDF", "CelebDFConfig"]
 

@@ -12,7 +12,6 @@ Vision-Language Model in Face Forensics" (M2F2-Det, CVPR 2025). Expected in the 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,19 +20,26 @@ from typing import Any, NamedTuple
 
 import datasets
 
-from .common import RawBuilder, RawConfig, Unit, components, unit_columns
-from .ddvqa_statements import stated_answer, stated_question
-from .ffpp_splits import CROSSING_PAIRS, describe_crossing
-from .raw_files import (
+from ._builder import RawBuilder, RawConfig, Unit, components, unit_columns
+from ._ddvqa_questions import (
+    REAL_TYPE,
+    Entry,
+    read_annotations,
+    read_explanations,
+    read_judgements,
+    stated_answer,
+    stated_question,
+)
+from ._files import (
     first_names,
     identical_files,
     list_files,
-    read_image_format,
-    read_json,
+    open_image,
     refuse_outside,
     require_folder,
     stable_id,
 )
+from ._releases import CROSSING_PAIRS, describe_crossing
 
 __all__ = ["DDVQA", "DDVQAConfig"]
 
@@ -51,18 +57,12 @@ MANIPULATIONS = {  # type digit -> name, family
     "5": ("real", None),
     "6": ("NeuralTextures", "reenact"),
 }
-REAL_TYPE = "5"
 WITHOUT_C40_PICTURES = "2"  # FaceShifter has annotations, but the published c40 archive holds none of its pictures
 
 PICTURE_SPLITS = {"c40": ("train", "test"), "c23": ("test",)}
 TASKS = ("classify", "judge", "explain")
 CONFLICT_POLICIES = ("keep", "drop", "error")
 QUESTION_FORMS = ("collected", "stated")
-
-JUDGE_FILE = "splits/train_DDVQA_format_judge_only.json"
-EXPLANATION_FILE = "splits/test_explanation.jsonl"
-ANNOTATION_FOLDER = "annotations/train_set"
-MARKERS = ("<image>", "<deepfake>")  # the model's own placeholders, which its processor puts back
 
 
 class PictureName(NamedTuple):
@@ -91,7 +91,7 @@ class DDVQAConfig(RawConfig):
             In the published data this is `0_281_474`, identical to `5_281`.
         questions: of `"explain"` training rows: `"collected"` as the annotators were asked ("Do the person's eyes look
             real/fake?"), or `"stated"` as the test rows ask ("The eyes in the image are fake, tell me why. ..."), with
-            answers that do not repeat the verdict; see `ddvqa_statements`. Other rows are as published.
+            answers that do not repeat the verdict; see `stated_question`. Other rows are as published.
     """
 
     compression: str = "c40"
@@ -117,7 +117,7 @@ class DDVQA(RawBuilder):
     """Builder over the published layout: `DDVQA(config_name="c40", data_dir=...).download_and_prepare()`.
 
     Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`. Splits are the official ones. Split
-    validation off the training pictures with `common.split_by_group` on `group_id`, never by picture.
+    validation off the training pictures with `split_by_group` on `group_id`, never by picture.
 
     Raises:
         FileNotFoundError: for a missing folder, annotation file or picture, with its path.
@@ -139,7 +139,6 @@ class DDVQA(RawBuilder):
     REMEDY = REMEDY
     HOMEPAGE = "https://github.com/CHELSEA234/M2F2_Det"
     UNIT_NAME = "rows"
-    read_format = staticmethod(read_image_format)  # lint replaces it: there a broken picture is one finding of many
 
     def has_dialogue(self) -> bool:
         """For all tasks but `"classify"`."""
@@ -162,7 +161,7 @@ class DDVQA(RawBuilder):
         splits = {}
         for split, found in pictures.items():
             found = self._resolve_conflicts(found)
-            formats = {name: self.read_format(path) for name, path in found.items()}
+            formats = {name: open_image(path).format if self.decode_listed else None for name, path in found.items()}
             self._warn_about_formats(split, formats)
             splits[split] = [
                 self._unit(name, found[name], formats[name], groups[name.target], split, suffix, dialogue)
@@ -214,8 +213,8 @@ class DDVQA(RawBuilder):
         if not pictures:
             raise FileNotFoundError(f"{folder} holds no pictures. {REMEDY}")
         if self.config.compression == "c40":  # no list of the c23 pictures is published
-            read = _read_judgements if split == "train" else _read_explanations
-            missing = sorted({stem for stem, *_ in read(root)} - {name.stem for name in pictures})
+            read = read_judgements if split == "train" else read_explanations
+            missing = sorted({entry.picture for entry in read(root, REMEDY)} - {name.stem for name in pictures})
             self.missing += [str(folder / f"{stem}.jpg") for stem in missing]
         return pictures
 
@@ -237,7 +236,7 @@ class DDVQA(RawBuilder):
                 self.report("warning", f"Kept {finding}. Pass on_label_conflict='drop' for training.")
         return {name: path for name, path in pictures.items() if name not in dropped}
 
-    def _warn_about_formats(self, split: str, formats: dict[PictureName, str]) -> None:
+    def _warn_about_formats(self, split: str, formats: dict[PictureName, str | None]) -> None:
         if len(set(formats.values())) > 1:
             table = Counter((MANIPULATIONS[name.type][0], form) for name, form in formats.items())
             counts = ", ".join(f"{count} {method} {form}" for (method, form), count in sorted(table.items()))
@@ -254,29 +253,28 @@ class DDVQA(RawBuilder):
         if self.config.task == "classify":
             yield from ((name, "", {}) for name in pictures)
         elif self.config.task == "explain":
-            read = _read_annotations if split == "train" else _read_explanations
-            yield from self._attach(root, split, pictures, read(root))
+            read = read_annotations if split == "train" else read_explanations
+            yield from self._attach(root, split, pictures, read(root, REMEDY))
         elif split == "train":
-            yield from self._attach(root, split, pictures, _read_judgements(root))
+            yield from self._attach(root, split, pictures, read_judgements(root, REMEDY))
 
     def _attach(
         self,
         root: Path,
         split: str,
         pictures: dict[PictureName, Path],
-        entries: Iterator[tuple[str, str, str, list[str]]],
+        entries: Iterator[Entry],
     ) -> Iterator[tuple[PictureName, str, dict[str, Any]]]:
         by_stem = {name.stem: name for name in pictures}
         folder = root / f"images_{self.config.compression}" / split
         absent: set[str] = set()
-        for stem, number, question, answers in entries:
+        for stem, name, question, answers in entries:
             if stem not in by_stem:
                 # Left out by name above, or never published; anything else is a hole in this copy.
                 dropped = self.config.on_label_conflict == "drop" and (folder / f"{stem}.jpg").is_file()
                 if not dropped and not stem.startswith(f"{WITHOUT_C40_PICTURES}_"):
                     absent.add(str(folder / f"{stem}.jpg"))
                 continue
-            question = _without_markers(question)
             if self.config.questions == "stated" and self.config.task == "explain" and split == "train":
                 label = "real" if by_stem[stem].type == REAL_TYPE else "fake"
                 question = stated_question(question, label, answers[0])
@@ -284,13 +282,20 @@ class DDVQA(RawBuilder):
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answers[0]}]
             yield (
                 by_stem[stem],
-                f"/{number}",
+                f"/{name}",
                 {"question": question, "answer": answers[0], "answers": answers, "messages": messages},
             )
         self.missing += sorted(absent - set(self.missing))
 
     def _unit(
-        self, name: PictureName, path: Path, form: str, group: str, split: str, suffix: str, dialogue: dict[str, Any]
+        self,
+        name: PictureName,
+        path: Path,
+        form: str | None,
+        group: str,
+        split: str,
+        suffix: str,
+        dialogue: dict[str, Any],
     ) -> Unit:
         manipulation, family = MANIPULATIONS[name.type]
         columns = unit_columns(
@@ -324,40 +329,3 @@ def _parse_name(path: Path) -> PictureName:
             "numeric video id(s) after the type."
         )
     return PictureName(path.stem, kind, videos[0], videos[1] if expected == 2 else None)
-
-
-def _read_judgements(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
-    asked: Counter[str] = Counter()
-    path = root / JUDGE_FILE
-    for entry in read_json(path, REMEDY):
-        question, answer = (turn["value"] for turn in entry["conversations"])
-        stem = Path(entry["image"]).stem
-        label = "real" if stem.startswith(f"{REAL_TYPE}_") else "fake"
-        if label not in answer:
-            raise ValueError(f"{path} says {answer!r} of {stem}, which is {label} by its name. Fetch this file again.")
-        yield stem, f"judge/{asked[stem]}", question, [answer]
-        asked[stem] += 1
-
-
-def _read_annotations(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
-    folder = require_folder(root / ANNOTATION_FOLDER, "one folder of annotations per manipulation", REMEDY)
-    for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
-        for stem, questions in read_json(kind / f"{kind.name}.json", REMEDY).items():
-            for number, entry in questions.items():
-                yield stem, f"explain/{number}", entry["question"], entry["answer"]
-
-
-def _read_explanations(root: Path) -> Iterator[tuple[str, str, str, list[str]]]:
-    path = root / EXPLANATION_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, but this config reads it. {REMEDY}")
-    for line in path.read_text(encoding="utf-8").splitlines():
-        for key, entry in json.loads(line).items():
-            stem, number = key.rsplit("_", 1)
-            yield stem, f"explain/{number}", entry["question"], entry["answer"]
-
-
-def _without_markers(question: str) -> str:
-    for marker in MARKERS:
-        question = question.replace(marker, "")
-    return question.strip()

@@ -14,12 +14,10 @@ from pathlib import Path
 
 import datasets
 
-from .common import Unit, components, unit_columns
-from .ff_tree import level_folder
-from .ffpp_splits import list_path, read_splits
-from .frames import FrameBuilder, FrameConfig
-from .official_lists import read_deeper_lists
-from .raw_files import first_names, require_folder, stable_id
+from ._builder import Unit, components, unit_columns
+from ._files import first_names, require_folder, stable_id
+from ._frames import FrameBuilder, FrameConfig
+from ._releases import level_folder, list_path, read_deeper_lists, read_splits
 
 __all__ = ["DeeperForensics", "DeeperForensicsConfig"]
 

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
 
-from .archives import picture_format
-from .common import INSIDE, RawConfig, Unit, components, unit_columns
-from .deepfakebench_records import (
+from ._archives import find_key, mask_key, read_value, store_file
+from ._builder import INSIDE, RawConfig, Unit, unit_columns
+from ._deepfakebench import (
+    ALIASES,
     FACEFORENSICS,
     FF_GROUPS,
     LEVELS,
@@ -33,12 +34,19 @@ from .deepfakebench_records import (
     shared_material,
     target_and_source,
 )
-from .df40_methods import ALIASES
-from .ffpp_splits import CROSSING_PAIRS, list_path, read_splits
-from .frames import FrameBuilder, beside_frames, frame_key, natural_order, spread
-from .lmdb_frames import find_key, mask_key, read_value, store_file
-from .official_lists import CELEB_LIST, DFDCP_LIST, read_celeb_list, read_deeper_lists, read_dfdcp_list
-from .raw_files import first_names, is_picture, refuse_outside, stable_id
+from ._files import first_names, is_picture, open_image, refuse_outside, stable_id
+from ._frames import FrameBuilder, beside_frames, frame_key, natural_order, spread
+from ._releases import (
+    CELEB_LIST,
+    DFDCP_LIST,
+    FF_LISTS,
+    list_path,
+    read_celeb_list,
+    read_deeper_lists,
+    read_dfdcp_list,
+    read_splits,
+    related_videos,
+)
 
 __all__ = ["DeepfakeBench", "DeepfakeBenchConfig"]
 
@@ -105,7 +113,7 @@ class DeepfakeBench(FrameBuilder):
         name, records = read_records(path, self.config.compression, self.REMEDY, self.report)
         splits = self._repair_splits(root, name, records)
         people = {record.key: shared_material(name, record) for record in records}
-        related = _related(people.values())
+        related = related_videos((parts for parts in people.values() if parts), f"{FACEFORENSICS}/")
         unknown = [f"{group}/{video}" for (group, video), parts in people.items() if not parts]
         if unknown:
             self.report(
@@ -196,8 +204,7 @@ class DeepfakeBench(FrameBuilder):
     def _faceforensics_splits(self, folder: Path, records: list[Record]) -> dict[tuple[str, str], str]:
         if not list_path(folder, "test.json").is_file():
             return {}
-        lists = {"train": "train.json", "validation": "val.json", "test": "test.json"}
-        pairs = read_splits(folder, lists, self.REMEDY)
+        pairs = read_splits(folder, FF_LISTS, self.REMEDY)
         where = {video: split for split, found in pairs.items() for pair in found for video in pair}
         ours = [record for record in records if _first_folder(record) == FACEFORENSICS]
         return {r.key: where[r.name.split("_")[0]] for r in ours if r.name.split("_")[0] in where}
@@ -270,7 +277,7 @@ class DeepfakeBench(FrameBuilder):
                 "id": stable_id(unit.id, PurePosixPath(name).stem),
                 "image": {"bytes": content, "path": name},
                 "frame": number if isinstance(number, int) else None,
-                "file_format": picture_format(content, f"{key} in {store}"),
+                "file_format": open_image(content, f"{key} in {store}").format,
             }
             if self.config.masks:
                 drawn = read_value(Path(store), mask_key(key)) if unit.columns["label"] == "fake" else None
@@ -340,11 +347,3 @@ def _listed_name(record: Record) -> str:
     """`<folder>/<video>` as in the official list, from the first frame's path."""
     parts = relative_path(record.frames[0]).parts if record.frames else ()
     return stable_id(parts[1] if len(parts) > 1 else record.group, record.name)
-
-
-def _related(people: Iterable[tuple[str, ...]]) -> dict[str, str]:
-    """The group of each person or video; of FaceForensics++, two stretches of one YouTube video are one."""
-    links = [parts for parts in people if parts]
-    present = {part for parts in links for part in parts}
-    crossing = [tuple(f"{FACEFORENSICS}/{video}" for video in pair) for pair in CROSSING_PAIRS]
-    return components([*links, *(pair for pair in crossing if present.issuperset(pair))])

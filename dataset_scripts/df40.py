@@ -20,12 +20,11 @@ from typing import NamedTuple
 
 import datasets
 
-from .common import Unit, components, unit_columns
-from .df40_methods import METHODS, OWN_REALS, method_name
-from .ffpp_splits import CROSSING_PAIRS, read_splits
-from .frames import FrameBuilder, FrameConfig, beside_frames, frame_key, natural_order, spread
-from .official_lists import CELEB_LIST, read_celeb_list
-from .raw_files import first_names, is_picture, stable_id, walk_files
+from ._builder import Unit, unit_columns
+from ._deepfakebench import METHODS, OWN_REALS, method_name
+from ._files import first_names, is_picture, stable_id, walk_files
+from ._frames import FrameBuilder, FrameConfig, beside_frames, frame_key, natural_order, spread
+from ._releases import CELEB_LIST, FF_LISTS, read_celeb_list, read_splits, related_videos
 
 __all__ = ["DF40", "DF40Config"]
 
@@ -179,8 +178,7 @@ class DF40(FrameBuilder):
         """Split of each video of FaceForensics++; empty if its frames are not wanted or not there."""
         if "ff" not in self.config.domains or not (root / FF_REALS).is_dir():
             return {}
-        lists = {"train": "train.json", "validation": "val.json", "test": "test.json"}
-        pairs = read_splits(root / "FaceForensics++", lists, self.REMEDY)
+        pairs = read_splits(root / "FaceForensics++", FF_LISTS, self.REMEDY)
         return {video: split for split, found in pairs.items() for pair in found for video in pair}
 
     def _move(self, fakes: list[Clip], where: dict[str, str]) -> list[Clip]:
@@ -264,5 +262,4 @@ def _related(clips: list[Clip]) -> dict[str, str]:
         if clip.video:
             parts = clip.video.split("_")
             links.append(tuple(parts) if clip.domain == "ff" else tuple(parts[:-1]) or (clip.video,))
-    present = {video for names in links for video in names}
-    return components([*links, *(pair for pair in CROSSING_PAIRS if present.issuperset(pair))])
+    return related_videos(links)

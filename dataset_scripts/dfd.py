@@ -15,10 +15,10 @@ from pathlib import Path
 
 import datasets
 
-from .common import Unit, components, unit_columns
-from .ff_tree import LEVELS, level_folder, mask_place
-from .frames import FrameBuilder, FrameConfig
-from .raw_files import first_names, require_folder, stable_id
+from ._builder import Unit, components, unit_columns
+from ._files import first_names, require_folder, stable_id
+from ._frames import FrameBuilder, FrameConfig
+from ._releases import FF_LEVELS, level_folder, mask_place
 
 __all__ = ["DeepFakeDetection", "DeepFakeDetectionConfig"]
 
@@ -43,8 +43,8 @@ class DeepFakeDetectionConfig(FrameConfig):
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
         super().check()
-        if self.compression not in LEVELS:
-            raise ValueError(f"compression is {self.compression!r}, expected one of {', '.join(LEVELS)}.")
+        if self.compression not in FF_LEVELS:
+            raise ValueError(f"compression is {self.compression!r}, expected one of {', '.join(FF_LEVELS)}.")
 
 
 class DeepFakeDetection(FrameBuilder):

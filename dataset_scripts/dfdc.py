@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import datasets
 
-from .common import Unit, unit_columns
-from .frames import FrameBuilder, FrameConfig
-from .raw_files import first_names, inner_path, read_table, refuse_outside, stable_id
+from ._builder import Unit, unit_columns
+from ._files import first_names, inner_path, read_table, refuse_outside, stable_id
+from ._frames import FrameBuilder, FrameConfig
 
 __all__ = ["DFDC", "DFDCConfig"]
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import datasets
 
-from .common import Unit, components, unit_columns
-from .frames import CLIP_SUFFIXES, FrameBuilder, FrameConfig
-from .official_lists import DFDCP_FOLDERS, DFDCP_LIST, read_dfdcp_list
-from .raw_files import first_names, refuse_outside, stable_id, walk_files
+from ._builder import Unit, components, unit_columns
+from ._files import first_names, refuse_outside, stable_id, walk_files
+from ._frames import CLIP_SUFFIXES, FrameBuilder, FrameConfig
+from ._releases import DFDCP_FOLDERS, DFDCP_LIST, read_dfdcp_list
 
 __all__ = ["DFDCP", "DFDCPConfig"]
 

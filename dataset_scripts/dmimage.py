@@ -19,9 +19,9 @@ from typing import Any
 import datasets
 from PIL import Image
 
-from .class_folders import ClassFolders, ClassFoldersConfig, PictureSet
-from .common import RawBuilder, Unit
-from .raw_files import first_names, inner_path, read_image_format, refuse_outside, stable_id
+from ._builder import RawBuilder, Unit
+from ._class_folders import ClassFolders, ClassFoldersConfig, PictureSet
+from ._files import first_names, inner_path, open_image, refuse_outside, stable_id
 
 __all__ = ["DMimage", "DMimageConfig"]
 
@@ -140,12 +140,11 @@ class DMimage(ClassFolders):
             yield from RawBuilder.examples(self, unit)
             return
         path = Path(unit.path)
-        read_image_format(path)
         ((size, x, y, quality),) = unit.frames
-        with Image.open(path) as picture:
-            if x + size > picture.width or y + size > picture.height:
-                raise ValueError(f"{path} is {picture.size}, too small for its crop of {size} pixels at ({x}, {y}).")
-            crop = picture.convert("RGB").crop((x, y, x + size, y + size))
+        picture = open_image(path, mode="RGB")
+        if x + size > picture.width or y + size > picture.height:
+            raise ValueError(f"{path} is {picture.size}, too small for its crop of {size} pixels at ({x}, {y}).")
+        crop = picture.crop((x, y, x + size, y + size))
         way = Image.Resampling.LANCZOS if size > SIDE else Image.Resampling.BICUBIC
         content = io.BytesIO()
         crop.resize((SIDE, SIDE), way).save(content, "JPEG", quality=quality)

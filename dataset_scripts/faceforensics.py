@@ -15,11 +15,20 @@ from pathlib import Path
 
 import datasets
 
-from .common import Unit, unit_columns
-from .ff_tree import LEVELS, level_folder, mask_place
-from .ffpp_splits import crossing_pairs, describe_crossing, group_videos, read_splits, video_names
-from .frames import FrameBuilder, FrameConfig
-from .raw_files import first_names, stable_id
+from ._builder import Unit, unit_columns
+from ._files import first_names, stable_id
+from ._frames import FrameBuilder, FrameConfig
+from ._releases import (
+    FF_LEVELS,
+    FF_LISTS,
+    crossing_pairs,
+    describe_crossing,
+    group_videos,
+    level_folder,
+    mask_place,
+    read_splits,
+    video_names,
+)
 
 __all__ = ["FaceForensics", "FaceForensicsConfig"]
 
@@ -34,7 +43,6 @@ METHODS = {
 }
 OFFICIAL_METHODS = tuple(method for method in METHODS if method != "FaceShifter")
 WITHOUT_MASKS = frozenset({"FaceShifter"})
-SPLITS = {"train": "train.json", "validation": "val.json", "test": "test.json"}
 VIDEOS = {"train": 720, "validation": 140, "test": 140}
 NAME = "FaceForensics++"
 
@@ -54,8 +62,8 @@ class FaceForensicsConfig(FrameConfig):
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
         super().check()
-        if self.compression not in LEVELS:
-            raise ValueError(f"compression is {self.compression!r}, expected one of {', '.join(LEVELS)}.")
+        if self.compression not in FF_LEVELS:
+            raise ValueError(f"compression is {self.compression!r}, expected one of {', '.join(FF_LEVELS)}.")
         unknown = [method for method in self.methods if method not in METHODS]
         if unknown or not self.methods:
             raise ValueError(f"methods has {unknown}, expected some of {', '.join(METHODS)}.")
@@ -89,7 +97,7 @@ class FaceForensics(FrameBuilder):
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per video: originals in the order of the list, then method by method."""
-        pairs = read_splits(root, SPLITS, self.REMEDY)
+        pairs = read_splits(root, FF_LISTS, self.REMEDY)
         groups = group_videos(pairs)
         crossing = crossing_pairs(pairs)
         if crossing:

@@ -15,10 +15,10 @@ from typing import Any
 
 import datasets
 
-from .archives import list_members, read_picture
-from .common import INSIDE, RawBuilder, RawConfig, Unit, components, unit_columns
-from .ffpp_splits import CROSSING_PAIRS
-from .raw_files import first_names, is_picture, read_json, refuse_outside, stable_id, walk_files
+from ._archives import list_members, read_picture
+from ._builder import INSIDE, RawBuilder, RawConfig, Unit, unit_columns
+from ._files import first_names, is_picture, read_json, refuse_outside, stable_id, walk_files
+from ._releases import related_videos
 
 __all__ = ["FakeClue"]
 
@@ -64,8 +64,7 @@ class FakeClue(RawBuilder):
             for record in found
             if _video(record["image"])
         ]
-        present = {video for names in videos for video in names}
-        groups = components([*videos, *(pair for pair in CROSSING_PAIRS if present.issuperset(pair))])
+        groups = related_videos(videos)
         splits = {split: self._split(root, split, found, groups) for split, found in records.items()}
         sides = [
             {u.columns["group_id"] for u in splits[split] if u.columns["video_id"] is not None} for split in SPLITS

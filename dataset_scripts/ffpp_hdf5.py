@@ -16,9 +16,18 @@ from typing import Any
 
 import datasets
 
-from .common import RawBuilder, RawConfig, Unit, unit_columns
-from .ffpp_splits import Pairs, crossing_pairs, describe_crossing, group_videos, list_path, read_splits, video_names
-from .raw_files import first_names, refuse_outside, stable_id
+from ._builder import RawBuilder, RawConfig, Unit, unit_columns
+from ._files import first_names, refuse_outside, stable_id
+from ._releases import (
+    FF_LISTS,
+    Pairs,
+    crossing_pairs,
+    describe_crossing,
+    group_videos,
+    list_path,
+    read_splits,
+    video_names,
+)
 
 try:
     import h5py
@@ -35,7 +44,6 @@ FILES = {  # in the order of the official reader, whose ids start with the posit
     "Face2Face": "reenact",
 }
 REAL_FILE = "original"
-SPLITS = {"train": "train.json", "validation": "val.json", "test": "test.json"}
 TEST_FRAMES = 100  # the official reader takes frames 0..99 of every test video
 BLOCK_BYTES = 32 * 2**20  # what one read may hold
 
@@ -99,7 +107,7 @@ class FFPPHdf5(RawBuilder):
         """One unit per video of every file, in the order of the official reader."""
         if h5py is None:
             raise ImportError("Reading HDF5 files needs h5py: pip install 'deepfake-detectors[data]'")
-        lists = {"test": self.config.split_file} if self.config.split_file else dict(SPLITS)
+        lists = {"test": self.config.split_file} if self.config.split_file else dict(FF_LISTS)
         for split, name in list(lists.items()):
             if split != "test" and not list_path(root, name).is_file():
                 self.report("warning", f"{split} is left out: {list_path(root, lists.pop(split))} is missing.")
@@ -109,7 +117,7 @@ class FFPPHdf5(RawBuilder):
         if crossing:
             self.report("warning", describe_crossing(crossing))
         splits = {split: self._split(root, split, found, groups) for split, found in pairs.items()}
-        if len(pairs) == len(SPLITS):
+        if len(pairs) == len(FF_LISTS):
             self._report_unlisted(root, [pair for found in pairs.values() for pair in found])
         return splits
 
@@ -134,7 +142,8 @@ class FFPPHdf5(RawBuilder):
             raise FileNotFoundError(f"{first_names(absent)} missing in {root}. {self.REMEDY}")
         units = []
         for number, (name, path) in enumerate(paths.items()):
-            assert path is not None
+            if path is None:
+                continue  # said above
             keys = video_names(pairs, name == REAL_FILE)
             with _open(path) as file:
                 listed = {"_".join(key) for key in keys}

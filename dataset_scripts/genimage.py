@@ -11,9 +11,9 @@ from pathlib import Path
 
 import datasets
 
-from .common import Unit
+from ._builder import Unit
+from ._files import first_names
 from .image_folder import RealFakeFolder, RealFakeFolderConfig
-from .raw_files import first_names
 
 __all__ = ["GenImage"]
 

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from PIL import Image
 
-from .common import RawBuilder, RawConfig, Unit, unit_columns
-from .raw_files import (
+from ._builder import RawBuilder, RawConfig, Unit, unit_columns
+from ._files import (
     first_names,
     is_picture,
-    read_image_format,
+    open_image,
     refuse_outside,
     require_same_size,
     stable_id,
@@ -258,13 +257,10 @@ class RealFakeFolder(RawBuilder):
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
         """The picture, and its mask after comparing their sizes."""
-        for row in super().examples(unit):
-            mask = row.get("mask")
-            if mask is not None:
-                read_image_format(Path(mask))
-                with Image.open(mask) as drawn, Image.open(unit.path) as picture:
-                    require_same_size(drawn, picture, str(mask))
-            yield row
+        picture, mask = open_image(Path(unit.path)), unit.columns.get("mask")
+        if mask is not None:
+            require_same_size(open_image(Path(mask)), picture, str(mask))
+        yield {"id": unit.id, "image": unit.path, "file_format": picture.format, **unit.columns}
 
 
 _LABELS = frozenset({"real", "fake"})

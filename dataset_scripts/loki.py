@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import datasets
 
-from .common import RawBuilder, RawConfig, Unit, unit_columns
-from .raw_files import first_names, inner_path, is_picture, read_json, refuse_outside, stable_id, walk_files
+from ._builder import RawBuilder, RawConfig, Unit, unit_columns
+from ._files import first_names, inner_path, is_picture, read_json, refuse_outside, stable_id, walk_files
 
 __all__ = ["LOKI", "LOKIConfig"]
 

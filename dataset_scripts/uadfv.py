@@ -13,9 +13,9 @@ from pathlib import Path
 
 import datasets
 
-from .common import Unit, unit_columns
-from .frames import FrameBuilder, FrameConfig
-from .raw_files import require_folder, stable_id
+from ._builder import Unit, unit_columns
+from ._files import require_folder, stable_id
+from ._frames import FrameBuilder, FrameConfig
 
 __all__ = ["UADFV"]
 

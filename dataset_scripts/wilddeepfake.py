@@ -16,10 +16,10 @@ from typing import Any
 
 import datasets
 
-from .archives import list_members, read_picture
-from .common import INSIDE, RawBuilder, RawConfig, Unit, unit_columns
-from .frames import frame_key, natural_order, spread
-from .raw_files import first_names, is_picture, read_image_format, refuse_outside, stable_id, walk_files
+from ._archives import list_members, read_picture
+from ._builder import INSIDE, RawBuilder, RawConfig, Unit, unit_columns
+from ._files import first_names, is_picture, open_image, refuse_outside, stable_id, walk_files
+from ._frames import frame_key, natural_order, spread
 
 __all__ = ["WildDeepfake", "WildDeepfakeConfig"]
 
@@ -151,7 +151,7 @@ class WildDeepfake(RawBuilder):
             picture = (
                 read_picture(Path(archive), name)
                 if inside
-                else {"image": str(file), "file_format": read_image_format(file)}
+                else {"image": str(file), "file_format": open_image(file).format}
             )
             number = frame_key(name)
             row = {"id": stable_id(unit.id, file.stem), "frame": number if isinstance(number, int) else None}

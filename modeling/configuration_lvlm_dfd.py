@@ -46,6 +46,7 @@ class LvlmDfdConfig(PreTrainedConfig):
         initializer_range: standard deviation of the learned vectors.
         calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
         operating_points: name -> threshold on P(fake).
+        decision_band: see `configuration_detection`; `None` where none was fitted.
 
     Raises:
         ValueError: for a value outside its allowed set, or sizes that cannot fit together.
@@ -56,7 +57,16 @@ class LvlmDfdConfig(PreTrainedConfig):
         "imagebind_config": SubConfigSpec(config_class=ImageBindConfig),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", optional=True),
     }
-    keys_to_ignore_at_inference = ["past_key_values", "mask", "class_logits"]
+    keys_to_ignore_at_inference = [
+        "cache",
+        "past_key_values",
+        "mask",
+        "class_logits",
+        "class_loss",
+        "focal_loss",
+        "dice_loss",
+        "lm_loss",
+    ]
 
     imagebind_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
@@ -86,6 +96,7 @@ class LvlmDfdConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     calibration: dict[str, float] | None = None
     operating_points: dict[str, float] | None = None
+    decision_band: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

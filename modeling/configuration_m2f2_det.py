@@ -66,6 +66,7 @@ class M2F2DetConfig(PreTrainedConfig):
         initializer_range: standard deviation of the new projections.
         calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
         operating_points: name -> threshold on P(fake).
+        decision_band: see `configuration_detection`; `None` where none was fitted.
 
     Raises:
         ValueError: for a value outside its allowed set, or sizes that cannot fit together.
@@ -97,7 +98,7 @@ class M2F2DetConfig(PreTrainedConfig):
         ),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", optional=True),
     }
-    keys_to_ignore_at_inference = ["past_key_values", "patch_scores", "mask_logits", "detector_logits"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "patch_scores", "mask_logits", "detector_logits"]
 
     variant: Literal["bridge", "cosine"] = "cosine"
     vision_config: dict | PreTrainedConfig | None = None
@@ -133,6 +134,7 @@ class M2F2DetConfig(PreTrainedConfig):
     initializer_range: float = 0.01
     calibration: dict[str, float] | None = None
     operating_points: dict[str, float] | None = None
+    decision_band: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

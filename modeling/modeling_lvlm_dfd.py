@@ -1,7 +1,7 @@
 """LVLM-DFD without its language model (Yu et al., ICML 2025): verdict and mask of a face picture."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -11,11 +11,23 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_lvlm_dfd import LvlmDfdConfig
-from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, verdict_config
+from .detection import (
+    DeepfakeDetectionMixin,
+    DeepfakeDetectionOutput,
+    MaskSupervision,
+    given_mask_labels,
+    verdict_config,
+)
 from .modeling_imagebind import ImageBindModel
-from .modeling_lvlm_dfd_heads import LvlmDfdClassifier, LvlmDfdImageDecoder, LvlmDfdLocator, LvlmDfdPromptLearner
-from .modeling_lvlm_dfd_losses import dice_loss, focal_loss
-from .modeling_lvlm_dfd_texts import LvlmDfdClassTexts
+from .modeling_lvlm_dfd_heads import (
+    LvlmDfdClassifier,
+    LvlmDfdClassTexts,
+    LvlmDfdImageDecoder,
+    LvlmDfdLocator,
+    LvlmDfdPromptLearner,
+    dice_loss,
+    focal_loss,
+)
 
 __all__ = ["LvlmDfdDetector", "LvlmDfdEvidence", "LvlmDfdForDeepfakeDetection", "LvlmDfdOutput"]
 
@@ -147,6 +159,7 @@ class LvlmDfdPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     can_localize = True
+    subject = "faces"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -201,18 +214,19 @@ class LvlmDfdForDeepfakeDetection(LvlmDfdPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
-        mask_labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
+        **kwargs: Unpack[MaskSupervision],
     ) -> LvlmDfdOutput | tuple[torch.Tensor, ...]:
         """
         Args:
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised float.
             labels: (batch,) int64, 0 = real, 1 = fake.
-            mask_labels: (batch, image_size, image_size) float, manipulated share in [0, 1]; negative where unknown.
             return_dict: a tuple instead of `LvlmDfdOutput` when `False`; the config's `return_dict` when `None`.
+            kwargs: `mask_labels`, (batch, image_size, image_size) float, manipulated share in [0, 1]; negative where
+                unknown. See `MaskSupervision`.
         """
         evidence = self.detector(pixel_values)
-        losses = self.detector.losses(evidence, labels, mask_labels)
+        losses = self.detector.losses(evidence, labels, given_mask_labels(kwargs))
         output = LvlmDfdOutput(
             loss=self.detector.weighted(losses), logits=evidence.logits, mask=evidence.mask, **losses
         )

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
-from trl import TrlParser
+from transformers.trainer_utils import HubStrategy
+from trl import ModelConfig, SFTConfig, TrlParser
 
 from deepfake_detectors.train.optimization import OPTIMIZERS, SCHEDULES, schedule_options
-from deepfake_detectors.train.publishing import check_publishing
 
 __all__ = [
+    "CONVERSATIONS",
     "ClassifierTrainingArguments",
     "DataArguments",
     "ModelArguments",
+    "SftDataArguments",
+    "SftModelArguments",
+    "SftTrainingArguments",
     "SourceArguments",
-    "parse_recipe",
+    "check_publishing",
     "parse_mapping",
+    "parse_recipe",
     "read_recipe",
+    "use_new_names",
 ]
+
+
+CONVERSATIONS = ("dataset", "verdict")
 
 
 @dataclass
@@ -115,7 +124,7 @@ class DataArguments(SourceArguments):
         default=0.0, metadata={"help": "Share of the real pictures drawn that become self-blended fakes."}
     )
     self_blend_regions: list[str] | None = field(
-        default=None, metadata={"help": "Regions to blend; see train/blend_regions.py."}
+        default=None, metadata={"help": "Regions to blend; see train/self_blended.py."}
     )
     self_blend_landmarks: str | None = field(
         default=None, metadata={"help": "Column with (points, 2) landmarks in pixels; drawn shapes if unset."}
@@ -179,6 +188,7 @@ class ClassifierTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        use_new_names(self)
         super().__post_init__()
         self.learning_rates = parse_mapping("learning_rates", self.learning_rates)
         _require_known("optimizer", self.optimizer, OPTIMIZERS)
@@ -193,6 +203,31 @@ class ClassifierTrainingArguments(TrainingArguments):
                 "dataloader_drop_last is true, which would leave the last validation pictures out of every metric, "
                 "too; set it to false."
             )
+
+
+def use_new_names(arguments: TrainingArguments) -> None:
+    """Give options their newer names where this version of transformers has them, before it warns of the old ones.
+
+    Recipes, and TRL's own defaults, use the names that every supported version knows.
+    """
+    known = {item.name for item in fields(arguments)}
+    for old in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+        new = old.replace("gradient", "activation")
+        if new in known and getattr(arguments, new) is None:
+            setattr(arguments, new, getattr(arguments, old))
+
+
+def check_publishing(arguments: TrainingArguments) -> None:
+    """Refuse what would put a pickle on the Hub.
+
+    Raises:
+        ValueError: for `push_to_hub` with a `hub_strategy` that also pushes while training runs.
+    """
+    if arguments.push_to_hub and arguments.hub_strategy != HubStrategy.END:
+        raise ValueError(
+            f"hub_strategy is {HubStrategy(arguments.hub_strategy).value!r}, which uploads training_args.bin or "
+            "optimizer states, which are pickles, while training runs; set hub_strategy to 'end'."
+        )
 
 
 def parse_recipe(arguments: list[str] | None = None) -> tuple[ModelArguments, DataArguments, Any]:
@@ -233,7 +268,88 @@ def parse_mapping(name: str, value: dict | str | None) -> dict[str, Any]:
         try:
             value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{name} is {value!r}, which is no JSON object: {error}") from error
+            raise ValueError(f"{name} is {value!r}, which is not a JSON object: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f'{name} is {value!r}, expected a mapping such as {{"key": 1}}.')
     return value
+
+
+@dataclass
+class SftModelArguments(ModelConfig):
+    """Which model to train, and which part of it; LoRA by TRL's own options (`use_peft`, `lora_r`, ...)."""
+
+    train_only: list[str] | None = field(
+        default=None, metadata={"help": "Module name prefixes that are trained; everything else is frozen."}
+    )
+    train_vision: bool = field(default=True, metadata={"help": "False freezes the vision tower."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model_name_or_path is None:
+            raise ValueError(
+                "model_name_or_path is not set: fine-tuning starts from a folder, for a trial one of "
+                "deepfake_detectors.train.mini_base."
+            )
+        if self.use_peft and self.train_only:
+            raise ValueError(
+                "train_only cannot be set with use_peft: LoRA freezes the base by itself; modules to train in full go "
+                "into lora_modules_to_save."
+            )
+        if not self.train_vision and (self.use_peft or self.train_only):
+            raise ValueError(
+                "train_vision=False is for full fine-tuning; name the parts in train_only or the LoRA targets."
+            )
+
+
+@dataclass
+class SftDataArguments(SourceArguments):
+    """Which conversations to train on."""
+
+    dataset_configs: list[str] | None = field(
+        default=None, metadata={"help": "Configs of the builder whose rows are joined, instead of dataset_config."}
+    )
+    conversation: str = field(
+        default="dataset",
+        metadata={
+            "help": "'dataset': question and answer as the data set has them. 'verdict': the family's own question "
+            "and verdict sentence for the row's label, then the data set's words where it has any."
+        },
+    )
+    validation_pictures: int | None = field(
+        default=None, metadata={"help": "At most so many validation pictures, drawn by validation_seed; default all."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.conversation not in CONVERSATIONS:
+            raise ValueError(
+                f"conversation is {self.conversation!r}, allowed are {', '.join(map(repr, CONVERSATIONS))}."
+            )
+        if self.dataset_configs and self.dataset_config:
+            raise ValueError("dataset_config and dataset_configs are both set; name all configs in dataset_configs.")
+        if self.validation_pictures is not None and self.validation_pictures < 2:
+            raise ValueError(f"validation_pictures is {self.validation_pictures}, expected 2 or more.")
+
+
+@dataclass
+class SftTrainingArguments(SFTConfig):
+    """TRL's `SFTConfig` with defaults that fit conversations about pictures."""
+
+    # The collator needs columns that the model does not.
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay false."})
+    max_length: int | None = field(default=None, metadata={"help": "Cut texts to so many tokens; default uncut."})
+    hub_strategy: str = field(default="end", metadata={"help": "Only 'end': no pickle is published."})
+    cpu_threads: int | None = field(
+        default=None, metadata={"help": "Threads of torch on CPU. The last digits of a sum depend on it."}
+    )
+
+    def __post_init__(self) -> None:
+        use_new_names(self)
+        super().__post_init__()
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns is true, but the collator reads those columns; leave it false.")
+        if self.packing or self.padding_free:
+            raise ValueError("packing and padding_free do not fit conversations about pictures; leave both false.")
+        if self.cpu_threads is not None and self.cpu_threads < 1:
+            raise ValueError(f"cpu_threads is {self.cpu_threads}, expected 1 or more.")
+        check_publishing(self)

@@ -1,28 +1,154 @@
-"""From a data set builder to batches: splits, and rows as model inputs."""
+"""From a dataset builder to batches of pictures: splits, the order of the rows, and rows as model inputs."""
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
-from deepfake_detectors.data.registry import load_split
-from deepfake_detectors.dataset_scripts.common import split_by_group
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES, split_by_group
 from deepfake_detectors.train.arguments import DataArguments, SourceArguments
-from deepfake_detectors.train.mask_labels import MaskLabels, MaskShaper
-from deepfake_detectors.train.samplers import Draw, require_both_classes, spread_over_videos
+from deepfake_detectors.train.augmentation import PictureVariation, Variation
+from deepfake_detectors.train.masks import ColumnMasks, MaskLabels, MaskShaper, NoMasks, PairMasks
 from deepfake_detectors.train.self_blended import SelfBlending
-from deepfake_detectors.train.variation import PictureVariation, Variation
 
 __all__ = [
+    "BalancedSampler",
+    "Draw",
     "PictureDataset",
+    "TrainingSampler",
+    "VideoSampler",
     "load_train_and_validation",
     "require_both_classes",
     "set_validation_aside",
+    "spread_over_videos",
+    "training_pictures",
+    "training_sampler",
 ]
+
+
+class Draw(NamedTuple):
+    """One row as it comes up in training: which, and as the how manieth of the whole run."""
+
+    row: int
+    number: int
+
+
+def require_both_classes(labels: Sequence[int], what: str) -> None:
+    """Raise a `ValueError` unless the labels hold reals and fakes."""
+    counts = Counter(labels)
+    if len(counts) < len(CLASS_NAMES):
+        table = ", ".join(f"{counts[index]} {name}" for index, name in enumerate(CLASS_NAMES))
+        raise ValueError(
+            f"The {what} holds {table}. A detector needs both classes to learn from and to be ranked on; check the "
+            "data folder, or change validation_fraction or validation_seed."
+        )
+
+
+class TrainingSampler(Sampler[Draw]):
+    """Every row once per pass, in a random order that follows from the seed and the epoch alone.
+
+    Args:
+        length: number of rows.
+        seed: of the order.
+    """
+
+    def __init__(self, length: int, seed: int = 0) -> None:
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = self.order(np.random.default_rng([self.seed, self.epoch]))
+        for number, row in enumerate(order, start=self.epoch * self.length):
+            yield Draw(row, number)
+
+    def order(self, generator: np.random.Generator) -> Iterator[int]:
+        """The rows of one pass."""
+        yield from map(int, generator.permutation(self.length))
+
+
+class BalancedSampler(TrainingSampler):
+    """Half real, the other half evenly over the manipulations, in every stretch of the order.
+
+    One pass has as many draws as there are rows. Each class and manipulation is walked through in a random order, and
+    again in a new one when it is exhausted.
+
+    Args:
+        labels: 0 real, 1 fake, one per row.
+        manipulations: one name per row.
+        seed: of the order.
+
+    Raises:
+        ValueError: if a class is missing.
+    """
+
+    def __init__(self, labels: Sequence[int], manipulations: Sequence[str], seed: int = 0) -> None:
+        require_both_classes(labels, "set to sample from")
+        super().__init__(len(labels), seed)
+        self.reals = [row for row, label in enumerate(labels) if label == 0]
+        by_method: dict[str, list[int]] = {}
+        for row, (label, method) in enumerate(zip(labels, manipulations, strict=True)):
+            if label == 1:
+                by_method.setdefault(method, []).append(row)
+        self.fakes = [by_method[method] for method in sorted(by_method)]
+
+    def order(self, generator: np.random.Generator) -> Iterator[int]:
+        reals, fakes = _endless(self.reals, generator), [_endless(pool, generator) for pool in self.fakes]
+        for position in range(self.length):
+            pair, is_fake = divmod(position, 2)
+            yield next(fakes[(pair + self.epoch) % len(fakes)] if is_fake else reals)
+
+
+class VideoSampler(TrainingSampler):
+    """One random frame of every video per pass, as M2F2-Det's first stage is trained.
+
+    Args:
+        video_ids: one per row.
+        seed: of the order and of the frames.
+    """
+
+    def __init__(self, video_ids: Sequence[str], seed: int = 0) -> None:
+        self.videos = list(rows_of_videos(video_ids).values())
+        super().__init__(len(self.videos), seed)
+
+    def order(self, generator: np.random.Generator) -> Iterator[int]:
+        for video in generator.permutation(len(self.videos)):
+            rows = self.videos[int(video)]
+            yield rows[int(generator.integers(len(rows)))]
+
+
+def rows_of_videos(video_ids: Sequence[str]) -> dict[str, list[int]]:
+    """video -> its rows, in their order."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, video in enumerate(video_ids):
+        rows[video].append(row)
+    return rows
+
+
+def spread_over_videos(video_ids: Sequence[str], frames: int) -> list[int]:
+    """At most so many rows per video, evenly spread over its length; ascending."""
+    chosen: list[int] = []
+    for rows in rows_of_videos(video_ids).values():
+        places = np.linspace(-0.5, len(rows) - 0.5, min(frames, len(rows)) + 1)
+        chosen += [rows[round((low + high) / 2)] for low, high in itertools.pairwise(places.tolist())]
+    return sorted(chosen)
+
+
+def _endless(pool: Sequence[int], generator: np.random.Generator) -> Iterator[int]:
+    while True:
+        yield from (pool[int(position)] for position in generator.permutation(len(pool)))
 
 
 def load_train_and_validation(
@@ -149,3 +275,62 @@ def crop_side(image_processor: Any) -> int:
     """Side of the square picture that a family's image processor makes."""
     size = image_processor.crop_size or image_processor.size
     return int(size["height"])
+
+
+def training_pictures(
+    rows: datasets.Dataset, image_processor: Any, side: int | None, arguments: DataArguments, seed: int
+) -> PictureDataset:
+    """The training set of a recipe.
+
+    Args:
+        rows: of the training split.
+        image_processor: of the model.
+        side: of the mask labels that the model learns from; `None` if it learns from none.
+        arguments: of the recipe.
+        seed: of whatever is drawn.
+
+    Raises:
+        ValueError: for masks that the model cannot learn from, or columns that the data set does not have.
+    """
+    wants = [name for name in ("twin_masks", "mask_column") if getattr(arguments, name)]
+    if wants and side is None:
+        raise ValueError(f"{wants[0]} needs a model with one mask head, but this one has none; leave it out.")
+    blending = None
+    if arguments.self_blend:
+        landmarks = arguments.self_blend_landmarks
+        if landmarks is not None and landmarks not in rows.column_names:
+            raise ValueError(
+                f"self_blend_landmarks is {landmarks!r}, but the data set has {', '.join(rows.column_names)}."
+            )
+        blending = SelfBlending(arguments.self_blend, arguments.self_blend_regions, landmarks=landmarks)
+    shaper = None if side is None else MaskShaper(image_processor, side)
+    return PictureDataset(
+        rows,
+        image_processor,
+        variation=PictureVariation(
+            arguments.mirror, arguments.shift_cell, arguments.random_crop, arguments.blur, arguments.jpeg
+        ),
+        masks=_masks(rows, shaper, arguments),
+        blending=blending,
+        mask_shaper=shaper,
+        seed=seed,
+    )
+
+
+def _masks(rows: datasets.Dataset, shaper: MaskShaper | None, arguments: DataArguments) -> MaskLabels | None:
+    if shaper is None:
+        return None
+    if arguments.twin_masks:
+        return PairMasks(rows, shaper.size)
+    if arguments.mask_column is not None:
+        return ColumnMasks(rows, arguments.mask_column, shaper)
+    return NoMasks(rows["label"][:], shaper) if arguments.self_blend else None
+
+
+def training_sampler(rows: datasets.Dataset, arguments: DataArguments, seed: int) -> TrainingSampler:
+    """The order that a recipe asks for."""
+    if arguments.balanced_sampling:
+        return BalancedSampler(rows["label"][:], rows["manipulation"][:], seed)
+    if arguments.one_frame_per_video:
+        return VideoSampler(rows["video_id"][:], seed)
+    return TrainingSampler(len(rows), seed)

@@ -17,14 +17,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from transformers import set_seed
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
 
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.families import FAMILIES
+from deepfake_detectors.modeling.configuration_detection import identity_calibration
+from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
+from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
+from deepfake_detectors.module_command import show_progress
 from deepfake_detectors.train.arguments import parse_mapping, read_recipe
-from deepfake_detectors.train.mini_families import FAMILIES
-from deepfake_detectors.train.mini_tokenizer import dialogue_texts
+from deepfake_detectors.train.families import require_hooks
+from deepfake_detectors.train.mini import MINI, Plan, tiny_model
+from deepfake_detectors.train.mini.families import m2f2_det_tokenizer
+from deepfake_detectors.train.stage2_base import image_processor_of, join_m2f2_det
 
-__all__ = ["FAMILIES", "MiniBaseArguments", "mini_base", "write_mini_base"]
+__all__ = ["MiniBaseArguments", "dialogue_texts", "main", "mini_base", "write_mini_base"]
 
 logger = logging.getLogger("deepfake_detectors.train")
 
@@ -33,7 +43,7 @@ logger = logging.getLogger("deepfake_detectors.train")
 class MiniBaseArguments:
     """What to build, and on whose words."""
 
-    family: str = field(metadata={"help": "m2f2_det, fakevlm, lvlm_dfd or antifakeprompt."})
+    family: str = field(metadata={"help": "Family whose row in the table names a builder, such as m2f2_det."})
     output: str = field(metadata={"help": "Folder to write; must be new or empty."})
     dataset: str = field(default="ddvqa", metadata={"help": "Whose training words the tokenizer learns."})
     dataset_configs: list[str] = field(
@@ -54,8 +64,7 @@ class MiniBaseArguments:
 
     def __post_init__(self) -> None:
         self.model_config = parse_mapping("model_config", self.model_config)
-        if self.family not in FAMILIES:
-            raise ValueError(f"family is {self.family!r}, allowed are {', '.join(FAMILIES)}.")
+        require_hooks(FAMILIES.get(self.family), "mini", f"family {self.family!r}")
         for name in ("detector", "language_model"):
             value = getattr(self, name)
             if value is not None and self.family != "m2f2_det":
@@ -81,7 +90,18 @@ def write_mini_base(arguments: MiniBaseArguments, texts: Sequence[str]) -> Path:
     output = Path(arguments.output)
     _require_new(output)
     set_seed(arguments.seed)
-    model, processor = FAMILIES[arguments.family](texts, arguments)
+    if arguments.detector is None and arguments.language_model is None:
+        model, processor = tiny_model(
+            arguments.family,
+            generates=True,
+            size=MINI,
+            texts=texts,
+            vocabulary=arguments.vocabulary,
+            seed=arguments.seed,
+            **arguments.model_config,
+        )
+    else:
+        model, processor = _of_trained_parts(arguments, texts)
     model.eval().save_pretrained(output)
     processor.save_pretrained(output)
     logger.info(
@@ -94,15 +114,76 @@ def write_mini_base(arguments: MiniBaseArguments, texts: Sequence[str]) -> Path:
     return output
 
 
+def _of_trained_parts(arguments: MiniBaseArguments, texts: Sequence[str]) -> tuple[Any, Any]:
+    """An M2F2-Det on a trained detector, a trained language model, or both."""
+    if arguments.language_model is not None:
+        tokenizer = AutoTokenizer.from_pretrained(arguments.language_model, trust_remote_code=False)
+        language = AutoModelForCausalLM.from_pretrained(arguments.language_model, trust_remote_code=False)
+    else:
+        tokenizer = m2f2_det_tokenizer(Plan(MINI, texts, arguments.vocabulary, True, {}))
+        language = LlamaForCausalLM(LlamaConfig(**{**MINI.language, "vocab_size": len(tokenizer)}))
+    if arguments.detector is not None:
+        detector = M2F2DetForDeepfakeDetection.from_pretrained(arguments.detector)
+        image_processor = image_processor_of(arguments.detector)
+        # Before the language model learns to read P(fake), not behind its back.
+        fold_calibration(detector)
+    else:
+        detector, processor = tiny_model("m2f2_det", size=MINI, seed=arguments.seed)
+        image_processor = processor.image_processor
+    model = join_m2f2_det(detector, language, tokenizer, arguments.model_config)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, M2F2DetProcessor(
+        image_processor, tokenizer, image_seq_length=model.config.num_patches, prompt_style="vicuna_v1"
+    )
+
+
+@torch.no_grad()
+def fold_calibration(model: M2F2DetForDeepfakeDetection) -> None:
+    """Put the calibration into the head, so that `forward`, and with it every stock pipeline, gives calibrated logits.
+
+    Exact: the calibration is affine in the logit difference, and the head is linear.
+    """
+    head, calibration = model.detector.classifier, model.config.calibration
+    for values, shift in ((head.weight, 0.0), (head.bias, calibration["bias"])):
+        real, fake = values.double()
+        half = (calibration["scale"] * (fake - real) + shift) / 2
+        values.copy_(torch.stack([(real + fake) / 2 - half, (real + fake) / 2 + half]))
+    model.config.calibration = identity_calibration()
+
+
+def dialogue_texts(dataset: str, configs: Sequence[str], data_dir: str | Path | None = None) -> list[str]:
+    """Every question and every answer of the training split, in the order of the rows.
+
+    Args:
+        dataset: name of a builder of this package.
+        configs: its configs that hold dialogues.
+        data_dir: its raw files; if `None`, its folder in `$DEEPFAKE_DATA`.
+
+    Raises:
+        ValueError: for an unknown data set or config, or one without dialogues.
+        FileNotFoundError: for missing data.
+    """
+    texts: list[str] = []
+    for config in configs:
+        rows = load_split(dataset, "train", data_dir, config)
+        if "answers" not in rows.column_names:
+            raise ValueError(
+                f"{dataset} {config} holds pictures without questions and answers, so there are no words to learn; "
+                "name configs with dialogues (of ddvqa: c40_explain, c40_judge)."
+            )
+        for question, answers in zip(rows["question"], rows["answers"], strict=True):
+            texts += [question, *answers]
+    return texts
+
+
 def _require_new(output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists and is not an empty folder; choose another --output or remove it.")
+        raise ValueError(f"{output} exists and is not an empty folder; choose another `output` or remove it.")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line entry: the family first, then options; `--config FILE.yaml` holds options too."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
+    show_progress()
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given and not given[0].startswith("-"):
         given = ["--family", *given]

@@ -10,10 +10,10 @@ import datasets
 import numpy as np
 import torch
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.train.arguments import SftDataArguments
 from deepfake_detectors.train.data import require_both_classes, set_validation_aside
-from deepfake_detectors.train.sft_arguments import SftDataArguments
-from deepfake_detectors.train.sft_families import SftFamily
+from deepfake_detectors.train.families import SftFamily
 
 __all__ = ["ConversationCollator", "load_conversations"]
 

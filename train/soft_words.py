@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,70 +15,14 @@ from transformers import PreTrainedConfig
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
-from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE, save_soft_words
-from deepfake_detectors.modeling.modeling_soft_word import INITIALIZER_STD
+from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE, INITIALIZER_STD, save_soft_words
 from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor, save_processor_settings
-from deepfake_detectors.train.trainer import ClassifierTrainer
+from deepfake_detectors.train.families import ClassifierTraining, refuse_fields
+from deepfake_detectors.train.trainers import ClassifierTrainer
 
-__all__ = ["AnswerCollator", "SoftWordTrainer", "load_soft_words"]
+__all__ = ["AnswerCollator", "SoftWordTrainer", "SoftWordTraining"]
 
 PROMPT_FIELDS = ("soft_word", "soft_word_sides", "prompt", "plain_prompt", "candidates")
-
-
-def load_soft_words(
-    source: str, config_fields: dict[str, Any], image_processor_fields: dict[str, Any]
-) -> tuple[AntifakePromptForDeepfakeDetection, AntifakePromptProcessor]:
-    """A detector whose base is known, so that its words can be saved alone.
-
-    Args:
-        source: folder or Hub id of an InstructBLIP (the words start at N(0, 0.02), as in the official code), of a full
-            AntifakePrompt, or of an adapter folder (both go on from their words).
-        config_fields: of `AntifakePromptConfig`, for new words only: the rest brings its own.
-        image_processor_fields: of `AntifakePromptImageProcessor`, for new words only.
-
-    Raises:
-        ValueError: for fields beside words that exist already, or a base that is none.
-    """
-    fields, _ = PreTrainedConfig.get_config_dict(source)
-    is_stock = fields.get("model_type") == "instructblip"
-    if not is_stock:
-        given = [
-            name
-            for name, value in (("model_config", config_fields), ("image_processor", image_processor_fields))
-            if value
-        ]
-        if given:
-            raise ValueError(
-                f"{' and '.join(given)} cannot be set with model_name_or_path {source}: its words bring their own. "
-                "Give a stock InstructBLIP to start new words."
-            )
-        model = AntifakePromptForDeepfakeDetection.from_pretrained(source)
-        if model.config.base_model_name_or_path is None:
-            model.config.base_model_name_or_path = _findable(source)
-        return model, AntifakePromptProcessor.from_pretrained(source)
-    base = PreTrainedConfig.get_config_dict(source)[0]
-    # The sizes are the base's own, which loading fills in.
-    config = AntifakePromptConfig(**config_fields)
-    widths = {"qformer_soft_word": "qformer_config", "llm_soft_word": "text_config"}
-    sides = {"both": tuple(widths), "qformer": ("qformer_soft_word",), "llm": ("llm_soft_word",)}
-    words = {
-        name: torch.empty(1, base[widths[name]]["hidden_size"]).normal_(0.0, INITIALIZER_STD)
-        for name in sides[config.soft_word_sides]
-    }
-    settings = {name: getattr(config, name) for name in PROMPT_FIELDS}
-    settings["num_query_tokens"] = base.get("num_query_tokens", config.num_query_tokens)
-    with tempfile.TemporaryDirectory() as folder:
-        save_soft_words(words, config, _findable(source), folder)
-        save_processor_settings(folder, AntifakePromptImageProcessor(**image_processor_fields), settings)
-        return (
-            AntifakePromptForDeepfakeDetection.from_pretrained(folder),
-            AntifakePromptProcessor.from_pretrained(folder),
-        )
-
-
-def _findable(source: str) -> str:
-    """A folder by its full path, so that its adapter finds it from everywhere; a Hub id as it is."""
-    return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
 
 
 class AnswerCollator:
@@ -157,3 +102,75 @@ class SoftWordTrainer(ClassifierTrainer):
                 found = {key: tuple(value.shape) for key, value in words.items()}
                 raise ValueError(f"{folder} holds the words {found}, but this model needs {name} {tuple(word.shape)}.")
             word.copy_(words[name])
+
+
+class SoftWordTraining(ClassifierTraining):
+    """How `train_classifier` treats AntifakePrompt: the words are trained on an InstructBLIP, which stays as it is."""
+
+    base_model_types = ("instructblip",)
+    trainer_class = SoftWordTrainer
+
+    def build(self, config: Mapping[str, Any], image_processor: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Not possible.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"model_type is {self.family.name!r}, whose words are trained on an InstructBLIP: name that with "
+            "model_name_or_path."
+        )
+
+    def load(self, source: str, config: Mapping[str, Any], image_processor: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Return a detector whose base is known, so that its words can be saved alone, and its processor.
+
+        Args:
+            source: folder or Hub id of an InstructBLIP (the words start at N(0, 0.02), as in the official code), of a
+                full AntifakePrompt, or of an adapter folder (both go on from their words).
+            config: fields of `AntifakePromptConfig`, for new words only: the rest brings its own.
+            image_processor: fields of `AntifakePromptImageProcessor`, for new words only.
+
+        Raises:
+            ValueError: for fields beside words that exist already, or an unusable base.
+        """
+        base, _ = PreTrainedConfig.get_config_dict(source)
+        if base.get("model_type") in self.base_model_types:
+            return _new_words(source, base, config, image_processor)
+        refuse_fields(source, config, image_processor)
+        model = AntifakePromptForDeepfakeDetection.from_pretrained(source)
+        if model.config.base_model_name_or_path is None:
+            model.config.base_model_name_or_path = _findable(source)
+        return model, AntifakePromptProcessor.from_pretrained(source)
+
+    def freeze(self, model: Any) -> None:
+        model.freeze_all_but_soft_words()
+
+    def collator(self, processor: Any) -> AnswerCollator:
+        return AnswerCollator(processor)
+
+
+def _new_words(
+    source: str, base: dict[str, Any], config_fields: Mapping[str, Any], image_processor: Mapping[str, Any]
+) -> tuple[AntifakePromptForDeepfakeDetection, AntifakePromptProcessor]:
+    # The sizes are the base's own, which loading fills in.
+    config = AntifakePromptConfig(**config_fields)
+    widths = {"qformer_soft_word": "qformer_config", "llm_soft_word": "text_config"}
+    sides = {"both": tuple(widths), "qformer": ("qformer_soft_word",), "llm": ("llm_soft_word",)}
+    words = {
+        name: torch.empty(1, base[widths[name]]["hidden_size"]).normal_(0.0, INITIALIZER_STD)
+        for name in sides[config.soft_word_sides]
+    }
+    settings = {name: getattr(config, name) for name in PROMPT_FIELDS}
+    settings["num_query_tokens"] = base.get("num_query_tokens", config.num_query_tokens)
+    with tempfile.TemporaryDirectory() as folder:
+        save_soft_words(words, config, _findable(source), folder)
+        save_processor_settings(folder, AntifakePromptImageProcessor(**image_processor), settings)
+        return (
+            AntifakePromptForDeepfakeDetection.from_pretrained(folder),
+            AntifakePromptProcessor.from_pretrained(folder),
+        )
+
+
+def _findable(source: str) -> str:
+    """A folder by its full path, so that its adapter finds it from everywhere; a Hub id as it is."""
+    return str(Path(source).resolve()) if Path(source).is_dir() else str(source)

@@ -6,12 +6,13 @@
         --language_model lmsys/vicuna-7b-v1.5-16k --output lvlm-dfd-stage1
 
 What neither brings starts at random and is trained in stage 2 or 3: M2F2-Det's `deepfake_projector` (and its projector
-of pictures, where the language model is no LLaVA), LVLM-DFD's prompt learner and picture projection.
+of pictures, where the language model is not a LLaVA), LVLM-DFD's prompt learner and picture projection.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -32,15 +33,17 @@ from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDete
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import GENERATION_DEFAULTS, M2F2DetForConditionalGeneration
-from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
+from deepfake_detectors.modeling.processing_lvlm_dfd import ANSWER_END, LvlmDfdProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
-from deepfake_detectors.modeling.prompting_lvlm_dfd import ANSWER_END
 from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAGE_MARKER
 from deepfake_detectors.module_command import run_command
+from deepfake_detectors.train.mini import laid_over
 
-__all__ = ["Stage2BaseArguments", "language_fields", "stage2_base"]
+__all__ = ["Stage2BaseArguments", "image_processor_of", "join_m2f2_det", "stage2_base", "stop_token"]
 
 logger = logging.getLogger("deepfake_detectors.train")
+
+LINE_BREAKS = ("<0x0A>", "\n")  # as a byte, and as a piece of its own
 
 
 @dataclass
@@ -60,7 +63,7 @@ def stage2_base(arguments: Stage2BaseArguments) -> Path:
         ValueError: for a detector of another family, a bridge detector, a language model whose projector does not fit
             the detector's tower, or an output folder that is not empty.
     """
-    model_type = AutoConfig.from_pretrained(arguments.detector).model_type
+    model_type = AutoConfig.from_pretrained(arguments.detector, trust_remote_code=False).model_type
     if model_type not in JOINERS:
         raise ValueError(
             f"{arguments.detector} is of model_type {model_type!r}; a stage 2 with a language model exists for "
@@ -84,25 +87,15 @@ def stage2_base(arguments: Stage2BaseArguments) -> Path:
 
 def _join_m2f2_det(detector_folder: str, source: str) -> tuple[Any, Any]:
     detector = M2F2DetForDeepfakeDetection.from_pretrained(detector_folder)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token  # as LLaVA does
-    tokenizer.add_tokens([IMAGE_MARKER, DEEPFAKE_MARKER], special_tokens=True)
-    is_llava = AutoConfig.from_pretrained(source).model_type == "llava"
-    whole = (LlavaForConditionalGeneration if is_llava else AutoModelForCausalLM).from_pretrained(source)
-    if len(tokenizer) > whole.config.get_text_config().vocab_size:
-        whole.resize_token_embeddings(len(tokenizer))
-    fields = _fields(detector) | {
-        "text_config": language_fields(whole.config),
-        "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
-        "deepfake_token_id": tokenizer.convert_tokens_to_ids(DEEPFAKE_MARKER),
-    }
-    model = M2F2DetForConditionalGeneration(type(detector.config)(**fields))
-    model.model.vision_tower.load_state_dict(detector.vision_tower.state_dict())
-    model.model.detector.load_state_dict(detector.detector.state_dict())
-    language = whole.model.language_model if is_llava else whole.model
-    model.model.language_model.load_state_dict(language.state_dict())
-    model.lm_head.load_state_dict(whole.lm_head.state_dict())
+    is_llava = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type == "llava"
+    if is_llava:
+        whole = LlavaForConditionalGeneration.from_pretrained(source)
+    else:
+        whole = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=False)
+    model = join_m2f2_det(detector, whole, tokenizer)
     if is_llava:
         projector = whole.model.multi_modal_projector
         needed, found = model.config.vision_config.hidden_size, projector.linear_1.in_features
@@ -112,30 +105,71 @@ def _join_m2f2_det(detector_folder: str, source: str) -> tuple[Any, Any]:
                 f"{needed}: they belong to different CLIP models."
             )
         model.model.multi_modal_projector.load_state_dict(projector.state_dict())
-    image_processor = AutoProcessor.from_pretrained(detector_folder).image_processor
-    return model, M2F2DetProcessor(image_processor, tokenizer, image_seq_length=model.config.num_patches)
+    return model, M2F2DetProcessor(
+        image_processor_of(detector_folder), tokenizer, image_seq_length=model.config.num_patches
+    )
+
+
+def join_m2f2_det(
+    detector: M2F2DetForDeepfakeDetection, language: Any, tokenizer: Any, config: Mapping[str, Any] | None = None
+) -> M2F2DetForConditionalGeneration:
+    """Return one model of a detector and a language model; its projectors are random.
+
+    Args:
+        detector: gives the tower and the verdict.
+        language: a causal language model, or a Llava whose language model is taken; its table of tokens grows for the
+            two placeholders.
+        tokenizer: of `language`; gets the two placeholders if it does not have them.
+        config: fields of `M2F2DetConfig`, laid over those of the two.
+    """
+    tokenizer.add_tokens([IMAGE_MARKER, DEEPFAKE_MARKER], special_tokens=True)
+    if len(tokenizer) > language.config.get_text_config().vocab_size:
+        language.resize_token_embeddings(len(tokenizer))
+    fields = _fields(detector) | {
+        "text_config": _language_fields(language.config),
+        "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
+        "deepfake_token_id": tokenizer.convert_tokens_to_ids(DEEPFAKE_MARKER),
+    }
+    model = M2F2DetForConditionalGeneration(type(detector.config)(**laid_over(fields, config or {})))
+    model.model.vision_tower.load_state_dict(detector.vision_tower.state_dict())
+    model.model.detector.load_state_dict(detector.detector.state_dict())
+    model.model.language_model.load_state_dict(getattr(language.model, "language_model", language.model).state_dict())
+    model.lm_head.load_state_dict(language.lm_head.state_dict())
+    return model
 
 
 def _join_lvlm_dfd(detector_folder: str, source: str) -> tuple[Any, Any]:
     detector = LvlmDfdForDeepfakeDetection.from_pretrained(detector_folder)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     tokenizer.pad_token = tokenizer.eos_token  # as the official code does
-    language = AutoModelForCausalLM.from_pretrained(source)
-    # An answer ends at the piece behind its line break: "##" (2277) in Vicuna's tokenizer.
-    end = tokenizer.convert_ids_to_tokens(tokenizer(ANSWER_END, add_special_tokens=False).input_ids)
-    behind = [piece for before, piece in pairwise(end) if before in LINE_BREAKS]
-    if not behind:
-        raise ValueError(f"The tokenizer of {source} makes {end} of {ANSWER_END!r}: no piece stands for a line break.")
-    stop = tokenizer.convert_tokens_to_ids(behind[0])
-    fields = _fields(detector) | {"text_config": language_fields(language.config), "stop_token_id": stop}
+    language = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=False)
+    stop = stop_token(tokenizer)
+    fields = _fields(detector) | {"text_config": _language_fields(language.config), "stop_token_id": stop}
     model = LvlmDfdForConditionalGeneration(type(detector.config)(**fields))
     model.detector.load_state_dict(detector.detector.state_dict())
     model.language_model.load_state_dict(language.state_dict())
-    image_processor = AutoProcessor.from_pretrained(detector_folder).image_processor
-    return model, LvlmDfdProcessor(image_processor, tokenizer, stop_token_id=stop)
+    return model, LvlmDfdProcessor(image_processor_of(detector_folder), tokenizer, stop_token_id=stop)
 
 
-def language_fields(config: Any) -> dict[str, Any]:
+def stop_token(tokenizer: Any) -> int:
+    """Return the id at which an answer of LVLM-DFD ends: the piece behind its line break, "##" (2277) in Vicuna's.
+
+    Raises:
+        ValueError: if the tokenizer has no piece for a line break.
+    """
+    end = tokenizer.convert_ids_to_tokens(tokenizer(ANSWER_END, add_special_tokens=False).input_ids)
+    behind = [piece for before, piece in pairwise(end) if before in LINE_BREAKS]
+    if not behind:
+        raise ValueError(f"The tokenizer makes {end} of {ANSWER_END!r}: no piece stands for a line break.")
+    return tokenizer.convert_tokens_to_ids(behind[0])
+
+
+def image_processor_of(folder: str) -> Any:
+    """Return the image processor of a detector's folder."""
+    return AutoProcessor.from_pretrained(folder, trust_remote_code=False).image_processor
+
+
+def _language_fields(config: Any) -> dict[str, Any]:
     """The language model's config as part of a detector's: without what it says of its own folder."""
     fields = config.get_text_config().to_dict()
     return {name: value for name, value in fields.items() if name not in ("architectures", "_name_or_path")}
@@ -147,7 +181,6 @@ def _fields(detector: Any) -> dict[str, Any]:
     return {name: value for name, value in detector.config.to_dict().items() if name not in left_out}
 
 
-LINE_BREAKS = ("<0x0A>", "\n")  # as a byte, and as a piece of its own
 JOINERS = {"m2f2_det": _join_m2f2_det, "lvlm_dfd": _join_lvlm_dfd}
 
 

@@ -13,31 +13,30 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import set_seed
 
 from deepfake_detectors.evaluation.calibration import calibrated_probability, fit_platt
 from deepfake_detectors.evaluation.metrics import detection_metrics
-from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
+from deepfake_detectors.module_command import launched_command, show_progress
 from deepfake_detectors.train.arguments import (
     ClassifierTrainingArguments,
     DataArguments,
     ModelArguments,
     parse_recipe,
 )
-from deepfake_detectors.train.data import PictureDataset, load_train_and_validation
-from deepfake_detectors.train.freezing import freeze_modules
-from deepfake_detectors.train.launched import launched_command
-from deepfake_detectors.train.lora_trainer import LoraTrainer, add_lora
-from deepfake_detectors.train.mask_labels import mask_side
-from deepfake_detectors.train.models import build_model, fit_standardization
+from deepfake_detectors.train.data import (
+    PictureDataset,
+    load_train_and_validation,
+    training_pictures,
+    training_sampler,
+)
+from deepfake_detectors.train.families import build_model, fit_standardization
+from deepfake_detectors.train.masks import mask_side
+from deepfake_detectors.train.optimization import freeze_modules
 from deepfake_detectors.train.resuming import checkpoint_to_resume
-from deepfake_detectors.train.soft_words import AnswerCollator, SoftWordTrainer
-from deepfake_detectors.train.trainer import ClassifierTrainer, validation_metrics
-from deepfake_detectors.train.training_pictures import training_pictures, training_sampler
+from deepfake_detectors.train.trainers import ClassifierTrainer, LoraTrainer, add_lora, validation_metrics
 
 __all__ = ["build_trainer", "main", "train_classifier"]
 
@@ -69,11 +68,8 @@ def build_trainer(
     if arguments.cpu_threads is not None:
         torch.set_num_threads(arguments.cpu_threads)
     set_seed(arguments.seed)
-    model, processor = build_model(model_arguments)
-    if isinstance(model, AntifakePromptForDeepfakeDetection):
-        model.freeze_all_but_soft_words()
-    if hasattr(model, "freeze_unused"):
-        model.freeze_unused()
+    model, processor, training = build_model(model_arguments)
+    training.freeze(model)
     side = mask_side(model)
     if model_arguments.lora:
         model = add_lora(model, model_arguments.lora)
@@ -87,10 +83,12 @@ def build_trainer(
     train_set = training_pictures(rows, image_processor, side, data_arguments, arguments.seed)
     if resume_from is None and model_arguments.model_name_or_path is None:
         fit_standardization(model, _pixel_batches(PictureDataset(rows, image_processor)))
-    trainer = trainer_class(model)(
+    # A finished LoRA folder holds both forms, whatever the family.
+    trainer_class = LoraTrainer if model_arguments.lora else training.trainer_class
+    trainer = trainer_class(
         model=model,
         args=arguments,
-        data_collator=AnswerCollator(processor) if isinstance(model, AntifakePromptForDeepfakeDetection) else None,
+        data_collator=training.collator(processor),
         train_dataset=train_set,
         eval_dataset=PictureDataset(held_out, image_processor),
         compute_metrics=validation_metrics,
@@ -98,13 +96,6 @@ def build_trainer(
         sampler=training_sampler(rows, data_arguments, arguments.seed),
     )
     return trainer, resume_from
-
-
-def trainer_class(model: Any) -> type[ClassifierTrainer]:
-    """The trainer that writes the form of checkpoint a model is published in."""
-    if isinstance(model, PeftModel):
-        return LoraTrainer
-    return SoftWordTrainer if isinstance(model, AntifakePromptForDeepfakeDetection) else ClassifierTrainer
 
 
 def _finish(trainer: ClassifierTrainer, data_arguments: DataArguments, train_seconds: float) -> None:
@@ -122,7 +113,7 @@ def _finish(trainer: ClassifierTrainer, data_arguments: DataArguments, train_sec
         trainer.save_model(_internal_call=True)
         scores = calibrated_probability(differences, config.calibration)
         report = {
-            "command": launched_command(),
+            "command": launched_command(__package__),
             "seed": trainer.args.seed,
             "processes": trainer.args.world_size,
             "steps": trainer.state.max_steps,
@@ -153,8 +144,7 @@ def _pixel_batches(pictures: PictureDataset) -> Iterator[torch.Tensor]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line entry."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
+    show_progress()
     train_classifier(*parse_recipe(arguments))
 
 

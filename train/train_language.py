@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from transformers import (
     DataCollatorForLanguageModeling,
@@ -27,18 +30,88 @@ from transformers import (
     set_seed,
 )
 
-from deepfake_detectors.data.registry import load_split
-from deepfake_detectors.train.arguments import SourceArguments, parse_mapping, read_recipe
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES
+from deepfake_detectors.modeling.prompting_m2f2_det import (
+    DEEPFAKE_MARKER,
+    IMAGE_MARKER,
+    inference_prompt,
+    training_prompt,
+)
+from deepfake_detectors.module_command import show_progress
+from deepfake_detectors.train.arguments import (
+    SourceArguments,
+    check_publishing,
+    parse_mapping,
+    read_recipe,
+    use_new_names,
+)
 from deepfake_detectors.train.data import set_validation_aside
-from deepfake_detectors.train.language_texts import conversation_texts
-from deepfake_detectors.train.mini_tokenizer import llama_tokenizer
-from deepfake_detectors.train.publishing import WithoutPickle, check_publishing
+from deepfake_detectors.train.mini.tokenizers import llama_tokenizer
+from deepfake_detectors.train.trainers import WithoutPickle
 
-__all__ = ["LanguageArguments", "LanguageTrainingArguments", "main", "train_language"]
+__all__ = ["LanguageArguments", "LanguageTrainingArguments", "conversation_texts", "main", "train_language"]
 
 logger = logging.getLogger("deepfake_detectors.train")
 
 COLUMNS = ["id", "video_id", "group_id", "frame", "label", "question", "answers"]
+MAX_TURNS = 3
+HINT_SHARE = 0.5  # of the texts tell in front of the first question what the picture will tell later
+CLI_SHARE = 0.25  # of the texts are in the form of the official evaluation, the others in that of the training
+
+Turn = tuple[str, str]
+
+
+def conversation_texts(rows: Sequence[Mapping[str, Any]], passes: int, seed: int) -> Iterator[str]:
+    """Texts of up to three turns on one picture each; no text holds a picture's placeholder.
+
+    Half of the texts have "The image is real." (or fake) where picture and detector will stand, so that the language
+    model learns to read its answer from there. That sentence is all that later stages have to teach by pictures.
+
+    Args:
+        rows: with `video_id` (rows on one picture share it; `None` where `id` is that of a picture), `label` (0 real,
+            1 fake), `question` and `answers`.
+        passes: how often every question is asked, each time in another order and with another of its answers.
+        seed: of the order.
+    """
+    pictures: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        known = pictures[row["video_id"] or row["id"]]
+        if all((row["question"], row["answers"]) != (other["question"], other["answers"]) for other in known):
+            known.append(row)  # once: DD-VQA repeats its judgements up to 18 times
+    generator = np.random.default_rng(seed)
+    for _ in range(passes):
+        for video in sorted(pictures):
+            asked = pictures[video]
+            order = generator.permutation(len(asked))
+            turns = [(asked[i]["question"], str(generator.choice(asked[i]["answers"]))) for i in order]
+            while turns:
+                count = int(generator.integers(1, MAX_TURNS + 1))
+                hint = f"The image is {CLASS_NAMES[asked[0]['label']]}." if generator.random() < HINT_SHARE else ""
+                if generator.random() < CLI_SHARE:
+                    yield _evaluation_text(turns[0], hint)
+                    turns = turns[1:]
+                else:
+                    yield _training_text(turns[:count], hint)
+                    turns = turns[count:]
+
+
+def _training_text(turns: Sequence[Turn], hint: str) -> str:
+    conversation = []
+    for index, (question, answer) in enumerate(turns):
+        # The three line breaks that the official training has behind the placeholders.
+        start = f"{hint}\n\n\n" if hint and index == 0 else ""
+        conversation += [
+            {"role": "user", "content": f"{start}{question}"},
+            {"role": "assistant", "content": answer},
+        ]
+    return training_prompt(conversation)[0]
+
+
+def _evaluation_text(turn: Turn, hint: str) -> str:
+    question, answer = turn
+    prompt = inference_prompt(question).replace(f"{IMAGE_MARKER}\n{DEEPFAKE_MARKER}", hint)
+    return f"{prompt} {answer}</s>"
 
 
 @dataclass
@@ -72,6 +145,7 @@ class LanguageTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        use_new_names(self)
         super().__post_init__()
         check_publishing(self)
 
@@ -155,8 +229,7 @@ def _tokenized(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> data
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line entry."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
+    show_progress()
     train_language(*read_recipe((LanguageArguments, LanguageTrainingArguments), arguments))
 
 

@@ -18,15 +18,13 @@ import torch
 from transformers import set_seed
 from trl import get_peft_config
 
-from deepfake_detectors.train.arguments import read_recipe
-from deepfake_detectors.train.freezing import freeze_modules, train_only
-from deepfake_detectors.train.launched import launched_command
+from deepfake_detectors.module_command import launched_command, show_progress
+from deepfake_detectors.train.arguments import SftDataArguments, SftModelArguments, SftTrainingArguments, read_recipe
+from deepfake_detectors.train.families import load_for_sft
+from deepfake_detectors.train.optimization import freeze_modules, train_only
 from deepfake_detectors.train.resuming import checkpoint_to_resume
-from deepfake_detectors.train.sft_arguments import SftDataArguments, SftModelArguments, SftTrainingArguments
 from deepfake_detectors.train.sft_data import ConversationCollator, load_conversations
-from deepfake_detectors.train.sft_detection import DetectionCallback
-from deepfake_detectors.train.sft_families import load_for_sft
-from deepfake_detectors.train.sft_trainer import DetectorSFTTrainer
+from deepfake_detectors.train.trainers import DetectionCallback, DetectorSFTTrainer
 
 __all__ = ["build_trainer", "main", "parse_sft_recipe", "train_sft"]
 
@@ -47,7 +45,7 @@ def train_sft(
     trainer.save_model(_internal_call=True)  # before anything that can fail: the training is done
     metrics = trainer.evaluate()
     report = {
-        "command": launched_command(),
+        "command": launched_command(__package__),
         "model_name_or_path": model_arguments.model_name_or_path,
         "seed": arguments.seed,
         "processes": arguments.world_size,
@@ -96,7 +94,8 @@ def build_trainer(
         data_collator=ConversationCollator(family, processor, data_arguments.conversation, arguments.max_length),
         processing_class=processor,
         peft_config=_adapter(model_arguments),
-        family=family,
+        own_loss=family.own_loss,
+        detector=family.detector,
     )
     detection = DetectionCallback(trainer, held_out, arguments.per_device_eval_batch_size)
     trainer.add_callback(detection)
@@ -118,8 +117,7 @@ def parse_sft_recipe(arguments: list[str] | None = None) -> tuple[Any, ...]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line entry."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
+    show_progress()
     train_sft(*parse_sft_recipe(arguments))
 
 

@@ -10,11 +10,69 @@ pipeline("deepfake-detection")("face.jpg")
 ```
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deepfake_detectors.families import FAMILIES, resolve
 from deepfake_detectors.pipelines import pipeline
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection, register_families
 
-__all__ = ["AutoModelForDeepfakeDetection", "__version__", "pipeline"]
+if TYPE_CHECKING:
+    from deepfake_detectors.conversion import convert as convert
+    from deepfake_detectors.conversion.merge import merge as merge
+    from deepfake_detectors.data import build_dataset as build_dataset
+    from deepfake_detectors.data import check_dataset as check_dataset
+    from deepfake_detectors.data import lint_dataset as lint_dataset
+    from deepfake_detectors.data import load_split as load_split
+    from deepfake_detectors.description import model_info as model_info
+    from deepfake_detectors.evaluation.evaluate import evaluate as evaluate
+    from deepfake_detectors.hub.datasets import publish_dataset as publish_dataset
+    from deepfake_detectors.hub.models import publish_model as publish_model
+
+# Where the functions are that need more than a detector does; each is imported when it is first used.
+_LATER = {
+    "build_dataset": "deepfake_detectors.data:build_dataset",
+    "check_dataset": "deepfake_detectors.data:check_dataset",
+    "convert": "deepfake_detectors.conversion:convert",
+    "evaluate": "deepfake_detectors.evaluation.evaluate:evaluate",
+    "lint_dataset": "deepfake_detectors.data:lint_dataset",
+    "load_split": "deepfake_detectors.data:load_split",
+    "merge": "deepfake_detectors.conversion.merge:merge",
+    "model_info": "deepfake_detectors.description:model_info",
+    "publish_dataset": "deepfake_detectors.hub.datasets:publish_dataset",
+    "publish_model": "deepfake_detectors.hub.models:publish_model",
+}
+
+__all__ = [
+    "FAMILIES",
+    "AutoModelForDeepfakeDetection",
+    "__version__",
+    "build_dataset",
+    "check_dataset",
+    "convert",
+    "evaluate",
+    "lint_dataset",
+    "load_split",
+    "merge",
+    "model_info",
+    "pipeline",
+    "publish_dataset",
+    "publish_model",
+]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = resolve(_LATER[name])
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
 
 register_families()

@@ -6,21 +6,43 @@ import importlib
 import logging
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from importlib.metadata import entry_points
+from dataclasses import MISSING, dataclass, field, fields
+from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
-__all__ = ["ENTRY_POINT_GROUP", "FAMILIES", "Family", "require_family", "resolve", "unconverted_remedy"]
+from deepfake_detectors.modeling.detection import LLAVA_CODE_FIELDS, UnconvertedCheckpointError
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "FAMILIES",
+    "Family",
+    "PluginError",
+    "leave_out",
+    "refuse_unconverted",
+    "require_family",
+    "resolve",
+]
 
 logger = logging.getLogger(__name__)
 
+# Loading an entry point must not need more than its mapping. A package whose other modules may be imported before this
+# one ends its `__init__` with `import deepfake_detectors`; else its classes are looked for while they are being made.
 ENTRY_POINT_GROUP = "deepfake_detectors.families"
+
+
+class PluginError(ImportError):
+    """A package that adds a family to this one is broken."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """One row of the table. `families.toml` says what each field means; references are written `module:Name`."""
+    """One row of the table. `families.toml` says what each field means.
+
+    References are written `module:Name`, and `facts`, a data file, `package:path/in/package.yaml`. `plugin` is the
+    entry point of a family that another package adds, `None` for those of this package.
+    """
 
     name: str
     title: str
@@ -42,6 +64,7 @@ class Family:
     training: str | None = None
     sft: str | None = None
     mini: str | None = None
+    plugin: str | None = None
 
     def load(self, role: str) -> Any:
         """Return what the field `role` refers to, such as the class behind `"verdict"`.
@@ -66,29 +89,54 @@ def resolve(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _row(name: str, values: Mapping[str, Any]) -> Family:
-    known = {item.name for item in fields(Family)} - {"name"}
-    unknown = sorted(set(values) - known)
-    if unknown:
+def _row(name: str, values: Mapping[str, Any], plugin: str | None = None) -> Family:
+    """Check and return a row.
+
+    Raises:
+        ValueError: for a key that is missing or not known.
+    """
+    known = {item.name: item for item in fields(Family) if item.name not in ("name", "plugin")}
+    if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"The family {name!r} has unknown keys {', '.join(unknown)}; known are {', '.join(known)}.")
-    return Family(name=name, **{**values, "official": tuple(values.get("official", ()))})
+    needed = {key for key, item in known.items() if item.default is MISSING and item.default_factory is MISSING}
+    if missing := sorted(needed - set(values)):
+        raise ValueError(f"The family {name!r} lacks the keys {', '.join(missing)}.")
+    return Family(name=name, plugin=plugin, **{**values, "official": tuple(values.get("official", ()))})
 
 
 def _read_table() -> dict[str, Family]:
-    """Read the package's own rows, then those of installed plug-ins; a plug-in that fails is left out by name."""
+    """Read the package's own rows, then those of installed plug-ins."""
     text = files("deepfake_detectors").joinpath("families.toml").read_text(encoding="utf-8")
     table = {name: _row(name, values) for name, values in tomllib.loads(text).items()}
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             if point.name in table:
-                raise ValueError("a family of this name exists already")
-            table[point.name] = _row(point.name, point.load())
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            logger.warning("The plug-in family %s (%s) was not loaded: %s", point.name, point.value, error)
+                raise PluginError("a family of this name exists already")
+            table[point.name] = _plugin_row(point)
+        except PluginError as error:
+            _warn(point.name, point.value, error)
     return table
 
 
-FAMILIES: Mapping[str, Family] = _read_table()
+def _plugin_row(point: EntryPoint) -> Family:
+    try:
+        return _row(point.name, dict(point.load()), plugin=point.value)
+    except Exception as error:  # code of others may raise anything
+        raise PluginError(f"{type(error).__name__}: {error}") from error
+
+
+def _warn(name: str, plugin: str | None, reason: Exception) -> None:
+    logger.warning("The plug-in family %s (%s) was left out: %s", name, plugin, reason)
+
+
+_table = _read_table()
+FAMILIES: Mapping[str, Family] = MappingProxyType(_table)
+
+
+def leave_out(family: Family, reason: Exception) -> None:
+    """Take a broken plug-in out of `FAMILIES`, with a warning that names it."""
+    del _table[family.name]
+    _warn(family.name, family.plugin, reason)
 
 
 def require_family(name: str | None, what: str) -> Family:
@@ -101,7 +149,7 @@ def require_family(name: str | None, what: str) -> Family:
     Raises:
         ValueError: naming the known families.
     """
-    if name not in FAMILIES:
+    if name is None or name not in FAMILIES:
         raise ValueError(
             f"{what} has model_type {name!r}, which is not a detector family. Known families: {', '.join(FAMILIES)}. "
             "Convert official weights first with convert(family, sources, output)."
@@ -109,23 +157,29 @@ def require_family(name: str | None, what: str) -> Family:
     return FAMILIES[name]
 
 
-def unconverted_remedy(fields: Mapping[str, Any], source: Any) -> str:
-    """Return what to do with a folder that may hold a detector in another form; empty where nothing is known.
+def refuse_unconverted(fields: Mapping[str, Any], source: Any) -> None:
+    """Refuse a folder that may hold a detector in another form than this package saves.
 
     Args:
         fields: its config.json.
-        source: the folder, for the message.
+        source: the folder or Hub id, for the message.
+
+    Raises:
+        UnconvertedCheckpointError: for a folder of a fork of LLaVA's code, and for one in the layout of a library
+            class in which a family is published.
     """
-    if "mm_projector_type" in fields:  # only LLaVA's own code and its forks write this
-        forks = " or ".join(
-            f"convert({name!r}, {str(source)!r}, output)" for name, row in FAMILIES.items() if row.llava_fork
+    if any(name in fields for name in LLAVA_CODE_FIELDS):
+        forks = " or ".join(name for name, row in FAMILIES.items() if row.llava_fork)
+        raise UnconvertedCheckpointError(
+            f"{source} was written by a fork of the LLaVA code; it may be of the family {forks}.", None, source
         )
-        return f"It was written by a fork of the LLaVA code; convert it first: {forks}."
+    found = fields.get("model_type")
     for name, row in FAMILIES.items():
-        if row.stock_model_type is not None and row.stock_model_type == fields.get("model_type"):
+        if row.stock_model_type is not None and row.stock_model_type == found:
             verdict = row.verdict.partition(":")[2]
-            return (
-                f"If these are {name} weights, load them with {verdict}.from_pretrained({str(source)!r}), or make a "
-                f"folder that says what it is: convert({name!r}, {str(source)!r}, output)."
+            raise UnconvertedCheckpointError(
+                f"{source} is a checkpoint of model_type {found!r}. If these are {name} weights, "
+                f"{verdict}.from_pretrained({str(source)!r}) loads them as they are.",
+                name,
+                source,
             )
-    return ""

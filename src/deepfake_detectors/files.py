@@ -1,16 +1,92 @@
-"""Files and folders: reading JSON, writing whole or not at all."""
+"""Files and folders: which files are images, reading JSON, digests, writing whole or not at all."""
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json_object", "written_whole"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "Inputs",
+    "expand_inputs",
+    "picture_files",
+    "read_json_object",
+    "weights_digest",
+    "written_whole",
+]
+
+# Only for folders: a file that is named is read whatever it is called.
+PICTURE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .jp2 .j2k .ppm .pgm "
+    ".pbm .pnm .tga .ico".split()
+)
+BLOCK = 1 << 20  # bytes read at a time
+
+
+@dataclass
+class Inputs:
+    """What `expand_inputs` found.
+
+    Attributes:
+        pictures: paths and URLs in the order given; folders sorted by name.
+        faults: input -> why it names no picture.
+        skipped: number of files in folders whose names are not those of pictures.
+    """
+
+    pictures: list[str] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+    skipped: int = 0
+
+
+def expand_inputs(names: Sequence[str], recursive: bool = False) -> Inputs:
+    """Expand folders and globs into images.
+
+    A name that is not a folder and not a pattern is kept as an image, so that reading it gives the error.
+
+    Args:
+        names: files, folders, glob patterns (`**` for any depth) and http(s) URLs.
+        recursive: also look into the folders of a folder.
+    """
+    found = Inputs()
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            pictures, skipped = picture_files(path, recursive)
+            found.pictures += map(str, pictures)
+            found.skipped += skipped
+            if not pictures:
+                deeper = "" if recursive else " (`recursive` also looks into its folders)"
+                found.faults[name] = f"{name}: this folder holds no pictures{deeper}."
+        elif glob.has_magic(name) and "://" not in name and not path.exists():
+            matches = sorted(filter(os.path.isfile, glob.glob(name, recursive=True)))  # noqa: PTH207 - Path has no absolute globs
+            found.pictures += matches
+            if not matches:
+                found.faults[name] = f"{name}: no file matches this pattern."
+        else:
+            found.pictures.append(name)
+    return found
+
+
+def picture_files(folder: Path, recursive: bool = False) -> tuple[list[Path], int]:
+    """Return the images of a folder, sorted, and how many other files lie beside them.
+
+    Args:
+        folder: where to look; hidden files are passed over.
+        recursive: also look into its folders.
+    """
+    children = folder.rglob("*") if recursive else folder.iterdir()
+    files = sorted(child for child in children if child.is_file() and not child.name.startswith("."))
+    pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    return pictures, len(files) - len(pictures)
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:
@@ -29,25 +105,63 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     return fields
 
 
+def weights_digest(source: str | Path) -> str | None:
+    """Return the SHA-256 over the contents of a folder's safetensors files, sorted by name; `None` without any."""
+    files = sorted(path for path in Path(source).glob("*.safetensors") if path.is_file())
+    digest = sha256()
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+    return digest.hexdigest() if files else None
+
+
 @contextmanager
-def written_whole(output: str | Path, option: str = "--output") -> Iterator[Path]:
-    """Gives a folder to write into; it becomes `output` when the block ends without an error.
+def written_whole(
+    output: str | Path, *, replace: bool = False, remedy: str = "choose another `output`"
+) -> Iterator[Path]:
+    """Give a folder to write into; it becomes `output` when the block ends without an error.
+
+    The folder is built beside `output`. A folder that is replaced becomes `.<name>.old` before the new one takes its
+    place. Where a process is killed between the two, the next call for the same `output` puts the old one back.
 
     Args:
-        output: a new or empty folder.
-        option: how the command line calls it.
+        output: a new or empty folder; with `replace` also one that holds files.
+        replace: replace what `output` holds, all of it.
+        remedy: what to do where `output` is taken, for the message.
 
     Raises:
-        ValueError: if `output` exists and is not an empty folder.
+        ValueError: if `output` exists and is not an empty folder, or is a file.
     """
-    output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"{output} exists and is not an empty folder; choose another {option}.")
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.absolute().parent))
+    place = Path(output).resolve()
+    _settle(place)
+    if place.exists() and not (place.is_dir() and (replace or not any(place.iterdir()))):
+        raise ValueError(f"{output} exists and is not an empty folder; {remedy}.")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         yield unfinished
         unfinished.chmod(0o755)  # mkdtemp makes it private
-        unfinished.replace(output)
+        if place.exists():
+            place.rename(_old(place))
+        unfinished.rename(place)
     finally:
+        _settle(place)
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _old(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")
+
+
+def _settle(place: Path) -> None:
+    """Undo a swap that ended between its two renames, finish one that ended behind them."""
+    old = _old(place)
+    if not old.is_dir():
+        return
+    if place.is_dir() and not any(place.iterdir()):
+        place.rmdir()  # made by hand since; the old folder is the only copy
+    if place.exists():
+        shutil.rmtree(old)
+    else:
+        old.rename(place)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
+import shlex
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from transformers import HfArgumentParser
 
-__all__ = ["run_command"]
+__all__ = ["launched_command", "run_command", "show_progress"]
 
 Result = TypeVar("Result")
+
+
+def show_progress() -> None:
+    """Write this package's progress to standard error; call it in entry points only."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
 
 
 def run_command(
@@ -23,7 +31,21 @@ def run_command(
         arguments_class: a dataclass whose fields are the options.
         arguments: the options; those of the process when `None`.
     """
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
-    logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
+    show_progress()
     (parsed,) = HfArgumentParser(arguments_class).parse_args_into_dataclasses(arguments)
     return function(parsed)
+
+
+def launched_command(package: str) -> str | None:
+    """Return the command line of this process as it is typed, for the card of what it trains.
+
+    Args:
+        package: import path of the package that holds the entry scripts.
+
+    Returns:
+        `None` if no entry script of that package was started.
+    """
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None or spec.name.rpartition(".")[0] != package:
+        return None
+    return shlex.join(["accelerate", "launch", "-m", spec.name, *sys.argv[1:]])

@@ -4,6 +4,8 @@ The only file that touches private parts of transformers: a new Auto class canno
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import transformers
@@ -11,21 +13,20 @@ from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
-    AutoModelForImageTextToText,
     AutoProcessor,
     PreTrainedConfig,
 )
 from transformers.models import auto as auto_module
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping, auto_class_update
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from deepfake_detectors.checkpoints import DEFAULT, built_in_path
-from deepfake_detectors.families import FAMILIES, Family, resolve, unconverted_remedy
-from deepfake_detectors.modeling.detection import HUB_ARGUMENTS
+from deepfake_detectors.families import FAMILIES, Family, PluginError, leave_out, refuse_unconverted, resolve
+from deepfake_detectors.modeling.detection import HUB_ARGUMENTS, VerdictProcessor
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
 __all__ = ["AutoModelForDeepfakeDetection", "register_families"]
 
@@ -48,9 +49,7 @@ def _load_or_refuse(cls: Any, pretrained_model_name_or_path: Any, *model_args: A
     if "config" not in kwargs:
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         fields = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)[0]
-        if remedy := unconverted_remedy(fields, pretrained_model_name_or_path):
-            found = fields.get("model_type")
-            raise ValueError(f"{pretrained_model_name_or_path} is a checkpoint of model_type {found!r}. {remedy}")
+        refuse_unconverted(fields, pretrained_model_name_or_path)
     return _load_detector(pretrained_model_name_or_path, *model_args, **kwargs)
 
 
@@ -58,12 +57,25 @@ def _load_or_refuse(cls: Any, pretrained_model_name_or_path: Any, *model_args: A
 AutoModelForDeepfakeDetection.from_pretrained = classmethod(_load_or_refuse)
 
 
+class _AutoDetector(_BaseAutoModelClass):
+    """Chooses a class for the stock pipeline: by `config.architectures` for a family, else with the language head.
+
+    With `AutoModelForImageTextToText` and `AutoModel` in its place, the pipeline would first try the language class on
+    every folder that holds a verdict alone, twice, and load a folder that fails four times.
+    """
+
+    _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES))
+
+
 def register_families() -> None:
     """Register every family and the task, once; importing the package calls it."""
     # Remote code may name the new Auto class only if transformers can find it in its own module.
     auto_module.AutoModelForDeepfakeDetection = AutoModelForDeepfakeDetection
-    for family in FAMILIES.values():
-        _register_family(family)
+    for family in list(FAMILIES.values()):
+        try:
+            _register_family(family)
+        except PluginError as error:
+            leave_out(family, error)
     # AutoProcessor finds a second processor of a family by the name in its folder, in the values of this mapping.
     PROCESSOR_MAPPING.register(VerdictProcessor, VerdictProcessor)
 
@@ -71,8 +83,7 @@ def register_families() -> None:
         PIPELINE_REGISTRY.register_pipeline(
             TASK,
             pipeline_class=DeepfakeDetectionPipeline,
-            # Stock vision-language models would load without their head through AutoModel alone.
-            pt_model=(AutoModelForImageTextToText, AutoModel),
+            pt_model=_AutoDetector,
             # The revision is ignored for a folder, but the registry insists on one.
             default={"model": (str(built_in_path(DEFAULT)), "main")},
             type="image",
@@ -80,19 +91,55 @@ def register_families() -> None:
 
 
 def _register_family(family: Family) -> None:
-    """`AutoModel` chooses among the classes by `config.architectures`."""
+    """Register one family.
+
+    Raises:
+        PluginError: for whatever is wrong with the family of another package; nothing of it is registered then.
+    """
+    try:
+        registrations = _registrations(family)
+    except Exception as error:
+        if family.plugin is None:
+            raise
+        raise PluginError(f"{type(error).__name__}: {error}") from error
+    for register in registrations:
+        register()
+
+
+def _registrations(family: Family) -> list[Callable[[], None]]:
+    """Return the calls that register a family, once everything in its row is known to exist.
+
+    Raises:
+        ValueError: for a name that the config contradicts or that transformers has taken, and for a class without
+            `detect`.
+    """
     config, image_processor = family.load("config"), family.load("image_processor")
-    AutoConfig.register(config.model_type, config)
-    AutoModel.register(config, family.model_classes)
-    AutoModelForDeepfakeDetection.register(config, family.load("verdict"))
-    for door, role in family.doors.items():
-        getattr(transformers, door).register(config, family.load(role))
+    if config.model_type != family.name:
+        raise ValueError(f"the config's model_type is {config.model_type!r}, expected {family.name!r}")
+    if family.name in CONFIG_MAPPING:
+        raise ValueError(f"transformers has a model_type {family.name!r} already")
+    for model_class in family.model_classes:
+        if not hasattr(model_class, "detect"):
+            raise ValueError(f"{model_class.__name__} has no detect method")
+    calls: list[Callable[[], None]] = [
+        partial(AutoConfig.register, family.name, config),
+        # `AutoModel` chooses among the classes by `config.architectures`.
+        partial(AutoModel.register, config, family.model_classes),
+        partial(_AutoDetector.register, config, family.model_classes),
+        partial(AutoModelForDeepfakeDetection.register, config, family.load("verdict")),
+        partial(AutoProcessor.register, config, family.load("processor")),
+        # One class behind both keys: PIL is the faithful backend, and a switch of the class chooses another.
+        partial(
+            AutoImageProcessor.register,
+            config,
+            image_processor_classes={"pil": image_processor, "torchvision": image_processor},
+        ),
+    ]
+    calls += [
+        partial(getattr(transformers, door).register, config, family.load(role)) for door, role in family.doors.items()
+    ]
     for model_type, component in family.components.items():
         component_config = resolve(component["config"])
-        AutoConfig.register(model_type, component_config)
-        AutoModel.register(component_config, resolve(component["model"]))
-    AutoProcessor.register(config, family.load("processor"))
-    # One class behind both keys: PIL is the faithful backend, and a switch of the class chooses another.
-    AutoImageProcessor.register(
-        config, image_processor_classes={"pil": image_processor, "torchvision": image_processor}
-    )
+        calls.append(partial(AutoConfig.register, model_type, component_config))
+        calls.append(partial(AutoModel.register, component_config, resolve(component["model"])))
+    return calls

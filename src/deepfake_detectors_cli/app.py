@@ -1,42 +1,90 @@
-"""The command and its sub-commands. Nothing here imports torch: `--help` must be quick."""
+"""The command `deepfake-detectors`: which sub-commands there are, and how every one of them ends.
 
-from typing import Annotated
+A sub-command is imported when it is named, and the library inside the sub-command, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version as package_version
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from deepfake_detectors_cli.convert import convert
-from deepfake_detectors_cli.dataset import app as dataset
-from deepfake_detectors_cli.detect import detect
-from deepfake_detectors_cli.evaluate import evaluate
-from deepfake_detectors_cli.info import info
-from deepfake_detectors_cli.merge import merge
-from deepfake_detectors_cli.publish import publish
+from deepfake_detectors_cli.console import LIBRARY_ERRORS, WorkFailed, as_typed, fail
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
+
+# Name -> where it is (`module:function`, or `module:app` where it has sub-commands of its own), and what it does.
+COMMANDS = {
+    "detect": ("deepfake_detectors_cli.detect:detect", "Score images for manipulation."),
+    "info": ("deepfake_detectors_cli.info:info", "Describe a detector, or list what there is."),
+    "evaluate": ("deepfake_detectors_cli.evaluate:evaluate", "Measure how good a detector is."),
+    "convert": ("deepfake_detectors_cli.convert:convert", "Turn official weights into a folder that loads."),
+    "merge": ("deepfake_detectors_cli.convert:merge", "Add trained deltas to their base."),
+    "publish": ("deepfake_detectors_cli.publish:publish", "Push a detector and its card to the Hub."),
+    "dataset": ("deepfake_detectors_cli.dataset:app", "List, check, build, lint and publish datasets."),
+}
+
+
+class Command(TyperCommand):
+    """A command that ends in one line, never in a traceback, whatever the library raises."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; end with 1 where its work failed, and with 2 where it was given something wrong."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of a pipe left, which is fine
+            raise
+        except WorkFailed as error:
+            fail(as_typed(error.reason, self.params), code=1)
+        except LIBRARY_ERRORS as error:
+            fail(as_typed(error, self.params))
+
+
+class Commands(TyperGroup):
+    """The sub-commands of `COMMANDS`; one is imported when it is run."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for name, (_, short_help) in COMMANDS.items():
+            self.commands[name] = TyperCommand(name, short_help=short_help)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the name of the sub-command, the sub-command itself and its arguments."""
+        name, placeholder, rest = super().resolve_command(ctx, args)
+        return name, placeholder and _load(str(name)), rest
+
+
+def _load(name: str) -> Any:
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    target = getattr(import_module(module), attribute)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    if not isinstance(target, typer.Typer):
+        alone.command(name, cls=Command)(target)
+        return get_command(alone)
+    for command in target.registered_commands:
+        command.cls = Command
+    alone.add_typer(target, name=name)
+    return get_command(alone).commands[name]  # type: ignore[attr-defined]
+
 
 # Plain help: with rich markup the examples would be re-flowed.
 app = typer.Typer(
     name="deepfake-detectors",
+    cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(short_help="Judge pictures.")(detect)
-app.command(short_help="Describe a detector.")(info)
-app.command(short_help="Measure a detector.")(evaluate)
-app.command(short_help="Turn official weights into a folder that loads.")(convert)
-app.command(short_help="Add trained deltas to their base.")(merge)
-app.command(short_help="Push a detector and its card to the Hub.")(publish)
-app.add_typer(dataset, name="dataset", short_help="Read published data sets: list, info, check, build.")
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        typer.echo(version("deepfake-detectors"))
+        typer.echo(package_version("deepfake-detectors"))
         raise typer.Exit
 
 
@@ -46,16 +94,18 @@ def common(
         bool, typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Judge pictures with published deepfake detectors, and turn official weights into folders that load.
+    """Score images with published deepfake detectors, measure the detectors, and prepare their weights and data.
 
     \b
     Examples:
       deepfake-detectors detect face.jpg
       deepfake-detectors info
       deepfake-detectors convert m2f2_det --source M2F2_Det_densenet121.pth --source vision_tower.pth --output m2f2
+
+    The exit code is 0 on success, 1 if an input could not be read or a model failed, and 2 if the command was wrong.
     """
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    app()
+    """Run the command; the console script and `python -m deepfake_detectors_cli` call it."""
+    app(prog_name="deepfake-detectors")

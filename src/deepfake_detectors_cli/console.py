@@ -1,14 +1,37 @@
-"""Where output goes: data to stdout, everything else to stderr."""
+"""What a command says and how it ends: data to stdout, everything else to stderr, one line for an error."""
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
-__all__ = ["OutputFormat", "fail", "say", "wants_table"]
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = [
+    "LIBRARY_ERRORS",
+    "OutputFormat",
+    "WorkFailed",
+    "as_typed",
+    "fail",
+    "hide_loading_bars",
+    "progress_bars",
+    "say",
+    "track",
+    "wants_table",
+    "work",
+]
+
+Item = TypeVar("Item")
+
+# What the library raises about what it was given, or about what it met.
+LIBRARY_ERRORS = (ValueError, OSError, ImportError)
 
 
 class OutputFormat(StrEnum):
@@ -20,21 +43,120 @@ class OutputFormat(StrEnum):
 
 
 def wants_table(format: OutputFormat) -> bool:
-    """Whether to print for a reader: `auto` means a table on a terminal and JSON in a pipe."""
+    """Return whether to print for a reader: `auto` means a table on a terminal and JSON in a pipe."""
     return sys.stdout.isatty() if format is OutputFormat.auto else format is OutputFormat.table
 
 
 def say(message: str) -> None:
-    """A remark for the reader, on stderr."""
+    """Write a remark for the reader to stderr."""
     typer.echo(message, err=True)
 
 
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
 def fail(error: Exception | str, code: int = 2) -> NoReturn:
-    """Stop with a message and no traceback.
+    """Stop with one line on stderr and no traceback.
 
     Args:
         error: what went wrong.
         code: 2 where the command was given something it cannot use, 1 where the work itself failed.
     """
-    say(f"Error: {error}")
+    say(f"Error: {_one_line(str(error))}")
     raise typer.Exit(code)
+
+
+class WorkFailed(Exception):
+    """Ends a command with exit code 1.
+
+    Args:
+        reason: what the library raised.
+    """
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+@contextmanager
+def work() -> Iterator[None]:
+    """Mark the part of a command whose errors are not about the command: they end it with 1 instead of 2.
+
+    A model that runs out of memory or contradicts its own weights raises `RuntimeError`, so that is caught here, too.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort, BrokenPipeError):  # the first two are `RuntimeError`s
+        raise
+    except (*LIBRARY_ERRORS, RuntimeError) as error:
+        raise WorkFailed(error) from error
+
+
+def as_typed(error: Exception, parameters: Sequence[Any]) -> str:
+    """Return the message of an error of the library in the words of the command line.
+
+    Parameters of the library that the command has an option for are written as that option: "`data_dir`",
+    "explain=True", and a name that begins the message. An official checkpoint that was never converted gets the
+    command that converts it.
+
+    Args:
+        error: what the library raised.
+        parameters: of the command that ran.
+    """
+    flags = {param.name: max(param.opts, key=len) for param in parameters if param.param_type_name == "option"}
+
+    def flag(match: re.Match[str]) -> str:
+        return flags.get(match["name"], match[0])
+
+    text = _one_line(str(error))
+    for pattern in (r"`(?P<name>\w+)`", r"`?\b(?P<name>\w+)=True\b`?", r"^(?P<name>[a-z]\w*)\b(?= (is|'))"):
+        text = re.sub(pattern, flag, text)
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__name__ == "UnconvertedCheckpointError":  # by name: its module may not be imported at all
+            family = getattr(cause, "family", None) or "FAMILY"
+            return f"{text} Command: deepfake-detectors convert {family} --source {cause.source} --output DIR"  # type: ignore[attr-defined]
+        cause = cause.__cause__
+    return text
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+# ---- progress -------------------------------------------------------------------------------------------------------
+
+
+def progress_bars() -> Progress:
+    """Return bars with counts and the time that is left, on stderr; they vanish when the work is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(file=sys.stderr), transient=True)
+
+
+def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
+    """Yield the items under a progress bar, if stderr is a terminal.
+
+    Args:
+        items: of any kind.
+        description: what is done with them, such as `"Scoring"`.
+        total: how many there are.
+    """
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    with progress_bars() as bars:
+        yield from bars.track(items, total=total, description=description)
+
+
+def hide_loading_bars() -> None:
+    """Hide the bars of weights being loaded, which takes seconds; downloads keep theirs on a terminal."""
+    from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    if sys.stderr.isatty() and not HF_HUB_DISABLE_PROGRESS_BARS:
+        enable_progress_bars()

@@ -1,26 +1,24 @@
-"""`deepfake-detectors convert`: official files in, a folder for `from_pretrained` out."""
+"""`deepfake-detectors convert` and `merge`: official files or trained deltas in, a loadable folder out."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import fail, say
+from deepfake_detectors_cli.console import fail, hide_loading_bars, say, work
+from deepfake_detectors_cli.options import check_new_folder
 
-__all__ = ["convert"]
-
-WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+__all__ = ["convert", "merge"]
 
 
 def convert(
     family: Annotated[str, typer.Argument(metavar="FAMILY", help="Detector family, such as m2f2_det.")],
     source: Annotated[
-        list[Path], typer.Option(metavar="PATH", help="An official file or folder; repeat it for several.")
+        list[Path],
+        typer.Option(metavar="PATH", exists=True, help="An official file or folder; repeat it for several."),
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
     config: Annotated[
@@ -29,7 +27,7 @@ def convert(
             metavar="JSON", help="Config fields that differ from the released sizes: a file, or JSON itself."
         ),
     ] = None,
-    variant: Annotated[str | None, typer.Option(metavar="NAME", help="Insist on this variant of the family.")] = None,
+    variant: Annotated[str | None, typer.Option(metavar="NAME", help="Require this variant of the family.")] = None,
     format_: Annotated[
         str | None,
         typer.Option("--format", metavar="NAME", help="Folder layout, where the family has several (fakevlm: llava)."),
@@ -42,7 +40,7 @@ def convert(
         bool | None,
         typer.Option(
             "--lora-already-merged/--lora-not-merged",
-            help="lvlm_dfd: whether its ImageBind weights contain their LoRA already.",
+            help="lvlm_dfd: whether its ImageBind weights already contain their LoRA.",
         ),
     ] = None,
     overwrite: Annotated[
@@ -62,41 +60,24 @@ def convert(
     The folder is written whole or not at all. Every key of the official files must find its place; otherwise the
     error lists the keys.
     """
-    options: dict[str, Any] = {}
-    if config is not None:
-        options["config"] = _read_json(config)
-    if variant is not None:
-        options["variant"] = variant
-    if format_ is not None:
-        options["format"] = format_
-    if lora is not None:
-        options["lora"] = lora
-    if lora_already_merged is not None:
-        options["lora_already_merged"] = lora_already_merged
-    missing = [str(path) for path in source if not path.exists()]
-    if missing:
-        fail(f"--source {', '.join(missing)}: no such file or folder.")
-    occupied = output.exists() and (not output.is_dir() or any(output.iterdir()))
-    if occupied and not (overwrite and output.is_dir()):
-        remedy = "Choose another, or replace the checkpoint in it with --overwrite." if output.is_dir() else ""
-        fail(f"--output {output} exists and is not an empty folder. {remedy}".rstrip())
-
-    from transformers.utils import logging as transformers_logging
+    given = {
+        "config": None if config is None else _read_json(config),
+        "variant": variant,
+        "format": format_,
+        "lora": lora,
+        "lora_already_merged": lora_already_merged,
+    }
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    check_new_folder(output, overwrite)
 
     from deepfake_detectors import conversion
 
-    transformers_logging.disable_progress_bar()
-    try:
-        conversion.check_request(family, options)
-    except ValueError as error:
-        fail(error)
-    try:
-        if occupied:
-            _replace(family, source, output, options)
-        else:
-            conversion.convert(family, source, output, **options)
-    except (ValueError, OSError) as error:
-        fail(error, code=1)
+    hide_loading_bars()
+    conversion.check_request(family, options)
+    if overwrite:
+        options["overwrite"] = True
+    with work():
+        conversion.convert(family, source, output, **options)
     say(f"Wrote {output}. Try it: deepfake-detectors detect face.jpg --model {output}")
 
 
@@ -113,15 +94,28 @@ def _read_json(config: str) -> dict[str, Any]:
     return fields
 
 
-def _replace(family: str, source: list[Path], output: Path, options: dict[str, Any]) -> None:
-    """Convert beside `output` and move the result in, so that a failure leaves the old checkpoint whole."""
-    from deepfake_detectors import conversion
+def merge(
+    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="Folder or Hub id of the base.")],
+    delta: Annotated[
+        list[Path], typer.Option(metavar="PATH", help="A trained delta, file or folder; repeat it for several.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+) -> None:
+    """Add trained deltas to their base, in the order given, and write a complete folder.
 
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.absolute().parent) as folder:
-        fresh = conversion.convert(family, source, Path(folder) / "converted", **options)
-        # Shards of the old checkpoint would be taken for part of the new one.
-        for pattern in WEIGHT_FILES:
-            for stale in output.glob(pattern):
-                stale.unlink()
-        for file in fresh.iterdir():
-            shutil.move(file, output / file.name)
+    \b
+    Examples:
+      deepfake-detectors merge --model m2f2-stage2 --delta lora/ --output m2f2-stage3
+      deepfake-detectors merge --model m2f2-llm --delta lora/ --delta non_lora_trainables.bin --output merged
+
+    LoRA pairs are added; every other tensor replaces that of the base. The content of a delta decides what it is, not
+    its name. A tensor that the base does not have is an error.
+    """
+    check_new_folder(output)
+
+    from deepfake_detectors.conversion.merge import merge as merge_deltas
+
+    hide_loading_bars()
+    with work():
+        merge_deltas(model, delta, output)
+    say(f"Wrote {output}. Try it: deepfake-detectors info --model {output}")

@@ -1,29 +1,50 @@
-"""`deepfake-detectors dataset`: which data sets can be read, what they are, is a copy whole, turn it into Parquet."""
+"""`deepfake-detectors dataset`: which data sets can be read, what they are, is a copy whole, and is it fair."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import OutputFormat, fail, say, wants_table
-from deepfake_detectors_cli.dataset_building import build_parquet, open_builder
-from deepfake_detectors_cli.dataset_lint import lint
-from deepfake_detectors_cli.dataset_options import Config, DataDir, Name, Options
-from deepfake_detectors_cli.dataset_publish import publish
+from deepfake_detectors_cli.console import OutputFormat, fail, progress_bars, say, wants_table
+from deepfake_detectors_cli.dataset_build import (
+    Config,
+    DataDir,
+    Name,
+    Options,
+    build,
+    open_builder,
+    publish,
+    read_options,
+)
 from deepfake_detectors_cli.options import Format
+from deepfake_detectors_cli.tables import read_table
 
 __all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]}
 )
-app.command(short_help="Find what would let a detector cheat.")(lint)
-app.command(short_help="Push a data set as Parquet with a card.")(publish)
+
+
+class ReportFormat(StrEnum):
+    """How the report is written."""
+
+    html = "html"
+    markdown = "markdown"
+
+
+class FailOn(StrEnum):
+    """Which findings end the command with 1."""
+
+    error = "error"
+    warning = "warning"
+    never = "never"
 
 
 @app.callback()
@@ -47,11 +68,10 @@ def list_datasets(format: Format = OutputFormat.auto) -> None:
     Example:
       deepfake-detectors dataset list
     """
-    from deepfake_detectors.data.registry import BUILDERS
-
-    rows = [_facts(name) for name in sorted(BUILDERS)]
-    shown = ("name", "title", "configs", "layout_verified", "terms")
-    _print([{key: row[key] for key in shown} for row in rows], shown, format)
+    table = read_table("datasets")
+    shown = ("title", "configs", "layout_verified", "terms")
+    rows = [{"name": name} | {key: table[name][key] for key in shown} for name in sorted(table)]
+    _print(rows, ("name", *shown), format)
 
 
 @app.command(short_help="Describe a data set: layout, configs, terms.")
@@ -62,10 +82,13 @@ def info(name: Name, format: Format = OutputFormat.auto) -> None:
     Example:
       deepfake-detectors dataset info ffpp_hdf5
     """
-    from deepfake_detectors.data.parquet import builder_class
+    from deepfake_detectors.data.registry import builder_class
 
-    facts = _facts(name)
-    facts["published_counts"] = _published_counts(builder_class(name))
+    try:
+        kind = builder_class(name)
+    except (ValueError, ImportError) as error:
+        fail(error)
+    facts = _facts(name, kind) | {"published_counts": _published_counts(kind)}
     if wants_table(format):
         _print([{"field": key, "value": value} for key, value in facts.items()], ("field", "value"), format)
     else:
@@ -87,10 +110,10 @@ def check(
     Example:
       deepfake-detectors dataset check faceforensics --data-dir FaceForensics --config c23
     """
-    from deepfake_detectors.data.parquet import check as check_files
+    from deepfake_detectors.data import check_dataset
 
     builder = open_builder(name, data_dir, config, option)
-    result = check_files(builder, decode)
+    result = check_dataset(builder, decode=decode)
     counts = [
         {"split": split, "label": label, "manipulation": method, "units": result.units[key], "rows": rows}
         for key, rows in sorted(result.rows.items())
@@ -98,10 +121,10 @@ def check(
     ]
     if wants_table(format):
         _print(counts, ("split", "label", "manipulation", "units", "rows"), format)
-        for level, message in result.findings:
-            typer.echo(f"{level}: {message}")
+        for finding in result.findings:
+            typer.echo(f"{finding.level}: {finding.message}")
     else:
-        findings = [{"level": level, "message": message} for level, message in result.findings]
+        findings = [{"level": finding.level, "message": finding.message} for finding in result.findings]
         report = {"dataset": name, "config": builder.config.name, "counts": counts, "findings": findings}
         report |= {"layout_verified": builder.LAYOUT_VERIFIED, "terms": builder.TERMS}
         typer.echo(json.dumps(report | {"ok": result.ok}, ensure_ascii=False))
@@ -109,73 +132,78 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command(short_help="Write a data set as Parquet with its pictures inside.")
-def build(
-    name: Name,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; the config becomes a folder in it.")],
+@app.command(short_help="Find what would let a detector cheat.")
+def lint(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|FOLDER", help="A data set, or a folder of Parquet or of pictures.")
+    ],
     data_dir: DataDir = None,
     config: Config = None,
     option: Options = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Build finished splits again.")] = False,
-    shard_size: Annotated[
-        int, typer.Option("--shard-size", metavar="MB", min=1, help="Size at which a file ends.")
-    ] = 500,
-    accept_terms: Annotated[
-        bool, typer.Option("--accept-terms", help="Accept the terms without being asked on a terminal.")
-    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write lint.json, the report with histograms, and all measurements here."),
+    ] = None,
+    format: Annotated[ReportFormat, typer.Option(help="Of the report in --output.")] = ReportFormat.html,
+    near: Annotated[
+        int, typer.Option(min=0, max=15, metavar="BITS", help="Of 64: how far near-duplicates may differ.")
+    ] = 4,
+    fail_on: Annotated[FailOn, typer.Option("--fail-on", help="The least finding that ends with 1.")] = FailOn.error,
 ) -> None:
-    """Write a data set as Parquet with its pictures inside; `datasets.load_dataset` reads the folder.
+    """Look for what gives real and fake away other than the forgery: file formats, JPEG tables, sizes, metadata,
+    duplicates, videos in two splits, unequal classes; and measure how far metadata alone gets.
 
     \b
     Examples:
-      deepfake-detectors dataset build ddvqa --data-dir ddvqa --output parquet/ddvqa
-      deepfake-detectors dataset build image_folder --config real_fake --data-dir mine --output out
+      deepfake-detectors dataset lint ddvqa --data-dir ddvqa --config c23 --output lint/ddvqa
+      deepfake-detectors dataset lint parquet/ddvqa/c40 --output lint/c40 --format markdown
+      deepfake-detectors dataset lint image_folder --config nature_ai --data-dir GenImage
 
-    An interrupted build goes on at the first split that was not finished. The terms of the data are shown first; on a
-    terminal, terms that allow research only are to be accepted there or by --accept-terms.
+    Prints the findings: a line each on a terminal, one JSON object in a pipe. Ends with 1 if there is an error.
     """
-    builder = open_builder(name, data_dir, config, option)
-    _show_terms(type(builder), accept_terms)
-    done, built = build_parquet(builder, output, overwrite, shard_size)
-    for finding in getattr(builder, "findings", []):
-        say(f"{finding.level}: {finding.message}")
-    for split, rows in done.items():
-        typer.echo(json.dumps({"split": split, "rows": rows, "built": split in built}))
-    say(f"Wrote {output / builder.config.name}. Load it: datasets.load_dataset({str(output / builder.config.name)!r})")
-
-
-def at_terminal() -> bool:
-    """Whether somebody can answer a question."""
-    return sys.stdin.isatty()
-
-
-def _show_terms(kind: Any, accepted: bool) -> None:
-    """Who runs this owns a copy already and scripts must not hang, so only a person at a terminal is asked."""
-    say(f"Terms of {_title(kind)}: {kind.TERMS}")
-    if not kind.RESEARCH_ONLY or accepted:
-        return
-    if not at_terminal():
-        say("By building you use this data under these terms (--accept-terms says that you do).")
-    elif not typer.confirm("Do you accept these terms?", err=True):
-        fail("The terms were not accepted; nothing was written.", code=1)
-
-
-def _title(kind: Any) -> str:
-    return kind.NAME or kind.__name__
-
-
-def _facts(name: str) -> dict[str, Any]:
-    from deepfake_detectors.data.parquet import builder_class
-
     try:
-        kind = builder_class(name)
-    except (ValueError, ImportError) as error:
+        from deepfake_detectors.data.lint import lint_dataset, open_source
+    except ImportError as error:
+        fail(f"Linting needs {error.name}, which is not installed: pip install 'deepfake-detectors[lint]'")
+    try:
+        source = open_source(name, data_dir, config, read_options(option))
+    except (ValueError, OSError, ImportError) as error:
         fail(error)
+    with progress_bars() as bars:
+        task = bars.add_task("pictures", total=source.total)
+        try:
+            result = lint_dataset(
+                source,
+                output=output,
+                format=format.value,
+                near=near,
+                progress=lambda rows: bars.advance(task, rows),
+            )
+        except (ValueError, OSError, ImportError) as error:
+            fail(error, code=1)
+    if wants_table(OutputFormat.auto):
+        for finding in result.findings:
+            typer.echo(f"{finding.level}: {finding.message}")
+    else:
+        typer.echo(json.dumps(result.to_dict(), ensure_ascii=False))
+    if output is not None:
+        say(f"Wrote the report into {output}.")
+    levels = {"error": {"error"}, "warning": {"error", "warning"}, "never": set()}[fail_on]
+    if any(finding.level in levels for finding in result.findings):
+        raise typer.Exit(1)
+
+
+app.command(short_help="Write a data set as Parquet with its pictures inside.")(build)
+app.command(short_help="Push a data set as Parquet with a card.")(publish)
+
+
+def _facts(name: str, kind: Any) -> dict[str, Any]:
+    """Return what the builder says of its data set."""
     inherited = {"name", "version", "data_dir", "data_files", "description"}
     fields = dataclasses.fields(kind.BUILDER_CONFIG_CLASS)
     return {
         "name": name,
-        "title": _title(kind),
+        "title": kind.NAME,
         "configs": [config.name for config in kind.BUILDER_CONFIGS],
         "default_config": kind.DEFAULT_CONFIG_NAME,
         "options": [item.name for item in fields if item.name not in inherited],
@@ -190,7 +218,7 @@ def _facts(name: str) -> dict[str, Any]:
 
 
 def _published_counts(kind: Any) -> dict[str, Any]:
-    """Per config, split and class; without the configs that need options and those of which nothing is published."""
+    """Return counts per config, split and class, of the configs that open without options and have any."""
     counts = {}
     for config in kind.BUILDER_CONFIGS:
         try:

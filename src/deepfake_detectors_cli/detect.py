@@ -1,4 +1,4 @@
-"""`deepfake-detectors detect`: one verdict per picture."""
+"""`deepfake-detectors detect`: one verdict per image."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import OutputFormat, fail, say, wants_table
-from deepfake_detectors_cli.inputs import Inputs, expand_inputs
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Format, Model
+from deepfake_detectors_cli.console import OutputFormat, fail, hide_loading_bars, say, track, wants_table, work
+from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Format, Model, Quiet
+from deepfake_detectors_cli.rendering import print_verdicts, write_json_lines
 
 if TYPE_CHECKING:
+    from deepfake_detectors.files import Inputs
     from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 
 __all__ = ["detect"]
 
-PROGRESS_FROM = 20  # pictures; below that the answer is there before a bar could be read
+PROGRESS_FROM = 20  # images; below that the answer is there before a bar could be read
+STANDARD_INPUT = "-"
 
 
 def detect(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUTS...", help="Files, folders, quoted globs, http(s) URLs.")
+        list[str],
+        typer.Argument(
+            metavar="INPUTS...", help="Files, folders, quoted globs, http(s) URLs; - is an image on standard input."
+        ),
     ],
     model: Model = None,
     threshold: Annotated[
@@ -32,22 +37,19 @@ def detect(
         typer.Option(metavar="T", help="Label fake from this P(fake) on: a number in [0, 1], or an operating point."),
     ] = "0.5",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Also write why, where the detector has a language model.")
+        bool, typer.Option("--explain", help="Also explain the verdict, where the detector has a language model.")
     ] = False,
     question: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Ask this of every picture; implies --explain.")
+        str | None, typer.Option(metavar="TEXT", help="Ask this about every image; implies --explain.")
     ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Longest explanation. [default: the detector's own]")
     ] = None,
     save_masks: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where the detector localises: write each picture's mask, and it laid over the picture.",
-        ),
+        typer.Option(metavar="DIR", help="Where the detector localizes: write the mask and an overlay."),
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Look into folders of folders.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders at any depth.")] = False,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the rows to this file instead, replacing it.")
     ] = None,
@@ -55,8 +57,9 @@ def detect(
     batch_size: BatchSize = 8,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
+    quiet: Quiet = False,
 ) -> None:
-    """Say of each picture how probable it is that it is a fake.
+    """Score images for manipulation.
 
     \b
     Examples:
@@ -66,41 +69,49 @@ def detect(
       deepfake-detectors detect face.jpg --model m2f2-llm --explain
       deepfake-detectors detect photos/ --model lvlm-dfd --save-masks masks/
 
-    A picture that cannot be read gets a row with its error, and the others are judged all the same. The exit code
-    is 0 if every input was judged, 1 if one could not be read, and 2 if the command itself was wrong.
+    An image that cannot be read gets a row with its error, and the others are still scored. The exit code is 0 if
+    every input was scored, 1 if one could not be read or the model failed, and 2 if the command was wrong.
     """
-    found = expand_inputs(inputs, recursive)
+    explain = explain or question is not None
+    if max_new_tokens is not None and not explain:
+        fail("--max-new-tokens limits an explanation; add --explain.")
+    if save_masks is not None and save_masks.exists() and not save_masks.is_dir():
+        fail(f"--save-masks {save_masks} is a file; name a folder.")
     if output is not None:
         _check_output(output)
     table = wants_table(format) if output is None else format is OutputFormat.table
 
-    from deepfake_detectors_cli.loading import load_pipeline
-    from deepfake_detectors_cli.rendering import print_table, write_json_lines
+    from deepfake_detectors.files import expand_inputs
+    from deepfake_detectors.pipelines import load_detector
 
-    detector = load_pipeline(model, device, dtype)
-    limit = _parse_threshold(detector, threshold)
-    extras = _explanation_options(detector, explain, question, max_new_tokens)
-    if save_masks is not None:
-        extras |= _localising_options(detector, save_masks)
+    hide_loading_bars()
+    found = expand_inputs(inputs, recursive)
+    detector = load_detector(model, device, dtype.value)
+    limit = detector.resolve_threshold(_number_or_name(threshold))
+    options = {
+        "threshold": limit,
+        "explain": explain or None,
+        "question": question,
+        "generate_kwargs": None if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
+        "localize": save_masks is not None or None,
+    }
+    rows = _score(detector, found, {**options, "batch_size": batch_size}, save_masks)
+    total = len(found.pictures) + len(found.faults)
+    if total >= PROGRESS_FROM and not quiet:
+        rows = track(rows, "Scoring", total)
     failures: list[str] = []
-    rows = _watch(_judge(detector, found, limit, batch_size, extras, save_masks), failures)
-    if len(found.pictures) >= PROGRESS_FROM and sys.stderr.isatty():
-        rows = _with_progress(rows, len(found.pictures) + len(found.faults))
-    with nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8") as file:
-        try:
-            (print_table if table else write_json_lines)(rows, file)
-        except ValueError as error:  # the model's own failure; what is wrong with an input became a row
-            fail(error, code=1)
+    with work(), nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8") as file:
+        (print_verdicts if table else write_json_lines)(_note_failures(rows, failures), file)
 
-    if found.skipped:
-        say(f"Skipped in folders, having no picture's name: {found.skipped}.")
-    say(
-        "P(fake) is this detector's estimate, from 0 (surely real) to 1 (surely fake), that a picture is a forgery; "
-        f"from {limit:g} on it is labelled fake. It is a clue, not a proof."
-    )
+    if not quiet:
+        if found.skipped:
+            say(f"Skipped {found.skipped} files that are not images.")
+        say(
+            "P(fake) is the detector's estimate that an image was manipulated, from 0 (real) to 1 (fake). The label "
+            f"is fake from {limit:g} on. This is an indication, not proof."
+        )
     if failures:
-        say(f"Could not be read: {len(failures)} of {len(found.pictures) + len(found.faults)}.")
-        raise typer.Exit(1)
+        fail(f"{len(failures)} of {total} inputs could not be read.", code=1)
 
 
 def _check_output(output: Path) -> None:
@@ -110,89 +121,43 @@ def _check_output(output: Path) -> None:
         fail(f"--output {output}: there is no folder {output.absolute().parent}.")
 
 
-def _parse_threshold(detector: DeepfakeDetectionPipeline, threshold: str) -> float:
+def _number_or_name(threshold: str) -> float | str:
     try:
-        value: float | str = float(threshold)
+        return float(threshold)
     except ValueError:
-        value = threshold
-    try:
-        return detector.resolve_threshold(value)
-    except ValueError as error:
-        fail(f"--threshold: {error}")
+        return threshold
 
 
-def _explanation_options(
-    detector: DeepfakeDetectionPipeline, explain: bool, question: str | None, max_new_tokens: int | None
-) -> dict[str, Any]:
-    if not (explain or question is not None):
-        if max_new_tokens is not None:
-            fail("--max-new-tokens is the length of an explanation: give --explain with it.")
-        return {}
-    from deepfake_detectors.modeling.detection import require_ability
-
-    try:
-        require_ability(detector.model, "explain")
-    except ValueError as error:
-        fail(error)
-    options: dict[str, Any] = {"explain": True}
-    if question is not None:
-        options["question"] = question
-    if max_new_tokens is not None:
-        options["generate_kwargs"] = {"max_new_tokens": max_new_tokens}
-    return options
-
-
-def _localising_options(detector: DeepfakeDetectionPipeline, folder: Path) -> dict[str, Any]:
-    from deepfake_detectors.modeling.detection import require_ability
-
-    if folder.exists() and not folder.is_dir():
-        fail(f"--save-masks {folder} is a file; name a folder.")
-    try:
-        require_ability(detector.model, "localize")
-    except ValueError as error:
-        fail(error)
-    return {"localize": True}
-
-
-def _judge(
-    detector: DeepfakeDetectionPipeline,
-    found: Inputs,
-    threshold: float,
-    batch_size: int,
-    extras: dict[str, Any],
-    masks: Path | None,
+def _score(
+    detector: DeepfakeDetectionPipeline, found: Inputs, options: dict[str, Any], masks: Path | None
 ) -> Iterator[dict[str, Any]]:
-    verdicts = detector(
-        (picture for picture in found.pictures),
-        batch_size=batch_size,
-        threshold=threshold,
-        on_error="record",
-        **extras,
-    )
+    """Return the rows of all inputs; an ability that the detector does not have is an error at once."""
+    sources: list[Any] = list(found.pictures)
+    if STANDARD_INPUT in sources:
+        content = sys.stdin.buffer.read()
+        sources = [content if source == STANDARD_INPUT else source for source in sources]
+    verdicts = detector((source for source in sources), on_error="record", **options)
     rows: Iterator[dict[str, Any]] = (
-        {"input": picture, **{key: value for key, value in verdict.items() if key != "input"}}
-        for picture, verdict in zip(found.pictures, verdicts, strict=True)
+        {"input": name, **{key: value for key, value in verdict.items() if key != "input"}}
+        for name, verdict in zip(found.pictures, verdicts, strict=True)
     )
     if masks is not None:
-        from deepfake_detectors_cli.masks import save_masks
+        from deepfake_detectors.masks import save_masks
 
-        rows = save_masks(rows, masks)
+        rows = save_masks(rows, sources, masks)
+    return _with_faults(rows, found.faults)
+
+
+def _with_faults(rows: Iterator[dict[str, Any]], faults: dict[str, str]) -> Iterator[dict[str, Any]]:
     for row in rows:
-        # A mask is a picture, which a row of text cannot hold; a path to it is none.
+        # A mask is an image, which a row of text cannot hold; the path of a mask is text.
         yield {key: value for key, value in row.items() if key != "mask" or isinstance(value, str)}
-    for name, fault in found.faults.items():
-        yield {"input": name, "error": fault}
+    for name, fault in faults.items():
+        yield {"input": name, "error": fault.replace("`recursive`", "--recursive")}
 
 
-def _watch(rows: Iterator[dict[str, Any]], failures: list[str]) -> Iterator[dict[str, Any]]:
+def _note_failures(rows: Iterator[dict[str, Any]], failures: list[str]) -> Iterator[dict[str, Any]]:
     for row in rows:
         if "error" in row:
             failures.append(row["input"])
         yield row
-
-
-def _with_progress(rows: Iterator[dict[str, Any]], total: int) -> Iterator[dict[str, Any]]:
-    from rich.console import Console
-    from rich.progress import track
-
-    return iter(track(rows, "Judging", total=total, console=Console(stderr=True), transient=True))

@@ -1,7 +1,9 @@
-"""`deepfake-detectors evaluate`: from a model or cached predictions to numbers, a report and plots."""
+"""`deepfake-detectors evaluate`: measure a detector, print the numbers, write the report."""
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,13 +14,20 @@ from deepfake_detectors_cli.console import fail, say
 from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Model, parse_option
 
 if TYPE_CHECKING:
-    from deepfake_detectors.evaluation.picture_sets import PictureSet
-    from deepfake_detectors.evaluation.predictions import Prediction
+    from rich.progress import Progress
+
+    from deepfake_detectors.evaluation.report import Results
 
 __all__ = ["evaluate"]
 
 INPUT_ERRORS = (ValueError, OSError, ImportError)
-FIT_FOLDER = "fit"
+TOLD = 5  # unreadable pictures that are named
+FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's name
+PARAMETERS = frozenset(
+    "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks predictions "
+    "references explain max_new_tokens similarity spice protocol threshold fit fit_split fit_predictions save_to "
+    "resamples seed batch_size device dtype output".split()
+)
 
 
 def evaluate(
@@ -111,212 +120,154 @@ def evaluate(
     The exit code is 0 on success, 1 if a picture could not be read or the model failed, 2 if the command or a file
     it was given was wrong.
     """
-    folders = real_dir is not None or fake_dir is not None
-    for wrong, message in (
-        (output.exists() and not output.is_dir(), f"--output {output} is a file; name a folder."),
-        (
-            predictions and (model is not None or explain),
-            "--predictions are scored without a model: leave out --model and --explain, or --predictions.",
-        ),
-        (
-            not predictions and dataset is None and not folders,
-            "nothing to evaluate: give --predictions, --dataset, or --real-dir and/or --fake-dir.",
-        ),
-        (dataset is not None and folders, "give --dataset or folders, not both."),
-        (
-            dataset is None and (data_dir is not None or dataset_config is not None or option or twin_masks),
-            "--data-dir, --dataset-config, --option and --twin-masks belong to --dataset.",
-        ),
-        (
-            (similarity is not None or spice) and not (references is not None or explain),
-            "--similarity and --spice compare explanations: give --references or --explain.",
-        ),
-        (mask_dir is not None and fake_dir is None, "--mask-dir belongs to --fake-dir."),
-        (
-            fit is None and (fit_split, fit_predictions, save_to) != (None, None, None),
-            "--fit-split, --fit-predictions and --save-to belong to --fit.",
-        ),
-        (
-            fit is not None and protocol != "corrected",
-            f"--fit belongs to the protocol corrected: {protocol} scores as published, uncalibrated.",
-        ),
-        (
-            fit_split is not None and (dataset is None or fit_predictions is not None or bool(predictions)),
-            "--fit-split is a split of --dataset to be scored; otherwise give --fit-predictions.",
-        ),
-        (fit_split is not None and fit_split == split, f"--fit-split {fit_split} is the split that is evaluated."),
-        (
-            save_to is not None and (predictions or fit_predictions),
-            "--save-to needs scores of the model as it is: give --model and pictures, not cached predictions.",
-        ),
-    ):
-        if wrong:
-            fail(message)
+    from importlib.util import find_spec
 
-    from deepfake_detectors.evaluation.protocols.registry import get_protocol
-    from deepfake_detectors.evaluation.run_evaluation import (
-        evaluate_answers,
-        evaluate_rows,
-        read_rows,
-        write_evaluation,
-    )
-    from deepfake_detectors.evaluation.settings import Settings
-    from deepfake_detectors_cli.evaluate_fitting import at_point, fit_on, fit_rows_of, parse_threshold
-    from deepfake_detectors_cli.evaluate_scoring import Detector, tell_unreadable
+    from transformers.utils import logging as transformers_logging
 
-    failures: dict[str, str] = {}
-    files: list[Path] = []
+    from deepfake_detectors.evaluation.evaluate import evaluate
+    from deepfake_detectors.evaluation.scoring import DetectorError
+
+    if find_spec("datasets") is not None:
+        import datasets
+
+        datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    options = dict(parse_option(text) for text in option or [])
     try:
-        rules = get_protocol(protocol)
-        explains = explain or rules.needs == "text"
-        if references is not None and not predictions and not explains:
-            raise ValueError("--references are compared with explanations: give --explain, or --predictions.")
-        if max_new_tokens is not None and (predictions or not explains):
-            raise ValueError("--max-new-tokens is the length of an explanation: give --explain with it.")
-        if save_to is not None:
-            from deepfake_detectors.evaluation.calibrated_folder import check_target
-
-            check_target(model, save_to)
-        options = dict(parse_option(text) for text in option or [])
-
-        fit_pictures = None
-        if dataset is None:
-            pictures = _folder_set(real_dir, fake_dir, mask_dir)
-        else:
-            source = (dataset, dataset_config, data_dir, options)
-            pictures = _data_set(*source, split, twin_masks)
-            if fit_split is not None:
-                fit_pictures = _data_set(*source, fit_split)
-        detector = None if predictions else Detector(model, device, dtype, batch_size)
-        points = {} if detector is None else dict(detector.config.operating_points)
-        given = parse_threshold(threshold, points, fit)
-        settings = Settings(0.5 if given is None else given, resamples, seed, similarity, spice)
-
-        rows: list[Prediction] | None
-        if detector is None:
-            rows = read_rows(predictions or [], rules, pictures.rows if pictures else None)
-            inputs: dict[str, Any] = {"predictions": [path.name for path in predictions or []]}
-        else:
-            assert pictures is not None
-            rows = detector.score(pictures, output, explains, failures, max_new_tokens)
-            inputs = {"model": model or "the demonstration detector in this package", "dtype": dtype.value}
-        if references is not None:
-            inputs["references"] = references.name
-
-        calibration = None
-        if rows is None:
-            if fit is not None:
-                raise ValueError("--fit needs predictions with scores, not answers in words.")
-            expected = pictures.ids if pictures else None
-            results = evaluate_answers(predictions or [], references, rules, settings, expected)
-        else:
-            judged = rows
-            if fit is not None:
-                fitted = None
-                if fit_predictions is not None:
-                    fitted = fit_rows_of(fit_predictions, rules), fit_predictions.name
-                elif fit_pictures is not None and detector is not None:
-                    unused: dict[str, str] = {}  # a picture that cannot be read is not fitted on
-                    fitted = detector.score(fit_pictures, output / FIT_FOLDER, False, unused), fit_pictures.name
-                    tell_unreadable(unused)
-                calibration = fit_on(fit, rows, fitted, settings)
-                judged = calibration.apply(rows)
-                if given is None:
-                    settings = at_point(settings, threshold, calibration)
-            results = evaluate_rows(judged, rules, settings)
-            if calibration is not None:
-                results["calibration"] = calibration.describe(rows, settings)
-            results |= _extras(rows, pictures, references, explains, failures, output, rules, settings, detector)
-            rows = judged
-        if pictures is not None:
-            inputs |= {"set": pictures.name, "pictures": len(pictures.rows), "unreadable": len(failures)}
-            if "localisation" in results:
-                inputs["masks"] = pictures.mask_source
-            if pictures.remarks:
-                inputs["note"] = "; ".join(pictures.remarks)
-        if detector is not None:  # `publish` asks whether the numbers are of the model it publishes
-            from deepfake_detectors.evaluation.resumable import weights_digest
-
-            judge = {"model_type": detector.config.model_type, "weights": weights_digest(detector.source)}
-            results = {**judge, **results}
-        files = write_evaluation(results, rows or [], rules, settings, inputs, output)
-        if save_to is not None and calibration is not None and detector is not None:
-            from deepfake_detectors.evaluation.calibrated_folder import save_calibrated
-
-            save_calibrated(detector.source, save_to, calibration, results["calibration"])
+        with _Judging() as judging:
+            results = evaluate(
+                model,
+                dataset=dataset,
+                dataset_config=dataset_config,
+                dataset_options=options,
+                split=split,
+                data_dir=data_dir,
+                real_dir=real_dir,
+                fake_dir=fake_dir,
+                mask_dir=mask_dir,
+                twin_masks=twin_masks,
+                predictions=predictions,
+                references=references,
+                explain=explain,
+                max_new_tokens=max_new_tokens,
+                similarity=similarity,
+                spice=spice,
+                protocol=protocol,
+                threshold=_number_or_name(threshold),
+                fit=fit,
+                fit_split=fit_split,
+                fit_predictions=fit_predictions,
+                save_to=save_to,
+                resamples=resamples,
+                seed=seed,
+                batch_size=batch_size,
+                device=device,
+                dtype=dtype.value,
+                output=output,
+                progress=judging,
+            )
+        files = results.save(output)
+    except DetectorError as error:
+        fail(_in_flags(error), code=1)
     except INPUT_ERRORS as error:
-        tell_unreadable(failures)
-        fail(error)
-
-    from deepfake_detectors_cli.evaluate_summary import summarise
-
-    summarise(results)
+        fail(_in_flags(error))
+    _print(results)
     say(f"Wrote {', '.join(path.name for path in files)} to {output}.")
     if save_to is not None:
         say(f"Stored calibration and operating points in {save_to}.")
-    if failures:
-        tell_unreadable(failures)
-        fail(f"{len(failures)} pictures could not be read and are not in these numbers.", code=1)
+    if results.failures:
+        for name, message in list(results.failures.items())[:TOLD]:
+            say(f"{name}: {message}")
+        if len(results.failures) > TOLD:
+            say(f"... and {len(results.failures) - TOLD} more pictures that could not be read.")
+        fail(f"{len(results.failures)} pictures could not be read and are not in these numbers.", code=1)
 
 
-def _data_set(
-    dataset: str,
-    config: str | None,
-    data_dir: Path | None,
-    options: dict[str, Any],
-    split: str,
-    twin_masks: bool = False,
-) -> PictureSet:
-    import datasets
+class _Judging:
+    """Progress of `evaluate`: says what was scored before, and shows a bar on a terminal."""
 
-    from deepfake_detectors.evaluation.picture_sets import data_set
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+        self._task: Any = None
+        self._done, self._total = 0, -1
 
-    datasets.disable_progress_bars()
-    return data_set(dataset, config, split, data_dir, options, twin_masks)
+    def __enter__(self) -> _Judging:
+        if sys.stderr.isatty():
+            from deepfake_detectors_cli.console import progress_bars
+
+            self._bars = progress_bars()
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        begins = total != self._total or done <= self._done  # a second set follows where a split is fitted on
+        self._done, self._total = done, total
+        if begins and done:
+            say(f"{done} of {total} pictures were scored before; {total - done} are left.")
+        if self._bars is not None:
+            if begins:
+                self._task = self._bars.add_task("Judging", total=total)
+            self._bars.update(self._task, completed=done)
 
 
-def _folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | None) -> PictureSet | None:
-    from deepfake_detectors.evaluation.picture_sets import folder_set
+def _number_or_name(threshold: str) -> float | str:
+    try:
+        return float(threshold)
+    except ValueError:
+        return threshold
 
-    return None if real_dir is None and fake_dir is None else folder_set(real_dir, fake_dir, mask_dir)
+
+def _in_flags(message: object) -> str:
+    """The message on one line, with flags for the parameters that it names in backticks."""
+
+    def flag(found: re.Match[str]) -> str:
+        name = found[1]
+        return FLAGS.get(name, f"--{name.replace('_', '-')}") if name in PARAMETERS else found[0]
+
+    return re.sub(r"`(\w+)`", flag, " ".join(str(message).split()))
 
 
-def _extras(
-    rows: list[Prediction],
-    pictures: PictureSet | None,
-    references: Path | None,
-    explains: bool,
-    failures: Mapping[str, str],
-    output: Path,
-    rules: Any,
-    settings: Any,
-    detector: Any,
-) -> dict[str, Any]:
-    """What a set allows besides verdicts: explanations, masks, and the control of its files."""
-    found: dict[str, Any] = {}
-    texts = None
-    if references is not None:
-        from deepfake_detectors.evaluation.answer_files import read_references
+def _print(results: Results) -> None:
+    """Print values to stdout, published and corrected side by side; to stderr what is undefined, and why."""
+    rows = results.summary()
+    sections = list(dict.fromkeys(row["section"] for row in rows))
+    for section in sections:
+        inside = [row for row in rows if row["section"] == section]
+        if len(sections) > 1:
+            typer.echo(f"{section}:")
+        both = any("corrected" in row for row in inside)
+        if both:
+            typer.echo(f"{'':<26}{'published':>12}{'corrected':>12}")
+        for row in inside:
+            columns = ("value", "corrected") if both else ("value",)
+            typer.echo(f"{row['metric']:<26}" + "".join(f"{_cell(row, column):>12}" for column in columns))
+        for row in inside:
+            if "reason" in row:
+                say(f"{row['metric']} is undefined: {_in_flags(row['reason'])}.")
+    if calibration := results.content.get("calibration"):
+        _print_calibration(calibration)
+    for name, text in results.content.get("defects", {}).items():
+        say(f"Defect of the published scorer, reproduced: {name}: {text}.")
+    for remark in results.remarks:
+        say(_in_flags(remark))
 
-        texts = read_references(references)
-    elif pictures is not None and explains:
-        texts = pictures.references
-    if texts is not None:
-        from deepfake_detectors.evaluation.run_evaluation import explanation_results
 
-        written = {name: several for name, several in texts.items() if name not in failures}
-        found["explanation"] = explanation_results(rows, written, rules, settings)
-    if pictures is not None:
-        from deepfake_detectors.evaluation.shortcut_control import bytes_per_pixel_control
+def _print_calibration(found: Mapping[str, Any]) -> None:
+    typer.echo(f"calibration: {found['method']}, scale {found['scale']:.6g}, bias {found['bias']:.6g}")
+    for name, point in found["operating_points"].items():
+        rates = ", ".join(f"{rate} {_cell(point[rate], 'value')}" for rate in ("fpr", "tpr"))
+        typer.echo(f"{name:<26}{_cell(point['threshold'], 'value'):>12}  ({rates} on {found['measured_on']})")
+    for name, reason in found["unavailable"].items():
+        say(f"{name} was not fitted: {reason}.")
+    for remark in found["remarks"]:
+        say(f"Note: {_in_flags(remark)}.")
 
-        found["control"] = bytes_per_pixel_control(pictures.rows, pictures.images, settings.resamples, settings.seed)
-    if detector is None or pictures is None or pictures.masks is None:
-        return found
-    if not detector.localises:
-        say("This detector cannot localize, so that the masks of the set are not used.")
-    else:
-        from deepfake_detectors.evaluation.localisation import LOCALISATION_FILE, score_localisation
 
-        file = output / LOCALISATION_FILE
-        found["localisation"] = score_localisation(file, rows, settings.resamples, settings.seed)
-    return found
+def _cell(entry: Mapping[str, Any], name: str) -> str:
+    if name not in entry:
+        return "-"
+    return "undefined" if entry[name] is None else f"{entry[name]:.6f}"

@@ -1,14 +1,27 @@
 """Options that several commands share, spelled once."""
 
+from __future__ import annotations
+
 import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from deepfake_detectors_cli.console import OutputFormat, fail
 
-__all__ = ["BatchSize", "Device", "Dtype", "DtypeName", "Format", "Model", "parse_option"]
+__all__ = [
+    "BatchSize",
+    "Device",
+    "Dtype",
+    "DtypeName",
+    "Format",
+    "Model",
+    "Quiet",
+    "check_new_folder",
+    "parse_option",
+]
 
 
 class DtypeName(StrEnum):
@@ -26,24 +39,25 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Folder or Hub id of a detector. [default: the demonstration detector in this package]",
+        help="Folder, Hub id, or name of a built-in detector. [default: the built-in demonstration detector]",
     ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Pictures per forward pass.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Images per forward pass.")]
 Device = Annotated[
     str | None,
     typer.Option(
         "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps ... [default: the first accelerator, or cpu]"
     ),
 ]
-Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision; auto is the one that was saved.")]
+Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision; auto is the saved one.")]
 Format = Annotated[
     OutputFormat, typer.Option("--format", help="auto is a table on a terminal and JSON lines in a pipe.")
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no remarks, only errors.")]
 
 
 def parse_option(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE` of an `--option`, the value as JSON or text; ends the command for anything else."""
+    """Return key and value of `KEY=VALUE`, the value as JSON or text; end the command for anything else."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         fail(f"--option {text}: expected KEY=VALUE.")
@@ -51,3 +65,16 @@ def parse_option(text: str) -> tuple[str, Any]:
         return key, json.loads(value)
     except ValueError:  # plain text needs no quotes
         return key, value
+
+
+def check_new_folder(output: Path, overwrite: bool | None = None) -> None:
+    """End the command if `--output` is taken, before anything heavy is imported.
+
+    Args:
+        output: should be a new or empty folder.
+        overwrite: of the command; `None` where it has no such option.
+    """
+    if not output.exists() or (output.is_dir() and (overwrite or not any(output.iterdir()))):
+        return
+    other = "Choose another, or replace the checkpoint in it with --overwrite." if overwrite is False else ""
+    fail(f"--output {output} exists and is not an empty folder. {other or 'Choose another.'}")

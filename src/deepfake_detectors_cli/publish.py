@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepfake_detectors_cli.console import fail, say
+from deepfake_detectors_cli.console import hide_loading_bars, say, work
 
 __all__ = ["publish"]
 
@@ -20,13 +20,13 @@ def publish(
         typer.Option(metavar="FILE", help="results.json of evaluate. [default: the one in the model folder]"),
     ] = None,
     without_results: Annotated[
-        bool, typer.Option("--without-results", help="Publish although nothing was measured; the card says so.")
+        bool, typer.Option("--without-results", help="Publish without measured results; the card says so.")
     ] = False,
     facts: Annotated[
         str | None,
         typer.Option(
             metavar="FACTS",
-            help="YAML file, or the name of a bundled one such as published_fakevlm, with what no command measures.",
+            help="YAML file with facts that no command measures, or the name of a bundled one: published_fakevlm.",
         ),
     ] = None,
     base: Annotated[
@@ -53,14 +53,12 @@ def publish(
 
     The card is rendered from results.json, the files of the training and FACTS; no number is typed by hand. Users with
     this package load the repository without trusting its code, others with trust_remote_code=True. Pickles are never
-    pushed. You need a token with write access: hf auth login, or HF_TOKEN.
+    pushed. You need a token with write access: `hf auth login`, or HF_TOKEN.
     """
-    from transformers.utils import logging as transformers_logging
+    from deepfake_detectors import publish_model
 
-    from deepfake_detectors.hub.model_publishing import publish_model
-
-    transformers_logging.disable_progress_bar()
-    try:
+    hide_loading_bars()
+    with work():
         place = publish_model(
             model,
             repo,
@@ -69,13 +67,11 @@ def publish(
             facts=facts,
             base=base,
             private=private,
-            exist_ok=update,
+            update=update,
             message=message,
             dry_run=dry_run,
         )
-    except (ValueError, OSError) as error:
-        fail(error, code=1)
     if dry_run is not None:
-        say(f"Wrote {place}, and sent nothing. Look at {Path(place) / 'README.md'}.")
+        say(f"Wrote {place}; nothing was sent. Look at {Path(place) / 'README.md'}.")
     else:
         say(f"Published {place}")

@@ -1,16 +1,16 @@
-"""Rows of the pipeline as a table for people or as JSON lines for programs."""
+"""Rows and facts as tables for people or as JSON for programs."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
-__all__ = ["print_table", "write_json_lines"]
+__all__ = ["print_facts", "print_records", "print_verdicts", "write_json_lines"]
 
 
-def write_json_lines(rows: Iterable[dict[str, Any]], file: IO[str] | None = None) -> None:
+def write_json_lines(rows: Iterable[Mapping[str, Any]], file: IO[str] | None = None) -> None:
     """Write each row as soon as it is there.
 
     Args:
@@ -23,13 +23,41 @@ def write_json_lines(rows: Iterable[dict[str, Any]], file: IO[str] | None = None
         file.flush()
 
 
-def print_table(rows: Iterable[dict[str, Any]], file: IO[str] | None = None) -> None:
+def print_records(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print rows as a table with these columns on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_in_words(row.get(column), "")) for column in columns))
+    Console(file=sys.stdout).print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print names and values, a line each, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), Text(_in_words(value, "none given")))
+    Console(file=sys.stdout).print(table)
+
+
+def print_verdicts(rows: Iterable[dict[str, Any]], file: IO[str] | None = None) -> None:
     """Print the rows of `detect`, and the errors under them. `file` is stdout if `None`."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("picture", "label", "P(fake)", box=None, pad_edge=False, header_style="bold")
+    table = Table("image", "label", "P(fake)", box=None, pad_edge=False, header_style="bold")
     table.columns[0].overflow = "fold"
     rows = list(rows)
     explained = any(row.get("explanation") is not None for row in rows)
@@ -50,3 +78,20 @@ def print_table(rows: Iterable[dict[str, Any]], file: IO[str] | None = None) -> 
         console.print(table)
     for error in errors:
         console.print(Text(error, style="yellow"))
+
+
+def _in_words(value: Any, nothing: str) -> str:
+    """Return a value as a person writes it; `nothing` stands for `None` and for what is empty."""
+    if value is None or value in ({}, []):
+        return nothing
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(item, nothing)}" for name, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_in_words(item, nothing) for item in value)
+    return str(value)

@@ -1,14 +1,15 @@
-"""The tables of families and data sets, read as files: importing the library would import torch."""
+"""What the library knows without being imported, which would import torch: its tables are data files."""
 
 from __future__ import annotations
 
+import json
 import tomllib
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-__all__ = ["plugin_names", "read_table"]
+__all__ = ["list_checkpoints", "list_families", "list_plugins", "read_table"]
 
 
 def read_table(name: str) -> dict[str, dict[str, Any]]:
@@ -17,12 +18,45 @@ def read_table(name: str) -> dict[str, dict[str, Any]]:
     Args:
         name: `"families"` or `"datasets"`.
     """
+    return tomllib.loads((_library() / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def list_families() -> list[dict[str, Any]]:
+    """Return what a person wants to know of each family of the package."""
+    return [
+        {
+            "name": name,
+            "title": row["title"],
+            "judges": row["judges"],
+            "writes_text": "generation" in row,
+            "official": [{"id": item["id"], "loads": item["loads"]} for item in row.get("official", ())],
+            "paper": row.get("paper"),
+        }
+        for name, row in read_table("families").items()
+    ]
+
+
+def list_plugins() -> list[dict[str, str]]:
+    """Return the families that other installed packages add, and the packages; they are not imported."""
+    points = entry_points(group="deepfake_detectors.families")
+    return sorted(
+        ({"name": point.name, "package": point.dist.name if point.dist else ""} for point in points),
+        key=lambda row: row["name"],
+    )
+
+
+def list_checkpoints() -> list[dict[str, str]]:
+    """Return the checkpoints inside the package, by the name that `--model` takes, with their family."""
+    return [
+        {
+            "name": config.parent.name.replace("_", "-"),
+            "family": json.loads(config.read_text(encoding="utf-8"))["model_type"],
+        }
+        for config in sorted((_library() / "checkpoints").glob("*/config.json"))
+    ]
+
+
+def _library() -> Path:
     spec = find_spec("deepfake_detectors")  # finds a package without importing it
     assert spec is not None and spec.submodule_search_locations is not None  # both packages are one distribution
-    folder = Path(next(iter(spec.submodule_search_locations)))
-    return tomllib.loads((folder / f"{name}.toml").read_text(encoding="utf-8"))
-
-
-def plugin_names() -> list[str]:
-    """Return the names of families that other installed packages bring; they are not imported."""
-    return sorted(point.name for point in entry_points(group="deepfake_detectors.families"))
+    return Path(next(iter(spec.submodule_search_locations)))

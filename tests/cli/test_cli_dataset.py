@@ -2,12 +2,16 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import datasets
 import pytest
 from typer.testing import CliRunner
 
-from deepfake_detectors.data.registry import BUILDERS
+from deepfake_detectors.data import build_dataset, lint_dataset
+from deepfake_detectors.data.registry import DATASETS
 from deepfake_detectors_cli.app import app
 from support.folder_tree import save
 from support.real_data import needs_real_data, real_data
@@ -31,7 +35,7 @@ def raw(tmp_path):
 
 def test_list_names_every_builder():
     rows = [json.loads(line) for line in run("list").stdout.splitlines()]
-    assert [row["name"] for row in rows] == sorted(BUILDERS)
+    assert [row["name"] for row in rows] == sorted(DATASETS)
     assert all(row["terms"] for row in rows)
     assert {row["name"]: row["layout_verified"] for row in rows}["genimage"] is False
 
@@ -88,9 +92,12 @@ def test_build_of_a_broken_copy_says_why(raw, tmp_path):
     [
         (["info", "nope"], "unknown data set 'nope'"),
         (["check", "image_folder", "--data-dir", "{raw}"], "State the polarity"),
-        (["check", "image_folder", "--data-dir", "{raw}/gone"], "is no folder"),
+        (["check", "image_folder", "--data-dir", "{raw}/gone"], "is not a folder"),
         (["check", "image_folder", "--data-dir", "{raw}", "--option", "x"], "expected KEY=VALUE"),
-        (["check", "image_folder", "--data-dir", "{raw}", "--config", "real_fake", "--option", "x=1"], "dataset info"),
+        (
+            ["check", "image_folder", "--data-dir", "{raw}", "--config", "real_fake", "--option", "x=1"],
+            "image_folder has no option x",
+        ),
     ],
 )
 def test_wrong_use(raw, arguments, message):
@@ -118,7 +125,7 @@ class TestTerms:
 
     @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 1)])
     def test_person_is_asked(self, celeb, tmp_path, monkeypatch, answer, code):
-        monkeypatch.setattr("deepfake_detectors_cli.dataset.at_terminal", lambda: True)
+        monkeypatch.setattr("deepfake_detectors_cli.dataset_build.at_terminal", lambda: True)
         result = runner.invoke(app, ["dataset", *map(str, celeb)], input=answer)
         assert (result.exit_code, (tmp_path / "out").exists()) == (code, code == 0)
         assert result.stderr.index("Terms of Celeb-DF") < result.stderr.index("Do you accept")
@@ -165,3 +172,38 @@ def built_counts(output, name, *options):
         assert len(labels) == row["rows"]
         counts[row["split"]] = (labels.count(0), labels.count(1))
     return counts
+
+
+def test_list_needs_neither_the_library_nor_what_it_needs():
+    """In a fresh interpreter, where nothing else has imported anything yet."""
+    code = (
+        "import sys, resource; from deepfake_detectors_cli import app\n"
+        "try:\n    app(['dataset', 'list'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'deepfake_detectors', 'rich'} & set(sys.modules)\n"
+        "print(sorted(heavy), resource.getrusage(resource.RUSAGE_SELF).ru_utime, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [json.loads(line)["name"] for line in done.stdout.splitlines()] == sorted(DATASETS)
+    heavy, seconds = done.stderr.rsplit(maxsplit=1)
+    assert heavy == "[]"
+    assert float(seconds) < 0.6
+
+
+def test_command_and_function_write_the_same(raw, tmp_path):
+    arguments = ["image_folder", "--config", "nature_ai", "--data-dir", raw]
+    run("build", *arguments, "--output", tmp_path / "command" / "built")
+    build_dataset("image_folder", tmp_path / "function" / "built", raw, "nature_ai")
+    run("lint", *arguments, "--output", tmp_path / "command" / "lint", "--near", 2, "--fail-on", "never")
+    lint_dataset("image_folder", raw, "nature_ai", output=tmp_path / "function" / "lint", near=2)
+    written = [
+        {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+        for folder in (tmp_path / "command", tmp_path / "function")
+    ]
+    assert written[0] == written[1]
+    assert {Path(name).name for name in written[0]} == {
+        ".build.json",
+        "train-00000-of-00001.parquet",
+        "lint.json",
+        "pictures.parquet",
+        "report.html",
+    }

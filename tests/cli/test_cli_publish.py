@@ -21,7 +21,7 @@ def test_push(shell, model, hub, tmp_path) -> None:
     assert hub.repository("model", "tester/mine").private
 
     again = shell("publish", "--model", model, "--repo", "tester/mine", "--without-results")
-    assert again.exit_code == 1 and "exists already" in again.stderr and "--update" in again.stderr
+    assert again.exit_code == 1 and "exists already" in again.stderr and "update" in again.stderr
     update = (
         "publish",
         "--model",
@@ -62,9 +62,9 @@ def test_wrong_requests_end_in_one_line(shell, model, tmp_path, monkeypatch) -> 
             (("--model", model, "--repo", "me/x"), "There are no results"),
             (("--model", model, "--repo", "me/x", "--without-results"), "not logged in"),
             (("--model", model, "--repo", "x", "--without-results"), "write owner/name"),
-            (("--model", model, "--repo", "me/x", "--base", "a/b", "--without-results"), "--base"),
+            (("--model", model, "--repo", "me/x", "--base", "a/b", "--without-results"), "base"),
         ]:
-            dry = ("--dry-run", tmp_path / "dry") if words in ("There is no folder", "--base") else ()
+            dry = ("--dry-run", tmp_path / "dry") if words in ("There is no folder", "base") else ()
             result = shell("publish", *arguments, *dry)
             assert result.exit_code == 1, words
             assert words in result.stderr and "Traceback" not in result.stderr

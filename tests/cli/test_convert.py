@@ -38,7 +38,7 @@ def test_config_from_a_file_and_variant(shell, official: Path, fields: dict, tmp
     given = ["convert", "m2f2_det", "--source", official, "--config", tmp_path / "fields.json", "--output"]
     assert shell(*given, tmp_path / "a", "--variant", "cosine").exit_code == 0
     result = shell(*given, tmp_path / "b", "--variant", "bridge")
-    assert result.exit_code == 1 and "not interchangeable" in result.stderr
+    assert result.exit_code == 1 and "--variant" in result.stderr
     assert not (tmp_path / "b").exists()
 
 
@@ -80,7 +80,7 @@ def test_unknown_family_names_the_known(shell, official: Path, tmp_path: Path) -
 
 def test_missing_source(shell, tmp_path: Path) -> None:
     result = shell("convert", "m2f2_det", "--source", tmp_path / "absent.pth", "--output", tmp_path / "out")
-    assert result.exit_code == 2 and "absent.pth: no such file" in result.stderr
+    assert result.exit_code == 2 and "absent.pth" in result.stderr
 
 
 @pytest.mark.parametrize(("config", "message"), [("{", "not valid JSON"), ("absent.json", "cannot be read")])
@@ -101,3 +101,12 @@ def test_output_that_is_a_file(shell, official: Path, tmp_path: Path) -> None:
     result = shell("convert", "m2f2_det", "--source", official, "--output", tmp_path / "out", "--overwrite")
     assert result.exit_code == 2
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_convert_option_of_another_family(shell, tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"")
+    given = ["--source", tmp_path / "x.pth", "--output", tmp_path / "out", "--lora", "fold"]
+    result = shell("convert", "m2f2_det", *given)
+    assert result.exit_code == 2 and "m2f2_det" in result.stderr and "lora" in result.stderr
+    result = shell("convert", "lvlm_dfd", *given[:-1], "melt")
+    assert result.exit_code == 1 and "--lora is 'melt'" in result.stderr

@@ -53,16 +53,17 @@ def test_rows_are_those_of_the_pipeline(shell, model: str, photos: Path, batch_s
 
 def test_the_number_is_explained_on_stderr(shell, model: str, photos: Path) -> None:
     result = shell("detect", photos / "0.png", "-m", model, "--threshold", "0.25")
-    assert "from 0 (surely real) to 1 (surely fake)" in result.stderr
-    assert "from 0.25 on it is labelled fake" in result.stderr
-    assert "surely" not in result.stdout
+    assert "P(fake)" in result.stderr and "0.25" in result.stderr
+    assert "P(fake)" not in result.stdout
+    quiet = shell("detect", photos / "0.png", "-m", model, "--quiet")
+    assert (quiet.exit_code, quiet.stderr) == (0, "")
 
 
 def test_a_folder_by_name_without_what_is_no_picture(shell, model: str, photos: Path) -> None:
     result = shell("detect", photos, "-m", model)
     assert result.exit_code == 0
     assert names(result) == [str(photos / name) for name in ("0.png", "1.JPG", "2.webp")]
-    assert "Skipped in folders, having no picture's name: 1." in result.stderr
+    assert "Skipped 1 files that are not images." in result.stderr
 
 
 def test_recursive(shell, model: str, photos: Path) -> None:
@@ -90,9 +91,9 @@ def test_table(shell, model: str, photos: Path) -> None:
     (photos / "broken.png").write_text("text")
     result = shell("detect", photos, "-m", model, "--format", "table")
     header, *lines = result.stdout.splitlines()
-    assert header.split() == ["picture", "label", "P(fake)"]
+    assert header.split() == ["image", "label", "P(fake)"]
     assert sum(line.split()[-1].startswith("0.") for line in lines) == 3
-    assert "not a picture in a format" in " ".join(result.stdout.split())
+    assert str(photos / "broken.png") in "".join(result.stdout.split())
 
 
 def test_output_file(shell, model: str, photos: Path, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_broken_file_does_not_stop_the_others(shell, model: str, photos: Path)
         (True, False), (True, False), (False, True), (False, True), (True, False),
     ]  # fmt: skip
     assert str(photos / "1a_broken.jpg") in rows(result)[2]["error"]
-    assert "Could not be read: 2 of 5." in result.stderr
+    assert "2 of 5" in result.stderr.splitlines()[-1]
 
 
 def test_missing_things(shell, model: str, photos: Path, tmp_path: Path) -> None:
@@ -135,16 +136,23 @@ def test_missing_things(shell, model: str, photos: Path, tmp_path: Path) -> None
     assert result.exit_code == 1
     errors = {row["input"]: row["error"] for row in rows(result) if "error" in row}
     assert list(errors) == [str(name) for name in given[1:]]
-    for error, word in zip(
-        errors.values(), ["no such file", "no file matches", "no pictures", "--recursive"], strict=True
-    ):
-        assert word in error
+    for name, error in errors.items():
+        assert name in error
+    assert "--recursive" in errors[str(photos / "only")]
 
 
 def test_an_unreachable_url(shell, model: str) -> None:
     result = shell("detect", "http://127.0.0.1:9/face.jpg", "-m", model)
     assert result.exit_code == 1
-    assert "could not be downloaded" in rows(result)[0]["error"]
+    assert "http://127.0.0.1:9/face.jpg" in rows(result)[0]["error"]
+
+
+def test_standard_input(shell, model: str, photos: Path) -> None:
+    content = (photos / "0.png").read_bytes()
+    done = subprocess.run([COMMAND, "detect", "-", "-q", "-m", model], input=content, capture_output=True, check=True)
+    (piped,), (named,) = [json.loads(done.stdout)], rows(shell("detect", photos / "0.png", "-m", model))
+    assert piped.pop("input") == "-" and named.pop("input")
+    assert piped == pytest.approx(named, abs=1e-6)
 
 
 # ---- a wrong command ------------------------------------------------------------------------------------------------
@@ -156,7 +164,7 @@ def test_no_inputs(shell) -> None:
 
 @pytest.mark.parametrize(
     ("threshold", "message"),
-    [("eer", "This model has: fpr@1%, strict."), ("1.5", "expected a number in [0, 1]"), ("nan", "[0, 1]")],
+    [("eer", "fpr@1%, strict"), ("1.5", "1.5"), ("nan", "nan")],
 )
 def test_wrong_threshold(shell, model: str, photos: Path, threshold: str, message: str) -> None:
     assert_one_clear_line(shell("detect", photos, "-m", model, "--threshold", threshold), "--threshold", message)
@@ -164,11 +172,11 @@ def test_wrong_threshold(shell, model: str, photos: Path, threshold: str, messag
 
 def test_missing_model_folder(shell, photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "absent"
-    assert_one_clear_line(shell("detect", photos, "-m", folder), f"there is no folder {folder}")
+    assert_one_clear_line(shell("detect", photos, "-m", folder), str(folder))
 
 
 def test_model_folder_without_a_model(shell, photos: Path) -> None:
-    assert_one_clear_line(shell("detect", photos, "-m", photos), "holds no config.json")
+    assert_one_clear_line(shell("detect", photos, "-m", photos), str(photos), "config.json")
 
 
 def test_official_folder(shell, photos: Path, tmp_path: Path) -> None:
@@ -176,7 +184,7 @@ def test_official_folder(shell, photos: Path, tmp_path: Path) -> None:
     for given in (tmp_path, tmp_path / "current_model_180.pth"):
         assert_one_clear_line(
             shell("detect", photos, "-m", given),
-            f"deepfake-detectors convert FAMILY --source {tmp_path / 'current_model_180.pth'}",
+            f"deepfake-detectors convert FAMILY --source {tmp_path / 'current_model_180.pth'} --output DIR",
         )
 
 
@@ -201,7 +209,7 @@ def test_model_without_its_processor(shell, model: str, photos: Path, tmp_path: 
 
 @pytest.mark.parametrize("device", ["nonsense", "mtia"])
 def test_wrong_device(shell, model: str, photos: Path, device: str) -> None:
-    assert_one_clear_line(shell("detect", photos, "-m", model, "--device", device), f"--device {device}")
+    assert_one_clear_line(shell("detect", photos, "-m", model, "--device", device), "--device", device)
 
 
 def test_a_model_that_answers_nan(shell, model: str, photos: Path, tmp_path: Path) -> None:
@@ -212,11 +220,11 @@ def test_a_model_that_answers_nan(shell, model: str, photos: Path, tmp_path: Pat
     AutoProcessor.from_pretrained(model).save_pretrained(tmp_path / "broken")
     result = shell("detect", photos / "0.png", "-m", tmp_path / "broken")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("Error: ") and "P(fake) = nan" in result.stderr
+    assert result.stderr.startswith("Error: ") and "nan" in result.stderr
 
 
 def test_output_that_is_a_folder(shell, model: str, photos: Path) -> None:
-    assert_one_clear_line(shell("detect", photos, "-m", model, "--output", photos), "--output", "is a folder")
+    assert_one_clear_line(shell("detect", photos, "-m", model, "--output", photos), "--output", str(photos))
 
 
 def test_output_in_a_missing_folder(shell, model: str, photos: Path, tmp_path: Path) -> None:
@@ -259,9 +267,8 @@ def test_on_a_terminal(model: str, photos: Path) -> None:
         os.close(ours)
     assert process.wait() == 0
     text = written.decode()
-    assert "Judging" in text and "{" not in text
+    assert "Scoring" in text and "{" not in text
     assert text.count("photos/more") == 25
-    assert "P(fake) is this detector's estimate" in text
 
 
 def test_a_reader_that_leaves_early(model: str, photos: Path) -> None:
@@ -273,12 +280,15 @@ def test_a_reader_that_leaves_early(model: str, photos: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_model_the_default_judges_and_its_terms_are_shown_once(photos: Path) -> None:
+def test_the_default_judges_and_explains_without_remarks_of_libraries(photos: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "default"}
     done = subprocess.run(
-        [COMMAND, "detect", "photos"],
-        capture_output=True, text=True, cwd=photos.parent, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        [COMMAND, "detect", "photos", "--explain"],
+        capture_output=True, text=True, cwd=photos.parent, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 3
-    notice = json.loads((built_in_path() / "config.json").read_text())["license_notice"]
-    assert done.stderr.count(notice) == 1
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 3 and all(row["explanation"] for row in rows)
+    terms, skipped, meaning = done.stderr.splitlines()
+    assert terms == json.loads((built_in_path() / "config.json").read_text())["license_notice"]
+    assert "1 files" in skipped and "P(fake)" in meaning

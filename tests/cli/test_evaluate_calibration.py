@@ -188,7 +188,7 @@ def test_cached_predictions_alone(shell, tmp_path):
         (("--threshold", "fpr@1%"), "None are known here: give a number"),
         (("--threshold", "1.5"), "expected a number in [0, 1]"),
         (("--threshold", "nan"), "expected a number in [0, 1]"),
-        (("--fit", "platt", "--predictions", "words.jsonl"), "Two --predictions files"),
+        (("--fit", "platt", "--predictions", "words.jsonl"), "files of --predictions are of the same kind"),
         (("--fit", "platt", "--fit-predictions", "answers.jsonl"), "holds answers in words"),
         (("--fit", "platt", "--fit-predictions", "words.jsonl"), "1 of 1 predictions have no score"),
     ],

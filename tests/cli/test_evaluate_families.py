@@ -11,13 +11,16 @@ from transformers import BertConfig, BertModel
 from support.ddvqa_tree import stems, write_tree
 from support.folder_tree import save
 from support.real_data import needs_real_data, real_data
-from support.tiny_antifakeprompt import tiny_antifakeprompt
-from support.tiny_fakevlm import tiny_fakevlm
-from support.tiny_llm import tiny_tokenizer
-from support.tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
-from support.tiny_models import tiny_m2f2_det
+from support.tiny_models import (
+    fakevlm_tokenizer,
+    tiny_antifakeprompt,
+    tiny_fakevlm,
+    tiny_lvlm_dfd,
+    tiny_lvlm_dfd_llm,
+    tiny_m2f2_det,
+)
 
-BUILDERS = {
+DATASETS = {
     "m2f2_det": tiny_m2f2_det,
     "fakevlm": tiny_fakevlm,
     "antifakeprompt": tiny_antifakeprompt,
@@ -33,7 +36,7 @@ def folder_of(tmp_path_factory):
 
     def get(name: str) -> Path:
         if name not in made:
-            made[name] = BUILDERS[name](tmp_path_factory.mktemp(name))
+            made[name] = DATASETS[name](tmp_path_factory.mktemp(name))
         return made[name]
 
     return get
@@ -213,7 +216,7 @@ def test_a_detector_without_masks_leaves_them(shell, folder_of, pictures, tmp_pa
 
 
 def test_explanations_against_references(shell, folder_of, pictures, tmp_path):
-    tokenizer = tiny_tokenizer(markers=False)
+    tokenizer = fakevlm_tokenizer(markers=False)
     tokenizer.save_pretrained(tmp_path / "encoder")
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     BertModel(BertConfig(vocab_size=len(tokenizer), **sizes), add_pooling_layer=False).save_pretrained(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from support.tiny_llm import tiny_m2f2_det_llm
+from support.tiny_models import tiny_m2f2_det_llm
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from deepfake_detectors import FAMILIES, model_info
+from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT
+from deepfake_detectors_cli.tables import list_checkpoints, list_families, read_table
+
 CARD = """---
 license: other
 license_name: research-only
@@ -71,3 +75,31 @@ def test_wrong_model(shell, tmp_path: Path) -> None:
     result = shell("info", "-m", tmp_path / "absent")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1
+
+
+# ---- without a model ------------------------------------------------------------------------------------------------
+
+
+def test_families_and_built_in_checkpoints_are_listed(shell) -> None:
+    found = json.loads(shell("info").stdout)
+    assert found == {"families": list_families(), "plugins": [], "checkpoints": list_checkpoints()}
+    own = {name: family for name, family in FAMILIES.items() if family.plugin is None}
+    assert [row["name"] for row in found["families"]] == list(own) == list(read_table("families"))
+    for row, family in zip(found["families"], own.values(), strict=True):
+        assert (row["title"], row["judges"], row["paper"]) == (family.title, family.judges, family.paper)
+        assert row["writes_text"] == (family.generation is not None)
+        assert row["official"] == [dict(item) for item in family.official]
+    assert sorted(row["name"] for row in found["checkpoints"]) == sorted(BUILT_IN)
+
+
+def test_the_list_as_a_table(shell) -> None:
+    result = shell("info", "--format", "table")
+    assert result.exit_code == 0
+    for word in (*FAMILIES, *BUILT_IN, "lingcco/fakeVLM"):
+        assert word in result.stdout
+
+
+def test_a_built_in_checkpoint_by_name(shell) -> None:
+    facts = json.loads(shell("info", "--model", DEFAULT).stdout)
+    assert facts == model_info() == model_info(DEFAULT)
+    assert facts["explains"] is True and facts["license"]

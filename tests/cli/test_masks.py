@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfake_detectors_cli.masks import overlay
-from support.tiny_lvlm_dfd import tiny_lvlm_dfd
+from deepfake_detectors.masks import draw_overlay
+from support.tiny_models import tiny_lvlm_dfd
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_detector_without_masks_says_who_can(shell, model, photos, tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_refused(shell, localiser, photos):
     result = shell("detect", photos, "--model", localiser, "--save-masks", photos / "notes.txt")
-    assert result.exit_code == 2 and "is a file; name a folder" in result.stderr
+    assert result.exit_code == 2 and str(photos / "notes.txt") in result.stderr
 
 
 def test_a_detector_that_cannot_explain_says_who_can(shell, localiser, photos):
@@ -64,7 +64,7 @@ def test_overlay_shows_where():
     picture = Image.new("RGB", (100, 80), (120, 180, 40))
     mask = Image.new("L", picture.size)
     mask.paste(255, (20, 20, 60, 60))
-    values = np.asarray(overlay(picture, mask), dtype=int)
+    values = np.asarray(draw_overlay(picture, mask), dtype=int)
     assert values.shape == (80, 100, 3)
     outside, inside = values[5, 5], values[40, 40]
     assert outside.max() == outside.min(), "the rest of the picture is grey"
@@ -74,13 +74,4 @@ def test_overlay_shows_where():
 
 def test_overlay_of_nothing_is_the_grey_picture():
     picture = Image.effect_noise((60, 40), 80)
-    assert np.array_equal(np.asarray(overlay(picture, Image.new("L", (60, 40))))[..., 0], np.asarray(picture))
-
-
-def test_convert_option_of_another_family(shell, tmp_path):
-    (tmp_path / "x.pth").write_bytes(b"")
-    given = ["--source", tmp_path / "x.pth", "--output", tmp_path / "out", "--lora", "fold"]
-    result = shell("convert", "m2f2_det", *given)
-    assert result.exit_code == 2 and "m2f2_det has no option lora" in result.stderr
-    result = shell("convert", "lvlm_dfd", *given[:-1], "melt")
-    assert result.exit_code == 1 and "lora is 'melt', allowed are 'fold', 'adapter'" in result.stderr
+    assert np.array_equal(np.asarray(draw_overlay(picture, Image.new("L", (60, 40))))[..., 0], np.asarray(picture))

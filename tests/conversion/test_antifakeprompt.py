@@ -18,7 +18,7 @@ from deepfake_detectors.modeling.image_processing_antifakeprompt import IMAGE_ST
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE
 from support.antifakeprompt_folders import golden_fields, read_config
 from support.golden_files import golden_folder
-from support.tiny_antifakeprompt import antifakeprompt, tiny_instructblip
+from support.tiny_models import antifakeprompt, tiny_instructblip
 
 FOLDER = golden_folder("antifakeprompt")
 GOLDEN = read_config(FOLDER)
@@ -249,7 +249,7 @@ def test_doubled_parts_are_refused(parts, tmp_path):
 
 def test_strangers_are_refused(tmp_path):
     torch.save({"model": {"backbone.weight": torch.zeros(1)}}, tmp_path / "other.pth")
-    refused(tmp_path, [tmp_path / "other.pth"], r"no AntifakePrompt file.*without the two words")
+    refused(tmp_path, [tmp_path / "other.pth"], r"other\.pth .*backbone\.weight")
     (tmp_path / "empty").mkdir()
     refused(tmp_path, [tmp_path / "empty"], "neither weights nor a tokenizer")
     refused(tmp_path, TOKENIZERS, "No AntifakePrompt weights")

@@ -301,7 +301,7 @@ def test_damaged_checkpoints_are_refused(damage, message, workspace, tmp_path, c
 
 
 def test_checkpoint_without_language_model_names_both_remedies(workspace, tmp_path):
-    with pytest.raises(ValueError, match=r"vicuna-7b-v1\.5-16k.*--variant detector"):
+    with pytest.raises(ValueError, match=r"vicuna-7b-v1\.5-16k.*variant=.detector."):
         run(workspace, tmp_path, vicuna=False)
 
 
@@ -336,7 +336,7 @@ def test_unknown_options(options, message, workspace, tmp_path):
 
 def test_released_sizes_are_told_apart_from_tiny_ones(workspace, tmp_path):
     sources = [workspace / "release" / "ckpt.pth"]
-    with pytest.raises(ValueError, match="give them with --config"):
+    with pytest.raises(ValueError, match="`config`"):
         convert("lvlm_dfd", sources, tmp_path / "out", variant="detector")
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModel
 
 from deepfake_detectors.conversion.merge import merge
 from support.pictures import random_pictures
-from support.tiny_llm import m2f2_det_processor, tiny_m2f2_det_llm
+from support.tiny_models import m2f2_det_processor, tiny_m2f2_det_llm
 
 TARGETS = r".*language_model.*\.(q_proj|v_proj)"
 PROJECTORS = ["multi_modal_projector", "deepfake_projector"]

@@ -1,40 +1,86 @@
-"""Splits read from raw files through the cache of `datasets`."""
+"""The table of data sets against their builders, and options in the types of their fields."""
 
 import pytest
 
-from deepfake_detectors.data.registry import load_split
-from deepfake_detectors.dataset_scripts.ddvqa import DDVQA
-from support.ddvqa_tree import stems, write_tree
-from support.pictures import random_pictures
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.data.registry import DATASETS, builder_class, config_options, make_builder
 
 
-@pytest.fixture
-def generated(monkeypatch):
-    """The number of units of every split that was generated."""
-    found = []
-    generate = DDVQA._generate_examples
-
-    def counting(self, units):
-        found.append(len(units))
-        return generate(self, units)
-
-    monkeypatch.setattr(DDVQA, "_generate_examples", counting)
-    return found
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_the_table_says_what_the_builder_says(name):
+    row, kind = DATASETS[name], builder_class(name)
+    assert row.builder == f"{kind.__module__}:{kind.__name__}"
+    assert row.title == kind.NAME
+    assert list(row.configs) == [config.name for config in kind.BUILDER_CONFIGS]
+    assert (row.layout_verified, row.research_only) == (kind.LAYOUT_VERIFIED, kind.RESEARCH_ONLY)
+    assert row.terms == kind.TERMS
 
 
-def test_only_the_wanted_split_is_built_and_only_anew_when_files_changed(tmp_path, generated):
-    root = write_tree(tmp_path / "ddvqa", stems(range(3)), stems(range(20, 22)), size=32)
-    DDVQA(data_dir=str(root.resolve())).download_and_prepare()  # a whole build in the cache is no hindrance
-    generated.clear()
-    first = load_split("ddvqa", "test", root)
-    assert generated == [6]
-    assert load_split("ddvqa", "test", root)["id"][:] == first["id"][:]
-    assert generated == [6]
-    assert len(load_split("ddvqa", "train", root)) == 9
-    assert generated == [6, 9]
-    (changed, *_) = sorted(root.glob("images_c40/test/0_*.jpg"))
-    random_pictures(1)[0].resize((40, 24)).save(changed)
-    assert (40, 24) in [image.size for image in load_split("ddvqa", "test", root)["image"]]
-    assert generated == [6, 9, 6]
-    with pytest.raises(ValueError, match="ddvqa has no split 'dev', but train, test"):
-        load_split("ddvqa", "dev", root)
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_every_builder_says_what_it_is(name):
+    kind = builder_class(name)
+    for attribute in ("NAME", "TERMS", "LAYOUT", "REMEDY"):
+        assert getattr(kind, attribute), attribute
+    assert isinstance(kind.LAYOUT_VERIFIED, bool)
+    assert isinstance(kind.RESEARCH_ONLY, bool)
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_every_builder_asks_for_data(name, monkeypatch):
+    monkeypatch.delenv("DEEPFAKE_DATA", raising=False)
+    with pytest.raises(ValueError, match="DEEPFAKE_DATA"):
+        make_builder(name)
+
+
+def test_unknown_names(raw):
+    with pytest.raises(ValueError, match="unknown data set 'nope'"):
+        make_builder("nope", raw)
+    with pytest.raises(ValueError, match="nope"):
+        make_builder("image_folder", raw, "real_fake", {"nope": 1})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "option", "given", "expected"),
+    [
+        ("faceforensics", "allow_missing", "False", False),
+        ("dmimage", "processed", "no", False),
+        ("faceforensics", "masks", "Yes", True),
+        ("faceforensics", "frames_per_video", "8", 8),
+        ("faceforensics", "methods", "Deepfakes", ("Deepfakes",)),
+        ("faceforensics", "methods", ["Deepfakes", "FaceSwap"], ("Deepfakes", "FaceSwap")),
+        ("image_folder", "real", ["a"], ("a",)),
+        ("image_folder", "prefix", 12, "12"),
+        ("ffpp_hdf5", "split_file", None, None),
+        ("deepfakebench", "prefix_map", {"a": "b"}, {"a": "b"}),
+    ],
+)
+def test_options_have_the_types_of_their_fields(dataset, option, given, expected):
+    converted = config_options(dataset, {option: given})[option]
+    assert converted == expected and type(converted) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "message"),
+    [
+        ("allow_missing", "maybe", "Option allow_missing is 'maybe', expected true or false"),
+        ("frames_per_video", "eight", "Option frames_per_video is 'eight', expected a whole number"),
+        ("frames_per_video", 1.5, "frames_per_video is 1.5"),
+        ("compression", True, "Option compression is True, expected a text"),
+        ("methods", [1], r"Option methods is \[1\], expected a text or a list of texts"),
+        ("data_dir", "x", "faceforensics has no option data_dir, but allow_missing, compression"),
+    ],
+)
+def test_options_of_another_type_are_refused(tmp_path, option, given, message):
+    for call in (make_builder, load_faceforensics):
+        with pytest.raises(ValueError, match=message):
+            call("faceforensics", tmp_path, options={option: given})
+
+
+def load_faceforensics(dataset, folder, options):
+    return load_split(dataset, "test", folder, options=options)
+
+
+def test_missing_data_names_the_parameter(monkeypatch):
+    monkeypatch.delenv("DEEPFAKE_DATA", raising=False)
+    with pytest.raises(ValueError, match="`data_dir`"):
+        make_builder("ddvqa")

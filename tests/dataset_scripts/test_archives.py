@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from deepfake_detectors.dataset_scripts.archives import list_members, read_member
+from deepfake_detectors.dataset_scripts._archives import list_members, read_member
 
 FILES = {"b/2.png": b"two", "a/1.png": b"one"}
 

@@ -78,7 +78,7 @@ def test_stretches_of_one_youtube_video_are_one_group(tmp_path):
             ("5_756", "503"), ("1_756_503", "503"), ("3_976_954", "954"),
             ("5_755", "503"), ("0_078_955", "954"), ("5_100", "100"),
         ) if config == "c40" or stem in test}  # fmt: skip
-        reported = [message for level, message in builder.findings if level == "warning"]
+        reported = [item.message for item in builder.findings if item.level == "warning"]
         assert any("955 (test) / 954 (train)" in text and "2 of 3 test pictures" in text for text in reported)
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from deepfake_detectors.dataset_scripts._deepfakebench import label_of_group, relative_path
 from deepfake_detectors.dataset_scripts.deepfakebench import DeepfakeBench
-from deepfake_detectors.dataset_scripts.deepfakebench_records import label_of_group, relative_path
 from support.folder_tree import save
 
 

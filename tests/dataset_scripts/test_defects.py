@@ -10,8 +10,9 @@ import shutil
 
 import pytest
 
-from deepfake_detectors.data.parquet import check, make_builder, write_parquet
-from deepfake_detectors.data.registry import BUILDERS, builder_class
+from deepfake_detectors.data.check import check_dataset
+from deepfake_detectors.data.parquet import build_dataset
+from deepfake_detectors.data.registry import DATASETS, builder_class, make_builder
 from support import raw_trees_pictures, raw_trees_videos
 from support.raw_trees import DEFECTS, Tree
 
@@ -43,7 +44,7 @@ def rows_of(builder):
 
 
 def test_every_builder_is_in_the_matrix():
-    assert sorted(TREES) == sorted(BUILDERS)
+    assert sorted(TREES) == sorted(DATASETS)
 
 
 @pytest.mark.parametrize("name", sorted(TREES))
@@ -73,7 +74,7 @@ def test_whole_tree(name, root, tmp_path):
 
     moved = root.rename(tmp_path / "elsewhere")
     assert list(rows_of(open_builder(tree, moved))) == list(rows)
-    done = write_parquet(open_builder(tree, moved), tmp_path / "out")
+    done = build_dataset(open_builder(tree, moved), tmp_path / "out").rows
     assert sum(done.values()) == len(rows)
 
 
@@ -95,22 +96,21 @@ def test_defect(name, defect, root, tmp_path):
     before = rows_of(open_builder(tree, root))
     expected = getattr(tree, defect)(root)
     builder = open_builder(tree, root)
-    result = check(builder, decode=True)
+    result = check_dataset(builder, decode=True)
     if expected.level == "refused":
         assert not result.ok
-        assert any(level == "error" and re.search(expected.text, message) for level, message in result.findings), (
+        assert any(item.level == "error" and re.search(expected.text, item.message) for item in result.findings), (
             result
         )
         with pytest.raises((ValueError, OSError), match=expected.text):
-            write_parquet(builder, tmp_path / "out")
+            build_dataset(builder, tmp_path / "out")
         return
     after = rows_of(open_builder(tree, root))
     assert len(after) == len(before) - expected.lost
-    assert sum(write_parquet(builder, tmp_path / "out").values()) == len(after)
+    assert sum(build_dataset(builder, tmp_path / "out").rows.values()) == len(after)
     if expected.level == "read":
         assert expected.text in set(after) - set(before)
     else:
-        assert any(level == expected.level and re.search(expected.text, said) for level, said in result.findings), (
-            result
-        )
+        said = [item.message for item in result.findings if item.level == expected.level]
+        assert any(re.search(expected.text, message) for message in said), result
     shutil.rmtree(tmp_path / "out")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from datasets.exceptions import DatasetGenerationError
 
+from deepfake_detectors.dataset_scripts._releases import CROSSING_PAIRS
 from deepfake_detectors.dataset_scripts.faceforensics import METHODS, OFFICIAL_METHODS, FaceForensics
-from deepfake_detectors.dataset_scripts.ffpp_splits import CROSSING_PAIRS
 from support.folder_tree import save, save_clip
 
 PAIRS = {"train": [["000", "001"], ["756", "002"]], "val": [["004", "005"]], "test": [["007", "755"]]}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepfake_detectors.data.parquet import make_builder
-from deepfake_detectors.dataset_scripts.frames import count_frames, frame_key, natural_order, read_frames, spread
+from deepfake_detectors.data.registry import make_builder
+from deepfake_detectors.dataset_scripts._frames import count_frames, frame_key, natural_order, read_frames, spread
 from support.folder_tree import save, save_clip
 from support.raw_trees import decomposed
 from support.raw_trees_videos import UADFV as WithoutMasks
@@ -108,8 +108,8 @@ def test_files_of_another_kind_are_told(root):
         path.write_text("x")
     (root / FAKE / "c23/frames/.DS_Store").write_text("x")
     _, builder = rows(root)
-    (told,) = [finding.message for finding in builder.findings if "of no use" in finding.message]
-    assert told.startswith("3 file(s)")
+    (told,) = [finding.message for finding in builder.findings if "unsupported" in finding.message]
+    assert told.startswith("3 ")
     assert all(str(path) in told for path in found)
 
 

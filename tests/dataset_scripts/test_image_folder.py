@@ -275,7 +275,7 @@ def test_manifest_as_spreadsheets_write_it(tmp_path, text, level, message):
     )
     if level == "warning":
         builder.inspect(tmp_path / "raw")
-        assert any(message in text for found, text in builder.findings if found == level)
+        assert any(message in item.message for item in builder.findings if item.level == level)
     else:
         with pytest.raises(ValueError, match=message):
             builder.inspect(tmp_path / "raw")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import deepfake_detectors.dataset_scripts
-from deepfake_detectors.data.registry import BUILDERS
+from deepfake_detectors.data.registry import DATASETS
 
 FOLDER = Path(deepfake_detectors.dataset_scripts.__file__).parent
 FILES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
-SCRIPTS = sorted({target.split(":")[0].rsplit(".", 1)[1] for target in BUILDERS.values()})
+SCRIPTS = sorted({row.builder.split(":")[0].rsplit(".", 1)[1] for row in DATASETS.values()})
 ALWAYS_THERE = {"datasets", "PIL"} | set(sys.stdlib_module_names)
 
 
@@ -48,3 +48,10 @@ def test_no_comment_on_an_import_line(name):
     # The import scanner of datasets 3.x takes the comment for the place to fetch the module from.
     for line in (FOLDER / f"{name}.py").read_text(encoding="utf-8").splitlines():
         assert not (line.startswith(("from .", "import ")) and "#" in line), line
+
+
+def test_pictures_are_decoded_in_one_place():
+    texts = {name: (FOLDER / f"{name}.py").read_text(encoding="utf-8") for name in FILES}
+    opening = {name for name, text in texts.items() if "Image.open(" in text or '.convert("' in text}
+    assert opening - {"_frames"} == {"_files"}
+    assert "Image.open(" not in texts["_frames"]  # it turns the frames of mask clips, decoded by PyAV, into grey

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from deepfake_detectors.data.parquet import check, make_builder
+from deepfake_detectors.data.check import check_dataset
+from deepfake_detectors.data.registry import make_builder
 
 TURNS = [{"from": "human", "value": "q"}, {"from": "gpt"}]
 CLUE = {"image": "doc/real/1.png", "cate": "doc", "label": 1, "conversations": TURNS}
@@ -37,4 +38,4 @@ def test_malformed_list_is_a_finding(tmp_path, dataset, options, file, content, 
     path.write_text(json.dumps(content))
     builder = make_builder(dataset, tmp_path, options=options)
     builder.log_findings = False
-    assert any(level == "error" and message in text for level, text in check(builder).findings)
+    assert any(item.level == "error" and message in item.message for item in check_dataset(builder).findings)

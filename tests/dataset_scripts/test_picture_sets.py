@@ -6,7 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from deepfake_detectors.data.parquet import make_builder, write_parquet
+from deepfake_detectors.data.parquet import build_dataset
+from deepfake_detectors.data.registry import make_builder
 from support import raw_trees_pictures as trees
 from support.folder_tree import save
 from support.raw_trees import edit_json
@@ -59,7 +60,7 @@ class TestLOKI:
         splits, builder = inspect(self.tree, root, "faults")
         (unit,) = splits["test"]
         assert (unit.columns["label"], unit.columns["answers"]) == ("fake", ["Six fingers – é.", "Flat"])
-        assert write_parquet(builder, tmp_path / "out") == {"test": 1}
+        assert build_dataset(builder, tmp_path / "out").rows == {"test": 1}
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -127,4 +128,4 @@ class TestDMimage:
         self.write_operations(root, line)
         builder = make_builder("dmimage", root, "processed")
         with pytest.raises((ValueError, FileNotFoundError), match=message):
-            write_parquet(builder, tmp_path / "out")
+            build_dataset(builder, tmp_path / "out")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_detectors.data.parquet import make_builder
+from deepfake_detectors.data.registry import make_builder
 from support import raw_trees_videos as trees
 from support.folder_tree import save, save_clip
 from support.raw_trees import edit_json, frames

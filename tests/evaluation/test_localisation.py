@@ -8,12 +8,13 @@ from sklearn.metrics import f1_score, jaccard_score, roc_auc_score
 from deepfake_detectors.evaluation.localisation import (
     count_pixels,
     pixel_scores,
+    read_counts,
     read_mask,
     score_localisation,
     write_counts,
 )
-from deepfake_detectors.evaluation.picture_sets import folder_set
 from deepfake_detectors.evaluation.predictions import Prediction
+from deepfake_detectors.evaluation.sets import folder_set
 
 
 def picture_of(values):
@@ -92,7 +93,7 @@ def test_file_of_counts(tmp_path):
     real[0] = 200
     write_counts(file, {**counts, "r": count_pixels(picture_of(real), None, "r")})
     write_counts(file, {"a": counts["a"]})  # again, after a kill between the two files
-    found = score_localisation(file, rows, resamples=50, seed=0)
+    found = score_localisation(read_counts(file), rows, resamples=50, seed=0)
     assert found["counts"] == {"forged with mask": 2, "forged without": 1, "real": 1}
     each = [pixel_scores(pair) for pair in counts.values()]
     for name in ("pixel_auc", "pixel_f1", "iou"):
@@ -103,11 +104,11 @@ def test_file_of_counts(tmp_path):
     assert found["metrics"]["marked_on_real"]["value"] == pytest.approx(0.1)
     json.dumps(found, allow_nan=False)
 
-    alone = score_localisation(file, rows[2:], resamples=0, seed=0)
+    alone = score_localisation(read_counts(file), rows[2:], resamples=0, seed=0)
     assert alone["metrics"]["iou"]["value"] is None and "no forged picture" in alone["undefined"]["iou"]
     file.write_text('{"id": "a", "changed": {}}\n')
-    with pytest.raises(ValueError, match="line 1: no pixel counts"):
-        score_localisation(file, rows, 0, 0)
+    with pytest.raises(ValueError, match="line 1: not the pixel counts"):
+        score_localisation(read_counts(file), rows, 0, 0)
 
 
 def test_masks_of_a_folder(tmp_path):
@@ -122,7 +123,7 @@ def test_masks_of_a_folder(tmp_path):
         "fake/swap/1.jpg": str(tmp_path / "masks/swap/1.png"),
     }
     (tmp_path / "masks/2.png").unlink()
-    with pytest.raises(ValueError, match=r"2\.png has 0 masks in --mask-dir"):
+    with pytest.raises(ValueError, match=r"2\.png has 0 masks in `mask_dir`"):
         folder_set(None, tmp_path / "fake", tmp_path / "masks")
-    with pytest.raises(FileNotFoundError, match=r"--mask-dir .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"`mask_dir` .*nowhere"):
         folder_set(None, tmp_path / "fake", tmp_path / "nowhere")

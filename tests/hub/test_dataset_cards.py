@@ -5,10 +5,9 @@ import re
 import pytest
 from huggingface_hub import DatasetCard
 
-from deepfake_detectors.data.built_folders import BuiltConfig, find_builds
-from deepfake_detectors.data.parquet import make_builder, write_parquet
-from deepfake_detectors.data.registry import BUILDERS, builder_class
-from deepfake_detectors.dataset_scripts.common import detection_features
+from deepfake_detectors.data.parquet import BuiltConfig, build_dataset, find_builds
+from deepfake_detectors.data.registry import DATASETS, builder_class, make_builder
+from deepfake_detectors.dataset_scripts._builder import detection_features
 from deepfake_detectors.hub.dataset_cards import COLUMN_TEXTS, dataset_facts, render_dataset_card
 from support.folder_tree import save
 
@@ -24,11 +23,11 @@ def build(tmp_path_factory):
             save(folder / "raw" / split / "real" / f"{split}{number}.jpg")
             save(folder / "raw" / split / "fake" / "gan" / f"{split}{number}.png")
             save(folder / "raw" / "masks" / f"{split}{number}.png")
-    write_parquet(make_builder("image_folder", folder / "raw", "real_fake", {"masks": "masks"}), folder / "out")
+    build_dataset(make_builder("image_folder", folder / "raw", "real_fake", {"masks": "masks"}), folder / "out")
     return folder / "out"
 
 
-@pytest.mark.parametrize("name", sorted(BUILDERS))
+@pytest.mark.parametrize("name", sorted(DATASETS))
 def test_every_builder_has_a_card(name, build, tmp_path):
     facts, kind = dataset_facts(name), builder_class(name)
     (real,) = find_builds(build)
@@ -48,7 +47,7 @@ def test_every_builder_has_a_card(name, build, tmp_path):
     assert not re.search(r"\{\{|\{%|None|\bTODO\b|\n\n\n", text.split("---", 2)[2])
 
 
-@pytest.mark.parametrize("name", sorted(BUILDERS))
+@pytest.mark.parametrize("name", sorted(DATASETS))
 def test_every_number_names_its_source(name):
     facts = dataset_facts(name)
     assert all(set(row) == {"what", "value", "source"} and all(row.values()) for row in facts["counts"])
@@ -60,7 +59,7 @@ def test_facts_belong_to_builders():
 
     names = [path.name for path in files("deepfake_detectors.hub_cards").joinpath("facts").iterdir()]
     described = {name.removeprefix("dataset_").removesuffix(".yaml") for name in names if name.startswith("dataset_")}
-    assert described == set(BUILDERS)
+    assert described == set(DATASETS)
 
 
 def test_header_describes_the_files(build):
@@ -92,11 +91,12 @@ def test_all_columns_are_described():
 
 
 def test_lint_goes_into_the_card(build):
-    from deepfake_detectors.data.lint import LintFinding, LintResult, lint, parquet_source
+    from deepfake_detectors.data.lint import LintResult, lint_dataset, parquet_source
+    from deepfake_detectors.dataset_scripts._builder import Finding
 
-    result = lint(parquet_source(build))
+    result = lint_dataset(parquet_source(build))
     assert result.by_code("shortcut-format")
-    result.findings.append(LintFinding("warning", "raw-files", "in /home/somebody/secret"))
+    result.findings.append(Finding("warning", "in /home/somebody/secret"))
     text = render_dataset_card(find_builds(build), "me/mine", LintResult.to_dict(result))
     assert "file format PNG in 100 % of 3 fake" in text
     (control,) = [item for item in result.by_code("bytes-per-pixel") if item.split == "train"]

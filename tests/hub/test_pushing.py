@@ -60,7 +60,7 @@ def test_dry_run_writes_what_would_be_pushed_and_asks_nobody(monkeypatch, folder
         assert hub.requests == []
     found = {path.relative_to(tmp_path / "dry").as_posix() for path in (tmp_path / "dry").rglob("*") if path.is_file()}
     assert found == PUSHED
-    with pytest.raises(ValueError, match=r"dry exists and is not an empty folder.*--dry-run"):
+    with pytest.raises(ValueError, match=r"dry exists and is not an empty folder.*`dry_run`"):
         push_folder(folder, "tester/thing", dry_run=tmp_path / "dry")
 
 
@@ -68,7 +68,7 @@ def test_repository_that_exists_is_left_alone(hub, folder):
     push_folder(folder, "tester/thing")
     before = dict(hub.repository("model", "tester/thing").files)
     (folder / "config.json").write_text('{"changed": true}')
-    with pytest.raises(ValueError, match=r"model repository tester/thing exists already.*--update"):
+    with pytest.raises(ValueError, match=r"model repository tester/thing exists already.*`update`"):
         push_folder(folder, "tester/thing")
     assert hub.repository("model", "tester/thing").files == before
 
@@ -78,13 +78,13 @@ def test_private_is_never_pushed_to_a_public_repository(hub, folder):
     before = dict(hub.repository("model", "tester/thing").files)
     (folder / "config.json").write_text('{"changed": true}')
     for step in (push_folder, lambda _, *names, **options: check_destination(*names, **options)):
-        with pytest.raises(ValueError, match=r"tester/thing exists and is public, but --private .*in its settings"):
-            step(folder, "tester/thing", private=True, exist_ok=True)
+        with pytest.raises(ValueError, match=r"tester/thing exists and is public, but `private` .*in its settings"):
+            step(folder, "tester/thing", private=True, update=True)
     assert hub.repository("model", "tester/thing").files == before
     hub.repository("model", "tester/thing").private = True
-    push_folder(folder, "tester/thing", private=True, exist_ok=True)
+    push_folder(folder, "tester/thing", private=True, update=True)
     assert hub.repository("model", "tester/thing").files != before
-    assert check_destination("tester/thing", exist_ok=True)
+    assert check_destination("tester/thing", update=True)
     assert not check_destination("tester/other")
 
 
@@ -93,7 +93,7 @@ def test_update_replaces_what_it_is_told_to(hub, folder):
     push_folder(folder, "tester/thing")
     (folder / "old.safetensors").rename(folder / "new.safetensors")
     (folder / "deeper" / "words.txt").unlink()
-    push_folder(folder, "tester/thing", exist_ok=True, replace=["*.safetensors"])
+    push_folder(folder, "tester/thing", update=True, replace=["*.safetensors"])
     files = hub.repository("model", "tester/thing").files
     assert "new.safetensors" in files and "old.safetensors" not in files
     assert "deeper/words.txt" in files, "only what matches goes"
@@ -103,14 +103,14 @@ def test_update_replaces_what_it_is_told_to(hub, folder):
     ("options", "message"),
     [
         ({"repo_type": "space"}, r"repo_type is 'space', allowed are model, dataset"),
-        ({"repo_id": "nameless"}, r"'nameless' names no owner; write owner/name"),
-        ({"repo_id": "a/b/c"}, r"a/b/c"),
-        ({"folder": "nowhere"}, r"nowhere is no folder"),
+        ({"repo": "nameless"}, r"'nameless' names no owner; write owner/name"),
+        ({"repo": "a/b/c"}, r"a/b/c"),
+        ({"folder": "nowhere"}, r"nowhere is not a folder"),
     ],
 )
 def test_request_that_makes_no_sense(hub, folder, options, message):
     with pytest.raises(ValueError, match=message):
-        push_folder(**({"folder": folder, "repo_id": "tester/thing"} | options))
+        push_folder(**({"folder": folder, "repo": "tester/thing"} | options))
     assert hub.requests == []
 
 
@@ -174,19 +174,19 @@ def test_failed_update_leaves_the_repository(hub, folder):
     (folder / "config.json").write_text('{"changed": true}')
     hub.fail("POST .*/commit/", 500)
     with pytest.raises(OSError, match=r"answered 500"):
-        push_folder(folder, "tester/thing", exist_ok=True)
+        push_folder(folder, "tester/thing", update=True)
     assert hub.repository("model", "tester/thing").files == before
 
 
 def test_offline(hub, folder, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ConnectionError, match=r"switched off by HF_HUB_OFFLINE.*--dry-run"):
+    with pytest.raises(ConnectionError, match=r"switched off by HF_HUB_OFFLINE.*`dry_run`"):
         push_folder(folder, "tester/thing")
 
 
 def test_no_server(hub, folder, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:9 cannot be reached.*--dry-run"):
+    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:9 cannot be reached.*`dry_run`"):
         push_folder(folder, "tester/thing")
 
 

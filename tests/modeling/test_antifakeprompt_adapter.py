@@ -15,7 +15,7 @@ from deepfake_detectors import AutoModelForDeepfakeDetection
 from deepfake_detectors.conversion.antifakeprompt_peft import export_peft, import_peft
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE, save_soft_words
 from support.pictures import random_pictures
-from support.tiny_antifakeprompt import (
+from support.tiny_models import (
     antifakeprompt,
     antifakeprompt_processor,
     tiny_antifakeprompt,

@@ -29,7 +29,7 @@ from support.detector_tests import LOGIT_TOLERANCE, DetectorTests, assert_same
 from support.fakevlm_folders import write_stock_folder
 from support.golden_files import golden_folder
 from support.pictures import random_pictures
-from support.tiny_fakevlm import fakevlm, fakevlm_config, fakevlm_processor, tiny_fakevlm, tiny_tokenizer
+from support.tiny_models import fakevlm, fakevlm_config, fakevlm_processor, fakevlm_tokenizer, tiny_fakevlm
 
 TOKENS = 10
 QUESTION = "What about the eyes?"
@@ -293,7 +293,7 @@ def test_explain_refuses_another_processor(model, pixels):
     with pytest.raises(ValueError, match="prompt_style 'hf_chat', the model 'raw'"):
         model.explain(fakevlm_processor(prompt_style="hf_chat"), pixel_values=pixels)
     other = fakevlm_processor()
-    other.tokenizer = tiny_tokenizer(300)
+    other.tokenizer = fakevlm_tokenizer(300)
     other.image_token_id = other.tokenizer.convert_tokens_to_ids("<image>")
     with pytest.raises(ValueError, match="does not belong to this model"):
         model.explain(other, pixel_values=pixels)
@@ -333,7 +333,7 @@ def test_stock_folder_gets_every_image_token(stock, pictures):
 
 
 def test_full_size_processor_makes_576_tokens():
-    processor = FakeVLMProcessor(fakevlm_processor().image_processor, tiny_tokenizer())
+    processor = FakeVLMProcessor(fakevlm_processor().image_processor, fakevlm_tokenizer())
     size = {"height": 336, "width": 336}
     processor.image_processor.crop_size, processor.image_processor.size = size, {"shortest_edge": 336}
     ids = processor(images=random_pictures(1), text="<image>")["input_ids"][0].tolist()
@@ -378,14 +378,14 @@ def test_stock_folder_without_our_class_says_what_to_do(stock):
         lambda folder: pipeline("deepfake-detection", model=str(folder)),
         lambda folder: deepfake_detectors.pipeline(model=str(folder)),
     ):
-        with pytest.raises(ValueError, match=r"FakeVLMForDeepfakeDetection.*deepfake-detectors convert fakevlm"):
+        with pytest.raises(ValueError, match=r"FakeVLMForDeepfakeDetection.*convert\('fakevlm'"):
             load(stock)
 
 
 def test_original_layout_is_refused_with_the_convert_command(tmp_path):
     config = {"model_type": "llava", "mm_projector_type": "mlp2x_gelu", "hidden_size": 64}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"original LLaVA code.*deepfake-detectors convert fakevlm"):
+    with pytest.raises(ValueError, match=r"convert\('fakevlm'"):
         FakeVLMForDeepfakeDetection.from_pretrained(tmp_path)
 
 
@@ -415,7 +415,7 @@ def test_auto_classes(tmp_path, pictures):
 
 def test_candidates_of_several_tokens_are_refused_at_load(tmp_path):
     tiny_fakevlm(tmp_path)
-    tokenizer = tiny_tokenizer()
+    tokenizer = fakevlm_tokenizer()
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     merges = state["model"]["merges"]
     state["model"]["merges"] = [m for m in merges if "".join(m) != "▁fake"]
@@ -426,7 +426,7 @@ def test_candidates_of_several_tokens_are_refused_at_load(tmp_path):
 
 def test_tokenizer_of_another_model_is_refused(tmp_path):
     tiny_fakevlm(tmp_path)
-    tiny_tokenizer(300).save_pretrained(tmp_path)
+    fakevlm_tokenizer(300).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="does not fit the model"):
         FakeVLMForDeepfakeDetection.from_pretrained(tmp_path, prompt_style="hf_chat")
 
@@ -435,7 +435,7 @@ def test_a_model_without_verdict_tokens_says_so(pixels):
     model = FakeVLMForDeepfakeDetection(fakevlm_config()).eval()
     with pytest.raises(ValueError, match="set_verdict_tokens"):
         model.detect(pixels)
-    model.set_verdict_tokens(tiny_tokenizer())
+    model.set_verdict_tokens(fakevlm_tokenizer())
     assert model.detect(pixels).logits.shape == (3, 2)
 
 

@@ -9,7 +9,7 @@ from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDete
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import OFFICIAL_SAMPLING, LvlmDfdForConditionalGeneration
 from support.detector_tests import DetectorTests
 from support.pictures import random_pictures
-from support.tiny_lvlm_dfd import STOP, lvlm_dfd_llm, lvlm_dfd_processor
+from support.tiny_models import STOP, lvlm_dfd_llm, lvlm_dfd_processor
 
 PICTURES = random_pictures(4)
 NEW = {"max_new_tokens": 12}
@@ -145,7 +145,7 @@ def test_generate_needs_pictures_and_text(model, processor):
 
 
 def test_a_config_without_language_model_cannot_explain():
-    from support.tiny_lvlm_dfd import lvlm_dfd_config
+    from support.tiny_models import lvlm_dfd_config
 
     with pytest.raises(ValueError, match="use LvlmDfdForDeepfakeDetection"):
         LvlmDfdForConditionalGeneration(lvlm_dfd_config())

@@ -17,8 +17,7 @@ from deepfake_detectors import AutoModelForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
 from support.pictures import random_pictures
-from support.tiny_llm import m2f2_det_llm, m2f2_det_processor, tiny_m2f2_det_llm
-from support.tiny_models import m2f2_det_config, tiny_m2f2_det
+from support.tiny_models import m2f2_det_config, m2f2_det_llm, m2f2_det_processor, tiny_m2f2_det, tiny_m2f2_det_llm
 
 QUESTIONS = ["Is it real?", "What about the eyes in this picture? Tell me.", "Nose?"]
 TOKENS = 10

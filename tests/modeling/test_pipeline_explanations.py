@@ -6,7 +6,7 @@ from transformers import pipeline
 
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 from support.pictures import random_pictures
-from support.tiny_llm import tiny_m2f2_det_llm
+from support.tiny_models import tiny_m2f2_det_llm
 
 TASK = "deepfake-detection"
 TOLERANCE = 1e-5  # on P(fake): batches of another size add up in another order

@@ -6,8 +6,7 @@ from PIL import Image
 from transformers import pipeline
 
 from support.pictures import random_pictures
-from support.tiny_lvlm_dfd import tiny_lvlm_dfd, tiny_lvlm_dfd_llm
-from support.tiny_models import tiny_m2f2_det
+from support.tiny_models import tiny_lvlm_dfd, tiny_lvlm_dfd_llm, tiny_m2f2_det
 
 TASK = "deepfake-detection"
 

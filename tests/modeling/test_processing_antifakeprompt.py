@@ -13,9 +13,9 @@ from deepfake_detectors.modeling.configuration_antifakeprompt import PROMPTS
 from deepfake_detectors.modeling.image_processing_antifakeprompt import IMAGE_STATISTICS, AntifakePromptImageProcessor
 from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor, add_soft_word
 from support.pictures import random_pictures
-from support.tiny_antifakeprompt import (
-    IMAGE_SIZE,
+from support.tiny_models import (
     QUERIES,
+    SIZE,
     antifakeprompt_processor,
     llm_tokenizer,
     qformer_tokenizer,
@@ -38,9 +38,9 @@ def pieces(processor, text):
 @pytest.mark.parametrize(
     ("position", "llm", "qformer"),
     [
-        ("postfix", "▁Is ▁this ▁photo ▁real [*] ▁?", "is this photo real [*] ?"),
+        ("postfix", "▁Is ▁this ▁photo ▁real [*] ▁ ?", "is this photo real [*] ?"),
         ("prefix", "[*] ▁Is ▁this ▁photo ▁real ?", "[*] is this photo real ?"),
-        ("replace", "▁Is ▁this ▁photo [*] ▁?", "is this photo [*] ?"),
+        ("replace", "▁Is ▁this ▁photo [*] ▁ ?", "is this photo [*] ?"),
     ],
 )
 def test_pieces_of_the_training(processor, position, llm, qformer):
@@ -92,7 +92,7 @@ def test_known_tokens_keep_their_ids():
 
 def test_picture_alone_and_with_text(processor):
     alone = processor(images=random_pictures(2))
-    assert set(alone) == {"pixel_values"} and alone["pixel_values"].shape == (2, 3, IMAGE_SIZE, IMAGE_SIZE)
+    assert set(alone) == {"pixel_values"} and alone["pixel_values"].shape == (2, 3, SIZE, SIZE)
     both = processor(images=random_pictures(2), text=[PROMPTS["postfix"], PROMPTS["replace"]])
     assert both["input_ids"].shape == both["attention_mask"].shape
     assert both["qformer_input_ids"].shape == both["qformer_attention_mask"].shape

@@ -10,13 +10,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor, CLIPImageProcessor, pipeline
 
-from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import CHAT_TEMPLATES, PROMPT_STYLES, build_prompt, training_text
 from support.fakevlm_folders import convert_fakevlm
 from support.golden_files import golden_folder
 from support.pictures import random_pictures
-from support.tiny_fakevlm import fakevlm, fakevlm_processor, tiny_fakevlm, tiny_tokenizer
+from support.tiny_models import fakevlm, fakevlm_processor, fakevlm_tokenizer, tiny_fakevlm
 
 FOLDER = golden_folder("fakevlm")
 RECORDS = json.loads((FOLDER / "records.json").read_text())["records"]
@@ -149,7 +149,7 @@ def test_mixed_shapes_in_one_batch(processor):
 def test_another_image_processor_gives_its_settings(pictures):
     side = {"height": 28, "width": 28}
     clip = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=side, image_mean=[0.5] * 3)
-    processor = FakeVLMProcessor(clip, tiny_tokenizer())
+    processor = FakeVLMProcessor(clip, fakevlm_tokenizer())
     assert type(processor.image_processor) is FakeVLMImageProcessor
     assert processor.image_processor.image_mean == (0.5, 0.5, 0.5)
     pixels = processor(images=pictures)["pixel_values"]
@@ -159,7 +159,7 @@ def test_another_image_processor_gives_its_settings(pictures):
 
 def test_construction_errors():
     image_processor = fakevlm_processor().image_processor
-    bare = tiny_tokenizer()
+    bare = fakevlm_tokenizer()
     bare._tokenizer = type(bare._tokenizer).from_str(
         json.dumps({**json.loads(bare._tokenizer.to_str()), "added_tokens": []})
     )

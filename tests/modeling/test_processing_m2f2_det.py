@@ -8,8 +8,7 @@ from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.prompting_m2f2_det import training_prompt
 from support.pictures import random_pictures
-from support.tiny_llm import m2f2_det_processor, tiny_tokenizer
-from support.tiny_models import verdict_processor
+from support.tiny_models import m2f2_det_processor, tiny_tokenizer, verdict_processor
 
 PROMPT = "Look: <image>\n<deepfake>\nIs it real?"
 

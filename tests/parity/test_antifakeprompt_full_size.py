@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from deepfake_detectors.conversion.antifakeprompt_tables import LAVIS_TABLE, WORD_FILE_TABLE, fuse_attention_biases
+from deepfake_detectors.conversion.antifakeprompt import LAVIS_TABLE, WORD_FILE_TABLE, fuse_attention_biases
 from deepfake_detectors.conversion.key_table import rename_keys
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection

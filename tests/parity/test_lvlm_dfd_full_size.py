@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from deepfake_detectors.conversion.imagebind import IMAGEBIND_TABLE, reshape_imagebind, split_lora
 from deepfake_detectors.conversion.key_table import rename_keys
-from deepfake_detectors.conversion.lvlm_dfd_tables import CHECKPOINT_TABLE, IMAGEBIND
+from deepfake_detectors.conversion.lvlm_dfd import CHECKPOINT_TABLE, IMAGEBIND
 from deepfake_detectors.modeling.configuration_imagebind import ImageBindConfig
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
 from deepfake_detectors.modeling.modeling_imagebind import ImageBindModel

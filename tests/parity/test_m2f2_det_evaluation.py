@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_detectors.evaluation.answer_files import read_answers, read_references
 from deepfake_detectors.evaluation.metrics import auc
-from deepfake_detectors.evaluation.protocols.m2f2_det_ddvqa import score_explanations, score_judgements
-from deepfake_detectors.evaluation.text_metrics import explanation_metrics
-from deepfake_detectors.evaluation.video_metrics import (
+from deepfake_detectors.evaluation.predictions import read_answers, read_references
+from deepfake_detectors.evaluation.protocols.m2f2_det import score_explanations, score_judgements
+from deepfake_detectors.evaluation.texts import explanation_metrics
+from deepfake_detectors.evaluation.videos import (
     aggregate_videos,
     official_video_metrics,
     official_videos,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from deepfake_detectors.conversion.key_table import rename_keys
-from deepfake_detectors.conversion.m2f2_det_llm import language_model_key_table
-from deepfake_detectors.conversion.m2f2_det_tables import TOWER_TABLE, official_key_table
+from deepfake_detectors.conversion.m2f2_det import language_model_key_table
+from deepfake_detectors.conversion.m2f2_det_detector import TOWER_TABLE, official_key_table
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration

@@ -8,9 +8,9 @@ from transformers import TrainerCallback
 
 from deepfake_detectors.train import train_classifier
 from deepfake_detectors.train.arguments import ClassifierTrainingArguments
-from deepfake_detectors.train.samplers import Draw, TrainingSampler
+from deepfake_detectors.train.data import Draw, TrainingSampler
 from support.sft_runs import ON_THIS_MACHINE, recipe, write_recipe
-from support.tiny_antifakeprompt import tiny_antifakeprompt
+from support.tiny_models import tiny_antifakeprompt
 
 # recipe -> family; the miniature of each has `_mini` behind its name
 CLASSIFIER_RECIPES = {

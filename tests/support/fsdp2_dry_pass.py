@@ -13,9 +13,9 @@ from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from peft import LoraConfig, get_peft_model
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
-from deepfake_detectors.train.sft_arguments import SftModelArguments
+from deepfake_detectors.train.arguments import SftModelArguments
+from deepfake_detectors.train.families import load_for_sft
 from deepfake_detectors.train.sft_data import ConversationCollator
-from deepfake_detectors.train.sft_families import load_for_sft
 from support.pictures import random_pictures
 
 

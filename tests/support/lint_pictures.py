@@ -5,9 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from deepfake_detectors.data.lint.measuring import Picture
-from deepfake_detectors.data.lint.run import lint
-from deepfake_detectors.data.lint.sources import Source
+from deepfake_detectors.data.lint import Source, lint_dataset
+from deepfake_detectors.data.lint.measures import Picture
 
 SIDE = 48
 
@@ -38,4 +37,4 @@ def plain_set(count: int = 20, start: int = 0, split: str = "train", **columns) 
 
 
 def lint_list(pictures: list[Picture], **options):
-    return lint(Source("test", len(pictures), iter(pictures)), **options)
+    return lint_dataset(Source("test", len(pictures), iter(pictures)), **options)

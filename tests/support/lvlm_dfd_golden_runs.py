@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from deepfake_detectors.conversion.key_table import rename_keys
-from deepfake_detectors.conversion.lvlm_dfd_tables import CHECKPOINT_TABLE
+from deepfake_detectors.conversion.lvlm_dfd import CHECKPOINT_TABLE
 from support.lvlm_dfd_folders import read_config
 
 # The goldens' README gives these words; they are in no file.

@@ -57,7 +57,7 @@ class Tree:
     """Base. A subclass writes the tree and says what is expected of each defect.
 
     Attributes:
-        dataset: key of `BUILDERS`.
+        dataset: key of `DATASETS`.
         config: name of the config.
         options: fields of the config.
         picture: a file with pixels that every good copy has; its name is what messages must give.

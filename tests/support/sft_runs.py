@@ -12,9 +12,7 @@ import pytest
 import yaml
 
 from deepfake_detectors.train import train_sft
-from support.tiny_fakevlm import tiny_fakevlm
-from support.tiny_llm import tiny_m2f2_det_llm
-from support.tiny_lvlm_dfd import tiny_lvlm_dfd_llm
+from support.tiny_models import tiny_fakevlm, tiny_lvlm_dfd_llm, tiny_m2f2_det_llm
 
 RECIPES = Path(train_sft.__file__).parent / "recipes"
 LAUNCH = Path(train_sft.__file__).parent / "launch"

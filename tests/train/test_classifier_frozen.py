@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from deepfake_detectors.train.freezing import WRAPPERS
+from deepfake_detectors.train.optimization import WRAPPERS
 from deepfake_detectors.train.train_classifier import build_trainer
 from support.classifier_runs import parsed, small_fields
 from support.ddvqa_tree import stems, write_tree

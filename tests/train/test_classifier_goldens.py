@@ -9,10 +9,9 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection
-from deepfake_detectors.train.freezing import freeze_modules
-from deepfake_detectors.train.lora_trainer import LoraTrainer
+from deepfake_detectors.train.optimization import freeze_modules
 from deepfake_detectors.train.soft_words import AnswerCollator, SoftWordTrainer
-from deepfake_detectors.train.trainer import ClassifierTrainer
+from deepfake_detectors.train.trainers import ClassifierTrainer, LoraTrainer
 from support import antifakeprompt_folders, lvlm_dfd_folders, m2f2_det_folders
 from support.classifier_runs import Rows, logged, train_on
 from support.comparison import assert_within, to_pictures

@@ -9,14 +9,13 @@ from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel, CLIPTextM
 
 from deepfake_detectors.conversion.merge import merge
 from deepfake_detectors.train.arguments import ModelArguments
-from deepfake_detectors.train.models import build_model, load_pretrained_parts
+from deepfake_detectors.train.families import build_model, load_pretrained_parts
 from deepfake_detectors.train.train_classifier import main, parse_recipe, train_classifier
 from support.classifier_runs import CLASSIFIER_RECIPES, parsed, small_fields
 from support.ddvqa_tree import stems, write_tree
 from support.real_data import needs_real_data, real_data
 from support.sft_runs import RECIPES, few_real_pictures, losses, recipe
-from support.tiny_antifakeprompt import antifakeprompt_processor, tiny_instructblip
-from support.tiny_lvlm_dfd import tiny_lvlm_dfd_llm
+from support.tiny_models import antifakeprompt_processor, tiny_instructblip, tiny_lvlm_dfd_llm
 
 STEPS = 24
 
@@ -52,6 +51,7 @@ def pictures(tmp_path_factory):
 
 
 @needs_real_data
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIER_RECIPES)
 def test_miniature_trains_a_folder_that_loads(name, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -108,6 +108,7 @@ def test_miniature_trains_a_folder_that_loads(name, pictures, tmp_path, monkeypa
     assert direct["fake_probability"] == pytest.approx(result["fake_probability"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_stage_1_detector_goes_into_the_language_model(tree, tmp_path):
     """The finished stage 1 is a delta for the folder that stage 2 starts from."""
     base = tiny_lvlm_dfd_llm(tmp_path / "base")
@@ -122,6 +123,7 @@ def test_stage_1_detector_goes_into_the_language_model(tree, tmp_path):
     assert AutoConfig.from_pretrained(detector).text_config is None
 
 
+@pytest.mark.slow
 def test_best_words_come_back(tree, tmp_path):
     changes = {"max_steps": 6, "learning_rate": 1.0, "eval_strategy": "steps", "eval_steps": 1}
     changes |= {"save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": True}
@@ -140,7 +142,7 @@ def test_new_words_on_a_stock_instructblip(sides, tmp_path):
     base = tiny_instructblip(tmp_path / "base")
     torch.manual_seed(0)
     arguments = ModelArguments(model_name_or_path=str(base), model_config={"soft_word_sides": sides})
-    model, processor = build_model(arguments)
+    model, processor, _ = build_model(arguments)
     words = model.soft_words()
     assert set(words) == ({"qformer_soft_word", "llm_soft_word"} if sides == "both" else {"llm_soft_word"})
     spread = torch.cat([word.flatten() for word in words.values()]).std().item()
@@ -155,7 +157,7 @@ def test_new_words_on_a_stock_instructblip(sides, tmp_path):
 def test_published_parts(tmp_path):
     """CLIP's two towers out of one published folder, beside a network that has no weights to be found here."""
     fields = recipe("m2f2_det_stage1_cosine_mini")
-    model, _ = build_model(ModelArguments("m2f2_det", fields["model_config"], None, fields["image_processor"]))
+    model, _, _ = build_model(ModelArguments("m2f2_det", fields["model_config"], None, fields["image_processor"]))
     towers = {"vision_tower": CLIPVisionModel, "detector.prompt_encoder.text_tower": CLIPTextModel}
     clip = CLIPModel(
         CLIPConfig(
@@ -170,17 +172,18 @@ def test_published_parts(tmp_path):
         part = model.get_submodule(name).state_dict()
         assert all(torch.equal(part[key], published[key]) for key in published)
         assert any(torch.equal(weight, part[key]) for key in part for weight in clip.state_dict().values())
-    with pytest.raises(ValueError, match="pretrained_parts names 'tower'; the model's own models are vision_tower"):
+    with pytest.raises(ValueError, match=r"tower.*vision_tower"):
         load_pretrained_parts(model, {"tower": "x"})
-    with pytest.raises(ValueError, match="a Sequential; only models of transformers and networks of timm"):
+    with pytest.raises(ValueError, match="Sequential"):
         load_pretrained_parts(model, {"detector.vision_proj": "densenet121"})
     CLIPVisionModel(type(model.vision_tower.config)(hidden_size=8, num_attention_heads=2)).save_pretrained(
         tmp_path / "other"
     )
-    with pytest.raises(ValueError, match="do not fit vision_tower"):
+    with pytest.raises(ValueError, match="vision_tower"):
         load_pretrained_parts(model, {"vision_tower": str(tmp_path / "other")})
 
 
+@pytest.mark.slow
 def test_finished_lora_folder_is_the_merged_model(tree, tmp_path):
     changes = {"max_steps": 3, "learning_rate": 0.01, "twin_masks": True}
     out = train_classifier(*parsed(tmp_path, small_fields("lvlm_dfd_stage1", tree, tmp_path / "out", **changes)))

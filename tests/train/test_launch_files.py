@@ -36,6 +36,7 @@ def test_whole_weights_are_saved():
     assert load_config_from_file(str(LAUNCH / "zero3.yaml")).deepspeed_config["zero3_save_16bit_model"] is True
 
 
+@pytest.mark.slow
 def test_fsdp2_splits_every_family(tmp_path):
     """Loss, gradients and verdicts of the split models equal those of the whole ones."""
     bases = [str(build(tmp_path / family)) for family, build in BASES.items()]

@@ -11,9 +11,10 @@ pytest.importorskip("trl")
 pytest.importorskip("datasets")
 
 from deepfake_detectors import AutoModelForDeepfakeDetection
-from deepfake_detectors.modeling.prompting_lvlm_dfd import ANSWER_END
-from deepfake_detectors.train.mini_base import FAMILIES, main
-from deepfake_detectors.train.mini_tokenizer import llama_tokenizer
+from deepfake_detectors.families import FAMILIES
+from deepfake_detectors.modeling.processing_lvlm_dfd import ANSWER_END
+from deepfake_detectors.train.mini.tokenizers import llama_tokenizer
+from deepfake_detectors.train.mini_base import main
 
 VERDICT_PARTS = ("vision_tower", "detector")
 
@@ -97,11 +98,11 @@ def test_options_change_the_config_field_by_field(data, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["sunscreen"], "family is 'sunscreen', allowed are m2f2_det, fakevlm"),
-        (["fakevlm", "--detector", "x"], "for m2f2_det only"),
-        (["fakevlm", "--model_config", "[1]"], "model_config is .1., expected a mapping"),
+        (["sunscreen"], "'sunscreen'.*m2f2_det, fakevlm"),
+        (["fakevlm", "--detector", "x"], "detector='x'.*m2f2_det"),
+        (["fakevlm", "--model_config", "[1]"], "model_config is .1."),
         (["fakevlm", "--vocabulary", "200"], "vocabulary is 200"),
-        (["fakevlm", "--dataset_configs", "c40"], "pictures without questions"),
+        (["fakevlm", "--dataset_configs", "c40"], "ddvqa c40 "),
     ],
 )
 def test_wrong_options_are_named_and_nothing_is_written(data, tmp_path, options, message):
@@ -113,7 +114,7 @@ def test_wrong_options_are_named_and_nothing_is_written(data, tmp_path, options,
 
 def test_an_output_in_use_is_left_alone(data, tmp_path):
     (tmp_path / "kept.txt").write_text("mine")
-    with pytest.raises(ValueError, match="not an empty folder"):
+    with pytest.raises(ValueError, match=str(tmp_path)):
         build(data, tmp_path, "fakevlm")
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 

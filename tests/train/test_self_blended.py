@@ -6,8 +6,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from deepfake_detectors.train.blend_regions import REGIONS, region_mask
-from deepfake_detectors.train.self_blended import RATIOS, SelfBlending
+from deepfake_detectors.train.self_blended import RATIOS, REGIONS, SelfBlending, region_mask
 from support.real_data import needs_real_data, real_data
 
 SIZE = 96
@@ -138,7 +137,7 @@ class TestBlend:
 
     @pytest.mark.parametrize("image", [face().astype(np.float32), face()[..., 0]])
     def test_wrong_pixels(self, image):
-        with pytest.raises(ValueError, match=r"expected uint8 \(height, width, 3\)"):
+        with pytest.raises(ValueError, match=str(image.dtype)):
             SelfBlending().blend(image, np.random.default_rng(0))
 
 

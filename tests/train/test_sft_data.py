@@ -5,18 +5,14 @@ import pickle
 import pytest
 import torch
 
-from deepfake_detectors.data.registry import load_split
-from deepfake_detectors.modeling.verdict_parsing import parse_verdict
-from deepfake_detectors.modeling.verdict_parsing_fakevlm import parse_fakevlm_verdict
-from deepfake_detectors.modeling.verdict_parsing_lvlm_dfd import parse_answer
-from deepfake_detectors.train.sft_arguments import SftDataArguments
+from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.families import FAMILIES
+from deepfake_detectors.modeling.verdict_parsing import parse_answer, parse_fakevlm_verdict, parse_verdict
+from deepfake_detectors.train.arguments import SftDataArguments
 from deepfake_detectors.train.sft_data import ConversationCollator, load_conversations
-from deepfake_detectors.train.sft_families import SFT_FAMILIES
 from support.ddvqa_tree import stems, write_tree
 from support.pictures import random_pictures
-from support.tiny_fakevlm import fakevlm_processor
-from support.tiny_llm import m2f2_det_processor
-from support.tiny_lvlm_dfd import lvlm_dfd_processor
+from support.tiny_models import fakevlm_processor, lvlm_dfd_processor, m2f2_det_processor
 
 PROCESSORS = {
     "fakevlm": lambda: fakevlm_processor(prompt_style="hf_chat"),
@@ -24,6 +20,7 @@ PROCESSORS = {
     "lvlm_dfd": lvlm_dfd_processor,
 }
 QUESTION, ANSWER = "Does the skin look fake?", "It is smooth."
+GENERATING = [name for name, row in FAMILIES.items() if row.sft]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +40,7 @@ def row(label, **columns):
 def said(family, conversation, *rows):
     """What is supervised of each row, as text."""
     processor = PROCESSORS[family]()
-    batch = ConversationCollator(SFT_FAMILIES[family], processor, conversation, None)(rows)
+    batch = ConversationCollator(FAMILIES[family].load("sft"), processor, conversation, None)(rows)
     return [
         processor.tokenizer.decode([token for token in labels.tolist() if token >= 0]) for labels in batch["labels"]
     ]
@@ -70,7 +67,7 @@ def test_same_seed_same_validation(data):
 MESSAGES = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
 
 
-@pytest.mark.parametrize("family", SFT_FAMILIES)
+@pytest.mark.parametrize("family", GENERATING)
 def test_words_of_the_data_set(family):
     (text,) = said(family, "dataset", row(1, question=QUESTION, answer=ANSWER, messages=MESSAGES))
     assert text.replace("</s>", "").replace("\n###", "").strip() == ANSWER
@@ -84,7 +81,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("with_answer", [False, True])
-@pytest.mark.parametrize("family", SFT_FAMILIES)
+@pytest.mark.parametrize("family", GENERATING)
 def test_verdict_sentence_is_what_the_family_reads_as_that_verdict(family, with_answer):
     """Each family's own rule for written answers understands what it is taught to write."""
     columns = {"question": QUESTION, "answer": ANSWER, "messages": MESSAGES} if with_answer else {}
@@ -94,15 +91,15 @@ def test_verdict_sentence_is_what_the_family_reads_as_that_verdict(family, with_
 
 
 def test_lvlm_dfd_asks_the_rows_question_after_its_own():
-    pairs = SFT_FAMILIES["lvlm_dfd"].verdict_pairs(row(1, question=QUESTION, answer=ANSWER))
+    pairs = FAMILIES["lvlm_dfd"].load("sft").verdict_pairs(row(1, question=QUESTION, answer=ANSWER))
     assert pairs[1] == (QUESTION, ANSWER)
     assert len(pairs) == 2
 
 
-@pytest.mark.parametrize("family", SFT_FAMILIES)
+@pytest.mark.parametrize("family", GENERATING)
 def test_collator_travels_to_worker_processes(family):
     """Where loaders start their workers anew, what they call is pickled."""
-    collator = ConversationCollator(SFT_FAMILIES[family], PROCESSORS[family](), "verdict", None)
+    collator = ConversationCollator(FAMILIES[family].load("sft"), PROCESSORS[family](), "verdict", None)
     rows = [row(0), row(1)]
     there, here = pickle.loads(pickle.dumps(collator))(rows), collator(rows)
     assert all(torch.equal(there[name], here[name]) for name in here)

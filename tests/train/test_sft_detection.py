@@ -47,6 +47,7 @@ def test_metrics_are_those_of_detect(name, bases, data, tmp_path):
     assert found["eval_auc"] == metrics["eval_auc"]
 
 
+@pytest.mark.slow
 def test_best_checkpoint_by_auc(bases, data, tmp_path):
     settings = {"max_steps": 6, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
     settings |= {"load_best_model_at_end": True, "save_total_limit": None}
@@ -58,6 +59,7 @@ def test_best_checkpoint_by_auc(bases, data, tmp_path):
     assert by_step[report["best_step"]] == max(by_step.values()) == report["metrics"]["eval_auc"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModel
 
 from support.pictures import random_pictures
-from support.tiny_fakevlm import fakevlm, fakevlm_processor
+from support.tiny_models import fakevlm, fakevlm_processor
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")

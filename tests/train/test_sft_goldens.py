@@ -9,11 +9,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from deepfake_detectors.train.freezing import train_only
-from deepfake_detectors.train.sft_arguments import SftModelArguments, SftTrainingArguments
+from deepfake_detectors.train.arguments import SftModelArguments, SftTrainingArguments
+from deepfake_detectors.train.families import load_for_sft
+from deepfake_detectors.train.optimization import train_only
 from deepfake_detectors.train.sft_data import ConversationCollator
-from deepfake_detectors.train.sft_families import load_for_sft
-from deepfake_detectors.train.sft_trainer import DetectorSFTTrainer
+from deepfake_detectors.train.trainers import DetectorSFTTrainer
 from support.fakevlm_folders import convert_fakevlm
 from support.fakevlm_folders import read_config as read_fakevlm_config
 from support.golden_files import golden_folder
@@ -62,7 +62,8 @@ def build(folder, rows, output, train=None, max_length=None):
         train_dataset=datasets.Dataset.from_list(rows),
         data_collator=ConversationCollator(family, processor, "dataset", max_length),
         processing_class=processor,
-        family=family,
+        own_loss=family.own_loss,
+        detector=family.detector,
     )
 
 

@@ -51,6 +51,7 @@ def write_faceforensics(root):
 SPLITS = {"train": range(6), "val": range(6, 7), "test": range(7, 8)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "write"),
     [("fakevlm_full", write_fakeclue), ("fakevlm_lora", write_fakeclue), ("lvlm_dfd_stage2", write_faceforensics)],

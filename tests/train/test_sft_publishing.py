@@ -3,6 +3,7 @@
 import json
 from pathlib import PurePosixPath
 
+import pytest
 import torch
 from safetensors.torch import load
 from transformers import AutoModel
@@ -16,6 +17,7 @@ WEIGHTS = {"m2f2_det_stage2": "model.safetensors", "m2f2_det_stage3": "adapter_m
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 
 
+@pytest.mark.slow
 def test_what_arrives_on_the_hub(tmp_path, monkeypatch):
     data = write_tree(tmp_path / "ddvqa", stems(range(8)), stems(range(20, 22)))
     with use_hub(monkeypatch, tmp_path / "home") as hub:  # one: the trainer's client keeps its address

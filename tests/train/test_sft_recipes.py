@@ -37,6 +37,7 @@ def pictures(tmp_path_factory):
 
 
 @needs_real_data
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SFT_RECIPES)
 def test_miniature_trains_a_folder_that_loads(name, pictures, tmp_path, monkeypatch):
     base = BASES[SFT_RECIPES[name]](tmp_path / "base")

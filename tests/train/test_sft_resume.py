@@ -38,6 +38,7 @@ def differing(first, second, file="adapter_model.safetensors"):
     return [name for name in one if not torch.equal(one[name], other[name])]
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_weights(data, tmp_path):
     base = BASES["m2f2_det"](tmp_path / "base")
     whole = train_sft(*parsed(tmp_path / "whole", fields(base, data, tmp_path / "whole" / "out")))
@@ -64,6 +65,7 @@ def fakevlm_fields(base, data, output, **changes):
     return fields(base, data, output, name="fakevlm_full", **options, **changes)
 
 
+@pytest.mark.slow
 def test_checkpoint_that_was_cut_off_is_passed_over(data, tmp_path):
     base = BASES["fakevlm"](tmp_path / "base")
     whole = train_sft(*parsed(tmp_path, fakevlm_fields(base, data, tmp_path / "whole")))
@@ -78,6 +80,7 @@ def test_checkpoint_that_was_cut_off_is_passed_over(data, tmp_path):
     assert losses(whole, 4) == losses(resumed, 4)
 
 
+@pytest.mark.slow
 def test_best_checkpoint_is_what_is_saved(data, tmp_path):
     base = BASES["fakevlm"](tmp_path / "base")
     # Called best: the highest loss, which is the first.
@@ -95,9 +98,7 @@ def test_resume_folder_of_another_rank_or_width(data, tmp_path):
     resume = {"max_steps": 2, "resume_from_checkpoint": str(done / "checkpoint-1"), "eval_strategy": "no"}
     rank = fields(base, data, tmp_path / "rank", **resume)
     rank["lora_r"] *= 2
-    with pytest.raises(
-        ValueError, match=r"a checkpoint of another .*of another shape: \S+lora_A\S+ \(\d+, \d+\) instead"
-    ):
+    with pytest.raises(ValueError, match=r"lora_A\S+ \(\d+, \d+\)"):
         train_sft(*parsed(tmp_path, rank))
 
     adapter = done / "checkpoint-1" / "adapter_model.safetensors"
@@ -107,6 +108,6 @@ def test_resume_folder_of_another_rank_or_width(data, tmp_path):
     }
     save_file(wider, adapter, metadata={"format": "pt"})
     refused = tmp_path / "refused"
-    with pytest.raises(ValueError, match=r"of another shape: \S+lora_A\S+ \(\d+, \d+\) instead"):
+    with pytest.raises(ValueError, match=r"lora_A\S+ \(\d+, \d+\)"):
         train_sft(*parsed(tmp_path, fields(base, data, refused, **resume)))
     assert not refused.exists()

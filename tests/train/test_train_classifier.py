@@ -94,6 +94,7 @@ def run(tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_command_line_trains_a_loadable_folder(data, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({**RECIPE, "max_steps": 40, "eval_steps": 20, "save_steps": 20}))
@@ -125,6 +126,7 @@ def test_command_line_trains_a_loadable_folder(data, tmp_path):
     assert result["label"] in ("real", "fake")
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_and_another_seed_others(run, data):
     first = load_file(run("--data_dir", data, output="first") / "model.safetensors")
     again = load_file(run("--data_dir", data, output="again") / "model.safetensors")
@@ -133,6 +135,7 @@ def test_same_seed_same_weights_and_another_seed_others(run, data):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_uninterrupted_run(run, data):
     options = {"load_best_model_at_end": False, "calibrate": False}
     whole = load_file(run("--data_dir", data, output="whole", **options) / "model.safetensors")
@@ -178,6 +181,7 @@ def test_data_folder_from_the_environment(run, data, monkeypatch):
     assert (run(max_steps=2, calibrate=False) / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_start_from_a_checkpoint(run, data):
     first = run("--data_dir", data, output="first", max_steps=2, calibrate=False)
     changes = dict.fromkeys(("model_type", "model_config", "image_processor"))
@@ -188,20 +192,20 @@ def test_start_from_a_checkpoint(run, data):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"learning_rat": 0.1}, "Unknown arguments from config file.*learning_rat"),
-        ({"model_type": "resnet"}, "model_type is 'resnet', known are m2f2_det"),
-        ({"model_name_or_path": "somewhere"}, "set exactly one"),
-        ({"model_type": None}, "set exactly one"),
-        ({"dataset": "imagenet"}, "dataset is 'imagenet', known are ddvqa"),
+        ({"learning_rat": 0.1}, "learning_rat"),
+        ({"model_type": "resnet"}, "'resnet'.*m2f2_det"),
+        ({"model_name_or_path": "somewhere"}, "model_type.*model_name_or_path"),
+        ({"model_type": None}, "model_type.*model_name_or_path"),
+        ({"dataset": "imagenet"}, "'imagenet'.*ddvqa"),
         ({"dataset_config": "c99"}, "c99"),
-        ({"train_split": "dev"}, "no split 'dev', but train, test"),
+        ({"train_split": "dev"}, "'dev'.*train, test"),
         ({"validation_fraction": 1.5}, "fraction is 1.5"),
-        ({"learning_rates": {"vision": 0.1}}, "learning_rates names vision, but the model has"),
-        ({"freeze": ["tower"]}, "freeze names tower"),
+        ({"learning_rates": {"vision": 0.1}}, "learning_rates.*vision"),
+        ({"freeze": ["tower"]}, "freeze.*tower"),
         ({"shift_cell": -8}, "shift_cell is -8"),
         ({"cpu_threads": 0}, "cpu_threads is 0"),
-        ({"dataloader_drop_last": True}, "dataloader_drop_last is true"),
-        ({"model_config": "{broken"}, "no JSON object"),
+        ({"dataloader_drop_last": True}, "dataloader_drop_last"),
+        ({"model_config": "{broken"}, "model_config.*{broken"),
         ({"model_config": {**RECIPE["model_config"], "variant": "sine"}}, "sine"),
         (
             {"model_config": {**RECIPE["model_config"], "encoder_config": {"type": "residual_energy", "wide": 3}}},
@@ -216,17 +220,17 @@ def test_wrong_recipes(run, data, tmp_path, changes, message):
 
 
 def test_unknown_option(run, data):
-    with pytest.raises(ValueError, match="not used by the HfArgumentParser"):
+    with pytest.raises(ValueError, match="lerning_rate"):
         run("--data_dir", data, "--lerning_rate", "1")
 
 
 def test_no_data_at_all(run):
-    with pytest.raises(ValueError, match=r"No data: pass --data-dir .* or set DEEPFAKE_DATA"):
+    with pytest.raises(ValueError, match="DEEPFAKE_DATA"):
         run()
 
 
 def test_missing_data_folder(run, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere \(from --data-dir\) is no folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         run("--data_dir", tmp_path / "nowhere")
 
 
@@ -248,7 +252,7 @@ def test_empty_split(run, tmp_path):
     tree = write_tree(tmp_path / "ddvqa", stems(range(4)), stems(range(20, 22)))
     for path in (tree / "images_c40" / "train").iterdir():
         path.unlink()
-    with pytest.raises(FileNotFoundError, match="images_c40/train holds no pictures"):
+    with pytest.raises(FileNotFoundError, match="images_c40/train"):
         run("--data_dir", tree)
 
 
@@ -278,7 +282,7 @@ def test_picture_that_goes_missing_is_named(run, tmp_path, monkeypatch):
 
 
 def test_resume_from_nothing(run, data):
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="checkpoint"):
         run("--data_dir", data, "--resume_from_checkpoint", "true")
 
 

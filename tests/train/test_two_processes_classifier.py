@@ -40,6 +40,7 @@ def runs(data, folder, freeze):
     return alone, two
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(data, tmp_path):
     alone, two = runs(data, tmp_path, [*FREEZE, "detector.encoder"])
     assert_two_equal_one(alone, two, STEPS)
@@ -52,6 +53,7 @@ def test_two_processes_equal_one(data, tmp_path):
         assert weights[1][name].sub(tensor).abs().max() < 0.1 * RATE, name
 
 
+@pytest.mark.slow
 def test_trained_batch_norms_see_their_own_process_only(data, tmp_path):
     """What the README says of them; should it cease to hold, the sentence there is out of date."""
     first, second = (losses(folder, STEPS) for folder in runs(data, tmp_path, FREEZE))

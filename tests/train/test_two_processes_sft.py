@@ -34,6 +34,7 @@ def fields(base, data, output, batch):
     return settings | {"save_strategy": "steps", "save_steps": STEPS}
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(data, tmp_path):
     base = BASES["m2f2_det"](tmp_path / "base")
     alone = train_sft(*parsed(tmp_path / "one", fields(base, data, tmp_path / "one" / "out", GLOBAL_BATCH)))

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deepfake_detectors.conversion.checkpoint_files import new_checkpoint
 from deepfake_detectors.families import FAMILIES, resolve
-from deepfake_detectors.files import written_whole
 
 __all__ = ["CONVERTERS", "check_request", "convert"]
 
@@ -24,25 +24,39 @@ CONVERTERS: dict[str, str] = {
 }
 
 
-def convert(family: str, sources: Sequence[str | Path], output: str | Path, **options: Any) -> Path:
-    """Convert official files of one family.
+def convert(
+    family: str,
+    sources: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> Path:
+    """Convert official files of one family into a folder that `from_pretrained` loads.
 
     Args:
         family: a key of `CONVERTERS`.
-        sources: official files, in any order; the family's converter tells them apart by their keys.
+        sources: an official file or folder, or several in any order; the family's converter tells them apart by their
+            keys.
         output: new or empty folder; written whole or not at all.
+        overwrite: replace the checkpoint in `output`, which stays as it is until the new one is complete. Files there
+            that the new one does not have stay, except weights.
         options: of the family's converter; see there.
 
     Returns:
         `output`.
 
     Raises:
+        FileNotFoundError: for a source that does not exist.
         ValueError: for an unknown family, an option that the family does not have, a folder that is not empty, or
             files that do not fit (the message lists the keys).
     """
     check_request(family, options)
-    with written_whole(output) as folder:
-        resolve(CONVERTERS[family])([Path(source) for source in sources], folder, **options)
+    paths = [Path(source) for source in ([sources] if isinstance(sources, (str, Path)) else sources)]
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise FileNotFoundError(f"There is no file or folder {', '.join(missing)}; give the official files.")
+    with new_checkpoint(output, overwrite) as folder:
+        resolve(CONVERTERS[family])(paths, folder, **options)
     return Path(output)
 
 
@@ -50,9 +64,7 @@ def check_request(family: str, options: Mapping[str, Any]) -> None:
     """Raise a `ValueError` for an unknown family, or for an option that the family does not have."""
     if family not in CONVERTERS:
         raise ValueError(f"There is no converter for {family!r}; known families: {', '.join(sorted(CONVERTERS))}.")
-    known = [
-        name for name in inspect.signature(resolve(CONVERTERS[family])).parameters if name not in ("sources", "output")
-    ]
-    strange = [name for name in options if name not in known]
-    if strange:
+    parameters = inspect.signature(resolve(CONVERTERS[family])).parameters
+    known = [name for name in parameters if name not in ("sources", "output")]
+    if strange := [name for name in options if name not in known]:
         raise ValueError(f"{family} has no option {', '.join(strange)}; it has {', '.join(known)}.")

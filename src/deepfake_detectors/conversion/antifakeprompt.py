@@ -8,10 +8,9 @@ the tokenizer of `bert-base-uncased`.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,15 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from deepfake_detectors.conversion.antifakeprompt_tables import (
-    LAVIS_TABLE,
-    LLM_WORD,
-    QFORMER_WORD,
-    WORD_FILE_TABLE,
-    fuse_attention_biases,
+from deepfake_detectors.conversion.checkpoint_files import (
+    LLAMA_FIELDS,
+    TOKENIZER_FILES,
+    has_tokenizer,
+    read_config,
+    read_tensors,
+    weight_files,
 )
-from deepfake_detectors.conversion.checkpoint_files import read_tensors
-from deepfake_detectors.conversion.key_table import check_complete, rename_keys
+from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
 from deepfake_detectors.modeling.configuration_antifakeprompt import DEFAULT_BASE, AntifakePromptConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import IMAGE_STATISTICS, AntifakePromptImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
@@ -38,32 +37,54 @@ from deepfake_detectors.modeling.processing_antifakeprompt import (
     save_processor_settings,
 )
 
-__all__ = ["convert_antifakeprompt"]
+__all__ = ["LAVIS_TABLE", "WORD_FILE_TABLE", "convert_antifakeprompt", "fuse_attention_biases"]
 
 logger = logging.getLogger(__name__)
 
 STATE_DICT_KEYS = ("model",)
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt")
 QFORMER_TOKENIZER_FOLDER = "qformer_tokenizer"
 # Beside the blocks, the published vision tower file holds parts that InstructBLIP never reads.
 UNUSED_TOWER_KEYS = re.compile(r"(norm|fc_norm|head)\..+")
-LLM_FIELDS = (
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "rms_norm_eps",
-    "rope_theta",
-    "rope_parameters",
-    "max_position_embeddings",
-    "tie_word_embeddings",
-    "bos_token_id",
-    "eos_token_id",
-)
+LLM_FIELDS = ("model_type", *LLAMA_FIELDS, "rope_parameters", "tie_word_embeddings")
 INSTRUCTBLIP_FIELDS = ("vision_config", "qformer_config", "text_config", "num_query_tokens")
+
+
+QFORMER_WORD = "Qformer.bert.embeddings.train_word_embeddings.weight"
+LLM_WORD = "llm_model.model.train_embed_tokens.weight"
+
+LAYER = r"visual_encoder\.blocks\.(\d+)"
+OURS = r"vision_model.encoder.layers.\1"
+BUFFERS: KeyTable = [
+    (r"Qformer\.bert\.embeddings\.position_ids", None),
+    (r"llm_model\.model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", None),
+]
+# Of complete models; attention biases fused before.
+LAVIS_TABLE: KeyTable = [
+    *BUFFERS,
+    (r"query_tokens", "query_tokens"),
+    (r"visual_encoder\.cls_token", "vision_model.embeddings.class_embedding"),
+    (r"visual_encoder\.pos_embed", "vision_model.embeddings.position_embedding"),
+    (r"visual_encoder\.patch_embed\.proj\.(.+)", r"vision_model.embeddings.patch_embedding.\1"),
+    (LAYER + r"\.norm([12])\.(.+)", OURS + r".layer_norm\2.\3"),
+    (LAYER + r"\.attn\.qkv\.(weight|bias)", OURS + r".self_attn.qkv.\2"),
+    (LAYER + r"\.attn\.proj\.(.+)", OURS + r".self_attn.projection.\2"),
+    (LAYER + r"\.mlp\.(fc[12])\.(.+)", OURS + r".mlp.\2.\3"),
+    (r"ln_vision\.(.+)", r"vision_model.post_layernorm.\1"),
+    (r"Qformer\.bert\.embeddings\.train_word_embeddings\.weight", "qformer.embeddings.word_embeddings.soft_word"),
+    (r"Qformer\.bert\.embeddings\.LayerNorm\.(.+)", r"qformer.embeddings.layernorm.\1"),
+    (r"Qformer\.bert\.embeddings\.(.+)", r"qformer.embeddings.\1"),
+    (r"Qformer\.bert\.(.+\.(?:cross)?attention)\.self\.(.+)", r"qformer.\1.attention.\2"),
+    (r"Qformer\.bert\.(.+)", r"qformer.\1"),
+    (r"llm_proj\.(.+)", r"language_projection.\1"),
+    (r"llm_model\.model\.train_embed_tokens\.weight", "language_model.model.embed_tokens.soft_word"),
+    (r"llm_model\.(.+)", r"language_model.\1"),
+]
+# Of the released files, whose tensors become the adapter.
+WORD_FILE_TABLE: KeyTable = [
+    *BUFFERS,
+    (r"Qformer\.bert\.embeddings\.train_word_embeddings\.weight", "qformer_soft_word"),
+    (r"llm_model\.model\.train_embed_tokens\.weight", "llm_soft_word"),
+]
 
 
 @dataclass
@@ -101,7 +122,7 @@ def convert_antifakeprompt(
     own_statistics = fields.pop("image_mean", None), fields.pop("image_std", None)
     if all(own_statistics):
         if variant is not None:
-            raise ValueError("image_mean and image_std are given, so --variant has nothing to choose; drop one.")
+            raise ValueError("image_mean and image_std are given, so `variant` has nothing to choose; drop one.")
         found.statistics = own_statistics
     elif any(own_statistics):
         raise ValueError("image_mean and image_std belong together: give both.")
@@ -131,7 +152,7 @@ def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
         if kind not in found.tokenizers:
             raise ValueError(
                 f"No tokenizer of the {'language model' if kind == 'llm' else 'Q-Former (bert-base-uncased)'} among "
-                f"the sources: add --source FOLDER with one of {', '.join(TOKENIZER_FILES)}."
+                f"the sources: add a folder with one of {', '.join(TOKENIZER_FILES)} to `sources`."
             )
     add_soft_word(found.tokenizers["llm"], found.tokenizers["qformer"])
     for name, word in found.words.items():
@@ -179,7 +200,7 @@ def _check_words(wanted: set[str], found: set[str]) -> None:
     if missing := sorted(wanted - found):
         raise ValueError(
             f"The learned words are missing from the sources ({', '.join(missing)}): add the released .pth file. For "
-            'an ablation with one word, give --config \'{"soft_word_sides": "llm"}\' (or "qformer").'
+            'an ablation with one word, give config={"soft_word_sides": "llm"} (or "qformer").'
         )
     if extra := sorted(found - wanted):
         raise ValueError(f"The sources hold {', '.join(extra)}, which soft_word_sides leaves out.")
@@ -208,7 +229,7 @@ def _variant(variant: str | None, words_file: Path | None) -> str:
     if variant is None:
         first = next(iter(IMAGE_STATISTICS))
         variant = "lama" if words_file is not None and words_file.stem.lower().endswith("lama") else first
-        logger.warning("Picture statistics of the checkpoint %r are used; choose others with --variant.", variant)
+        logger.warning("Picture statistics of the checkpoint %r are used; choose others with `variant`.", variant)
     if variant not in IMAGE_STATISTICS:
         raise ValueError(f"variant is {variant!r}, allowed are {', '.join(map(repr, IMAGE_STATISTICS))}.")
     return variant
@@ -240,16 +261,16 @@ def _read_file(found: _Sources, path: Path) -> None:
         _add(found.tower, {key: t for key, t in tensors.items() if not UNUSED_TOWER_KEYS.fullmatch(key)}, path)
     else:
         raise ValueError(
-            f"{path} is no AntifakePrompt file: its first keys are {', '.join(list(tensors)[:3])}. Expected the "
+            f"{path} is not an AntifakePrompt file: its first keys are {', '.join(list(tensors)[:3])}. Expected the "
             f"learned words ({QFORMER_WORD}, {LLM_WORD}), LAVIS' InstructBLIP (Qformer.bert.*) or its vision tower "
             "(blocks.*). A fine-tuned file without the two words was not trained as AntifakePrompt."
         )
 
 
 def _read_folder(found: _Sources, path: Path) -> None:
-    settings = json.loads((path / "config.json").read_text()) if (path / "config.json").exists() else {}
+    settings = read_config(path)
     kind = settings.get("model_type")
-    weights = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    weights = weight_files(path)
     tensors: dict[str, torch.Tensor] = {}
     for file in weights:
         tensors |= read_tensors(file)
@@ -271,9 +292,9 @@ def _read_folder(found: _Sources, path: Path) -> None:
 def _read_tokenizers(found: _Sources, path: Path, replace: bool) -> None:
     known = 0
     for folder in (path, path / QFORMER_TOKENIZER_FOLDER):
-        if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        if not has_tokenizer(folder):
             continue
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         kind = "qformer" if "[CLS]" in tokenizer.get_vocab() else "llm"
         if replace or kind not in found.tokenizers:
             found.tokenizers[kind] = tokenizer
@@ -286,3 +307,21 @@ def _add(target: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], what
     if doubled := sorted(set(target) & set(tensors)):
         raise ValueError(f"{what} repeats {len(doubled)} tensors of another source, such as {doubled[0]}.")
     target |= tensors
+
+
+def fuse_attention_biases(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`q_bias` and `v_bias` of every vision block to one bias of q, k and v; keys have none, so theirs is zero.
+
+    Raises:
+        ValueError: if one of a pair is missing.
+    """
+    fused = dict(tensors)
+    for key in [key for key in tensors if key.endswith((".attn.q_bias", ".attn.v_bias"))]:
+        block = key.rsplit(".", 1)[0]
+        pair = [f"{block}.q_bias", f"{block}.v_bias"]
+        if any(name not in tensors for name in pair):
+            raise ValueError(f"{block} has only one of q_bias and v_bias.")
+        query, value = (tensors[name] for name in pair)
+        fused[f"{block}.qkv.bias"] = torch.cat([query, torch.zeros_like(value), value])
+        del fused[key]
+    return fused

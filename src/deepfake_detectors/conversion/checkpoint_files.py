@@ -1,20 +1,47 @@
-"""Reads official checkpoint files without running what a pickle may carry."""
+"""Checkpoint folders and files: official ones are read without running what a pickle may carry, ours written whole."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
+import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME
 
-__all__ = ["IgnoredObject", "ignored_dict", "read_tensors"]
+from deepfake_detectors.files import read_json_object, written_whole
 
+__all__ = [
+    "LLAMA_FIELDS",
+    "TOKENIZER_FILES",
+    "IgnoredObject",
+    "has_tokenizer",
+    "ignored_dict",
+    "new_checkpoint",
+    "read_config",
+    "read_tensors",
+    "weight_files",
+]
+
+# What the config of a Llama says of its sizes and tokens.
+LLAMA_FIELDS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "rms_norm_eps", "rope_theta", "max_position_embeddings", "bos_token_id", "eos_token_id"),
+)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt")
+# index -> pattern of the weights that it lists, in the order in which `from_pretrained` looks for them
+WEIGHTS = {SAFE_WEIGHTS_INDEX_NAME: "*.safetensors", WEIGHTS_INDEX_NAME: "pytorch_model*.bin"}
+# Of an older checkpoint in the same folder, they would be taken for part of a new one.
+STALE = ("*.safetensors", "*.safetensors.index.json")
 # What the safe unpickler raises on bytes that are no pickle, or half of one.
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -37,12 +64,12 @@ class IgnoredObject:
 
 
 def ignored_dict(*_: Any) -> dict[Any, Any]:
-    """Stands for the constructor of a dict type that the safe unpickler cannot fill."""
+    """Stand for the constructor of a dict type that the safe unpickler cannot fill."""
     return {}
 
 
 def read_tensors(path: Path, *, allow: Sequence[Any] = (), inside: Sequence[str] = ()) -> dict[str, torch.Tensor]:
-    """Tensors of a `.safetensors` file or of a PyTorch pickle, on the CPU.
+    """Read the tensors of a `.safetensors` file or of a PyTorch pickle, on the CPU.
 
     Args:
         path: the file.
@@ -79,3 +106,90 @@ def read_tensors(path: Path, *, allow: Sequence[Any] = (), inside: Sequence[str]
     if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise ValueError(f"{path} holds no state dict (a dict of names and tensors, or one under {list(inside)}).")
     return content
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """Return the weight files of a folder: those its index lists, else those that are named as weights are.
+
+    Returns:
+        Sorted by name; safetensors where there are any, else pickles; empty where there are neither. Hub ids and
+        missing folders have none.
+
+    Raises:
+        ValueError: for an index that is damaged, or that lists a path outside the folder or a file that is missing.
+    """
+    folder = Path(folder)
+    for index, pattern in WEIGHTS.items():
+        if (folder / index).is_file():
+            return _listed_files(folder / index)
+        if found := sorted(folder.glob(pattern)):
+            return found
+    return []
+
+
+def _listed_files(index: Path) -> list[Path]:
+    names = read_json_object(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(f"{index} has no weight_map of weights to file names.")
+    files = []
+    for name in sorted(set(names.values())):
+        # As written, not as resolved: a cache of the Hub has links to outside in place of its files.
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{index} lists {name!r}; paths must stay inside the folder.")
+        if not (index.parent / name).is_file():
+            raise ValueError(f"{index} lists {name!r}, which is missing.")
+        files.append(index.parent / name)
+    return files
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the fields of a folder's config.json, none where it has none.
+
+    Raises:
+        ValueError: if it is not a JSON object.
+    """
+    path = folder / CONFIG_NAME
+    return read_json_object(path) if path.is_file() else {}
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder holds a tokenizer."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+@contextmanager
+def new_checkpoint(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Give a folder to write a checkpoint into; it becomes `output` when the block ends without an error.
+
+    Args:
+        output: a new or empty folder; with `overwrite` also one that holds a checkpoint.
+        overwrite: replace the checkpoint in `output`. Files there that the new one does not have stay, except weights.
+
+    Raises:
+        ValueError: if `output` is taken.
+    """
+    remedy = "choose another `output`"
+    if not overwrite:
+        remedy += ", or replace the checkpoint in it with `overwrite`"
+    with written_whole(output, replace=overwrite, remedy=remedy) as folder:
+        yield folder
+        if Path(output).is_dir():
+            _carry_over(Path(output), folder)
+
+
+def _carry_over(source: Path, target: Path) -> None:
+    """Add to `target` what only `source` has, without stale weights; as hard links where the disk has them."""
+    left_out = {path.name for path in target.iterdir()}
+    left_out |= {path.name for path in source.iterdir() if any(fnmatch(path.name, pattern) for pattern in STALE)}
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return left_out & set(names) if Path(folder) == source else set()
+
+    shutil.copytree(source, target, symlinks=True, ignore=ignored, copy_function=_link_or_copy, dirs_exist_ok=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

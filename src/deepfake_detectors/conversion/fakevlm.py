@@ -6,23 +6,36 @@ Face one (the released checkpoint), which needs no conversion but gets the right
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessor,
+    GenerationConfig,
+    LlavaConfig,
+    LlavaImageProcessor,
+    LlavaProcessor,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
-from deepfake_detectors.conversion.checkpoint_files import read_tensors
-from deepfake_detectors.conversion.fakevlm_output import DISK_FORMATS, save_configs
-from deepfake_detectors.conversion.fakevlm_tokenizer import read_tokenizer, with_markers
+from deepfake_detectors.conversion.checkpoint_files import (
+    LLAMA_FIELDS,
+    TOKENIZER_FILES,
+    read_config,
+    read_tensors,
+    weight_files,
+)
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
-from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor
 from deepfake_detectors.modeling.modeling_fakevlm import GENERATION_DEFAULTS, FakeVLMForDeepfakeDetection
-from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
+from deepfake_detectors.modeling.processing_fakevlm import IMAGE_FIELDS, FakeVLMProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import verdict_tokens
 
 __all__ = ["ORIGINAL_TABLE", "STOCK_TABLE", "convert_fakevlm"]
@@ -46,12 +59,13 @@ STOCK_TABLE: KeyTable = [
 ]
 VOCABULARY_ROWS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 ROWS_MULTIPLE = 64  # as the stock conversion fills up the vocabulary
-TEXT_FIELDS = (
-    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    *("num_key_value_heads", "rms_norm_eps", "rope_theta", "max_position_embeddings", "bos_token_id", "eos_token_id"),
-)
 PROJECTOR = "mlp2x_gelu"
 SHARD_SIZE = "5GB"
+LLAMA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+IMAGE, PAD = "<image>", "<pad>"
+DISK_FORMATS = ("fakevlm", "llava")
+# Of a verdict, and so unknown to a stock loader.
+VERDICT_FIELDS = {*FakeVLMConfig.__annotations__, "id2label", "label2id", "model_type", "architectures"}
 
 
 def convert_fakevlm(
@@ -80,7 +94,7 @@ def convert_fakevlm(
         _convert_stock(stock[0], output, config or {}, format)
         return
     tensors = _read_original(sources)
-    tokenizer = read_tokenizer(sources)
+    tokenizer = _read_tokenizer(sources)
     settings, tensors = _with_added_rows(_settings(sources, config or {}, tensors), tensors, tokenizer)
     with torch.device("meta"):
         model = FakeVLMForDeepfakeDetection(settings)
@@ -107,10 +121,11 @@ def convert_fakevlm(
         pad_token_id=tokenizer.pad_token_id,
     )
     save_torch_state_dict(tensors, output, max_shard_size=SHARD_SIZE)
-    save_configs(settings, generation, processor, output, format)
+    _save_configs(settings, generation, processor, output, format)
 
 
 def _convert_stock(source: Path, output: Path, config: dict[str, Any], format: str) -> None:
+    weight_files(source)  # refuses an index that leads out of the folder
     model = FakeVLMForDeepfakeDetection.from_pretrained(source, **config)
     settings = model.config
     processor = FakeVLMProcessor.from_pretrained(
@@ -119,7 +134,7 @@ def _convert_stock(source: Path, output: Path, config: dict[str, Any], format: s
     if settings.lacks_verdict_tokens:
         settings.verdict_tokens = _tokens(settings, processor.tokenizer)
     model.save_pretrained(output, max_shard_size=SHARD_SIZE)
-    save_configs(settings, model.generation_config, processor, output, format)
+    _save_configs(settings, model.generation_config, processor, output, format)
 
 
 def _tokens(settings: FakeVLMConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -132,19 +147,15 @@ def _tokens(settings: FakeVLMConfig, tokenizer: PreTrainedTokenizerBase) -> dict
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
 def _is_stock(folder: Path) -> bool:
-    fields = _read_json(folder / "config.json")
+    fields = read_config(folder)
     return fields.get("model_type") in ("llava", "fakevlm") and "text_config" in fields
 
 
 def _weight_files(sources: Sequence[Path]) -> list[Path]:
     files = [path for path in sources if not path.is_dir() and path.suffix != ".json"]
     for folder in (path for path in sources if path.is_dir()):
-        files += sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+        files += weight_files(folder)
     if not files:
         where = ", ".join(map(str, sources)) or "the sources"
         raise ValueError(f"No weights (*.safetensors, pytorch_model*.bin) in {where}.")
@@ -173,8 +184,8 @@ def _read_original(sources: Sequence[Path]) -> dict[str, torch.Tensor]:
     if not any(key.startswith("model.vision_tower.") for key in official):
         if not tower:
             raise ValueError(
-                "The checkpoint holds no CLIP image tower: add --source with the folder or weight file of "
-                "openai/clip-vit-large-patch14-336."
+                "The checkpoint holds no CLIP image tower: add the folder or weight file of "
+                "openai/clip-vit-large-patch14-336 to `sources`."
             )
         official |= tower
     names = rename_keys(official, ORIGINAL_TABLE, "The LLaVA checkpoint")
@@ -185,14 +196,14 @@ def _settings(sources: Sequence[Path], config: dict[str, Any], tensors: dict[str
     """`FakeVLMConfig` fields: the released sizes, over them the source's config.json, over that `config`."""
     fields: dict[str, Any] = {"text_config": {}, "image_aspect": "pad"}
     for folder in sources:
-        official = _read_json(folder / "config.json") if folder.is_dir() else {}
+        official = read_config(folder) if folder.is_dir() else {}
         if "mm_projector_type" not in official:
             continue
         if official["mm_projector_type"] != PROJECTOR:
             raise ValueError(
                 f"{folder} has mm_projector_type {official['mm_projector_type']!r}, expected {PROJECTOR!r}."
             )
-        fields["text_config"] = {name: official[name] for name in TEXT_FIELDS if name in official}
+        fields["text_config"] = {name: official[name] for name in LLAMA_FIELDS if name in official}
         fields["vision_feature_layer"] = official.get("mm_vision_select_layer", -2)
         whole = official.get("mm_vision_select_feature", "patch") == "cls_patch"
         fields["vision_feature_select_strategy"] = "full" if whole else "default"
@@ -210,7 +221,7 @@ def _with_added_rows(
 ) -> tuple[FakeVLMConfig, dict[str, torch.Tensor]]:
     """`<image>` and `<pad>` behind the vocabulary, and rows for them."""
     words = fields["text_config"]["vocab_size"]
-    image, pad = with_markers(tokenizer, words)
+    image, pad = _with_markers(tokenizer, words)
     rows = -(-(max(words, image + 1, pad + 1)) // ROWS_MULTIPLE) * ROWS_MULTIPLE
     text = {**fields["text_config"], "vocab_size": rows, "pad_token_id": pad}
     settings = FakeVLMConfig(**{**fields, "text_config": text, "image_token_index": image, "base_vocab_size": words})
@@ -220,3 +231,91 @@ def _with_added_rows(
         mean = tensors[name].float().mean(dim=0, keepdim=True).to(tensors[name].dtype)
         grown[name] = torch.cat([tensors[name], mean.expand(rows - words, -1)])
     return settings, grown
+
+
+def _read_tokenizer(sources: Sequence[Path]) -> PreTrainedTokenizerBase:
+    """The tokenizer among the sources: a folder's, or a bare `tokenizer.json` (then with Llama's special tokens).
+
+    Raises:
+        ValueError: if there is none, or if it lacks Llama's special tokens.
+    """
+    for source in sources:
+        if source.is_dir() and (source / "tokenizer_config.json").exists():
+            return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        alone = source / "tokenizer.json" if source.is_dir() else source
+        if alone.name.endswith(".json") and alone.name != "config.json" and alone.is_file():
+            backend = Tokenizer.from_file(str(alone))
+            absent = [token for token in LLAMA_TOKENS.values() if token not in backend.get_vocab()]
+            if absent:
+                raise ValueError(f"{alone} is not a Llama tokenizer: it lacks {', '.join(absent)}.")
+            return PreTrainedTokenizerFast(tokenizer_object=backend, **LLAMA_TOKENS)
+    raise ValueError(
+        f"No tokenizer ({', '.join(TOKENIZER_FILES)}) among the sources: add a folder that holds it, with its "
+        "tokenizer_config.json, to `sources`."
+    )
+
+
+def _with_markers(tokenizer: PreTrainedTokenizerBase, words: int) -> tuple[int, int]:
+    """Add `<image>` and `<pad>` as the first ids behind `words`, the rows of the model; give their ids.
+
+    A tokenizer that has them already keeps them; one that is shorter than the model is filled up first, so that no
+    trained row changes its meaning.
+
+    Raises:
+        ValueError: if the tokenizer has other words than the checkpoint has rows for, or has its markers in the middle
+            of them: then it belongs to another checkpoint.
+    """
+    vocabulary = tokenizer.get_vocab()
+    rowless = sorted(token for token, index in vocabulary.items() if index >= words and token not in (IMAGE, PAD))
+    if rowless:
+        raise ValueError(
+            f"The tokenizer has {len(tokenizer)} tokens, but the checkpoint has {words} rows (none for "
+            f"{', '.join(rowless[:4])}): they do not belong together."
+        )
+    for marker in (IMAGE, PAD):
+        if vocabulary.get(marker, words) < words:
+            raise ValueError(
+                f"The tokenizer's {marker} has id {vocabulary[marker]}, a word of this checkpoint (of {words} rows): "
+                "they do not belong together."
+            )
+    if IMAGE not in vocabulary:
+        tokenizer.add_tokens([f"<unused{index}>" for index in range(len(tokenizer), words)])
+        tokenizer.add_tokens([IMAGE], special_tokens=True)
+    if PAD not in vocabulary:
+        tokenizer.add_tokens([PAD], special_tokens=True)
+    tokenizer.pad_token = PAD
+    return tokenizer.convert_tokens_to_ids(IMAGE), tokenizer.convert_tokens_to_ids(PAD)
+
+
+def _save_configs(
+    config: FakeVLMConfig, generation: GenerationConfig, processor: FakeVLMProcessor, output: Path, format: str
+) -> None:
+    """Write config, generation config and processor to `output`.
+
+    Args:
+        format: `"fakevlm"`, or `"llava"`: `model_type` llava and a stock `LlavaProcessor` (with torchvision's resize,
+            which differs from the official one by at most one grey level).
+    """
+    generation.save_pretrained(output)
+    if format == "fakevlm":
+        config.save_pretrained(output)
+        processor.save_pretrained(output)
+        return
+    fields = {name: value for name, value in config.to_dict().items() if name not in VERDICT_FIELDS}
+    LlavaConfig(**fields, architectures=["LlavaForConditionalGeneration"]).save_pretrained(output)
+    own = processor.image_processor
+    settings = {name: getattr(own, name) for name in IMAGE_FIELDS if getattr(own, name) is not None}
+    if not settings.pop("do_pad", False):
+        image_processor = CLIPImageProcessor(**settings)
+    else:
+        image_processor = LlavaImageProcessor(**settings, do_pad=True)
+    stock = LlavaProcessor(
+        image_processor,
+        processor.tokenizer,
+        patch_size=processor.patch_size,
+        vision_feature_select_strategy=processor.vision_feature_select_strategy,
+        chat_template=processor.chat_template,
+        num_additional_image_tokens=1,
+    )
+    stock.save_pretrained(output)
+    image_processor.save_pretrained(output)  # preprocessor_config.json, which servers on transformers 4 read

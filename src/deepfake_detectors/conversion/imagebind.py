@@ -62,7 +62,7 @@ def reshape_imagebind(tensors: Mapping[str, torch.Tensor], prefix: str = "") -> 
         prefix: in front of ImageBind's names.
 
     Raises:
-        ValueError: if the image stem is no 3-d convolution kernel.
+        ValueError: if the image stem is not a 3-d convolution kernel.
     """
     embeddings = f"{prefix}vision_model.embeddings."
     reshaped: dict[str, torch.Tensor] = {}

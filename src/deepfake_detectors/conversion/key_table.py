@@ -62,7 +62,7 @@ def check_complete(found: Mapping[str, Any], wanted: Mapping[str, Any], what: st
     if faults:
         raise ValueError(
             f"{what} does not fit the model. {'; '.join(faults)}. If the sizes differ from the released ones, "
-            "give them with --config."
+            "give them in `config`."
         )
 
 

@@ -7,34 +7,32 @@ is the folder of `lmsys/vicuna-7b-v1.5-16k`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from deepfake_detectors.conversion.checkpoint_files import read_tensors
-from deepfake_detectors.conversion.imagebind import fold_lora, reshape_imagebind, split_lora
-from deepfake_detectors.conversion.key_table import check_complete, rename_keys
-from deepfake_detectors.conversion.lvlm_dfd_lora import find_merged, save_adapter
-from deepfake_detectors.conversion.lvlm_dfd_tables import (
-    CHECKPOINT_TABLE,
-    IMAGEBIND,
-    LANGUAGE_MODEL,
-    LANGUAGE_MODEL_TABLE,
-    LLM_PARTS,
-    STOCK_TABLE,
-    check_groups,
+from deepfake_detectors.conversion.checkpoint_files import TOKENIZER_FILES, has_tokenizer, read_tensors, weight_files
+from deepfake_detectors.conversion.imagebind import (
+    ENCODER_PREFIX,
+    IMAGEBIND_TABLE,
+    fold_lora,
+    reshape_imagebind,
+    split_lora,
 )
+from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
+from deepfake_detectors.modeling.detection import VerdictProcessor
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
 from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import GENERATION_DEFAULTS, LvlmDfdForConditionalGeneration
 from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
-__all__ = ["convert_lvlm_dfd"]
+__all__ = ["CHECKPOINT_TABLE", "IMAGEBIND", "convert_lvlm_dfd"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +41,62 @@ LORA_CHOICES = ("fold", "adapter")
 CTX = "detector.class_texts.ctx"
 CTX_SEED = 42  # that of the official script, which draws before it seeds
 STOP_WORD = "##"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+# Relative distance up to which a weight counts as equal to the public one; bfloat16 rounds to 1/256.
+SAME = 1 / 128
+
+Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+
+IMAGEBIND = "detector.imagebind."
+LANGUAGE_MODEL = "language_model."
+LLM_PARTS = (LANGUAGE_MODEL, "prompt_learner.", "image_projection.")
+PEFT_PREFIX = r"llama_model\.base_model\.model\."
+NUMBER = r"(?:weight|bias|running_mean|running_var|num_batches_tracked)"
+
+
+def _with_prefix(old: str, new: str, table: KeyTable) -> KeyTable:
+    return [(old + pattern, target if target is None else f"{new}{target}") for pattern, target in table]
+
+
+STOCK_TABLE: KeyTable = _with_prefix("", IMAGEBIND, IMAGEBIND_TABLE)
+LANGUAGE_MODEL_TABLE: KeyTable = [
+    (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", None),
+    (r"(model\.(?:embed_tokens|layers|norm)\..+|lm_head\.weight)", rf"{LANGUAGE_MODEL}\1"),
+]
+CHECKPOINT_TABLE: KeyTable = [
+    *_with_prefix(re.escape(ENCODER_PREFIX), IMAGEBIND, IMAGEBIND_TABLE),
+    (r"(image_decoder\.fc\.\d+\.(?:weight|bias))", r"detector.\1"),
+    (rf"(locator\.(?:conv|batchnorm)\.\d+\.{NUMBER}|locator\.finalconv\.(?:weight|bias))", r"detector.\1"),
+    (rf"(classifier\.meta_net\.\d+\.\d+\.{NUMBER}|classifier\.fc[12]\.(?:weight|bias))", r"detector.\1"),
+    (r"ctx", "detector.class_texts.ctx"),
+    (rf"(prompt_learner\.meta_net[12]\.\d+\.{NUMBER})", r"\1"),
+    (r"(prompt_learner\.(?:base_prompts|(?:fc|finalconv)\.(?:weight|bias)))", r"\1"),
+    (r"llama_proj\.(weight|bias)", r"image_projection.\1"),
+    (rf"{PEFT_PREFIX}model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", None),
+    (rf"{PEFT_PREFIX}(.+)\.lora_([AB])\.default\.weight", rf"{LANGUAGE_MODEL}\1.lora_\2"),
+    # Newer PEFT puts the wrapped layer's own weight one level deeper.
+    (rf"{PEFT_PREFIX}(.+_proj)\.(?:base_layer\.)?weight", rf"{LANGUAGE_MODEL}\1.weight"),
+    (rf"{PEFT_PREFIX}(model\.(?:embed_tokens|norm|layers\.\d+\.\w+)\.weight|lm_head\.weight)", rf"{LANGUAGE_MODEL}\1"),
+]
+
+# What no conversion can do without: name for people, pattern of at least one key.
+ENCODER_GROUPS = {
+    f"ImageBind {part} of {trunk} ({ENCODER_PREFIX}modality_{part}.{trunk}.*)": (
+        rf"{re.escape(ENCODER_PREFIX)}modality_{part}\.{trunk}\..+(?<!lora_A)(?<!lora_B)"
+    )
+    for part in ("preprocessors", "trunks", "heads")
+    for trunk in ("vision", "text")
+}
+DETECTOR_GROUPS = {
+    "the image decoder (image_decoder.*)": r"image_decoder\..+",
+    "the locator (locator.*)": r"locator\..+",
+    "the classifier (classifier.*)": r"classifier\..+",
+}
+LLM_GROUPS = {
+    "the forgery prompt learner (prompt_learner.*)": r"prompt_learner\..+",
+    "the image projection (llama_proj.*)": r"llama_proj\..+",
+    "the language model's LoRA (llama_model.*.lora_A/B.*)": r"llama_model\..+\.lora_[AB]\..+",
+}
+HEADS = ("locator.", "classifier.", "prompt_learner.")
 
 
 def convert_lvlm_dfd(
@@ -78,11 +131,11 @@ def convert_lvlm_dfd(
     _check_option("lora", lora, LORA_CHOICES)
     checkpoint, stock, base, folder = _read_sources(sources)
     full = variant != "detector"
-    check_groups(checkpoint, with_stock=bool(stock), full=full)
+    _check_groups(checkpoint, with_stock=bool(stock), full=full)
     if full and not (base or any(name.endswith("lm_head.weight") for name in checkpoint)):
         raise ValueError(
-            "The checkpoint holds no language model: add --source FOLDER of lmsys/vicuna-7b-v1.5-16k, or convert "
-            "verdict and mask alone with --variant detector."
+            "The checkpoint holds no language model: add the folder of lmsys/vicuna-7b-v1.5-16k to `sources`, or "
+            "convert verdict and mask alone with variant='detector'."
         )
 
     names = rename_keys(checkpoint, CHECKPOINT_TABLE, "The checkpoint")
@@ -93,7 +146,7 @@ def convert_lvlm_dfd(
     if not full:
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(LLM_PARTS)}
         pairs = {name: pair for name, pair in pairs.items() if not name.startswith(LLM_PARTS)}
-    merged = find_merged(tensors, pairs, stock, lora_already_merged)
+    merged = _find_merged(tensors, pairs, stock, lora_already_merged)
     tensors = {**stock, **tensors}
     scales = {
         name: (llm_lora_alpha if name.startswith(LANGUAGE_MODEL) else 1.0) / len(a) for name, (a, _) in pairs.items()
@@ -117,7 +170,7 @@ def convert_lvlm_dfd(
     model.load_state_dict(tensors, strict=True, assign=True)
     _save(model, tokenizer, output)
     if lora == "adapter":
-        save_adapter(pairs, scales, output / "adapter")
+        _save_adapter(pairs, scales, output / "adapter")
 
 
 def _check_option(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -150,8 +203,7 @@ def _read_sources(
     if not checkpoint:
         raise ValueError("There is no LVLM-DFD checkpoint (ckpt.pth) among the sources.")
     for folder in folders:
-        files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-        for path in files:
+        for path in weight_files(folder):
             tensors = read_tensors(path)
             names = rename_keys(tensors, LANGUAGE_MODEL_TABLE, f"The language model {path.name}")
             base |= {new: tensors[old] for old, new in names.items()}
@@ -159,12 +211,12 @@ def _read_sources(
 
 
 def _read_tokenizer(folder: Path | None) -> PreTrainedTokenizerBase:
-    if folder is None or not any((folder / name).exists() for name in TOKENIZER_FILES):
+    if folder is None or not has_tokenizer(folder):
         raise ValueError(
-            f"No tokenizer ({', '.join(TOKENIZER_FILES)}) among the sources: add --source FOLDER of the language "
-            "model."
+            f"No tokenizer ({', '.join(TOKENIZER_FILES)}) among the sources: add the folder of the language "
+            "model to `sources`."
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.pad_token = tokenizer.eos_token  # as the official code does
     return tokenizer
 
@@ -174,13 +226,13 @@ def _settings(fields: dict[str, Any], folder: Path | None, tokenizer: PreTrained
         return LvlmDfdConfig(**{**fields, "text_config": None})
     fields = dict(fields)
     if "text_config" not in fields:
-        fields["text_config"] = AutoConfig.from_pretrained(folder)
+        fields["text_config"] = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if "stop_token_id" not in fields:
         stop = tokenizer.convert_tokens_to_ids(STOP_WORD)
         if stop == tokenizer.unk_token_id:
             raise ValueError(
                 f"The tokenizer does not know {STOP_WORD!r}, at which the official code stops; is it the language "
-                "model's? Say stop_token_id in --config otherwise."
+                "model's? Otherwise give stop_token_id in `config`."
             )
         fields["stop_token_id"] = stop
     return LvlmDfdConfig(**fields)
@@ -216,3 +268,118 @@ def _save(model: Any, tokenizer: PreTrainedTokenizerBase | None, output: Path) -
     )
     model.save_pretrained(output)
     LvlmDfdProcessor(image_processor, tokenizer, stop_token_id=model.config.stop_token_id).save_pretrained(output)
+
+
+def _check_groups(tensors: Mapping[str, torch.Tensor], *, with_stock: bool, full: bool) -> None:
+    """Raise a `ValueError` that names the groups a checkpoint lacks.
+
+    Args:
+        tensors: what it holds, by its official names.
+        with_stock: the public ImageBind file is at hand, so ImageBind's plain weights may be missing.
+        full: the language model's parts are wanted too.
+    """
+    keys = set(tensors)
+    groups = {**({} if with_stock else ENCODER_GROUPS), **DETECTOR_GROUPS, **(LLM_GROUPS if full else {})}
+    missing = [name for name, pattern in groups.items() if not any(re.fullmatch(pattern, each) for each in keys)]
+    heads = HEADS if full else HEADS[:2]
+    # Of these heads, only BatchNorm has weights with one axis.
+    norms = [
+        key.removesuffix(".weight")
+        for key, tensor in tensors.items()
+        if key.startswith(heads) and key.endswith(".weight") and tensor.ndim == 1
+    ]
+    if any(f"{norm}.{kind}" not in keys for norm in norms for kind in ("running_mean", "running_var")):
+        missing.append(
+            "BatchNorm statistics (running_mean, running_var; a saver that keeps trainable parameters only loses them)"
+        )
+    if missing:
+        raise ValueError(f"The checkpoint lacks {'; '.join(missing)}. It cannot be converted without.")
+
+
+def _find_merged(
+    tensors: Mapping[str, torch.Tensor], pairs: Pairs, stock: Mapping[str, torch.Tensor], told: bool | None
+) -> bool:
+    """Return whether the ImageBind weights of a checkpoint already contain its LoRA.
+
+    Args:
+        tensors, stock: checkpoint and public file by our names; what the checkpoint lacks comes from the public file.
+        pairs: LoRA by module.
+        told: what the user says; `None` lets the comparison decide, and means no where there is nothing to compare.
+
+    Raises:
+        ValueError: if the comparison says neither, or the opposite of `told`.
+    """
+    votes = {}
+    for name, (a, b) in pairs.items():
+        key = f"{name}.weight"
+        if key not in stock or key not in tensors:
+            continue
+        public, found, delta = stock[key].float(), tensors[key].float(), b.float() @ a.float() / len(a)
+        if not delta.any():
+            continue
+        plain, merged = (found - public).norm(), (found - public - delta).norm()
+        if min(plain, merged) > SAME * public.norm():
+            raise ValueError(
+                f"{name} of the checkpoint is neither the public ImageBind weight nor that weight with its LoRA. Are "
+                "both files of the same model?"
+            )
+        votes[name] = bool(merged < plain)
+    if not votes:
+        return bool(told)
+    if len(set(votes.values())) > 1:
+        raise ValueError(
+            "Some ImageBind weights of the checkpoint contain their LoRA, others do not: "
+            f"{', '.join(sorted(name for name, merged in votes.items() if merged)[:4])} do."
+        )
+    (merged,) = set(votes.values())
+    if told is not None and told != merged:
+        raise ValueError(
+            f"lora_already_merged is {told}, but comparison with the public ImageBind file says {merged}."
+        )
+    return merged
+
+
+def _save_adapter(pairs: Pairs, scales: Mapping[str, float], output: Path) -> None:
+    """Write a PEFT adapter of the whole model.
+
+    Args:
+        pairs: LoRA by module.
+        scales: factor of `B @ A` by module; becomes its alpha.
+        output: new folder.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise ValueError("lora='adapter' needs the package peft: pip install peft") from error
+
+    ranks = {name: len(pair[0]) for name, pair in pairs.items()}
+    alphas = {name: scales[name] * ranks[name] for name in pairs}
+    first = next(iter(pairs))
+    config = LoraConfig(
+        r=ranks[first],
+        lora_alpha=alphas[first],
+        target_modules="|".join(sorted(_families(pairs))),
+        rank_pattern=_pattern(ranks, ranks[first]),
+        alpha_pattern=_pattern(alphas, alphas[first]),
+    )
+    config.inference_mode = True
+    output.mkdir(parents=True)
+    config.save_pretrained(output)
+    tensors = {}
+    for name, (a, b) in pairs.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = a.contiguous()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = b.contiguous()
+    save_file(tensors, output / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _family(name: str) -> str:
+    return re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(name))
+
+
+def _families(names: Mapping[str, object]) -> set[str]:
+    """Patterns that differ from names by any number in place of the layer's."""
+    return {_family(name) for name in names}
+
+
+def _pattern(values: Mapping[str, float], usual: float) -> dict[str, float]:
+    return {_family(name): value for name, value in values.items() if value != usual}

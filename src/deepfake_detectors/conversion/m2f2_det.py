@@ -8,31 +8,71 @@ image tower that the latter needs), and the folder `llava-v1.5-7b-M2F2-Det` (the
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from deepfake_detectors.conversion.checkpoint_files import read_tensors
+from deepfake_detectors.conversion.checkpoint_files import (
+    LLAMA_FIELDS,
+    TOKENIZER_FILES,
+    has_tokenizer,
+    read_config,
+    read_tensors,
+    weight_files,
+)
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
-from deepfake_detectors.conversion.m2f2_det_llm import convert_language_model
-from deepfake_detectors.conversion.m2f2_det_tables import (
-    BRIDGE_BLOCK_TABLE,
+from deepfake_detectors.conversion.m2f2_det_detector import (
     STAGE_1_CLASSES,
     STATE_DICT_KEYS,
-    TOWER_TABLE,
+    convert_detector,
     official_key_table,
 )
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
-from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
-from deepfake_detectors.modeling.modeling_m2f2_det_bridge import M2F2DetBridgeBlock
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
+from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
+from deepfake_detectors.modeling.modeling_m2f2_det_llm import (
+    DEEPFAKE_PROJECTOR_STD,
+    M2F2DetDeepfakeProjector,
+    M2F2DetForConditionalGeneration,
+)
+from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
+from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAGE_MARKER
 
-__all__ = ["convert_m2f2_det"]
+__all__ = ["convert_m2f2_det", "language_model_key_table"]
 
 logger = logging.getLogger(__name__)
+
+PROJECTOR = "model.deepfake_projector."
+VOCABULARY_ROWS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
+LLAVA_FIELDS = (*LLAMA_FIELDS, "tie_word_embeddings", "pad_token_id")
+
+
+def language_model_key_table(keys: Iterable[str]) -> KeyTable:
+    """The table of the released folder; `keys` without a prefix of the training tool."""
+    detector = [key.removeprefix("deepfake_encoder.") for key in keys if key.startswith("deepfake_encoder.")]
+    inner = official_key_table("cosine", detector)
+
+    def detector_key(match: re.Match[str]) -> str:
+        (name,) = rename_keys([match[1]], inner, "The detector in the language model").values()
+        return f"model.{name}"
+
+    return [
+        (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", None),
+        (r"model\.((?:embed_tokens|layers|norm)\..+)", r"model.language_model.\1"),
+        (r"lm_head\.weight", "lm_head.weight"),
+        (r"model\.mm_projector\.0\.(.+)", r"model.multi_modal_projector.linear_1.\1"),
+        (r"model\.mm_projector\.2\.(.+)", r"model.multi_modal_projector.linear_2.\1"),
+        (r"model\.vision_tower\.vision_tower\.vision_model\.embeddings\.position_ids", None),
+        (r"model\.vision_tower\.vision_tower\.vision_model\.(.+)", r"model.vision_tower.\1"),
+        (r"deepfake_projector\.0\.(.+)", r"model.deepfake_projector.linear_1.\1"),
+        (r"deepfake_projector\.2\.(.+)", r"model.deepfake_projector.linear_2.\1"),
+        (r"deepfake_encoder\.clip_text_encoder\.model\.text_model\.embeddings\.position_ids", None),
+        # One leading `deepfake_encoder.` is the detector, a second one its CNN.
+        (r"deepfake_encoder\.(.+)", detector_key),
+    ]
 
 
 def convert_m2f2_det(
@@ -41,93 +81,127 @@ def convert_m2f2_det(
     """Write a complete folder with its processor: a verdict class from files, the language model from its folder.
 
     Args:
-        sources: the language model's folder (or weight files and a tokenizer folder); or official files in any order:
-            one detector file; for the cosine detector also `vision_tower.pth`,
-            unless the detector file holds a tower; optionally the bridge blocks (`bridge_adapter.*`).
+        sources: official files in any order: one detector file, for the cosine detector also `vision_tower.pth`
+            unless the detector file holds a tower, and optionally the bridge blocks (`bridge_adapter.*`). Or the
+            released folder of the language model, or its weight files and a tokenizer folder. A plain LLaVA folder
+            together with the cosine detector's file gives the start of stage 2: everything but the deepfake projector.
         output: empty or new folder.
-        config: `M2F2DetConfig` fields where they differ from the released sizes.
+        config: `M2F2DetConfig` fields where they differ from the released sizes, or from what the folder's config.json
+            says.
         variant: `"bridge"` or `"cosine"`, to insist on it; found from the keys otherwise.
 
     Raises:
-        ValueError: if a file cannot be read, is of an unknown kind or the wrong variant, or if any key is missing,
-            unexpected or of another shape.
+        ValueError: if a file cannot be read, is of an unknown kind or the wrong variant, if the tokenizer is missing,
+            or if any key is missing, unexpected or of another shape.
     """
-    if any(path.is_dir() for path in sources):
-        if variant == "bridge":
-            raise ValueError("A bridge detector was asked for, but a folder holds the language model (cosine).")
-        convert_language_model(list(sources), output, config=config)
+    if not any(path.is_dir() for path in sources):
+        convert_detector(sources, output, config=config, variant=variant)
         return
-    parts = _sort_sources(sources)
-    detector = parts["detector"]
-    found = "bridge" if any(key.startswith("bridge_adapter_proj.") for key in detector) else "cosine"
-    if variant not in (None, found):
-        raise ValueError(
-            f"A {variant} detector was asked for, but the file holds the {found} one "
-            f"({'current_model_180.pth' if found == 'bridge' else 'M2F2_Det_densenet121.pth'} in the release). "
-            "Their weights are not interchangeable; drop --variant or give the other file."
-        )
-    settings = M2F2DetConfig(**{**(config or {}), "variant": found})
+    if variant == "bridge":
+        raise ValueError("A bridge detector was asked for, but a folder holds the language model (cosine).")
+    _convert_language_model(list(sources), output, config or {})
 
-    tensors = _renamed(detector, official_key_table(found, detector), "The detector file")
-    if parts["tower"]:
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("vision_tower.")}
-        tensors |= _renamed(parts["tower"], TOWER_TABLE, "The vision tower file")
-    elif not any(name.startswith("vision_tower.") for name in tensors):
-        raise ValueError("The detector file holds no CLIP image tower: add --source vision_tower.pth.")
-    if found == "bridge":
-        tensors |= _bridge_blocks(parts["blocks"], settings)
+
+def _convert_language_model(sources: list[Path], output: Path, config: dict[str, Any]) -> None:
+    files, folders = [path for path in sources if path.is_file()], [path for path in sources if path.is_dir()]
+    for folder in folders:
+        files += weight_files(folder)
+    if not files:
+        raise ValueError(f"No weights (*.safetensors, pytorch_model*.bin) in {', '.join(map(str, sources))}.")
+    tokenizer = _read_tokenizer(folders)
+    fields, image_aspect = _read_llava_config(folders)
+
+    tensors: dict[str, torch.Tensor] = {}
+    for path in files:
+        tensors |= _with_detector_prefix(read_tensors(path, allow=STAGE_1_CLASSES, inside=STATE_DICT_KEYS), path)
+    names = rename_keys(tensors, language_model_key_table(tensors), "The language model checkpoint")
+    tensors = {new: tensors[old] for old, new in names.items()}
+
+    fields |= config
+    rows = fields["text_config"].get("vocab_size", len(tensors["lm_head.weight"]))
+    fields["text_config"] = {**fields["text_config"], "vocab_size": max(rows, len(tokenizer))}
+    placeholders = {
+        "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
+        "deepfake_token_id": tokenizer.convert_tokens_to_ids(DEEPFAKE_MARKER),
+    }
+    settings = M2F2DetConfig(variant="cosine", **{**fields, **placeholders})
+    for name in VOCABULARY_ROWS:
+        missing = settings.text_config.vocab_size - len(tensors[name])
+        # Never read: placeholders are replaced on the way in and masked on the way out.
+        tensors[name] = torch.cat([tensors[name], tensors[name].new_zeros(missing, tensors[name].shape[1])])
 
     with torch.device("meta"):
-        model = M2F2DetForDeepfakeDetection(settings)
-    check_complete(tensors, model.state_dict(), f"The {found} checkpoint")
+        model = M2F2DetForConditionalGeneration(settings)
+    if not any(name.startswith(PROJECTOR) for name in tensors):
+        logger.warning(
+            "The sources hold no deepfake_projector (plain LLaVA with a detector): it gets its start values, as at "
+            "the beginning of the official stage 2. Train it before use."
+        )
+        tensors |= _fresh_projector(settings)
+    check_complete(tensors, model.state_dict(), "The language model checkpoint")
     model.load_state_dict(tensors, strict=True, assign=True)
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     model.save_pretrained(output)
     size = settings.vision_config.image_size
-    image_processor = M2F2DetImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-    VerdictProcessor(image_processor).save_pretrained(output)
+    M2F2DetProcessor(
+        M2F2DetImageProcessor(
+            size={"shortest_edge": size}, crop_size={"height": size, "width": size}, do_pad=image_aspect == "pad"
+        ),
+        tokenizer,
+        image_seq_length=settings.num_patches,
+    ).save_pretrained(output)
 
 
-def _renamed(tensors: dict[str, torch.Tensor], table: KeyTable, what: str) -> dict[str, torch.Tensor]:
-    names = rename_keys(tensors, table, what)
-    return {new: tensors[old].contiguous() for old, new in names.items()}
+def _with_detector_prefix(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """The detector's own file holds the names without the language model's prefix, and a tower that is not used."""
+    tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
+    if any(key.startswith("bridge_adapter_proj.") for key in tensors):
+        raise ValueError(
+            f"{path} is the stage-1 (bridge) detector; the language model works with the cosine one "
+            "(M2F2_Det_densenet121.pth in the release). Their weights are not interchangeable."
+        )
+    if not any(key.startswith("clip_text_encoder.") for key in tensors):
+        return tensors
+    return {f"deepfake_encoder.{k}": v for k, v in tensors.items() if not k.startswith("clip_vision_encoder.")}
 
 
-def _sort_sources(sources: Sequence[Path]) -> dict[str, dict[str, torch.Tensor]]:
-    parts: dict[str, dict[str, torch.Tensor]] = {"detector": {}, "tower": {}, "blocks": {}}
-    for path in sources:
-        tensors = read_tensors(path, allow=STAGE_1_CLASSES, inside=STATE_DICT_KEYS)
-        tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
-        if any(key.startswith("deepfake_encoder.") for key in tensors):
-            kind = "detector"
-        elif all(key.startswith("bridge_adapter.") for key in tensors):
-            kind = "blocks"
-        elif all(key.replace("vision_tower.", "").startswith("vision_model.") for key in tensors):
-            # The release may hold the prefix once, twice or not at all; the official loader strips every one.
-            kind = "tower"
-            tensors = {f"clip_vision_encoder.model.{k.replace('vision_tower.', '')}": v for k, v in tensors.items()}
-        else:
-            raise ValueError(
-                f"{path} is no M2F2-Det file: its first keys are {', '.join(list(tensors)[:3])}. Expected a detector "
-                "(deepfake_encoder.*), a CLIP tower (vision_model.*) or bridge blocks (bridge_adapter.*)."
-            )
-        if parts[kind]:
-            raise ValueError(f"{path} is a second {kind} file; give one.")
-        parts[kind] = tensors
-    if not parts["detector"]:
-        raise ValueError(f"No detector file among {', '.join(str(path) for path in sources) or 'the sources'}.")
-    return parts
-
-
-def _bridge_blocks(blocks: dict[str, torch.Tensor], config: M2F2DetConfig) -> dict[str, torch.Tensor]:
-    if blocks:
-        return _renamed(blocks, BRIDGE_BLOCK_TABLE, "The bridge block file")
-    logger.warning(
-        "The official file does not hold the three bridge blocks; they get their start values. With "
-        "bridge_norm='official' they have no effect on any result."
-    )
+def _fresh_projector(config: M2F2DetConfig) -> dict[str, torch.Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        fresh = [M2F2DetBridgeBlock(config).state_dict() for _ in config.bridge_vision_layers]
-    return {
-        f"detector.bridge.blocks.{i}.{name}": tensor for i, block in enumerate(fresh) for name, tensor in block.items()
-    }
+        projector = M2F2DetDeepfakeProjector(config)
+        for linear in (projector.linear_1, projector.linear_2):
+            torch.nn.init.normal_(linear.weight, std=DEEPFAKE_PROJECTOR_STD)
+    return {f"{PROJECTOR}{name}": tensor for name, tensor in projector.state_dict().items()}
+
+
+def _read_tokenizer(folders: list[Path]) -> PreTrainedTokenizerBase:
+    for folder in folders:
+        if has_tokenizer(folder):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            if tokenizer.pad_token_id is None:
+                tokenizer.pad_token = tokenizer.unk_token  # as the official code does
+            tokenizer.add_tokens([IMAGE_MARKER, DEEPFAKE_MARKER], special_tokens=True)
+            return tokenizer
+    raise ValueError(
+        f"No tokenizer ({', '.join(TOKENIZER_FILES)}) among the sources: add a folder that holds it to `sources`."
+    )
+
+
+def _read_llava_config(folders: list[Path]) -> tuple[dict[str, Any], str]:
+    """`M2F2DetConfig` fields and the picture mode of a LLaVA config.json; the released sizes where there is none."""
+    for folder in folders:
+        if "mm_projector_type" in (official := read_config(folder)):
+            text = {name: official[name] for name in LLAVA_FIELDS if name in official}
+            fields = {
+                "text_config": text,
+                "vision_feature_layer": official.get("mm_vision_select_layer", -2),
+                "tie_word_embeddings": official.get("tie_word_embeddings", False),
+            }
+            return fields, official.get("image_aspect_ratio", "pad")
+    return {"text_config": {}}, "square"

@@ -11,17 +11,16 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModel, AutoProcessor, PreTrainedModel
-from transformers.utils import CONFIG_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
-from deepfake_detectors.conversion.checkpoint_files import read_tensors
+from deepfake_detectors.conversion.checkpoint_files import new_checkpoint, read_tensors, weight_files
 from deepfake_detectors.conversion.key_table import rename_keys
-from deepfake_detectors.conversion.m2f2_det_llm import language_model_key_table
-from deepfake_detectors.files import written_whole
+from deepfake_detectors.conversion.m2f2_det import language_model_key_table
+from deepfake_detectors.files import read_json_object
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE
 
 __all__ = ["merge"]
 
-ADAPTER_CONFIG = "adapter_config.json"
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pth")
 NOT_WEIGHTS = {"training_args.bin", "optimizer.bin", "scheduler.bin"}
 # What PEFT and the official trainers put in front of a name, or inside it.
@@ -30,16 +29,19 @@ LORA_KEY = re.compile(r"(.+)\.lora_([AB])(?:\.\w+)?\.weight")
 UNSUPPORTED = {"use_dora": False, "use_rslora": False, "bias": "none", "fan_in_fan_out": False}
 
 
-def merge(model: str | Path, deltas: Sequence[str | Path], output: str | Path) -> Path:
+def merge(
+    model: str | Path, deltas: str | Path | Sequence[str | Path], output: str | Path, *, overwrite: bool = False
+) -> Path:
     """Add deltas to a base in the order given and save the result as a complete folder.
 
     Args:
         model: folder or Hub id of the base, in this package's form.
-        deltas: each a weight file, or a folder of weight files. LoRA pairs are added as `alpha / r * B @ A` (the
-            folder then needs its `adapter_config.json`, patterns of alphas included); every other tensor replaces the
-            base's. Names may be ours or, for M2F2-Det, the official ones. Learned words of AntifakePrompt: their
-            adapter folder, alone; the base is then an InstructBLIP.
+        deltas: one or several, each a weight file, or a folder of weight files. LoRA pairs are added as
+            `alpha / r * B @ A` (the folder then needs its `adapter_config.json`, patterns of alphas included); every
+            other tensor replaces the base's. Names may be ours or, for M2F2-Det, the official ones. Learned words of
+            AntifakePrompt: their adapter folder, alone; the base is then an InstructBLIP.
         output: new or empty folder; written whole or not at all.
+        overwrite: replace the checkpoint in `output`, which may be the base; see `convert`.
 
     Returns:
         `output`.
@@ -48,31 +50,34 @@ def merge(model: str | Path, deltas: Sequence[str | Path], output: str | Path) -
         ValueError: if a delta is empty, holds a tensor that the base does not have or of another shape, half a LoRA
             pair, or a kind of adapter that is not plain LoRA. The message lists the names.
     """
-    if not deltas:
+    paths = [Path(delta) for delta in ([deltas] if isinstance(deltas, (str, Path)) else deltas)]
+    if not paths:
         raise ValueError("There is nothing to merge: give at least one delta.")
-    if any((Path(delta) / ADAPTER_FILE).is_file() for delta in deltas):
-        return _merge_soft_words(model, deltas, output)
-    with written_whole(output) as folder:
-        base = AutoModel.from_pretrained(model)
-        for delta in deltas:
-            _apply(base, Path(delta))
-        base.save_pretrained(folder)
-        AutoProcessor.from_pretrained(model).save_pretrained(folder)
+    words = any((path / ADAPTER_FILE).is_file() for path in paths)
+    if words and len(paths) > 1:
+        raise ValueError(f"Learned words replace each other: give one adapter folder, not {len(paths)}.")
+    weight_files(model)  # refuses an index that leads out of the folder
+    with new_checkpoint(output, overwrite) as folder:
+        if words:
+            _save_with_words(model, paths[0], folder)
+        else:
+            base = AutoModel.from_pretrained(model, trust_remote_code=False)
+            for path in paths:
+                _apply(base, path)
+            base.save_pretrained(folder)
+            AutoProcessor.from_pretrained(model, trust_remote_code=False).save_pretrained(folder)
     return Path(output)
 
 
-def _merge_soft_words(model: str | Path, deltas: Sequence[str | Path], output: str | Path) -> Path:
-    """The adapter on the base given here, which need not be the one that its config names."""
-    if len(deltas) > 1:
-        raise ValueError(f"Learned words replace each other: give one adapter folder, not {len(deltas)}.")
-    with written_whole(output) as folder, tempfile.TemporaryDirectory() as copied:
-        adapter = Path(shutil.copytree(deltas[0], copied, dirs_exist_ok=True, ignore=_not_adapter))
+def _save_with_words(model: str | Path, words: Path, folder: Path) -> None:
+    """Save the adapter on the base given here, which need not be the one that its config names."""
+    with tempfile.TemporaryDirectory() as copied:
+        adapter = Path(shutil.copytree(words, copied, dirs_exist_ok=True, ignore=_not_adapter))
         config = adapter / CONFIG_NAME
-        fields = json.loads(config.read_text(encoding="utf-8"))
-        config.write_text(json.dumps({**fields, "base_model_name_or_path": str(model)}), encoding="utf-8")
-        AutoModel.from_pretrained(adapter).save_pretrained(folder)
-        AutoProcessor.from_pretrained(adapter).save_pretrained(folder)
-    return Path(output)
+        fields = {**read_json_object(config), "base_model_name_or_path": str(model)}
+        config.write_text(json.dumps(fields), encoding="utf-8")
+        AutoModel.from_pretrained(adapter, trust_remote_code=False).save_pretrained(folder)
+        AutoProcessor.from_pretrained(adapter, trust_remote_code=False).save_pretrained(folder)
 
 
 def _not_adapter(_: str, names: list[str]) -> list[str]:
@@ -123,10 +128,10 @@ def _lora_alphas(delta: Path, modules: Sequence[str]) -> list[float]:
 
     if not modules:
         return []
-    path = (delta if delta.is_dir() else delta.parent) / ADAPTER_CONFIG
+    path = (delta if delta.is_dir() else delta.parent) / ADAPTER_CONFIG_NAME
     if not path.exists():
         raise ValueError(f"{delta} holds LoRA pairs, but {path} with their rank and alpha is missing.")
-    config = json.loads(path.read_text())
+    config = read_json_object(path)
     for name, plain in UNSUPPORTED.items():
         if config.get(name, plain) != plain:
             raise ValueError(

@@ -1,9 +1,8 @@
-"""From raw files to Parquet with the pictures inside: what is there, is it whole, write it."""
+"""From raw files to Parquet with the pictures inside: write it, and read what was written."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -12,216 +11,230 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepfake_detectors.data.registry import builder_class, config_options, data_folder
+from deepfake_detectors.data.loading import units_fingerprint
+from deepfake_detectors.data.registry import DATASETS, open_builder
+from deepfake_detectors.files import read_json_object
 
 if TYPE_CHECKING:
     import datasets
 
-    from deepfake_detectors.dataset_scripts.common import Unit
+    from deepfake_detectors.dataset_scripts._builder import Finding, RawBuilder, Unit
 
 __all__ = [
-    "CheckResult",
-    "builder_class",
-    "check",
-    "make_builder",
-    "split_generators",
-    "units_fingerprint",
-    "write_parquet",
+    "BuildResult",
+    "BuiltConfig",
+    "build_dataset",
+    "find_builds",
+    "read_build",
 ]
 
 STATE_FILE = ".build.json"  # hidden, so that loading the folder does not take it for data
 SHARDS = "{split}-?????-of-?????.parquet"
 ROW_GROUP = 100  # rows per row group: pictures are large, and streaming reads whole groups
+MEGABYTE = 2**20
+REMEDY = "Write it with build_dataset(dataset, output)."
 
 
-def make_builder(
-    dataset: str,
+@dataclass(frozen=True)
+class BuildResult:
+    """What `build_dataset` wrote.
+
+    Attributes:
+        folder: with the shards; `datasets.load_dataset` reads it.
+        rows: rows per split.
+        built: the splits that were written now; the others were found finished.
+        findings: what was noticed about the raw files.
+    """
+
+    folder: Path
+    rows: dict[str, int]
+    built: tuple[str, ...]
+    findings: list[Finding]
+
+
+def build_dataset(
+    dataset: str | RawBuilder,
+    output: str | Path,
     data_dir: str | Path | None = None,
     config: str | None = None,
     options: dict[str, Any] | None = None,
-) -> Any:
-    """The builder of a data set over the raw files in `data_dir` (or in the data set's folder in `$DEEPFAKE_DATA`).
-
-    Args:
-        dataset: a key of `BUILDERS`.
-        data_dir: see `deepfake_detectors.data.registry.data_folder`.
-        config: config name; the builder's default if `None`.
-        options: further fields of the config.
-
-    Raises:
-        ValueError: for an unknown data set or config, or an option that `config_options` refuses.
-        FileNotFoundError: if there is no such folder.
-    """
-    kind = builder_class(dataset)
-    folder = data_folder(dataset, data_dir).resolve()
-    return kind(config_name=config, data_dir=str(folder), **config_options(dataset, options))
-
-
-@dataclass
-class CheckResult:
-    """What `check` found.
-
-    Attributes:
-        rows: rows per (split, label, manipulation).
-        units: pictures or videos per (split, label, manipulation).
-        findings: (level, message), the level being error, warning or note.
-    """
-
-    rows: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    units: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    findings: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return all(level != "error" for level, _ in self.findings)
-
-
-def check(builder: Any, decode: bool = False, progress: Callable[[int], None] | None = None) -> CheckResult:
-    """Compare the raw files with what is published of them, without writing anything.
-
-    Args:
-        builder: from `make_builder`.
-        decode: also decode every picture.
-        progress: called with the number of rows decoded since the last call.
-
-    Returns:
-        Counts and findings. A copy that the builder refuses gives its error as a finding.
-    """
-    result = CheckResult()
-    try:
-        for split, units in builder.inspect(Path(builder.config.data_dir)).items():
-            for unit in units:
-                key = (split, unit.columns["label"], unit.columns["manipulation"] or "")
-                result.units[key] += 1
-                result.rows[key] += unit.rows
-                if decode:
-                    result.findings += _decode(builder, unit, progress)
-    except (ValueError, OSError) as error:
-        result.findings.append(("error", str(error)))
-    found = [(finding.level, finding.message) for finding in builder.findings]
-    result.findings = found + result.findings
-    return result
-
-
-def _decode(builder: Any, unit: Any, progress: Callable[[int], None] | None) -> list[tuple[str, str]]:
-    try:
-        for _ in builder.examples(unit):
-            if progress is not None:
-                progress(1)
-    except (ValueError, OSError) as error:
-        return [("error", str(error))]
-    return []
-
-
-def split_generators(builder: Any) -> list[Any]:
-    """One generator per split, with the units of the raw files in its `gen_kwargs`; nothing is decoded."""
-    import datasets
-
-    return builder._split_generators(
-        datasets.DownloadManager(dataset_name=builder.dataset_name, data_dir=builder.config.data_dir)
-    )
-
-
-def write_parquet(
-    builder: Any,
-    output: str | Path,
+    *,
     overwrite: bool = False,
-    shard_bytes: int = 500 * 2**20,
+    shard_size: float = 500,
     progress: Callable[[str, int, int], None] | None = None,
-) -> dict[str, int]:
+) -> BuildResult:
     """Write every split as Parquet shards with the pictures embedded, into `<output>/<config name>/`.
 
     A split is written beside and moved in when it is whole. A second call skips the splits that are done if neither
     the builder, its options, nor any file they were read from has changed since (name, size, time of change). Shards
     that are out of date are replaced when the new split is whole, so that a failure leaves the build that was there;
-    nothing is removed that this function did not write.
-    `datasets.load_dataset` reads the folder.
+    nothing is removed that this function did not write. The terms of the data (`DATASETS[dataset].terms`) hold for
+    what is written, too.
 
     Args:
-        builder: from `make_builder`.
+        dataset: a key of `DATASETS`, or a builder from `make_builder`, which has `data_dir`, `config` and `options`
+            already.
         output: folder to write.
+        data_dir, config, options: as in `make_builder`.
         overwrite: build finished splits again, also with other options.
-        shard_bytes: a shard ends when it is larger than this.
+        shard_size: megabytes (2**20 bytes); a shard ends when it is larger than this.
         progress: called with split, rows since the last call, and rows expected (an upper bound for clips).
-
-    Returns:
-        Rows per split.
 
     Raises:
         ValueError: for raw files that cannot be read or change meanwhile, or an output folder of another build or with
-            Parquet files that this function did not write.
+            Parquet files that this function did not write; and as `make_builder`.
         FileNotFoundError: for missing raw files.
+        ImportError: if `datasets` is not installed.
     """
+    if not shard_size > 0:
+        raise ValueError(f"`shard_size` is {shard_size}, expected a number of megabytes above 0.")
+    builder = open_builder(dataset, data_dir, config, options)
     folder = Path(output) / builder.config.name
-    state_path = folder / STATE_FILE
-    identity = {"builder": type(builder).__name__, "version": str(builder.config.version or builder.VERSION)}
-    options = _options(builder)
-    generators = split_generators(builder)
-    before: dict[str, Any] = {}
-    if state_path.is_file():
-        before = json.loads(state_path.read_text(encoding="utf-8"))
-    elif folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise ValueError(f"{folder} is not empty and was not written by this command; choose another output.")
-    if before and not overwrite:
-        if {name: before.get(name) for name in identity} != identity:
-            raise ValueError(
-                f"{folder} holds a build of {before.get('builder')} {before.get('version')}; overwrite it, or choose "
-                "another output."
-            )
-        if before["splits"] and before.get("options", options) != options:
-            raise ValueError(
-                f"{folder} holds a build with the options {before['options']}, not {options}; pass --overwrite to "
-                "build it again with these, or choose another output."
-            )
-    old: dict[str, Any] = before.get("splits", {})
-    ours = {name for done in old.values() for name in done["files"]}
-    foreign = sorted(path.name for path in folder.glob(SHARDS.format(split="*")) if path.name not in ours)
-    if foreign:
-        raise ValueError(
-            f"{folder} holds {len(foreign)} Parquet file(s) that this command did not write, such as {foreign[0]}; "
-            "move them away, or choose another output."
-        )
+    splits = builder.find_splits()
+    state = BuildState.open(builder, folder, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    sources = {
-        str(generator.name): units_fingerprint(builder, generator.gen_kwargs["units"]) for generator in generators
-    }
-    current = {split for split, done in old.items() if not overwrite and _is_current(folder, done, sources.get(split))}
-    state: dict[str, Any] = {**identity, "options": options, "splits": dict(old)}
-    if not before:
-        _write_state(state_path, state, complete=False)  # from now on the folder is ours
-    for generator in generators:
-        split = str(generator.name)
-        if split in current:
-            continue
-        units = generator.gen_kwargs["units"]
-        expected = sum(unit.rows for unit in units)
-        if progress is not None:
-            progress(split, 0, expected)
+    sources = {split: units_fingerprint(builder, units) for split, units in splits.items()}
+    stale = [split for split in splits if overwrite or not state.is_current(split, sources[split])]
+    if state.new:
+        state.write(complete=False)  # from now on the folder is ours
+    for split in stale:
+        advance = _advance(progress, split, sum(unit.rows for unit in splits[split]))
+        advance(0)
         partial = folder / f".{split}.partial"
-        rows, names = _write_split(builder, generator, partial, shard_bytes, _counting(progress, split, expected))
-        if units_fingerprint(builder, units) != sources[split]:
+        rows, shards = _write_shards(builder, split, splits[split], partial, shard_size * MEGABYTE, advance)
+        if units_fingerprint(builder, splits[split]) != sources[split]:
             shutil.rmtree(partial)
             raise ValueError(f"Files of {builder.config.data_dir} changed while {split} was built; build again.")
+        state.swap_in(split, rows, shards, partial, sources[split])
+    for split in sorted(set(state.splits) - set(splits)):  # no longer among the raw files
+        state.drop(split)
+    state.write(complete=True)
+    return BuildResult(
+        folder, {split: state.splits[split]["rows"] for split in splits}, tuple(stale), builder.findings
+    )
+
+
+def _advance(progress: Callable[[str, int, int], None] | None, split: str, expected: int) -> Callable[[int], None]:
+    def advance(rows: int) -> None:
+        if progress is not None:
+            progress(split, rows, expected)
+
+    return advance
+
+
+@dataclass
+class BuildState:
+    """The state file of a folder: whose build it is, and what each of its splits was made of.
+
+    Attributes:
+        folder: with the shards.
+        builder, version, options: of the build.
+        splits: split -> `rows`, `files`, their sizes in `bytes`, and the fingerprint of the raw files in `source`.
+        new: whether there was no state file yet.
+    """
+
+    folder: Path
+    builder: str
+    version: str
+    options: dict[str, Any]
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    new: bool = True
+
+    @classmethod
+    def open(cls, builder: Any, folder: Path, overwrite: bool) -> BuildState:
+        """Return the state of a build into `folder`, with the splits that an earlier one left there.
+
+        Raises:
+            ValueError: for a folder that holds something else.
+        """
+        version = str(builder.config.version or builder.VERSION)
+        state = cls(folder, type(builder).__name__, version, _chosen_options(builder))
+        before = read_state(folder) if (folder / STATE_FILE).is_file() else {}
+        if before:
+            state.splits, state.new = dict(before["splits"]), False
+            if not overwrite:
+                state._require_same_build(before)
+        elif folder.exists() and any(folder.iterdir()) and not overwrite:
+            raise ValueError(f"{folder} is not empty and was not written by build_dataset; choose another `output`.")
+        ours = {name for done in state.splits.values() for name in done["files"]}
+        foreign = sorted(path.name for path in folder.glob(SHARDS.format(split="*")) if path.name not in ours)
+        if foreign:
+            raise ValueError(
+                f"{folder} holds {len(foreign)} Parquet file(s) that build_dataset did not write, such as "
+                f"{foreign[0]}; move them away, or choose another `output`."
+            )
+        return state
+
+    def _require_same_build(self, before: dict[str, Any]) -> None:
+        if (before.get("builder"), before.get("version")) != (self.builder, self.version):
+            raise ValueError(
+                f"{self.folder} holds a build of {before.get('builder')} {before.get('version')}; overwrite it, or "
+                "choose another `output`."
+            )
+        if self.splits and before.get("options", self.options) != self.options:
+            raise ValueError(
+                f"{self.folder} holds a build with the options {before['options']}, not {self.options}; set "
+                "`overwrite` to build it again with these, or choose another `output`."
+            )
+
+    def is_current(self, split: str, source: str) -> bool:
+        """Return whether a split is finished, was made of what is there now, and its files are whole."""
+        done = self.splits.get(split)
+        return done is not None and done["source"] == source and done.get("bytes") == self._sizes(done["files"])
+
+    def swap_in(self, split: str, rows: int, shards: int, partial: Path, source: str) -> None:
+        """Move the shards of a finished split from `partial` into the folder, in the place of those before them."""
+        names = [f"{split}-{number:05d}-of-{shards:05d}.parquet" for number in range(shards)]
+        replaced = self.splits.get(split, {"files": []})["files"]
         # Listed before they are there, so that an interruption leaves no file that nobody knows.
-        replaced = old.get(split, {"files": []})["files"]
-        state["splits"][split] = {"rows": rows, "files": sorted({*names, *replaced}), "bytes": [], "source": ""}
-        _write_state(state_path, state, complete=False)
+        self.splits[split] = {"rows": rows, "files": sorted({*names, *replaced}), "bytes": [], "source": ""}
+        self.write(complete=False)
         for number, name in enumerate(names):
-            (partial / f"{number:05d}").replace(folder / name)
+            (partial / f"{number:05d}").replace(self.folder / name)
         partial.rmdir()
-        _remove(folder, set(replaced) - set(names))
-        sizes = _sizes(folder, names)
-        state["splits"][split] = {"rows": rows, "files": names, "bytes": sizes, "source": sources[split]}
-        _write_state(state_path, state, complete=False)
-    for split in sorted(set(old) - set(sources)):  # no longer among the raw files
-        _remove(folder, set(old[split]["files"]))
-        del state["splits"][split]
-    _write_state(state_path, state, complete=True)
-    return {str(generator.name): state["splits"][str(generator.name)]["rows"] for generator in generators}
+        self._remove(set(replaced) - set(names))
+        self.splits[split] = {"rows": rows, "files": names, "bytes": self._sizes(names), "source": source}
+        self.write(complete=False)
+
+    def drop(self, split: str) -> None:
+        """Remove the shards of a split."""
+        self._remove(set(self.splits.pop(split)["files"]))
+
+    def write(self, complete: bool) -> None:
+        """Write the state file beside and rename it, so that no reader sees half of one."""
+        fields = {"builder": self.builder, "version": self.version, "options": self.options, "splits": self.splits}
+        partial = self.folder / f"{STATE_FILE}.partial"
+        partial.write_text(json.dumps({**fields, "complete": complete}, indent=1), encoding="utf-8")
+        partial.replace(self.folder / STATE_FILE)
+
+    def _remove(self, names: set[str]) -> None:
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _sizes(self, names: list[str]) -> list[int | None]:
+        paths = [self.folder / name for name in names]
+        return [path.stat().st_size if path.is_file() else None for path in paths]
 
 
-def _options(builder: Any) -> dict[str, Any]:
-    """What the user chose of the config, as JSON gives it back."""
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what the state file of a folder says.
+
+    Raises:
+        OSError: if there is none.
+        ValueError: if it is not one that `build_dataset` wrote.
+    """
+    state = read_json_object(folder / STATE_FILE)
+    splits = state.get("splits")
+    if not isinstance(splits, dict) or not all(
+        isinstance(done, dict) and isinstance(done.get("files"), list) and {"rows", "source"} <= done.keys()
+        for done in splits.values()
+    ):
+        raise ValueError(f"{folder / STATE_FILE} is not a state file of build_dataset; choose another folder.")
+    return state
+
+
+def _chosen_options(builder: Any) -> dict[str, Any]:
+    """Return what the user chose of the config, as JSON gives it back."""
     import datasets
 
     inherited = {item.name for item in dataclasses.fields(datasets.BuilderConfig)}
@@ -229,55 +242,24 @@ def _options(builder: Any) -> dict[str, Any]:
     return dict(json.loads(json.dumps(chosen, default=str)))
 
 
-def _remove(folder: Path, names: set[str]) -> None:
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
-
-
-def units_fingerprint(builder: Any, units: list[Unit]) -> str:
-    """What a split depends on: units, options and features, and size and times of every file that will be read."""
-    options = dataclasses.asdict(builder.config)
-    digest = hashlib.sha256(json.dumps([options, str(builder.info.features)], default=str).encode())
-    for unit in units:
-        digest.update(json.dumps(unit, default=str).encode())
-        for path in unit.files():
-            status = path.stat()
-            # The second time also moves where a copy has been given the time of its original.
-            digest.update(f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
-    return digest.hexdigest()
-
-
-def _is_current(folder: Path, done: dict[str, Any], source: str | None) -> bool:
-    """Whether a finished split was made of what is there now, and its files are whole."""
-    return done["source"] == source and done.get("bytes") == _sizes(folder, done["files"])
-
-
-def _sizes(folder: Path, names: list[str]) -> list[int | None]:
-    return [(folder / name).stat().st_size if (folder / name).is_file() else None for name in names]
-
-
-def _write_state(path: Path, state: dict[str, Any], complete: bool) -> None:
-    path.write_text(json.dumps({**state, "complete": complete}, indent=1), encoding="utf-8")
-
-
-def _counting(progress: Callable[[str, int, int], None] | None, split: str, expected: int) -> Callable[[int], None]:
-    return lambda rows: progress(split, rows, expected) if progress is not None else None
-
-
-def _write_split(
-    builder: Any, generator: Any, partial: Path, shard_bytes: int, advance: Callable[[int], None]
-) -> tuple[int, list[str]]:
-    """Shards of one split, written to `partial` by number; returns the rows and the names that they should get."""
+def _write_shards(
+    builder: Any,
+    split: str,
+    units: list[Unit],
+    partial: Path,
+    shard_bytes: float,
+    advance: Callable[[int], None],
+) -> tuple[int, int]:
+    """Write the shards of one split to `partial`, named by number; returns the numbers of rows and of shards."""
     import pyarrow.parquet as pq
 
-    split = str(generator.name)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     rows, shards = 0, 0
     writer: Any = None
     sink: Any = None
     try:
-        for table in _tables(builder, generator):
+        for table in _tables(builder, split, units):
             if sink is not None and sink.tell() > shard_bytes:
                 writer.close()
                 sink.close()
@@ -293,11 +275,11 @@ def _write_split(
         if sink is not None:
             writer.close()
             sink.close()
-    return rows, [f"{split}-{number:05d}-of-{shards:05d}.parquet" for number in range(shards)]
+    return rows, shards
 
 
-def _tables(builder: Any, generator: Any) -> Iterator[Any]:
-    """Batches of a split as Arrow tables, with the bytes of the pictures."""
+def _tables(builder: Any, split: str, units: list[Unit]) -> Iterator[Any]:
+    """Yield batches of a split as Arrow tables, with the bytes of the pictures."""
     import pyarrow as pa
     from datasets.table import embed_table_storage
 
@@ -309,9 +291,9 @@ def _tables(builder: Any, generator: Any) -> Iterator[Any]:
         plain = pa.Table.from_pylist(batch, schema=features.arrow_schema)
         return embed_table_storage(plain)
 
-    for key, row in builder._generate_examples(**generator.gen_kwargs):
+    for key, row in builder._generate_examples(units=units):
         if key in seen:
-            raise ValueError(f"{generator.name}: the id {key!r} occurs twice; keep one of the two files.")
+            raise ValueError(f"{split}: the id {key!r} occurs twice; keep one of the two files.")
         seen.add(key)
         batch.append(features.encode_example({name: row.get(name) for name in features}))
         if len(batch) == ROW_GROUP:
@@ -319,3 +301,112 @@ def _tables(builder: Any, generator: Any) -> Iterator[Any]:
             batch = []
     if batch:
         yield table()
+
+
+@dataclass(frozen=True)
+class BuiltConfig:
+    """One config of a data set as Parquet.
+
+    Attributes:
+        folder: with the shards.
+        dataset: key of `DATASETS`.
+        version: of the builder that wrote it.
+        config: name of the config.
+        features: schema of the rows.
+        splits: split -> its shards, in order.
+        counts: rows per `split`, `label` and `manipulation`.
+    """
+
+    folder: Path
+    dataset: str
+    version: str
+    config: str
+    features: datasets.Features
+    splits: dict[str, list[Path]]
+    counts: list[dict[str, Any]]
+
+    def info(self) -> datasets.DatasetInfo:
+        """Return what the Hub shows of it: features, and per split rows and bytes."""
+        import datasets
+        import pyarrow.parquet as pq
+
+        split_infos = datasets.SplitDict(dataset_name=self.dataset)
+        for name, shards in self.splits.items():
+            metadata = [pq.read_metadata(path) for path in shards]
+            rows = sum(item.num_rows for item in metadata)
+            size = sum(item.row_group(i).total_byte_size for item in metadata for i in range(item.num_row_groups))
+            split_infos.add(datasets.SplitInfo(name, num_bytes=size, num_examples=rows))
+        download = sum(path.stat().st_size for shards in self.splits.values() for path in shards)
+        return datasets.DatasetInfo(
+            features=self.features,
+            config_name=self.config,
+            splits=split_infos,
+            download_size=download,
+            dataset_size=sum(item.num_bytes for item in split_infos.values()),
+        )
+
+
+def find_builds(folder: str | Path) -> list[BuiltConfig]:
+    """Return the configs in a folder: itself, if it was written as one, else those directly below it.
+
+    Raises:
+        ValueError: for a folder without any, or with configs of several data sets or an unfinished one.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder. {REMEDY}")
+    places = [folder] if (folder / STATE_FILE).is_file() else sorted(folder.glob(f"*/{STATE_FILE}"))
+    builds = [read_build(place if place.is_dir() else place.parent) for place in places]
+    if not builds:
+        raise ValueError(f"{folder} holds nothing that build_dataset wrote (no {STATE_FILE}). {REMEDY}")
+    if len(sets := sorted({build.dataset for build in builds})) > 1:
+        raise ValueError(f"{folder} holds configs of several data sets ({', '.join(sets)}); publish them one by one.")
+    return builds
+
+
+def read_build(folder: Path) -> BuiltConfig:
+    """Return one config.
+
+    Raises:
+        OSError: for a folder without a state file.
+        ValueError: for a build that is not finished, or of an unknown builder.
+    """
+    import datasets
+    import pyarrow.parquet as pq
+
+    state = read_state(folder)
+    splits = {name: [folder / file for file in done["files"]] for name, done in state["splits"].items()}
+    absent = [path.name for shards in splits.values() for path in shards if not path.is_file()]
+    if not state.get("complete") or absent or not splits:
+        raise ValueError(
+            f"The build in {folder} is not finished{': missing ' + ', '.join(absent[:3]) if absent else ''}. Build it "
+            "again; build_dataset goes on where it stopped."
+        )
+    builder = state.get("builder")
+    names = [name for name, row in DATASETS.items() if row.builder.partition(":")[2] == builder]
+    if not names:
+        raise ValueError(f"{folder} was built by {builder}, which this package does not know.")
+    features = datasets.Features.from_arrow_schema(pq.read_schema(next(iter(splits.values()))[0]))
+    counts = _count_rows(splits, features)
+    return BuiltConfig(folder, names[0], str(state.get("version")), folder.name, features, splits, counts)
+
+
+def _count_rows(splits: dict[str, list[Path]], features: datasets.Features) -> list[dict[str, Any]]:
+    """Count rows per split, label and manipulation; splits in their order, real before fake."""
+    import pyarrow.parquet as pq
+
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for split, shards in splits.items():
+        for path in shards:
+            for batch in pq.ParquetFile(path).iter_batches(columns=["label", "manipulation"]):
+                labels = (features["label"].int2str(label) for label in batch["label"].to_pylist())
+                counts.update(
+                    (split, label, method or "")
+                    for label, method in zip(labels, batch["manipulation"].to_pylist(), strict=True)
+                )
+    order = list(splits)
+    in_order = sorted(counts.items(), key=lambda item: (order.index(item[0][0]), item[0][1] != "real", item))
+    return [
+        {"split": split, "label": label, "manipulation": method, "rows": count}
+        for (split, label, method), count in in_order
+    ]

@@ -1,48 +1,61 @@
-"""The data sets this package can read, by name, and where their raw files are looked for."""
+"""The data sets this package can read: their table, builders and options, and where their raw files lie."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import os
+import tomllib
 import types
 import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import datasets
+    from deepfake_detectors.dataset_scripts._builder import RawBuilder
 
-__all__ = ["BUILDERS", "DATA_VARIABLE", "builder_class", "config_options", "data_folder", "load_split", "open_split"]
+__all__ = [
+    "DATASETS",
+    "DATA_VARIABLE",
+    "DatasetEntry",
+    "builder_class",
+    "config_options",
+    "data_folder",
+    "make_builder",
+    "open_builder",
+]
 
 DATA_VARIABLE = "DEEPFAKE_DATA"
-SOURCE_FILE = "source.sha256"  # beside a cached split: the fingerprint of what it was built from
-BUILDERS = {
-    "ddvqa": "deepfake_detectors.dataset_scripts.ddvqa:DDVQA",
-    "ffpp_hdf5": "deepfake_detectors.dataset_scripts.ffpp_hdf5:FFPPHdf5",
-    "faceforensics": "deepfake_detectors.dataset_scripts.faceforensics:FaceForensics",
-    "celeb_df": "deepfake_detectors.dataset_scripts.celeb_df:CelebDF",
-    "deepfakebench": "deepfake_detectors.dataset_scripts.deepfakebench:DeepfakeBench",
-    "fakeclue": "deepfake_detectors.dataset_scripts.fakeclue:FakeClue",
-    "antifakeprompt": "deepfake_detectors.dataset_scripts.antifakeprompt:AntifakePrompt",
-    "image_folder": "deepfake_detectors.dataset_scripts.image_folder:RealFakeFolder",
-    "genimage": "deepfake_detectors.dataset_scripts.genimage:GenImage",
-    "dfd": "deepfake_detectors.dataset_scripts.dfd:DeepFakeDetection",
-    "dfdc": "deepfake_detectors.dataset_scripts.dfdc:DFDC",
-    "dfdcp": "deepfake_detectors.dataset_scripts.dfdcp:DFDCP",
-    "deeperforensics": "deepfake_detectors.dataset_scripts.deeperforensics:DeeperForensics",
-    "wilddeepfake": "deepfake_detectors.dataset_scripts.wilddeepfake:WildDeepfake",
-    "df40": "deepfake_detectors.dataset_scripts.df40:DF40",
-    "ffiw": "deepfake_detectors.dataset_scripts.ffiw:FFIW",
-    "uadfv": "deepfake_detectors.dataset_scripts.uadfv:UADFV",
-    "loki": "deepfake_detectors.dataset_scripts.loki:LOKI",
-    "dmimage": "deepfake_detectors.dataset_scripts.dmimage:DMimage",
-}
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
+@dataclass(frozen=True)
+class DatasetEntry:
+    """One row of the table. `datasets.toml` says what each field means."""
+
+    name: str
+    title: str
+    builder: str
+    configs: tuple[str, ...]
+    layout_verified: bool
+    research_only: bool
+    terms: str
+
+
+def _read_table() -> dict[str, DatasetEntry]:
+    text = files("deepfake_detectors").joinpath("datasets.toml").read_text(encoding="utf-8")
+    rows = tomllib.loads(text).items()
+    return {name: DatasetEntry(name=name, **{**row, "configs": tuple(row["configs"])}) for name, row in rows}
+
+
+DATASETS: Mapping[str, DatasetEntry] = _read_table()
+
+
 def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:
-    """Where the raw files of a data set lie: `data_dir`, or the data set's folder in `$DEEPFAKE_DATA`.
+    """Return where the raw files of a data set lie: `data_dir`, or the data set's folder in `$DEEPFAKE_DATA`.
 
     Raises:
         ValueError: if neither is set.
@@ -51,25 +64,27 @@ def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:
     root = os.environ.get(DATA_VARIABLE)
     if data_dir is None and not root:
         raise ValueError(
-            f"No data: pass --data-dir (the folder of {dataset} in its official layout), or set {DATA_VARIABLE} to "
-            f"the folder that holds {dataset}/."
+            f"`data_dir` is not set. It is the folder of {dataset} in its official layout; or set the environment "
+            f"variable {DATA_VARIABLE} to the folder that holds {dataset}/."
         )
     folder = Path(data_dir) if data_dir is not None else Path(str(root)) / dataset
     if not folder.is_dir():
-        origin = "--data-dir" if data_dir is not None else DATA_VARIABLE
-        raise FileNotFoundError(f"{folder} (from {origin}) is no folder, but should hold the raw files of {dataset}.")
+        origin = "`data_dir`" if data_dir is not None else DATA_VARIABLE
+        raise FileNotFoundError(
+            f"{folder} (from {origin}) is not a folder; it should hold the raw files of {dataset}."
+        )
     return folder
 
 
 def builder_class(dataset: str) -> Any:
-    """The builder of a data set.
+    """Return the builder class of a data set.
 
     Raises:
         ValueError: for an unknown name.
         ImportError: if `datasets` is not installed.
     """
-    if dataset not in BUILDERS:
-        raise ValueError(f"unknown data set {dataset!r}; known are {', '.join(sorted(BUILDERS))}.")
+    if dataset not in DATASETS:
+        raise ValueError(f"unknown data set {dataset!r}; known are {', '.join(sorted(DATASETS))}.")
     try:
         import datasets  # noqa: F401
     except ImportError as error:
@@ -77,15 +92,58 @@ def builder_class(dataset: str) -> Any:
             "Reading data sets needs the library datasets, which is not installed: "
             "pip install 'deepfake-detectors[data]'"
         ) from error
-    module, name = BUILDERS[dataset].split(":")
+    module, _, name = DATASETS[dataset].builder.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
-def config_options(dataset: str, options: dict[str, Any] | None) -> dict[str, Any]:
-    """Options of a data set's builder in the types of its config's fields, whether they come as values or as text.
+def make_builder(
+    dataset: str,
+    data_dir: str | Path | None = None,
+    config: str | None = None,
+    options: dict[str, Any] | None = None,
+) -> Any:
+    """Return the builder of a data set over its raw files; nothing is read yet.
+
+    Args:
+        dataset: a key of `DATASETS`.
+        data_dir: the raw files; see `data_folder`.
+        config: config name; the builder's default if `None`.
+        options: further fields of the config.
 
     Raises:
-        ValueError: for an unknown option, or a value that is none of its field's type.
+        ValueError: for an unknown data set or config, or an option that `config_options` refuses.
+        FileNotFoundError: if there is no such folder.
+        ImportError: if `datasets` is not installed.
+    """
+    kind = builder_class(dataset)
+    folder = data_folder(dataset, data_dir).resolve()
+    return kind(config_name=config, data_dir=str(folder), **config_options(dataset, options))
+
+
+def open_builder(
+    dataset: str | RawBuilder,
+    data_dir: str | Path | None = None,
+    config: str | None = None,
+    options: dict[str, Any] | None = None,
+) -> Any:
+    """Return a builder that is given as it is, or make one by name.
+
+    Raises:
+        ValueError: as `make_builder`, or for a builder with one of the others, which it has already.
+        FileNotFoundError, ImportError: as `make_builder`.
+    """
+    if isinstance(dataset, str):
+        return make_builder(dataset, data_dir, config, options)
+    if data_dir is not None or config is not None or options:
+        raise ValueError("`data_dir`, `config` and `options` belong to a data set given by name, not to a builder.")
+    return dataset
+
+
+def config_options(dataset: str, options: dict[str, Any] | None) -> dict[str, Any]:
+    """Return options of a builder in the types of its config's fields, whether they come as values or as text.
+
+    Raises:
+        ValueError: for an unknown option, or a value that does not fit the type of its field.
     """
     import datasets
 
@@ -94,16 +152,13 @@ def config_options(dataset: str, options: dict[str, Any] | None) -> dict[str, An
     known = {item.name for item in dataclasses.fields(config)} - inherited
     unknown = sorted(set(options or {}) - known)
     if unknown:
-        raise ValueError(
-            f"{dataset} has no option {', '.join(unknown)}, but {', '.join(sorted(known))}; see: deepfake-detectors "
-            f"dataset info {dataset}"
-        )
+        raise ValueError(f"{dataset} has no option {', '.join(unknown)}, but {', '.join(sorted(known))}.")
     hints = typing.get_type_hints(config)
     return {name: _converted(name, value, hints[name]) for name, value in (options or {}).items()}
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:
-    """The value in the type of its field."""
+    """Return the value in the type of its field."""
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and type(None) in kinds:
         return None
@@ -137,74 +192,3 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
         dict: 'a table, such as {"a": "b"}',
     }
     raise ValueError(f"Option {name} is {value!r}, expected {expected.get(kind, hint)}.")
-
-
-def load_split(
-    dataset: str,
-    split: str,
-    data_dir: str | Path | None = None,
-    config: str | None = None,
-    options: dict[str, Any] | None = None,
-    rebuild: bool = True,
-) -> datasets.Dataset:
-    """Build one split of a data set; arguments and errors are those of `open_split`."""
-    return open_split(dataset, split, data_dir, config, options, rebuild)[0]
-
-
-def open_split(
-    dataset: str,
-    split: str,
-    data_dir: str | Path | None = None,
-    config: str | None = None,
-    options: dict[str, Any] | None = None,
-    rebuild: bool = True,
-) -> tuple[datasets.Dataset, str]:
-    """Build one split of a data set, and say what it was read from.
-
-    Args:
-        dataset: a key of `BUILDERS`.
-        split: name of the split.
-        data_dir: see `data_folder`.
-        config: config name of the builder; its default if `None`.
-        options: further fields of the builder's config.
-        rebuild: look whether the raw files or the options have changed since this split was put into the cache of
-            `datasets`, and build it again if so; otherwise what is there is taken. Of the processes of one run only
-            one should look.
-
-    Returns:
-        The rows, and the fingerprint of the raw files and of the options.
-
-    Raises:
-        ValueError: for an unknown data set, config or split, an option that `config_options` refuses, or an empty
-            split.
-        ImportError: if `datasets` is not installed.
-    """
-    if dataset not in BUILDERS:
-        raise ValueError(f"dataset is {dataset!r}, known are {', '.join(BUILDERS)}.")
-    kind = builder_class(dataset)
-    import datasets
-
-    from deepfake_detectors.data.parquet import split_generators, units_fingerprint
-
-    given = config_options(dataset, options)
-    builder = kind(config_name=config, data_dir=str(data_folder(dataset, data_dir).resolve()), **given)
-    folder = Path(f"{builder.cache_dir}-{split}")
-    note = folder / SOURCE_FILE
-    built = note.read_text(encoding="utf-8") if note.is_file() else None
-    source, mode = built, datasets.DownloadMode.REUSE_DATASET_IF_EXISTS
-    if rebuild or built is None:
-        generators = {str(generator.name): generator for generator in split_generators(builder)}
-        if split not in generators:
-            raise ValueError(f"{dataset} has no split {split!r}, but {', '.join(generators)}.")
-        source = units_fingerprint(builder, generators[split].gen_kwargs["units"])
-        builder._split_generators = lambda dl_manager: [generators[split]]  # the other splits are not asked for
-        builder.info.splits = None  # nor expected, though a cached build of the whole data set knows them
-        if source != built:
-            mode = datasets.DownloadMode.FORCE_REDOWNLOAD
-    builder.download_and_prepare(str(folder), download_mode=mode)
-    if source != built:
-        note.write_text(str(source), encoding="utf-8")  # last: without it the split is built again
-    rows = builder.as_dataset(split=split)
-    if len(rows) == 0:
-        raise ValueError(f"The split {split!r} of {dataset} is empty.")
-    return rows, str(source)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deepfake_detectors.evaluation.metrics import check_scores
+from deepfake_detectors.evaluation.curve import check_scores
 
 __all__ = ["Interval", "Metric", "bootstrap_interval", "draw_weights", "mean_interval", "percentile_interval"]
 

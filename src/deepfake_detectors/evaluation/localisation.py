@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from deepfake_detectors.evaluation.answer_files import read_json_lines
 from deepfake_detectors.evaluation.bootstrap import mean_interval
-from deepfake_detectors.evaluation.metric_set import MetricSet
-from deepfake_detectors.evaluation.metrics import require_scikit_learn
-from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups
+from deepfake_detectors.evaluation.metrics import MetricSet, require_scikit_learn
+from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, read_json_lines
 
 __all__ = [
     "LOCALISATION_FILE",
@@ -27,6 +25,7 @@ __all__ = [
     "PER_PICTURE",
     "count_pixels",
     "pixel_scores",
+    "read_counts",
     "read_mask",
     "score_localisation",
     "write_counts",
@@ -40,7 +39,7 @@ MARKED_ON_REAL = "marked_on_real"
 
 
 def count_pixels(mask: Image.Image, truth: Image.Image | None, name: str) -> np.ndarray:
-    """Pixels by level of the mask.
+    """Count pixels by level of the mask.
 
     Args:
         mask: of the detector, mode `L`, 255 is surely changed.
@@ -65,12 +64,12 @@ def count_pixels(mask: Image.Image, truth: Image.Image | None, name: str) -> np.
 
 
 def read_mask(source: Any) -> Image.Image:
-    """A true mask, mode `L`, from a path, a PIL image or an undecoded cell of `datasets`.
+    """Read a true mask, mode `L`, from a path, a PIL image or an undecoded cell of `datasets`.
 
     Transparency is dropped, as some authors mark the black of their masks as transparent.
 
     Raises:
-        ValueError: for what is no picture, or holds no white though not all is black.
+        ValueError: for what is not an image, or holds no white though not all is black.
     """
     cell = source if isinstance(source, dict) else {"path": source}
     name = str(cell.get("path") or "a mask of the data set")
@@ -91,7 +90,7 @@ def read_mask(source: Any) -> Image.Image:
 
 
 def pixel_scores(counts: np.ndarray) -> dict[str, float | None]:
-    """`pixel_auc`, `pixel_f1` and `iou` in [0, 1] of the changed pixels; `None` where none, or all, were changed.
+    """Return `pixel_auc`, `pixel_f1` and `iou` in [0, 1] of the changed pixels; `None` where none or all were.
 
     Args:
         counts: `(2, 256)`, as `count_pixels` gives them, of one picture or summed.
@@ -119,23 +118,27 @@ def write_counts(file: Path, counts: Mapping[str, np.ndarray]) -> None:
             handle.write(json.dumps({"id": name, **kinds}, ensure_ascii=False) + "\n")
 
 
-def score_localisation(file: Path, rows: Sequence[Prediction], resamples: int, seed: int) -> dict[str, Any]:
-    """Localisation metrics of the pictures in `rows`; a fake without a true mask is left out, and counted.
+def score_localisation(
+    counts_of: Iterable[tuple[str, np.ndarray]], rows: Sequence[Prediction], resamples: int, seed: int
+) -> dict[str, Any]:
+    """Compute localisation metrics of the images in `rows`; a fake without a true mask is left out, and counted.
+
+    Args:
+        counts_of: pairs of id and `count_pixels`; of an id that comes twice, the first counts.
+        rows: the judged images.
+        resamples, seed: of the 95 % intervals.
 
     Returns:
         `counts`, `metrics` and `undefined`: `pixel_auc`, `pixel_f1` and `iou`, the means over the forged pictures;
         the same with `_pooled`, of all their pixels together, large pictures counting more; `marked_on_real`, the
         mean share of a real picture's pixels that is marked. Marked is what the mask gives 0.5 or more. Also
         `per_manipulation`.
-
-    Raises:
-        FileNotFoundError, ValueError: for a missing or broken file.
     """
     by_id = {row.id: row for row in rows}
     found: dict[str, dict[str, float | None]] = {}
     marked: dict[str, float] = {}
     pooled = np.zeros((2, LEVELS), dtype=np.int64)
-    for name, counts in _read_counts(file) if file.stat().st_size else ():
+    for name, counts in counts_of:
         row = by_id.get(name)
         if row is None or name in found or name in marked:  # written again after a kill
             continue
@@ -193,7 +196,14 @@ def _add_mean(
         result.add(name, float(values.mean()), interval=mean_interval(values, groups, resamples, seed))
 
 
-def _read_counts(file: Path) -> Iterator[tuple[str, np.ndarray]]:
+def read_counts(file: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield what `write_counts` wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: for a missing or broken file; an empty one yields nothing.
+    """
+    if file.is_file() and not file.stat().st_size:
+        return
     for place, line in read_json_lines(file, "pixel counts"):
         counts = np.zeros((2, LEVELS), dtype=np.int64)
         try:
@@ -203,5 +213,5 @@ def _read_counts(file: Path) -> Iterator[tuple[str, np.ndarray]]:
             yield line["id"], counts
         except (KeyError, AttributeError, ValueError, IndexError, TypeError) as error:
             raise ValueError(
-                f"{place}: no pixel counts of a picture ({error!r}). Remove this file's folder."
+                f"{place}: not the pixel counts of an image ({error!r}). Remove this file's folder."
             ) from error

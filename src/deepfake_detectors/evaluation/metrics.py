@@ -1,33 +1,109 @@
-"""Detection metrics, by scikit-learn where it has them. Class 1 is fake, and a higher score means more fake."""
+"""Detection metrics by name: values, 95 % intervals, and reasons where a metric is undefined.
+
+Class 1 is fake, and a higher score means more fake. Every number of scores comes from `curve.ScoreCurve`.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from deepfake_detectors.evaluation.bootstrap import Interval, draw_weights, percentile_interval
+from deepfake_detectors.evaluation.curve import ScoreCurve, check_scores, gather, one_class_reason
+
 __all__ = [
+    "FALSE_POSITIVE_RATES",
+    "LOWER_IS_BETTER",
+    "REAL_NAME",
     "DetectionMetrics",
+    "MetricSet",
+    "Settings",
     "accuracy",
     "auc",
-    "average_precision",
-    "balanced_accuracy",
     "brier_score",
     "category_table",
-    "check_scores",
     "detection_metrics",
     "equal_error_rate",
     "expected_calibration_error",
-    "f1_score",
     "manipulation_table",
-    "one_class_reason",
+    "remarks",
     "require_scikit_learn",
-    "true_positive_rate_at",
+    "score_intervals",
+    "score_metrics",
 ]
 
 REAL_NAME = "real"
+LOWER_IS_BETTER = frozenset({"eer", "brier", "ece"})
+FALSE_POSITIVE_RATES = {"tpr@fpr1%": 0.01, "tpr@fpr0.1%": 0.001}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may choose.
+
+    Attributes:
+        threshold: P(fake) from which a picture counts as fake.
+        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
+        seed: of the bootstrap and of FakeVLM's coin.
+        encoder: folder or Hub id of the sentence encoder that compares explanations; `None` for no `similarity`.
+        spice: whether to run SPICE on explanations.
+    """
+
+    threshold: float = 0.5
+    resamples: int = 1000
+    seed: int = 0
+    encoder: str | None = None
+    spice: bool = False
+
+
+class MetricSet:
+    """Collects metrics in the form of `results.json`.
+
+    Attributes:
+        metrics: name -> `{"value", "low", "high"}`; unrounded floats, or `None` where undefined or not asked for.
+        undefined: name -> why its value is `None`.
+    """
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, dict[str, float | None]] = {}
+        self.undefined: dict[str, str] = {}
+
+    def add(self, name: str, value: float | None, reason: str | None = None, interval: Interval | None = None) -> None:
+        """Add one metric.
+
+        Args:
+            name: as in the report.
+            value: a finite number, or `None`.
+            reason: why there is none; needed exactly then.
+            interval: its confidence interval.
+
+        Raises:
+            ValueError: for a name that is taken, a value that is not finite, or `None` without a reason.
+        """
+        if name in self.metrics:
+            raise ValueError(f"The metric {name!r} is there already.")
+        if value is None and reason is None:
+            raise ValueError(f"The metric {name!r} has no value and no reason why.")
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"The metric {name!r} is {value}, expected a finite number, or None and a reason.")
+        self.metrics[name] = {
+            "value": None if value is None else float(value),
+            "low": interval.low if interval else None,
+            "high": interval.high if interval else None,
+        }
+        if value is None:
+            self.undefined[name] = str(reason)
+
+    def value(self, name: str) -> float | None:
+        return self.metrics[name]["value"]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"metrics": self.metrics, "undefined": self.undefined}
 
 
 @dataclass
@@ -73,137 +149,60 @@ def require_scikit_learn() -> Any:
     return sklearn.metrics
 
 
-def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels as int64 and scores as float64 arrays of shape `(n,)`.
+def accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float:
+    """Return the share of images whose verdict `score >= threshold` (fake) is right, in [0, 1].
 
     Raises:
-        ValueError: for an empty set, different lengths, labels other than 0 and 1, or scores that are not finite.
+        ValueError: as `check_scores`.
     """
-    truth, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
-    if truth.ndim != 1 or truth.shape != values.shape:
-        raise ValueError(f"labels has shape {truth.shape} and scores {values.shape}, expected the same (n,).")
-    if truth.size == 0:
-        raise ValueError("There is nothing to evaluate: labels and scores are empty.")
-    strange = sorted(set(truth.tolist()) - {0, 1})
-    if strange:
-        raise ValueError(f"labels holds {strange[:5]}, expected 0 (real) and 1 (fake) only.")
-    broken = np.flatnonzero(~np.isfinite(values))
-    if broken.size:
-        raise ValueError(
-            f"{broken.size} of {values.size} scores are not finite, the first at index {broken[0]}. "
-            "A model that returns NaN cannot be ranked; find out why before scoring it."
-        )
-    return truth.astype(np.int64), values
-
-
-def accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float:
-    """Share of pictures whose verdict `score >= threshold` (fake) is right, in [0, 1]."""
     truth, values = check_scores(labels, scores)
-    return float(require_scikit_learn().accuracy_score(truth, values >= threshold))
+    return float(((values >= threshold) == truth).mean())
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
-    """Area under the ROC curve in [0, 1], or `None` where one class is absent: there is nothing to rank."""
+    """Return the area under the ROC curve in [0, 1], or `None` where one class is absent: nothing can be ranked.
+
+    Raises:
+        ValueError: as `check_scores`.
+    """
     truth, values = check_scores(labels, scores)
-    if one_class_reason(truth):
-        return None
-    return float(require_scikit_learn().roc_auc_score(truth, values))
+    return None if one_class_reason(truth) else float(ScoreCurve(truth, values).auc(_once(truth))[0])
 
 
 def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float] | None:
-    """Error rate at the threshold where as many reals are called fake as fakes are called real.
+    """Return the error rate at the threshold where as many reals are called fake as fakes are called real.
 
     Returns:
         `(rate in [0, 1], threshold)`, linearly interpolated on the ROC curve, or `None` where one class is absent.
-    """
-    truth, values = check_scores(labels, scores)
-    if one_class_reason(truth):
-        return None
-    false_positive, true_positive, thresholds = require_scikit_learn().roc_curve(
-        truth, values, drop_intermediate=False
-    )
-    thresholds[0] = values.max()  # scikit-learn starts the curve at infinity, which cannot be interpolated
-    gap = (1 - true_positive) - false_positive  # falls from 1 to -1 along the curve
-    after = int(np.argmax(gap <= 0))
-    weight = gap[after - 1] / (gap[after - 1] - gap[after])
-    rate = false_positive[after - 1] + weight * (false_positive[after] - false_positive[after - 1])
-    threshold = thresholds[after - 1] + weight * (thresholds[after] - thresholds[after - 1])
-    return float(rate), float(threshold)
-
-
-def average_precision(labels: ArrayLike, scores: ArrayLike) -> float | None:
-    """Average precision in [0, 1] with fake as the positive class, or `None` where one class is absent."""
-    truth, values = check_scores(labels, scores)
-    if one_class_reason(truth):
-        return None
-    return float(require_scikit_learn().average_precision_score(truth, values))
-
-
-def balanced_accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float | None:
-    """Mean of the accuracies on reals and on fakes, in [0, 1], or `None` where one class is absent."""
-    truth, values = check_scores(labels, scores)
-    if one_class_reason(truth):
-        return None
-    return float(require_scikit_learn().balanced_accuracy_score(truth, values >= threshold))
-
-
-def f1_score(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5, positive: str = "fake") -> float | None:
-    """F1 in [0, 1] of one class, or `None` where the set holds none of it.
-
-    Args:
-        labels: `(n,)`, 0 real and 1 fake.
-        scores: `(n,)`, higher means more fake.
-        threshold: score from which a picture counts as fake.
-        positive: `"fake"` or `"real"`; the two F1 differ.
 
     Raises:
-        ValueError: as `check_scores`, or for another class.
+        ValueError: as `check_scores`.
     """
     truth, values = check_scores(labels, scores)
-    if positive not in ("fake", REAL_NAME):
-        raise ValueError(f"positive is {positive!r}, expected 'fake' or 'real'.")
-    wanted = int(positive == "fake")
-    if not (truth == wanted).any():
-        return None
-    said = (values >= threshold).astype(np.int64)
-    return float(require_scikit_learn().f1_score(truth, said, pos_label=wanted))
-
-
-def true_positive_rate_at(labels: ArrayLike, scores: ArrayLike, false_positive_rate: float) -> float | None:
-    """Largest share of fakes found while at most `false_positive_rate` of the reals are called fake.
-
-    Not interpolated: with fewer than `1 / false_positive_rate` reals it is the share found without any false alarm.
-
-    Returns:
-        In [0, 1], or `None` where one class is absent.
-    """
-    truth, values = check_scores(labels, scores)
-    if not 0.0 <= false_positive_rate <= 1.0:
-        raise ValueError(f"false_positive_rate is {false_positive_rate}, expected a share in [0, 1].")
     if one_class_reason(truth):
         return None
-    false_positive, true_positive, _ = require_scikit_learn().roc_curve(truth, values, drop_intermediate=False)
-    return float(true_positive[false_positive <= false_positive_rate].max())
+    curve, once = ScoreCurve(truth, values), _once(truth)
+    return float(curve.equal_error_rates(once)[0]), float(curve.equal_error_thresholds(once)[0])
 
 
 def brier_score(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Mean squared difference of P(fake) and truth, in [0, 1]; lower is better (Brier, 1950).
+    """Return the mean squared difference of P(fake) and truth, in [0, 1]; lower is better (Brier, 1950).
 
     Raises:
-        ValueError: as `check_scores`, or for scores that are no probabilities.
+        ValueError: as `check_scores`, or for scores that are not probabilities.
     """
     truth, values = _check_probabilities(labels, scores)
-    return float(require_scikit_learn().mean_squared_error(truth, values))
+    return float(((values - truth) ** 2).mean())
 
 
 def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, bins: int = 15) -> float:
-    """Mean gap between P(fake) and the share of fakes, in [0, 1]; lower is better.
+    """Return the mean gap between P(fake) and the share of fakes, in [0, 1]; lower is better.
 
     Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (AAAI 2015), for P(fake) instead of
     the confidence in the verdict, over `bins` ranges of equal width, weighted by the pictures in each.
 
     Raises:
-        ValueError: as `check_scores`, or for scores that are no probabilities, or no bins.
+        ValueError: as `check_scores`, or for scores that are not probabilities, or no bins.
     """
     truth, values = _check_probabilities(labels, scores)
     if bins < 1:
@@ -320,10 +319,92 @@ def _check_names(
     return truth, values, given
 
 
-def one_class_reason(truth: np.ndarray) -> str | None:
-    """Why ranking metrics are undefined on these labels, or `None` where they are defined."""
-    if truth.all():
-        return "the set holds no real picture, so there is nothing to rank the fakes against"
-    if not truth.any():
-        return "the set holds no fake picture, so there is nothing to rank the reals against"
-    return None
+def score_metrics(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    threshold: float = 0.5,
+    groups: Sequence[str] | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+) -> MetricSet:
+    """Compute every metric of one set.
+
+    Args:
+        labels: `(n,)`, 0 real and 1 fake.
+        scores: `(n,)`, P(fake); other finite scores leave the calibration metrics undefined.
+        threshold: score from which an image counts as fake.
+        groups: `(n,)`, images that share source material: whole groups are resampled.
+        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
+        seed: of the bootstrap.
+
+    Returns:
+        `accuracy`, `balanced_accuracy`, `f1_fake`, `f1_real`, `auc`, `ap`, `eer`, `tpr@fpr1%`, `tpr@fpr0.1%`, `brier`,
+        `ece`, all in [0, 1]; the positive class of `ap` and of the TPR is fake.
+
+    Raises:
+        ValueError: as `check_scores`.
+    """
+    truth, values = check_scores(labels, scores)
+    proper = 0.0 <= values.min() and values.max() <= 1.0
+    whole = ScoreCurve(truth, values).metrics(_once(truth), threshold, FALSE_POSITIVE_RATES)
+    found: dict[str, float] = {name: float(value[0]) for name, value in whole.items()}
+    if proper:
+        found["ece"] = expected_calibration_error(truth, values)
+    reasons = _reasons(truth, values, proper)
+    intervals = score_intervals(truth, values, threshold, groups, resamples, seed) if resamples else {}
+    result = MetricSet()
+    for name in (*whole, "ece"):
+        reason = reasons.get(name)
+        result.add(name, None if reason else found[name], reason, None if reason else intervals.get(name))
+    return result
+
+
+def _reasons(truth: np.ndarray, values: np.ndarray, proper: bool) -> dict[str, str]:
+    """Metric -> why it is undefined."""
+    reasons: dict[str, str] = {}
+    if one_class := one_class_reason(truth):
+        names = ("balanced_accuracy", "auc", "ap", "eer", *FALSE_POSITIVE_RATES)
+        absent = "fake" if truth.sum() == 0 else "real"
+        reasons = {**dict.fromkeys(names, one_class), f"f1_{absent}": f"the set holds no {absent} picture"}
+    if not proper:
+        spread = f"the scores reach from {values.min():.6g} to {values.max():.6g}, which are not probabilities"
+        reasons |= dict.fromkeys(("brier", "ece"), spread)
+    return reasons
+
+
+def score_intervals(
+    truth: np.ndarray,
+    values: np.ndarray,
+    threshold: float = 0.5,
+    groups: Sequence[str] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return 95 % bootstrap intervals of the metrics of `score_metrics` that have one; arguments as there, checked.
+
+    A resampled ECE is biased upwards (Roelofs et al., 2022), so that its percentiles would mislead: it has none.
+    """
+    curve = ScoreCurve(truth, values)
+    found = gather(
+        curve.metrics(weights, threshold, FALSE_POSITIVE_RATES)
+        for weights in draw_weights(truth, groups, resamples, seed)
+    )
+    by = "picture" if groups is None else "group"
+    intervals = {name: percentile_interval(values, by=by) for name, values in found.items()}
+    return {name: interval for name, interval in intervals.items() if interval is not None}
+
+
+def remarks(labels: ArrayLike) -> list[str]:
+    """Return what to keep in mind when reading the metrics of these labels `(n,)`."""
+    reals = int((np.asarray(labels) == 0).sum())
+    return [
+        f"{name}: with {reals} real pictures it is the share of fakes found without a single false alarm; "
+        f"{round(1 / limit)} reals would be needed to resolve this rate."
+        for name, limit in FALSE_POSITIVE_RATES.items()
+        if 0 < reals < 1 / limit
+    ]
+
+
+def _once(truth: np.ndarray) -> np.ndarray:
+    """The weights `(1, n)` that count every image once."""
+    return np.ones((1, truth.size))

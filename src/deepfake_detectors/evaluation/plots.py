@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from deepfake_detectors.evaluation.metrics import auc, one_class_reason, require_scikit_learn
+from deepfake_detectors.evaluation.curve import one_class_reason
+from deepfake_detectors.evaluation.metrics import auc, require_scikit_learn
 from deepfake_detectors.evaluation.predictions import Prediction, labels_of, scores_of
 
 __all__ = ["COLOURS", "new_figure", "plot_bars", "plot_scores", "save_figure"]
@@ -65,7 +66,7 @@ def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path,
     counts = [next(iter(tables.values()))[name]["count"] for name in names]
     axes.set_yticks(range(len(names)), [f"{name} ({count})" for name, count in zip(names, counts, strict=True)])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set(xlim=(0, 1.13), xlabel="share judged rightly", title=f"Accuracy by {by} (number of pictures)")
+    axes.set(xlim=(0, 1.13), xlabel="accuracy", title=f"Accuracy by {by} (number of pictures)")
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.grid(axis="x", alpha=0.3)
     if len(tables) > 1:

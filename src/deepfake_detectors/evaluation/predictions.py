@@ -1,31 +1,38 @@
-"""One judged picture, and the file of them that `evaluate` writes and reads."""
+"""Files of judged images: what `evaluate` writes and reads, frame scores, and M2F2-Det's published answers."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deepfake_detectors.evaluation.answer_files import read_json_lines
-
 __all__ = [
+    "Answer",
     "Prediction",
     "bootstrap_groups",
     "check_ids",
+    "kinds_of_files",
     "labels_of",
+    "read_answers",
     "read_frame_scores",
+    "read_json_lines",
     "read_predictions",
+    "read_references",
+    "read_rows",
     "scores_of",
 ]
 
 LABELS = {"real": 0, "fake": 1}
 CSV_COLUMNS = ("image_id", "ground_truth", "prediction")
+KNOWN_OF_PICTURES = ("manipulation", "category", "video_id", "group_id", "set")
+# Literal strings that the published scorer removes; "</n>" is not a token of any model, but it is on its list.
+TOKENS = ("</s>", "<s>", "</n>")
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Prediction:
     file_state: str | None = None
 
     def to_json(self) -> str:
-        """One line without its end."""
+        """Return one line of JSON without its end."""
         return json.dumps({key: value for key, value in vars(self).items() if value is not None}, ensure_ascii=False)
 
     @property
@@ -66,12 +73,12 @@ class Prediction:
 
 
 def labels_of(rows: Sequence[Prediction]) -> np.ndarray:
-    """int64 `(n,)`, 0 real and 1 fake."""
+    """Return the labels, int64 `(n,)`, 0 real and 1 fake."""
     return np.array([LABELS[row.label] for row in rows], dtype=np.int64)
 
 
 def scores_of(rows: Sequence[Prediction]) -> np.ndarray:
-    """float64 `(n,)`.
+    """Return the scores, float64 `(n,)`.
 
     Raises:
         ValueError: for a row without a score.
@@ -83,12 +90,119 @@ def scores_of(rows: Sequence[Prediction]) -> np.ndarray:
 
 
 def bootstrap_groups(rows: Sequence[Prediction]) -> tuple[str, list[str] | None]:
-    """What the bootstrap draws, the widest known: frames of one video are not independent either."""
+    """Return what the bootstrap draws, the widest known: frames of one video are not independent either."""
     for name, field in (("group of shared source material", "group_id"), ("video", "video_id")):
         values = [getattr(row, field) for row in rows]
         if all(values):
             return name, [str(value) for value in values]
     return "picture", None
+
+
+def read_json_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
+    """Yield `(place, value)` of every line that is not blank; the place is for messages.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a line that is not JSON, or a file that holds none.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file, but it should hold the {what}.")
+    found = False
+    # Lines end at "\n" alone: JSON allows other separators inside a string. One at a time, as files may be large.
+    with path.open(encoding="utf-8", newline="\n") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    found = True
+                    place = f"{path}, line {number}"
+                    yield place, _parse_object(place, line)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not text in UTF-8 ({error}), but should hold the {what}.") from error
+    if not found:
+        raise ValueError(f"{path} is empty, but should hold the {what}.")
+
+
+def _parse_object(place: str, line: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: not valid JSON ({error}). Expected one object a line.") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{place}: expected an object, got {type(value).__name__}.")
+    return value
+
+
+def read_rows(
+    files: Sequence[Path],
+    integer_labels: Mapping[int, str] | None = None,
+    official_answers: bool = False,
+    expected: Sequence[Prediction] | None = None,
+) -> list[Prediction] | None:
+    """Read predictions of images from a cached file; `None` where the files are M2F2-Det's published answers.
+
+    Args:
+        files: one of `Prediction` lines, or a table of frame scores; or answers of judgements, of explanations, or
+            both.
+        integer_labels: what the labels 0 and 1 mean; `None` where labels must be words.
+        official_answers: whether M2F2-Det's published answers are allowed.
+        expected: what is known of the images that must have been judged; fills what the file leaves out. Not
+            checked if `None`.
+
+    Raises:
+        FileNotFoundError, ValueError: for files that are missing, broken, or do not belong together, and for a label
+            that the set contradicts.
+    """
+    kinds = kinds_of_files(files, official_answers)
+    if not set(kinds) & {"rows", "frames"}:
+        return None
+    if len(kinds) > 1:
+        raise ValueError("Predictions of pictures stand alone: give a single file.")
+    ((kind, file),) = kinds.items()
+    rows = read_frame_scores(file) if kind == "frames" else read_predictions(file, integer_labels)
+    if expected is None:
+        return rows
+    check_ids([row.id for row in rows], [row.id for row in expected])
+    known = {row.id: row for row in expected}
+    return [_completed(row, known[row.id], file) for row in rows]
+
+
+def kinds_of_files(files: Sequence[Path], official_answers: bool) -> dict[str, Path]:
+    """Return kind -> file; kinds are `frames`, `rows`, `judgement` and `explanation`.
+
+    Raises:
+        FileNotFoundError, ValueError: for a missing or strange file, or two of one kind.
+    """
+    kinds = {_kind(file, official_answers): file for file in files}
+    if len(kinds) < len(files):
+        raise ValueError(
+            "Two files of `predictions` are of the same kind; give one of judgements and one of explanations."
+        )
+    return kinds
+
+
+def _kind(file: Path, official_answers: bool) -> str:
+    if file.suffix.lower() == ".csv":
+        return "frames"
+    place, first = next(read_json_lines(file, "predictions"))
+    if not official_answers or "label" in first:
+        return "rows"
+    if "text" not in first:
+        raise ValueError(
+            f"{place}: neither a prediction of this package (id, label, score or text) nor an answer of M2F2-Det "
+            f"(image, text); the fields are {', '.join(first)}."
+        )
+    return "explanation" if "key" in first else "judgement"
+
+
+def _completed(row: Prediction, known: Prediction, file: Path) -> Prediction:
+    """The prediction with what the set knows of its picture and the file does not say."""
+    if row.label != known.label:
+        raise ValueError(
+            f"{file}: the label of {row.id} is {row.label!r}, but in the set it is {known.label!r}. Take the labels "
+            "from the set, or leave the set out to score what the file says."
+        )
+    absent = (name for name in KNOWN_OF_PICTURES if getattr(row, name) is None)
+    return replace(row, **{name: getattr(known, name) for name in absent})
 
 
 def read_predictions(path: Path, integer_labels: Mapping[int, str] | None = None) -> list[Prediction]:
@@ -188,3 +302,77 @@ def check_ids(judged: Sequence[str], expected: Sequence[str]) -> None:
             f"{len(missing)} of {len(set(expected))} pictures of the set (or of the references) have no prediction, "
             f"the first being {', '.join(missing[:3])}. Score them, or name the subset."
         )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One text about one picture.
+
+    Attributes:
+        stem: file name of the picture, without folder and suffix.
+        text: what was generated, raw.
+        key: number of the question, `<stem>_<n>`; `None` for a judgement.
+        label: `"real"` or `"fake"` where the line states it.
+        category: what kind of picture, where the line states it.
+    """
+
+    stem: str
+    text: str
+    key: str | None = None
+    label: str | int | None = None
+    category: str | None = None
+
+    @property
+    def clean_text(self) -> str:
+        """Without the end-of-text marks, stripped."""
+        text = self.text
+        for token in TOKENS:
+            text = text.replace(token, "")
+        return text.strip()
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Read `{"image", "text"}` lines, explanations with a `key` too.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_json_lines`, for a line without these fields, and for a picture (or
+            key) that is answered twice.
+    """
+    answers: list[Answer] = []
+    places: dict[str, str] = {}
+    for place, row in read_json_lines(path, "answers"):
+        image = row.get("image", row.get("id"))
+        text = row.get("text")
+        for name, value in (("image", image), ("text", text)):
+            if not isinstance(value, str):
+                raise ValueError(f"{place}: the field {name!r} is {value!r}, expected a string.")
+        answer = Answer(
+            Path(str(image)).stem, str(text), row.get("key"), row.get("label"), row.get("category", row.get("cate"))
+        )
+        name = answer.key or str(image)
+        if name in places:
+            raise ValueError(f"{place}: {name} was answered before, at {places[name]}. Keep one of the answers.")
+        places[name] = place
+        answers.append(answer)
+    return answers
+
+
+def read_references(path: Path) -> dict[str, list[str]]:
+    """Read `{key: {"question", "answer": [text, ...]}}` lines into key -> reference texts.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_json_lines`, and for an entry without answers.
+    """
+    references: dict[str, list[str]] = {}
+    for place, row in read_json_lines(path, "reference explanations"):
+        for key, entry in row.items():
+            texts = entry.get("answer") if isinstance(entry, dict) else None
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts) or not texts:
+                raise ValueError(
+                    f"{place}: {key!r} has no list of reference answers; expected "
+                    '{"<key>": {"question": ..., "answer": ["..."]}}.'
+                )
+            if key in references:
+                raise ValueError(f"{place}: {key!r} is there twice.")
+            references[key] = texts
+    return references

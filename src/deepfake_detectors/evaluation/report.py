@@ -1,20 +1,149 @@
-"""The results of an evaluation as Markdown for a reader; `results.json` has the same numbers, unrounded."""
+"""What an evaluation found: as data, as a short table, and as a folder with results.json, a report and plots."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from deepfake_detectors.evaluation.localisation import MARKED_ON_REAL
-from deepfake_detectors.evaluation.score_metrics import LOWER_IS_BETTER
+from deepfake_detectors.evaluation.metrics import LOWER_IS_BETTER
+from deepfake_detectors.evaluation.plots import plot_bars, plot_scores
+from deepfake_detectors.evaluation.predictions import Prediction
+from deepfake_detectors.evaluation.protocols import Protocol
+from deepfake_detectors.evaluation.scoring import Scored
 
-__all__ = ["render_report", "sections"]
+__all__ = ["RESULTS_FILE", "Results", "render_report", "results_content", "sections"]
 
+RESULTS_FILE, REPORT_FILE = "results.json", "report.md"
+LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
 SECTIONS = ("judgement", "explanation", "localisation", "control")
+PLOTS = {  # table -> what its rows are, file
+    "per_manipulation": ("manipulation", "manipulations.png"),
+    "per_category": ("category", "categories.png"),
+    "per_set": ("set", "sets.png"),
+}
+
+
+@dataclass
+class Results:
+    """What `evaluate` returns.
+
+    Attributes:
+        content: what results.json holds; the same call gives the same content.
+        predictions: what is known and was said of each image, calibrated where a fit was asked for; empty where
+            M2F2-Det's published answers were scored.
+        failures: id -> why the image could not be read; these images are in none of the numbers.
+        remarks: what else a reader should know.
+        threshold: P(fake) from which an image counts as fake.
+        scored: the detector's own predictions; `None` where cached ones were scored.
+    """
+
+    content: dict[str, Any]
+    predictions: list[Prediction] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    threshold: float = 0.5
+    scored: Scored | None = None
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float | None]]:
+        """Name -> `{"value", "low", "high"}`, as results.json has them; `None` where undefined or not asked for."""
+        return self.content["metrics"]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return the short table: one row per metric and section, in the order of the report.
+
+        Returns:
+            Rows of `section` (`"results"`, `"judgement"`, ...), `metric`, `value` (a number or `None`), `low` and
+            `high`; of a published protocol also `corrected`, the sound number beside the published one (`value` or
+            `corrected` is missing where that side does not have the metric); `reason` where one is undefined.
+        """
+        rows = []
+        for section, part in sections(self.content).items():
+            corrected = part.get("corrected", {})
+            undefined = {**corrected.get("undefined", {}), **part["undefined"]}
+            other = corrected.get("metrics", {})
+            for name in dict.fromkeys([*part["metrics"], *other]):
+                row: dict[str, Any] = {"section": section, "metric": name, **part["metrics"].get(name, {})}
+                if name in other:
+                    row["corrected"] = other[name]["value"]
+                if name in undefined:
+                    row["reason"] = undefined[name]
+                rows.append(row)
+        return rows
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Write `results.json`, `report.md`, the plots, and the predictions if a detector made them.
+
+        The same results give the same bytes.
+
+        Args:
+            directory: a folder, made if needed; files of the same names are replaced.
+
+        Returns:
+            The files, `results.json` first.
+
+        Raises:
+            ValueError: if `directory` is a file.
+            ImportError: if matplotlib is not installed.
+        """
+        folder = Path(directory)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file; name a folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [] if self.scored is None else self.scored.save(folder)
+        plots = self._plot(folder)
+        report, numbers = folder / REPORT_FILE, folder / RESULTS_FILE
+        report.write_text(render_report(self.content, [path.name for path in plots]), encoding="utf-8")
+        # Last and in one piece: where it lies, the evaluation is complete.
+        part = folder / f"{RESULTS_FILE}.part"
+        part.write_text(
+            json.dumps(self.content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
+        part.replace(numbers)
+        return [numbers, report, *plots, *files]
+
+    def _plot(self, folder: Path) -> list[Path]:
+        plots = []
+        if self.predictions and all(row.score is not None for row in self.predictions):
+            plots += plot_scores(self.predictions, self.threshold, folder)
+        part = self.content.get("judgement", self.content)
+        name = self.content["protocol"]["name"]
+        sides = {"as published": part, "corrected": part["corrected"]} if "corrected" in part else {name: part}
+        for key, (kind, file) in PLOTS.items():
+            tables = {legend: source[key] for legend, source in sides.items() if key in source}
+            if tables:
+                plots.append(plot_bars(tables, folder / file, kind))
+        return plots
+
+
+def results_content(protocol: Protocol, inputs: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what results.json holds.
+
+    Args:
+        protocol: the rules.
+        inputs: what was evaluated.
+        results: the numbers.
+    """
+    libraries = list(LIBRARIES)
+    if "model" in inputs:
+        libraries += ["torch", "transformers"]
+    if "explanation" in results:
+        libraries.append("pycocoevalcap")
+    return {
+        "protocol": protocol.describe(),
+        "inputs": dict(inputs),
+        **results,
+        "versions": {name: version(name) for name in libraries},
+    }
 
 
 def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
-    """Markdown of `results` (the content of `results.json`), with links to the plots (file names)."""
+    """Render `results` as Markdown (the content of results.json), with links to the plots (file names)."""
     protocol = results["protocol"]
     lines = ["# Evaluation", "", f"Protocol `{protocol['name']}`: {protocol['summary']}", ""]
     lines += [f"Rules from: {protocol['source']}. Positive class: {protocol['positive_class']}.", ""]
@@ -37,7 +166,7 @@ def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
 
 
 def sections(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of results that have metrics of their own, by title; published answers have no others."""
+    """Return the parts of results that have metrics of their own, by title; published answers have no others."""
     named = {name: results[name] for name in SECTIONS if name in results}
     return named if "level" not in results else {"results": results, **named}
 

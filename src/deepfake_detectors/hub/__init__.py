@@ -1,1 +1,1 @@
-"""Cards, and what is pushed to the Hub."""
+"""Cards of models and data sets, and what is pushed to the Hub: `models.publish_model`, `datasets.publish_dataset`."""

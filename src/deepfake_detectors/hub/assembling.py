@@ -1,11 +1,15 @@
-"""The files of a published checkpoint, whichever form it has: a whole model, learned words, or a PEFT adapter."""
+"""The files of a published checkpoint, whichever form it has: a whole model, learned words, or a PEFT adapter.
+
+The code of its classes lies beside it, for those who load it without this package.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +19,14 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoProcessor, LlavaForConditionalGeneration
+from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, PROCESSOR_NAME
 
-from deepfake_detectors.evaluation.calibrated_folder import CALIBRATION_FILE
-from deepfake_detectors.families import FAMILIES, require_family
-from deepfake_detectors.hub.code_files import add_code
+from deepfake_detectors.conversion.checkpoint_files import weight_files
+from deepfake_detectors.evaluation.fitting import CALIBRATION_FILE
+from deepfake_detectors.families import Family, require_family
+from deepfake_detectors.files import read_json_object
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
@@ -29,7 +35,7 @@ from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, Deepfa
 from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor
 from deepfake_detectors.pipelines import check_model_source, pipeline
 
-__all__ = ["LICENSE_FILES", "Assembled", "Base", "assemble"]
+__all__ = ["LICENSE_FILES", "Assembled", "Base", "add_code", "assemble"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +53,7 @@ class Base:
 
     @classmethod
     def parse(cls, text: str) -> Base:
-        """`owner/name` or `owner/name@revision`.
+        """Read `owner/name` or `owner/name@revision`.
 
         Raises:
             ValueError: for what cannot be a Hub id.
@@ -56,7 +62,7 @@ class Base:
         try:
             validate_repo_id(name)
         except HFValidationError as error:
-            raise ValueError(f"--base {text}: not a Hub id owner/name ({error}).") from error
+            raise ValueError(f"`base` is {text!r}, which is not a Hub id owner/name ({error}).") from error
         return cls(name, revision or None)
 
     def as_card_entry(self) -> dict[str, Any]:
@@ -99,8 +105,8 @@ def assemble(source: Path, target: Path, base: Base | None = None) -> Assembled:
         base: instead of the base that an adapter names.
 
     Raises:
-        ValueError, FileNotFoundError: if `source` is no such folder, if its weights are pickled or incomplete, or if
-            no Hub id of an adapter's base is known.
+        ValueError, FileNotFoundError: if `source` is not such a folder, if its weights are pickled or incomplete,
+            or if no Hub id of an adapter's base is known.
     """
     if not source.is_dir():
         raise FileNotFoundError(f"There is no folder {source}; give the checkpoint folder to publish.")
@@ -115,25 +121,24 @@ def assemble(source: Path, target: Path, base: Base | None = None) -> Assembled:
 
 def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
     if base is not None:
-        raise ValueError(f"{source} is a whole model, no adapter: leave out --base.")
-    config = AutoConfig.from_pretrained(source)
-    require_family(config.model_type, source)
-    if not any(source.glob("*.safetensors")):
+        raise ValueError(f"{source} is a whole model, not an adapter: leave out `base`.")
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    family = require_family(config.model_type, str(source))
+    if not any(path.suffix == ".safetensors" for path in weight_files(source)):
         raise ValueError(
             f"{source} holds no *.safetensors. Pickled weights are never published: load the folder and save it again "
-            "with save_pretrained, or convert the official files with deepfake-detectors convert."
+            "with save_pretrained, or convert the official files with convert(family, sources, output)."
         )
     for nested in sorted(source.glob(f"*/{ADAPTER_CONFIG_NAME}")):
         if not nested.parent.name.startswith(PREFIX_CHECKPOINT_DIR):
             logger.warning(
-                "%s holds an adapter, which is not published with the model: put it in with deepfake-detectors merge "
-                "--model %s --delta %s --output FOLDER and publish FOLDER, or publish it by itself with --base.",
-                nested.parent,
-                source,
+                "%s holds an adapter, which is not published with the model: publish what merge(model, deltas, "
+                "output) makes of both, or the adapter by itself, with the published model as its `base`.",
                 nested.parent,
             )
     try:  # not by transformers.pipeline, which buries the cause under tracebacks of its own attempts
-        model, processor = AutoModel.from_pretrained(source, dtype="auto"), AutoProcessor.from_pretrained(source)
+        model = AutoModel.from_pretrained(source, dtype="auto", trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except SafetensorError as error:
         raise ValueError(f"The weights of {source} are damaged: {error}") from error
     detector = pipeline(model=model, processor=processor, device="cpu")
@@ -143,33 +148,29 @@ def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
         # here: its head would start at random. Today's names need no renaming, and every loader takes them.
         options["save_original_format"] = False
     detector.save_pretrained(target, remote_code=True, **options)
-    auto_map = json.loads((target / CONFIG_NAME).read_text(encoding="utf-8"))["auto_map"]
-    further = _doors(type(detector.model), config.model_type, auto_map["AutoModel"])
+    auto_map = read_json_object(target / CONFIG_NAME)["auto_map"]
+    further = add_code(target, _doors(family, type(detector.model)))
     _add_fields(target / CONFIG_NAME, auto_map={**auto_map, **further})
     return _describe(type(detector.model), detector.model.config, detector.model.num_parameters())
 
 
-def _doors(model_class: type, model_type: str, own: str) -> dict[str, str]:
-    """Return Auto class -> `file.Class` for the stock pipelines that take a folder of this class too.
+def _doors(family: Family, model_class: type) -> dict[str, type]:
+    """Return Auto class -> class for the stock pipelines that take a folder of this class too.
 
-    A class with the language model is loaded as the verdict class as well, whose file comes along.
+    A folder with the language model also loads as the verdict class; one of the verdict class does not hold more.
     """
-    family, found = FAMILIES[model_type], {}
-    for door, role in family.doors.items():
-        if family.load(role) is model_class:
-            found[door] = own
-        elif role == "verdict":
-            module, _, name = family.verdict.partition(":")
-            found[door] = f"{module.rpartition('.')[2]}.{name}"
-    return found
+    loaded = {door: (role, family.load(role)) for door, role in family.doors.items()}
+    return {door: found for door, (role, found) in loaded.items() if found is model_class or role == "verdict"}
 
 
 def _is_words(source: Path) -> bool:
-    return json.loads((source / CONFIG_NAME).read_text(encoding="utf-8")).get("base_model_name_or_path") is not None
+    fields = read_json_object(source / CONFIG_NAME)
+    own = fields.get("model_type") == AntifakePromptConfig.model_type
+    return own and fields.get("base_model_name_or_path") is not None
 
 
 def _assemble_words(source: Path, target: Path, base: Base | None) -> Assembled:
-    """The words alone; the InstructBLIP below is not needed for it, and stays where it is."""
+    """Write the words alone; the InstructBLIP below is not needed for it, and stays where it is."""
     config = AntifakePromptConfig.from_pretrained(source)
     base = base or _named_base(config.base_model_name_or_path, None, source)
     words = _read_weights(source / ADAPTER_FILE)
@@ -192,25 +193,25 @@ def _assemble_words(source: Path, target: Path, base: Base | None) -> Assembled:
 
 
 def _assemble_peft(source: Path, target: Path, base: Base | None) -> Assembled:
-    """Adapter weights and config, whose base becomes a Hub id; code and processor are the base's."""
-    fields = json.loads((source / ADAPTER_CONFIG_NAME).read_text(encoding="utf-8"))
+    """Write adapter weights and config, whose base becomes a Hub id; code and processor are the base's."""
+    fields = read_json_object(source / ADAPTER_CONFIG_NAME)
     named = fields.get("base_model_name_or_path")
     base = base or _named_base(named, fields.get("revision"), source)
     weights = _read_weights(source / ADAPTER_SAFE_WEIGHTS_NAME)
     below = named if named and Path(named).is_dir() else base.id
-    config = AutoConfig.from_pretrained(below)
+    config = AutoConfig.from_pretrained(below, trust_remote_code=False)
     require_family(config.model_type, f"The base {below} of {source}")
     with torch.device("meta"):  # what the class can do; no weights are read
-        model_class = type(AutoModel.from_config(config))
+        model_class = type(AutoModel.from_config(config, trust_remote_code=False))
     _copy_present(source, target, (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME))
     _add_fields(target / ADAPTER_CONFIG_NAME, base_model_name_or_path=base.id, revision=base.revision)
     return _describe(model_class, config, _count(weights), library="peft", base=base)
 
 
 def _named_base(name: str | None, revision: str | None, source: Path) -> Base:
-    remedy = "Name the published base with --base owner/name."
+    remedy = "Name the published base in `base`, as owner/name."
     if not name:
-        raise ValueError(f"The adapter {source} names no base. {remedy}")
+        raise ValueError(f"The config of the adapter {source} has no base_model_name_or_path. {remedy}")
     # Also a folder that is gone: nobody else finds it either.
     if Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ValueError(f"The adapter {source} names the local folder {name} as its base. {remedy}")
@@ -240,7 +241,7 @@ def _copy_present(source: Path, target: Path, names: Sequence[str]) -> None:
 
 
 def _add_fields(path: Path, **fields: Any) -> None:
-    content = {**json.loads(path.read_text(encoding="utf-8")), **fields}
+    content = {**read_json_object(path), **fields}
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -259,3 +260,25 @@ def _describe(model_class: Any, config: Any, parameters: int, **more: Any) -> As
         localizes=model_class.can_localize,
         **more,
     )
+
+
+def add_code(folder: Path, classes: Mapping[str, Any]) -> dict[str, str]:
+    """Copy the files of the classes, and all that these import from beside them.
+
+    `save_pretrained(remote_code=True)` of the pipeline does this for a loaded model; adapters are published without
+    loading their base.
+
+    Args:
+        folder: where config.json is.
+        classes: Auto class name -> class, of this package or of another family's.
+
+    Returns:
+        What belongs under `auto_map` in the config: Auto class name -> `file.Class`.
+    """
+    auto_map = {}
+    for auto_name, cls in classes.items():
+        file = Path(str(sys.modules[cls.__module__].__file__))
+        for path in (file, *map(Path, get_relative_import_files(str(file)))):
+            shutil.copyfile(path, folder / path.name)
+        auto_map[auto_name] = f"{file.stem}.{cls.__name__}"
+    return auto_map

@@ -11,8 +11,8 @@ import yaml
 from huggingface_hub import DatasetCardData
 from jinja2 import Environment, StrictUndefined
 
-from deepfake_detectors.data.built_folders import BuiltConfig
 from deepfake_detectors.data.lint.findings import control_rows
+from deepfake_detectors.data.parquet import BuiltConfig
 from deepfake_detectors.data.registry import builder_class
 
 __all__ = ["COLUMN_TEXTS", "dataset_facts", "render_dataset_card"]
@@ -44,7 +44,7 @@ LARGEST_SIZE = "1M<n<10M"
 
 
 def dataset_facts(name: str) -> dict[str, Any]:
-    """The bundled facts of a data set, `hub_cards/facts/dataset_<name>.yaml`.
+    """Return the bundled facts of a data set, `hub_cards/facts/dataset_<name>.yaml`.
 
     Raises:
         ValueError: for a data set without facts, or facts that leave out what a card must say.
@@ -64,7 +64,7 @@ def render_dataset_card(
     lint: dict[str, Any] | None = None,
     kept: dict[str, list[dict[str, Any]]] | None = None,
 ) -> str:
-    """The card as Markdown behind a YAML header with `configs` and `dataset_info`.
+    """Return the card as Markdown behind a YAML header with `configs` and `dataset_info`.
 
     Args:
         builds: configs of one data set.

@@ -1,8 +1,9 @@
 """Facts of checkpoints, which no command measures: `hub_cards/facts/*.yaml`, or a file of the publisher's own.
 
-`family_<model_type>.yaml` holds what is true of every checkpoint of a family: terms of its parts, intended use,
-limits, architecture, sources. The file of a checkpoint names its `family`, overrides what differs, and adds
-`training_parts` and `training_limits`, which are of its training pictures.
+`family_<model_type>.yaml`, or for a family of another package the file that its row names, holds what is true of
+every checkpoint of a family: terms of its parts, intended use, limits, architecture, sources. The file of a checkpoint
+names its `family`, overrides what differs, and adds `training_parts` and `training_limits`, which are of its training
+pictures.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from deepfake_detectors.families import FAMILIES
+
 __all__ = ["fact_names", "family_facts", "read_facts"]
 
 FAMILY_PREFIX = "family_"
@@ -21,27 +24,35 @@ REQUIRED = ("title", "summary", "license", "uses", "limits", "architecture", "tr
 
 
 def fact_names() -> list[str]:
-    """Names of the bundled fact files of checkpoints, without suffix."""
+    """Return the names of the bundled fact files of checkpoints, without suffix."""
     names = (entry.name for entry in _folder().iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml") and _is_checkpoint(name))
 
 
 def family_facts(family: str) -> dict[str, Any]:
-    """What holds of every checkpoint of a family.
+    """Return what holds of every checkpoint of a family.
 
     Raises:
-        ValueError: for a family without such a file.
+        ValueError: for a family without such a file, or one that is not a mapping.
     """
-    path = _folder().joinpath(f"{FAMILY_PREFIX}{family}.yaml")
-    if not path.is_file():
-        raise ValueError(f"There are no facts about the family {family!r}; give a file with --facts.")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    row = FAMILIES.get(family)
+    if row is not None and row.facts is not None:
+        package, _, path = row.facts.partition(":")
+        try:
+            place = files(package).joinpath(path)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"The facts of the family {family!r} are in {row.facts}: {error}.") from error
+    else:
+        place = _folder().joinpath(f"{FAMILY_PREFIX}{family}.yaml")
+    if not place.is_file():
+        raise ValueError(f"There are no facts about the family {family!r} ({place}); give a file in `facts`.")
+    return _parse(place.read_text(encoding="utf-8"), place)
 
 
 def read_facts(
     source: str | Path | None, config: Mapping[str, Any], class_name: str, model_name: str
 ) -> dict[str, Any]:
-    """The facts for one card, complete and for one class.
+    """Return the facts for one card, complete and for one class.
 
     Args:
         source: a YAML file, the name of a bundled one (`fact_names`), or `None` for the family's alone.
@@ -51,8 +62,8 @@ def read_facts(
 
     Raises:
         FileNotFoundError: for a file that does not exist (the message lists the bundled names).
-        ValueError: for a file that is no mapping, is about another family or another config (its `about`), or leaves
-            out what a card must say.
+        ValueError: for a file that is not a mapping, is about another family or another config (its `about`), or
+            leaves out what a card must say.
     """
     family = config["model_type"]
     own = {} if source is None else _read(source)
@@ -64,7 +75,7 @@ def read_facts(
             raise ValueError(f"{source} is about models with {name}={value!r}; here it is {config.get(name)!r}.")
     # Facts without a family stand alone, as those of the embedded default do.
     common = family_facts(family) if source is None or "family" in own else {}
-    facts = {key: _for_class(value, class_name) for key, value in {**common, **own}.items()}
+    facts = {key: _for_class(value, family, class_name) for key, value in {**common, **own}.items()}
     facts = {key: value for key, value in facts.items() if value is not None}
     # What a checkpoint adds to its family.
     facts["parts"] = [*facts.get("parts", []), *facts.pop("training_parts", [])]
@@ -104,6 +115,10 @@ def _read(source: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"There are no facts {source}: neither a file, nor one of the bundled {', '.join(fact_names())}."
         )
+    return _parse(text, source)
+
+
+def _parse(text: str, source: Any) -> dict[str, Any]:
     try:
         fields = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -113,9 +128,10 @@ def _read(source: str | Path) -> dict[str, Any]:
     return fields
 
 
-def _for_class(value: Any, class_name: str) -> Any:
-    """`value` itself, or where its keys are names of model classes, the one of this class (`None` if it has none)."""
-    classes = ("ForDeepfakeDetection", "ForConditionalGeneration")
-    if isinstance(value, dict) and value and all(str(key).endswith(classes) for key in value):
+def _for_class(value: Any, family: str, class_name: str) -> Any:
+    """Return `value`, or where its keys are the family's model classes, that of this class (`None` if it has none)."""
+    row = FAMILIES[family]
+    classes = {reference.partition(":")[2] for reference in (row.verdict, row.generation) if reference}
+    if isinstance(value, dict) and value and value.keys() <= classes:
         return value.get(class_name)
     return value

@@ -39,12 +39,12 @@ PICKLE_BEGINS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 
 def push_folder(
     folder: str | Path,
-    repo_id: str,
+    repo: str,
     *,
     repo_type: str = "model",
     message: str | None = None,
     private: bool = False,
-    exist_ok: bool = False,
+    update: bool = False,
     replace: Sequence[str] = (),
     dry_run: str | Path | None = None,
     token: str | None = None,
@@ -56,11 +56,11 @@ def push_folder(
 
     Args:
         folder: what to push; its README.md is the card.
-        repo_id: `owner/name`.
+        repo: `owner/name`.
         repo_type: `"model"` or `"dataset"`.
         message: summary of the commit.
         private: whether a new repository is private; an existing one must be so already.
-        exist_ok: add the commit to a repository that exists already.
+        update: add the commit to a repository that exists already.
         replace: patterns (such as `"*.safetensors"`) of files that go from an existing repository when the folder does
             not have them, so that no part of an older version stays behind.
         dry_run: a new or empty folder that gets the very files that would be pushed; nothing is sent then, and no
@@ -72,16 +72,16 @@ def push_folder(
 
     Raises:
         ValueError: for a folder without files or card or with a pickle, a repository type or name that is none, a
-            missing or refused token, a repository that exists, a public one that shall be private, or a card that the
+            missing or refused token, a repository that exists, a public one that should be private, or a card that the
             Hub refuses.
         ConnectionError: if the Hub cannot be reached or is switched off by HF_HUB_OFFLINE.
         OSError: if the Hub answers with another failure.
     """
     folder = Path(folder)
-    _check_names(repo_id, repo_type)
+    _check_names(repo, repo_type)
     names = files_to_push(folder)
     if dry_run is not None:
-        with written_whole(dry_run, option="--dry-run") as target:
+        with written_whole(dry_run, remedy="choose another `dry_run`") as target:
             for name in names:
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, target / name)
@@ -89,100 +89,100 @@ def push_folder(
 
     message = message or f"Upload with deepfake-detectors: {folder.resolve().name}"
     api = HfApi(token=_token(token), library_name=LIBRARY)
-    with _clear_errors(api, repo_type, repo_id):
+    with _clear_errors(api, repo_type, repo):
         # The Hub refuses a card after the upload has begun; asked first, nothing has been touched yet.
         RepoCard.load(folder / CARD).validate(repo_type)
-        created = _existing(api, repo_type, repo_id, private, exist_ok) is None
+        created = _existing(api, repo_type, repo, private, update) is None
         if created:
-            api.create_repo(repo_id, repo_type=repo_type, private=private)
+            api.create_repo(repo, repo_type=repo_type, private=private)
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names
         ]
         complete = False
         try:
             if replace and not created:
-                present = api.list_repo_files(repo_id, repo_type=repo_type)
+                present = api.list_repo_files(repo, repo_type=repo_type)
                 stale = filter_repo_objects(present, allow_patterns=list(replace))
                 operations += [CommitOperationDelete(path_in_repo=name) for name in stale if name not in names]
-            api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
+            api.create_commit(repo, operations, commit_message=message, repo_type=repo_type)
             complete = True
         finally:
             if created and not complete:
-                _remove_again(api, repo_type, repo_id)
-    return f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
+                _remove_again(api, repo_type, repo)
+    return f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"
 
 
 def check_destination(
-    repo_id: str, repo_type: str = "model", private: bool = False, exist_ok: bool = False, token: str | None = None
+    repo: str, repo_type: str = "model", private: bool = False, update: bool = False, token: str | None = None
 ) -> bool:
-    """What `push_folder` would refuse whatever the folder holds; worth asking before the folder is made.
+    """Refuse what `push_folder` would refuse whatever the folder holds; worth asking before the folder is made.
 
     Returns:
-        Whether what is pushed there will be private: as an existing repository is, or as a new one shall be.
+        Whether what is pushed there will be private: as an existing repository is, or as a new one would be.
 
     Raises:
         ValueError, ConnectionError, OSError: as `push_folder`.
     """
-    _check_names(repo_id, repo_type)
+    _check_names(repo, repo_type)
     api = HfApi(token=_token(token), library_name=LIBRARY)
-    with _clear_errors(api, repo_type, repo_id):
+    with _clear_errors(api, repo_type, repo):
         api.whoami()
-        found = _existing(api, repo_type, repo_id, private, exist_ok)
+        found = _existing(api, repo_type, repo, private, update)
     return private if found is None else bool(found.private)
 
 
-_EXISTS_REMEDY = "Choose another name, or add a commit to it with --update (exist_ok=True)."
-_DRY_RUN_REMEDY = "Without a connection, --dry-run DIR (dry_run=...) writes what would be pushed."
+_EXISTS_REMEDY = "Choose another name, or add a commit to it with `update`."
+_DRY_RUN_REMEDY = "Without a connection, `dry_run` writes what would be pushed into a folder."
 
 
-def _check_names(repo_id: str, repo_type: str) -> None:
+def _check_names(repo: str, repo_type: str) -> None:
     if repo_type not in REPO_TYPES:
         raise ValueError(f"repo_type is {repo_type!r}, allowed are {', '.join(REPO_TYPES)}.")
-    validate_repo_id(repo_id)
-    if repo_id.count("/") != 1:
-        raise ValueError(f"{repo_id!r} names no owner; write owner/name.")
+    validate_repo_id(repo)
+    if repo.count("/") != 1:
+        raise ValueError(f"{repo!r} names no owner; write owner/name.")
 
 
-def _existing(api: HfApi, repo_type: str, repo_id: str, private: bool, exist_ok: bool) -> Any:
+def _existing(api: HfApi, repo_type: str, repo: str, private: bool, update: bool) -> Any:
     """What the Hub says of the repository; `None` where there is none yet."""
-    if not api.repo_exists(repo_id, repo_type=repo_type):
+    if not api.repo_exists(repo, repo_type=repo_type):
         return None
-    if not exist_ok:
-        raise ValueError(f"The {repo_type} repository {repo_id} exists already. {_EXISTS_REMEDY}")
-    found = api.repo_info(repo_id, repo_type=repo_type)
+    if not update:
+        raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
+    found = api.repo_info(repo, repo_type=repo_type)
     if private and not found.private:
         raise ValueError(
-            f"The {repo_type} repository {repo_id} exists and is public, but --private (private=True) asks for a "
+            f"The {repo_type} repository {repo} exists and is public, but `private` asks for a "
             "private one. Make it private in its settings on the Hub, or choose another name."
         )
     return found
 
 
 @contextmanager
-def _clear_errors(api: HfApi, repo_type: str, repo_id: str) -> Iterator[None]:
+def _clear_errors(api: HfApi, repo_type: str, repo: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled as error:
         raise ConnectionError(f"The Hub is switched off by HF_HUB_OFFLINE. {_DRY_RUN_REMEDY}") from error
     except HfHubHTTPError as error:
-        raise _explained(error, repo_type, repo_id) from error
+        raise _explained(error, repo_type, repo) from error
     except HTTPError as error:
         raise ConnectionError(
             f"{api.endpoint} cannot be reached ({type(error).__name__}: {error}). {_DRY_RUN_REMEDY}"
         ) from error
 
 
-def _remove_again(api: HfApi, repo_type: str, repo_id: str) -> None:
+def _remove_again(api: HfApi, repo_type: str, repo: str) -> None:
     try:
-        api.delete_repo(repo_id, repo_type=repo_type, missing_ok=True)
+        api.delete_repo(repo, repo_type=repo_type, missing_ok=True)
     except HTTPError as error:  # the failure that led here is the one to report
         logger.warning(
-            "The %s repository %s was made, is empty and could not be removed again (%s).", repo_type, repo_id, error
+            "The %s repository %s was made, is empty and could not be removed again (%s).", repo_type, repo, error
         )
 
 
 def find_pickles(folder: str | Path) -> list[str]:
-    """Pickled files in `folder`, by their suffix or their content, as paths relative to it."""
+    """Return the pickled files in `folder`, by their suffix or their content, as paths relative to it."""
     folder = Path(folder)
     return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file() and _is_pickle(path)]
 
@@ -199,13 +199,13 @@ def _is_pickle(path: Path) -> bool:
 
 
 def files_to_push(folder: Path) -> list[str]:
-    """The files of `folder` that `push_folder` would push, as paths relative to it.
+    """Return the files of `folder` that `push_folder` would push, as paths relative to it.
 
     Raises:
         ValueError: as `push_folder`, for what is wrong with the folder.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; give the folder that holds the files to push.")
+        raise ValueError(f"{folder} is not a folder; give the one that holds the files to push.")
     every = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     names = list(filter_repo_objects(every, ignore_patterns=NEVER_PUSHED))
     if not names:
@@ -229,13 +229,13 @@ def _token(token: str | None) -> str:
     return found
 
 
-def _explained(error: HfHubHTTPError, repo_type: str, repo_id: str) -> Exception:
+def _explained(error: HfHubHTTPError, repo_type: str, repo: str) -> Exception:
     said = error.server_message or str(error)
     status = error.response.status_code
     if status == 401:
         return ValueError(f"The Hub refused the token ({said}). {LOGIN_REMEDY}")
     if status == 403:
-        return ValueError(f"The token may not write to {repo_id} ({said}). Use the owner's token, or another owner.")
+        return ValueError(f"The token may not write to {repo} ({said}). Use the owner's token, or another owner.")
     if status == 409:
-        return ValueError(f"The {repo_type} repository {repo_id} exists already ({said}). {_EXISTS_REMEDY}")
-    return OSError(f"The Hub answered {status} for {repo_id}: {said}. Nothing was pushed.")
+        return ValueError(f"The {repo_type} repository {repo} exists already ({said}). {_EXISTS_REMEDY}")
+    return OSError(f"The Hub answered {status} for {repo}: {said}. Nothing was pushed.")

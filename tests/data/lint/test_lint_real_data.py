@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from deepfake_detectors.data.lint import lint, open_source
+from deepfake_detectors.data.lint import lint_dataset, open_source
 from support.real_data import needs_real_data, real_data
 
 pytestmark = needs_real_data
@@ -18,7 +18,7 @@ def linted():
     def run(name, config=None):
         if (name, config) not in known:
             source = open_source(name, real_data(name), config) if config else open_source(str(real_data(name)))
-            known[name, config] = lint(source)
+            known[name, config] = lint_dataset(source)
         return known[name, config]
 
     return run

@@ -8,10 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepfake_detectors.data.lint import builder_source, parquet_source
-from deepfake_detectors.data.lint.run import lint
-from deepfake_detectors.data.lint.sources import Source
-from deepfake_detectors.data.parquet import make_builder
+from deepfake_detectors.data.lint import Source, builder_source, lint_dataset, parquet_source
+from deepfake_detectors.data.registry import make_builder
 from support import raw_trees_pictures, raw_trees_videos
 from support.raw_trees import Tree
 
@@ -56,7 +54,7 @@ def test_every_builder_can_be_linted(name, tmp_path):
         with pytest.raises(ValueError, match=said):
             builder_source(name, open_builder(tree, tmp_path / "raw"))
         return
-    result = lint(builder_source(name, open_builder(tree, tmp_path / "raw")))
+    result = lint_dataset(builder_source(name, open_builder(tree, tmp_path / "raw")))
     (broken,) = result.by_code("unreadable")
     assert (broken.level, broken.details["pictures"]) == ("error", 1)
     (identity,) = broken.details["examples"]
@@ -68,7 +66,7 @@ def test_every_builder_can_be_linted(name, tmp_path):
 def test_pixels_without_files_are_compared_by_what_they_have(tmp_path):
     tree = TREES["ffpp_hdf5"]()
     tree.write(tmp_path / "raw")
-    result = lint(builder_source("ffpp_hdf5", open_builder(tree, tmp_path / "raw")))
+    result = lint_dataset(builder_source("ffpp_hdf5", open_builder(tree, tmp_path / "raw")))
     assert result.rows["bytes"].isna().all() and result.rows["width"].notna().all()
     assert not result.by_code("bytes-per-pixel")
     assert result.by_code("metadata-classifier") or result.by_code("class-balance")
@@ -94,7 +92,7 @@ def test_a_source_is_read_once_and_no_more_than_needed(tmp_path):
 
     kept = [content(number) for number in range(4)]
     pictures = (picture(n, ("real", "fake")[n % 2], data=Counted(kept[n % 4])) for n in range(2000))
-    result = lint(Source("stream", None, pictures), radius=0)
+    result = lint_dataset(Source("stream", None, pictures), near=0)
     assert sum(row["pictures"] for row in result.counts) == 2000
     assert most < 600
 
@@ -120,7 +118,7 @@ def test_clips_are_compared_by_codec_and_frame_rate(tmp_path):
         folder, rate, codec = (("real", 25, "mpeg4"), ("fake", 30, "mjpeg"))[number % 2]
         path = tmp_path / "raw" / folder / f"{number // 2:04d}{'_fake' if number % 2 else ''}.mp4"
         write_clip(path, rate, codec, shade=30 * number)
-    result = lint(builder_source("uadfv", make_builder("uadfv", tmp_path / "raw", None, {"frames_per_video": 2})))
+    result = lint_dataset("uadfv", tmp_path / "raw", options={"frames_per_video": 2})
     assert len(result.rows) == 12
     (codec,) = result.by_code("shortcut-format")
     assert codec.level == "error" and "mov mjpeg" in codec.message

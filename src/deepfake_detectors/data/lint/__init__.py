@@ -1,24 +1,23 @@
 """Find what would let a detector cheat on a data set.
 
 ```python
-from deepfake_detectors.data.lint import lint, open_source
+from deepfake_detectors.data import lint_dataset
 
-for finding in lint(open_source("ddvqa", "ddvqa/", "c23")).findings:
+for finding in lint_dataset("ddvqa", data_dir="ddvqa/", config="c23").findings:
     print(finding.level, finding.message)
 ```
 """
 
-from deepfake_detectors.data.lint.findings import LintFinding
-from deepfake_detectors.data.lint.run import NEAR_RADIUS, LintResult, lint
+from deepfake_detectors.data.lint.findings import LintResult
+from deepfake_detectors.data.lint.run import NEAR_RADIUS, lint_dataset
 from deepfake_detectors.data.lint.sources import Source, builder_source, open_source, parquet_source
 
 __all__ = [
     "NEAR_RADIUS",
-    "LintFinding",
     "LintResult",
     "Source",
     "builder_source",
-    "lint",
+    "lint_dataset",
     "open_source",
     "parquet_source",
 ]

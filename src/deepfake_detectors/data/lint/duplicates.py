@@ -1,30 +1,42 @@
-"""Pictures that occur twice: byte for byte, pixel for pixel, or nearly."""
+"""What occurs twice: pictures, byte for byte or nearly, and source material in several splits or in both classes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from deepfake_detectors.data.lint.findings import LintFinding
+from deepfake_detectors.dataset_scripts._builder import Finding
 
-__all__ = ["find_duplicates", "find_near_duplicates", "near_pairs"]
+__all__ = ["MAX_RADIUS", "find_duplicates", "find_near_duplicates", "find_overlaps", "find_pairs", "near_pairs"]
 
 EXAMPLES = 10  # ids named in a finding; the counts are of all
+MAX_RADIUS = 15  # of 64 bits; beyond that hashes say little
 CELLS = 2**20  # pairs of hashes compared at a time, so that memory stays bounded where all pictures are alike
 WHERE = {
     "classes": ("error", "with both labels, real and fake"),
     "splits": ("error", "in more than one split"),
     "inside": ("warning", "more than once in one class of a split"),
 }
+NEAR = {
+    "splits": ("warning", "nearly the same in different splits"),
+    "classes": ("warning", "nearly the same, one real and one fake, though no shared source is stated"),
+    "made-from": ("note", "nearly the same, one real and one fake of a common source; they must stay in one split"),
+    "inside": ("note", "nearly the same within a class of a split, and not from one video"),
+}
 WAYS = {"file_digest": "the same bytes", "pixel_digest": "the same pixels in different files"}
+KINDS = {  # name -> level if shared, columns whose values name the same things
+    "videos": ("error", ("video_id",)),
+    "groups of shared source material": ("error", ("group_id",)),
+    "sources (target and source videos or persons)": ("error", ("target_id", "source_id")),
+}
 
 
-def find_duplicates(rows: pd.DataFrame) -> list[LintFinding]:
+def find_duplicates(rows: pd.DataFrame) -> list[Finding]:
     """Exact copies under different ids.
 
     Args:
@@ -52,10 +64,10 @@ def find_duplicates(rows: pd.DataFrame) -> list[LintFinding]:
                 level, where = WHERE[name]
                 message = f"{len(found)} picture(s) occur {where}, with {way}: {_and_more(found)}."
                 details = {"groups": len(found), "examples": found[:EXAMPLES]}
-                findings.append(LintFinding(level, f"duplicate-{kind}-{name}", message, details=details))
+                findings.append(Finding(level, message, f"duplicate-{kind}-{name}", details=details))
         if not any(groups.values()):
             message = f"No two of {len(known)} pictures have {way}."
-            findings.append(LintFinding("ok", f"duplicate-{kind}", message, details={"pictures": len(known)}))
+            findings.append(Finding("ok", message, f"duplicate-{kind}", details={"pictures": len(known)}))
     return findings
 
 
@@ -72,8 +84,8 @@ def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np
     Yields:
         Indices `i`, indices `j` and distances, of the same length; each unordered pair once in all.
     """
-    if not 0 <= radius <= 15:
-        raise ValueError(f"radius is {radius}, expected 0 to 15 of the 64 bits; beyond that hashes say little.")
+    if not 0 <= radius <= MAX_RADIUS:
+        raise ValueError(f"radius is {radius}, expected 0 to {MAX_RADIUS} of the 64 bits.")
     edges = np.linspace(0, 64, radius + 2).astype(int)
     bands = [(hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1) for low, high in pairwise(edges.tolist())]
     for number, band in enumerate(bands):
@@ -93,7 +105,7 @@ def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np
                     yield left[i, 0], right[0, j], distance[i, j]
 
 
-def find_near_duplicates(rows: pd.DataFrame, radius: int) -> list[LintFinding]:
+def find_near_duplicates(rows: pd.DataFrame, radius: int) -> list[Finding]:
     """Pairs with nearly the same perceptual hash that are no exact copies of each other.
 
     Frames of one video are not counted: they are alike by nature, and `find_overlaps` looks after videos.
@@ -131,22 +143,81 @@ def find_near_duplicates(rows: pd.DataFrame, radius: int) -> list[LintFinding]:
             shown = _and_more([pair[:2] for pair in examples[name]], count)
             how = f"perceptual hashes differ in at most {radius} of 64 bits"
             message = f"{count} pair(s) of pictures are {text} ({how}): {shown}."
-            findings.append(LintFinding(level, f"near-duplicate-{name}", message, details=details))
+            findings.append(Finding(level, message, f"near-duplicate-{name}", details=details))
         elif name == "classes" or (name == "splits" and known["split"].nunique() > 1):
             message = f"No two of {len(known)} pictures are {text} (perceptual hash, radius {radius})."
-            findings.append(LintFinding("ok", f"near-duplicate-{name}", message, details=details))
+            findings.append(Finding("ok", message, f"near-duplicate-{name}", details=details))
     return findings
-
-
-NEAR = {
-    "splits": ("warning", "nearly the same in different splits"),
-    "classes": ("warning", "nearly the same, one real and one fake, though no shared source is stated"),
-    "made-from": ("note", "nearly the same, one real and one fake of a common source; they must stay in one split"),
-    "inside": ("note", "nearly the same within a class of a split, and not from one video"),
-}
 
 
 def _and_more(groups: list[list[str]], count: int | None = None) -> str:
     count = len(groups) if count is None else count
     shown = "; ".join(" = ".join(group[:4]) for group in groups[:3])
     return f"{shown}; and {count - 3} more" if count > 3 else shown
+
+
+def find_overlaps(rows: pd.DataFrame) -> list[Finding]:
+    """Videos, groups and sources that occur in more than one split.
+
+    Args:
+        rows: pictures with `split`, `video_id`, `group_id`, `target_id`, `source_id`, null where unknown.
+    """
+    splits = rows["split"].drop_duplicates().tolist()
+    if len(splits) < 2:
+        return []
+    findings = []
+    for name, (level, columns) in KINDS.items():
+        code = f"overlap-{name.split()[0]}"
+        members = {
+            split: set().union(*(part[column].dropna() for column in columns)) - _unshared(part)
+            for split, part in rows.groupby("split", sort=False)
+        }
+        if not all(members.values()):
+            continue
+        sizes = {split: len(members[split]) for split in splits}
+        counted = ", ".join(f"{split} {size}" for split, size in sizes.items())
+        shared = {(one, two): members[one] & members[two] for one, two in combinations(splits, 2)}
+        for (one, two), common in shared.items():
+            if common:
+                text = f"{len(common)} {name} occur in both {one} and {two} ({counted}): {_first(common)}."
+                details = {"shared": len(common), "sizes": sizes, "examples": sorted(common)[:EXAMPLES]}
+                findings.append(Finding(level, text, code, details=details))
+        if not any(shared.values()):
+            text = f"No overlap of {name} between splits ({counted})."
+            findings.append(Finding("ok", text, code, details={"shared": 0, "sizes": sizes}))
+    if not findings:
+        text = "Nothing is stated about shared videos, persons or groups, so an overlap of splits cannot be ruled out."
+        findings.append(Finding("note", text, "overlap-unknown"))
+    return findings
+
+
+def _unshared(part: pd.DataFrame) -> set[str]:
+    """Groups that only repeat the id of their one picture: they say that nothing is known."""
+    return set(part.loc[part["group_id"] == part["id"], "group_id"])
+
+
+def find_pairs(rows: pd.DataFrame) -> list[Finding]:
+    """Fakes whose real original is in the same split: fine in an official split, a leak once it is cut again."""
+    findings = []
+    for split, part in rows.groupby("split", sort=False):
+        known = part[part["target_id"].notna()]
+        by = "target_id"
+        if known.empty:
+            known, by = part[part["group_id"].notna() & (part["group_id"] != part["id"])], "group_id"
+        originals = set(known.loc[known["label"] == "real", by])
+        fakes = part[part["label"] == "fake"]
+        paired = int(fakes[by].isin(originals).sum())
+        if paired:
+            message = (
+                f"{paired} of {len(fakes)} fake pictures of {split} have a real picture of their own "
+                f"{'target' if by == 'target_id' else 'group'} in the same split. Never cut it further by picture, "
+                "but by group_id."
+            )
+            details = {"paired": paired, "fakes": len(fakes), "by": by}
+            findings.append(Finding("note", message, "paired", str(split), details))
+    return findings
+
+
+def _first(values: set[str]) -> str:
+    shown = ", ".join(sorted(values)[:3])
+    return f"{shown} and {len(values) - 3} more" if len(values) > 3 else shown

@@ -1,12 +1,16 @@
-"""What lint has to say: one sentence each, with its weight and the numbers behind it."""
+"""What a lint found, how much each finding weighs, and the control scores among them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["LEVELS", "LintFinding", "control_rows", "effect_level", "worst_first"]
+import pandas as pd
+
+from deepfake_detectors.dataset_scripts._builder import Finding
+
+__all__ = ["LEVELS", "LintResult", "control_rows", "effect_level", "worst_first"]
 
 LEVELS = ("error", "warning", "note", "ok")
 CONTROLS = {"bytes-per-pixel": "bytes per pixel alone", "metadata-classifier": "metadata-only classifier"}
@@ -15,27 +19,32 @@ CONTROLS = {"bytes-per-pixel": "bytes per pixel alone", "metadata-classifier": "
 EFFECT_LEVELS = (("error", 0.8), ("warning", 0.3), ("note", 0.1))
 
 
-@dataclass(frozen=True)
-class LintFinding:
-    """One observation.
+@dataclass
+class LintResult:
+    """What `lint_dataset` found.
 
     Attributes:
-        level: `error` where a detector can solve the set, or a part of it, without looking at the forgery, or where
-            its score would be wrong; `warning` and `note` for less; `ok` for a check that passed.
-        code: stable name of the check.
-        message: a sentence for a reader.
-        split: the split it is about, or `None`.
-        details: the numbers, and examples by id; JSON-serialisable.
+        name: what was linted.
+        findings: the worst first.
+        counts: pictures per split, label and manipulation.
+        rows: one row per picture with everything measured (`SCHEMA` and what follows from it), without the pictures.
     """
 
-    level: str
-    code: str
-    message: str
-    split: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    name: str
+    findings: list[Finding]
+    counts: list[dict[str, Any]] = field(default_factory=list)
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def by_code(self, code: str) -> list[Finding]:
+        """The findings of one check."""
+        return [finding for finding in self.findings if finding.code == code]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {
+            "dataset": self.name,
+            "counts": self.counts,
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
 
 
 def effect_level(effect: float) -> str:
@@ -43,7 +52,7 @@ def effect_level(effect: float) -> str:
     return next((level for level, limit in EFFECT_LEVELS if effect >= limit), "ok")
 
 
-def worst_first(findings: list[LintFinding]) -> list[LintFinding]:
+def worst_first(findings: list[Finding]) -> list[Finding]:
     """Sorted by level; findings of one level stay in the order of the checks."""
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
@@ -52,7 +61,7 @@ def control_rows(findings: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """What a detector reaches without seeing a picture, as cells of a table.
 
     Args:
-        findings: as `LintFinding.to_dict` gives them, or as they stand in a `lint.json`.
+        findings: as `Finding.to_dict` gives them, or as they stand in a `lint.json`.
     """
     return [
         {

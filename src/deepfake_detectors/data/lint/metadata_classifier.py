@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deepfake_detectors.data.lint.findings import LintFinding, effect_level
+from deepfake_detectors.data.lint.findings import effect_level
+from deepfake_detectors.dataset_scripts._builder import Finding
 from deepfake_detectors.evaluation.bootstrap import bootstrap_interval
 from deepfake_detectors.evaluation.metrics import require_scikit_learn
 
@@ -29,7 +30,7 @@ FOLDS, TREES, RESAMPLES, SEED = 5, 30, 500, 0
 LARGEST = 10_000  # pictures drawn from a larger split, whole groups at a time: the interval is narrow enough by then
 
 
-def find_metadata_score(rows: pd.DataFrame) -> list[LintFinding]:
+def find_metadata_score(rows: pd.DataFrame) -> list[Finding]:
     """Two control scores per split that has both classes, with 95 % bootstrap intervals over groups.
 
     `metadata-classifier`: cross-validated AUC of a random forest on format, names, size, JPEG tables and file size,
@@ -55,7 +56,7 @@ def find_metadata_score(rows: pd.DataFrame) -> list[LintFinding]:
         folds = min(FOLDS, *(len(set(groups[truth == label])) for label in (0, 1)))
         if folds < 2:
             text = f"{split}: one group of pictures holds a whole class, so no classifier can be cross-validated."
-            findings.append(LintFinding("note", "metadata-classifier", text, str(split)))
+            findings.append(Finding("note", text, "metadata-classifier", str(split)))
             continue
         scored = _interval(truth, _out_of_fold(part, truth, groups, folds), groups) | {"folds": folds}
         text = f"{split}: a classifier that sees metadata only reaches AUC {_shown(scored)} in {folds}-fold validation"
@@ -127,7 +128,7 @@ def _shown(scored: dict[str, Any]) -> str:
     return f"{scored['auc']:.3f} [{scored['low']:.2f}, {scored['high']:.2f}]"
 
 
-def _finding(code: str, text: str, split: str, scored: dict[str, Any]) -> LintFinding:
+def _finding(code: str, text: str, split: str, scored: dict[str, Any]) -> Finding:
     certain = scored["low"] > 0.5 or (scored["high"] < 0.5 and code == "bytes-per-pixel")
     level = effect_level(2 * abs(scored["auc"] - 0.5)) if certain else "ok"
-    return LintFinding(level, code, f"{text} ({scored['real']} real, {scored['fake']} fake).", split, scored)
+    return Finding(level, f"{text} ({scored['real']} real, {scored['fake']} fake).", code, split, scored)

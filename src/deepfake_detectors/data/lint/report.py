@@ -1,4 +1,4 @@
-"""The report of a lint: `lint.json` for programs, `report.md` or `report.html` for readers."""
+"""The report of a lint: `lint.json` for programs, `report.md` or `report.html` with histograms for readers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import base64
 import html
 import json
 from pathlib import Path
+from typing import Any
 
-from deepfake_detectors.data.lint.findings import LEVELS, control_rows
-from deepfake_detectors.data.lint.histograms import BARS, NUMBERS_SHOWN, plot_histograms
-from deepfake_detectors.data.lint.run import LintResult
+import numpy as np
+import pandas as pd
+
+from deepfake_detectors.data.lint.findings import LEVELS, LintResult, control_rows
+from deepfake_detectors.data.lint.shortcuts import NUMBERS
+from deepfake_detectors.evaluation.plots import COLOURS, new_figure, save_figure
 
 __all__ = ["FORMATS", "write_report"]
 
@@ -21,6 +25,10 @@ HEADINGS = {
     "note": "Notes",
     "ok": "Looked for and not found",
 }
+NUMBERS_SHOWN = {**NUMBERS, "jpeg_quality": "JPEG quality"}
+BARS = {"format": "file format", "size": "size"}
+SHADES = ("#3b76af", "#e08214", "#7a7a7a", "#5aa469", "#a35ea8", "#c9b03c", "#8c5a3c", "#d4689b")
+BINS = 30
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left}
 img{max-width:100%}code{background:#f3f3f3;padding:0 .2em}li{margin:.3rem 0}li,code{overflow-wrap:anywhere}
@@ -32,7 +40,7 @@ def write_report(result: LintResult, folder: str | Path, format: str = "html") -
     """Write `lint.json`, `pictures.parquet` (one row of measurements per picture), and the report with its histograms.
 
     Args:
-        result: from `lint`.
+        result: from `lint_dataset`.
         folder: made if it is missing; files of an earlier report in it are replaced.
         format: `"html"`: one file with the histograms inside; `"markdown"`: `report.md` beside PNG files.
 
@@ -108,3 +116,74 @@ def _page(title: str, text: str, folder: Path, plots: dict[str, str]) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}</body></html>\n'
     )
+
+
+def plot_histograms(rows: pd.DataFrame, folder: Path) -> dict[str, str]:
+    """Write one PNG per measured attribute.
+
+    Args:
+        rows: from `shortcuts.add_attributes`.
+        folder: where to write.
+
+    Returns:
+        File name -> what it shows. An attribute that is constant over the whole set gets no picture.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    shown = {}
+    for column, name in NUMBERS_SHOWN.items():
+        values = rows[column].astype("Float64").astype(np.float64)
+        if values.nunique() > 1:
+            save_figure(_histograms(rows, values, name), folder / f"{column}.png")
+            shown[f"{column}.png"] = f"{name.capitalize()}, shares of each class"
+    for column, name in BARS.items():
+        if rows[column].nunique() > 1:
+            save_figure(_bars(rows, column, name), folder / f"{column}.png")
+            shown[f"{column}.png"] = f"{name.capitalize()} by kind of picture"
+    return shown
+
+
+def _histograms(rows: pd.DataFrame, values: pd.Series, name: str) -> Any:
+    """One panel per split with the same bins, so that splits can be compared, too."""
+    splits = rows["split"].drop_duplicates().tolist()
+    # Single giants would press all others into one bin; they are counted in the last.
+    low, high = np.nanpercentile(values, [0, 99.5])
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    figure, first = new_figure(6.4, 1.0 + 2.4 * len(splits))
+    first.remove()
+    for place, split in enumerate(splits):
+        axes = figure.add_subplot(len(splits), 1, place + 1)
+        for label, colour in COLOURS.items():
+            chosen = values[(rows["split"] == split) & (rows["label"] == label)].dropna()
+            if len(chosen):
+                # Shares, not counts: of a rare class nothing would be seen beside a common one.
+                weights = np.full(len(chosen), 1 / len(chosen))
+                clipped = np.clip(chosen, edges[0], edges[-1])
+                axes.hist(clipped, edges, weights=weights, alpha=0.6, color=colour, label=f"{label} ({len(chosen)})")
+        axes.set(title=str(split), ylabel="share of the class")
+        axes.legend(framealpha=0.9, fontsize=8)
+    axes.set_xlabel(f"{name} (the last bin holds all that is larger)" if values.max() > edges[-1] else name)
+    figure.tight_layout()
+    return figure
+
+
+def _bars(rows: pd.DataFrame, column: str, name: str) -> Any:
+    """One stacked bar per split and manipulation: the share of each value."""
+    kinds = rows["split"] + ", " + rows["manipulation"].fillna(rows["label"])
+    kinds = kinds.where(rows["label"] == "fake", rows["split"] + ", real")
+    common = rows[column].value_counts().index[: len(SHADES) - 1].tolist()
+    values = rows[column].where(rows[column].isin(common), "other")
+    shares = pd.crosstab(kinds, values, normalize="index")
+    shares = shares[[*common, *(["other"] if "other" in shares else [])]]
+    figure, axes = new_figure(6.4, 1.4 + 0.4 * len(shares))
+    left = np.zeros(len(shares))
+    for value, shade in zip(shares.columns, SHADES, strict=False):
+        axes.barh(range(len(shares)), shares[value], 0.75, left=left, color=shade, label=str(value))
+        left += shares[value].to_numpy()
+    counts = kinds.value_counts()
+    axes.set_yticks(range(len(shares)), [f"{kind} ({counts[kind]})" for kind in shares.index])
+    axes.set_ylim(len(shares) - 0.4, -0.6)
+    axes.set(xlim=(0, 1), xlabel="share of the pictures", title=name.capitalize())
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8)
+    return figure

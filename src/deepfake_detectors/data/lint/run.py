@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -14,16 +13,29 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from deepfake_detectors.data.lint.balance import count_rows, find_imbalance, find_repeats
-from deepfake_detectors.data.lint.duplicates import find_duplicates, find_near_duplicates
-from deepfake_detectors.data.lint.findings import LintFinding, worst_first
-from deepfake_detectors.data.lint.measuring import SCHEMA, Picture, measure
+from deepfake_detectors.data.lint.duplicates import (
+    MAX_RADIUS,
+    find_duplicates,
+    find_near_duplicates,
+    find_overlaps,
+    find_pairs,
+)
+from deepfake_detectors.data.lint.findings import LintResult, worst_first
+from deepfake_detectors.data.lint.measures import SCHEMA, Picture, measure
 from deepfake_detectors.data.lint.metadata_classifier import find_metadata_score
-from deepfake_detectors.data.lint.overlap import find_overlaps, find_pairs
-from deepfake_detectors.data.lint.shortcuts import add_attributes, find_misnamed, find_shortcuts
-from deepfake_detectors.data.lint.sources import Source
+from deepfake_detectors.data.lint.report import FORMATS, write_report
+from deepfake_detectors.data.lint.shortcuts import (
+    add_attributes,
+    count_rows,
+    find_imbalance,
+    find_misnamed,
+    find_repeats,
+    find_shortcuts,
+)
+from deepfake_detectors.data.lint.sources import Source, open_source
+from deepfake_detectors.dataset_scripts._builder import Finding
 
-__all__ = ["NEAR_RADIUS", "LintResult", "lint"]
+__all__ = ["NEAR_RADIUS", "lint_dataset"]
 
 # Of 64 bits. On 1483 face crops of DD-VQA, 311 of the 313 pairs within it are two versions of one video, and none
 # lies across the splits, which share no video; from 8 on unrelated faces come in.
@@ -32,61 +44,66 @@ CHUNK = 256
 KEPT = 8192  # measurements kept for pictures that stand in several rows
 
 
-@dataclass
-class LintResult:
-    """What `lint` found.
-
-    Attributes:
-        name: what was linted.
-        findings: the worst first.
-        counts: pictures per split, label and manipulation.
-        rows: one row per picture with everything measured (`SCHEMA` and what follows from it), without the pictures.
-    """
-
-    name: str
-    findings: list[LintFinding]
-    counts: list[dict[str, Any]] = field(default_factory=list)
-    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
-
-    def by_code(self, code: str) -> list[LintFinding]:
-        """The findings of one check."""
-        return [finding for finding in self.findings if finding.code == code]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "dataset": self.name,
-            "counts": self.counts,
-            "findings": [finding.to_dict() for finding in self.findings],
-        }
-
-
-def lint(source: Source, radius: int = NEAR_RADIUS, progress: Callable[[int], None] | None = None) -> LintResult:
-    """Look for shortcuts, duplicates, overlaps and imbalance.
+def lint_dataset(
+    source: str | Path | Source,
+    data_dir: str | Path | None = None,
+    config: str | None = None,
+    options: dict[str, Any] | None = None,
+    *,
+    output: str | Path | None = None,
+    format: str = "html",
+    near: int = NEAR_RADIUS,
+    progress: Callable[[int], None] | None = None,
+) -> LintResult:
+    """Look for what gives real and fake away other than the forgery: shortcuts, duplicates, overlaps and imbalance.
 
     Pictures are read one after the other and forgotten; what stays is under 1 kB each.
 
     Args:
-        source: from `open_source`.
-        radius: bits of 64 in which perceptual hashes of near-duplicates may differ.
+        source: a data set, a folder of Parquet or of pictures as `open_source` takes them, or a `Source` from there,
+            which has the next three already.
+        data_dir, config, options: as in `open_source`.
+        output: folder for `lint.json`, the report and all measurements; see `write_report`. Nothing is written if
+            `None`.
+        format: of the report, `"html"` or `"markdown"`.
+        near: bits of 64, 0 to 15, in which perceptual hashes of near-duplicates may differ.
         progress: called with the number of rows measured since the last call.
 
     Raises:
         ImportError: if a library of the extra `lint` is not installed, with the command that installs it.
-        ValueError: for a source without any picture.
+        ValueError: for a source without any picture, another `format` or `near`, and as `open_source`.
+        FileNotFoundError: for missing raw files.
     """
     require_libraries()
+    if format not in FORMATS:
+        raise ValueError(f"`format` is {format!r}, expected {' or '.join(FORMATS)}.")
+    if not 0 <= near <= MAX_RADIUS:
+        raise ValueError(
+            f"`near` is {near}, expected 0 to {MAX_RADIUS} of the 64 bits; beyond that hashes say little."
+        )
+    if not isinstance(source, Source):
+        source = open_source(source, data_dir, config, options)
+    elif data_dir is not None or config is not None or options:
+        raise ValueError("`data_dir`, `config` and `options` belong to a source given by name, not to an opened one.")
+    result = _lint(source, near, progress)
+    if output is not None:
+        write_report(result, output, format)
+    return result
+
+
+def _lint(source: Source, near: int, progress: Callable[[int], None] | None) -> LintResult:
     measured = list(_measure(source.pictures, progress))
     if not measured:
         raise ValueError(f"{source.name} holds no pictures.")
     rows = pa.concat_tables(measured).to_pandas()
     findings = find_repeats(rows)
     rows = rows.drop_duplicates("picture").drop(columns="picture").reset_index(drop=True)
-    findings += [LintFinding(level, "raw-files", message) for level, message in source.remarks]
+    findings += source.remarks
     findings += _unreadable(rows)
     findings += find_imbalance(rows) + find_overlaps(rows) + find_pairs(rows)
     readable = add_attributes(rows[rows["error"].isna()].reset_index(drop=True))
     if len(readable):
-        findings += find_duplicates(readable) + find_near_duplicates(readable, radius)
+        findings += find_duplicates(readable) + find_near_duplicates(readable, near)
         findings += find_misnamed(readable) + find_shortcuts(readable) + find_metadata_score(readable)
     return LintResult(source.name, worst_first(findings), count_rows(rows), readable)
 
@@ -125,12 +142,12 @@ def _measure(pictures: Iterator[Picture], progress: Callable[[int], None] | None
                 progress(len(chunk))
 
 
-def _unreadable(rows: pd.DataFrame) -> list[LintFinding]:
+def _unreadable(rows: pd.DataFrame) -> list[Finding]:
     findings = []
     for split, part in rows[rows["error"].notna()].groupby("split", sort=False):
         shown = "; ".join(f"{row.id}: {str(row.error).rstrip('.')}" for row in part.head(3).itertuples())
         more = f"; and {len(part) - 3} more" if len(part) > 3 else ""
         details = {"pictures": len(part), "examples": part["id"].head(10).tolist()}
         text = f"{len(part)} picture(s) of {split} cannot be decoded and are left out below: {shown}{more}."
-        findings.append(LintFinding("error", "unreadable", text, str(split), details))
+        findings.append(Finding("error", text, "unreadable", str(split), details))
     return findings

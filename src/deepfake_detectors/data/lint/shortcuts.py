@@ -1,4 +1,4 @@
-"""Single attributes of the files by which the classes can be told apart."""
+"""What tells the classes apart without the forgery: attributes of their files, and how many there are of each."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from deepfake_detectors.data.lint.findings import LEVELS, LintFinding, effect_level
+from deepfake_detectors.data.lint.findings import LEVELS, effect_level
+from deepfake_detectors.dataset_scripts._builder import Finding
 
-__all__ = ["CATEGORIES", "NUMBERS", "add_attributes", "find_misnamed", "find_shortcuts"]
+__all__ = [
+    "CATEGORIES",
+    "NUMBERS",
+    "add_attributes",
+    "count_rows",
+    "find_imbalance",
+    "find_misnamed",
+    "find_repeats",
+    "find_shortcuts",
+]
 
 CATEGORIES = {  # column -> what a reader calls it
     "format": "file format",
@@ -32,6 +42,9 @@ FEW_VALUES = 5  # a number with fewer values is judged as a category
 CHANCE = 0.001  # smaller differences than a complete one must be this unlikely by chance
 TOTAL = 0.999
 FEWEST = 3  # pictures on each side; two that differ in size say nothing
+# Share of the larger class: from here a constant answer looks like a result, from there it is worth a remark.
+WARN_SHARE, NOTE_SHARE = 0.6, 0.55
+SHIFT = 0.1  # difference of the share of fakes between two splits
 
 
 def add_attributes(rows: pd.DataFrame) -> pd.DataFrame:
@@ -50,7 +63,7 @@ def add_attributes(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def find_misnamed(rows: pd.DataFrame) -> list[LintFinding]:
+def find_misnamed(rows: pd.DataFrame) -> list[Finding]:
     """Files whose extension says another format than their content."""
     findings = []
     for (split, method), part in rows[rows["misnamed"] == "yes"].groupby(["split", "manipulation"], dropna=False):
@@ -62,11 +75,11 @@ def find_misnamed(rows: pd.DataFrame) -> list[LintFinding]:
             f"named as another format than they are ({kinds}); a reader must go by content."
         )
         details = {"files": len(part), "examples": part["id"].head(10).tolist()}
-        findings.append(LintFinding("warning", "misnamed", message, str(split), details))
+        findings.append(Finding("warning", message, "misnamed", str(split), details))
     return findings
 
 
-def find_shortcuts(rows: pd.DataFrame) -> list[LintFinding]:
+def find_shortcuts(rows: pd.DataFrame) -> list[Finding]:
     """What separates the fakes, or those of one manipulation, from the real pictures of the same split.
 
     A category counts with the value whose share differs most, a number with the AUC of its order. A complete
@@ -91,7 +104,7 @@ def find_shortcuts(rows: pd.DataFrame) -> list[LintFinding]:
                 level, text = result.pop("level"), result.pop("text")
                 whose = f"{split}, {name} against real" if name else f"{split}, fake against real"
                 details = {"attribute": attribute, "manipulation": name} | result
-                findings.append(LintFinding(level, f"shortcut-{attribute}", f"{whose}: {text}.", split, details))
+                findings.append(Finding(level, f"{whose}: {text}.", f"shortcut-{attribute}", split, details))
     return findings
 
 
@@ -172,3 +185,73 @@ def _compare_order(attribute: str, reals: pd.DataFrame, fakes: pd.DataFrame) -> 
         f"{len(fakes)} fake, {len(reals)} real)"
     )
     return {"level": level, "text": text, "auc": round(area, 4), "median": medians}
+
+
+def count_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Pictures per split, label and manipulation."""
+    keys = ["split", "label", "manipulation"]
+    counts = rows.fillna({"manipulation": ""}).groupby(keys, sort=True).size()
+    return [dict(zip(keys, key, strict=True)) | {"pictures": int(count)} for key, count in counts.items()]
+
+
+def find_imbalance(rows: pd.DataFrame) -> list[Finding]:
+    """Unequal classes, shares that differ between splits, manipulations that are missing in a split."""
+    findings, shares = [], {}
+    for split, part in rows.groupby("split", sort=False):
+        real, fake = (int((part["label"] == label).sum()) for label in ("real", "fake"))
+        larger, share = ("fake", fake / len(part)) if fake >= real else ("real", real / len(part))
+        shares[str(split)] = fake / len(part)
+        details = {"real": real, "fake": fake, "fake_share": round(fake / len(part), 4)}
+        counts = f"{split}: {real} real, {fake} fake"
+        if not real or not fake:
+            level, end = "warning", f"; without {'real' if not real else 'fake'} pictures no AUC is defined"
+        elif share > NOTE_SHARE:
+            level = "warning" if share > WARN_SHARE else "note"
+            end = f"; always answering {larger} is right on {100 * share:.0f} %. Report AUC or balanced accuracy"
+        else:
+            level, end = "ok", ""
+        findings.append(Finding(level, f"{counts}{end}.", "class-balance", str(split), details))
+    if shares and max(shares.values()) - min(shares.values()) > SHIFT:
+        listed = ", ".join(f"{split} {100 * share:.0f} %" for split, share in shares.items())
+        message = f"The share of fakes differs between splits ({listed}): thresholds do not carry over."
+        findings.append(Finding("note", message, "balance-shift", details={"fake_share": shares}))
+    return findings + _absent_manipulations(rows)
+
+
+def _absent_manipulations(rows: pd.DataFrame) -> list[Finding]:
+    fakes = rows[(rows["label"] == "fake") & rows["manipulation"].notna()]
+    everywhere = set(fakes["manipulation"])
+    findings = []
+    for split, part in fakes.groupby("split", sort=False):
+        if absent := sorted(everywhere - set(part["manipulation"])):
+            message = f"{split} has no {', '.join(absent)}, which another split has."
+            findings.append(Finding("note", message, "manipulation-absent", str(split), {"absent": absent}))
+    return findings
+
+
+def find_repeats(rows: pd.DataFrame) -> list[Finding]:
+    """Pictures that stand in several rows, as in sets of questions: they weigh more than others.
+
+    Args:
+        rows: all rows, with `picture`, the same value in all rows of a picture.
+    """
+    findings = []
+    for split, part in rows.groupby("split", sort=False):
+        times = part.groupby("picture", sort=False).size()
+        if times.max() > 1:
+            of_rows = float((part["label"] == "real").mean())
+            of_pictures = float((part.drop_duplicates("picture")["label"] == "real").mean())
+            message = (
+                f"A picture of {split} stands in {times.min()} to {times.max()} rows ({len(part)} rows, {len(times)} "
+                f"pictures): {100 * of_rows:.0f} % of rows but {100 * of_pictures:.0f} % of pictures are real."
+            )
+            details = {
+                "rows": len(part),
+                "pictures": len(times),
+                "fewest": int(times.min()),
+                "most": int(times.max()),
+                "real_share_of_rows": round(of_rows, 4),
+                "real_share_of_pictures": round(of_pictures, 4),
+            }
+            findings.append(Finding("note", message, "repeated-rows", str(split), details))
+    return findings

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from deepfake_detectors.data.lint.clip_traces import clip_traces
-from deepfake_detectors.data.lint.measuring import Picture
-from deepfake_detectors.data.parquet import make_builder
-from deepfake_detectors.dataset_scripts.frames import CLIP_SUFFIXES
+from deepfake_detectors.data.lint.measures import Picture, clip_traces
+from deepfake_detectors.data.registry import DATASETS, make_builder
+from deepfake_detectors.dataset_scripts._builder import Finding
+from deepfake_detectors.dataset_scripts._frames import CLIP_SUFFIXES
+from deepfake_detectors.dataset_scripts.image_folder import CONVENTIONS
 
 __all__ = ["Source", "builder_source", "open_source", "parquet_source"]
 
@@ -26,44 +27,42 @@ class Source(NamedTuple):
         name: what is linted, for the report.
         total: rows to expect, an upper bound for clips; `None` if it is not known before.
         pictures: read one by one.
-        remarks: (level, message) of what was noticed while listing them.
+        remarks: what was noticed while listing them.
     """
 
     name: str
     total: int | None
     pictures: Iterator[Picture]
-    remarks: list[tuple[str, str]] = []
+    remarks: list[Finding] = []
 
 
 def open_source(
-    name: str,
+    name: str | Path,
     data_dir: str | Path | None = None,
     config: str | None = None,
     options: dict[str, Any] | None = None,
 ) -> Source:
-    """The pictures of a data set by name, of a built folder, or of a folder of real and fake pictures.
+    """Return the pictures of a data set by name, of a built folder, or of a folder of real and fake pictures.
 
     Args:
-        name: a key of `BUILDERS`, or a folder: with Parquet files, or with pictures in class folders whose names fit
+        name: a key of `DATASETS`, or a folder: with Parquet files, or with pictures in class folders whose names fit
             one of the conventions of `image_folder`.
         data_dir: the raw files of a data set that is given by name.
         config: config of the builder or of the Parquet folder.
         options: further fields of the builder's config.
 
     Raises:
-        ValueError: for a name that is neither, or a folder that says not which pictures are real.
+        ValueError: for a name that is neither, or a folder that does not say which pictures are real.
         FileNotFoundError: for missing raw files.
     """
-    from deepfake_detectors.data.registry import BUILDERS
-    from deepfake_detectors.dataset_scripts.image_folder import CONVENTIONS
-
-    if name in BUILDERS:
-        return builder_source(name, make_builder(name, data_dir, config, options))
+    if name in DATASETS:
+        return builder_source(str(name), make_builder(str(name), data_dir, config, options))
     folder = Path(name)
     if not folder.is_dir():
-        raise ValueError(f"{name!r} is neither a folder nor a data set; known sets are {', '.join(sorted(BUILDERS))}.")
+        known = ", ".join(sorted(DATASETS))
+        raise ValueError(f"{str(name)!r} is neither a folder nor a data set; known sets are {known}.")
     if data_dir is not None:
-        raise ValueError(f"data_dir is for data sets given by name; {folder} is a folder. Leave data_dir out.")
+        raise ValueError(f"`data_dir` is for data sets given by name; {folder} is a folder. Leave it out.")
     if next(folder.rglob("*.parquet"), None) is not None:
         return parquet_source(folder, config)
     if config is None:
@@ -72,25 +71,23 @@ def open_source(
         if len(fitting) != 1:
             raise ValueError(
                 f"{folder} has no Parquet files, and its folder names fit {' and '.join(fitting) or 'no convention'}. "
-                f"State which folders are real: config is one of {', '.join(CONVENTIONS)}."
+                f"State which folders are real: `config` is one of {', '.join(CONVENTIONS)}."
             )
         config = fitting[0]
     return builder_source(folder.name, make_builder("image_folder", folder, config, options))
 
 
 def builder_source(name: str, builder: Any) -> Source:
-    """The pictures of a builder as they lie on disk; one that cannot be read becomes a picture with an error.
+    """Return the pictures of a builder as they lie on disk; one that cannot be read becomes a picture with an error.
 
     Raises:
         ValueError, OSError: where the builder refuses the raw files altogether.
     """
-    builder.log_findings = False  # `check` is there for them
-    # Rows hold the format, for which some builders decode everything beforehand; here a broken picture is no end.
-    builder.read_format = lambda path: None
+    builder.log_findings = False  # `check_dataset` is there for them
+    builder.decode_listed = False  # a broken picture is one finding of many
     splits = builder.inspect(Path(builder.config.data_dir))
     total = sum(unit.rows for units in splits.values() for unit in units)
-    remarks = [(finding.level, finding.message) for finding in getattr(builder, "findings", [])]
-    return Source(f"{name} ({builder.config.name})", total, _pictures(builder, splits), remarks)
+    return Source(f"{name} ({builder.config.name})", total, _pictures(builder, splits), builder.findings)
 
 
 def _pictures(builder: Any, splits: dict[str, list[Any]]) -> Iterator[Picture]:
@@ -134,7 +131,7 @@ def _known(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def parquet_source(folder: Path, config: str | None = None) -> Source:
-    """The pictures of a folder that `datasets.load_dataset` can read, such as one written by `dataset build`.
+    """Return the pictures of a folder that `datasets.load_dataset` can read, such as one written by `build_dataset`.
 
     Args:
         folder: with Parquet files, or with one folder of them per config.
@@ -152,7 +149,7 @@ def parquet_source(folder: Path, config: str | None = None) -> Source:
             config = configs[0]
         if config not in configs:
             raise ValueError(
-                f"{folder} holds the configs {', '.join(configs)}; config is {config!r}, name one of them."
+                f"{folder} holds the configs {', '.join(configs)}; `config` is {config!r}, name one of them."
             )
         folder, config = folder / config, None
     try:
@@ -174,8 +171,8 @@ def _checked(path: Path) -> Any:
     features = datasets.Features.from_arrow_schema(metadata.schema.to_arrow_schema())
     if "image" not in features or sorted(getattr(features.get("label"), "names", [])) != sorted(LABELS):
         raise ValueError(
-            f"{path}: expected columns image and label, the labels named real and fake; found {features}. Build it "
-            "with: deepfake-detectors dataset build"
+            f"{path}: expected columns image and label, the labels named real and fake; found {features}. Write "
+            "it with build_dataset."
         )
     return metadata
 

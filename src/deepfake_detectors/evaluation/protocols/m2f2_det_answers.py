@@ -19,11 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from transformers import AutoModel, AutoProcessor
 
-from deepfake_detectors.data.registry import load_split
+from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.modeling.detection import require_ability
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import GENERATION_DEFAULTS
 from deepfake_detectors.module_command import run_command
@@ -32,6 +30,7 @@ __all__ = ["AnswerArguments", "answer_rows", "write_answers"]
 
 logger = logging.getLogger("deepfake_detectors.evaluation")
 
+LOG_EVERY = 50  # answers
 # task -> config of the DD-VQA builder
 CONFIGS = {"judgement": "c40", "explanation": "c40_explain"}
 
@@ -52,7 +51,7 @@ class AnswerArguments:
 
 @torch.no_grad()
 def answer_rows(model: Any, processor: Any, rows: Any, task: str, **generation: Any) -> Iterator[dict[str, Any]]:
-    """Answers in the order of `rows`, each as a line of the published files.
+    """Yield answers in the order of `rows`, each as a line of the published files.
 
     Args:
         model: `M2F2DetForConditionalGeneration` in eval mode.
@@ -91,24 +90,29 @@ def write_answers(arguments: AnswerArguments) -> int:
     """
     output = Path(arguments.output)
     if output.exists():
-        raise ValueError(f"{output} exists; choose another --output or remove it.")
+        raise ValueError(f"{output} exists; choose another `output` or remove it.")
     if arguments.task not in CONFIGS:
-        raise ValueError(f"--task is {arguments.task!r}, allowed are {', '.join(CONFIGS)}.")
+        raise ValueError(f"`task` is {arguments.task!r}, allowed are {', '.join(CONFIGS)}.")
     rows = load_split("ddvqa", "test", arguments.data_dir, CONFIGS[arguments.task])
     if arguments.limit is not None:
         rows = rows.select(range(min(arguments.limit, len(rows))))
-    model = AutoModel.from_pretrained(arguments.model, dtype=arguments.dtype).to(arguments.device).eval()
+    model = (
+        AutoModel.from_pretrained(arguments.model, dtype=arguments.dtype, trust_remote_code=False)
+        .to(arguments.device)
+        .eval()
+    )
     require_ability(model, "explain")
-    processor = AutoProcessor.from_pretrained(arguments.model)
+    processor = AutoProcessor.from_pretrained(arguments.model, trust_remote_code=False)
     generation = {**GENERATION_DEFAULTS, "max_new_tokens": arguments.max_new_tokens}
     output.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with output.open("w", encoding="utf-8") as file:
-        lines = answer_rows(model, processor, rows, arguments.task, **generation)
-        for line in track(lines, "Asking", total=len(rows), console=Console(stderr=True)):
+        for line in answer_rows(model, processor, rows, arguments.task, **generation):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             count += 1
+            if count % LOG_EVERY == 0:
+                logger.info("%d of %d questions were answered", count, len(rows))
     logger.info("wrote %d answers to %s", count, output)
     return count
 

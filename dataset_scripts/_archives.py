@@ -1,0 +1,181 @@
+"""Pictures inside zip, tar and LMDB files, read without unpacking.
+
+LMDB is what DeepfakeBench packs frames into, one file per data set: `<set>_lmdb/data.mdb`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from ._files import open_image
+
+lmdb: Any
+try:
+    lmdb = importlib.import_module("lmdb")
+except ImportError:  # only this form needs it; said when it is used
+    lmdb = None
+
+__all__ = ["find_key", "list_members", "mask_key", "read_member", "read_picture", "read_value", "store_file"]
+
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, KeyError)
+
+
+class Archive(NamedTuple):
+    """An open archive: the names of its files in their order, and how to read one."""
+
+    names: list[str]
+    read: Callable[[str], bytes]
+
+
+def list_members(path: Path) -> list[str]:
+    """The files in a zip or tar (compressed or not, whatever its name says), in its order.
+
+    Raises:
+        ValueError: naming the archive, if it is broken, if a member would leave the folder it is unpacked in or is a
+            link, or if two have the same name.
+    """
+    seen: set[str] = set()
+    names = _kept_open(*_identity(path)).names
+    for name in names:
+        plain = PurePosixPath(name.replace("\\", "/"))
+        if plain.is_absolute() or ".." in plain.parts or (plain.parts and plain.parts[0].endswith(":")):
+            raise ValueError(
+                f"{path} holds {name!r}, which leads out of its folder. Do not unpack it; fetch it again."
+            )
+        if name in seen:
+            raise ValueError(f"{path} holds {name!r} twice. Fetch this file again.")
+        seen.add(name)
+    return names
+
+
+def read_member(path: Path, name: str) -> bytes:
+    """The bytes of a member. Compressed tars are fast in the order of their members only.
+
+    Raises:
+        ValueError: naming archive and member, if it cannot be read.
+    """
+    try:
+        return _kept_open(*_identity(path)).read(name)
+    except BROKEN as error:
+        raise ValueError(f"{name} in {path} cannot be read: {error}. Fetch this file again.") from error
+
+
+def read_picture(path: Path, name: str) -> dict[str, Any]:
+    """The columns `image` and `file_format` of a member, after decoding it; errors as in `read_member`."""
+    content = read_member(path, name)
+    image = {"bytes": content, "path": PurePosixPath(name).name}
+    return {"image": image, "file_format": open_image(content, f"{name} in {path}").format}
+
+
+def _identity(path: Path) -> tuple[Path, int, int, int]:
+    status = path.stat()
+    return path, os.getpid(), status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=4)
+def _kept_open(path: Path, process: int, changed: int, size: int) -> Archive:
+    """Open once per process, because reading the list of 100,000 members takes a second; anew if the file changed."""
+    try:
+        return _open_zip(path) if path.suffix.lower() == ".zip" else _open_tar(path)
+    except BROKEN as error:
+        kind = "zip" if path.suffix.lower() == ".zip" else "tar"
+        raise ValueError(f"{path} cannot be read as {kind}: {error}. Fetch this file again.") from error
+
+
+def _open_zip(path: Path) -> Archive:
+    archive = zipfile.ZipFile(path)
+    return Archive([info.filename for info in archive.infolist() if not info.is_dir()], archive.read)
+
+
+def _open_tar(path: Path) -> Archive:
+    archive = tarfile.open(path, "r:*")
+    infos = [info for info in archive.getmembers() if not info.isdir()]
+    for info in infos:
+        if not info.isfile():
+            raise ValueError(f"{path} holds {info.name!r}, which is a link or a device. Fetch this file again.")
+    # The library takes a file that was cut off between two members for a whole one.
+    end = archive.fileobj
+    if end is None:
+        raise tarfile.ReadError("it is closed")
+    end.seek(archive.offset)
+    if end.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("it ends without the mark of its end")
+    by_name = {info.name: info for info in infos}
+
+    def read(name: str) -> bytes:
+        file = archive.extractfile(by_name[name])
+        if file is None:
+            raise tarfile.TarError("it is not a file")
+        return file.read()
+
+    return Archive([info.name for info in infos], read)
+
+
+def store_file(root: Path, dataset: str) -> Path:
+    """The file of a data set.
+
+    Raises:
+        ImportError: if lmdb is not installed.
+        FileNotFoundError: if it is missing.
+    """
+    if lmdb is None:
+        raise ImportError("Reading LMDB files needs lmdb: pip install 'deepfake-detectors[data]'")
+    path = root / f"{dataset}_lmdb" / "data.mdb"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, but lmdb=True reads the frames of {dataset} from it.")
+    return path
+
+
+def find_key(path: Path, relative: PurePosixPath) -> str | None:
+    """The key of a frame: `<set>\\<rest>`, the rest with the separators of the machine that packed it."""
+    dataset, *rest = relative.parts
+    with _environment(path).begin() as reading:
+        for separator in ("/", "\\"):
+            key = f"{dataset}\\{separator.join(rest)}"
+            if reading.get(key.encode()) is not None:
+                return key
+    return None
+
+
+def mask_key(key: str) -> str:
+    """The key of a frame's mask: beside the frames, and under c23 for all levels."""
+    separator = "/" if "/" in key else "\\"
+    dataset, rest = key.split("\\", 1)
+    parts = rest.split(separator)
+    if "frames" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("frames")] = "masks"
+    parts = ["c23" if part in ("raw", "c0", "c40") else part for part in parts]
+    return f"{dataset}\\{separator.join(parts)}"
+
+
+def read_value(path: Path, key: str) -> bytes | None:
+    """What lies under a key: the bytes of a picture file."""
+    with _environment(path).begin() as reading:
+        return reading.get(key.encode())
+
+
+def _environment(path: Path) -> Any:
+    return _open_lmdb(*_identity(path))
+
+
+@functools.lru_cache(maxsize=4)
+def _open_lmdb(path: Path, process: int, changed: int, size: int) -> Any:
+    """Open once per process: an environment does not survive being sent to another one."""
+    try:
+        environment = lmdb.open(str(path.parent), readonly=True, lock=False, readahead=False)
+    except lmdb.Error as error:
+        raise ValueError(f"{path} cannot be read as LMDB: {error}. Fetch this file again.") from error
+    # The file is mapped into memory: to read pages that were cut off would end the process.
+    expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if size < expected:
+        environment.close()
+        raise ValueError(f"{path} has {size} of {expected} bytes. Fetch this file again.")
+    return environment

@@ -1,0 +1,88 @@
+"""Is a copy of a data set whole? Raw files compared with what is published of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepfake_detectors.data.registry import open_builder
+
+if TYPE_CHECKING:
+    from deepfake_detectors.dataset_scripts._builder import Finding, RawBuilder, Unit
+
+__all__ = ["CheckResult", "check_dataset"]
+
+
+@dataclass
+class CheckResult:
+    """What `check_dataset` found.
+
+    Attributes:
+        rows: rows per (split, label, manipulation).
+        units: pictures or videos per (split, label, manipulation).
+        findings: what is wrong (`error`) or worth knowing (`warning`, `note`).
+    """
+
+    rows: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    units: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error."""
+        return all(finding.level != "error" for finding in self.findings)
+
+
+def check_dataset(
+    dataset: str | RawBuilder,
+    data_dir: str | Path | None = None,
+    config: str | None = None,
+    options: dict[str, Any] | None = None,
+    *,
+    decode: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> CheckResult:
+    """Compare the raw files with what is published of them, without writing anything.
+
+    Args:
+        dataset: a key of `DATASETS`, or a builder from `make_builder`, which has the next three already.
+        data_dir, config, options: as in `make_builder`.
+        decode: also decode every picture.
+        progress: called with the number of rows decoded since the last call.
+
+    Returns:
+        Counts and findings. A copy that the builder refuses gives its error as a finding.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: as `make_builder`.
+    """
+    from deepfake_detectors.dataset_scripts._builder import Finding
+
+    builder = open_builder(dataset, data_dir, config, options)
+    result = CheckResult()
+    refused: list[Finding] = []
+    try:
+        for split, units in builder.inspect(Path(builder.config.data_dir)).items():
+            for unit in units:
+                key = (split, unit.columns["label"], unit.columns["manipulation"] or "")
+                result.units[key] += 1
+                result.rows[key] += unit.rows
+                if decode and (error := _decoding_error(builder, unit, progress)):
+                    refused.append(Finding("error", error))
+    except (ValueError, OSError) as error:
+        refused.append(Finding("error", str(error)))
+    result.findings = [*builder.findings, *refused]
+    return result
+
+
+def _decoding_error(builder: Any, unit: Unit, progress: Callable[[int], None] | None) -> str:
+    try:
+        for _ in builder.examples(unit):
+            if progress is not None:
+                progress(1)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return ""

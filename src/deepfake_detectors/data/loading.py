@@ -1,0 +1,98 @@
+"""One split of a data set, read from its raw files through the cache of `datasets`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepfake_detectors.data.registry import make_builder
+
+if TYPE_CHECKING:
+    import datasets
+
+    from deepfake_detectors.dataset_scripts._builder import Unit
+
+__all__ = ["load_split", "open_split", "units_fingerprint"]
+
+SOURCE_FILE = "source.sha256"  # beside a cached split: the fingerprint of what it was built from
+
+
+def load_split(
+    dataset: str,
+    split: str,
+    data_dir: str | Path | None = None,
+    config: str | None = None,
+    options: dict[str, Any] | None = None,
+    rebuild: bool = True,
+) -> datasets.Dataset:
+    """Return the rows of one split; arguments and errors are those of `open_split`."""
+    return open_split(dataset, split, data_dir, config, options, rebuild)[0]
+
+
+def open_split(
+    dataset: str,
+    split: str,
+    data_dir: str | Path | None = None,
+    config: str | None = None,
+    options: dict[str, Any] | None = None,
+    rebuild: bool = True,
+) -> tuple[datasets.Dataset, str]:
+    """Build one split of a data set, and say what it was read from.
+
+    Args:
+        dataset: a key of `DATASETS`.
+        split: name of the split.
+        data_dir: the raw files; see `data_folder`.
+        config: config name of the builder; its default if `None`.
+        options: further fields of the builder's config.
+        rebuild: look whether the raw files or the options have changed since this split was put into the cache of
+            `datasets`, and build it again if so; otherwise what is there is taken. Of the processes of one run only
+            one should look.
+
+    Returns:
+        The rows, and the fingerprint of the raw files and of the options.
+
+    Raises:
+        ValueError: for an unknown data set, config or split, an option that `config_options` refuses, or an empty
+            split.
+        FileNotFoundError: for missing raw files.
+        ImportError: if `datasets` is not installed.
+    """
+    builder = make_builder(dataset, data_dir, config, options)
+    import datasets
+
+    folder = Path(f"{builder.cache_dir}-{split}")
+    note = folder / SOURCE_FILE
+    built = note.read_text(encoding="utf-8") if note.is_file() else None
+    source, mode = built, datasets.DownloadMode.REUSE_DATASET_IF_EXISTS
+    if rebuild or built is None:
+        splits = builder.find_splits()
+        if split not in splits:
+            raise ValueError(f"{dataset} has no split {split!r}, but {', '.join(splits)}.")
+        source = units_fingerprint(builder, splits[split])
+        builder.keep_splits({split: splits[split]})
+        if source != built:
+            mode = datasets.DownloadMode.FORCE_REDOWNLOAD
+    builder.download_and_prepare(str(folder), download_mode=mode)
+    if source != built:
+        note.write_text(str(source), encoding="utf-8")  # last: without it the split is built again
+    rows = builder.as_dataset(split=split)
+    if len(rows) == 0:
+        raise ValueError(f"The split {split!r} of {dataset} is empty.")
+    return rows, str(source)
+
+
+def units_fingerprint(builder: Any, units: list[Unit]) -> str:
+    """Return a digest of what a split depends on: units, options, features, size and times of every file it reads."""
+    options = dataclasses.asdict(builder.config)
+    digest = hashlib.sha256(json.dumps([options, str(builder.info.features)], default=str).encode())
+    for unit in units:
+        digest.update(json.dumps(unit, default=str).encode())
+        for path in unit.files():
+            status = path.stat()
+            # The second time also moves where a copy has been given the time of its original.
+            digest.update(f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,67 @@
+"""`model_info()`: what a checkpoint is, can do and may be used for, without its weights being read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard
+from transformers import AutoModel
+from transformers.utils import cached_file
+
+from deepfake_detectors.pipelines import load_config
+
+__all__ = ["model_info"]
+
+
+def model_info(model: str | Path | None = None) -> dict[str, Any]:
+    """Describe a checkpoint.
+
+    Args:
+        model: a folder or Hub id of a detector, or the name of a built-in checkpoint; the default one if `None`.
+
+    Returns:
+        A JSON-serialisable dict: `model` (where it is loaded from), `family`, `class`, `explains`, `localizes`,
+        `parameters` (their number), `dtype` (as saved), `operating_points` (name -> threshold on P(fake)),
+        `calibration`, `license`, `license_notice`, and `summary`, the first paragraph of its card. What is not known
+        is `None`.
+
+    Raises:
+        ValueError: if there is no detector in it.
+        OSError: if there is no such model.
+    """
+    source, config = load_config(model)
+    with torch.device("meta"):  # sizes only: no weights are read
+        detector = AutoModel.from_config(config, trust_remote_code=False)
+    return {
+        "model": source,
+        "family": config.model_type,
+        "class": type(detector).__name__,
+        "explains": detector.can_explain,
+        "localizes": detector.can_localize,
+        "parameters": detector.num_parameters(),
+        "dtype": str(config.dtype).removeprefix("torch.") if config.dtype else None,
+        "operating_points": config.operating_points,
+        "calibration": config.calibration,
+        "license_notice": getattr(config, "license_notice", None),
+        **_card(source),
+    }
+
+
+def _card(source: str) -> dict[str, Any]:
+    path = cached_file(source, "README.md", _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return {"license": None, "summary": None}
+    card = ModelCard(Path(path).read_text(encoding="utf-8"))
+    return {
+        "license": card.data.get("license_name") or card.data.get("license"),
+        "summary": _first_paragraph(card.text),
+    }
+
+
+def _first_paragraph(text: str) -> str | None:
+    for paragraph in text.split("\n\n"):
+        if paragraph.strip() and not paragraph.lstrip().startswith(("#", "<!--", "|", "```", "![")):
+            return " ".join(paragraph.split())
+    return None

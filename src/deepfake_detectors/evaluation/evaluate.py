@@ -1,0 +1,320 @@
+"""`evaluate()`: from a model or cached predictions to numbers, with what was fitted, compared and measured beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from deepfake_detectors.evaluation.control import bytes_per_pixel_control
+from deepfake_detectors.evaluation.fitting import (
+    Calibration,
+    calibrate,
+    check_target,
+    save_calibrated,
+    threshold_value,
+)
+from deepfake_detectors.evaluation.localisation import score_localisation
+from deepfake_detectors.evaluation.metrics import Settings
+from deepfake_detectors.evaluation.predictions import Prediction, read_references, read_rows
+from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, evaluate_rows, get_protocol
+from deepfake_detectors.evaluation.protocols.m2f2_det import evaluate_answers
+from deepfake_detectors.evaluation.report import Results, results_content
+from deepfake_detectors.evaluation.scoring import Detector, Progress, Scored
+from deepfake_detectors.evaluation.sets import PictureSet, data_set, folder_set
+from deepfake_detectors.evaluation.texts import explanation_results
+from deepfake_detectors.files import weights_digest
+
+__all__ = ["evaluate"]
+
+FIT_FOLDER = "fit"
+
+
+def evaluate(
+    model: str | Path | None = None,
+    *,
+    dataset: str | Path | None = None,
+    dataset_config: str | None = None,
+    dataset_options: Mapping[str, Any] | None = None,
+    split: str = "test",
+    data_dir: str | Path | None = None,
+    real_dir: str | Path | None = None,
+    fake_dir: str | Path | None = None,
+    mask_dir: str | Path | None = None,
+    twin_masks: bool = False,
+    predictions: str | Path | Sequence[str | Path] | None = None,
+    references: str | Path | None = None,
+    explain: bool = False,
+    max_new_tokens: int | None = None,
+    similarity: str | None = None,
+    spice: bool = False,
+    protocol: str = DEFAULT_PROTOCOL,
+    threshold: float | str = 0.5,
+    fit: str | None = None,
+    fit_split: str | None = None,
+    fit_predictions: str | Path | None = None,
+    save_to: str | Path | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    batch_size: int = 8,
+    device: str | None = None,
+    dtype: str = "auto",
+    output: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Measure how often a detector is right.
+
+    ```python
+    evaluate("m2f2-det-mini", dataset="ddvqa", data_dir="ddvqa").save("report/")
+    evaluate("m2f2", real_dir="photos", fake_dir="forgeries").metrics["auc"]["value"]
+    ```
+
+    Args:
+        model: folder, Hub id or name of a built-in checkpoint; the default is the demonstration detector.
+        dataset: name of a data set, such as `"ddvqa"`, or a built folder.
+        dataset_config: config of the data set.
+        dataset_options: fields of that config, such as `{"masks": "masks"}`.
+        split: split of the data set.
+        data_dir: raw files of the data set; by default `$DEEPFAKE_DATA/NAME`.
+        real_dir: folder of real images.
+        fake_dir: folder of fake images; the folders below name the manipulations.
+        mask_dir: masks of the fakes, white where they were changed, under the same path or stem.
+        twin_masks: take as mask where a fake of the data set differs from its real twin.
+        predictions: files of cached predictions to score instead of a model. JSON lines with `id`, `label` (`"real"`
+            or `"fake"`), `score` (P(fake)) and/or `text`, and if known `manipulation`, `category`, `video_id`,
+            `group_id` and `set`; or a table of frame scores; or M2F2-Det's published answers.
+        references: file of reference explanations, JSON lines `{"<id>": {"answer": ["...", ...]}}`.
+        explain: also write explanations, and compare them with the references.
+        max_new_tokens: longest explanation; by default the detector's own limit.
+        similarity: sentence encoder (folder or Hub id) that compares explanations in meaning too.
+        spice: run SPICE on explanations too; needs Java.
+        protocol: `"corrected"`, or `"paper:FAMILY"` as published, defects included.
+        threshold: P(fake) in [0, 1] from which an image counts as fake, or the name of an operating point.
+        fit: fit `"platt"` or `"temperature"`, or `"keep"` for operating points alone.
+        fit_split: split of the data set to fit on; by default the evaluated images.
+        fit_predictions: file of cached predictions to fit on.
+        save_to: store the fit with the model, in a new folder or the model's own.
+        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
+        seed: of the bootstrap, and of a protocol's coin.
+        batch_size: images per forward pass.
+        device: such as `"cuda:0"`; by default the first accelerator, or the CPU.
+        dtype: `"auto"` (as saved), `"float32"`, `"bfloat16"` or `"float16"`.
+        output: folder where predictions are written as they come, so that the same call after an interruption scores
+            only what is missing; `None` keeps them in memory. `Results.save` writes the rest.
+        progress: called with how many images are done, and how many there are; first before any is judged.
+
+    Returns:
+        The results. Images that cannot be read are left out, and named in `failures`.
+
+    Raises:
+        ValueError: for parameters that do not go together or are out of range, broken files, a folder of another run,
+            sets that lack what the protocol needs, and models that are not detectors.
+        OSError: for a missing file, folder or model.
+        ImportError: for a library that is not installed, naming the extra.
+        DetectorError: if the detector itself fails.
+    """
+    files = [predictions] if isinstance(predictions, (str, Path)) else list(predictions or [])
+    cached = [Path(file) for file in files]
+    real, fake, masks = (None if path is None else Path(path) for path in (real_dir, fake_dir, mask_dir))
+    folder, target = (None if path is None else Path(path) for path in (output, save_to))
+    model = None if model is None else str(model)
+    rules = get_protocol(protocol)
+    explains = explain or rules.needs == "text"
+    _refuse(
+        (
+            folder is not None and folder.exists() and not folder.is_dir(),
+            f"`output` {folder} is a file; name a folder.",
+        ),
+        (
+            bool(cached) and (model is not None or explain),
+            "`predictions` are scored without a model: leave out `model` and `explain`, or `predictions`.",
+        ),
+        (
+            not cached and dataset is None and real is None and fake is None,
+            "There is nothing to evaluate: give `predictions`, `dataset`, or `real_dir` and/or `fake_dir`.",
+        ),
+        (dataset is not None and (real is not None or fake is not None), "Give `dataset` or folders, not both."),
+        (
+            dataset is None and bool(data_dir or dataset_config or dataset_options or twin_masks),
+            "`data_dir`, `dataset_config`, `dataset_options` and `twin_masks` belong to `dataset`.",
+        ),
+        (
+            (similarity is not None or spice) and not (references is not None or explain),
+            "`similarity` and `spice` compare explanations: give `references` or `explain`.",
+        ),
+        (
+            references is not None and not cached and not explains,
+            "`references` are compared with explanations: give `explain`, or `predictions`.",
+        ),
+        (
+            max_new_tokens is not None and (bool(cached) or not explains),
+            "`max_new_tokens` is the length of an explanation: give `explain` with it.",
+        ),
+        (masks is not None and fake is None, "`mask_dir` belongs to `fake_dir`."),
+    )
+    _refuse_fit(fit, protocol, split, fit_split, fit_predictions, save_to, dataset is not None, bool(cached))
+    _refuse(
+        (resamples < 0, f"`resamples` is {resamples}, expected 0 or more."),
+        (batch_size < 1, f"`batch_size` is {batch_size}, expected 1 or more."),
+        (
+            max_new_tokens is not None and max_new_tokens < 1,
+            f"`max_new_tokens` is {max_new_tokens}, expected 1 or more.",
+        ),
+    )
+    if target is not None:
+        check_target(model, target)
+
+    pictures = fit_pictures = None
+    if dataset is not None:
+        source = (str(dataset), dataset_config, data_dir, dict(dataset_options or {}))
+        pictures = data_set(*source, split=split, twin_masks=twin_masks)
+        if fit_split is not None:
+            fit_pictures = data_set(*source, split=fit_split)
+    elif real is not None or fake is not None:
+        pictures = folder_set(real, fake, masks)
+    detector = None if cached else Detector(model, device, dtype, batch_size)
+    given = threshold_value(threshold, {} if detector is None else dict(detector.config.operating_points), fit)
+    settings = Settings(0.5 if given is None else given, resamples, seed, similarity, spice)
+
+    inputs: dict[str, Any] = {"predictions": [file.name for file in cached]}
+    scored: Scored | None = None
+    if detector is not None and pictures is not None:
+        inputs = {"model": model or "the demonstration detector in this package", "dtype": dtype}
+        scored = detector.score(pictures, folder, explains, max_new_tokens, progress)
+    known = None if pictures is None else pictures.rows
+    rows = read_rows(cached, rules.integer_labels, rules.official_answers, known) if scored is None else scored.rows
+    failures = {} if scored is None else scored.failures
+    if failures and not rows:
+        name, message = next(iter(failures.items()))
+        raise ValueError(f"None of {len(failures)} pictures could be read, the first being {name}: {message}")
+    if references is not None:
+        inputs["references"] = Path(references).name
+
+    remarks: list[str] = []
+    calibration = None
+    if rows is None:
+        if fit is not None:
+            raise ValueError("`fit` needs predictions with scores, not answers in words.")
+        texts = None if references is None else Path(references)
+        results = evaluate_answers(cached, texts, rules, settings, None if pictures is None else pictures.ids)
+        judged: list[Prediction] = []
+    else:
+        judged = rows
+        if fit is not None:
+            fitted: tuple[list[Prediction], str] | None = None
+            if fit_predictions is not None:
+                fitted = _fit_rows(Path(fit_predictions), rules), Path(fit_predictions).name
+            elif fit_pictures is not None and detector is not None:
+                inside = None if folder is None else folder / FIT_FOLDER
+                of_fit = detector.score(fit_pictures, inside, progress=progress)
+                fitted = of_fit.rows, fit_pictures.name
+                remarks += [f"Not fitted on: {name}: {message}" for name, message in of_fit.failures.items()]
+            # Without pictures of its own, a fit is measured on what it was fitted on, and says so.
+            calibration = (
+                calibrate(fit, rows, "the evaluated pictures", None, settings)
+                if fitted is None
+                else calibrate(fit, *fitted, rows, settings)
+            )
+            judged = calibration.apply(rows)
+            if given is None:
+                settings = replace(settings, threshold=_fitted_point(str(threshold), calibration))
+        results = evaluate_rows(judged, rules, settings)
+        if calibration is not None:
+            results["calibration"] = calibration.describe(rows, settings)
+        results |= _explanations(rows, pictures, references, explains, failures, rules, settings)
+        if pictures is not None:
+            bootstrap = (settings.resamples, settings.seed)
+            results["control"] = bytes_per_pixel_control(pictures.rows, pictures.images, *bootstrap)
+            if scored is not None and "masks" in scored.run:
+                results["localisation"] = score_localisation(scored.pixel_counts(), rows, *bootstrap)
+            elif scored is not None and pictures.masks is not None:
+                remarks.append("This detector cannot localize, so the masks of the set are not used.")
+    if pictures is not None:
+        inputs |= {"set": pictures.name, "pictures": len(pictures.rows), "unreadable": len(failures)}
+        if "localisation" in results:
+            inputs["masks"] = pictures.mask_source
+        if pictures.remarks:
+            inputs["note"] = "; ".join(pictures.remarks)
+    if detector is not None:  # publishing asks whether the numbers are of the model it publishes
+        judge = {"model_type": detector.config.model_type, "weights": weights_digest(detector.source)}
+        results = {**judge, **results}
+        if target is not None and calibration is not None:
+            save_calibrated(detector.source, target, calibration, results["calibration"])
+    content = results_content(rules, inputs, results)
+    return Results(content, judged, failures, remarks, settings.threshold, scored)
+
+
+def _refuse(*cases: tuple[bool, str]) -> None:
+    """Raise a `ValueError` for the first case that holds."""
+    for wrong, message in cases:
+        if wrong:
+            raise ValueError(message)
+
+
+def _refuse_fit(
+    fit: str | None,
+    protocol: str,
+    split: str,
+    fit_split: str | None,
+    fit_predictions: str | Path | None,
+    save_to: str | Path | None,
+    of_dataset: bool,
+    of_predictions: bool,
+) -> None:
+    """Raise a `ValueError` for parameters of a fit that do not go together."""
+    _refuse(
+        (
+            fit is None and (fit_split, fit_predictions, save_to) != (None, None, None),
+            "`fit_split`, `fit_predictions` and `save_to` belong to `fit`.",
+        ),
+        (
+            fit is not None and protocol != DEFAULT_PROTOCOL,
+            f"`fit` belongs to the protocol {DEFAULT_PROTOCOL}: {protocol} scores as published, uncalibrated.",
+        ),
+        (
+            fit_split is not None and (not of_dataset or fit_predictions is not None or of_predictions),
+            "`fit_split` is a split of `dataset` to be scored; otherwise give `fit_predictions`.",
+        ),
+        (fit_split is not None and fit_split == split, f"`fit_split` {fit_split} is the split that is evaluated."),
+        (
+            save_to is not None and (of_predictions or fit_predictions is not None),
+            "`save_to` needs scores of the model as it is: give `model` and pictures, not cached predictions.",
+        ),
+    )
+
+
+def _fit_rows(file: Path, protocol: Protocol) -> list[Prediction]:
+    """Read the predictions of `fit_predictions`."""
+    rows = read_rows([file], protocol.integer_labels, protocol.official_answers)
+    if rows is None:
+        raise ValueError(f"`fit_predictions` {file} holds answers in words; a fit needs scores.")
+    return rows
+
+
+def _fitted_point(name: str, calibration: Calibration) -> float:
+    """Return the threshold of a fitted operating point."""
+    if name in calibration.points.unavailable:
+        raise ValueError(f"`threshold` {name} could not be fitted: {calibration.points.unavailable[name]}.")
+    return calibration.points.values[name]
+
+
+def _explanations(
+    rows: list[Prediction],
+    pictures: PictureSet | None,
+    references: str | Path | None,
+    explains: bool,
+    failures: Mapping[str, str],
+    rules: Protocol,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Compare explanations with the references given, or else with those of the set."""
+    texts = None
+    if references is not None:
+        texts = read_references(Path(references))
+    elif pictures is not None and explains:
+        texts = pictures.references
+    if texts is None:
+        return {}
+    written = {name: several for name, several in texts.items() if name not in failures}
+    return {"explanation": explanation_results(rows, written, settings, rules.rouge_score)}

@@ -1,0 +1,360 @@
+"""Run a detector over a set. In a folder it survives being killed: a rerun scores only what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepfake_detectors.evaluation.localisation import (
+    LOCALISATION_FILE,
+    count_pixels,
+    read_counts,
+    read_mask,
+    write_counts,
+)
+from deepfake_detectors.evaluation.predictions import Prediction, read_predictions
+from deepfake_detectors.evaluation.sets import PictureSet
+from deepfake_detectors.families import FAMILIES
+from deepfake_detectors.files import read_json_object
+from deepfake_detectors.modeling.detection import require_ability
+from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+from deepfake_detectors.pipelines import load_config, load_detector
+
+__all__ = [
+    "PREDICTIONS_FILE",
+    "RUN_FILE",
+    "Detector",
+    "DetectorError",
+    "Progress",
+    "Scored",
+]
+
+PREDICTIONS_FILE = "predictions.jsonl"
+RUN_FILE = "run.json"
+BLOCK = 65536  # bytes looked through at a time
+WEIGHT_SUFFIXES = (".safetensors", ".json")
+
+Progress = Callable[[int, int], None]
+
+
+class DetectorError(RuntimeError):
+    """The detector itself failed, on images that could be read."""
+
+
+@dataclass
+class Scored:
+    """The predictions of a set.
+
+    Attributes:
+        rows: of every image that could be read, in the order of the set.
+        run: what the numbers of an image depend on.
+        folder: where they were written as they came; `None` if they are in memory only.
+        failures: id -> why the image could not be read.
+        counts: id -> `count_pixels`, where masks were measured in memory; with a folder they lie there.
+    """
+
+    rows: list[Prediction]
+    run: dict[str, Any]
+    folder: Path | None = None
+    failures: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def pixel_counts(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield id and `count_pixels` of the images whose masks were measured.
+
+        Raises:
+            FileNotFoundError, ValueError: as `read_counts`.
+        """
+        if self.folder is None:
+            yield from self.counts.items()
+        else:
+            yield from read_counts(self.folder / LOCALISATION_FILE)
+
+    def save(self, directory: Path) -> list[Path]:
+        """Write the files that scoring with this folder would have written, and return them.
+
+        Nothing is written into the folder where they lie already.
+        """
+        named = [RUN_FILE, PREDICTIONS_FILE, *([LOCALISATION_FILE] if "masks" in self.run else [])]
+        files = [directory / name for name in named]
+        if self.folder is not None and self.folder.resolve() == directory.resolve():
+            return [file for file in files if file.is_file()]
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_whole(files[0], _run_text(self.run))
+        _write_whole(files[1], "".join(row.to_json() + "\n" for row in self.rows))
+        if "masks" in self.run:
+            part = directory / f"{LOCALISATION_FILE}.part"
+            part.unlink(missing_ok=True)
+            write_counts(part, dict(self.pixel_counts()))
+            part.replace(files[2])
+        return files
+
+
+class Detector:
+    """The detector that is evaluated; its weights are loaded when the first image needs them.
+
+    Args:
+        model: folder, Hub id or name of a built-in checkpoint; `None` for the default of the package.
+        device, dtype: as in `pipelines.load_detector`.
+        batch_size: images per forward pass.
+
+    Raises:
+        OSError, ValueError: as `pipelines.load_config`.
+    """
+
+    def __init__(self, model: str | None, device: str | None, dtype: str, batch_size: int) -> None:
+        self.model, self.device, self.dtype, self.batch_size = model, device, dtype, batch_size
+        self.source, self.config = load_config(model)
+        architectures = set(self.config.architectures or ())
+        classes = FAMILIES[self.config.model_type].model_classes
+        self.localises = any(cls.can_localize for cls in classes if cls.__name__ in architectures)
+        self._pipeline: DeepfakeDetectionPipeline | None = None
+
+    def score(
+        self,
+        pictures: PictureSet,
+        folder: Path | None = None,
+        explain: bool = False,
+        max_new_tokens: int | None = None,
+        progress: Progress | None = None,
+    ) -> Scored:
+        """Score all images that can be read; only those that `folder` lacks are judged.
+
+        Args:
+            pictures: the set; where it has masks and the detector localises, pixels are counted too.
+            folder: of the run; `None` to keep the predictions in memory.
+            explain: also write explanations.
+            max_new_tokens: longest explanation; the detector's own limit if `None`.
+            progress: called with how many images are done, and how many there are; first before any is judged.
+
+        Raises:
+            ValueError: for a folder of another run, or a detector that cannot explain.
+            DetectorError: if the detector fails on images that could be read.
+        """
+        localise = self.localises and pictures.masks is not None
+        options: dict[str, Any] = {"explain": explain, "localize": localise}
+        if max_new_tokens is not None:
+            options["generate_kwargs"] = {"max_new_tokens": max_new_tokens}
+        if folder is None or not (folder / PREDICTIONS_FILE).is_file():
+            self._load_able(options)  # a new run: nothing is written for a model that cannot do it
+        # What the numbers of an image depend on. Rules and settings may change between runs.
+        run = {
+            "model": _describe_model(self.source),
+            "set": _describe_set(pictures),
+            "dtype": self.dtype,
+            "explain": explain,
+            **({"masks": pictures.mask_source} if localise else {}),
+            **({"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}),
+        }
+        scored = Scored([], run, folder)
+        done = {} if folder is None else _resume(folder, run, pictures)
+        if progress is not None:
+            progress(len(done), len(pictures.rows))
+
+        def judge(images: list[Any]) -> list[dict[str, Any]]:
+            detector = self._load_able(options)
+            try:
+                return detector(images, batch_size=self.batch_size, on_error="record", **options)
+            except ValueError as error:  # unreadable images became rows: this is the model's own failure
+                raise DetectorError(str(error)) from error
+
+        for finished in _score_missing(judge, pictures, done, self.batch_size, scored, localise):
+            if progress is not None:
+                progress(finished, len(pictures.rows))
+        return scored
+
+    def _load_able(self, options: Mapping[str, Any]) -> DeepfakeDetectionPipeline:
+        """Return the pipeline, once it is known that the model can do what `options` ask for."""
+        if self._pipeline is None:
+            self._pipeline = load_detector(self.model, self.device, self.dtype)
+        for ability in ("explain", "localize"):
+            if options[ability]:
+                require_ability(self._pipeline.model, ability)
+        return self._pipeline
+
+
+def _resume(folder: Path, run: dict[str, Any], pictures: PictureSet) -> dict[str, Prediction]:
+    """Claim the folder for the run, and return what was scored there before, by id."""
+    _claim_folder(folder, run)
+    done = _read_progress(folder / PREDICTIONS_FILE)
+    _refuse_changed(pictures, done, folder)
+    strangers = sorted(set(done) - set(pictures.ids))
+    if strangers:
+        raise ValueError(
+            f"{folder / PREDICTIONS_FILE} holds predictions about pictures that are not in the set: "
+            f"{', '.join(strangers[:3])}. Choose another `output`."
+        )
+    if (folder / LOCALISATION_FILE).is_file():
+        _cut_torn_line(folder / LOCALISATION_FILE)
+    return done
+
+
+def _score_missing(
+    judge: Callable[[list[Any]], list[dict[str, Any]]],
+    pictures: PictureSet,
+    done: Mapping[str, Prediction],
+    batch_size: int,
+    scored: Scored,
+    localise: bool,
+) -> Iterator[int]:
+    """Fill `scored`, in the order of the set, and yield how many images are done after each batch that was judged.
+
+    Batches are cut by place in the set and not by what is missing, so that a rerun computes the same numbers.
+
+    Args:
+        judge: takes images and returns a row for each, `{"fake_probability", "explanation", "mask"}` or `{"error"}`.
+        pictures: the set.
+        done: what was scored before, by id.
+        batch_size: images per call of `judge`.
+        scored: gets rows and failures; in its folder, predictions are appended.
+        localise: also count the pixels of masks, before the predictions are written: the counts of every prediction
+            in the file are there.
+    """
+    finished = len(done)
+    for start in range(0, len(pictures.rows), batch_size):
+        rows = pictures.rows[start : start + batch_size]
+        before = finished
+        fresh: dict[str, Prediction] = {}
+        masks: dict[int, Any] = {}
+        if any(row.id not in done for row in rows):
+            images = [pictures.images[start + offset] for offset in range(len(rows))]
+            for place, (row, verdict) in enumerate(zip(rows, judge(images), strict=True), start=start):
+                if row.id in done:
+                    continue
+                finished += 1
+                if "error" in verdict:
+                    scored.failures[row.id] = verdict["error"]
+                    continue
+                masks[place] = verdict.get("mask")
+                fresh[row.id] = replace(row, score=verdict["fake_probability"], text=verdict.get("explanation"))
+            if localise:
+                counts = _count_masks(pictures, masks)
+                if scored.folder is None:
+                    scored.counts |= counts
+                elif masks:
+                    write_counts(scored.folder / LOCALISATION_FILE, counts)
+            if fresh and scored.folder is not None:
+                with (scored.folder / PREDICTIONS_FILE).open("a", encoding="utf-8") as handle:
+                    # One write, so that a kill rarely cuts a batch.
+                    handle.write("".join(prediction.to_json() + "\n" for prediction in fresh.values()))
+        scored.rows += [known for row in rows if (known := done.get(row.id) or fresh.get(row.id)) is not None]
+        if finished > before:
+            yield finished
+
+
+def _count_masks(pictures: PictureSet, masks: Mapping[int, Any]) -> dict[str, np.ndarray]:
+    """Return id -> `count_pixels` of the masks by place in the set; fakes without a true mask are left out."""
+    counts = {}
+    for place, mask in masks.items():
+        row = pictures.rows[place]
+        truth = None if pictures.masks is None else pictures.masks[place]
+        if row.label == "fake" and truth is None:
+            continue  # what was changed is not known
+        drawn = None if row.label == "real" else read_mask(truth)
+        counts[row.id] = count_pixels(mask, drawn, row.id)
+    return counts
+
+
+def _describe_model(source: str) -> dict[str, Any]:
+    """Return what tells one state of a model from another: its name, and for a folder size and time of its files."""
+    folder = Path(source)
+    files: dict[str, list[int]] = {}
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.suffix in WEIGHT_SUFFIXES and path.is_file():
+                status = path.stat()
+                files[path.name] = [status.st_size, status.st_mtime_ns]
+    return {"name": source, "files": files}
+
+
+def _describe_set(pictures: PictureSet) -> dict[str, Any]:
+    """Return what tells one set of pictures from another: its name, size, files, and a digest of what is known.
+
+    The files of a folder are not in it: a picture that could not be read may be replaced, see `_refuse_changed`.
+    """
+    content = "\n".join(replace(row, file_state=None).to_json() for row in pictures.rows)
+    return {
+        "name": pictures.name,
+        "pictures": len(pictures.rows),
+        "sha256": sha256(content.encode()).hexdigest(),
+        "files": pictures.fingerprint,
+    }
+
+
+def _refuse_changed(pictures: PictureSet, done: Mapping[str, Prediction], output: Path) -> None:
+    """Raise a `ValueError` if a picture has been written anew since it was scored."""
+    changed = [row.id for row in pictures.rows if row.id in done and done[row.id].file_state != row.file_state]
+    if changed:
+        raise ValueError(
+            f"{len(changed)} pictures have changed since {output} holds their predictions, the first being "
+            f"{changed[0]}. Choose another `output`, or remove this folder."
+        )
+
+
+def _claim_folder(output: Path, run: dict[str, Any]) -> None:
+    """Note in the folder what is being scored, or check that it is what was begun there.
+
+    Raises:
+        ValueError: where the folder holds predictions of another run, or ones of unknown origin.
+    """
+    file, predictions = output / RUN_FILE, output / PREDICTIONS_FILE
+    if file.is_file() and predictions.is_file():
+        begun = read_json_object(file)
+        wanted = json.loads(_run_text(run))  # as tuples and such come back changed
+        different = [key for key in sorted({*begun, *wanted}) if begun.get(key) != wanted.get(key)]
+        if different:
+            raise ValueError(
+                f"{output} holds predictions of another run: {', '.join(different)} differ (see {file}). "
+                "Choose another `output`, or remove this folder."
+            )
+    elif predictions.is_file():
+        raise ValueError(f"{predictions} exists, but no {RUN_FILE} says of which run. Choose another `output`.")
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        # Before the first prediction, and in one piece: a torn note would claim nothing.
+        _write_whole(file, _run_text(run))
+
+
+def _run_text(run: Mapping[str, Any]) -> str:
+    return json.dumps(run, indent=2) + "\n"
+
+
+def _write_whole(file: Path, text: str) -> None:
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
+
+
+def _read_progress(file: Path) -> dict[str, Prediction]:
+    """Return what was scored already, by id. A last line that was cut off by a kill is removed from the file.
+
+    Raises:
+        ValueError: for any other broken line.
+    """
+    if not file.is_file():
+        return {}
+    _cut_torn_line(file)
+    return {row.id: row for row in read_predictions(file)} if file.stat().st_size else {}
+
+
+def _cut_torn_line(file: Path) -> None:
+    """Remove what follows the last line end: a line that a kill cut off."""
+    size = file.stat().st_size
+    with file.open("r+b") as handle:
+        end = size
+        while end:
+            start = max(0, end - BLOCK)
+            handle.seek(start)
+            found = handle.read(end - start).rfind(b"\n")
+            if found >= 0:
+                end = start + found + 1
+                break
+            end = start
+        if end < size:
+            handle.truncate(end)

@@ -1,0 +1,261 @@
+"""What a model is evaluated on: a data set of this package, or plain folders of real and of fake pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepfake_detectors.data.loading import open_split
+from deepfake_detectors.data.parquet import find_builds
+from deepfake_detectors.data.registry import DATASETS, builder_class
+from deepfake_detectors.data.twin_difference import difference_mask
+from deepfake_detectors.evaluation.predictions import Prediction
+from deepfake_detectors.files import picture_files
+from deepfake_detectors.modeling.image_loading import load_image
+
+__all__ = ["PictureSet", "TwinMasks", "data_set", "folder_set"]
+
+
+@dataclass
+class PictureSet:
+    """Labelled pictures in a fixed order.
+
+    Attributes:
+        name: for messages and the report.
+        rows: what is known of every picture, without score and text.
+        images: where it is read from, anything that the pipeline takes; as long as `rows`.
+        masks: what was changed in each, anything that `load_image` takes, `None` for a picture without a mask; as
+            long as `rows`, or `None` for a set without masks.
+        mask_source: where the masks are from, in words; `None` for a set without masks.
+        references: id -> reference explanations, where the set has them.
+        remarks: what to keep in mind when reading its numbers.
+        fingerprint: of the files of a data set and how they are read; `None` for folders, whose rows know their files.
+    """
+
+    name: str
+    rows: list[Prediction]
+    images: Sequence[Any]
+    masks: Sequence[Any] | None = None
+    mask_source: str | None = None
+    references: dict[str, list[str]] | None = None
+    remarks: list[str] = field(default_factory=list)
+    fingerprint: str | None = None
+
+    @property
+    def ids(self) -> list[str]:
+        return [row.id for row in self.rows]
+
+
+class _Cells(Sequence):
+    """The pictures of a data set as they lie there, so that only the detector's own loader decodes them."""
+
+    def __init__(self, table: Any, column: str) -> None:
+        self.table, self.column = table.select_columns([column]), column
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.table[index][self.column]
+
+
+def data_set(
+    dataset: str,
+    config: str | None = None,
+    data_dir: str | Path | None = None,
+    options: dict[str, Any] | None = None,
+    split: str = "test",
+    twin_masks: bool = False,
+) -> PictureSet:
+    """Return a split of a data set of this package, with its masks and reference explanations where it has them.
+
+    Args:
+        dataset: its name, read from the raw files; or a folder that `dataset build` wrote.
+        config, split, data_dir, options: as in `deepfake_detectors.data.loading.load_split`; a folder takes
+            `config` and `split` alone.
+        twin_masks: take as mask where a fake differs from the real row of the same target video.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: as `load_split` and `find_builds`.
+    """
+    if dataset not in DATASETS and Path(dataset).is_dir():
+        if data_dir is not None or options:
+            raise ValueError(f"{dataset} was built already: `data_dir` and `dataset_options` are of raw files.")
+        table, dataset, config, fingerprint = _built_split(Path(dataset), config, split)
+    else:
+        table, fingerprint = open_split(dataset, split, data_dir, config, options)
+    import datasets
+
+    for column in ("image", "mask"):
+        if column in table.features:
+            table = table.cast_column(column, datasets.Image(decode=False))
+    names = table.features["label"].names
+    known = table.select_columns(["id", "label", "manipulation", "category", "video_id", "group_id"]).to_list()
+    set_of = builder_class(dataset).set_of
+    rows = [Prediction(**{**row, "label": names[row["label"]], "set": set_of(row["id"])}) for row in known]
+    label = "/".join(part for part in (dataset, config, split) if part)
+    found = PictureSet(label, rows, _Cells(table, "image"), fingerprint=fingerprint)
+    if twin_masks:
+        found.masks, found.mask_source = TwinMasks(found, table["target_id"][:]), "difference to the real twin"
+        found.remarks.append(
+            "Masks from differences are rough: where the two frames are not the same, the background counts as changed"
+        )
+    elif "mask" in table.features:
+        found.masks, found.mask_source = _Cells(table, "mask"), "the data set"
+    if "answers" in table.features:
+        found.references = dict(zip(found.ids, table["answers"][:], strict=True))
+        if len(set(table["question"][:])) > 1:
+            found.remarks.append(
+                "The set asks questions of its own about its pictures; the detector was asked the one it was trained "
+                "on, so that its explanations answer another question than the references do"
+            )
+    return found
+
+
+def _built_split(folder: Path, config: str | None, split: str) -> tuple[Any, str, str, str]:
+    """The rows of a built split, the names of its data set and config, and the fingerprint of its files."""
+    import datasets
+
+    builds = {build.config: build for build in find_builds(folder)}
+    if config is None and len(builds) == 1:
+        (config,) = builds
+    if config not in builds:
+        raise ValueError(f"{folder} holds the configs {', '.join(builds)}; choose one with `dataset_config`.")
+
+    build = builds[config]
+    if split not in build.splits:
+        raise ValueError(f"{folder} has no split {split!r} of {config}, but {', '.join(build.splits)}.")
+    rows = datasets.Dataset.from_parquet([str(file) for file in build.splits[split]], features=build.features)
+    state = "\n".join(f"{file.name} {_file_state(file)}" for file in build.splits[split])
+    return rows, build.dataset, config, sha256(state.encode()).hexdigest()
+
+
+class TwinMasks(Sequence):
+    """Masks from the difference between a fake and the real frame behind it, read when asked for.
+
+    Args:
+        pictures: the set.
+        targets: `(n,)`, the target video of every picture. Those of one target must show the same frame.
+
+    Raises:
+        ValueError: if no fake has a real twin.
+    """
+
+    def __init__(self, pictures: PictureSet, targets: Sequence[str | None]) -> None:
+        self.pictures = pictures
+        real_of = {
+            target: place
+            for place, (row, target) in enumerate(zip(pictures.rows, targets, strict=True))
+            if row.label == "real" and target is not None
+        }
+        self.twins = [
+            real_of.get(target) if row.label == "fake" and target is not None else None
+            for row, target in zip(pictures.rows, targets, strict=True)
+        ]
+        if not any(twin is not None for twin in self.twins):
+            raise ValueError(f"`twin_masks`: no fake of {pictures.name} has a real picture of the same target video.")
+
+    def __len__(self) -> int:
+        return len(self.twins)
+
+    def __getitem__(self, index: Any) -> Any:
+        twin = self.twins[index]
+        if twin is None:
+            return None
+        fake, real = (np.asarray(load_image(self.pictures.images[place])) for place in (index, twin))
+        return difference_mask(fake, real) if fake.shape == real.shape else None
+
+
+def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | None = None) -> PictureSet:
+    """Return the pictures of one or two folders, searched to any depth.
+
+    In `fake_dir` the first folder below names the manipulation. Where pictures lie two folders deep
+    (`<manipulation>/<video>/<frame>.png`), the second one is their video; in `real_dir` too. There the
+    first folder names the source: both make the set, `fake/<manipulation>` or `real/<source>`. `mask_dir` holds the
+    masks of the fakes, white where they were changed, under the same path or, where it is unique, the same stem.
+
+    Raises:
+        ValueError: if neither folder is given, both are the same or nested, one holds no pictures, or a fake has no
+            mask.
+        FileNotFoundError: for a path that is not a folder.
+    """
+    given = {"real": real_dir, "fake": fake_dir}
+    if real_dir is None and fake_dir is None:
+        raise ValueError("No pictures: give `real_dir`, `fake_dir` or both.")
+    if real_dir is not None and fake_dir is not None and real_dir.resolve() == fake_dir.resolve():
+        raise ValueError(f"`real_dir` and `fake_dir` are the same folder, {real_dir}.")
+    for outer, inner in (("real", "fake"), ("fake", "real")):
+        whole, part = given[outer], given[inner]
+        if whole is not None and part is not None and part.resolve().is_relative_to(whole.resolve()):
+            raise ValueError(
+                f"`{inner}_dir` {part} lies inside `{outer}_dir` {whole}, so that its pictures would count as both "
+                "real and fake. Name two folders side by side."
+            )
+    rows, images = [], []
+    for label, folder in given.items():
+        if folder is None:
+            continue
+        if not folder.is_dir():
+            raise FileNotFoundError(f"`{label}_dir` {folder}: there is no such folder.")
+        files, _ = picture_files(folder, recursive=True)
+        if not files:
+            raise ValueError(f"`{label}_dir` {folder} holds no pictures.")
+        for path in files:
+            inside = path.relative_to(folder)
+            above = inside.parts[:-1]
+            rows.append(
+                Prediction(
+                    id=f"{label}/{inside.as_posix()}",
+                    label=label,
+                    manipulation="real" if label == "real" else (above[0] if above else folder.name),
+                    video_id=f"{label}/{'/'.join(above)}" if len(above) > 1 else None,
+                    set="/".join((label, *above[:1])),
+                    file_state=_file_state(path),
+                )
+            )
+            images.append(str(path))
+    masks = None
+    if mask_dir is not None:
+        if fake_dir is None:
+            raise ValueError("`mask_dir` belongs to `fake_dir`: real pictures have no mask.")
+        found = iter(
+            _find_masks(
+                mask_dir,
+                fake_dir,
+                [Path(image) for row, image in zip(rows, images, strict=True) if row.label == "fake"],
+            )
+        )
+        masks = [next(found) if row.label == "fake" else None for row in rows]
+    name = " and ".join(f"{label} pictures of {folder}" for label, folder in given.items() if folder is not None)
+    return PictureSet(name, rows, images, masks, None if mask_dir is None else str(mask_dir))
+
+
+def _file_state(path: Path) -> str:
+    """What changes when a file is written anew."""
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _find_masks(mask_dir: Path, fake_dir: Path, fakes: Sequence[Path]) -> list[str]:
+    if not mask_dir.is_dir():
+        raise FileNotFoundError(f"`mask_dir` {mask_dir}: there is no such folder.")
+    by_path: dict[Path, Path] = {}
+    by_stem: dict[str, list[Path]] = {}
+    for path in picture_files(mask_dir, recursive=True)[0]:
+        by_path[path.relative_to(mask_dir).with_suffix("")] = path
+        by_stem.setdefault(path.stem, []).append(path)
+    masks = []
+    for fake in fakes:
+        same = by_path.get(fake.relative_to(fake_dir).with_suffix(""))
+        found = [same] if same is not None else by_stem.get(fake.stem, [])
+        if len(found) != 1:
+            raise ValueError(
+                f"{fake} has {len(found)} masks in `mask_dir` {mask_dir}, expected one, of the same path or stem."
+            )
+        masks.append(str(found[0]))
+    return masks

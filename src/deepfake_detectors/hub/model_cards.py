@@ -1,0 +1,279 @@
+"""Render a model card from facts, results and the record of the training; no number in a card is typed by hand.
+
+    python -m deepfake_detectors.hub.model_cards --facts hub_cards/facts/m2f2_det_default.yaml \
+        --folder src/deepfake_detectors/checkpoints/m2f2_det_mini
+
+reads `config.json`, `results.json` and `validation.json` of the folder and writes its `README.md`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from huggingface_hub import ModelCardData
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from transformers import AutoConfig, HfArgumentParser
+
+from deepfake_detectors.files import read_json_object
+from deepfake_detectors.hub.model_results import better, dataset_of, metric_name, model_index, result_parts
+from deepfake_detectors.registration import AutoModelForDeepfakeDetection
+
+__all__ = [
+    "CardArguments",
+    "Publication",
+    "card_terms",
+    "render_model_card",
+    "training_bases",
+    "training_commands",
+    "training_data",
+    "write_model_card",
+]
+
+TEMPLATE = "model_card.md.jinja"
+# How Trainer calls what it measures, and how a reader knows it.
+MEASURED = {"eval_accuracy": "accuracy", "eval_auc": "AUC", "eval_eer": "EER", "eval_loss": "loss"}
+
+
+@dataclass
+class CardArguments:
+    """Which card to render."""
+
+    folder: str = field(metadata={"help": "Checkpoint folder with config.json, results.json and validation.json."})
+    facts: str = field(metadata={"help": "YAML file with what no command measures."})
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a card says of a checkpoint beside its facts and results, once it has a place on the Hub.
+
+    Attributes:
+        repo: `owner/name`.
+        parameters: number of weights in the folder.
+        adapter: whether the folder holds an adapter alone.
+        explains, localizes: what the class can do.
+        bases: per model below `id`, `revision` (`None` if unknown) and `relation` (`"adapter"`, `"finetune"`, ..., or
+            `None` where it is the same model in another form).
+        datasets: per data set of the training `name` and `revision` (`None` if unknown).
+        licenses: licence files that the checkpoint brought along.
+    """
+
+    repo: str
+    parameters: int
+    adapter: bool = False
+    explains: bool = False
+    localizes: bool = False
+    bases: Sequence[dict[str, Any]] = ()
+    datasets: Sequence[dict[str, Any]] = ()
+    licenses: Sequence[str] = ()
+
+
+def render_model_card(
+    facts: dict[str, Any],
+    results: dict[str, Any] | None,
+    validation: dict[str, Any] | None,
+    config: dict[str, Any],
+    publication: Publication | None = None,
+    explanations: dict[str, Any] | None = None,
+    parameters: int | None = None,
+) -> str:
+    """Return the card as Markdown with a YAML header that holds a `model-index`.
+
+    Args:
+        facts: see `hub_cards/facts/m2f2_det_default.yaml` and `facts.py` for the keys.
+        results: what `evaluate` wrote; `None` if nothing was measured.
+        validation: what the training wrote; `None` if it wrote nothing.
+        config: the model's `config.json`.
+        publication: its place on the Hub; `None` for the folder inside the package.
+        explanations: what the embedding of the default found out about its answers; `None` if nothing was asked.
+        parameters: number of weights; by default the one in `publication`.
+
+    Raises:
+        jinja2.UndefinedError, KeyError: naming the key, if one of them lacks something the card states.
+    """
+    bases = list(publication.bases) if publication else []
+    named = [base["id"] for base in bases]
+    header = ModelCardData(
+        license=facts["license"],
+        license_name=facts.get("license_name"),
+        license_link=facts.get("license_link"),
+        library_name=facts["library_name"],
+        pipeline_tag=facts["pipeline_tag"],
+        tags=facts["tags"],
+        base_model=named[0] if len(named) == 1 else named or None,
+        base_model_relation=bases[0]["relation"] if bases else None,
+        model_name=facts["model_name"],
+        eval_results=(model_index(results, facts) if results else None) or None,
+    )
+    environment = Environment(
+        undefined=StrictUndefined, keep_trailing_newline=True, loader=FunctionLoader(_read_template)
+    )
+    environment.globals |= {
+        "three": _three,
+        "number": _number,
+        "interval": _interval,
+        "percent": _percent,
+        "wrong": _wrong,
+        "metric_name": metric_name,
+        "training_sentence": training_sentence,
+        "validation_sentence": validation_sentence,
+    }
+    body = environment.get_template(TEMPLATE).render(
+        facts=facts,
+        results=results,
+        validation=validation,
+        explanations=explanations,
+        config=config,
+        terms=card_terms(facts, config),
+        licenses=list(publication.licenses) if publication else [],
+        repo=publication.repo if publication else None,
+        parameters=publication.parameters if publication else parameters,
+        adapter=bool(publication and publication.adapter),
+        explains=bool(publication and publication.explains),
+        localizes=bool(publication and publication.localizes),
+        bases=bases,
+        datasets=list(publication.datasets) if publication else [],
+        commands=training_commands(facts, validation) if publication else [],
+        parts=result_parts(results) if results else [],
+        dataset_label=_label(dataset_of(results, facts)) if results else "",
+        better=lambda name: better(name, results or {}),
+    )
+    return f"---\n{header.to_yaml()}\n---\n\n" + re.sub(r"\n{3,}", "\n\n", body)
+
+
+def card_terms(facts: dict[str, Any], config: dict[str, Any]) -> str:
+    """Return what the weights say of themselves, and then what holds of their whole family."""
+    return "\n\n".join(text for text in (config.get("license_notice"), facts.get("terms")) if text)
+
+
+def write_model_card(folder: Path, facts: Path) -> Path:
+    """Render the card of a checkpoint folder into its `README.md`.
+
+    Raises:
+        FileNotFoundError: if the folder lacks one of the files that hold its numbers.
+    """
+    results, validation, config = (_measured(folder, name) for name in ("results", "validation", "config"))
+    answers = folder / "explanations.json"
+    with torch.device("meta"):  # to count weights, not to load them
+        loaded = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForDeepfakeDetection.from_config(loaded, trust_remote_code=False)
+    card = render_model_card(
+        yaml.safe_load(facts.read_text(encoding="utf-8")),
+        results,
+        validation,
+        config,
+        explanations=read_json_object(answers) if answers.is_file() else None,
+        parameters=model.num_parameters(),
+    )
+    target = folder / "README.md"
+    target.write_text(card, encoding="utf-8")
+    return target
+
+
+def _measured(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing. validation.json is written by the training, results.json by `evaluate`."
+        )
+    return read_json_object(path)
+
+
+def training_sentence(validation: dict[str, Any], machine: str | None = None) -> str:
+    """Return size and length of the training; `machine` says where it ran."""
+    amounts = {"train_pictures": "pictures", "train_rows": "conversations", "train_texts": "texts"}
+    parts = [f"{validation[key]} {unit}" for key, unit in amounts.items() if key in validation]
+    parts.append(f"{validation['steps']} steps")
+    if validation["best_step"] is not None:
+        parts.append(f"best checkpoint at step {validation['best_step']}")
+    duration = f"{validation['train_seconds'] / 60:.0f} minutes"
+    if validation.get("cpu_threads") is not None:
+        duration += f" on {validation['cpu_threads']} thread(s)"
+    elif validation.get("processes", 1) > 1:
+        duration += f" on {validation['processes']} processes"
+    return ", ".join([*parts, f"seed {validation['seed']}", duration]) + (f" of {machine}." if machine else ".")
+
+
+def validation_sentence(validation: dict[str, Any]) -> str:
+    """Return what was measured on the validation pictures at the end."""
+    metrics = validation["metrics"]
+    if "num_real" in metrics:
+        found = {"accuracy": metrics["accuracy"], "AUC": metrics["auc"], "EER": metrics["eer"]}
+        pictures = f"{metrics['num_real']} real and {metrics['num_fake']} fake validation pictures"
+    else:
+        found = {label: metrics[name] for name, label in MEASURED.items() if name in metrics}
+        pictures = f"{validation['validation_pictures']} validation pictures"
+    values = [f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in found.items()]
+    return f"On the {pictures}: {', '.join(values)}."
+
+
+def training_commands(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[str]:
+    """Return the command that the training noted down, without the places of its folders, else those of the facts."""
+    if validation and validation.get("command"):
+        words = shlex.split(validation["command"])
+        return [shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)]
+    return list(facts.get("commands", {}).values())
+
+
+def training_bases(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the models below: those of the facts, or the Hub id from which the training started."""
+    start = (validation or {}).get("model_name_or_path")
+    if facts.get("base_models") or not start or Path(start).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", start):
+        return facts.get("base_models", [])
+    return [{"id": start, "revision": None, "relation": "finetune"}]
+
+
+def training_data(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the data sets of the training: those of the facts, or the builder of this package that read them."""
+    if facts.get("datasets") or not (validation and validation.get("dataset")):
+        return facts.get("datasets", [])
+    configs = validation.get("dataset_configs") or [validation.get("dataset_config")]
+    named = ", ".join(str(config) for config in configs if config)
+    builder = f"`{validation['dataset']}` of deepfake-detectors"
+    return [{"name": f"{builder} ({named})" if named else builder, "revision": validation.get("dataset_version")}]
+
+
+def _read_template(name: str) -> str | None:
+    path = files("deepfake_detectors.hub_cards").joinpath(name)
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _label(dataset: dict[str, str | None]) -> str:
+    return ", ".join(part for part in (dataset["name"], dataset["config"], dataset["split"]) if part)
+
+
+def _three(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _number(entry: dict[str, Any]) -> str:
+    return "undefined" if entry["value"] is None else _three(entry["value"])
+
+
+def _interval(entry: dict[str, Any]) -> str:
+    return "" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"
+
+
+def _wrong(accuracy: dict[str, Any], pictures: int) -> int:
+    return round((1 - accuracy["value"]) * pictures)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line entry."""
+    (parsed,) = HfArgumentParser(CardArguments).parse_args_into_dataclasses(arguments)
+    write_model_card(Path(parsed.folder), Path(parsed.facts))
+
+
+if __name__ == "__main__":
+    main()

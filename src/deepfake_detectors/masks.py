@@ -1,0 +1,78 @@
+"""Writes what a localizing detector found: the raw mask, and the mask over the image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from deepfake_detectors.modeling.image_loading import load_image
+
+__all__ = ["draw_overlay", "save_masks"]
+
+RED = np.array([255.0, 0.0, 0.0])
+OPACITY = 0.6  # of what is surely manipulated; the image stays readable under it
+OUTLINE_FROM = 128  # half of 255: more likely manipulated than not
+YELLOW = (255, 235, 0)
+
+
+def draw_overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """Return the image in grey, the manipulated area in red by its probability, outlined in yellow from one half on.
+
+    Args:
+        image: any mode.
+        mask: mode `L` of the same size, 255 is surely manipulated.
+
+    Returns:
+        Mode `RGB`, of the same size.
+    """
+    grey = np.asarray(image.convert("L"), dtype=np.float64)[..., None]
+    strength = (OPACITY / 255) * np.asarray(mask, dtype=np.float64)[..., None]
+    painted = Image.fromarray((grey * (1 - strength) + RED * strength).round().astype(np.uint8))
+    inside = mask.point(lambda value: 255 if value >= OUTLINE_FROM else 0)
+    width = 2 * max(1, round(min(image.size) / 200)) + 1
+    # The border of the area: what growing it adds.
+    edge = np.asarray(inside.filter(ImageFilter.MaxFilter(width))) != np.asarray(inside)
+    painted.paste(YELLOW, mask=Image.fromarray(edge))
+    return painted
+
+
+def save_masks(rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: str | Path) -> Iterator[dict[str, Any]]:
+    """Write `NAME.mask.png` and `NAME.overlay.png` for each row with a mask, and yield the rows with the two paths.
+
+    Args:
+        rows: of the pipeline called with `localize=True`, each with `input`, the name of its image (path or URL).
+            `mask` becomes the path of the mask, `overlay` is added. Rows without a mask pass as they are.
+        sources: the images in the same order, as `load_image` takes them.
+        folder: where to write; made if needed.
+
+    Raises:
+        OSError: if a file cannot be written.
+    """
+    taken: set[str] = set()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for row, source in zip(rows, sources, strict=True):
+        mask = row.pop("mask", None)
+        if mask is not None:
+            name = _free_name(row["input"], taken)
+            paths = {kind: folder / f"{name}.{kind}.png" for kind in ("mask", "overlay")}
+            mask.save(paths["mask"])
+            draw_overlay(load_image(source), mask).save(paths["overlay"])
+            row = {**row, **{kind: str(path) for kind, path in paths.items()}}
+        yield row
+
+
+def _free_name(source: str, taken: set[str]) -> str:
+    """Return a file name that tells the image, unlike those before (images of several folders may share a name)."""
+    stem = re.sub(r"[^\w.-]+", "_", Path(source.split("?")[0]).stem) or "image"
+    name, number = stem, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name.lower())
+    return name

@@ -1,0 +1,155 @@
+"""Tiny models with random weights: each family's own classes, processors, prompts and files, at a size for a CPU.
+
+Such a model can write nothing before it is trained. It stands in for a pretrained base where a recipe is tried, and
+for a released checkpoint in tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from deepfake_detectors.families import FAMILIES, require_family
+
+__all__ = ["MINI", "TINY", "Plan", "Size", "laid_over", "tiny_model"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """Sizes that all families share.
+
+    Args:
+        image_size, patch_size: side of a picture and of a patch, pixels.
+        width, inner_width: of towers and language model.
+        heads: attention heads of both.
+        vision_layers, language_layers: how many.
+    """
+
+    image_size: int
+    patch_size: int
+    width: int
+    inner_width: int
+    heads: int = 4
+    vision_layers: int = 3
+    language_layers: int = 2
+
+    @property
+    def vision(self) -> dict[str, Any]:
+        """Fields of a vision tower."""
+        return {
+            "hidden_size": self.width,
+            "intermediate_size": self.inner_width,
+            "num_hidden_layers": self.vision_layers,
+            "num_attention_heads": self.heads,
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+        }
+
+    @property
+    def language(self) -> dict[str, Any]:
+        """Fields of a Llama, but for its vocabulary."""
+        return {
+            "model_type": "llama",
+            "hidden_size": self.width,
+            "intermediate_size": self.inner_width,
+            "num_hidden_layers": self.language_layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.heads,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        }
+
+    @property
+    def picture(self) -> dict[str, Any]:
+        """Fields of an image processor that resizes the short side and crops the middle."""
+        side = self.image_size
+        return {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+
+
+MINI = Size(224, 32, 64, 128)  # of DD-VQA's pictures; 49 patches keep the prompts short
+TINY = Size(56, 14, 32, 48)
+PROMPT_SHARE = 10  # one copy of a family's prompts per so many texts: every training row will hold them
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a family's builder, the field `mini` of its row, is called with.
+
+    Args:
+        size: see `Size`.
+        texts: what the tokenizers learn from, beside the family's prompts.
+        vocabulary: ids of the language model's tokenizer, at most.
+        generates: whether to build the class with a language model where the verdict class has none.
+        config: fields of the family's config, laid over the tiny ones.
+    """
+
+    size: Size
+    texts: Sequence[str]
+    vocabulary: int
+    generates: bool
+    config: dict[str, Any]
+
+    def words(self, prompts: Sequence[str], markers: Sequence[str] = ()) -> list[str]:
+        """Return the texts, and the prompts about as often as training will show them, without placeholders."""
+        for marker in markers:
+            prompts = [prompt.replace(marker, "") for prompt in prompts]
+        return [*self.texts, *list(prompts) * (1 + len(self.texts) // PROMPT_SHARE)]
+
+    def over(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return `fields` with `config` laid over them, field by field in sub-configs of the same type too."""
+        return laid_over(fields, self.config)
+
+
+def tiny_model(
+    family: str,
+    *,
+    generates: bool = False,
+    size: Size = TINY,
+    texts: Sequence[str] = (),
+    vocabulary: int = 500,
+    seed: int = 0,
+    **config: Any,
+) -> tuple[Any, Any]:
+    """Build a model with random weights, in eval mode, and its processor.
+
+    Args:
+        family: name of a row of the table whose field `mini` names a builder: a function of a `Plan`.
+        generates: build the class with a language model, where the family has two classes.
+        size: `TINY` (56 x 56 pixels) or `MINI` (224 x 224).
+        texts: further texts whose words the tokenizers learn.
+        vocabulary: ids of the language model's tokenizer, at most.
+        seed: of the weights.
+        config: fields of the family's config, such as `variant="bridge"`.
+
+    Returns:
+        The model and its processor.
+
+    Raises:
+        ValueError: for an unknown family, one without a builder, or fields that its config refuses.
+    """
+    row = require_family(family, f"tiny_model({family!r})")
+    if row.mini is None:
+        known = ", ".join(name for name, other in FAMILIES.items() if other.mini)
+        raise ValueError(f"{family} has no `mini` in the table of families; those that have one are {known}.")
+    torch.manual_seed(seed)
+    model, processor = row.load("mini")(Plan(size, texts, vocabulary, generates, config))
+    return model.eval(), processor
+
+
+def laid_over(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `fields` with `own` over them, field by field in sub-configs of the same type too."""
+    both = dict(fields)
+    for name, value in own.items():
+        below = both.get(name)
+        both[name] = laid_over(below, value) if _same_kind(below, value) else value
+    return both
+
+
+def _same_kind(below: Any, value: Any) -> bool:
+    if not isinstance(below, dict) or not isinstance(value, dict):
+        return False
+    # What names its type describes a whole part, such as the encoder of M2F2-Det.
+    return "type" not in value and value.get("model_type", below.get("model_type")) == below.get("model_type")

@@ -1,0 +1,82 @@
+"""Tokenizers trained on a few texts, in the forms that the families' processors expect."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+__all__ = ["bert_tokenizer", "llama_tokenizer"]
+
+SPECIAL = ["<unk>", "<s>", "</s>"]  # Llama's first three ids
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # and the 256 behind them, for what has no token of its own
+BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def llama_tokenizer(texts: Iterable[str], vocabulary: int, added: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Byte-fallback BPE in the manner of Llama's: no word piece crosses a blank, digits and punctuation stay apart.
+
+    Args:
+        texts: to learn from.
+        vocabulary: at most so many ids, the 259 special ones included, without `added`.
+        added: placeholders such as `<image>`, which get the last ids.
+
+    Raises:
+        ValueError: if the vocabulary has no room for a single word piece.
+    """
+    room = vocabulary - len(SPECIAL) - len(BYTES)
+    if room < 1:
+        raise ValueError(
+            f"vocabulary is {vocabulary}, but {len(SPECIAL) + len(BYTES)} ids go to special tokens and bytes; "
+            "1000 or more make sense."
+        )
+    learner = Tokenizer(models.BPE())
+    learner.normalizer = _blanks()
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="never"),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Punctuation(behavior="contiguous"),
+        ]
+    )
+    # Line by line, so that the line break has no piece and stays the byte that it is in Llama's tokenizer.
+    lines = (line for text in texts for line in text.splitlines() if line.strip())
+    learner.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=room, show_progress=False))
+    learned = json.loads(learner.to_str())["model"]
+    pieces = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
+
+    # The pre-tokenizer was needed for learning only: what was never merged across a border never will be.
+    ids = {piece: number for number, piece in enumerate([*SPECIAL, *BYTES, *pieces])}
+    merges = [tuple(merge) for merge in learned["merges"]]
+    tokenizer = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = _blanks()
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    if added:
+        wrapped.add_tokens(list(added), special_tokens=True)
+    return wrapped
+
+
+def _blanks() -> normalizers.Normalizer:
+    return normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+
+
+def bert_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """In the manner of BERT's: lower case, `[CLS] ... [SEP]`, with every word of `texts` as one id."""
+    words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
+    ids = {word: number for number, word in enumerate([*BERT_SPECIAL, *words])}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
