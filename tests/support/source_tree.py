@@ -11,10 +11,10 @@ PACKAGE_DIR = {name: ROOT / folder for name, folder in SETUPTOOLS["package-dir"]
 NOT_SOURCES = {".venv", ".venv-newest", ".venv-oldest", ".git", "build", "dist", "goldens", "__pycache__"}
 
 
-def python_files(folder: Path) -> list[Path]:
-    """Every `.py` below `folder` that belongs to the sources, sorted."""
+def python_files(folder: Path, pattern: str = "*.py") -> list[Path]:
+    """Return every `.py` below `folder` that belongs to the sources, sorted."""
     return sorted(
-        path for path in folder.rglob("*.py") if not NOT_SOURCES.intersection(path.relative_to(folder).parts)
+        path for path in folder.rglob(pattern) if not NOT_SOURCES.intersection(path.relative_to(folder).parts)
     )
 
 
