@@ -16,13 +16,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from transformers import HfArgumentParser
 
 from deepfake_detectors.hub.card_results import better, dataset_of, metric_name, model_index, result_parts
 from deepfake_detectors.hub.card_training import training_commands, training_sentence, validation_sentence
+from deepfake_detectors.hub.facts import read_facts
 
 __all__ = ["CardArguments", "Publication", "card_terms", "render_model_card", "write_model_card"]
 
@@ -110,10 +110,14 @@ def render_model_card(
         "training_sentence": training_sentence,
         "validation_sentence": validation_sentence,
     }
+    # Probes are not trained in steps: what was measured of them has a form of its own.
+    probe = validation if validation and "heads" in validation else None
+    validation = None if probe else validation
     body = environment.get_template(TEMPLATE).render(
         facts=facts,
         results=results,
         validation=validation,
+        probe=probe,
         explanations=explanations,
         config=config,
         terms=card_terms(facts, config),
@@ -156,7 +160,8 @@ def write_model_card(folder: Path, facts: Path) -> Path:
     answers = folder / "explanations.json"
     if answers.is_file():
         measured["explanations"] = json.loads(answers.read_text(encoding="utf-8"))
-    card = render_model_card(yaml.safe_load(facts.read_text(encoding="utf-8")), **measured)
+    described = read_facts(facts, measured["config"], measured["config"]["architectures"][0], folder.name)
+    card = render_model_card(described, **measured)
     target = folder / "README.md"
     target.write_text(card, encoding="utf-8")
     return target
