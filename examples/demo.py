@@ -5,8 +5,8 @@ Needs: `pip install deepfake-detectors`, no network. About a CPU second a pictur
 
     python examples/demo.py --output outputs/demo.png
 
-With the environment variable DEEPFAKE_DATA, a folder that holds `demo_pictures/` and `ddvqa/`, their pictures are judged
-too (`--repository-only` leaves them out). They are shown on the sheet and copied nowhere else.
+With the environment variable DEEPFAKE_DATA, a folder that holds `demo_pictures/` and `ddvqa/`, their pictures are
+judged too (`--repository-only` leaves them out). They are shown on the sheet and copied nowhere else.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ RIGHT = {"likely real": "real", "likely fake": "fake"}
 COLOURS = {"right": "#2b7a3d", "wrong": "#c0392b", "open": "#7a7a7a"}
 TILE, GAP, CAPTION, COLUMNS = 190, 14, 58, 6
 MEANING = (
-    "P(fake) is a score of small linear heads, not a proof. A decision is given only outside the checkpoint's band, and "
-    "its measured error rates hold for pictures like those it was fitted on; on professional photographs against "
+    "P(fake) is a score of small linear heads, not a proof. A decision is given only outside the checkpoint's band, "
+    "and its measured error rates hold for pictures like those it was fitted on; on professional photographs against "
     "current generators the head for whole pictures is at chance."
 )
 

@@ -46,6 +46,7 @@ class EvaluationArguments:
     dataset_config: str | None = field(default=None, metadata={"help": "Config of the builder."})
     split: str = field(default="test", metadata={"help": "Split to score."})
     data_dir: str | None = field(default=None, metadata={"help": "Raw files; if unset, $DEEPFAKE_DATA/<dataset>."})
+    head: str | None = field(default=None, metadata={"help": "Head of the model, where it has several."})
     output: str = field(default="results.json", metadata={"help": "File to write."})
     threshold: float = field(default=0.5, metadata={"help": "P(fake) from which a picture counts as fake."})
     batch_size: int = field(default=32, metadata={"help": "Pictures per forward pass."})
@@ -53,7 +54,9 @@ class EvaluationArguments:
     seed: int = field(default=0, metadata={"help": "Of the bootstrap."})
 
 
-def fake_probabilities(model: Any, processor: Any, rows: datasets.Dataset, batch_size: int = 32) -> np.ndarray:
+def fake_probabilities(
+    model: Any, processor: Any, rows: datasets.Dataset, batch_size: int = 32, head: str | None = None
+) -> np.ndarray:
     """Calibrated P(fake) of every row, float64 `(n,)` in [0, 1].
 
     Args:
@@ -61,11 +64,12 @@ def fake_probabilities(model: Any, processor: Any, rows: datasets.Dataset, batch
         processor: its processor.
         rows: with a column `image`.
         batch_size: pictures per forward pass.
+        head: of the model, where it has several.
     """
-    scores = []
+    scores, options = [], {} if head is None else {"head": head}
     for start in range(0, len(rows), batch_size):
         images = [image.convert("RGB") for image in rows[start : start + batch_size]["image"]]
-        inputs = processor(images=images, return_tensors="pt").to(model.device)
+        inputs = processor(images=images, return_tensors="pt", **options).to(model.device)
         scores.append(model.detect(**inputs).fake_probability.double().cpu())
     return torch.cat(scores).numpy()
 
@@ -134,13 +138,14 @@ def evaluate_classifier(arguments: EvaluationArguments) -> dict[str, Any]:
     rows = load_split(arguments.dataset, arguments.split, arguments.data_dir, arguments.dataset_config)
     model = AutoModelForDeepfakeDetection.from_pretrained(arguments.model).eval()
     processor = AutoProcessor.from_pretrained(arguments.model)
-    scores = fake_probabilities(model, processor, rows, arguments.batch_size)
+    scores = fake_probabilities(model, processor, rows, arguments.batch_size, arguments.head)
     results = {
         "model_type": model.config.model_type,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dataset": arguments.dataset,
         "dataset_config": arguments.dataset_config,
         "split": arguments.split,
+        **({} if arguments.head is None else {"head": arguments.head}),
         **summarize(
             rows["label"][:],
             scores,
