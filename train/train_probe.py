@@ -78,7 +78,7 @@ def train_probe(recipe: ProbeRecipe) -> Path:
             model.config,
             name,
             calibration=validation.calibration,
-            decision_band=band.to_config() if band is not None and band.coverage >= LEAST_COVERAGE else None,
+            decision_band=None if band is None or band.coverage < LEAST_COVERAGE else band.to_config(),
         )
         reports[name] = _report(data, head_recipe, validation, band)
         _log_validation(name, reports[name])
@@ -199,14 +199,17 @@ def _report(
         **validation.report,
         "calibration": validation.calibration,
         "band": None if band is None else {**band.to_config(), "counts": band.counts, "curve": band.curve},
+        "band_shipped": band is not None and band.coverage >= LEAST_COVERAGE,
     }
 
 
 def _log_validation(name: str, report: dict[str, Any]) -> None:
-    for key in ("left_out_auc", "stranger_auc", "per_manipulation_auc"):
-        for part, value in report.get(key, {}).items():
-            logger.info("head %s, %s, %s: %.3f", name, key, part, value)
-    for key in ("m1", "m2", "cross_validated_auc"):
+    for key in ("left_out", "strangers", "per_manipulation"):
+        for part, found in report.get(key, {}).items():
+            logger.info("head %s, %s, %s: AUC %.3f", name, key, part, found["auc"])
+    if "cross_validated" in report:
+        logger.info("head %s, cross-validated: AUC %.3f", name, report["cross_validated"]["auc"])
+    for key in ("m1", "m2"):
         if key in report:
             logger.info("head %s, %s: %.3f", name, key, report[key])
 

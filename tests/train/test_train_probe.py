@@ -162,10 +162,13 @@ def test_calibration_is_unregularised():
 def test_leaving_sources_out(data):
     found = validate_head(*data)
     report = found.report
-    assert set(report["left_out_auc"]) == {"fake_a", "fake_b"}
-    assert report["m1"] == pytest.approx(np.mean(list(report["left_out_auc"].values())))
+    assert set(report["left_out"]) == {"fake_a", "fake_b"}
+    assert report["m1"] == pytest.approx(np.mean([found["auc"] for found in report["left_out"].values()]))
+    first = report["left_out"]["fake_a"]
+    assert (first["real"], first["fake"]) == (50, 40)
+    assert first["low"] < first["auc"] < first["high"]
     assert report["m1"] > 0.9
-    assert set(report["stranger_auc"]) == {"fake_a against stranger", "fake_b against stranger"}
+    assert set(report["strangers"]) == {"fake_a against stranger", "fake_b against stranger"}
     assert report["left_out_reals_accused"]["stranger"]["pictures"] == 70
     assert len(found.out_of_fold) == len(data[0].pictures)
     assert all(0 <= row.score <= 1 for row in found.out_of_fold)
@@ -178,7 +181,7 @@ def test_a_source_that_says_the_class_does_not_help_when_left_out(data):
     for n, picture in enumerate(training.pictures):
         features[n, 2] = 3.0 * picture.fake if picture.source == "b" else features[n, 2]
     report = validate_head(TrainingSet(training.pictures, features), recipe).report
-    assert report["left_out_auc"]["fake_a"] < 0.7
+    assert report["left_out"]["fake_a"]["auc"] < 0.7
 
 
 def test_cross_validation_keeps_groups_together():
@@ -191,7 +194,7 @@ def test_cross_validation_keeps_groups_together():
             features.append(np.eye(60)[group] * (5.0 if fake else -5.0) + draw.normal(size=60) * 0.01)
     recipe = HeadRecipe(parts, method="ridge", strength=0.1, validation="cross_validation")
     training = TrainingSet(pictures, np.array(features, dtype=np.float32))
-    assert validate_head(training, recipe).report["cross_validated_auc"] < 0.75
+    assert validate_head(training, recipe).report["cross_validated"]["auc"] < 0.75
     assert validate_head(training, recipe).report["groups"] == 60
 
 
@@ -303,7 +306,8 @@ def test_what_was_measured_is_written_down(place):
     assert report["picture"]["pictures"] == 520
     assert report["picture"]["parts"]["real_a"] == {"real": 130, "fake": 0}
     assert report["picture"]["m1"] > 0.9
-    assert report["face"]["cross_validated_auc"] > 0.9
+    assert report["face"]["cross_validated"]["auc"] > 0.9
+    assert report["picture"]["left_out"]["fake_a"]["bytes_per_pixel_auc"] is not None
     assert report["picture"]["band"]["coverage"] > 0.3
     band = deepfake_detectors.pipeline(model=str(place / "out")).model.config.decision_band
     assert band == {key: report["picture"]["band"][key] for key in band}
