@@ -5,12 +5,13 @@ python -m deepfake_detectors.train.embed_probe --checkpoint outputs/clip_probe_m
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier
+from deepfake_detectors.evaluation.evaluate import evaluate
 from deepfake_detectors.hub.model_cards import write_model_card
 from deepfake_detectors.modeling.modeling_clip_probe_storage import ENCODER_FILE, HEADS_FILE
 from deepfake_detectors.module_command import run_command
@@ -27,6 +28,7 @@ CHECKPOINT_FILES = (
     "processor_config.json",
     "validation.json",
 )
+RESAMPLES = 2000  # of the intervals on the card
 MAX_BYTES = 64_000_000  # every installation carries it
 
 
@@ -61,16 +63,11 @@ def embed_probe(arguments: EmbedProbeArguments) -> Path:
     for name in CHECKPOINT_FILES:
         if not (target / name).is_file() or (target / name).read_bytes() != (source / name).read_bytes():
             shutil.copyfile(source / name, target / name)
-    evaluate_classifier(
-        EvaluationArguments(
-            model=str(target),
-            dataset_config="c40",
-            data_dir=arguments.data_dir,
-            head="face",
-            batch_size=8,
-            output=str(target / "results.json"),
-        )
+    results = evaluate(
+        target, dataset="ddvqa", dataset_config="c40", data_dir=arguments.data_dir, head="face", resamples=RESAMPLES
     )
+    text = json.dumps(results.content, indent=2, ensure_ascii=False, allow_nan=False)
+    (target / "results.json").write_text(text + "\n", encoding="utf-8")
     card = write_model_card(target, Path(arguments.facts))
     logger.info("%s holds the new default, %s its card", target, card)
     return target
