@@ -302,7 +302,7 @@ class _Reader:
         ended = self.held[0] + max(LATE, 2 * self.half)
         if self.ahead is None and moment > ended and moment < self.clock.duration - LATE:
             raise VideoError(
-                f"{self.name} ends or cannot be decoded after {self.held[0]:.1f} of {self.clock.duration:.1f} seconds: "
+                f"{self.name} ends, or cannot be decoded, after {self.held[0]:.1f} of {self.clock.duration:.1f} s: "
                 f"it is damaged or incomplete. Examine the part before with end={self.held[0]:.1f}.",
                 self.name,
             )
