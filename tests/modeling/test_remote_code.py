@@ -18,6 +18,7 @@ from deepfake_detectors.hub.models import publish_model
 from support.hub_server import use_hub
 from support.pictures import random_pictures
 from support.source_tree import ROOT
+from support.tiny_clip_probe import tiny_clip_probe, tiny_int8_clip_probe
 from support.tiny_models import (
     antifakeprompt,
     antifakeprompt_processor,
@@ -39,6 +40,8 @@ WHOLE = {
     "antifakeprompt": tiny_antifakeprompt,
     "lvlm_dfd": tiny_lvlm_dfd,
     "lvlm_dfd-llm": tiny_lvlm_dfd_llm,
+    "clip_probe": tiny_clip_probe,
+    "clip_probe-int8": tiny_int8_clip_probe,
 }
 LANGUAGE_MODEL = r".*language_model.*\.(q_proj|v_proj)"
 # PEFT adapters: base, what gets LoRA, and what is trained whole beside it, as in the recipes.
@@ -49,7 +52,7 @@ LORA = {
     "lvlm_dfd-verdict-lora": ("lvlm_dfd", r".*vision_model.*\.(fc1|fc2)", ["classifier"]),
 }
 ADAPTERS = ("antifakeprompt-words", *LORA)
-CLASSIFIERS = ("m2f2_det-cosine", "m2f2_det-bridge", "m2f2_det-llm")
+CLASSIFIERS = ("m2f2_det-cosine", "m2f2_det-bridge", "m2f2_det-llm", "clip_probe", "clip_probe-int8")
 TOKENS = 6
 
 JUDGE = f"""
@@ -239,7 +242,7 @@ def test_published_fakevlm_is_a_stock_llava(elsewhere, place, picture):
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_published_m2f2_det_is_a_stock_classifier(name, elsewhere, place, picture):
+def test_published_classifiers_are_stock_ones(name, elsewhere, place, picture):
     found = elsewhere[f"{name} as classifier"]
     assert "error" not in found, found["error"]
     row = deepfake_detectors.pipeline(model=str(place / name))(str(picture))
@@ -253,7 +256,7 @@ def test_only_the_closure_of_one_detector_is_published(hub):
     for name in WHOLE:
         files = hub.repository("model", f"tester/{name}").files
         code = [path for path in files if path.endswith(".py")]
-        others = {"m2f2_det", "fakevlm", "antifakeprompt", "lvlm_dfd"} - {name.split("-")[0]}
+        others = {"m2f2_det", "fakevlm", "antifakeprompt", "lvlm_dfd", "clip_probe"} - {name.split("-")[0]}
         strangers = [path for path in code if path.startswith("modeling_") and any(other in path for other in others)]
         assert code and not strangers
         assert not [path for path in files if path.endswith((".bin", ".pt", ".pth", ".pkl"))]

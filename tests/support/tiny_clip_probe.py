@@ -81,3 +81,10 @@ def tiny_clip_probe(folder: Path, **overrides: Any) -> Path:
     clip_probe(**overrides).save_pretrained(folder)
     clip_probe_processor().save_pretrained(folder)
     return folder
+
+
+def tiny_int8_clip_probe(folder: Path, **overrides: Any) -> Path:
+    """The same with the encoder stored in int8."""
+    rounded_to_int8(clip_probe(**overrides)).save_pretrained(folder)
+    clip_probe_processor().save_pretrained(folder)
+    return folder
