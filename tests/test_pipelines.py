@@ -71,6 +71,7 @@ def test_a_model_of_another_kind(tmp_path: Path, folder: Path) -> None:
         deepfake_detectors.pipeline(model=tmp_path, processor=AutoProcessor.from_pretrained(folder))
 
 
+@pytest.mark.slow
 def test_the_stock_call_without_a_model_works_offline_and_shows_the_terms_once(tmp_path: Path) -> None:
     random_pictures(1)[0].save(tmp_path / "face.png")
     program = (

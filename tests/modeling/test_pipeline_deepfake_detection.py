@@ -428,6 +428,7 @@ def test_saved_with_its_code(detector, tmp_path: Path, paths: list[str], expecte
     assert "custom_pipelines" in vars(ours.model.config), "saving must not change the model"
 
 
+@pytest.mark.slow
 def test_the_folders_own_code_runs(detector, tmp_path: Path, paths: list[str], expected: list[float]) -> None:
     saved = tmp_path / "saved"
     detector.save_pretrained(saved, remote_code=True)

@@ -185,6 +185,7 @@ def local(name: str, place: Path) -> tuple:
     return AutoModel.from_pretrained(place / name).eval(), AutoProcessor.from_pretrained(processor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*WHOLE, *ADAPTERS])
 def test_judges_alike_without_the_package(name, elsewhere, place, picture):
     found = elsewhere[name]
@@ -221,6 +222,7 @@ def test_judges_alike_with_the_package_and_without_trust(name, hub, place, pictu
     assert detector(str(picture))["fake_probability"] == pytest.approx(expected["fake_probability"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LORA)
 def test_adapters_change_the_answer(name, elsewhere):
     """Else the tests above would not see an adapter that is never loaded."""
@@ -229,6 +231,7 @@ def test_adapters_change_the_answer(name, elsewhere):
     assert not torch.allclose(*verdicts, atol=1e-3) or tuned["row"]["explanation"] != plain["row"]["explanation"]
 
 
+@pytest.mark.slow
 def test_published_fakevlm_is_a_stock_llava(elsewhere, place, picture):
     found = elsewhere["as llava"]
     assert "error" not in found, found["error"]
@@ -241,6 +244,7 @@ def test_published_fakevlm_is_a_stock_llava(elsewhere, place, picture):
     assert logits[0, -1].std() > 0.5, "else the comparison would say nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_published_classifiers_are_stock_ones(name, elsewhere, place, picture):
     found = elsewhere[f"{name} as classifier"]
