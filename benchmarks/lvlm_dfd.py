@@ -19,8 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
-from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
-from deepfake_detectors.modeling.prompting_lvlm_dfd import OPENING, QUESTION, score_sentence
+from deepfake_detectors.modeling.processing_lvlm_dfd import OPENING, QUESTION, LvlmDfdProcessor, score_sentence
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LORA_RANK = 32

@@ -21,11 +21,11 @@ from transformers import PreTrainedTokenizerFast, pipeline
 
 import deepfake_detectors  # noqa: F401  (registers the task)
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.detection import VerdictProcessor
+from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 from deepfake_detectors.modeling.prompting_m2f2_det import judgement_prompt
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from verdict_row import Row
 
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
-from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor
 from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import QUESTION, build_prompt

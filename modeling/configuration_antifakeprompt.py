@@ -53,7 +53,7 @@ class AntifakePromptConfig(InstructBlipConfig):
 
     model_type = "antifakeprompt"
     sub_configs_defaults = {
-        "vision_config": InstructBlipVisionConfig,
+        "vision_config": SubConfigSpec(config_class=InstructBlipVisionConfig),
         "qformer_config": SubConfigSpec(config_class=InstructBlipQFormerConfig, init_kwargs={"vocab_size": 30523}),
         "text_config": SubConfigSpec(
             config_class=AutoConfig, model_type="llama", init_kwargs={"vocab_size": 32001, "pad_token_id": 32000}

@@ -6,7 +6,7 @@ from transformers import LlavaConfig
 
 from .configuration_detection import check_detection_fields
 from .prompting_fakevlm import PROMPT_STYLES, QUESTION, build_prompt, verdict_prefix_of
-from .verdict_parsing_fakevlm import VERDICT_RULES
+from .verdict_parsing import VERDICT_RULES
 
 __all__ = ["IMAGE_ASPECTS", "SCORES", "FakeVLMConfig"]
 

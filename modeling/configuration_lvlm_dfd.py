@@ -56,7 +56,7 @@ class LvlmDfdConfig(PreTrainedConfig):
         "imagebind_config": SubConfigSpec(config_class=ImageBindConfig),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", optional=True),
     }
-    keys_to_ignore_at_inference = ["past_key_values", "mask", "class_logits"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "mask", "class_logits"]
 
     imagebind_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None

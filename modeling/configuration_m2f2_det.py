@@ -97,7 +97,7 @@ class M2F2DetConfig(PreTrainedConfig):
         ),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama", optional=True),
     }
-    keys_to_ignore_at_inference = ["past_key_values", "patch_scores", "mask_logits", "detector_logits"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "patch_scores", "mask_logits", "detector_logits"]
 
     variant: Literal["bridge", "cosine"] = "cosine"
     vision_config: dict | PreTrainedConfig | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.utils import CONFIG_NAME, ModelOutput
 
 __all__ = [
@@ -17,7 +17,11 @@ __all__ = [
     "DeepfakeDetectionMixin",
     "DeepfakeDetectionOutput",
     "DeepfakeExplanationOutput",
+    "DetectorProcessorMixin",
+    "UnconvertedCheckpointError",
+    "VerdictProcessor",
     "refuse_foreign_checkpoint",
+    "refuse_official_files",
     "require_ability",
     "verdict_config",
 ]
@@ -25,6 +29,26 @@ __all__ = [
 # What says where a checkpoint lies.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
+# Only LLaVA's own code and its forks write these into config.json.
+LLAVA_CODE_FIELDS = ("mm_projector_type", "mm_vision_tower")
+
+
+class UnconvertedCheckpointError(ValueError):
+    """Raised where weights in their official form must be converted before they can be loaded.
+
+    Args:
+        fault: what was found, as a sentence.
+        family: `model_type` to convert to; `None` where it is not known.
+        source: what was to be loaded.
+    """
+
+    def __init__(self, fault: str, family: str | None, source: Any) -> None:
+        super().__init__(fault, family, str(source))
+        self.fault, self.family, self.source = fault, family, str(source)
+
+    def __str__(self) -> str:
+        family = "family" if self.family is None else repr(self.family)
+        return f"{self.fault} Convert it first: deepfake_detectors.convert({family}, {self.source!r}, output)"
 
 
 @dataclass
@@ -59,7 +83,7 @@ class DeepfakeExplanationOutput(DeepfakeDetectionOutput):
 
 
 def require_ability(model: Any, ability: str) -> None:
-    """Raise a `ValueError` that names the classes that can, if `model` cannot `explain` or `localize`.
+    """Raise a `ValueError` that names the families that can, if `model` cannot `explain` or `localize`.
 
     Args:
         model: a detector with the class attributes `can_explain` and `can_localize`.
@@ -67,20 +91,36 @@ def require_ability(model: Any, ability: str) -> None:
     """
     if getattr(model, f"can_{ability}"):
         return
-    able = sorted(cls.__name__ for cls in _subclasses(DeepfakeDetectionMixin) if getattr(cls, f"can_{ability}"))
-    remedy = f"Classes that can: {', '.join(able)}." if able else f"No class that is loaded here can {ability}."
+    # The base of a family's classes can do nothing by itself; a copy from the Hub has the same names once more.
+    able = {
+        f"{cls.config_class.model_type} ({cls.__name__})"
+        for cls in _subclasses(DeepfakeDetectionMixin)
+        if getattr(cls, f"can_{ability}") and not cls.__name__.endswith("PreTrainedModel")
+    }
+    remedy = (
+        f"Families that can: {', '.join(sorted(able))}." if able else f"No class that is loaded here can {ability}."
+    )
     raise ValueError(f"{type(model).__name__} gives a verdict but cannot {ability} ({ability}=True). {remedy}")
 
 
 def _subclasses(cls: type) -> set[type]:
-    return {cls}.union(*(_subclasses(child) for child in cls.__subclasses__()))
+    children: list[type] = cls.__subclasses__()
+    return {cls}.union(*map(_subclasses, children))
 
 
 class DeepfakeDetectionMixin:
-    """Put before `PreTrainedModel`: adds `detect`, calibration, and a `from_pretrained` that refuses half a model."""
+    """Put before `PreTrainedModel`: adds `detect`, calibration, and a `from_pretrained` that refuses half a model.
+
+    Attributes:
+        can_explain: whether the class has `explain`, and `generate` writes text.
+        can_localize: whether `detect` gives a `mask`.
+        subject: what the class was trained to judge: `"faces"` (give it face crops) or `"picture"` (any picture as it
+            is). What cuts pictures, and what says whether a verdict applies, goes by it.
+    """
 
     can_explain: ClassVar[bool] = False
     can_localize: ClassVar[bool] = False
+    subject: ClassVar[str] = "picture"
 
     def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
         """Apply the config's calibration to raw logits `(batch, 2)`; returns float32 of the same shape.
@@ -105,8 +145,9 @@ class DeepfakeDetectionMixin:
         """As `PreTrainedModel.from_pretrained`, but every weight must be there, and belong to this family.
 
         Raises:
-            ValueError: if the folder holds another family, an official file that was not converted, or if keys are
-                missing, unexpected or of another shape. The message lists them.
+            UnconvertedCheckpointError: for an official file, or a folder of them.
+            ValueError: if the folder holds another family, or if keys are missing, unexpected or of another shape. The
+                message lists them.
         """
         refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
         return_info = kwargs.pop("output_loading_info", False)
@@ -126,6 +167,28 @@ class DeepfakeDetectionMixin:
                 f"deepfake_detectors.convert({cls.config_class.model_type!r}, sources, output)."
             )
         return (model, info) if return_info else model
+
+
+class DetectorProcessorMixin:
+    """Put before a processor's base: `from_pretrained` runs no code of the folder, and never asks whether it may."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """As the base class; `trust_remote_code` is `False` unless told."""
+        # Without it transformers asks on standard input about a tokenizer that brings its own code.
+        kwargs.setdefault("trust_remote_code", False)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
+
+
+class VerdictProcessor(DetectorProcessorMixin, ProcessorMixin):
+    """The processor of every folder that holds a verdict only: pictures in, `pixel_values` out, no tokenizer.
+
+    Args:
+        image_processor: the family's image processor.
+    """
+
+    def __init__(self, image_processor: Any = None, **kwargs: Any) -> None:
+        super().__init__(image_processor, **kwargs)
 
 
 def verdict_config(cls: Any, source: Any, kwargs: dict[str, Any]) -> tuple[PreTrainedConfig, bool]:
@@ -154,30 +217,52 @@ def verdict_config(cls: Any, source: Any, kwargs: dict[str, Any]) -> tuple[PreTr
     return config, True
 
 
+def refuse_official_files(family: str, source: Any) -> None:
+    """Raise an `UnconvertedCheckpointError` if `source` is an official file, or a folder of them without a config.
+
+    Args:
+        family: `model_type` that is to be loaded.
+        source: what `from_pretrained` got.
+    """
+    path = Path(str(source))
+    if path.is_file() and path.suffix in OFFICIAL_SUFFIXES:
+        raise UnconvertedCheckpointError(
+            f"{source} is an official checkpoint file, not a folder to load.", family, source
+        )
+    if path.is_dir() and not (path / CONFIG_NAME).exists():
+        official = sorted(child.name for child in path.iterdir() if child.suffix in OFFICIAL_SUFFIXES)
+        if official:
+            raise UnconvertedCheckpointError(
+                f"{source} holds {', '.join(official)} but no {CONFIG_NAME}.", family, source
+            )
+
+
 def refuse_foreign_checkpoint(cls: Any, source: Any, kwargs: dict[str, Any]) -> None:
-    """Raise a `ValueError` if `source` is an official file, or a folder of another `model_type` than `cls` loads.
+    """Raise an error if `source` holds official files, or a folder of another `model_type` than `cls` loads.
 
     Args:
         cls: a detector class.
         source: what `from_pretrained` got.
         kwargs: the arguments it got beside.
+
+    Raises:
+        UnconvertedCheckpointError: for official files, and for a folder in the layout of LLaVA's original code.
+        ValueError: for a folder of another family.
     """
     family = cls.config_class.model_type
-    command = f"deepfake_detectors.convert({family!r}, {str(source)!r}, output)"
-    path = Path(str(source))
-    if path.is_file() and path.suffix in OFFICIAL_SUFFIXES:
-        raise ValueError(f"{source} is an official checkpoint file, not a folder to load. Convert it first: {command}")
-    if path.is_dir() and not (path / CONFIG_NAME).exists():
-        official = sorted(child.name for child in path.iterdir() if child.suffix in OFFICIAL_SUFFIXES)
-        if official:
-            raise ValueError(f"{source} holds {', '.join(official)} but no {CONFIG_NAME}. Convert it first: {command}")
+    refuse_official_files(family, source)
     if isinstance(kwargs.get("config"), PreTrainedConfig):
-        found = kwargs["config"].model_type
+        fields = kwargs["config"].to_dict()
     else:
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        found = PreTrainedConfig.get_config_dict(source, **hub_kwargs)[0].get("model_type")
-    if found != family:
-        raise ValueError(
-            f"{source} is a checkpoint of model_type {found!r}, but {cls.__name__} loads {family!r}. "
-            f"Use the class of that family, or, for an official {family} checkpoint: {command}"
-        )
+        fields = PreTrainedConfig.get_config_dict(source, **hub_kwargs)[0]
+    found = fields.get("model_type")
+    if found == family:
+        return
+    if any(name in fields for name in LLAVA_CODE_FIELDS):
+        raise UnconvertedCheckpointError(f"{source} is in the layout of the original LLaVA code.", family, source)
+    raise ValueError(
+        f"{source} is a checkpoint of model_type {found!r}, but {cls.__name__} loads {family!r}. Use the class of "
+        f"that family, or, for an official {family} checkpoint: "
+        f"deepfake_detectors.convert({family!r}, {str(source)!r}, output)"
+    )

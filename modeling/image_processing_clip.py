@@ -1,16 +1,79 @@
-"""CLIP's preprocessing as the official codes do it on PIL, bit for bit; the base of several families."""
+"""CLIP's preprocessing on PIL, bit for bit as in the official codes: FakeVLM's, M2F2-Det's, and a base for others."""
 
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import BatchFeature, LlavaImageProcessor
+from transformers.image_transforms import get_resize_output_image_size
+from transformers.image_utils import SizeDict
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .picture_arrays import as_bytes
+__all__ = [
+    "ClipPictureProcessor",
+    "ClipPictureProcessorKwargs",
+    "FakeVLMImageProcessor",
+    "FixedOrderResizeMixin",
+    "M2F2DetImageProcessor",
+    "as_bytes",
+]
 
-__all__ = ["ClipPictureProcessor", "ClipPictureProcessorKwargs"]
+
+def as_bytes(image: Any, rounded: bool = False) -> Any:
+    """uint8 arrays and PIL pictures as they are; floats in [0, 1] to uint8.
+
+    Args:
+        image: a PIL picture, a numpy array or a torch tensor.
+        rounded: round to the nearest level instead of cutting off; both are exact for 8-bit pictures over 255.
+
+    Raises:
+        ValueError: for another dtype, or floats outside [0, 1] (NaN too), naming both.
+    """
+    if not isinstance(image, (np.ndarray, torch.Tensor)):
+        return image
+    array = np.asarray(image)
+    if array.dtype == np.uint8:
+        return array
+    # The negated form also refuses NaN.
+    if not np.issubdtype(array.dtype, np.floating) or not (array.min() >= 0 and array.max() <= 1):
+        raise ValueError(
+            f"An image array of dtype {array.dtype} with values from {array.min()} to {array.max()} was given; "
+            "accepted are uint8 in 0..255 and floats in 0..1."
+        )
+    levels = array * 255
+    return (levels.round() if rounded else levels).astype(np.uint8)
+
+
+class FixedOrderResizeMixin:
+    """Put before a processor of the PIL backend: the same bytes from every Pillow.
+
+    Pillow resizes one direction after the other and rounds in between. Up to version 12 it always began with the
+    width; version 13 begins with the height of a picture that loses far more rows than columns. Some pixels of such a
+    picture differ by up to eleven grey levels. Version 13's order, which the reference outputs have, is kept here.
+    """
+
+    def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
+        """As the base class.
+
+        Args:
+            image: (channels, height, width), uint8.
+            size: `shortest_edge`, or `height` and `width`.
+            resample: Pillow's filter.
+        """
+        if size.shortest_edge:
+            height, width = get_resize_output_image_size(
+                image, size.shortest_edge, default_to_square=False, input_data_format="channels_first"
+            )
+        else:
+            height, width = size.height, size.width
+        rows, columns = image.shape[-2] - height, image.shape[-1] - width
+        if rows > 0 and rows > 2 * columns:
+            image = self._resize_once(image, SizeDict(height=height, width=image.shape[-1]), resample, kwargs)
+        return self._resize_once(image, SizeDict(height=height, width=width), resample, kwargs)
+
+    def _resize_once(self, image: np.ndarray, size: SizeDict, resample: Any, options: dict[str, Any]) -> np.ndarray:
+        return super().resize(image, size, resample, **options)  # type: ignore[misc]
 
 
 class ClipPictureProcessorKwargs(ImagesKwargs, total=False):
@@ -21,7 +84,7 @@ class ClipPictureProcessorKwargs(ImagesKwargs, total=False):
     fast: bool
 
 
-class ClipPictureProcessor(LlavaImageProcessorPil):
+class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
     """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
 
     Shortest edge to `size` (bicubic), centre crop to `crop_size`, 1/255, CLIP mean and deviation. `do_pad=True` first
@@ -52,3 +115,26 @@ class ClipPictureProcessor(LlavaImageProcessorPil):
     def _tensor_backend(self, settings: dict[str, Any]) -> LlavaImageProcessor:
         """What `fast` uses; `settings` are this processor's."""
         return LlavaImageProcessor(**settings)
+
+
+class FakeVLMImageProcessor(ClipPictureProcessor):
+    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
+
+    `do_pad=False` is the newer official code's route (shortest edge to `size`, bicubic, centre crop: the ends of long
+    pictures are lost), `do_pad=True` the first one's (padded to a square with the mean colour before that).
+    """
+
+
+class M2F2DetImageProcessor(ClipPictureProcessor):
+    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
+
+    CNN and CLIP read the same tensor. With `do_pad=True`, LLaVA's mode for the language model, `pixel_values` is
+    padded, and the crop, which the detector's CNN wants, is `detector_pixel_values`.
+    """
+
+    def _preprocess(self, images: list[np.ndarray], *args: Any, do_pad: bool | None, **kwargs: Any) -> BatchFeature:
+        data = super()._preprocess(images, *args, do_pad=do_pad, **kwargs)
+        if do_pad:  # the detector's CNN never sees the padding
+            crops = super()._preprocess(images, *args, do_pad=False, **kwargs)
+            data["detector_pixel_values"] = crops["pixel_values"]
+        return data

@@ -11,7 +11,7 @@ from transformers.image_utils import SizeDict
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .picture_arrays import as_bytes
+from .image_processing_clip import FixedOrderResizeMixin, as_bytes
 
 __all__ = ["LvlmDfdImageProcessor", "LvlmDfdImageProcessorKwargs"]
 
@@ -26,7 +26,7 @@ class LvlmDfdImageProcessorKwargs(ImagesKwargs, total=False):
     crop_mode: str
 
 
-class LvlmDfdImageProcessor(CLIPImageProcessorPil):
+class LvlmDfdImageProcessor(FixedOrderResizeMixin, CLIPImageProcessorPil):
     """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
 
     `crop_mode="squash"` resizes straight to `size`, whatever the picture's form, as everything in the official code

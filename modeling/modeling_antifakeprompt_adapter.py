@@ -1,12 +1,14 @@
-"""The learned words as a folder of their own, some 20 kB, on top of an InstructBLIP that its config names."""
+"""AntifakePrompt's learned words: inside a frozen embedding table, and as a small folder on top of an InstructBLIP."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file, logging
 
@@ -14,7 +16,12 @@ from .configuration_antifakeprompt import AntifakePromptConfig
 from .detection import HUB_ARGUMENTS, refuse_foreign_checkpoint
 from .processing_antifakeprompt import AntifakePromptProcessor
 
-__all__ = ["ADAPTER_FILE", "SoftWordAdapterMixin", "save_soft_words"]
+__all__ = [
+    "ADAPTER_FILE",
+    "SoftWordAdapterMixin",
+    "SoftWordEmbedding",
+    "save_soft_words",
+]
 
 logger = logging.get_logger(__name__)
 
@@ -24,11 +31,51 @@ BASE_TYPES = ("instructblip", "antifakeprompt")
 BASE_FIELDS = ("vision_config", "qformer_config", "text_config", "num_query_tokens", "image_token_index")
 # Arguments of `from_pretrained` that say where the adapter lies (the last two come from AutoModel), not its base.
 OF_THE_ADAPTER = ("config", "revision", "subfolder", "_commit_hash", "adapter_kwargs")
+# Start of the words in the official training.
+INITIALIZER_STD = 0.02
 # Where the words are in a full checkpoint; a stock InstructBLIP lacks them.
 WORD_KEYS = {
     "qformer.embeddings.word_embeddings.soft_word",
     "language_model.model.embed_tokens.soft_word",
 }
+
+
+class SoftWordEmbedding(nn.Embedding):
+    """An embedding table that gives the learned vector where its id stands.
+
+    The vector is float32 whatever the table is, so that small steps of its training are not lost to rounding; it is
+    cast where it is put among the rows.
+
+    Args:
+        table: the embedding to wrap; its weight is shared, not copied.
+        soft_word_id: id of the learned word, which may lie behind the table; `None` for no word.
+        placeholder_ids: ids behind the table that stand for something put in later (picture, padding). Every other id
+            behind the table is an error, as in any embedding.
+    """
+
+    def __init__(self, table: nn.Embedding, soft_word_id: int | None, placeholder_ids: Sequence[int] = ()) -> None:
+        rows, width = table.weight.shape
+        super().__init__(rows, width, padding_idx=table.padding_idx, _weight=table.weight)
+        self.weight = table.weight
+        self.soft_word_id = soft_word_id
+        self.placeholder_ids = tuple(i for i in placeholder_ids if i >= rows)
+        if soft_word_id is None:
+            self.register_parameter("soft_word", None)
+        else:
+            self.soft_word = nn.Parameter(
+                table.weight.new_empty(1, width, dtype=torch.float32).normal_(0.0, INITIALIZER_STD)
+            )
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """int64 ids of any shape to (..., width)."""
+        inside = input
+        for placeholder in self.placeholder_ids:
+            inside = inside.masked_fill(input == placeholder, 0)
+        if self.soft_word is None:
+            return super().forward(inside)
+        learned = input == self.soft_word_id
+        rows = super().forward(inside.masked_fill(learned, 0))
+        return torch.where(learned.unsqueeze(-1), self.soft_word.to(rows.dtype), rows)
 
 
 class SoftWordAdapterMixin:

@@ -21,9 +21,9 @@ from .detection import (
     DeepfakeExplanationOutput,
     refuse_foreign_checkpoint,
 )
-from .generation_shared_prefix import common_prefix_length
+from .generation_cache import cache_keyword, common_prefix_length
 from .prompting_fakevlm import verdict_tokens
-from .verdict_parsing_fakevlm import UNDETERMINED, parse_fakevlm_verdict
+from .verdict_parsing import UNDETERMINED, parse_fakevlm_verdict
 
 __all__ = ["FakeVLMDetectionOutput", "FakeVLMForDeepfakeDetection"]
 
@@ -55,6 +55,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
 
     config: FakeVLMConfig
     can_explain = True
+    subject = "picture"
 
     def __init__(self, config: FakeVLMConfig) -> None:
         _rename_keys_like_llava()
@@ -65,14 +66,16 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         """As the base class, for folders of this family and stock Llava folders.
 
         Raises:
-            ValueError: if the folder holds another family or is in the original LLaVA layout, if weights are missing
-                or unexpected, or if "real" or "fake" is not one token of its tokenizer.
+            UnconvertedCheckpointError: if the folder is in the layout of the original LLaVA code.
+            ValueError: if the folder holds another family, if weights are missing or unexpected, or if "real" or
+                "fake" is not one token of its tokenizer.
         """
         source = pretrained_model_name_or_path
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         config = cls._own_config(source, kwargs, hub_kwargs)
         if config.lacks_verdict_tokens and _may_hold_tokenizer(source):
-            config.verdict_tokens = _tokens_for(config, AutoTokenizer.from_pretrained(source, **hub_kwargs))
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub_kwargs)
+            config.verdict_tokens = _tokens_for(config, tokenizer)
         return super().from_pretrained(source, *model_args, config=config, **kwargs)
 
     @classmethod
@@ -89,7 +92,6 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         else:
             fields = PreTrainedConfig.get_config_dict(source if given is None else given, **hub_kwargs)[0]
         if fields.get("model_type") not in ("llava", FakeVLMConfig.model_type) or "text_config" not in fields:
-            _refuse_original_layout(source, fields)
             refuse_foreign_checkpoint(cls, source, hub_kwargs if given is None else {**hub_kwargs, "config": given})
         fields |= {name: kwargs.pop(name) for name in list(kwargs) if name in FakeVLMConfig.__annotations__}
         if fields.get("model_type") == "llava":
@@ -189,9 +191,9 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=_positions(attention_mask),
-            past_key_values=cache,
             use_cache=cache is not None,
             logits_to_keep=1,
+            **cache_keyword(cache),
             **picture,
         )
         return output.logits[:, -1].float()
@@ -215,7 +217,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             input_ids=ids[:, :-1],
             attention_mask=mask,
             position_ids=_positions(mask)[:, -(longest - 1) :],
-            past_key_values=cache,
+            **cache_keyword(cache),
         )
         logits = torch.cat([first.repeat_interleave(len(sentences), 0)[:, None], output.logits.float()], dim=1)
         each = logits[..., :words].log_softmax(-1).gather(-1, ids[..., None])[..., 0]
@@ -298,7 +300,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             cache.crop(shared - cache.get_seq_length())  # negative: so many tokens off the end
             if options["num_beams"] > 1:
                 cache.batch_repeat_interleave(options["num_beams"])
-            options["past_key_values"] = cache
+            options |= cache_keyword(cache)
         else:  # no cache, or a question of its own in front of the picture
             options |= picture
         new_ids = self.generate(input_ids=own_ids, attention_mask=torch.ones_like(own_ids), **options)
@@ -342,11 +344,3 @@ def _may_hold_tokenizer(source: Any) -> bool:
     """A local folder without tokenizer files holds none; a Hub id is asked."""
     path = Path(str(source))
     return not path.is_dir() or any((path / name).exists() for name in TOKENIZER_FILES)
-
-
-def _refuse_original_layout(source: Any, fields: dict[str, Any]) -> None:
-    if "mm_projector_type" in fields or "mm_vision_tower" in fields:
-        raise ValueError(
-            f"{source} is in the layout of the original LLaVA code. Convert it first: deepfake-detectors convert "
-            f"fakevlm --source {source} --output FOLDER"
-        )

@@ -14,6 +14,8 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 from transformers.utils import ModelOutput
 
 from .configuration_imagebind import ImageBindConfig, ImageBindTextConfig, ImageBindVisionConfig
+from .detection import refuse_official_files
+from .generation_cache import cache_keyword
 
 __all__ = [
     "ImageBindModel",
@@ -81,7 +83,7 @@ class ImageBindVisionEmbeddings(nn.Module):
                 f"{self.image_size}x{self.image_size}; use its processor."
             )
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_embedding.expand(len(patches), 1, -1), patches], dim=1)
+        tokens = torch.cat([self.class_embedding.expand(patches.shape[0], 1, -1), patches], dim=1)
         return tokens + self.position_embedding.weight
 
 
@@ -118,8 +120,10 @@ class ImageBindPreTrainedModel(PreTrainedModel):
         the whole model.
 
         Raises:
+            UnconvertedCheckpointError: for an official file, or a folder of them.
             ValueError: if weights are missing, unexpected or of another shape. The message lists them.
         """
+        refuse_official_files(ImageBindConfig.model_type, pretrained_model_name_or_path)
         return_info = kwargs.pop("output_loading_info", False)
         if cls.own_prefix is not None:
             kwargs.setdefault("key_mapping", {rf"^{cls.own_prefix}\.": ""})
@@ -129,8 +133,8 @@ class ImageBindPreTrainedModel(PreTrainedModel):
         faults = [f"{kind}: {', '.join(sorted(map(str, info[kind]))[:8])}" for kind in LOADING_FAULTS if info[kind]]
         if faults:
             raise ValueError(
-                f"{pretrained_model_name_or_path} does not hold a complete {cls.__name__}: {'; '.join(faults)}. If "
-                "this is an official file, convert it: deepfake-detectors convert imagebind --source ... --output ..."
+                f"{pretrained_model_name_or_path} does not hold a complete {cls.__name__}: {'; '.join(faults)}. "
+                "Convert official files with deepfake_detectors.convert('imagebind', sources, output)."
             )
         # Else `save_pretrained` would give a trunk of its own the names inside the whole model.
         model._weight_conversions = None
@@ -216,12 +220,12 @@ class ImageBindTextModel(ImageBindPreTrainedModel):
             kwargs: of the attention function.
         """
         state = self.embeddings(input_ids)
-        mask = create_causal_mask(config=self.config, inputs_embeds=state, attention_mask=None, past_key_values=None)
+        mask = create_causal_mask(config=self.config, inputs_embeds=state, attention_mask=None, **cache_keyword(None))
         kwargs["is_causal"] = True
         for layer in self.layers:
             state = layer(state, mask, **kwargs)
         # The end token is the largest id.
-        end = state[torch.arange(len(state), device=state.device), input_ids.argmax(dim=-1)]
+        end = state[torch.arange(state.shape[0], device=state.device), input_ids.argmax(dim=-1)]
         return ImageBindTrunkOutput(last_hidden_state=state, pooler_output=self.final_layer_norm(end))
 
 

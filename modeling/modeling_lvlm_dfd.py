@@ -13,9 +13,15 @@ from transformers.utils import ModelOutput
 from .configuration_lvlm_dfd import LvlmDfdConfig
 from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, verdict_config
 from .modeling_imagebind import ImageBindModel
-from .modeling_lvlm_dfd_heads import LvlmDfdClassifier, LvlmDfdImageDecoder, LvlmDfdLocator, LvlmDfdPromptLearner
-from .modeling_lvlm_dfd_losses import dice_loss, focal_loss
-from .modeling_lvlm_dfd_texts import LvlmDfdClassTexts
+from .modeling_lvlm_dfd_heads import (
+    LvlmDfdClassifier,
+    LvlmDfdClassTexts,
+    LvlmDfdImageDecoder,
+    LvlmDfdLocator,
+    LvlmDfdPromptLearner,
+    dice_loss,
+    focal_loss,
+)
 
 __all__ = ["LvlmDfdDetector", "LvlmDfdEvidence", "LvlmDfdForDeepfakeDetection", "LvlmDfdOutput"]
 
@@ -147,6 +153,7 @@ class LvlmDfdPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     can_localize = True
+    subject = "faces"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True

@@ -1,12 +1,60 @@
-"""The convolutional heads of LVLM-DFD. Module names are the official ones."""
+"""What LVLM-DFD puts on top of ImageBind: class texts, convolutional heads and the losses of its mask."""
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from .configuration_lvlm_dfd import LvlmDfdConfig
+from .modeling_cached_feature import FeatureKeeper
+from .modeling_imagebind import ImageBindModel
 
-__all__ = ["LvlmDfdClassifier", "LvlmDfdImageDecoder", "LvlmDfdLocator", "LvlmDfdPromptLearner"]
+__all__ = [
+    "LvlmDfdClassTexts",
+    "LvlmDfdClassifier",
+    "LvlmDfdImageDecoder",
+    "LvlmDfdLocator",
+    "LvlmDfdPromptLearner",
+    "dice_loss",
+    "focal_loss",
+]
+
+# The published code calls a focal and a dice loss without containing them; these follow the public code of its
+# predecessor (AnomalyGPT), reconstructed.
+FOCAL_GAMMA = 2
+SMOOTH = 1e-5
+
+
+class LvlmDfdClassTexts(FeatureKeeper):
+    """Per class: the mean of the learned vectors and of the sentences' embeddings, brought to length 1.
+
+    The result depends on weights only, not on pictures; in inference it is kept while they stand still.
+    """
+
+    def __init__(self, config: LvlmDfdConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.ctx = nn.Parameter(torch.zeros(config.num_ctx_tokens, config.imagebind_config.projection_dim))
+
+    def token_ids(self, device: torch.device) -> torch.LongTensor:
+        """(sentences of both classes, longest), padded with 0 on the right, which a causal trunk does not see."""
+        sentences = [torch.tensor(ids) for each in self.config.class_token_ids for ids in each]
+        return nn.utils.rnn.pad_sequence(sentences, batch_first=True).to(device)
+
+    def compute(self, imagebind: ImageBindModel) -> torch.Tensor:
+        """(2, projection_dim), real and fake, each of length 1; with gradients."""
+        embeds = imagebind.get_text_features(self.token_ids(self.ctx.device))
+        counts = [len(sentences) for sentences in self.config.class_token_ids]
+        means = [torch.cat([self.ctx, part]).mean(dim=0) for part in embeds.split(counts)]
+        return F.normalize(torch.stack(means), dim=-1)
+
+    def forward(self, imagebind: ImageBindModel) -> torch.Tensor:
+        """(2, projection_dim), kept between calls where nothing it depends on has changed."""
+        return self.keep(
+            lambda: self.compute(imagebind),
+            parts=[imagebind.text_model, imagebind.text_projection],
+            weights=[self.ctx, imagebind.logit_scale],
+            settings=(imagebind.text_model.config._attn_implementation, repr(self.config.class_token_ids)),
+        )
 
 
 class LvlmDfdImageDecoder(nn.Module):
@@ -83,7 +131,7 @@ class LvlmDfdPromptLearner(nn.Module):
             (batch, `num_prompt_tokens`, hidden).
         """
         tokens = [
-            self.base_prompts.expand(len(probabilities), -1, -1),
+            self.base_prompts.expand(probabilities.shape[0], -1, -1),
             self.meta_net1(torch.cat(maps, dim=1)).flatten(2).transpose(1, 2),
             self.meta_net2(fake_mask).flatten(2).transpose(1, 2),
             self.fc(probabilities).unsqueeze(1),
@@ -106,3 +154,25 @@ def _prompt_network(channels: int, config: LvlmDfdConfig) -> nn.Sequential:
         layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(width)]
         channels = width
     return nn.Sequential(*layers, nn.Conv2d(channels, config.text_config.hidden_size, config.prompt_kernel_size))
+
+
+def focal_loss(probabilities: torch.Tensor, mask_labels: torch.Tensor, threshold: float | None) -> torch.Tensor:
+    """Mean over all pixels of -(1 - p)^2 log p, with p the probability of the pixel's class.
+
+    Args:
+        probabilities: (batch, 2, height, width), real and fake, sum 1.
+        mask_labels: (batch, height, width), manipulated share in [0, 1].
+        threshold: a pixel counts as manipulated above it; `None` as from exactly 1, as in the published code.
+    """
+    manipulated = mask_labels.long() if threshold is None else (mask_labels > threshold).long()
+    target = F.one_hot(manipulated, num_classes=2).movedim(-1, 1).to(probabilities.dtype)
+    target = target.clamp(SMOOTH, 1 - SMOOTH)
+    probability = (target * probabilities).sum(dim=1) + SMOOTH
+    return (-((1 - probability) ** FOCAL_GAMMA) * probability.log()).mean()
+
+
+def dice_loss(fake_mask: torch.Tensor, mask_labels: torch.Tensor) -> torch.Tensor:
+    """Mean over pictures of 1 - (2 sum(p g) + 1) / (sum p + sum g + 1); both (batch, height, width) in [0, 1]."""
+    predicted, true = fake_mask.flatten(1), mask_labels.flatten(1).to(fake_mask.dtype)
+    shared = (predicted * true).sum(dim=1)
+    return (1 - (2 * shared + 1) / (predicted.sum(dim=1) + true.sum(dim=1) + 1)).mean()

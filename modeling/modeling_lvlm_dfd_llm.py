@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, Cache, GenerationMixin
+from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
 from .configuration_lvlm_dfd import LvlmDfdConfig
 from .detection import DeepfakeExplanationOutput
+from .generation_cache import cache_keyword, cache_of, one_cache
 from .modeling_lvlm_dfd import LvlmDfdDetector, LvlmDfdEvidence, LvlmDfdPreTrainedModel
 from .modeling_lvlm_dfd_heads import LvlmDfdPromptLearner
-from .verdict_parsing_lvlm_dfd import parse_answer
+from .verdict_parsing import parse_answer
 
 __all__ = [
     "GENERATION_DEFAULTS",
@@ -46,23 +48,18 @@ class LvlmDfdPictures(ModelOutput):
 
 
 @dataclass
-class LvlmDfdCausalLMOutput(ModelOutput):
+class LvlmDfdCausalLMOutput(CausalLMOutputWithPast):
     """
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*): weighted sum of the losses below.
         logits (`torch.FloatTensor` of shape `(batch, length, vocabulary)`): of the whole prompt, see `assemble`.
-        past_key_values (`Cache`, *optional*): keys and values of the tokens so far.
+        cache (`Cache`, *optional*): keys and values of the tokens so far; `past_key_values` before transformers 5.24.
         hidden_states, attentions: of the language model, where asked for.
         class_logits (`torch.FloatTensor` of shape `(batch, 2)`, *optional*): log-probabilities, real and fake.
         mask (`torch.FloatTensor` of shape `(batch, image_size, image_size)`, *optional*): manipulated area in [0, 1].
         lm_loss, class_loss, focal_loss, dice_loss (`torch.FloatTensor` of shape `()`, *optional*): not weighted.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
     class_logits: torch.FloatTensor | None = None
     mask: torch.FloatTensor | None = None
     lm_loss: torch.FloatTensor | None = None
@@ -77,7 +74,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
     can_explain = True
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _no_split_modules = [*LvlmDfdPreTrainedModel._no_split_modules, "LlamaDecoderLayer"]
 
     def __init__(self, config: LvlmDfdConfig) -> None:
@@ -87,7 +84,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         self.detector = LvlmDfdDetector(config)
         self.prompt_learner = LvlmDfdPromptLearner(config)
         self.image_projection = nn.Linear(config.imagebind_config.projection_dim, config.text_config.hidden_size)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config, trust_remote_code=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -192,6 +189,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> LvlmDfdCausalLMOutput:
         """With `pixel_values` the whole system; without them the language model alone, as `generate` needs it.
@@ -202,6 +200,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             labels: (batch, length) token ids of `input_ids`, -100 where not supervised.
             class_labels: (batch,) int64, 0 = real, 1 = fake.
             mask_labels: (batch, image_size, image_size) float, manipulated share in [0, 1].
+            cache, past_key_values: keys and values of the tokens so far, under either name.
             The other arguments are those of every decoder of transformers.
 
         Raises:
@@ -224,9 +223,9 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             labels=labels,
+            **cache_keyword(one_cache(cache, past_key_values)),
             **kwargs,
         )
         if output.loss is not None:
@@ -234,11 +233,11 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         return LvlmDfdCausalLMOutput(
             loss=self.detector.weighted(losses),
             logits=output.logits,
-            past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
             class_logits=None if evidence is None else evidence.logits,
             mask=None if evidence is None else evidence.mask,
+            **cache_keyword(cache_of(output)),
             **losses,
         )
 

@@ -7,24 +7,28 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import CLIPVisionModel, PreTrainedModel
+from transformers import CLIPTextModel, CLIPVisionModel, PreTrainedModel
 from transformers import initialization as init
+from transformers.masking_utils import create_causal_mask
 from transformers.utils import ModelOutput
 
 from .configuration_m2f2_det import M2F2DetConfig
 from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, verdict_config
+from .generation_cache import cache_keyword
+from .modeling_cached_feature import FeatureKeeper
 from .modeling_m2f2_det_bridge import M2F2DetBridge
 from .modeling_m2f2_det_encoders import build_encoder, feature_shapes
-from .modeling_m2f2_det_prompt import M2F2DetPromptEncoder
 
 __all__ = [
     "M2F2DetDetectionOutput",
     "M2F2DetForDeepfakeDetection",
     "M2F2DetOutput",
     "M2F2DetPreTrainedModel",
+    "M2F2DetPromptEncoder",
     "M2F2Detector",
     "run_vision_tower",
 ]
+
 
 # What a verdict needs of a folder that also holds a language model.
 DETECTOR_KEYS = {r"^model\.(vision_tower|detector)\.": r"\1."}
@@ -78,6 +82,39 @@ def run_vision_tower(tower: CLIPVisionModel, pixel_values: torch.Tensor, layers:
         if index in layers:
             kept[index] = state
     return {index: kept[index] for index in layers}
+
+
+class M2F2DetPromptEncoder(FeatureKeeper):
+    """Seven learned vectors (no words, no begin or end token) to one text feature of width `hidden_size`.
+
+    The feature depends on weights only; in inference it is kept while they stand still.
+    """
+
+    def __init__(self, config: M2F2DetConfig) -> None:
+        super().__init__()
+        width = config.prompt_text_config.hidden_size
+        self.prompt_tokens = nn.Parameter(torch.randn(1, config.prompt_token_num, width))
+        self.text_tower = CLIPTextModel(config.prompt_text_config)
+        self.proj = nn.Sequential(nn.Linear(width, config.hidden_size), nn.LayerNorm(config.hidden_size))
+
+    def pooled(self) -> torch.Tensor:
+        """(1, text width): the last prompt position after the final LayerNorm; CLIP's projection is not used."""
+        tower = self.text_tower
+        hidden_states = tower.embeddings(inputs_embeds=self.prompt_tokens)
+        mask = create_causal_mask(
+            config=tower.config, inputs_embeds=hidden_states, attention_mask=None, **cache_keyword(None)
+        )
+        hidden_states = tower.encoder(inputs_embeds=hidden_states, attention_mask=mask, is_causal=True)
+        return tower.final_layer_norm(hidden_states.last_hidden_state)[:, -1]
+
+    def forward(self) -> torch.Tensor:
+        """(1, `hidden_size`)."""
+        return self.keep(
+            lambda: self.proj(self.pooled()),
+            parts=[self.text_tower],
+            weights=[self.prompt_tokens, *self.proj.parameters()],
+            settings=self.text_tower.config._attn_implementation,
+        )
 
 
 class M2F2Detector(nn.Module):
@@ -138,7 +175,7 @@ class M2F2Detector(nn.Module):
         else:
             features = self.encoder(pixel_values)
             if self.bridge is not None:
-                parts.append(self.text_alpha * self.bridge.constant().expand(len(pixel_values), -1))
+                parts.append(self.text_alpha * self.bridge.constant().expand(pixel_values.shape[0], -1))
         parts.append(self.encoder_proj(features.pooled))
         logits = self.classifier(torch.cat(parts, dim=-1))
         return M2F2DetOutput(logits=logits, patch_scores=patch_scores, mask_logits=features.mask_logits)
@@ -148,6 +185,7 @@ class M2F2DetPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
     config: M2F2DetConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    subject = "faces"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True

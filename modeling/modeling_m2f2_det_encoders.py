@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torchvision.models.densenet import DenseNet
 
-from .encoder_features import EncoderFeatures
-from .modeling_residual_energy import ResidualEnergyEncoder
+from .modeling_residual_energy import EncoderFeatures, ResidualEnergyEncoder
 
 __all__ = ["CnnEncoder", "build_encoder", "feature_shapes"]
 

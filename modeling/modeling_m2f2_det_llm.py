@@ -9,14 +9,12 @@ from torch import nn
 from transformers import AutoModel, Cache, CLIPVisionModel, GenerationMixin
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.modeling_utils import slice_logits_to_keep
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
-from transformers.utils import ModelOutput
 
 from .configuration_m2f2_det import M2F2DetConfig
 from .detection import DeepfakeExplanationOutput
-from .generation_shared_prefix import generate_from_shared_prefix
+from .generation_cache import cache_keyword, cache_of, generate_from_shared_prefix, one_cache
 from .modeling_m2f2_det import (
     M2F2DetDetectionOutput,
     M2F2Detector,
@@ -44,21 +42,16 @@ class M2F2DetModelOutput(BaseModelOutputWithPast):
 
 
 @dataclass
-class M2F2DetCausalLMOutput(ModelOutput):
+class M2F2DetCausalLMOutput(CausalLMOutputWithPast):
     """
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*): next-token cross-entropy over the supervised tokens.
         logits (`torch.FloatTensor` of shape `(batch, length, vocabulary)`): the two placeholders can never win.
-        past_key_values (`Cache`, *optional*): keys and values of the tokens so far.
+        cache (`Cache`, *optional*): keys and values of the tokens so far; `past_key_values` before transformers 5.24.
         hidden_states, attentions: of the language model, where asked for.
         detector_logits (`torch.FloatTensor` of shape `(pictures, 2)`, *optional*): raw, `[real, fake]`.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
     detector_logits: torch.FloatTensor | None = None
 
 
@@ -81,7 +74,7 @@ class M2F2DetLanguagePreTrainedModel(M2F2DetPreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _no_split_modules = [*M2F2DetPreTrainedModel._no_split_modules, "LlamaDecoderLayer"]
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -100,7 +93,7 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
         self.detector = M2F2Detector(config)
         self.multi_modal_projector = LlavaMultiModalProjector(config)
         self.deepfake_projector = M2F2DetDeepfakeProjector(config)
-        self.language_model = AutoModel.from_config(config.text_config)
+        self.language_model = AutoModel.from_config(config.text_config, trust_remote_code=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -142,6 +135,7 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
         image_embeds: torch.Tensor | None = None,
         detector_logits: torch.Tensor | None = None,
         class_labels: torch.Tensor | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> M2F2DetModelOutput:
         """
@@ -150,11 +144,13 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
             pixel_values, detector_pixel_values: see `encode_pictures`; pictures in the order of their placeholders.
             image_embeds, detector_logits: what `encode_pictures` gave, instead of the pictures.
             class_labels: (pictures,) 0 = real, 1 = fake; read in training when `conditional_deepfake_prob` is set.
+            cache, past_key_values: keys and values of the tokens so far, under either name.
             The other arguments are those of every decoder of transformers.
 
         Raises:
             ValueError: if placeholders and pictures do not agree in number; both numbers are named.
         """
+        cache = one_cache(cache, past_key_values)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         if pixel_values is not None:
@@ -174,13 +170,13 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            **cache_keyword(cache),
             **kwargs,
         )
         return M2F2DetModelOutput(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            **cache_keyword(cache_of(outputs)),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             detector_logits=detector_logits,
@@ -251,6 +247,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         class_labels: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> M2F2DetCausalLMOutput:
         """
@@ -265,14 +262,15 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
             detector_pixel_values=detector_pixel_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             image_embeds=image_embeds,
             detector_logits=detector_logits,
             class_labels=class_labels,
+            cache=one_cache(cache, past_key_values),
             **kwargs,
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
         # Rows that only transformers needs; the official vocabulary does not have them, so nothing may fall on them.
         placeholders = torch.tensor([self.config.image_token_id, self.config.deepfake_token_id], device=logits.device)
         logits = logits.index_fill(-1, placeholders, torch.finfo(logits.dtype).min)
@@ -286,10 +284,10 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         return M2F2DetCausalLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             detector_logits=outputs.detector_logits,
+            **cache_keyword(cache_of(outputs)),
         )
 
     def prepare_inputs_for_generation(

@@ -7,15 +7,14 @@ averaging that image forensics needs are not learned but given.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from .encoder_features import EncoderFeatures
-
-__all__ = ["ResidualEnergyEncoder"]
+__all__ = ["EncoderFeatures", "ResidualEnergyEncoder"]
 
 # Second-order residuals in the sense of Fridrich & Kodovsky, "Rich Models for Steganalysis" (2012), plus first
 # differences and one diagonal kernel.
@@ -41,6 +40,21 @@ NUM_COLOUR_PLANES = 3
 NUM_PLANES = sum(count for _, _, count in ENERGY_PLANES) + NUM_COLOUR_PLANES
 MAX_HALVINGS = max(halvings for _, halvings, _ in ENERGY_PLANES)
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, the Y of JPEG
+
+
+class EncoderFeatures(NamedTuple):
+    """Output of a CNN branch.
+
+    Attributes:
+        feature_map: last feature map, `(batch, channels, height, width)`.
+        pooled: one vector per picture, `(batch, num_features)`.
+        mask_logits: logits of "this cell was manipulated", `(batch, mask_height, mask_width)`, or `None` where the
+            branch does not localise.
+    """
+
+    feature_map: torch.Tensor
+    pooled: torch.Tensor
+    mask_logits: torch.Tensor | None = None
 
 
 class ResidualEnergyEncoder(nn.Module):

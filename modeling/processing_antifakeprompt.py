@@ -10,7 +10,7 @@ from transformers import AddedToken, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, cached_file
 
 from .configuration_antifakeprompt import PROMPTS
-from .detection import HUB_ARGUMENTS
+from .detection import HUB_ARGUMENTS, DetectorProcessorMixin
 from .image_processing_antifakeprompt import AntifakePromptImageProcessor
 
 __all__ = ["AntifakePromptProcessor", "add_soft_word", "save_processor_settings"]
@@ -79,7 +79,7 @@ def save_processor_settings(save_directory: str | Path, image_processor: Any, se
     (Path(save_directory) / PROCESSOR_NAME).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-class AntifakePromptProcessor(ProcessorMixin):
+class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
     """
     Args:
         image_processor: `AntifakePromptImageProcessor` with the statistics of the checkpoint.
@@ -138,8 +138,10 @@ class AntifakePromptProcessor(ProcessorMixin):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         settings, _ = cls.get_processor_dict(pretrained_model_name_or_path, **hub)
         base_hub = {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
-        tokenizer = AutoTokenizer.from_pretrained(base, **base_hub)
-        qformer_tokenizer = AutoTokenizer.from_pretrained(base, subfolder="qformer_tokenizer", **base_hub)
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False, **base_hub)
+        qformer_tokenizer = AutoTokenizer.from_pretrained(
+            base, subfolder="qformer_tokenizer", trust_remote_code=False, **base_hub
+        )
         add_soft_word(tokenizer, qformer_tokenizer, settings.get("soft_word", "[*]"))
         own = {name: value for name, value in settings.items() if name in SETTINGS}
         return cls(AntifakePromptImageProcessor(**settings["image_processor"]), tokenizer, qformer_tokenizer, **own)
@@ -283,8 +285,8 @@ class AntifakePromptProcessor(ProcessorMixin):
         return self.explanation_question.format(verdict=verdict)
 
     def decode_answers(self, new_ids: torch.Tensor) -> list[str]:
-        """Texts of generated ids (rows, new tokens), without special tokens."""
-        return [text.strip() for text in self.tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
+        """Texts of generated ids (rows, new tokens), without special tokens; none for no rows."""
+        return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new_ids]
 
     def _side_text(self, text: str, side: str) -> str:
         if self.soft_word_sides in ("both", side) or self.soft_word not in text:

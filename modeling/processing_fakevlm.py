@@ -10,10 +10,10 @@ from transformers.image_utils import make_flat_list_of_images
 from transformers.utils import CONFIG_NAME
 
 from .configuration_fakevlm import IMAGE_ASPECTS
-from .detection import HUB_ARGUMENTS
-from .image_processing_fakevlm import FakeVLMImageProcessor
+from .detection import HUB_ARGUMENTS, DetectorProcessorMixin
+from .image_processing_clip import FakeVLMImageProcessor
 from .prompting_fakevlm import CHAT_TEMPLATES, IMAGE_MARKER, QUESTION, build_prompt, text_ids, training_text
-from .verdict_parsing_fakevlm import parse_fakevlm_verdict
+from .verdict_parsing import parse_fakevlm_verdict
 
 __all__ = ["FakeVLMProcessor"]
 
@@ -24,7 +24,7 @@ IMAGE_FIELDS = (
 )
 
 
-class FakeVLMProcessor(LlavaProcessor):
+class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
     """
     A `LlavaProcessor` that counts image tokens right whatever its folder says, and knows FakeVLM's prompts.
 
@@ -151,7 +151,7 @@ class FakeVLMProcessor(LlavaProcessor):
 
     def decode_answers(self, new_ids: torch.Tensor) -> list[str]:
         """Texts of generated ids (prompts, new tokens), prompt and padding left out, stripped."""
-        return [text.strip() for text in self.tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
+        return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new_ids]
 
     def read_verdicts(self, new_ids: torch.Tensor, rule: str = "official", undetermined: str = "keep") -> list[str]:
         """What generated answers (prompts, new tokens) say; see `parse_fakevlm_verdict`."""

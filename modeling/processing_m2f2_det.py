@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
+from .detection import DetectorProcessorMixin
 from .prompting_m2f2_det import (
     DEEPFAKE_MARKER,
     EXPLANATION_QUESTION,
@@ -23,7 +24,7 @@ MARKERS = re.compile(f"({re.escape(IMAGE_MARKER)}|{re.escape(DEEPFAKE_MARKER)})"
 IGNORED = -100
 
 
-class M2F2DetProcessor(ProcessorMixin):
+class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
     """
     Args:
         image_processor: `M2F2DetImageProcessor`; with `do_pad` the language model sees the padded square and the
@@ -209,7 +210,7 @@ class M2F2DetProcessor(ProcessorMixin):
             skip_special_tokens: `False` gives the raw form of the official prediction files, `<s> ... </s>`.
         """
         if skip_special_tokens:
-            return [text.strip() for text in self.tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
+            return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new_ids]
         end = self.tokenizer.eos_token_id
         texts = []
         for row in new_ids.tolist():

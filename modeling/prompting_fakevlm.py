@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .conversations import read_turns
+from .prompting_vicuna import VICUNA_SYSTEM, read_turns
 
 __all__ = [
     "CHAT_TEMPLATES",
@@ -22,10 +22,6 @@ IMAGE_MARKER = "<image>"
 QUESTION = "Does the image looks real/fake?"
 # `raw` is what both official evaluations feed; `hf_chat` what the newer training feeds; `vicuna_v1` the older one.
 PROMPT_STYLES = ("raw", "hf_chat", "vicuna_v1")
-VICUNA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the user's questions."
-)
 SYSTEM = {"raw": "", "hf_chat": "", "vicuna_v1": VICUNA_SYSTEM + " "}
 # Between an answer and its end token; the newer training supervises this space, the older one has none.
 ANSWER_END = {"raw": " ", "hf_chat": " ", "vicuna_v1": ""}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .conversations import read_turns
+from .prompting_vicuna import VICUNA_SYSTEM, read_turns
 
 __all__ = [
     "DEEPFAKE_MARKER",
@@ -35,10 +35,6 @@ EXPLANATION_QUESTION = (
 )
 
 # Official training (LLaVA's vicuna_v1 conversation).
-VICUNA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-    "and polite answers to the user's questions."
-)
 END = "</s>"
 
 # The same for `apply_chat_template`; the generation marks let trainers find the assistant's tokens.

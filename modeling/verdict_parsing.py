@@ -1,12 +1,40 @@
-"""What a generated text says: real, fake, or neither."""
+"""What a generated answer says: real, fake, or neither. Every family has its published rule and a stricter one."""
 
+import random
 import re
 
-__all__ = ["PARSERS", "parse_verdict"]
+__all__ = [
+    "ANSWER_MODES",
+    "PARSERS",
+    "UNDETERMINED",
+    "UNDETERMINED_POLICIES",
+    "VERDICT_RULES",
+    "parse_answer",
+    "parse_fakevlm_verdict",
+    "parse_verdict",
+]
 
+# M2F2-Det and AntifakePrompt
 PARSERS = ("official", "word")
 REAL_WORD = re.compile(r"\b(real|authentic|genuine)\b", re.IGNORECASE)
 FAKE_WORD = re.compile(r"\b(fake|faked|computer-generated|manipulated|forged|synthetic)\b", re.IGNORECASE)
+
+# FakeVLM
+UNDETERMINED = "undetermined"
+VERDICT_RULES = ("official", "strict")
+UNDETERMINED_POLICIES = ("keep", "error", "fake", "random")
+SENTENCE = re.compile(r"\bthis\s+is\s+an?\s+(real|fake)\s+image\b", re.IGNORECASE)
+REAL_OR_FAKE = re.compile(r"\b(real|fake)\b", re.IGNORECASE)
+
+# LVLM-DFD
+ANSWER_MODES = ("robust", "legacy")
+LEADING = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+SAYING = re.compile(
+    r"\b(?:(?P<real>pristine|real|authentic|genuine)|(deepfakes?|fake|faked|manipulated|forged))\b", re.I
+)
+NEGATION = re.compile(r"\b(?:not|no|never|neither|nor|without|cannot)\b|n['’]t\b", re.I)
+# A negation reaches over at most so many words of its own clause.
+REACH = 4
 
 
 def parse_verdict(text: str, parser: str = "word") -> str | None:
@@ -32,3 +60,95 @@ def parse_verdict(text: str, parser: str = "word") -> str | None:
     if bool(real) == bool(fake):
         return None
     return "real" if real else "fake"
+
+
+def parse_fakevlm_verdict(
+    text: str, rule: str = "official", *, holds_prompt: bool = False, undetermined: str = "keep"
+) -> str:
+    """`"real"`, `"fake"` or `"undetermined"`.
+
+    Args:
+        text: the answer.
+        rule: `"official"` is the published code: the first sentence (text up to a full stop) that contains "real",
+            else "fake", of the first two ("not real" and "unrealistic" count as real). `"strict"` takes what "this
+            is a real/fake image" says, else the whole words; where both kinds occur, nothing is determined.
+        holds_prompt: `text` is prompt and answer, as the official Hugging Face script decodes it; only what follows
+            its last question mark counts.
+        undetermined: `"keep"` it as a class of its own (to be counted as wrong); raise an `"error"`; call it
+            `"fake"`; or draw at `"random"`, as the published code does.
+
+    Raises:
+        ValueError: for another rule or policy, or for an undetermined text under `"error"`.
+    """
+    if rule not in VERDICT_RULES:
+        raise ValueError(f"verdict_rule is {rule!r}, allowed are {', '.join(map(repr, VERDICT_RULES))}.")
+    if undetermined not in UNDETERMINED_POLICIES:
+        raise ValueError(
+            f"undetermined is {undetermined!r}, allowed are {', '.join(map(repr, UNDETERMINED_POLICIES))}."
+        )
+    if holds_prompt:
+        text = text.split("?")[-1]
+    verdict = _fakevlm_official(text) if rule == "official" else _fakevlm_strict(text)
+    if verdict != UNDETERMINED or undetermined == "keep":
+        return verdict
+    if undetermined == "error":
+        raise ValueError(f"The answer says neither real nor fake: {text[:200]!r}")
+    return "fake" if undetermined == "fake" else random.choice(("real", "fake"))
+
+
+def _fakevlm_official(text: str) -> str:
+    for sentence in text.split(".")[:2]:
+        for verdict in ("real", "fake"):
+            if verdict in sentence.lower():
+                return verdict
+    return UNDETERMINED
+
+
+def _fakevlm_strict(text: str) -> str:
+    for pattern in (SENTENCE, REAL_OR_FAKE):
+        found = {word.lower() for word in pattern.findall(text)}
+        if found:
+            return found.pop() if len(found) == 1 else UNDETERMINED
+    return UNDETERMINED
+
+
+def parse_answer(text: str, mode: str = "robust") -> str | None:
+    """`"real"`, `"fake"` or `None`.
+
+    Args:
+        text: the answer to "Is this a deepfake image?".
+        mode: `"robust"` takes a leading yes or no, else what the whole words "pristine", "deepfake" and the like say
+            together with a "not" in front of them, and gives `None` where they contradict each other or are absent;
+            `"legacy"` is the published rule: six case-sensitive substring tests, of which the last to hold wins
+            ("not" also inside "another", "No" inside "Nose").
+
+    Raises:
+        ValueError: for another mode.
+    """
+    if mode == "legacy":
+        return _lvlm_dfd_legacy(text)
+    if mode != "robust":
+        raise ValueError(f"mode is {mode!r}, allowed are {', '.join(map(repr, ANSWER_MODES))}.")
+    if leading := LEADING.match(text):
+        return "fake" if leading[1].lower() == "yes" else "real"
+    verdicts = set()
+    for word in SAYING.finditer(text):
+        clause = re.split(r"[.,;:!?]", text[: word.start()])[-1]
+        negated = NEGATION.search(" ".join(clause.split()[-REACH:])) is not None
+        verdicts.add("real" if (word["real"] is not None) != negated else "fake")
+    return verdicts.pop() if len(verdicts) == 1 else None
+
+
+def _lvlm_dfd_legacy(text: str) -> str | None:
+    verdict = None
+    for words, says in (
+        (("pristine",), "real"),
+        (("not", "pristine"), "fake"),
+        (("deepfake",), "fake"),
+        (("not", "deepfake"), "real"),
+        (("Yes",), "fake"),
+        (("No",), "real"),
+    ):
+        if all(word in text for word in words):
+            verdict = says
+    return verdict

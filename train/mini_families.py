@@ -9,7 +9,7 @@ from deepfake_detectors.modeling.configuration_antifakeprompt import PROMPTS, An
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
-from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
@@ -20,11 +20,16 @@ from deepfake_detectors.modeling.processing_antifakeprompt import (
     add_soft_word,
 )
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
-from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
+from deepfake_detectors.modeling.processing_lvlm_dfd import (
+    ANSWER_END,
+    OPENING,
+    LvlmDfdProcessor,
+    dialogue_prompt,
+    score_sentence,
+)
+from deepfake_detectors.modeling.processing_lvlm_dfd import QUESTION as LVLM_QUESTION
 from deepfake_detectors.modeling.prompting_fakevlm import QUESTION as FAKEVLM_QUESTION
 from deepfake_detectors.modeling.prompting_fakevlm import build_prompt
-from deepfake_detectors.modeling.prompting_lvlm_dfd import ANSWER_END, OPENING, dialogue_prompt, score_sentence
-from deepfake_detectors.modeling.prompting_lvlm_dfd import QUESTION as LVLM_QUESTION
 from deepfake_detectors.train.mini_m2f2_det import mini_m2f2_det
 from deepfake_detectors.train.mini_parts import LLAMA, PICTURE, VISION, laid_over, with_prompts
 from deepfake_detectors.train.mini_tokenizer import bert_tokenizer, llama_tokenizer

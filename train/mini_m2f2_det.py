@@ -10,7 +10,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor

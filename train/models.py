@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
+from deepfake_detectors.modeling.detection import VerdictProcessor
+from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection
 from deepfake_detectors.train.arguments import ModelArguments
 from deepfake_detectors.train.soft_words import load_soft_words

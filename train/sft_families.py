@@ -15,11 +15,11 @@ from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetec
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import M2F2DetForConditionalGeneration
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
+from deepfake_detectors.modeling.processing_lvlm_dfd import QUESTION as LVLM_DFD_QUESTION
 from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import IMAGE_MARKER
 from deepfake_detectors.modeling.prompting_fakevlm import QUESTION as FAKEVLM_QUESTION
-from deepfake_detectors.modeling.prompting_lvlm_dfd import QUESTION as LVLM_DFD_QUESTION
 from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, TRAINING_JUDGEMENT_QUESTION
 from deepfake_detectors.train.sft_arguments import SftModelArguments
 

@@ -32,9 +32,8 @@ from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDete
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import GENERATION_DEFAULTS, M2F2DetForConditionalGeneration
-from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
+from deepfake_detectors.modeling.processing_lvlm_dfd import ANSWER_END, LvlmDfdProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
-from deepfake_detectors.modeling.prompting_lvlm_dfd import ANSWER_END
 from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAGE_MARKER
 from deepfake_detectors.module_command import run_command
 

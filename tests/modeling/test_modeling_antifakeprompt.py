@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors.modeling.configuration_antifakeprompt import PROMPTS, AntifakePromptConfig
-from deepfake_detectors.modeling.modeling_soft_word import SoftWordEmbedding
+from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import SoftWordEmbedding
 from support.detector_tests import DetectorTests
 from support.pictures import random_pictures
 from support.tiny_antifakeprompt import (

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel
 
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
-from deepfake_detectors.modeling.modeling_lvlm_dfd_losses import dice_loss, focal_loss
+from deepfake_detectors.modeling.modeling_lvlm_dfd_heads import dice_loss, focal_loss
 from support.detector_tests import DetectorTests
 from support.pictures import random_pictures
 from support.tiny_lvlm_dfd import SIZE, lvlm_dfd, lvlm_dfd_config, lvlm_verdict_processor

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor, CLIPImageProcessor, pipeline
 
-from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import CHAT_TEMPLATES, PROMPT_STYLES, build_prompt, training_text
 from support.fakevlm_folders import convert_fakevlm

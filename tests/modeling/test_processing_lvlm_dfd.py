@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor
 
-from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
-from deepfake_detectors.modeling.prompting_lvlm_dfd import QUESTION, score_sentence
-from deepfake_detectors.modeling.verdict_parsing_lvlm_dfd import parse_answer
+from deepfake_detectors.modeling.processing_lvlm_dfd import QUESTION, LvlmDfdProcessor, score_sentence
+from deepfake_detectors.modeling.verdict_parsing import parse_answer
 from support.pictures import random_pictures
 from support.tiny_lvlm_dfd import SIZE, STOP, lvlm_dfd_processor, lvlm_image_processor
 

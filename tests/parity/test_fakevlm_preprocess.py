@@ -9,7 +9,7 @@ from PIL import __version__ as pillow
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor
 from support.comparison import assert_within
 from support.fakevlm_folders import read_config
 from support.golden_files import golden_folder

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deepfake_detectors.modeling.verdict_parsing_fakevlm import parse_fakevlm_verdict
+from deepfake_detectors.modeling.verdict_parsing import parse_fakevlm_verdict
 from support.golden_files import golden_folder
 
 LINES = (golden_folder("fakevlm") / "verdict_cases.jsonl").read_text().splitlines()

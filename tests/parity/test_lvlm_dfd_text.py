@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors import AutoModelForDeepfakeDetection
-from deepfake_detectors.modeling.prompting_lvlm_dfd import QUESTION, score_sentence
-from deepfake_detectors.modeling.verdict_parsing_lvlm_dfd import parse_answer
+from deepfake_detectors.modeling.processing_lvlm_dfd import QUESTION, score_sentence
+from deepfake_detectors.modeling.verdict_parsing import parse_answer
 from support.golden_files import golden_folder
 from support.lvlm_dfd_folders import convert_golden, read_config
 from support.lvlm_dfd_golden_runs import pictures_of

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
 from support.golden_files import golden_folder
 
 FOLDER = golden_folder("m2f2_det") / "preprocess"

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
-from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor
 from deepfake_detectors.modeling.modeling_fakevlm import FakeVLMForDeepfakeDetection
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import QUESTION, build_prompt

@@ -7,11 +7,11 @@ import torch
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
+from deepfake_detectors.modeling.detection import VerdictProcessor
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
 from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
 from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 from support.tiny_llm import tiny_tokenizer
 
 SIZE = 56

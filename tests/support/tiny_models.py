@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.detection import VerdictProcessor
+from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "bridge": {

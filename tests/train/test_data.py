@@ -6,7 +6,7 @@ import torch
 
 from deepfake_detectors.data.registry import load_split
 from deepfake_detectors.data.twin_difference import difference_map
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
 from deepfake_detectors.train.data import PictureDataset
 from deepfake_detectors.train.samplers import BalancedSampler, Draw
 from deepfake_detectors.train.twin_masks import TwinMasks, shift_image

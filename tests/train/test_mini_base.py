@@ -11,7 +11,7 @@ pytest.importorskip("trl")
 pytest.importorskip("datasets")
 
 from deepfake_detectors import AutoModelForDeepfakeDetection
-from deepfake_detectors.modeling.prompting_lvlm_dfd import ANSWER_END
+from deepfake_detectors.modeling.processing_lvlm_dfd import ANSWER_END
 from deepfake_detectors.train.mini_base import FAMILIES, main
 from deepfake_detectors.train.mini_tokenizer import llama_tokenizer
 

@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from deepfake_detectors.data.registry import load_split
-from deepfake_detectors.modeling.verdict_parsing import parse_verdict
-from deepfake_detectors.modeling.verdict_parsing_fakevlm import parse_fakevlm_verdict
-from deepfake_detectors.modeling.verdict_parsing_lvlm_dfd import parse_answer
+from deepfake_detectors.modeling.verdict_parsing import parse_answer, parse_fakevlm_verdict, parse_verdict
 from deepfake_detectors.train.sft_arguments import SftDataArguments
 from deepfake_detectors.train.sft_data import ConversationCollator, load_conversations
 from deepfake_detectors.train.sft_families import SFT_FAMILIES

@@ -20,7 +20,7 @@ from deepfake_detectors.conversion.fakevlm_output import DISK_FORMATS, save_conf
 from deepfake_detectors.conversion.fakevlm_tokenizer import read_tokenizer, with_markers
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
-from deepfake_detectors.modeling.image_processing_fakevlm import FakeVLMImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor
 from deepfake_detectors.modeling.modeling_fakevlm import GENERATION_DEFAULTS, FakeVLMForDeepfakeDetection
 from deepfake_detectors.modeling.processing_fakevlm import FakeVLMProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import verdict_tokens

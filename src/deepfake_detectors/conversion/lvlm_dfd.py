@@ -28,11 +28,11 @@ from deepfake_detectors.conversion.lvlm_dfd_tables import (
     check_groups,
 )
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
+from deepfake_detectors.modeling.detection import VerdictProcessor
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor
 from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import GENERATION_DEFAULTS, LvlmDfdForConditionalGeneration
 from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
 __all__ = ["convert_lvlm_dfd"]
 

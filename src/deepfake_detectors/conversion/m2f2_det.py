@@ -25,10 +25,10 @@ from deepfake_detectors.conversion.m2f2_det_tables import (
     official_key_table,
 )
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.detection import VerdictProcessor
+from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_bridge import M2F2DetBridgeBlock
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
 
 __all__ = ["convert_m2f2_det"]
 

@@ -16,7 +16,7 @@ from deepfake_detectors.conversion.checkpoint_files import read_tensors
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
 from deepfake_detectors.conversion.m2f2_det_tables import STAGE_1_CLASSES, STATE_DICT_KEYS, official_key_table
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
+from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import (
     DEEPFAKE_PROJECTOR_STD,
     M2F2DetDeepfakeProjector,

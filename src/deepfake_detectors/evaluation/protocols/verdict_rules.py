@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from deepfake_detectors.modeling.verdict_parsing_fakevlm import UNDETERMINED, parse_fakevlm_verdict
-from deepfake_detectors.modeling.verdict_parsing_lvlm_dfd import parse_answer
+from deepfake_detectors.modeling.verdict_parsing import UNDETERMINED, parse_answer, parse_fakevlm_verdict
 
 __all__ = ["fakevlm_verdict", "lvlm_dfd_verdicts", "with_coin"]
 

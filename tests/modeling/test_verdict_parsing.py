@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from deepfake_detectors.modeling.verdict_parsing_fakevlm import parse_fakevlm_verdict
+from deepfake_detectors.modeling.verdict_parsing import parse_fakevlm_verdict
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
-"""Training conversations in the two spellings that data sets use."""
+"""Vicuna's conversations: what they begin with, and training turns in the two spellings that data sets use."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["read_turns"]
+__all__ = ["VICUNA_SYSTEM", "read_turns"]
 
+# How LLaVA's `vicuna_v1` conversation begins.
+VICUNA_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
+)
 ROLES = {"human": "USER", "user": "USER", "gpt": "ASSISTANT", "assistant": "ASSISTANT"}
 
 

@@ -1,0 +1,172 @@
+"""What a language model has read is kept: one prefill for several prompts or several answers."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+from transformers import Cache, DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+__all__ = [
+    "CACHE_NAME",
+    "cache_keyword",
+    "cache_of",
+    "candidate_nll",
+    "common_prefix_length",
+    "generate_from_shared_prefix",
+    "next_token_logits",
+    "one_cache",
+]
+
+# transformers 5.24 renamed `past_key_values` to `cache`, in every `forward` and in every output. Asked of the library,
+# not of its version, so that the same file serves all of them.
+CACHE_NAME = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
+
+
+def cache_keyword(cache: Cache | None) -> dict[str, Cache | None]:
+    """Return `cache` under the name that library models and outputs of the installed transformers have for it."""
+    return {CACHE_NAME: cache}
+
+
+def cache_of(output: Any) -> Cache | None:
+    """Return the cache in the output of a library model, `None` where it has none."""
+    return getattr(output, CACHE_NAME)
+
+
+def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
+    """Return the cache that `forward` was given under either name.
+
+    Raises:
+        ValueError: if both are given.
+    """
+    if cache is not None and past_key_values is not None:
+        raise ValueError("cache and past_key_values are two names of one argument; give one of them.")
+    return past_key_values if cache is None else cache
+
+
+def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
+    """Length of the longest common beginning, but at least one token shorter than the shortest row."""
+    limit = min(len(row) for row in rows) - 1
+    for position in range(limit):
+        if any(row[position] != rows[0][position] for row in rows):
+            return position
+    return limit
+
+
+def generate_from_shared_prefix(
+    model: Any,
+    rows: Sequence[Sequence[int]],
+    picture_inputs: dict[str, torch.Tensor],
+    pad_token_id: int,
+    **generation: Any,
+) -> torch.LongTensor:
+    """`model.generate` for prompts on one picture, whose placeholders lie in their common beginning.
+
+    Args:
+        model: a generator whose `base_model_prefix` backbone takes `input_ids`, a cache and `picture_inputs`.
+        rows: token ids of each prompt.
+        picture_inputs: inputs of the one picture, read in the prefill of the common beginning.
+        pad_token_id: fills up shorter prompts between the common beginning and their own part.
+        generation: arguments of `generate`.
+
+    Returns:
+        (prompts, new tokens), right-padded by `generate`.
+    """
+    for name in ("num_beams", "num_return_sequences"):
+        if generation.get(name, 1) > 1:
+            raise ValueError(f"{name}={generation[name]} cannot share a prefill; ask with generate, or use {name}=1.")
+    shared = common_prefix_length(rows)
+    cache = DynamicCache(config=model.config.get_text_config())
+    prefix = torch.tensor([rows[0][:shared]], device=model.device)
+    model.base_model(input_ids=prefix, use_cache=True, **cache_keyword(cache), **picture_inputs)
+    cache.batch_repeat_interleave(len(rows))
+
+    longest = max(len(row) for row in rows)
+    # Padding stands after the cached part, so that the cached keys keep their positions.
+    padded = [[*row[:shared], *[pad_token_id] * (longest - len(row)), *row[shared:]] for row in rows]
+    seen = [[*[1] * shared, *[0] * (longest - len(row)), *[1] * (len(row) - shared)] for row in rows]
+    return model.generate(
+        input_ids=torch.tensor(padded, device=model.device),
+        attention_mask=torch.tensor(seen, device=model.device),
+        pad_token_id=pad_token_id,
+        **cache_keyword(cache),
+        # Whatever the folder says: Trainer leaves use_cache=False in what it saves, and without it the whole prompt
+        # would be fed again behind its own cache.
+        **{**generation, "use_cache": True},
+    )[:, longest:]
+
+
+def next_token_logits(
+    language_model: Any,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor,
+    cache: Cache | None = None,
+) -> torch.Tensor:
+    """Logits behind the last real position of each row, the only ones that are computed.
+
+    Args:
+        language_model: a decoder with a head.
+        inputs_embeds: (batch, length, hidden).
+        attention_mask: (batch, length), padding on either side.
+        cache: an empty one to fill, or `None`.
+
+    Returns:
+        (batch, vocabulary), float32.
+    """
+    full = bool(attention_mask.all())
+    positions = attention_mask.cumsum(dim=-1) - 1
+    hidden = language_model.get_decoder()(
+        inputs_embeds=inputs_embeds,
+        # Without padding there is no mask to apply, and the kernels' causal path is the fast one.
+        attention_mask=None if full else attention_mask,
+        position_ids=positions.clamp(min=0),
+        use_cache=cache is not None,
+        **cache_keyword(cache),
+    ).last_hidden_state
+    last = torch.where(attention_mask.bool(), torch.arange(hidden.shape[1], device=hidden.device), -1).amax(dim=-1)
+    ends = hidden[torch.arange(len(hidden), device=hidden.device), last.to(hidden.device)]
+    return language_model.get_output_embeddings()(ends).float()
+
+
+def candidate_nll(
+    language_model: Any,
+    inputs_embeds: torch.Tensor,
+    attention_mask: torch.Tensor,
+    candidates: Sequence[Sequence[Sequence[int]]],
+) -> torch.Tensor:
+    """Summed negative log-likelihood of each answer. Answers of one token need no second pass.
+
+    Args:
+        language_model, inputs_embeds, attention_mask: see `next_token_logits`.
+        candidates: token ids of every answer, for every row; the same number of answers in each row.
+
+    Returns:
+        (batch, answers), float32.
+    """
+    batch, count = len(candidates), len(candidates[0])
+    longest = max(len(ids) for row in candidates for ids in row)
+    cache = DynamicCache(config=language_model.config) if longest > 1 else None
+    device = inputs_embeds.device
+    logits = next_token_logits(language_model, inputs_embeds, attention_mask, cache).log_softmax(dim=-1)
+    first = torch.tensor([[ids[0] for ids in row] for row in candidates], device=logits.device)
+    nll = -logits.gather(1, first)
+    if cache is None:
+        return nll
+
+    # Behind an answer that is already over stands id 0, whose value is multiplied by zero.
+    flat = [list(ids) for row in candidates for ids in row]
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in flat], device=device)
+    real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in flat], device=device)
+    cache.batch_repeat_interleave(count)
+    before = attention_mask.repeat_interleave(count, dim=0)
+    lengths = before.sum(dim=-1, keepdim=True)
+    outputs = language_model(
+        inputs_embeds=language_model.get_input_embeddings()(ids[:, :-1]),
+        attention_mask=torch.cat([before, real[:, :-1]], dim=1),
+        position_ids=lengths + torch.arange(longest - 1, device=device),
+        use_cache=True,
+        **cache_keyword(cache),
+    )
+    tails = outputs.logits.float().log_softmax(dim=-1).gather(2, ids[:, 1:, None].to(outputs.logits.device))[..., 0]
+    return nll - (tails * real[:, 1:].to(tails.device)).sum(dim=-1).view(batch, count).to(nll.device)
