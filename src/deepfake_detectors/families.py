@@ -38,10 +38,9 @@ class PluginError(ImportError):
 
 @dataclass(frozen=True)
 class Family:
-    """One row of the table. `families.toml` says what each field means.
+    """One row of the table. `families.toml` says what each field means; references are written `module:Name`.
 
-    References are written `module:Name`, and `facts`, a data file, `package:path/in/package.yaml`. `plugin` is the
-    entry point of a family that another package adds, `None` for those of this package.
+    `plugin` is the entry point of a family that another package adds, `None` for those of this package.
     """
 
     name: str
@@ -158,28 +157,26 @@ def require_family(name: str | None, what: str) -> Family:
 
 
 def refuse_unconverted(fields: Mapping[str, Any], source: Any) -> None:
-    """Refuse a folder that may hold a detector in another form than this package saves.
+    """Raise an error for a folder that may hold a detector in another form.
 
     Args:
         fields: its config.json.
-        source: the folder or Hub id, for the message.
+        source: the folder, for the message.
 
     Raises:
-        UnconvertedCheckpointError: for a folder of a fork of LLaVA's code, and for one in the layout of a library
-            class in which a family is published.
+        UnconvertedCheckpointError: for a folder of LLaVA's own code or its forks, and for one of a stock class in
+            whose layout checkpoints of a family are published.
     """
-    if any(name in fields for name in LLAVA_CODE_FIELDS):
-        forks = " or ".join(name for name, row in FAMILIES.items() if row.llava_fork)
-        raise UnconvertedCheckpointError(
-            f"{source} was written by a fork of the LLaVA code; it may be of the family {forks}.", None, source
-        )
     found = fields.get("model_type")
+    if any(name in fields for name in LLAVA_CODE_FIELDS):
+        forks = [name for name, row in FAMILIES.items() if row.llava_fork]
+        fault = f"{source} (model_type {found!r}) was written by a fork of the LLaVA code: {' or '.join(forks)}."
+        raise UnconvertedCheckpointError(fault, forks[0] if len(forks) == 1 else None, source)
     for name, row in FAMILIES.items():
         if row.stock_model_type is not None and row.stock_model_type == found:
-            verdict = row.verdict.partition(":")[2]
-            raise UnconvertedCheckpointError(
-                f"{source} is a checkpoint of model_type {found!r}. If these are {name} weights, "
-                f"{verdict}.from_pretrained({str(source)!r}) loads them as they are.",
-                name,
-                source,
+            fault = (
+                f"{source} is a checkpoint of model_type {found!r}. If these are {name} weights, load them with "
+                f"{row.verdict.partition(':')[2]}.from_pretrained({str(source)!r}), or make a folder that says what "
+                "it is."
             )
+            raise UnconvertedCheckpointError(fault, name, source)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoProcessor
-from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
+from transformers.utils import CONFIG_NAME
 
 from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT, built_in_path
 from deepfake_detectors.families import FAMILIES, refuse_unconverted, require_family
@@ -125,21 +125,21 @@ def check_model_source(model: str | Path) -> None:
     # One slash may be a Hub id; these cannot.
     if not path.exists() and (path.is_absolute() or len(path.parts) > 2 or str(model).startswith((".", "~"))):
         raise FileNotFoundError(f"There is no folder {model}.")
+    official: list[Path] = []
     if path.is_file():
-        _refuse_official(path)
-    if path.is_dir() and not any((path / name).exists() for name in (CONFIG_NAME, ADAPTER_CONFIG_NAME)):
-        if any(child.suffix in OFFICIAL_SUFFIXES for child in path.iterdir()):
-            _refuse_official(path)
-        raise ValueError(f"{path} is not a model folder (no {CONFIG_NAME}).")
+        official = [path]
+    elif path.is_dir() and not any((path / name).exists() for name in (CONFIG_NAME, "adapter_config.json")):
+        official = sorted(child for child in path.iterdir() if child.suffix in OFFICIAL_SUFFIXES)
+        if not official:
+            raise ValueError(f"{path} is not a model folder (no {CONFIG_NAME}).")
     if (path / CONFIG_NAME).is_file():
         fields = read_json_object(path / CONFIG_NAME)
         refuse_unconverted(fields, path)
         if "model_type" not in fields:
-            _refuse_official(path)
-
-
-def _refuse_official(path: Path) -> NoReturn:
-    families = ", ".join(name for name, row in FAMILIES.items() if row.converter)
-    raise UnconvertedCheckpointError(
-        f"{path} holds weights in their official form, of one of the families {families}.", None, path
-    )
+            official = [path]
+    if official:
+        fault = (
+            f"{path} holds official weights ({', '.join(file.name for file in official)}), not a folder that can be "
+            f"loaded. Families: {', '.join(FAMILIES)}."
+        )
+        raise UnconvertedCheckpointError(fault, None, official[0] if len(official) == 1 else path)
