@@ -13,7 +13,7 @@ from transformers.utils import CONFIG_NAME
 
 from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT, built_in_path
 from deepfake_detectors.families import FAMILIES, refuse_unconverted, require_family
-from deepfake_detectors.files import read_json_object
+from deepfake_detectors.files import read_json_object, weight_files
 from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES, UnconvertedCheckpointError
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
 
@@ -137,6 +137,7 @@ def check_model_source(model: str | Path) -> None:
         refuse_unconverted(fields, path)
         if "model_type" not in fields:
             official = [path]
+        weight_files(path)  # refuses an index that leads out of the folder
     if official:
         fault = (
             f"{path} holds official weights ({', '.join(file.name for file in official)}), not a folder that can be "
