@@ -23,6 +23,7 @@ __all__ = [
     "VerdictProcessor",
     "MaskSupervision",
     "given_mask_labels",
+    "detector_classes",
     "refuse_foreign_checkpoint",
     "refuse_official_files",
     "require_ability",
@@ -121,11 +122,10 @@ def require_ability(model: Any, ability: str) -> None:
     """
     if getattr(model, f"can_{ability}"):
         return
-    # The base of a family's classes can do nothing by itself; a copy from the Hub has the same names once more.
     able = {
         f"{cls.config_class.model_type} ({cls.__name__})"
-        for cls in _subclasses(DeepfakeDetectionMixin)
-        if getattr(cls, f"can_{ability}") and not cls.__name__.endswith("PreTrainedModel")
+        for cls in detector_classes()
+        if getattr(cls, f"can_{ability}")
     }
     remedy = (
         f"Families that can: {', '.join(sorted(able))}." if able else f"No class that is loaded here can {ability}."
@@ -154,6 +154,13 @@ def require_head(model: Any, head: str | None) -> str | None:
             f"heads: {', '.join(able) or 'none that is loaded here'}."
         )
     return None
+
+
+def detector_classes() -> set[Any]:
+    """Return the detectors that are imported by now, copies from the Hub among them, without the families' bases."""
+    return {
+        cls for cls in _subclasses(DeepfakeDetectionMixin) if not cls.__name__.endswith(("PreTrainedModel", "Mixin"))
+    }
 
 
 def _subclasses(cls: type) -> set[type]:

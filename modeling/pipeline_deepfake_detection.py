@@ -18,7 +18,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
 from .configuration_detection import decide
-from .detection import require_ability, require_head
+from .detection import detector_classes, require_ability, require_head
 from .image_loading import InputImageError, describe_image_source, load_image
 
 __all__ = ["TASK", "DeepfakeDetectionPipeline", "show_license_notice"]
@@ -64,9 +64,12 @@ class DeepfakeDetectionPipeline(Pipeline):
 
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
         if not hasattr(model, "detect"):
+            built_on_it = sorted({cls.__name__ for cls in detector_classes() if issubclass(cls, type(model))})
+            loaders = " or ".join(f"{name}.from_pretrained" for name in built_on_it)
+            hint = f"If the weights are those of a detector, load them with {loaders}. " if loaders else ""
             raise ValueError(
                 f"{type(model).__name__} (model_type {model.config.model_type!r}) is not a deepfake detector (no "
-                "`detect` method). Weights of an official release have to be converted first: "
+                f"`detect` method). {hint}Weights of an official release in another form have to be converted first: "
                 "deepfake_detectors.convert(family, sources, output)."
             )
         kwargs.pop("local_files_only", None)  # transformers.pipeline() hands on what was meant for the download
