@@ -176,7 +176,7 @@ def refuse_unconverted(fields: Mapping[str, Any], source: Any) -> None:
         if row.stock_model_type is not None and row.stock_model_type == found:
             verdict = row.verdict.partition(":")[2]
             fault = (
-                f"{source} is a checkpoint of model_type {found!r}. If it holds {name} weights, {verdict}.from_pretrained"
-                f"({str(source)!r}) loads it as it is; everything else needs a folder that names its family."
+                f"{source} is a checkpoint of model_type {found!r}. If it holds {name} weights, "
+                f"{verdict}.from_pretrained loads it as it is; everything else needs a folder that names its family."
             )
             raise UnconvertedCheckpointError(fault, name, source)
