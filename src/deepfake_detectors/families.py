@@ -174,9 +174,9 @@ def refuse_unconverted(fields: Mapping[str, Any], source: Any) -> None:
         raise UnconvertedCheckpointError(fault, forks[0] if len(forks) == 1 else None, source)
     for name, row in FAMILIES.items():
         if row.stock_model_type is not None and row.stock_model_type == found:
+            verdict = row.verdict.partition(":")[2]
             fault = (
-                f"{source} is a checkpoint of model_type {found!r}. If these are {name} weights, load them with "
-                f"{row.verdict.partition(':')[2]}.from_pretrained({str(source)!r}), or make a folder that says what "
-                "it is."
+                f"{source} is a checkpoint of model_type {found!r}. If it holds {name} weights, "
+                f"{verdict}.from_pretrained loads it as it is; everything else needs a folder that names its family."
             )
             raise UnconvertedCheckpointError(fault, name, source)
