@@ -69,8 +69,11 @@ class FixedOrderResizeMixin:
             height, width = size.height, size.width
         rows, columns = image.shape[-2] - height, image.shape[-1] - width
         if rows > 0 and rows > 2 * columns:
-            image = super().resize(image, SizeDict(height=height, width=image.shape[-1]), resample, **kwargs)
-        return super().resize(image, SizeDict(height=height, width=width), resample, **kwargs)
+            image = self._resize_once(image, SizeDict(height=height, width=image.shape[-1]), resample, kwargs)
+        return self._resize_once(image, SizeDict(height=height, width=width), resample, kwargs)
+
+    def _resize_once(self, image: np.ndarray, size: SizeDict, resample: Any, options: dict[str, Any]) -> np.ndarray:
+        return super().resize(image, size, resample, **options)  # type: ignore[misc]
 
 
 class ClipPictureProcessorKwargs(ImagesKwargs, total=False):

@@ -12,19 +12,23 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
+from deepfake_detectors.modeling.detection import LLAVA_CODE_FIELDS, UnconvertedCheckpointError
+
 __all__ = [
     "ENTRY_POINT_GROUP",
     "FAMILIES",
     "Family",
     "PluginError",
     "leave_out",
+    "refuse_unconverted",
     "require_family",
     "resolve",
-    "unconverted_remedy",
 ]
 
 logger = logging.getLogger(__name__)
 
+# Loading an entry point must not need more than its mapping. A package whose other modules may be imported before this
+# one ends its `__init__` with `import deepfake_detectors`; else its classes are looked for while they are being made.
 ENTRY_POINT_GROUP = "deepfake_detectors.families"
 
 
@@ -153,23 +157,29 @@ def require_family(name: str | None, what: str) -> Family:
     return FAMILIES[name]
 
 
-def unconverted_remedy(fields: Mapping[str, Any], source: Any) -> str:
-    """Return what to do with a folder that may hold a detector in another form; empty where nothing is known.
+def refuse_unconverted(fields: Mapping[str, Any], source: Any) -> None:
+    """Refuse a folder that may hold a detector in another form than this package saves.
 
     Args:
         fields: its config.json.
-        source: the folder, for the message.
+        source: the folder or Hub id, for the message.
+
+    Raises:
+        UnconvertedCheckpointError: for a folder of a fork of LLaVA's code, and for one in the layout of a library
+            class in which a family is published.
     """
-    if "mm_projector_type" in fields:  # only LLaVA's own code and its forks write this
-        forks = " or ".join(
-            f"convert({name!r}, {str(source)!r}, output)" for name, row in FAMILIES.items() if row.llava_fork
+    if any(name in fields for name in LLAVA_CODE_FIELDS):
+        forks = " or ".join(name for name, row in FAMILIES.items() if row.llava_fork)
+        raise UnconvertedCheckpointError(
+            f"{source} was written by a fork of the LLaVA code; it may be of the family {forks}.", None, source
         )
-        return f"It was written by a fork of the LLaVA code; convert it first: {forks}."
+    found = fields.get("model_type")
     for name, row in FAMILIES.items():
-        if row.stock_model_type is not None and row.stock_model_type == fields.get("model_type"):
+        if row.stock_model_type is not None and row.stock_model_type == found:
             verdict = row.verdict.partition(":")[2]
-            return (
-                f"If these are {name} weights, load them with {verdict}.from_pretrained({str(source)!r}), or make a "
-                f"folder that says what it is: convert({name!r}, {str(source)!r}, output)."
+            raise UnconvertedCheckpointError(
+                f"{source} is a checkpoint of model_type {found!r}. If these are {name} weights, "
+                f"{verdict}.from_pretrained({str(source)!r}) loads them as they are.",
+                name,
+                source,
             )
-    return ""

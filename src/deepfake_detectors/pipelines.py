@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoProcessor
-from transformers.utils import CONFIG_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT, built_in_path
-from deepfake_detectors.families import FAMILIES, require_family, unconverted_remedy
+from deepfake_detectors.families import FAMILIES, refuse_unconverted, require_family
 from deepfake_detectors.files import read_json_object
-from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES
+from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES, UnconvertedCheckpointError
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
 
 __all__ = ["check_model_source", "load_config", "load_detector", "pipeline", "resolve_model"]
@@ -117,29 +117,29 @@ def check_model_source(model: str | Path) -> None:
     """Refuse what is neither a folder to load nor may be a Hub id.
 
     Raises:
-        ValueError: for an official checkpoint that was never converted (the message says how to), and for a folder
-            without a config.
+        UnconvertedCheckpointError: for an official checkpoint that was never converted.
+        ValueError: for a folder without a config.
         FileNotFoundError: for a path that does not exist.
     """
     path = Path(model)
     # One slash may be a Hub id; these cannot.
     if not path.exists() and (path.is_absolute() or len(path.parts) > 2 or str(model).startswith((".", "~"))):
         raise FileNotFoundError(f"There is no folder {model}.")
-    official: list[Path] = []
     if path.is_file():
-        official = [path]
-    elif path.is_dir() and not any((path / name).exists() for name in (CONFIG_NAME, "adapter_config.json")):
-        official = sorted(child for child in path.iterdir() if child.suffix in OFFICIAL_SUFFIXES)
-        if not official:
-            raise ValueError(f"{path} is not a model folder (no {CONFIG_NAME}).")
+        _refuse_official(path)
+    if path.is_dir() and not any((path / name).exists() for name in (CONFIG_NAME, ADAPTER_CONFIG_NAME)):
+        if any(child.suffix in OFFICIAL_SUFFIXES for child in path.iterdir()):
+            _refuse_official(path)
+        raise ValueError(f"{path} is not a model folder (no {CONFIG_NAME}).")
     if (path / CONFIG_NAME).is_file():
         fields = read_json_object(path / CONFIG_NAME)
-        if remedy := unconverted_remedy(fields, path):
-            raise ValueError(f"{path} holds a model of type {fields.get('model_type')!r}. {remedy}")
+        refuse_unconverted(fields, path)
         if "model_type" not in fields:
-            official = [path]
-    if official:
-        raise ValueError(
-            f"{path} holds official weights, not a folder that can be loaded. Convert them first: convert(family, "
-            f"{[str(file) for file in official]}, output), where family is one of {', '.join(FAMILIES)}."
-        )
+            _refuse_official(path)
+
+
+def _refuse_official(path: Path) -> NoReturn:
+    families = ", ".join(name for name, row in FAMILIES.items() if row.converter)
+    raise UnconvertedCheckpointError(
+        f"{path} holds weights in their official form, of one of the families {families}.", None, path
+    )

@@ -2,11 +2,13 @@
 
 import importlib
 import re
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import HfApi
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModel, AutoProcessor, pipeline
@@ -15,6 +17,7 @@ import deepfake_detectors
 from deepfake_detectors.hub.models import publish_model
 from support.hub_server import use_hub
 from support.pictures import random_pictures
+from support.source_tree import ROOT
 from support.tiny_models import (
     antifakeprompt,
     antifakeprompt_processor,
@@ -146,6 +149,33 @@ def elsewhere(hub, place, picture):
     return run_without_package(site, programs, place, **hub.environment(place / "elsewhere"))
 
 
+def other_transformers() -> dict[str, str]:
+    """Version -> interpreter of the environments beside this one (`make test-newest`, `make test-oldest`)."""
+    ask = "from importlib.metadata import version; print(version('transformers'))"
+    found = {}
+    for name in ("", "-newest", "-oldest"):
+        python = ROOT / f".venv{name}" / "bin" / "python"
+        done = python.exists() and subprocess.run([python, "-c", ask], capture_output=True, text=True)
+        if done and done.returncode == 0 and done.stdout.strip() != transformers.__version__:
+            found[done.stdout.strip()] = str(python)
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_other_versions(hub, place, picture):
+    """What the code that was published with this transformers finds on others."""
+    found = {}
+    for version, python in other_transformers().items():
+        site = site_without_package(place / f"site-{version}", python)
+        programs = {name: (JUDGE, f"tester/{name}", picture) for name in WHOLE}
+        home = place / f"elsewhere-{version}"
+        home.mkdir()
+        found[version] = run_without_package(site, programs, home, python, **hub.environment(home))
+    if not found:
+        pytest.skip("no environment with another transformers lies beside this one (.venv-newest, .venv-oldest)")
+    return found
+
+
 def local(name: str, place: Path) -> tuple:
     """Model and processor of the folder that was published."""
     processor = place / (LORA[name][0] if name in LORA else name)
@@ -164,6 +194,19 @@ def test_judges_alike_without_the_package(name, elsewhere, place, picture):
     assert found["row"]["fake_probability"] == pytest.approx(row["fake_probability"], abs=1e-5)
     assert found["row"]["explanation"] == row["explanation"]
     assert found["row"]["explanation"] is not None or not model.can_explain
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_judges_alike_on_another_transformers(name, on_other_versions, place, picture):
+    model, processor = local(name, place)
+    options = {"explain": True, "generate_kwargs": {"max_new_tokens": TOKENS}} if model.can_explain else {}
+    row = deepfake_detectors.pipeline(model=model, processor=processor)(str(picture), **options)
+    for version, answers in on_other_versions.items():
+        found = answers[name]
+        assert "error" not in found, f"transformers {version}: {found['error']}"
+        assert found["row"]["fake_probability"] == pytest.approx(row["fake_probability"], abs=1e-5), version
+        assert found["row"]["explanation"] == row["explanation"], version
 
 
 @pytest.mark.parametrize("name", [*WHOLE, *ADAPTERS])

@@ -152,11 +152,11 @@ class DetectorTests:
         from transformers import CLIPVisionConfig
 
         CLIPVisionConfig().save_pretrained(tmp_path)
-        with pytest.raises(ValueError, match=r"clip_vision_model.*deepfake-detectors convert"):
+        with pytest.raises(ValueError, match=r"clip_vision_model.*convert\("):
             type(model).from_pretrained(tmp_path)
 
     def test_official_file_is_refused_with_the_convert_command(self, model, tmp_path):
         torch.save({}, tmp_path / "official.pth")
         for source in (tmp_path, tmp_path / "official.pth"):
-            with pytest.raises(ValueError, match="deepfake-detectors convert"):
+            with pytest.raises(ValueError, match=r"convert\("):
                 type(model).from_pretrained(source)
