@@ -25,8 +25,8 @@ TOLD = 5  # unreadable pictures that are named
 FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's name
 PARAMETERS = frozenset(
     "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
-    "finder predictions references explain max_new_tokens similarity spice protocol threshold fit fit_split fit_predictions save_to "
-    "resamples seed batch_size device dtype output".split()
+    "finder predictions references explain max_new_tokens similarity spice protocol threshold fit fit_split "
+    "fit_predictions save_to resamples seed batch_size device dtype output".split()
 )
 
 
