@@ -24,10 +24,9 @@ INPUT_ERRORS = (ValueError, OSError, ImportError)
 TOLD = 5  # unreadable pictures that are named
 FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's name
 PARAMETERS = frozenset(
-    "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks predictions "
-    "references explain max_new_tokens similarity spice protocol threshold fit fit_split fit_predictions save_to "
-    "fit_band false_alarm_rate head "
-    "resamples seed batch_size device dtype output".split()
+    "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
+    "finder predictions references explain max_new_tokens similarity spice protocol threshold fit fit_split "
+    "fit_predictions save_to fit_band false_alarm_rate head resamples seed batch_size device dtype output".split()
 )
 
 
@@ -54,6 +53,16 @@ def evaluate(
     twin_masks: Annotated[
         bool, typer.Option("--twin-masks", help="Of a data set: masks from each fake's difference to its real twin.")
     ] = False,
+    frames: Annotated[int, typer.Option(metavar="N", min=1, help="Frames of every video in the folders.")] = 32,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="Cut the largest face out of every picture and frame; none for whole ones. [default: of videos, the "
+            "checkpoint's own]",
+        ),
+    ] = None,
+    finder: Annotated[str, typer.Option(metavar="NAME", help="Face finder: centerface or dlib.")] = "centerface",
     predictions: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Score these cached predictions instead of a model; may be repeated."),
@@ -159,6 +168,9 @@ def evaluate(
                 fake_dir=fake_dir,
                 mask_dir=mask_dir,
                 twin_masks=twin_masks,
+                frames=frames,
+                crop=crop,
+                finder=finder,
                 predictions=predictions,
                 references=references,
                 explain=explain,

@@ -24,8 +24,11 @@ from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, 
 from deepfake_detectors.evaluation.protocols.m2f2_det import evaluate_answers
 from deepfake_detectors.evaluation.report import Results, results_content
 from deepfake_detectors.evaluation.scoring import Detector, Progress, Scored
-from deepfake_detectors.evaluation.sets import PictureSet, data_set, folder_set
+from deepfake_detectors.evaluation.sets import PictureSet, cut_faces, data_set, folder_set
 from deepfake_detectors.evaluation.texts import explanation_results
+from deepfake_detectors.examination.clips import ClipView
+from deepfake_detectors.examination.crops import crop_recipe
+from deepfake_detectors.examination.faces import DEFAULT_FINDER
 from deepfake_detectors.files import weights_digest
 
 __all__ = ["evaluate"]
@@ -46,6 +49,9 @@ def evaluate(
     fake_dir: str | Path | None = None,
     mask_dir: str | Path | None = None,
     twin_masks: bool = False,
+    frames: int = 32,
+    crop: str | None = None,
+    finder: str = DEFAULT_FINDER,
     predictions: str | Path | Sequence[str | Path] | None = None,
     references: str | Path | None = None,
     explain: bool = False,
@@ -87,6 +93,11 @@ def evaluate(
         fake_dir: folder of fake images; the folders below name the manipulations.
         mask_dir: masks of the fakes, white where they were changed, under the same path or stem.
         twin_masks: take as mask where a fake of the data set differs from its real twin.
+        frames: of every video in `real_dir` and `fake_dir`, evenly spread.
+        crop: name of a crop recipe (`examination.crops.CROP_RECIPES`): the largest face of every picture and frame is
+            cut out and judged; `"none"` for whole pictures. By default videos are cut by the recipe of a checkpoint
+            that judges faces, and pictures and data sets are taken as they are.
+        finder: name of the face finder.
         predictions: files of cached predictions to score instead of a model. JSON lines with `id`, `label` (`"real"`
             or `"fake"`), `score` (P(fake)) and/or `text`, and if known `manipulation`, `category`, `video_id`,
             `group_id` and `set`; or a table of frame scores; or M2F2-Det's published answers.
@@ -178,6 +189,7 @@ def evaluate(
     _refuse(
         (resamples < 0, f"`resamples` is {resamples}, expected 0 or more."),
         (batch_size < 1, f"`batch_size` is {batch_size}, expected 1 or more."),
+        (frames < 1, f"`frames` is {frames}, expected 1 or more."),
         (
             max_new_tokens is not None and max_new_tokens < 1,
             f"`max_new_tokens` is {max_new_tokens}, expected 1 or more.",
@@ -186,6 +198,13 @@ def evaluate(
     if target is not None:
         check_target(model, target)
 
+    detector = None if cached else Detector(model, device, dtype, batch_size)
+    recipe = None if crop in (None, "none") else crop_recipe(crop)
+
+    def view() -> ClipView:  # a recipe that is named cuts everything, below
+        own = detector.face_recipe(head) if crop is None and detector is not None else None
+        return ClipView(frames, own, finder)
+
     pictures = fit_pictures = None
     if dataset is not None:
         source = (str(dataset), dataset_config, data_dir, dict(dataset_options or {}))
@@ -193,8 +212,11 @@ def evaluate(
         if fit_split is not None:
             fit_pictures = data_set(*source, split=fit_split)
     elif real is not None or fake is not None:
-        pictures = folder_set(real, fake, masks)
-    detector = None if cached else Detector(model, device, dtype, batch_size)
+        pictures = folder_set(real, fake, masks, view)
+    if recipe is not None:
+        pictures, fit_pictures = (
+            None if found is None else cut_faces(found, recipe, finder) for found in (pictures, fit_pictures)
+        )
     given = threshold_value(threshold, {} if detector is None else detector.reported(head, "operating_points"), fit)
     settings = Settings(0.5 if given is None else given, resamples, seed, similarity, spice)
 
@@ -254,7 +276,7 @@ def evaluate(
         results |= _explanations(rows, pictures, references, explains, failures, rules, settings)
         if pictures is not None:
             bootstrap = (settings.resamples, settings.seed)
-            results["control"] = bytes_per_pixel_control(pictures.rows, pictures.images, *bootstrap)
+            results["control"] = bytes_per_pixel_control(pictures.rows, pictures.files, *bootstrap)
             if scored is not None and "masks" in scored.run:
                 results["localisation"] = score_localisation(scored.pixel_counts(), rows, *bootstrap)
             elif scored is not None and pictures.masks is not None:

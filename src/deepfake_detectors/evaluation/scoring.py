@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import AutoProcessor
 
 from deepfake_detectors.evaluation.localisation import (
     LOCALISATION_FILE,
@@ -20,6 +21,7 @@ from deepfake_detectors.evaluation.localisation import (
 )
 from deepfake_detectors.evaluation.predictions import Prediction, read_predictions
 from deepfake_detectors.evaluation.sets import PictureSet
+from deepfake_detectors.examination.crops import CropRecipe, recipe_of
 from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.files import read_json_object
 from deepfake_detectors.modeling.detection import require_ability, require_head
@@ -178,6 +180,14 @@ class Detector:
         """Return a field of the config, such as `"operating_points"`, of that head where there are several."""
         of_head = getattr(self.config, "of_head", None)
         return getattr(self.config, field) if of_head is None else of_head(head, field)
+
+    def face_recipe(self, head: str | None = None) -> CropRecipe | None:
+        """Return how faces are cut out of frames for it; `None` for a detector that judges whole pictures."""
+        of_head = getattr(self.config, "of_head", None)
+        judges = FAMILIES[self.config.model_type].judges if of_head is None else of_head(head, "subject")
+        if judges != "faces":
+            return None
+        return recipe_of(AutoProcessor.from_pretrained(self.source, trust_remote_code=False))
 
     def _load_able(self, options: Mapping[str, Any]) -> DeepfakeDetectionPipeline:
         """Return the pipeline, once it is known that the model can do what `options` ask for."""

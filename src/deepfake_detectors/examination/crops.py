@@ -107,8 +107,8 @@ CROP_RECIPES: dict[str, CropRecipe] = {
             "tight",
             margin=0.12,
             padding="shift",
-            source="ours: CenterFace's box takes the share of the crop that it takes in DD-VQA's c40 pictures (0.89 of "
-            "the height, median); M2F2-Det's own recipe is unpublished",
+            source="ours: CenterFace's box takes as much of the crop as of DD-VQA's c40 pictures (0.89 of the height, "
+            "median); M2F2-Det's own recipe is unpublished",
         ),
         CropRecipe(
             "wide",

@@ -18,7 +18,8 @@ from deepfake_detectors.modeling.image_loading import InputImageError, animation
 __all__ = ["MAX_FRAME_PIXELS", "VIDEO_SUFFIXES", "Frame", "VideoError", "is_video", "probe", "sample_frames"]
 
 VIDEO_SUFFIXES = frozenset(
-    ".264 .265 .3g2 .3gp .asf .avi .flv .h264 .hevc .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
+    ".264 .265 .3g2 .3gp .asf .avi .flv .h264 .hevc .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm "
+    ".wmv".split()
 )
 MAX_FRAME_PIXELS = 100_000_000  # 8K has 33 million; a header may claim anything
 
