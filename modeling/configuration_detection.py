@@ -1,15 +1,36 @@
-"""What the configs of all detectors have in common: class order, calibration and named thresholds."""
+"""What the configs of all detectors have in common: class order, calibration, named thresholds, decision band.
+
+`decision_band` says from where on a verdict may be said aloud: `None` where nothing was fitted, or
+
+- `low`, `high`: P(fake) of at most `low` reads "likely real", of at least `high` "likely fake"; between them it is
+  "inconclusive". 0 <= low < high <= 1;
+- `fitted_on`: in words, the pictures and the promise that the band was fitted for;
+- `false_alarm_rate`, `miss_rate`: shares of real pictures that read "likely fake" and of fakes that read "likely
+  real", measured on pictures that the band was not fitted on;
+- `coverage`: share of those pictures that got an answer, both classes weighing alike.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-__all__ = ["ID2LABEL", "LABEL2ID", "check_detection_fields", "identity_calibration"]
+__all__ = [
+    "DECISIONS",
+    "ID2LABEL",
+    "LABEL2ID",
+    "check_decision_band",
+    "check_detection_fields",
+    "decide",
+    "identity_calibration",
+]
 
 ID2LABEL = {0: "real", 1: "fake"}
 LABEL2ID = {name: index for index, name in ID2LABEL.items()}
+DECISIONS = ("likely real", "inconclusive", "likely fake")
+BAND_RATES = ("false_alarm_rate", "miss_rate", "coverage")
 
 
 def identity_calibration() -> dict[str, float]:
@@ -22,7 +43,8 @@ def check_detection_fields(config: Any) -> None:
 
     Args:
         config: a config with `id2label`, `label2id`, `calibration` (`{"scale", "bias"}`, applied to the logit
-            difference fake - real) and `operating_points` (name -> threshold on P(fake), in [0, 1]).
+            difference fake - real), `operating_points` (name -> threshold on P(fake), in [0, 1]) and `decision_band`
+            (see above; may be absent).
 
     Raises:
         ValueError: naming the field, its value and what is allowed.
@@ -51,3 +73,30 @@ def check_detection_fields(config: Any) -> None:
     for name, threshold in config.operating_points.items():
         if not isinstance(threshold, Real) or not 0.0 <= threshold <= 1.0:
             raise ValueError(f"operating point {name!r} is {threshold!r}, expected a threshold on P(fake) in [0, 1].")
+    check_decision_band(getattr(config, "decision_band", None))
+
+
+def check_decision_band(band: Any) -> None:
+    """Raise a `ValueError` for what is neither `None` nor a whole decision band, naming the field."""
+    if band is None:
+        return
+    wanted = {"low", "high", "fitted_on", *BAND_RATES}
+    if not isinstance(band, Mapping) or set(band) != wanted:
+        raise ValueError(f"decision_band is {band!r}, expected None or an object with {', '.join(sorted(wanted))}.")
+    for name in ("low", "high", *BAND_RATES):
+        value = band[name]
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name} of decision_band is {value!r}, expected a number in [0, 1].")
+    if not band["low"] < band["high"]:
+        raise ValueError(f"decision_band reaches from {band['low']} to {band['high']}; low must lie below high.")
+    if not isinstance(band["fitted_on"], str):
+        raise ValueError(f"fitted_on of decision_band is {band['fitted_on']!r}, expected a text.")
+
+
+def decide(probability: float, band: Mapping[str, Any] | None) -> str | None:
+    """Return one of `DECISIONS` for P(fake) in [0, 1]; `None` without a band."""
+    if band is None:
+        return None
+    if probability >= band["high"]:
+        return "likely fake"
+    return "likely real" if probability <= band["low"] else "inconclusive"
