@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 from huggingface_hub.utils import get_session, httpx
 from PIL import Image, ImageFile, ImageOps
 
-__all__ = ["InputImageError", "describe_image_source", "load_image"]
+__all__ = ["InputImageError", "animation_frames", "animation_times", "describe_image_source", "load_image"]
 
 ACCEPTED_SOURCES = (
     "a path (str or Path), an http(s) URL, bytes, a PIL image, a numpy array, a torch tensor, "
@@ -298,3 +298,54 @@ def _from_array(array: np.ndarray, name: str, accepted: str = ACCEPTED_ARRAYS) -
         # Truncated, as torchvision's ToPILImage does; exact for 8-bit values that were divided by 255.
         array = (array * 255).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))
+
+
+def animation_times(path: str | Path) -> list[float]:
+    """Return when the frames of an animation are shown.
+
+    Args:
+        path: a GIF, WebP or PNG file.
+
+    Returns:
+        `(frames + 1,)` seconds from the start: the beginning of every frame, then the end. Two numbers, and the second
+        is 0, for a picture that does not move.
+
+    Raises:
+        InputImageError: as `load_image`.
+    """
+    name = describe_image_source(path)
+    times = [0.0]
+    with _animation(path, name) as image:
+        count = getattr(image, "n_frames", 1)
+        if count == 1:
+            return [0.0, 0.0]
+        for number in range(count):
+            image.seek(number)
+            image.load()  # WebP says how long a frame lasts only then
+            # Browsers show a frame without a duration, or below 20 ms, for 100 ms.
+            lasts = float(image.info.get("duration") or 0)
+            times.append(times[-1] + (lasts if lasts >= 20 else 100.0) / 1000)
+    return times
+
+
+def animation_frames(path: str | Path, numbers: Sequence[int]) -> Iterator[Image.Image]:
+    """Yield frames of an animation, as `load_image` gives a picture.
+
+    Args:
+        path: a GIF, WebP or PNG file.
+        numbers: which frames, from 0, ascending.
+
+    Raises:
+        InputImageError: as `load_image`.
+    """
+    name = describe_image_source(path)
+    with _animation(path, name) as image:
+        for number in numbers:
+            image.seek(number)
+            yield _to_rgb(image, name)
+
+
+@contextmanager
+def _animation(path: str | Path, name: str) -> Iterator[Image.Image]:
+    with _decoding(name), Path(path).open("rb") as file, Image.open(file, formats=("GIF", "WEBP", "PNG")) as image:
+        yield image

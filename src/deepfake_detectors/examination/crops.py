@@ -1,0 +1,254 @@
+"""Cuts a face out of a picture by a named recipe, so that training, evaluation and examination see the same square."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from deepfake_detectors.examination.faces import Face
+
+__all__ = [
+    "ALIGNMENTS",
+    "CROP_RECIPES",
+    "DEFAULT_RECIPE",
+    "PADDINGS",
+    "Crop",
+    "CropRecipe",
+    "crop_face",
+    "crop_recipe",
+]
+
+ALIGNMENTS = ("none", "five-point")
+PADDINGS = ("edge", "black", "shift", "shrink", "clip")
+
+# Where ArcFace puts eyes, nose and corners of the mouth in 112 x 112 pixels (8 added in x: its own is 96 wide).
+FIVE_POINTS = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+FIVE_POINTS_SIDE = 112
+
+
+@dataclass(frozen=True)
+class CropRecipe:
+    """How a face becomes the picture that a detector is shown.
+
+    Args:
+        name: of the recipe, written into records.
+        margin: share of the box that is added in all, half on each side: 0.3 cuts 1.3 times the box. With
+            `"five-point"`, share of the template's square.
+        square: take the longer side of the box for both; otherwise the crop has the shape of the box and is stretched
+            to `size`.
+        alignment: `"none"`, or `"five-point"`: eyes, nose and mouth come to lie where ArcFace's template has them.
+        padding: what happens at the border of the picture. `"edge"` repeats its last pixels, `"black"` fills;
+            `"shift"` moves the square inward; `"shrink"` moves left and top to the border and takes what is left,
+            square; `"clip"` cuts off what lies outside.
+        size: side of the crop in pixels; `None` keeps the pixels of the picture.
+        source: where the numbers come from.
+
+    Raises:
+        ValueError: for a value outside what is allowed.
+    """
+
+    name: str
+    margin: float = 0.3
+    square: bool = True
+    alignment: str = "none"
+    padding: str = "edge"
+    size: int | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.alignment not in ALIGNMENTS:
+            raise ValueError(f"alignment is {self.alignment!r}, expected one of {', '.join(ALIGNMENTS)}.")
+        if self.padding not in PADDINGS:
+            raise ValueError(f"padding is {self.padding!r}, expected one of {', '.join(PADDINGS)}.")
+        if self.alignment == "five-point" and (self.size is None or self.padding not in ("edge", "black")):
+            raise ValueError('Alignment "five-point" needs a size, and padding "edge" or "black".')
+        if not self.square and self.padding in ("shift", "shrink"):
+            raise ValueError(f"padding {self.padding!r} is for square crops.")
+        if isinstance(self.margin, bool) or not isinstance(self.margin, (int, float)) or not -0.5 <= self.margin <= 10:
+            raise ValueError(f"margin is {self.margin!r}, expected a number from -0.5 to 10.")
+        if self.size is not None and (not isinstance(self.size, int) or not 1 <= self.size <= 4096):
+            raise ValueError(f"size is {self.size!r}, expected a number of pixels up to 4096, or None.")
+
+
+CROP_RECIPES: dict[str, CropRecipe] = {
+    recipe.name: recipe
+    for recipe in (
+        CropRecipe(
+            "deepfakebench",
+            margin=0.3,
+            alignment="five-point",
+            padding="black",
+            size=256,
+            source="SCLBD/DeepfakeBench, preprocessing/preprocess.py: similarity to the ArcFace template, scale 1.3",
+        ),
+        CropRecipe(
+            "faceforensics",
+            margin=0.3,
+            padding="shrink",
+            size=299,
+            source="ondyari/FaceForensics, classification/detect_from_video.py: square box times 1.3, for XceptionNet",
+        ),
+        CropRecipe(
+            "sbi",
+            margin=0.25,
+            square=False,
+            padding="clip",
+            size=380,
+            source="mapooon/SelfBlendedImages, src/inference/preprocess.py: an eighth of the box on each edge",
+        ),
+    )
+}
+DEFAULT_RECIPE = "faceforensics"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A face cut out.
+
+    Attributes:
+        image: what the detector is shown, RGB.
+        box: left, top, right, bottom of the region it shows, in pixels of the picture; beyond its border where the
+            recipe pads. Of an aligned crop, the upright box around the turned square.
+        transform: `(2, 3)` float64, takes pixel centres (x, y, 1) of the picture to those of the crop.
+    """
+
+    image: Image.Image
+    box: tuple[float, float, float, float]
+    transform: np.ndarray
+
+
+def crop_recipe(spec: str | Mapping[str, Any] | CropRecipe | None = None) -> CropRecipe:
+    """Return a recipe from what a processor's config or a caller says.
+
+    Args:
+        spec: a name in `CROP_RECIPES`; a dict of the fields of `CropRecipe` (a `name` of a known recipe gives the
+            fields that are left out); `None` for the default.
+
+    Raises:
+        ValueError: for an unknown name, field or value.
+    """
+    if isinstance(spec, CropRecipe):
+        return spec
+    if spec is None:
+        spec = DEFAULT_RECIPE
+    if isinstance(spec, str):
+        if spec not in CROP_RECIPES:
+            raise ValueError(f"There is no crop recipe {spec!r}, but {', '.join(map(repr, CROP_RECIPES))}.")
+        return CROP_RECIPES[spec]
+    if not isinstance(spec, Mapping):
+        raise ValueError(f"A crop recipe is a name or a dict, not {type(spec).__name__}.")
+    fields = [field.name for field in dataclasses.fields(CropRecipe)]
+    unknown = [str(key) for key in spec if key not in fields]
+    if unknown:
+        raise ValueError(f"A crop recipe has no {', '.join(unknown)}, but {', '.join(fields)}.")
+    known = CROP_RECIPES.get(str(spec.get("name")))
+    base = {} if known is None else dataclasses.asdict(known)
+    return CropRecipe(**{"name": "custom", **base, **spec})
+
+
+def crop_face(image: Image.Image, face: Face, recipe: CropRecipe) -> Crop:
+    """Cut a face out of an upright RGB picture.
+
+    Raises:
+        ValueError: if the recipe aligns but the face has no landmarks, or its box has no pixel inside the picture.
+    """
+    if recipe.alignment == "five-point":
+        return _aligned(image, face, recipe)
+    left, top, right, bottom = _region(face.box, image.size, recipe)
+    if right <= left or bottom <= top or right <= 0 or bottom <= 0 or left >= image.width or top >= image.height:
+        raise ValueError(f"The box {face.box} has no pixel inside the picture of {image.width}x{image.height}.")
+    cut = image.crop((left, top, right, bottom))  # black beyond the border
+    if recipe.padding == "edge":
+        cut = _edges_repeated(image, left, top, right, bottom)
+    size = cut.size if recipe.size is None else (recipe.size, recipe.size)
+    if cut.size != size:
+        cut = cut.resize(size, Image.Resampling.BILINEAR)
+    across, down = size[0] / (right - left), size[1] / (bottom - top)
+    transform = np.array(
+        [[across, 0, (0.5 - left) * across - 0.5], [0, down, (0.5 - top) * down - 0.5]], dtype=np.float64
+    )
+    return Crop(cut, (float(left), float(top), float(right), float(bottom)), transform)
+
+
+def _region(
+    box: tuple[float, float, float, float], size: tuple[int, int], recipe: CropRecipe
+) -> tuple[int, int, int, int]:
+    """The whole pixels that are cut, as the source of each padding counts them."""
+    if not recipe.square:
+        across, down = ((box[2] - box[0]) * recipe.margin / 2, (box[3] - box[1]) * recipe.margin / 2)
+        # int() cuts towards zero and one is added at the far side, as SBI does.
+        edges = (int(box[0] - across), int(box[1] - down), int(box[2] + across) + 1, int(box[3] + down) + 1)
+        if recipe.padding == "clip":
+            return max(0, edges[0]), max(0, edges[1]), min(size[0], edges[2]), min(size[1], edges[3])
+        return edges
+    whole = [int(edge) for edge in box]
+    side = int(max(whole[2] - whole[0], whole[3] - whole[1]) * (1 + recipe.margin))
+    side = max(1, side)
+    left = (whole[0] + whole[2]) // 2 - side // 2
+    top = (whole[1] + whole[3]) // 2 - side // 2
+    if recipe.padding == "shrink":
+        left, top = max(0, left), max(0, top)
+        side = min(side, size[0] - left, size[1] - top)
+    elif recipe.padding == "shift":
+        side = min(side, *size)
+        left, top = min(max(0, left), size[0] - side), min(max(0, top), size[1] - side)
+    elif recipe.padding == "clip":
+        return max(0, left), max(0, top), min(size[0], left + side), min(size[1], top + side)
+    return left, top, left + side, top + side
+
+
+def _edges_repeated(image: Image.Image, left: int, top: int, right: int, bottom: int) -> Image.Image:
+    inside = (max(0, left), max(0, top), min(image.width, right), min(image.height, bottom))
+    cut = np.asarray(image.crop(inside))
+    beyond = ((inside[1] - top, bottom - inside[3]), (inside[0] - left, right - inside[2]), (0, 0))
+    return Image.fromarray(np.pad(cut, beyond, mode="edge"))
+
+
+def _aligned(image: Image.Image, face: Face, recipe: CropRecipe) -> Crop:
+    if face.landmarks is None:
+        raise ValueError(
+            f"The crop recipe {recipe.name!r} aligns faces by five landmarks, but this face has none: take the face "
+            "finder 'centerface', which gives them, or a recipe without alignment."
+        )
+    assert recipe.size is not None
+    template = FIVE_POINTS * recipe.size / FIVE_POINTS_SIDE
+    border = recipe.size * recipe.margin / 2
+    template = (template + border) * recipe.size / (recipe.size + 2 * border)
+    transform = _similarity(np.asarray(face.landmarks, dtype=np.float64), template)
+    back = np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
+    corners = np.array([[x, y, 1] for x in (0, recipe.size) for y in (0, recipe.size)]) - [0.5, 0.5, 0]
+    reach = corners @ back.T + 0.5
+    box = (*reach.min(axis=0), *reach.max(axis=0))
+    source, shift = image, np.zeros(2)
+    if recipe.padding == "edge":
+        left, top = np.floor(np.minimum(reach.min(axis=0), 0)).astype(int) - 1
+        right, bottom = np.ceil(np.maximum(reach.max(axis=0), image.size)).astype(int) + 1
+        if max(right - left, bottom - top) > 4 * max(image.size) + 4:
+            raise ValueError(f"The landmarks {face.landmarks} lie too far outside the picture.")
+        source, shift = _edges_repeated(image, left, top, right, bottom), np.array([left, top])
+    # Pillow takes the centre of pixel 0 for 0.5, the transform for 0.
+    offset = back[:, 2] + 0.5 - back[:, :2] @ [0.5, 0.5] - shift
+    coefficients = [*back[0, :2], offset[0], *back[1, :2], offset[1]]
+    cut = source.transform(
+        (recipe.size, recipe.size), Image.Transform.AFFINE, [float(c) for c in coefficients], Image.Resampling.BILINEAR
+    )
+    return Crop(cut, tuple(float(edge) for edge in box), transform)  # type: ignore[arg-type]
+
+
+def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The turn, scale and shift, `(2, 3)`, that takes points `(n, 2)` closest to others (Umeyama, 1991)."""
+    centre, aim = source.mean(axis=0), target.mean(axis=0)
+    spread = (source - centre).var(axis=0).sum()
+    if spread == 0:
+        raise ValueError("The landmarks of a face are all one point.")
+    rotation, stretch, basis = np.linalg.svd((target - aim).T @ (source - centre) / len(source))
+    signs = np.array([1.0, np.sign(np.linalg.det(rotation) * np.linalg.det(basis)) or 1.0])
+    linear = (rotation * signs) @ basis * (stretch @ signs) / spread
+    return np.column_stack([linear, aim - linear @ centre])

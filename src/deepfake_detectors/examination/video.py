@@ -1,0 +1,468 @@
+"""Frames of a video by the time at which they are shown, without reading the whole of it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from deepfake_detectors.modeling.image_loading import InputImageError, animation_frames, animation_times
+
+__all__ = ["MAX_FRAME_PIXELS", "VIDEO_SUFFIXES", "Frame", "VideoError", "is_video", "probe", "sample_frames"]
+
+VIDEO_SUFFIXES = frozenset(
+    ".3g2 .3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
+)
+MAX_FRAME_PIXELS = 100_000_000  # 8K has 33 million; a header may claim anything
+
+# FFmpeg also reads playlists and scripts, which name further files; of those, nothing is opened.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,mpegvideo,ogg,h264,hevc,m4v,ivf,dv,mxf"
+OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"jxl ")
+ENCRYPTED_TAGS = ("encv", "drmi")
+LATE = 1.0  # seconds that a file may end before the time its header states
+
+
+class VideoError(ValueError):
+    """A file that cannot be examined as a video. The message starts with the file, and `source` holds it alone.
+
+    Args:
+        message: one sentence, naming the file, the fault and, where there is one, the remedy.
+        source: the path as it was given.
+    """
+
+    def __init__(self, message: str, source: str = "") -> None:
+        super().__init__(message)
+        self.source = source
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a video.
+
+    Attributes:
+        index: its number in the file, from 0, by time and average frame rate: exact where the rate is constant and in
+            animations, an estimate elsewhere; always ascending.
+        seconds: when it is shown, from the first frame.
+        image: upright, RGB.
+    """
+
+    index: int
+    seconds: float
+    image: Image.Image
+
+
+def is_video(path: str | Path) -> bool:
+    """Whether a file is to be read as a video: by its content, or by its name where the content is damaged.
+
+    Moving GIF, WebP and PNG pictures are videos. A container that holds sound alone is one too; reading it says so.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(400)
+    if _is_animation(head):
+        try:
+            return len(animation_times(path)) > 2
+        except InputImageError:
+            return False
+    if head[4:8] == b"ftyp":
+        return head[8:12] not in PICTURE_BRANDS
+    if head[:4] in (
+        b"\x1aE\xdf\xa3",
+        b"FLV\x01",
+        b"OggS",
+        b"\x00\x00\x01\xba",
+        b"\x00\x00\x01\xb3",
+        b"\x30\x26\xb2\x75",
+    ):
+        return True
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free") or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        return True
+    if head[:1] == b"G" and head[188:189] == b"G" and head[376:377] == b"G":
+        return True
+    return path.suffix.lower() in VIDEO_SUFFIXES and not _is_picture(head)
+
+
+def probe(path: str | Path) -> dict[str, Any]:
+    """Return what a video says of itself, without decoding it.
+
+    Returns:
+        `format`, `codec`, `pixel_format`; `duration` in seconds; `fps`, the average rate; `frames`, their number,
+        `None` where the file does not say; `width`, `height` in pixels, upright; `rotation` in degrees, by which its
+        frames are turned counter-clockwise to stand upright; `bit_rate` in bits per second or `None`; `audio`, whether
+        it has sound; `created`, the time and `encoder`, the program that its metadata name, or `None`.
+
+    Raises:
+        VideoError: for a file that cannot be examined.
+        ImportError: if PyAV is not installed; the message names the extra.
+    """
+    name = str(path)
+    path = _file(path)
+    if _animated(path):
+        times = _animation_times(path, name)
+        picture = next(_animation_images(path, name, [0]))
+        frames, duration = len(times) - 1, times[-1]
+        return {
+            "format": _animation_format(path),
+            "codec": None,
+            "pixel_format": None,
+            "duration": duration,
+            "fps": frames / duration if duration else None,
+            "frames": frames,
+            "width": picture.width,
+            "height": picture.height,
+            "rotation": 0,
+            "bit_rate": None,
+            "audio": False,
+            "created": None,
+            "encoder": None,
+        }
+    with _opened(path, name) as (container, stream):
+        clock = _Clock(container, stream)
+        rotation = next((frame.rotation for frame in _decoded(container, stream, name)), 0)
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if rotation % 180:
+            width, height = height, width
+        labels = {**container.metadata, **stream.metadata}
+        return {
+            "format": container.format.name,
+            "codec": stream.codec_context.name,
+            "pixel_format": stream.codec_context.pix_fmt,
+            "duration": clock.duration,
+            "fps": float(clock.rate),
+            "frames": stream.frames or None,
+            "width": width,
+            "height": height,
+            "rotation": rotation,
+            "bit_rate": container.bit_rate or None,
+            "audio": bool(container.streams.audio),
+            "created": labels.get("creation_time"),
+            "encoder": labels.get("encoder") or labels.get("com.apple.quicktime.software"),
+        }
+
+
+def sample_frames(
+    path: str | Path,
+    frames: int = 32,
+    every: float | None = None,
+    start: float | None = None,
+    end: float | None = None,
+) -> Iterator[Frame]:
+    """Yield frames of a video, evenly spread by the time at which they are shown.
+
+    The frame at a time is the one on screen then. A frame is yielded once, so that a short video gives fewer. The
+    file is sought, not read through: time grows with the frames asked for, memory with neither them nor the length.
+
+    Args:
+        path: a video, or a moving GIF, WebP or PNG picture.
+        frames: how many, from the first moment to the last.
+        every: seconds from one to the next, instead of `frames`.
+        start, end: seconds from the first frame; the part that is looked at.
+
+    Raises:
+        ValueError: for `frames`, `every`, `start` or `end` outside what is possible.
+        VideoError: for a file that cannot be examined, or that ends early; frames before the fault have been yielded.
+        ImportError: if PyAV is not installed; the message names the extra.
+    """
+    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
+        raise ValueError(f"frames is {frames!r}, expected at least 1.")
+    if every is not None and not 0 < every < float("inf"):
+        raise ValueError(f"every is {every!r}, expected seconds above 0.")
+    first = 0.0 if start is None else start
+    if not 0 <= first < float("inf"):
+        raise ValueError(f"start is {start!r}, expected seconds from 0.")
+    if end is not None and not first < end:
+        raise ValueError(f"end is {end!r}, expected more than start, {first!r}.")
+    return _sampled(path, frames, every, first, end)
+
+
+def _sampled(path: str | Path, frames: int, every: float | None, start: float, end: float | None) -> Iterator[Frame]:
+    name = str(path)
+    path = _file(path)
+    if _animated(path):
+        times = _animation_times(path, name)
+        length = len(times) - 1
+        moments = _moments(name, times[-1], times[-2], frames, every, start, end)
+        wanted = sorted({max(n for n in range(length) if times[n] <= moment + 1e-6) for moment in moments})
+        for number, image in zip(wanted, _animation_images(path, name, wanted), strict=True):
+            yield Frame(number, times[number], image)
+        return
+    with _opened(path, name) as (container, stream):
+        clock = _Clock(container, stream)
+        last = max(0.0, clock.duration - 1 / float(clock.rate))
+        previous = -1
+        for seconds, frame in _frames_at(
+            container, stream, clock, name, _moments(name, clock.duration, last, frames, every, start, end)
+        ):
+            previous = max(previous + 1, round(seconds * float(clock.rate)))
+            yield Frame(previous, seconds, _upright(frame))
+
+
+def _moments(
+    name: str, duration: float, last: float, frames: int, every: float | None, start: float, end: float | None
+) -> Iterator[float]:
+    if start > last and start > 0:
+        raise ValueError(f"start is {start:g}, but {name} lasts {duration:g} seconds.")
+    until = last if end is None else min(end, last)
+    if every is not None:
+        return takewhile(lambda moment: moment <= until + 1e-6, (start + every * number for number in count()))
+    if frames == 1:
+        return iter([start])
+    return (start + (until - start) * number / (frames - 1) for number in range(frames))
+
+
+class _Clock:
+    """Times of a stream. `origin` and what `at` takes are in its `time_base`; `duration` is in seconds."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self.base = Fraction(stream.time_base or Fraction(1, 1000))
+        self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        self.origin = stream.start_time or 0
+        self.timed = stream.time_base is not None and stream.start_time is not None
+        if stream.duration:
+            self.duration = float(stream.duration * self.base)
+        elif container.duration:
+            self.duration = container.duration / 1_000_000
+        else:
+            self.duration = self._counted(container, stream)
+
+    def _counted(self, container: Any, stream: Any) -> float:
+        """Of a file that does not say how long it is: read its packets, decode none."""
+        end, packets = 0.0, 0
+        for packet in container.demux(stream):
+            packets += bool(packet.size)
+            if packet.pts is not None:
+                end = max(end, float((packet.pts + (packet.duration or 0) - self.origin) * self.base))
+        container.seek(0)
+        return end or float(packets / self.rate)
+
+    def at(self, ticks: int) -> float:
+        return float((ticks - self.origin) * self.base)
+
+
+def _frames_at(
+    container: Any, stream: Any, clock: _Clock, name: str, moments: Iterator[float]
+) -> Iterator[tuple[float, Any]]:
+    """The frames on screen at ascending moments, each once, with their times."""
+    reader = _Reader(container, stream, clock, name)
+    yielded = -1.0
+    for moment in moments:
+        seconds, frame = reader.at(moment)
+        if seconds > yielded:
+            yielded = seconds
+            yield seconds, frame
+
+
+class _Reader:
+    """Reads forward, and jumps where that is shorter."""
+
+    def __init__(self, container: Any, stream: Any, clock: _Clock, name: str) -> None:
+        self.container, self.stream, self.clock, self.name = container, stream, clock, name
+        self.half = 0.5 / float(clock.rate) if clock.rate else 0.0
+        self.far = 2.0  # seconds ahead from which a jump is tried; grows where key frames are rare
+        self.held: tuple[float, Any] | None = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self.decoder = _decoded(self.container, self.stream, self.name)
+        self.position = 0
+        self.ahead = self._next()
+
+    def _next(self) -> tuple[float, Any] | None:
+        frame = next(self.decoder, None)
+        if frame is None:
+            return None
+        ticks = frame.pts if frame.pts is not None else frame.dts
+        if ticks is None:
+            seconds = self.position / float(self.clock.rate)
+        else:
+            seconds = self.clock.at(ticks)
+        self.position += 1
+        return seconds, frame
+
+    def at(self, moment: float) -> tuple[float, Any]:
+        if self._jump_pays(moment):
+            self._jump(moment)
+        while self.ahead is not None and self.ahead[0] <= moment + 1e-4:
+            self.held = self.ahead
+            self.ahead = self._next()
+        if self.held is None:
+            self.held = self.ahead  # the first frame is shown later than the moment
+        if self.held is None:
+            raise VideoError(f"{self.name}: no frame can be decoded.", self.name)
+        ended = self.held[0] + max(LATE, 2 * self.half)
+        if self.ahead is None and moment > ended and moment < self.clock.duration - LATE:
+            raise VideoError(
+                f"{self.name} ends or cannot be decoded after {self.held[0]:.1f} of {self.clock.duration:.1f} seconds: "
+                f"it is damaged or incomplete. Examine the part before with end={self.held[0]:.1f}.",
+                self.name,
+            )
+        return self.held
+
+    def _jump_pays(self, moment: float) -> bool:
+        if not self.clock.timed or self.ahead is None or moment - self.ahead[0] < self.far:
+            return False
+        entries = getattr(self.stream, "index_entries", None)
+        ticks = self.clock.origin + int(moment / self.clock.base)
+        if entries is not None and len(entries):
+            found = entries.search_timestamp(ticks, backward=True)
+            if 0 <= found < len(entries):
+                return self.clock.at(entries[found].timestamp) > self.ahead[0]
+        return True
+
+    def _jump(self, moment: float) -> None:
+        av = _pyav()
+        before = self.ahead
+        assert before is not None
+        for earlier in (0.0, 2.0, 10.0):
+            ticks = self.clock.origin + int(max(0.0, moment - earlier) / self.clock.base)
+            try:
+                self.container.seek(ticks, stream=self.stream, backward=True)
+            except av.FFmpegError:
+                self.clock.timed = False  # this container cannot be sought: read on from the start
+                self.container.seek(0)
+                self._restart()
+                return
+            self._restart()
+            if self.ahead is None:
+                continue
+            self.held = None
+            if self.ahead[0] <= moment + 1e-4:
+                if self.ahead[0] <= before[0]:
+                    self.far = max(self.far, 2 * (moment - self.ahead[0]))
+                return
+        if self.ahead is None:
+            raise VideoError(
+                f"{self.name}: nothing can be decoded at {moment:.1f} of {self.clock.duration:.1f} seconds: it is "
+                "damaged or incomplete. Examine the part before with `end`.",
+                self.name,
+            )
+
+
+def _decoded(container: Any, stream: Any, name: str) -> Iterator[Any]:
+    """The frames from where the container stands. Packets that cannot be decoded are passed over, as players do.
+
+    Raises:
+        VideoError: if most of them cannot.
+    """
+    av = _pyav()
+    good = bad = 0
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                bad += 1
+                if bad > 50 + good:
+                    raise VideoError(f"{name} cannot be decoded ({error.strerror}): it is damaged.", name) from error
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    bad += 1
+                    continue
+                good += 1
+                yield frame
+    except av.FFmpegError as error:
+        if not good:
+            raise VideoError(f"{name} cannot be decoded ({error.strerror}): it is damaged.", name) from error
+
+
+def _upright(frame: Any) -> Image.Image:
+    image = frame.to_image()
+    turns = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+    turn = turns.get(round(frame.rotation) % 360)
+    return image if turn is None else image.transpose(turn)
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[tuple[Any, Any]]:
+    av = _pyav()
+    try:
+        container = av.open(str(path.resolve()), options=OPTIONS)
+    except av.FFmpegError as error:
+        raise VideoError(
+            f"{name} cannot be opened as a video ({error.strerror}): it is damaged, incomplete or of another kind.",
+            name,
+        ) from error
+    with container:
+        attached = av.stream.Disposition.attached_pic
+        streams = [stream for stream in container.streams.video if not stream.disposition & attached]
+        if not streams:
+            raise VideoError(f"{name} holds no video, only sound or data.", name)
+        stream = streams[0]
+        context = stream.codec_context
+        if context is None or not context.width or not context.height:
+            raise VideoError(f"{name}: its video cannot be decoded by this build of FFmpeg, or is damaged.", name)
+        if context.codec_tag in ENCRYPTED_TAGS:
+            raise VideoError(f"{name} is encrypted; examine a copy without protection.", name)
+        if context.width * context.height > MAX_FRAME_PIXELS:
+            raise VideoError(
+                f"{name} states frames of {context.width}x{context.height} pixels; at most {MAX_FRAME_PIXELS:,} are "
+                "read.",
+                name,
+            )
+        yield container, stream
+
+
+def _file(path: str | Path) -> Path:
+    name = str(path)
+    try:
+        path = Path(path)
+        if not path.exists():
+            raise VideoError(f"{name}: no such file.", name)
+        if not path.is_file():
+            raise VideoError(f"{name} is not a regular file.", name)
+        if path.stat().st_size == 0:
+            raise VideoError(f"{name} is empty (0 bytes).", name)
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise VideoError(f"{name}: cannot be read ({error.strerror or error}).", name) from error
+
+
+def _pyav() -> Any:
+    try:
+        return importlib.import_module("av")
+    except ImportError as error:
+        raise ImportError("Reading videos needs PyAV: pip install 'deepfake-detectors[video]'") from error
+
+
+def _is_animation(head: bytes) -> bool:
+    return head[:4] == b"GIF8" or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or head[:4] == b"\x89PNG"
+
+
+def _is_picture(head: bytes) -> bool:
+    return _is_animation(head) or head[:3] == b"\xff\xd8\xff" or head[:2] == b"BM" or head[:4] in (b"II*\0", b"MM\0*")
+
+
+def _animated(path: Path) -> bool:
+    with path.open("rb") as file:
+        return _is_animation(file.read(16))
+
+
+def _animation_format(path: Path) -> str:
+    with path.open("rb") as file:
+        return {b"GIF": "gif", b"RIF": "webp"}.get(file.read(3), "png")
+
+
+def _animation_times(path: Path, name: str) -> list[float]:
+    try:
+        return animation_times(path)
+    except InputImageError as error:
+        raise VideoError(str(error), name) from error
+
+
+def _animation_images(path: Path, name: str, numbers: list[int]) -> Iterator[Image.Image]:
+    try:
+        yield from animation_frames(path, numbers)
+    except InputImageError as error:
+        raise VideoError(str(error), name) from error
