@@ -14,8 +14,10 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from deepfake_detectors.examination.decision import NOT_APPLICABLE, decision_in_words
+from deepfake_detectors.examination.faces import DEFAULT_FINDER
 from deepfake_detectors.examination.sampling import frame_name
 from deepfake_detectors.examination.timeline import draw_timeline
+from deepfake_detectors.examination.tracks import DEFAULT_POOLING
 from deepfake_detectors.modeling.image_loading import load_image
 
 __all__ = ["SHEET_FILE", "render_sheet"]
@@ -26,7 +28,9 @@ TEMPLATE = "sheet.html.jinja"
 FRAME_SIDE, CROP_SIDE, STRIP_SIDE = 960, 288, 112
 MAX_FACES, MAX_STRIP = 12, 16
 TONES = {"likely fake": "fake", "likely real": "real", "inconclusive": "open", NOT_APPLICABLE: "none", None: "none"}
-NOT_OPTIONS = {"batch_size": 8, "checks": True, "pooling": "trimmed", "frames": 32}  # the defaults, left out
+# Options that a command leaves out, and those that say nothing about a picture.
+DEFAULTS = {"batch_size": 8, "checks": True, "pooling": DEFAULT_POOLING, "frames": 32, "finder": DEFAULT_FINDER}
+OF_VIDEOS = ("pooling", "frames", "every", "start", "end")
 
 
 def render_sheet(record: Mapping[str, Any], pictures: Path) -> str:
@@ -71,11 +75,17 @@ def _headline(record: Mapping[str, Any]) -> str:
     if deciding["subject"] == "faces":
         others = len({track["id"] for track in record["tracks"]}) > 1
         what = f"Face {deciding['track']} in this {kind}" if others else f"The face in this {kind}"
+    said = next(item for item in record["readings"] if item["head"] == deciding["head"])
     if record["decision"] is None:
         return f"{what} scores P(fake) {_probability(record['fake_probability'])}, and no decision can be drawn from it."
     if record["decision"] == "inconclusive":
         return f"{what} cannot be told either way: {_sentence(record['reason'])}"
-    return f"{what} is {record['decision']}."
+    fake = record["decision"] == "likely fake"
+    rate = said["band"]["false_alarm_rate" if fake else "miss_rate"]
+    return (
+        f"{what} reads “{record['decision']}”: P(fake) is {_probability(record['fake_probability'])}. Of "
+        f"{'real' if fake else 'fake'} pictures, {_percent(rate)} read so, too."
+    )
 
 
 def _sentence(reason: str) -> str:
@@ -87,8 +97,11 @@ def _reading(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, An
     faces, moving = said["subject"] == "faces", record["kind"] == "video"
     lines = []
     band = said["band"]
+    status = None
+    if said["reason"]:
+        status = f"{'Not judged' if said['fake_probability'] is None else 'Inconclusive'}: {_sentence(said['reason'])}"
     if said["fake_probability"] is None:
-        lines.append(f"Not judged: {_sentence(said['reason'])}")
+        pass
     elif band is None:
         lines.append(
             "Uncalibrated: no decision band was fitted for this checkpoint, so it is not known how often such a number "
@@ -107,14 +120,13 @@ def _reading(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, An
             notes.append("the rates are of single pictures; of pooled video frames none were measured")
         if notes:
             lines.append(f"Mind: {'; '.join(notes)}.")
-    if said["fake_probability"] is not None and said["reason"]:
-        lines.insert(0, f"Inconclusive: {_sentence(said['reason'])}")
     title = "Faces" if faces else "Whole picture" if not moving else "Whole frames"
     if said["head"] is not None:
         title += f" (head {said['head']})"
     return {
         **said,
         "title": title,
+        "status": status,
         "lines": lines,
         "tone": TONES[said["decision"]],
         "words": decision_in_words(said["decision"]),
@@ -175,7 +187,11 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
     """What identifies file, detector and run."""
     source, model, options = record["source"], record["model"], record["options"]
     container = [(_label(name), _text(value)) for name, value in record["container"].items() if value is not None]
-    settings = [(_label(name), _text(value)) for name, value in options.items() if value not in (None, False)]
+    settings = [
+        (_label(name), _text(value))
+        for name, value in options.items()
+        if value not in (None, False) and name != "crop" and (record["kind"] == "video" or name not in OF_VIDEOS)
+    ]
     crops = {str(said["crop"]["name"]): said["crop"] for said in record["readings"] if said["crop"] is not None}
     for name, crop in crops.items():
         described = ", ".join(f"{key} {_text(value)}" for key, value in crop.items() if key not in ("name", "source"))
@@ -209,9 +225,9 @@ def _commands(record: Mapping[str, Any]) -> list[str]:
     name, options = record["source"]["name"], record["options"]
     words = ["deepfake-detectors", "examine", name, "--model", record["model"]["name"]]
     for option, value in options.items():
-        if value in (None, False) or NOT_OPTIONS.get(option) == value or option == "crop":
-            if option == "checks" and value is False:
-                words.append("--no-checks")
+        if option == "checks" and value is False:
+            words.append("--no-checks")
+        if value in (None, False) or DEFAULTS.get(option) == value or option == "crop":
             continue
         words.append(f"--{option.replace('_', '-')}")
         if value is not True:
