@@ -50,7 +50,8 @@ def examine(
         typer.Option(metavar="NAME", help="Recipe for crops of faces, such as sbi. [default: the detector's own]"),
     ] = None,
     pooling: Annotated[
-        str, typer.Option(metavar="RULE", help="How the frames of a face become one number: trimmed, mean, max, top-k.")
+        str,
+        typer.Option(metavar="RULE", help="How the frames of a face become one number: trimmed, mean, max, top-k."),
     ] = "trimmed",
     frames: Annotated[int, typer.Option(metavar="N", min=1, help="Frames of a video, evenly spread.")] = 32,
     every: Annotated[
@@ -62,7 +63,9 @@ def examine(
         str | None,
         typer.Option(metavar="T", help="P(fake) from which the plain label is fake, or an operating point. [0.5]"),
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Explain the worst frames, where the detector can.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Explain the worst frames, where the detector can.")
+    ] = False,
     localize: Annotated[
         bool, typer.Option("--localize", help="Mark the manipulated area in the worst frames, where the detector can.")
     ] = False,
@@ -130,7 +133,7 @@ def examine(
     with work():
         if wants_table(format):
             listed = list(rows)
-            print_records(listed, ("input", "decision", "fake_probability", *(("sheet",) if output else ())))
+            print_records(map(_in_words, listed), ("input", "decision", "P(fake)", *(("sheet",) if output else ())))
             for row in listed:
                 if note := row.get("error") or row.get("reason"):
                     say(f"{row['input']}: {note}" if note == row.get("reason") else str(note))
@@ -142,6 +145,17 @@ def examine(
         say("P(fake) is the detector's estimate, from 0 (real) to 1 (fake). This is an indication, not proof.")
     if failures:
         fail(f"{len(failures)} of {len(found.pictures) + len(found.faults)} files could not be examined.", code=1)
+
+
+def _in_words(row: dict[str, Any]) -> dict[str, Any]:
+    if "error" in row:
+        return {**row, "decision": "error"}
+    probability = row["fake_probability"]
+    return {
+        **row,
+        "decision": row["decision"] or "uncalibrated",
+        "P(fake)": "" if probability is None else f"{probability:.3f}",
+    }
 
 
 def _number_or_name(threshold: str | None) -> float | str | None:

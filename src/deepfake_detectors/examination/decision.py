@@ -8,7 +8,15 @@ from typing import Any
 from deepfake_detectors.examination.tracks import MIN_TRACK_FRAMES
 from deepfake_detectors.modeling.configuration_detection import decide
 
-__all__ = ["INCONCLUSIVE", "NOT_APPLICABLE", "UNCALIBRATED", "decide_track", "decision_in_words", "worst", "worst_track"]
+__all__ = [
+    "INCONCLUSIVE",
+    "NOT_APPLICABLE",
+    "UNCALIBRATED",
+    "decide_track",
+    "decision_in_words",
+    "worst",
+    "worst_track",
+]
 
 INCONCLUSIVE, NOT_APPLICABLE, UNCALIBRATED = "inconclusive", "not applicable", "uncalibrated"
 LIKELY_REAL = "likely real"

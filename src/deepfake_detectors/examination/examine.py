@@ -172,9 +172,7 @@ def examine(
     ]
     seeker = _finder(finder, readings)
     holder = tempfile.TemporaryDirectory(prefix="deepfake-examination-")
-    reader = FrameReader(
-        judge, readings, recipes, seeker, checks, explain or localize, Path(holder.name)
-    )
+    reader = FrameReader(judge, readings, recipes, seeker, checks, explain or localize, Path(holder.name))
     described: dict[str, Any]
     if still is not None:
         reader.look_at(0, None, still)
@@ -193,7 +191,9 @@ def examine(
         if question is not None:
             asked["question"] = question
         _describe_worst(reader, found, {name: value for name, value in asked.items() if value})
-    reader.keep_frames({index for verdict in found["readings"] for index in verdict["worst_frames"]} or {_first(reader)})
+    reader.keep_frames(
+        {index for verdict in found["readings"] for index in verdict["worst_frames"]} or {_first(reader)}
+    )
     record = {
         "source": source_facts(path),
         "kind": "video" if moving else "picture",

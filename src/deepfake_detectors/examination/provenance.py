@@ -97,7 +97,9 @@ def _describe(store: Mapping[str, Any], state: str | None) -> dict[str, Any]:
         if str(assertion.get("label", "")).startswith("c2pa.actions")
         for action in assertion.get("data", {}).get("actions", [])
     ]
-    types = [str(action["digitalSourceType"]).rsplit("/", 1)[-1] for action in actions if action.get("digitalSourceType")]
+    types = [
+        str(action["digitalSourceType"]).rsplit("/", 1)[-1] for action in actions if action.get("digitalSourceType")
+    ]
     generators = manifest.get("claim_generator_info") or []
     named = " ".join(str(part) for info in generators[:1] for part in (info.get("name"), info.get("version")) if part)
     results = store.get("validation_results", {}).get("activeManifest", {})

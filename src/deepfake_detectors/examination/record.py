@@ -214,9 +214,7 @@ def _find_source(record: Path, name: str) -> Path:
     raise FileNotFoundError(f"The examined file {name!r} is not beside the record; give its path in `file`.")
 
 
-def _load(
-    facts: Mapping[str, Any], model: Any, device: str | None, options: Mapping[str, Any]
-) -> Judge:
+def _load(facts: Mapping[str, Any], model: Any, device: str | None, options: Mapping[str, Any]) -> Judge:
     from deepfake_detectors.examination.judging import Judge
     from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 
@@ -229,7 +227,9 @@ def _load(
     except (OSError, ValueError) as error:
         if model is not None:
             raise
-        raise type(error)(f"The detector {facts['name']!r} of the record was not found; give its folder in `model`. {error}") from error
+        raise type(error)(
+            f"The detector {facts['name']!r} of the record was not found; give its folder in `model`. {error}"
+        ) from error
     return judge
 
 

@@ -172,7 +172,9 @@ def _face_entry(face: Face) -> dict[str, Any]:
     return {
         "track": None,
         "box": [round(float(edge), 3) for edge in face.box],
-        "landmarks": None if face.landmarks is None else [[round(float(x), 3), round(float(y), 3)] for x, y in face.landmarks],
+        "landmarks": None
+        if face.landmarks is None
+        else [[round(float(x), 3), round(float(y), 3)] for x, y in face.landmarks],
         "score": round(float(face.score), 6),
         "verdicts": [],
     }

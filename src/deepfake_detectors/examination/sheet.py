@@ -77,7 +77,9 @@ def _headline(record: Mapping[str, Any]) -> str:
         what = f"Face {deciding['track']} in this {kind}" if others else f"The face in this {kind}"
     said = next(item for item in record["readings"] if item["head"] == deciding["head"])
     if record["decision"] is None:
-        return f"{what} scores P(fake) {_probability(record['fake_probability'])}, and no decision can be drawn from it."
+        return (
+            f"{what} scores P(fake) {_probability(record['fake_probability'])}, and no decision can be drawn from it."
+        )
     if record["decision"] == "inconclusive":
         return f"{what} cannot be told either way: {_sentence(record['reason'])}"
     fake = record["decision"] == "likely fake"
@@ -115,7 +117,9 @@ def _reading(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, An
         )
         notes = []
         if said["judged"] > 1:
-            notes.append(f"{said['judged']} faces were judged and the worst one counts, so a false alarm is more likely")
+            notes.append(
+                f"{said['judged']} faces were judged and the worst one counts, so a false alarm is more likely"
+            )
         if moving:
             notes.append("the rates are of single pictures; of pooled video frames none were measured")
         if notes:
