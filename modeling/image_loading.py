@@ -15,9 +15,16 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from huggingface_hub.utils import get_session, httpx
-from PIL import Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
-__all__ = ["InputImageError", "animation_frames", "animation_times", "describe_image_source", "load_image"]
+__all__ = [
+    "InputImageError",
+    "animation_frames",
+    "animation_times",
+    "describe_image_source",
+    "load_image",
+    "read_image_facts",
+]
 
 ACCEPTED_SOURCES = (
     "a path (str or Path), an http(s) URL, bytes, a PIL image, a numpy array, a torch tensor, "
@@ -46,6 +53,12 @@ DECODING_ERRORS = (
     KeyError,
     struct.error,
     zlib.error,
+)
+
+# Of `Image.info`: what is not a text that somebody wrote into the file.
+NOT_TEXT = frozenset(
+    "exif icc_profile photoshop adobe jfif jfif_version jfif_unit jfif_density dpi transparency background version "
+    "extension timestamp duration loop mp mpoffset".split()
 )
 
 _strict_decoding_lock = threading.Lock()
@@ -111,6 +124,49 @@ def describe_image_source(source: Any) -> str:
             return describe_image_source(source["bytes"])
         return f"dict with the keys {sorted(map(str, source))}"
     return "None" if source is None else f"an object of type {type(source).__name__}"
+
+
+def read_image_facts(source: str | Path) -> dict[str, Any]:
+    """Read what an image file says of itself, without decoding its pixels.
+
+    Args:
+        source: a path.
+
+    Returns:
+        `format` (Pillow's name), `width` and `height` (as stored), `mode`, `frames`, `mime` (`None` if unknown),
+        `exif` (name of a tag -> text) and `text` (name of a text chunk -> text). Texts have at most 2000 characters.
+
+    Raises:
+        InputImageError: if it cannot be read. It is a `ValueError`.
+    """
+    name = describe_image_source(source)
+    with _decoding(name), Path(source).open("rb") as file, Image.open(file) as image:
+        exif = image.getexif()
+        tags = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+        info = {str(key): value for key, value in image.info.items()}
+        return {
+            "format": image.format,
+            "mime": Image.MIME.get(image.format or ""),
+            "width": image.width,
+            "height": image.height,
+            "mode": image.mode,
+            "frames": getattr(image, "n_frames", 1),
+            "exif": {
+                ExifTags.TAGS[tag]: _short_text(value)
+                for tag, value in tags.items()
+                if tag in ExifTags.TAGS and isinstance(value, (str, int, float, bytes))
+            },
+            "text": {
+                key: _short_text(value)
+                for key, value in info.items()
+                if key not in NOT_TEXT and isinstance(value, (str, bytes)) and len(value) > 0
+            },
+        }
+
+
+def _short_text(value: Any) -> str:
+    text = value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+    return "".join(character if character.isprintable() else " " for character in text[:2000]).strip()
 
 
 def _load(source: Any, name: str, timeout: float, max_bytes: int) -> Image.Image:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from deepfake_detectors.data import load_split as load_split
     from deepfake_detectors.description import model_info as model_info
     from deepfake_detectors.evaluation.evaluate import evaluate as evaluate
+    from deepfake_detectors.examination.examine import examine as examine
+    from deepfake_detectors.examination.record import replay as replay
     from deepfake_detectors.hub.datasets import publish_dataset as publish_dataset
     from deepfake_detectors.hub.models import publish_model as publish_model
 
@@ -36,12 +38,14 @@ _LATER = {
     "check_dataset": "deepfake_detectors.data:check_dataset",
     "convert": "deepfake_detectors.conversion:convert",
     "evaluate": "deepfake_detectors.evaluation.evaluate:evaluate",
+    "examine": "deepfake_detectors.examination.examine:examine",
     "lint_dataset": "deepfake_detectors.data:lint_dataset",
     "load_split": "deepfake_detectors.data:load_split",
     "merge": "deepfake_detectors.conversion.merge:merge",
     "model_info": "deepfake_detectors.description:model_info",
     "publish_dataset": "deepfake_detectors.hub.datasets:publish_dataset",
     "publish_model": "deepfake_detectors.hub.models:publish_model",
+    "replay": "deepfake_detectors.examination.record:replay",
 }
 
 __all__ = [
@@ -52,6 +56,7 @@ __all__ = [
     "check_dataset",
     "convert",
     "evaluate",
+    "examine",
     "lint_dataset",
     "load_split",
     "merge",
@@ -59,6 +64,7 @@ __all__ = [
     "pipeline",
     "publish_dataset",
     "publish_model",
+    "replay",
 ]
 
 __version__ = "0.1.0"

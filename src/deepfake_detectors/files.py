@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -52,20 +52,23 @@ class Inputs:
     skipped: int = 0
 
 
-def expand_inputs(names: Sequence[str], recursive: bool = False) -> Inputs:
-    """Expand folders and globs into images.
+def expand_inputs(
+    names: Sequence[str], recursive: bool = False, suffixes: Collection[str] = PICTURE_SUFFIXES
+) -> Inputs:
+    """Expand folders and globs into images, or into other files.
 
     A name that is not a folder and not a pattern is kept as an image, so that reading it gives the error.
 
     Args:
         names: files, folders, glob patterns (`**` for any depth) and http(s) URLs.
         recursive: also look into the folders of a folder.
+        suffixes: of the files that are taken from folders.
     """
     found = Inputs()
     for name in names:
         path = Path(name)
         if path.is_dir():
-            pictures, skipped = picture_files(path, recursive)
+            pictures, skipped = picture_files(path, recursive, suffixes)
             found.pictures += map(str, pictures)
             found.skipped += skipped
             if not pictures:
@@ -81,16 +84,19 @@ def expand_inputs(names: Sequence[str], recursive: bool = False) -> Inputs:
     return found
 
 
-def picture_files(folder: Path, recursive: bool = False) -> tuple[list[Path], int]:
+def picture_files(
+    folder: Path, recursive: bool = False, suffixes: Collection[str] = PICTURE_SUFFIXES
+) -> tuple[list[Path], int]:
     """Return the images of a folder, sorted, and how many other files lie beside them.
 
     Args:
         folder: where to look; hidden files are passed over.
         recursive: also look into its folders.
+        suffixes: in lower case, of the files that are images.
     """
     children = folder.rglob("*") if recursive else folder.iterdir()
     files = sorted(child for child in children if child.is_file() and not child.name.startswith("."))
-    pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    pictures = [file for file in files if file.suffix.lower() in suffixes]
     return pictures, len(files) - len(pictures)
 
 

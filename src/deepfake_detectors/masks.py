@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from deepfake_detectors.modeling.image_loading import load_image
 
-__all__ = ["draw_overlay", "save_masks"]
+__all__ = ["draw_overlay", "free_name", "save_masks"]
 
 RED = np.array([255.0, 0.0, 0.0])
 OPACITY = 0.6  # of what is surely manipulated; the image stays readable under it
@@ -59,7 +59,7 @@ def save_masks(rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: s
     for row, source in zip(rows, sources, strict=True):
         mask = row.pop("mask", None)
         if mask is not None:
-            name = _free_name(row["input"], taken)
+            name = free_name(row["input"], taken)
             paths = {kind: folder / f"{name}.{kind}.png" for kind in ("mask", "overlay")}
             mask.save(paths["mask"])
             draw_overlay(load_image(source), mask).save(paths["overlay"])
@@ -67,8 +67,13 @@ def save_masks(rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: s
         yield row
 
 
-def _free_name(source: str, taken: set[str]) -> str:
-    """Return a file name that tells the image, unlike those before (images of several folders may share a name)."""
+def free_name(source: str, taken: set[str]) -> str:
+    """Return the stem of a file as a name of its own; files of several folders may share one.
+
+    Args:
+        source: path or URL.
+        taken: names given before, in lower case; gets this one.
+    """
     stem = re.sub(r"[^\w.-]+", "_", Path(source.split("?")[0]).stem) or "image"
     name, number = stem, 1
     while name.lower() in taken:

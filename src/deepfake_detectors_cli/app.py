@@ -20,6 +20,8 @@ __all__ = ["COMMANDS", "app", "main"]
 # Name -> where it is (`module:function`, or `module:app` where it has sub-commands of its own), and what it does.
 COMMANDS = {
     "detect": ("deepfake_detectors_cli.detect:detect", "Score images for manipulation."),
+    "examine": ("deepfake_detectors_cli.examine:examine", "Examine pictures and videos, with a sheet to send on."),
+    "replay": ("deepfake_detectors_cli.examine:replay", "Run an examination again and compare the numbers."),
     "info": ("deepfake_detectors_cli.info:info", "Describe a detector, or list what there is."),
     "evaluate": ("deepfake_detectors_cli.evaluate:evaluate", "Measure how good a detector is."),
     "convert": ("deepfake_detectors_cli.convert:convert", "Turn official weights into a folder that loads."),

@@ -1,0 +1,382 @@
+"""`examine()`: what can be said of one picture or video that a person holds."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deepfake_detectors.examination.crops import CropRecipe, crop_recipe
+from deepfake_detectors.examination.decision import NOT_APPLICABLE, decide_track, worst, worst_track
+from deepfake_detectors.examination.faces import DEFAULT_FINDER, FaceFinder, face_finder
+from deepfake_detectors.examination.judging import Judge, Reading
+from deepfake_detectors.examination.provenance import read_provenance
+from deepfake_detectors.examination.record import RECORD_FILE, library_versions, sealed, source_facts, to_json
+from deepfake_detectors.examination.sampling import WORST_FRAMES, FrameReader, frame_name
+from deepfake_detectors.examination.sheet import SHEET_FILE, render_sheet
+from deepfake_detectors.examination.timeline import TIMELINE_FILE, draw_timeline
+from deepfake_detectors.examination.tracks import DEFAULT_POOLING, POOLING, link_faces, pool
+from deepfake_detectors.examination.video import is_video, probe, sample_frames
+from deepfake_detectors.files import written_whole
+from deepfake_detectors.masks import draw_overlay
+from deepfake_detectors.modeling.image_loading import load_image, read_image_facts
+from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+
+__all__ = ["Examination", "examine"]
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass
+class Examination:
+    """The result of `examine`.
+
+    Attributes:
+        record: everything that was found, JSON-serialisable; what `examination.json` holds.
+        pictures: folder of crops, shown frames, masks and overlays, as the record names them. It is temporary and goes
+            with this object; `save` copies it.
+    """
+
+    record: dict[str, Any]
+    pictures: Path
+    _holder: tempfile.TemporaryDirectory
+
+    @property
+    def decision(self) -> str | None:
+        """`"likely fake"`, `"likely real"`, `"inconclusive"`, `"not applicable"`; `None` without a decision band."""
+        return self.record["decision"]
+
+    @property
+    def fake_probability(self) -> float | None:
+        """P(fake) in [0, 1] of what decides; `None` where nothing could be judged."""
+        return self.record["fake_probability"]
+
+    @property
+    def reason(self) -> str | None:
+        """Why the file is not applicable or inconclusive; `None` where the number says it all."""
+        return self.record["reason"]
+
+    @property
+    def tracks(self) -> list[dict[str, Any]]:
+        """Faces through the frames: `id`, `head`, `frames`, `boxes`, `pooled`, `decision` ..."""
+        return self.record["tracks"]
+
+    @property
+    def frames(self) -> list[dict[str, Any]]:
+        """Of each frame looked at: `index`, `seconds`, `faces`, `verdicts` ..."""
+        return self.record["frames"]
+
+    def sheet(self) -> str:
+        """Return the page for people: HTML that loads nothing from elsewhere."""
+        return render_sheet(self.record, self.pictures)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `examination.json`, `sheet.html` and the pictures.
+
+        Args:
+            folder: a new or empty folder, or one that holds an examination, which is replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: if the folder holds something else.
+            OSError: if it cannot be written.
+        """
+        folder = Path(folder)
+        earlier = (folder / RECORD_FILE).is_file()
+        with written_whole(folder, replace=earlier, remedy="choose another folder") as unfinished:
+            shutil.copytree(self.pictures, unfinished, dirs_exist_ok=True)
+            (unfinished / RECORD_FILE).write_text(to_json(self.record), encoding="utf-8")
+            (unfinished / SHEET_FILE).write_text(self.sheet(), encoding="utf-8")
+            if timeline := draw_timeline(self.record):
+                (unfinished / TIMELINE_FILE).write_text(timeline, encoding="utf-8")
+        return folder
+
+
+def examine(
+    source: str | Path,
+    model: str | Path | DeepfakeDetectionPipeline | Judge | None = None,
+    *,
+    head: str | None = None,
+    finder: str | FaceFinder | None = None,
+    crop: str | Mapping[str, Any] | CropRecipe | None = None,
+    pooling: str = DEFAULT_POOLING,
+    frames: int = 32,
+    every: float | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    threshold: float | str | None = None,
+    explain: bool = False,
+    localize: bool = False,
+    question: str | None = None,
+    checks: bool = True,
+    device: str | None = None,
+    dtype: str = "auto",
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> Examination:
+    """Examine a picture or a video file.
+
+    A checkpoint that judges faces is shown crops of the faces that are found, one that judges pictures the whole frame,
+    and one with heads for both gets both. Of a video, evenly spread frames are looked at, faces are linked into tracks,
+    and the P(fake) of each track is pooled. The worst track, or picture, decides.
+
+    ```python
+    examine("clip.mp4").save("clip-report/")
+    examine("photo.jpg", "m2f2", explain=True).decision
+    ```
+
+    Args:
+        source: a picture or video file.
+        model: folder, Hub id or name of a built-in checkpoint; `None` for the default; a loaded pipeline, or a `Judge`.
+        head: judge with this head alone, where the checkpoint has several.
+        finder: name in `FACE_FINDERS`, or an object with `name` and `find`.
+        crop: recipe for crops of faces, as `crop_recipe` takes it; by default the checkpoint's own.
+        pooling: name in `POOLING`: how the frames of a track become one number.
+        frames: how many frames of a video, evenly spread.
+        every: seconds between frames, instead of `frames`.
+        start, end: seconds; the part of a video that is looked at.
+        threshold: P(fake) in [0, 1] from which the label is `fake`, or the name of an operating point; 0.5 by default.
+            The decision does not depend on it.
+        explain: write explanations of the worst frames.
+        localize: mark the manipulated area in the worst frames.
+        question: ask this instead of the detector's own question; needs `explain`.
+        checks: refuse what no detector was tested on: blank, tiny and drawn pictures, documents.
+        device, dtype: as in `load_detector`; not for a loaded model.
+        batch_size: crops or frames per forward pass.
+        progress: called with how many frames are done, and how many there will be at most (`None` if unknown).
+
+    Raises:
+        InputImageError, VideoError: a `ValueError` about a file that cannot be examined.
+        ValueError: for arguments that are out of range or that the checkpoint cannot do.
+        OSError: if there is no such model.
+        ImportError: for a library that is not installed, naming the extra.
+    """
+    if pooling not in POOLING:
+        raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(map(repr, POOLING))}.")
+    if question is not None and not explain:
+        raise ValueError("question shapes the explanation: pass explain=True with it.")
+    path = Path(source)
+    moving = is_video(path)
+    still = None if moving else load_image(path)  # before the model: a file that cannot be read is told at once
+    judge = model if isinstance(model, Judge) else Judge(model, device, dtype, batch_size)
+    judge.require(explain, localize)
+    readings = judge.readings(head, threshold)
+    recipes = [
+        crop_recipe(reading.face_crop if crop is None else crop) if reading.subject == "faces" else None
+        for reading in readings
+    ]
+    seeker = _finder(finder, readings)
+    holder = tempfile.TemporaryDirectory(prefix="deepfake-examination-")
+    reader = FrameReader(judge, readings, recipes, seeker, checks, explain or localize, Path(holder.name))
+    described: dict[str, Any]
+    if still is not None:
+        reader.look_at(0, None, still)
+        described = {key: value for key, value in read_image_facts(path).items() if key not in ("exif", "text")}
+    else:
+        described = probe(path)
+        most = None if every is not None else frames
+        for done, frame in enumerate(sample_frames(path, frames, every, start, end), start=1):
+            reader.look_at(frame.index, frame.seconds, frame.image)
+            if progress is not None:
+                progress(done, most)
+    reader.finish()
+    found = _conclude(reader, pooling, moving)
+    if explain or localize:
+        asked: dict[str, Any] = {"explain": explain, "localize": localize}
+        if question is not None:
+            asked["question"] = question
+        _describe_worst(reader, found, {name: value for name, value in asked.items() if value})
+    reader.keep_frames(
+        {index for verdict in found["readings"] for index in verdict["worst_frames"]} or {_first(reader)}
+    )
+    record = {
+        "source": source_facts(path),
+        "kind": "video" if moving else "picture",
+        "container": described,
+        "model": judge.facts,
+        **found,
+        "frames": reader.frames,
+        "options": {
+            "head": head,
+            "finder": None if seeker is None else seeker.name,
+            "crop": None if crop is None else asdict(crop_recipe(crop)),
+            "pooling": pooling,
+            "frames": frames,
+            "every": every,
+            "start": start,
+            "end": end,
+            "threshold": threshold,
+            "explain": explain,
+            "localize": localize,
+            "question": question,
+            "checks": checks,
+            "batch_size": judge.batch_size,
+        },
+        "provenance": read_provenance(path),
+        "versions": library_versions(),
+    }
+    return Examination(sealed(record), Path(holder.name), holder)
+
+
+def _finder(finder: str | FaceFinder | None, readings: Sequence[Reading]) -> FaceFinder | None:
+    if all(reading.subject != "faces" for reading in readings):
+        return None
+    if finder is not None and not isinstance(finder, str):
+        return finder
+    try:
+        return face_finder(DEFAULT_FINDER if finder is None else finder)
+    except ImportError as error:
+        whole = [reading.head for reading in readings if reading.subject == "picture"]
+        if not whole:
+            raise
+        raise ImportError(f"{error} To judge whole pictures only, pass head={whole[0]!r}.") from error
+
+
+def _first(reader: FrameReader) -> int:
+    return reader.frames[0]["index"] if reader.frames else 0
+
+
+def _conclude(reader: FrameReader, pooling: str, moving: bool) -> dict[str, Any]:
+    """Tracks, what each reading says, and what decides, as the record holds them."""
+    entries = {entry["index"]: entry for entry in reader.frames}
+    described = {
+        (moment.index, id(face)): entries[moment.index]["faces"][place]
+        for moment, faces in reader.faces
+        for place, face in enumerate(faces)
+    }
+    linked = link_faces(reader.faces)
+    tracks: list[dict[str, Any]] = []
+    for track in linked:
+        faces = [described[index, id(face)] for index, face in zip(track.frames, track.faces, strict=True)]
+        for face in faces:
+            face["track"] = track.id
+        for reading, recipe in zip(reader.readings, reader.recipes, strict=True):
+            if recipe is not None:
+                verdicts = [_of_head(face["verdicts"], reading) for face in faces]
+                tracks.append(
+                    {
+                        "id": track.id,
+                        "boxes": [face["box"] for face in faces],
+                        **_pooled(reading, list(track.frames), verdicts, pooling, moving, face=True),
+                    }
+                )
+    said = []
+    for reading, recipe in zip(reader.readings, reader.recipes, strict=True):
+        if recipe is not None:
+            own = [track for track in tracks if track["head"] == reading.head]
+            chosen = worst_track(own, reading.band) if moving else worst(own)
+        else:
+            own = [entry for entry in reader.frames if entry["verdicts"]]
+            chosen = None
+            if own:
+                verdicts = [_of_head(entry["verdicts"], reading) for entry in own]
+                chosen = _pooled(reading, [entry["index"] for entry in own], verdicts, pooling, moving, face=False)
+        said.append(_reading_entry(reader, reading, recipe, chosen, len(own)))
+    deciding = worst(said)
+    assert deciding is not None  # every checkpoint gives a verdict
+    return {
+        "decision": deciding["decision"],
+        "fake_probability": deciding["fake_probability"],
+        "reason": deciding["reason"],
+        "deciding": {"head": deciding["head"], "subject": deciding["subject"], "track": deciding["track"]},
+        "pooling": pooling if moving else None,
+        "readings": said,
+        "tracks": [
+            {("pooled" if name == "fake_probability" else name): value for name, value in track.items()}
+            for track in tracks
+        ],
+    }
+
+
+def _of_head(verdicts: Sequence[dict[str, Any]], reading: Reading) -> dict[str, Any]:
+    return next(verdict for verdict in verdicts if verdict["head"] == reading.head)
+
+
+def _pooled(
+    reading: Reading, frames: list[int], verdicts: list[dict[str, Any]], pooling: str, moving: bool, face: bool
+) -> dict[str, Any]:
+    scores = [verdict["fake_probability"] for verdict in verdicts]
+    probability = pool(scores, pooling) if moving else scores[0]
+    decision, reason = decide_track(probability, reading.band, len(frames) if moving and face else None)
+    ranked = sorted(range(len(frames)), key=lambda place: (-scores[place], place))
+    return {
+        "head": reading.head,
+        "frames": frames,
+        "fake_probability": probability,
+        "decision": decision,
+        "reason": reason,
+        "worst_frames": [frames[place] for place in ranked[:WORST_FRAMES]],
+    }
+
+
+def _reading_entry(
+    reader: FrameReader, reading: Reading, recipe: CropRecipe | None, chosen: Mapping[str, Any] | None, judged: int
+) -> dict[str, Any]:
+    probability = None if chosen is None else chosen["fake_probability"]
+    return {
+        "head": reading.head,
+        "subject": reading.subject,
+        "decision": NOT_APPLICABLE if chosen is None else chosen["decision"],
+        "fake_probability": probability,
+        "label": None if probability is None else "fake" if probability >= reading.threshold else "real",
+        "reason": _why_nothing(reader, recipe) if chosen is None else chosen["reason"],
+        "track": None if chosen is None else chosen.get("id"),
+        "judged": judged if recipe is not None else int(chosen is not None),
+        "worst_frames": [] if chosen is None else chosen["worst_frames"],
+        "threshold": reading.threshold,
+        "band": None if reading.band is None else dict(reading.band),
+        "crop": None if recipe is None else asdict(recipe),
+        "license_notice": reading.license_notice,
+    }
+
+
+def _why_nothing(reader: FrameReader, recipe: CropRecipe | None) -> str:
+    refused = [entry["check"] for entry in reader.frames if entry["check"] and not entry["check"]["applicable"]]
+    if refused and len(refused) == len(reader.frames):
+        return refused[0]["reason"]
+    if not reader.frames:
+        return "no frame could be looked at"
+    looked = len(reader.frames) - len(refused)
+    where = "the picture" if reader.frames[0]["seconds"] is None else f"{looked} frames"
+    name = "" if reader.finder is None else f" (face finder: {reader.finder.name})"
+    return f"this detector judges faces, and no face was found in {where}{name}"
+
+
+def _describe_worst(reader: FrameReader, found: dict[str, Any], options: Mapping[str, Any]) -> None:
+    """Add explanations and masks to the verdicts of the worst frames of each reading."""
+    entries = {entry["index"]: entry for entry in reader.frames}
+    for number, (reading, said) in enumerate(zip(reader.readings, found["readings"], strict=True)):
+        if reading.subject == "picture":
+            for verdict, image in reader.worst_pictures(number):
+                index = next(
+                    entry["index"] for entry in reader.frames if any(verdict is own for own in entry["verdicts"])
+                )
+                _describe(reader, reading, verdict, image, frame_name(index), options)
+            continue
+        for index in said["worst_frames"]:
+            for face in entries[index]["faces"]:
+                if face["track"] == said["track"]:
+                    verdict = _of_head(face["verdicts"], reading)
+                    crop = load_image(reader.folder / verdict["crop"])
+                    _describe(reader, reading, verdict, crop, Path(verdict["crop"]).stem, options)
+
+
+def _describe(
+    reader: FrameReader, reading: Reading, verdict: dict[str, Any], image: Any, name: str, options: Mapping[str, Any]
+) -> None:
+    row = reader.judge.describe(image, reading, options)
+    if options.get("explain"):
+        verdict["explanation"] = row["explanation"]
+        verdict["explanation_verdict"] = row["explanation_verdict"]
+    if row["mask"] is not None:
+        (reader.folder / "masks").mkdir(exist_ok=True)
+        suffix = "" if reading.head is None else f"-{reading.head}"
+        verdict["mask"] = f"masks/{name}{suffix}.mask.png"
+        verdict["overlay"] = f"masks/{name}{suffix}.overlay.jpg"
+        row["mask"].save(reader.folder / verdict["mask"])
+        draw_overlay(image, row["mask"]).save(reader.folder / verdict["overlay"], quality=90)

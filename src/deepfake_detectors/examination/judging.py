@@ -1,0 +1,217 @@
+"""The detector of an examination: who it is, what it judges, and raw logits of crops and frames."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers.utils import CONFIG_NAME, cached_file
+
+from deepfake_detectors.checkpoints import BUILT_IN, built_in_path
+from deepfake_detectors.files import weights_digest
+from deepfake_detectors.hub.facts import family_facts
+from deepfake_detectors.modeling.detection import require_ability
+from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+from deepfake_detectors.pipelines import load_detector, resolve_model
+
+__all__ = ["Judge", "Reading"]
+
+DEFAULT_THRESHOLD = 0.5
+FILES, PARAMETERS = "safetensors files", "parameters in memory"
+_digests: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One verdict that a checkpoint gives: that of a named head, or its only one.
+
+    Attributes:
+        head: name of the head; `None` where the checkpoint has no named heads.
+        subject: `"faces"` or `"picture"`.
+        threshold: P(fake) from which the label is `fake`.
+        band: decision band of the head; `None` where none was fitted.
+        license_notice: terms of the weights.
+        face_crop: recipe that the checkpoint names for crops of faces; `None` where it names none.
+    """
+
+    head: str | None
+    subject: str
+    threshold: float
+    band: Mapping[str, Any] | None
+    license_notice: str | None
+    face_crop: Any
+
+
+class Judge:
+    """A loaded detector, ready to examine files. Load it once for several files.
+
+    Args:
+        model: folder, Hub id or name of a built-in checkpoint; `None` for the default; or a loaded
+            `DeepfakeDetectionPipeline`.
+        device, dtype: as in `pipelines.load_detector`; not for a loaded pipeline.
+        batch_size: images per forward pass.
+
+    Attributes:
+        pipeline: the loaded detector.
+        facts: name, family, class, revision, digest of the weights, terms and limits, as the record holds them.
+
+    Raises:
+        ValueError: if there is no detector in `model`.
+        OSError: if there is no such model.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | DeepfakeDetectionPipeline | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        batch_size: int = 8,
+    ) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size!r}, expected a whole number of at least 1.")
+        loaded = isinstance(model, DeepfakeDetectionPipeline)
+        if loaded and (device is not None or dtype != "auto"):
+            raise ValueError("device and dtype are those of the loaded pipeline; leave them out.")
+        self.batch_size = batch_size
+        self.pipeline: DeepfakeDetectionPipeline = model if loaded else load_detector(model, device, dtype)  # type: ignore[assignment, arg-type]
+        detector = self.pipeline.model
+        source = str(detector.name_or_path) if loaded else resolve_model(model)  # type: ignore[arg-type]
+        self.facts: dict[str, Any] = {
+            "name": _public_name(source),
+            "family": detector.config.model_type,
+            "class": type(detector).__name__,
+            "revision": getattr(detector.config, "_commit_hash", None),
+            "weights": {
+                "sha256": _parameters_digest(self.pipeline) if loaded else _files_digest(source),
+                "of": PARAMETERS if loaded else FILES,
+            },
+            "dtype": str(detector.dtype).removeprefix("torch."),
+            "device": detector.device.type,
+            "license_notice": getattr(detector.config, "license_notice", None),
+            "limits": _limits(detector.config.model_type, type(detector).__name__),
+        }
+
+    def readings(self, head: str | None = None, threshold: float | str | None = None) -> list[Reading]:
+        """Return what the checkpoint judges: one verdict, or that of every head where none is named.
+
+        Raises:
+            ValueError: for a head or an operating point that the checkpoint does not have.
+        """
+        config = self.pipeline.model.config
+        if hasattr(config, "of_head"):
+            names: list[str | None] = list(config.heads) if head is None else [config.require_head(head)]
+        elif head is not None:
+            raise ValueError(
+                f"head is {head!r}, but {type(self.pipeline.model).__name__} has one verdict and no named heads."
+            )
+        else:
+            names = [None]
+        return [self._reading(name, threshold) for name in names]
+
+    def _reading(self, head: str | None, threshold: float | str | None) -> Reading:
+        config, processor = self.pipeline.model.config, self.pipeline.image_processor
+
+        def field(name: str) -> Any:
+            return getattr(config, name, None) if head is None else config.of_head(head, name)
+
+        subject = self.pipeline.model.subject if head is None else field("subject")
+        limit = DEFAULT_THRESHOLD
+        if threshold is not None:
+            named = () if head is None else (head,)
+            limit = self.pipeline.resolve_threshold(threshold, *named)
+        crop = getattr(processor, "face_crop", None)
+        if head is not None:
+            crop = (getattr(processor, "heads", None) or {}).get(head, {}).get("face_crop") or crop
+        return Reading(
+            head,
+            "faces" if subject == "faces" else "picture",
+            limit,
+            field("decision_band"),
+            field("license_notice"),
+            crop,
+        )
+
+    def prepare(self, image: Image.Image, reading: Reading) -> dict[str, Any]:
+        """Return the processor's tensors of one RGB picture, each with a batch axis of 1."""
+        options = {} if reading.head is None else {"head": reading.head}
+        found = self.pipeline.processor(images=image, return_tensors="pt", **options)
+        return {name: value for name, value in found.items() if name != "head"}
+
+    def logits(self, prepared: Sequence[Mapping[str, Any]], reading: Reading) -> list[tuple[float, float]]:
+        """Judge prepared pictures in one forward pass.
+
+        Returns:
+            Calibrated logits (real, fake) of each.
+
+        Raises:
+            ValueError: if the model answers with something that is not a number.
+        """
+        model = self.pipeline.model
+        features: dict[str, Any] = {}
+        for name, first in prepared[0].items():
+            values = [item[name] for item in prepared]
+            if not isinstance(first, torch.Tensor):
+                features[name] = [part for value in values for part in value]
+                continue
+            batch = torch.cat(values).to(model.device)
+            features[name] = batch.to(model.dtype) if batch.is_floating_point() else batch
+        heads = {} if reading.head is None else {"head": reading.head}
+        logits = model.detect(**features, **heads).logits.float().cpu()
+        if not torch.isfinite(logits).all():
+            raise ValueError(
+                f"The model answered with logits that are not finite in {model.dtype}: its weights are damaged, or "
+                'overflow; try dtype="float32".'
+            )
+        return [(float(real), float(fake)) for real, fake in logits]
+
+    def describe(self, image: Image.Image, reading: Reading, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the pipeline's row for one picture, with explanation and mask where `options` ask for them."""
+        heads = {} if reading.head is None else {"head": reading.head}
+        return self.pipeline(image, threshold=reading.threshold, **heads, **options)
+
+    def require(self, explain: bool, localize: bool) -> None:
+        """Raise a `ValueError` if the detector cannot do what is asked for."""
+        for ability, asked in (("explain", explain), ("localize", localize)):
+            if asked:
+                require_ability(self.pipeline.model, ability)
+
+
+def _public_name(source: str) -> str:
+    """The name of a model as others may read it: of a folder, its own name and not where it lies."""
+    for name in BUILT_IN:
+        if Path(source) == built_in_path(name):
+            return name
+    return Path(source).resolve().name if Path(source).exists() or Path(source).is_absolute() else source
+
+
+def _limits(family: str, class_name: str) -> list[str]:
+    try:
+        limits = family_facts(family).get("limits") or []
+    except ValueError:  # a family of another package that states no facts
+        return []
+    return [str(limit) for limit in (limits.get(class_name, []) if isinstance(limits, Mapping) else limits)]
+
+
+def _files_digest(source: str) -> str | None:
+    folder = Path(source)
+    if not folder.is_dir():
+        config = cached_file(source, CONFIG_NAME)
+        folder = Path(str(config)).parent
+    return weights_digest(folder)
+
+
+def _parameters_digest(pipeline: DeepfakeDetectionPipeline) -> str:
+    """SHA-256 over names and bytes of all parameters and saved buffers, once per pipeline."""
+    if pipeline.model not in _digests:
+        digest = sha256()
+        for name, tensor in sorted(pipeline.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        _digests[pipeline.model] = digest.hexdigest()
+    return _digests[pipeline.model]

