@@ -1,4 +1,4 @@
-"""The built-in explaining example: complete, small, as good as its card says, and able to explain without a network."""
+"""The built-in explaining example: complete, small, as good as its card says, and able to explain offline."""
 
 import json
 import re
