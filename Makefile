@@ -9,34 +9,42 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help demo test lint format wheel clean distclean
+.PHONY: help demo test test-newest test-oldest lint format wheel clean distclean
 
 help:
-	@echo "make demo    judge the pictures in examples/pictures with the built-in detector (no network once installed)"
+	@echo "make demo    judge the pictures in examples/pictures with the built-in detector, and draw a sheet of them"
 	@echo "make test    run the test suite; DEEPFAKE_DATA=folder adds the tests on real pictures"
-	@echo "make lint    ruff, formatting and types; changes nothing"
+	@echo "make test-newest, make test-oldest: all but the slow tests, with the newest or oldest libraries allowed"
+	@echo "make lint    ruff, formatting, types and imports; changes nothing"
 	@echo "make format  let ruff fix and format the sources"
 	@echo "make wheel   build sdist and wheel into dist/"
 	@echo "make clean   remove what builds and checks leave behind; make distclean also removes .venv"
 
 demo: .venv/.core
 	@echo "Pictures of this repository: real_* are photographs, fake_* are forgeries (see examples/pictures/README.md)."
-	HF_HUB_OFFLINE=1 $(BIN)/deepfake-detectors detect --format table examples/pictures
-	@echo "One of them in words; they follow the verdict, right or wrong, and are no evidence."
-	HF_HUB_OFFLINE=1 $(BIN)/deepfake-detectors detect --explain --format table examples/pictures/fake_astronaut_self_blended.jpg
-	@if [ -n "$$DEEPFAKE_DATA" ]; then \
-		HF_HUB_OFFLINE=1 $(BIN)/python examples/judge_faces.py --explain; \
-	else \
-		echo "Set DEEPFAKE_DATA to the folder that holds ddvqa/ to see FaceForensics++ faces judged too."; \
+	HF_HUB_OFFLINE=1 $(BIN)/python examples/demo.py
+	@echo "One forgery in the words of the small explaining detector; they follow the verdict and are no evidence."
+	HF_HUB_OFFLINE=1 $(BIN)/deepfake-detectors detect --model m2f2-det-mini --explain --format table \
+		examples/pictures/fake_astronaut_self_blended.jpg
+	@if [ -z "$$DEEPFAKE_DATA" ]; then \
+		echo "Set DEEPFAKE_DATA to the folder that holds demo_pictures/ and ddvqa/ to see generated pictures and more faces."; \
 	fi
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Each builds an environment of its own; remove the folder to build it anew.
+test-newest: .venv-newest/.ready
+	.venv-newest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-oldest: .venv-oldest/.ready
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
 lint: .venv/.dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python .ci/check_types.py
+	cd build/typing && "$(CURDIR)/$(BIN)/lint-imports" --no-cache ../../pyproject.toml
 
 format: .venv/.dev
 	$(BIN)/python -m ruff check --fix .
@@ -50,14 +58,19 @@ clean:
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
-	rm -rf .venv
+	rm -rf .venv .venv-newest .venv-oldest
 
-$(BIN)/python:
+# Stops with a message where no Python is new enough.
+define new_environment
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "No Python 3.11 or newer found on PATH. Install it, or name it: make PYTHON=/path/to/python3.11" >&2; \
 		exit 1; \
 	fi
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(1)
+endef
+
+$(BIN)/python:
+	$(call new_environment,.venv)
 
 # Both installs are editable, so one never hides the sources from the other. The second holds the first.
 .venv/.core: pyproject.toml constraints.txt | $(BIN)/python
@@ -67,3 +80,13 @@ $(BIN)/python:
 .venv/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e ".[dev]"
 	@touch .venv/.core $@
+
+.venv-newest/.ready: pyproject.toml
+	$(call new_environment,.venv-newest)
+	.venv-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --upgrade-strategy eager -e ".[test]"
+	@touch $@
+
+.venv-oldest/.ready: pyproject.toml constraints-oldest.txt
+	$(call new_environment,.venv-oldest)
+	.venv-oldest/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-oldest.txt -e ".[test]"
+	@touch $@

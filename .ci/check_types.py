@@ -1,7 +1,8 @@
-"""Run mypy over the whole package, the folders that pyproject.toml maps into it included.
+"""Run mypy over both packages, the folders that pyproject.toml maps into them included.
 
 A type checker finds modules by path and knows nothing of setuptools' package-dir. So this lays the map out as
-links in `build/typing/deepfake_detectors`, checks that, and prints the paths a contributor edits.
+links in `build/typing`, checks that, and prints the paths a contributor edits. `make lint` then runs import-linter in
+the same tree, which finds modules by path too.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def lay_out(layout: Path) -> dict[str, str]:
 def main() -> int:
     shown = lay_out(LAYOUT)
     environment = {**os.environ, "MYPYPATH": str(LAYOUT.relative_to(ROOT))}
-    command = [sys.executable, "-m", "mypy", "-p", "deepfake_detectors", *sys.argv[1:]]
+    packages = ["-p", "deepfake_detectors", "-p", "deepfake_detectors_cli"]
+    command = [sys.executable, "-m", "mypy", *packages, *sys.argv[1:]]
     done = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
     output = done.stdout
     for linked, edited in shown.items():

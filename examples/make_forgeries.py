@@ -1,6 +1,9 @@
-"""Make the pictures of `examples/pictures` again: three photographs and a forgery of each.
+"""Make the pictures of `examples/pictures` again: photographs, and forgeries of three of them.
 
-Needs: scikit-image (the photographs come with it), numpy, pillow. A second on any CPU; the same pixels every time.
+`make_face_swaps.py` makes the others.
+
+Needs: scikit-image and matplotlib (the photographs come with them), numpy, pillow. A second on any CPU; the
+same pixels every time.
 
     python examples/make_forgeries.py --output examples/pictures
 """
@@ -11,6 +14,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from matplotlib.cbook import get_sample_data
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from skimage import data
 
@@ -53,15 +57,27 @@ def copy_move(image: Image.Image, box: Box, offset: tuple[int, int], feather: fl
     return Image.composite(moved, image, soft_ellipse(image.size, target, feather))
 
 
-def make_pictures() -> dict[str, Image.Image]:
-    """All pictures of the folder by file name, RGB."""
-    astronaut = Image.fromarray(data.astronaut()).crop((115, 5, 339, 229))
-    cat = Image.fromarray(data.chelsea()).crop((60, 0, 360, 300))
-    coffee = Image.fromarray(data.coffee()).crop((100, 0, 500, 400))
+def photographs() -> dict[str, Image.Image]:
+    """The photographs by file name, RGB, in their original pixels."""
+    astronaut = Image.fromarray(data.astronaut())
+    with get_sample_data("grace_hopper.jpg") as file:
+        hopper = Image.open(file).convert("RGB")
     return {
-        "real_astronaut.jpg": astronaut,
-        "real_cat.jpg": cat,
-        "real_coffee.jpg": coffee,
+        "real_astronaut.jpg": astronaut.crop((115, 5, 339, 229)),
+        "real_astronaut_whole.jpg": astronaut,
+        "real_cat.jpg": Image.fromarray(data.chelsea()).crop((60, 0, 360, 300)),
+        "real_coffee.jpg": Image.fromarray(data.coffee()).crop((100, 0, 500, 400)),
+        "real_hopper.jpg": hopper,
+        "real_rocket.jpg": Image.fromarray(data.rocket()),
+    }
+
+
+def make_pictures() -> dict[str, Image.Image]:
+    """The photographs and the forgeries without a second person's face, by file name, RGB."""
+    found = photographs()
+    astronaut, cat, coffee = (found[f"real_{name}.jpg"] for name in ("astronaut", "cat", "coffee"))
+    return {
+        **found,
         "fake_astronaut_self_blended.jpg": self_blend(astronaut, box=(64, 62, 156, 172)),
         "fake_cat_copy_move.jpg": copy_move(cat, box=(70, 75, 160, 155), offset=(40, -75), feather=4),
         "fake_coffee_copy_move.jpg": copy_move(coffee, box=(225, 225, 310, 335), offset=(-180, 60), feather=3),

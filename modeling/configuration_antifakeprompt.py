@@ -46,15 +46,22 @@ class AntifakePromptConfig(InstructBlipConfig):
         base_model_name_or_path: of an adapter folder: the InstructBLIP that it belongs to. `None` in a full folder.
         calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
         operating_points: name -> threshold on P(fake).
+        decision_band: see `configuration_detection`; `None` where none was fitted.
 
     Raises:
         ValueError: for a value outside its allowed set, a prompt without the word, or ids that collide.
     """
 
     model_type = "antifakeprompt"
-    keys_to_ignore_at_inference = ["past_key_values", "vision_outputs", "qformer_outputs", "language_model_outputs"]
+    keys_to_ignore_at_inference = [
+        "cache",
+        "past_key_values",
+        "vision_outputs",
+        "qformer_outputs",
+        "language_model_outputs",
+    ]
     sub_configs_defaults = {
-        "vision_config": InstructBlipVisionConfig,
+        "vision_config": SubConfigSpec(config_class=InstructBlipVisionConfig),
         "qformer_config": SubConfigSpec(config_class=InstructBlipQFormerConfig, init_kwargs={"vocab_size": 30523}),
         "text_config": SubConfigSpec(
             config_class=AutoConfig, model_type="llama", init_kwargs={"vocab_size": 32001, "pad_token_id": 32000}
@@ -79,6 +86,7 @@ class AntifakePromptConfig(InstructBlipConfig):
     base_model_name_or_path: str | None = None
     calibration: dict[str, float] | None = None
     operating_points: dict[str, float] | None = None
+    decision_band: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

@@ -34,12 +34,14 @@ class FakeVLMConfig(LlavaConfig):
             By default `image_token_index`, the first of them.
         calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
         operating_points: name -> threshold on P(fake).
+        decision_band: see `configuration_detection`; `None` where none was fitted.
 
     Raises:
         ValueError: for a value outside its allowed set, or sizes that cannot fit together.
     """
 
     model_type = "fakevlm"
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "image_outputs", "image_hidden_states"]
 
     prompt_style: Literal["raw", "hf_chat", "vicuna_v1"] = "raw"
     image_aspect: Literal["crop", "pad"] = "crop"
@@ -51,6 +53,7 @@ class FakeVLMConfig(LlavaConfig):
     base_vocab_size: int | None = None
     calibration: dict[str, float] | None = None
     operating_points: dict[str, float] | None = None
+    decision_band: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

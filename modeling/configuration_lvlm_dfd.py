@@ -46,6 +46,7 @@ class LvlmDfdConfig(PreTrainedConfig):
         initializer_range: standard deviation of the learned vectors.
         calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
         operating_points: name -> threshold on P(fake).
+        decision_band: see `configuration_detection`; `None` where none was fitted.
 
     Raises:
         ValueError: for a value outside its allowed set, or sizes that cannot fit together.
@@ -95,6 +96,7 @@ class LvlmDfdConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     calibration: dict[str, float] | None = None
     operating_points: dict[str, float] | None = None
+    decision_band: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

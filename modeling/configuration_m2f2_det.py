@@ -66,6 +66,7 @@ class M2F2DetConfig(PreTrainedConfig):
         initializer_range: standard deviation of the new projections.
         calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
         operating_points: name -> threshold on P(fake).
+        decision_band: see `configuration_detection`; `None` where none was fitted.
 
     Raises:
         ValueError: for a value outside its allowed set, or sizes that cannot fit together.
@@ -133,6 +134,7 @@ class M2F2DetConfig(PreTrainedConfig):
     initializer_range: float = 0.01
     calibration: dict[str, float] | None = None
     operating_points: dict[str, float] | None = None
+    decision_band: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)

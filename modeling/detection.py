@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.utils import CONFIG_NAME, ModelOutput
 
 __all__ = [
+    "LLAVA_CODE_FIELDS",
     "HUB_ARGUMENTS",
     "OFFICIAL_SUFFIXES",
     "DeepfakeDetectionMixin",
@@ -22,14 +23,19 @@ __all__ = [
     "VerdictProcessor",
     "MaskSupervision",
     "given_mask_labels",
+    "detector_classes",
     "refuse_foreign_checkpoint",
     "refuse_official_files",
     "require_ability",
+    "require_complete",
+    "require_head",
     "verdict_config",
 ]
 
 # What says where a checkpoint lies.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
+# What of this package's own checkpoints can what not every detector can.
+BUILT_IN_EXAMPLES = {"explain": "m2f2-det-mini"}
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 # Only LLaVA's own code and its forks write these into config.json.
 LLAVA_CODE_FIELDS = ("mm_projector_type", "mm_vision_tower")
@@ -116,20 +122,50 @@ def require_ability(model: Any, ability: str) -> None:
     """
     if getattr(model, f"can_{ability}"):
         return
-    # The base of a family's classes can do nothing by itself; a copy from the Hub has the same names once more.
     able = {
         f"{cls.config_class.model_type} ({cls.__name__})"
-        for cls in _subclasses(DeepfakeDetectionMixin)
-        if getattr(cls, f"can_{ability}") and not cls.__name__.endswith("PreTrainedModel")
+        for cls in detector_classes()
+        if getattr(cls, f"can_{ability}")
     }
     remedy = (
         f"Families that can: {', '.join(sorted(able))}." if able else f"No class that is loaded here can {ability}."
     )
+    if ability in BUILT_IN_EXAMPLES:
+        remedy += f" The built-in checkpoint {BUILT_IN_EXAMPLES[ability]!r} is a small example."
     raise ValueError(f"{type(model).__name__} gives a verdict but cannot {ability} ({ability}=True). {remedy}")
 
 
+def require_head(model: Any, head: str | None) -> str | None:
+    """Return the head that judges: the named one, or the default where none is named; `None` without named heads.
+
+    Raises:
+        ValueError: if the model has no such head, or no named heads; the message lists what there is.
+    """
+    if hasattr(model.config, "require_head"):
+        return model.config.require_head(head)
+    if head is not None:
+        able = sorted(
+            cls.__name__
+            for cls in _subclasses(DeepfakeDetectionMixin)
+            if hasattr(getattr(cls, "config_class", None), "require_head")
+        )
+        raise ValueError(
+            f"head is {head!r}, but {type(model).__name__} has one verdict and no named heads. Classes with named "
+            f"heads: {', '.join(able) or 'none that is loaded here'}."
+        )
+    return None
+
+
+def detector_classes() -> set[Any]:
+    """Return the detectors that are imported by now, copies from the Hub among them, without the families' bases."""
+    return {
+        cls for cls in _subclasses(DeepfakeDetectionMixin) if not cls.__name__.endswith(("PreTrainedModel", "Mixin"))
+    }
+
+
 def _subclasses(cls: type) -> set[type]:
-    return {cls}.union(*(_subclasses(child) for child in cls.__subclasses__()))
+    children: list[type] = cls.__subclasses__()
+    return {cls}.union(*map(_subclasses, children))
 
 
 class DeepfakeDetectionMixin:
@@ -178,18 +214,7 @@ class DeepfakeDetectionMixin:
         model, info = super().from_pretrained(  # type: ignore[misc]
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
-        faults = {
-            kind: sorted(str(key) for key in info[kind])
-            for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
-            if info[kind]
-        }
-        if faults:
-            listing = "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:8])}" for kind, keys in faults.items())
-            raise ValueError(
-                f"{pretrained_model_name_or_path} does not hold a complete {cls.__name__}: {listing}. "
-                "If this is an official file, convert it: "
-                f"deepfake_detectors.convert({cls.config_class.model_type!r}, sources, output)."
-            )
+        require_complete(cls, pretrained_model_name_or_path, info)
         return (model, info) if return_info else model
 
 
@@ -213,6 +238,28 @@ class VerdictProcessor(DetectorProcessorMixin, ProcessorMixin):
 
     def __init__(self, image_processor: Any = None, **kwargs: Any) -> None:
         super().__init__(image_processor, **kwargs)
+
+
+def require_complete(cls: Any, source: Any, info: dict[str, Any]) -> None:
+    """Raise a `ValueError` that lists keys which are missing, unexpected or of another shape.
+
+    Args:
+        cls: a detector class.
+        source: what `from_pretrained` got.
+        info: what `from_pretrained(output_loading_info=True)` gave.
+    """
+    faults = {
+        kind: sorted(str(key) for key in info[kind])
+        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+        if info[kind]
+    }
+    if faults:
+        listing = "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:8])}" for kind, keys in faults.items())
+        raise ValueError(
+            f"{source} does not hold a complete {cls.__name__}: {listing}. "
+            "If this is an official file, convert it: "
+            f"deepfake_detectors.convert({cls.config_class.model_type!r}, sources, output)."
+        )
 
 
 def verdict_config(cls: Any, source: Any, kwargs: dict[str, Any]) -> tuple[PreTrainedConfig, bool]:

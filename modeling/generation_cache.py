@@ -9,12 +9,15 @@ from transformers import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 __all__ = [
+    "CACHE_NAME",
+    "cache_keyword",
+    "cache_of",
     "candidate_nll",
     "common_prefix_length",
     "generate_from_shared_prefix",
     "next_token_logits",
+    "one_cache",
 ]
-
 
 # transformers 5.24 renamed `past_key_values` to `cache`, in every `forward` and in every output. Asked of the library,
 # not of its version, so that the same file serves all of them.

@@ -69,8 +69,11 @@ class FixedOrderResizeMixin:
             height, width = size.height, size.width
         rows, columns = image.shape[-2] - height, image.shape[-1] - width
         if rows > 0 and rows > 2 * columns:
-            image = super().resize(image, SizeDict(height=height, width=image.shape[-1]), resample, **kwargs)
-        return super().resize(image, SizeDict(height=height, width=width), resample, **kwargs)
+            image = self._resize_once(image, SizeDict(height=height, width=image.shape[-1]), resample, kwargs)
+        return self._resize_once(image, SizeDict(height=height, width=width), resample, kwargs)
+
+    def _resize_once(self, image: np.ndarray, size: SizeDict, resample: Any, options: dict[str, Any]) -> np.ndarray:
+        return super().resize(image, size, resample, **options)  # type: ignore[misc]
 
 
 class ClipPictureProcessorKwargs(ImagesKwargs, total=False):
@@ -122,14 +125,32 @@ class FakeVLMImageProcessor(ClipPictureProcessor):
     """
 
 
-class M2F2DetImageProcessor(ClipPictureProcessor):
-    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
-
-    CNN and CLIP read the same tensor. With `do_pad=True`, LLaVA's mode for the language model, `pixel_values` is
-    padded, and the crop, which the detector's CNN wants, is `detector_pixel_values`.
+class M2F2DetImageProcessorKwargs(ClipPictureProcessorKwargs, total=False):
+    """
+    face_crop: how faces are cut out of pictures before this processor sees them, a recipe's name or fields.
     """
 
-    def _preprocess(self, images: list[np.ndarray], *args: Any, do_pad: bool | None, **kwargs: Any) -> BatchFeature:
+    face_crop: str | dict[str, Any]
+
+
+class M2F2DetImageProcessor(ClipPictureProcessor):
+    """Face crops to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
+
+    CNN and CLIP read the same tensor. With `do_pad=True`, LLaVA's mode for the language model, `pixel_values` is
+    padded, and the crop, which the detector's CNN wants, is `detector_pixel_values`. `face_crop` is not applied here:
+    it tells `examine`, training and evaluation on videos how to cut faces. Its default is ours, the official recipe
+    being unpublished.
+    """
+
+    face_crop = "tight"
+    valid_kwargs = M2F2DetImageProcessorKwargs
+
+    def __init__(self, **kwargs: Unpack[M2F2DetImageProcessorKwargs]) -> None:
+        super().__init__(**kwargs)
+
+    def _preprocess(
+        self, images: list[np.ndarray], *args: Any, do_pad: bool | None, face_crop: Any = None, **kwargs: Any
+    ) -> BatchFeature:
         data = super()._preprocess(images, *args, do_pad=do_pad, **kwargs)
         if do_pad:  # the detector's CNN never sees the padding
             crops = super()._preprocess(images, *args, do_pad=False, **kwargs)

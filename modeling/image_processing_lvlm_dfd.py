@@ -21,9 +21,11 @@ CROP_MODES = ("squash", "center_crop")
 class LvlmDfdImageProcessorKwargs(ImagesKwargs, total=False):
     """
     crop_mode: `"squash"` or `"center_crop"`.
+    face_crop: how faces are cut out of pictures before this processor sees them, a recipe's name or fields.
     """
 
     crop_mode: str
+    face_crop: str | dict[str, Any]
 
 
 class LvlmDfdImageProcessor(FixedOrderResizeMixin, CLIPImageProcessorPil):
@@ -31,7 +33,9 @@ class LvlmDfdImageProcessor(FixedOrderResizeMixin, CLIPImageProcessorPil):
 
     `crop_mode="squash"` resizes straight to `size`, whatever the picture's form, as everything in the official code
     does; `"center_crop"` resizes the short side and cuts out the middle, half-way offsets rounded to even. Bicubic,
-    on bytes. Float arrays in [0, 1] are taken as 8-bit pictures divided by 255.
+    on bytes. Float arrays in [0, 1] are taken as 8-bit pictures divided by 255. `face_crop` is not applied here: it
+    tells `examine`, training and evaluation on videos how to cut faces. Its default is ours, the official recipe being
+    unpublished.
     """
 
     size = {"height": 224, "width": 224}
@@ -39,6 +43,7 @@ class LvlmDfdImageProcessor(FixedOrderResizeMixin, CLIPImageProcessorPil):
     do_center_crop = False
     crop_size = None
     crop_mode = "squash"
+    face_crop = "wide"
     valid_kwargs = LvlmDfdImageProcessorKwargs
 
     def __init__(self, **kwargs: Unpack[LvlmDfdImageProcessorKwargs]) -> None:
@@ -57,6 +62,7 @@ class LvlmDfdImageProcessor(FixedOrderResizeMixin, CLIPImageProcessorPil):
         crop_mode: str = "squash",
         do_center_crop: bool = False,
         crop_size: SizeDict | None = None,
+        face_crop: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
         _check_mode(crop_mode)

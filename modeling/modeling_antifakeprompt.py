@@ -5,7 +5,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import InstructBlipForConditionalGeneration
+from transformers import (
+    InstructBlipForConditionalGeneration,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+)
 
 from .configuration_antifakeprompt import AntifakePromptConfig
 from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, DeepfakeExplanationOutput
@@ -238,6 +242,13 @@ class AntifakePromptForDeepfakeDetection(
         given = (qformer_input_ids, qformer_attention_mask, input_ids, attention_mask)
         embeds, mask = self._prefix(pixel_values, image_embeds, dict(zip(TEXT_INPUTS, given, strict=True)))
         generation.setdefault("pad_token_id", self.config.llm_pad_token_id)
+        settings = generation.get("generation_config") or self.language_model.generation_config
+        penalty = generation.pop("repetition_penalty", settings.repetition_penalty)
+        if penalty not in (None, 1.0):
+            # Not as a setting: of a padded row transformers would spare as many generated tokens as it has padding.
+            penalise = RepetitionPenaltyLogitsProcessor(penalty)
+            generation["logits_processor"] = LogitsProcessorList([penalise, *generation.get("logits_processor", ())])
+        generation["repetition_penalty"] = 1.0
         return self.language_model.generate(inputs_embeds=embeds, attention_mask=mask, **generation)
 
     @torch.no_grad()

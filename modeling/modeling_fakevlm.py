@@ -57,6 +57,10 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
     can_explain = True
     subject = "picture"
 
+    def __init__(self, config: FakeVLMConfig) -> None:
+        _rename_keys_like_llava()
+        super().__init__(config)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """As the base class, for folders of this family and stock Llava folders.
@@ -309,12 +313,16 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         )
 
 
-# A subclass does not inherit the renaming of stock Llava keys: without this, `lm_head` would start at random.
-# By class name, because the released folder's own model_type is `llava`; `overwrite`, because the package and a copy
-# of this file from the Hub may both come here.
-register_checkpoint_conversion_mapping(
-    FakeVLMForDeepfakeDetection.__name__, get_checkpoint_conversion_mapping("llava"), overwrite=True
-)
+def _rename_keys_like_llava() -> None:
+    """Register the renaming of stock Llava keys, which a subclass does not inherit: `lm_head` would start at random.
+
+    By class name, because the released folder's own model_type is `llava`; `overwrite`, because the package and a copy
+    of this file from the Hub may both come here. Not at import, where it would cost more than everything else here:
+    transformers compiles the patterns of all its models first.
+    """
+    register_checkpoint_conversion_mapping(
+        FakeVLMForDeepfakeDetection.__name__, get_checkpoint_conversion_mapping("llava"), overwrite=True
+    )
 
 
 def _positions(attention_mask: torch.Tensor) -> torch.Tensor:

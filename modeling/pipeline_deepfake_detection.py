@@ -17,7 +17,8 @@ from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
-from .detection import require_ability
+from .configuration_detection import decide
+from .detection import detector_classes, require_ability, require_head
 from .image_loading import InputImageError, describe_image_source, load_image
 
 __all__ = ["TASK", "DeepfakeDetectionPipeline", "show_license_notice"]
@@ -47,8 +48,8 @@ class DeepfakeDetectionPipeline(Pipeline):
     Args:
         model: a detector of this package.
         processor: the detector's processor; it is called with `images=<RGB PIL image>, return_tensors="pt"`.
-        threshold, explain, localize, question, generate_kwargs, on_error, batch_size, num_workers: defaults for every
-            call, see `__call__`. The other arguments are those of `transformers.Pipeline`.
+        threshold, explain, localize, question, head, generate_kwargs, on_error, batch_size, num_workers: defaults for
+            every call, see `__call__`. The other arguments are those of `transformers.Pipeline`.
 
     Raises:
         ValueError: if the model is not a detector, if the processor is missing, or for any argument that a call
@@ -63,9 +64,12 @@ class DeepfakeDetectionPipeline(Pipeline):
 
     def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
         if not hasattr(model, "detect"):
+            built_on_it = sorted({cls.__name__ for cls in detector_classes() if issubclass(cls, type(model))})
+            loaders = " or ".join(f"{name}.from_pretrained" for name in built_on_it)
+            hint = f"If the weights are those of a detector, load them with {loaders}. " if loaders else ""
             raise ValueError(
                 f"{type(model).__name__} (model_type {model.config.model_type!r}) is not a deepfake detector (no "
-                "`detect` method). Weights of an official release have to be converted first: "
+                f"`detect` method). {hint}Weights of an official release in another form have to be converted first: "
                 "deepfake_detectors.convert(family, sources, output)."
             )
         kwargs.pop("local_files_only", None)  # transformers.pipeline() hands on what was meant for the download
@@ -91,6 +95,8 @@ class DeepfakeDetectionPipeline(Pipeline):
                 one of the model's operating points (`model.config.operating_points`). Default 0.5.
             explain (`bool`, *optional*): also write an explanation.
             localize (`bool`, *optional*): also give the manipulated area.
+            head (`str`, *optional*): judge with this head, where the checkpoint has several: `"face"` of the built-in
+                `clip-probe-mini` takes crops of faces. The default is `model.config.default_head`.
             question (`str`, *optional*): ask this instead of the detector's own question; needs `explain=True`.
             generate_kwargs (`dict`, *optional*): arguments of `generate` for the explanation.
             on_error (`str`, *optional*): `"raise"` (default) stops at the first picture that cannot be read;
@@ -101,8 +107,10 @@ class DeepfakeDetectionPipeline(Pipeline):
         Returns:
             For one picture a dict, for a list or tuple a list of dicts in the same order, and for everything else a
             lazy iterator of them. Each has `label` (`"real"` or `"fake"`), `score` (the probability of that label),
-            `fake_probability` (in [0, 1]), `threshold`, `explanation` and `explanation_verdict` (`str` or `None`)
-            and `mask` (`None`, or a PIL image of mode `L`, 0-255, at the size of the picture).
+            `fake_probability` (in [0, 1]), `threshold`, `decision` (`"likely fake"`, `"likely real"` or
+            `"inconclusive"` by the checkpoint's decision band; `None` where none was fitted), `explanation` and
+            `explanation_verdict` (`str` or `None`) and `mask` (`None`, or a PIL image of mode `L`, 0-255, at the
+            size of the picture). Of a checkpoint with named heads also `head`, and `terms` of that head's weights.
 
         Raises:
             InputImageError: a `ValueError` that names the picture, unless `on_error="record"`.
@@ -127,6 +135,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         generate_kwargs: dict[str, Any] | None = None,
         threshold: float | str | None = None,
         on_error: str | None = None,
+        head: str | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if explain:
             require_ability(self.model, "explain")
@@ -142,18 +151,30 @@ class DeepfakeDetectionPipeline(Pipeline):
         explains = {**getattr(self, "_forward_params", {}), **forward}.get("explain", False)
         if not explains and (question is not None or generate_kwargs is not None):
             raise ValueError("question and generate_kwargs shape the explanation: pass explain=True with them.")
+        preprocess: dict[str, Any] = {}
+        if head is not None:
+            preprocess["head"] = forward["head"] = postprocess["head"] = require_head(self.model, head)
+            if notice := self._of_head(head, "license_notice"):
+                show_license_notice(notice)
         if threshold is not None:
             # The explanation is asked about the same verdict that the label shows.
-            forward["threshold"] = postprocess["threshold"] = self.resolve_threshold(threshold)
+            forward["threshold"] = postprocess["threshold"] = self.resolve_threshold(
+                threshold, {**getattr(self, "_forward_params", {}), **forward}.get("head")
+            )
         if on_error is not None:
             if on_error not in ON_ERROR:
                 raise ValueError(f"on_error is {on_error!r}, expected one of {', '.join(map(repr, ON_ERROR))}.")
             forward["on_error"] = on_error
-        return {}, forward, postprocess
+        return preprocess, forward, postprocess
 
-    def resolve_threshold(self, threshold: float | str) -> float:
+    def _of_head(self, head: str | None, field: str) -> Any:
+        """A field of the config, of that head where the model has several."""
+        config = self.model.config
+        return config.of_head(head, field) if hasattr(config, "of_head") else getattr(config, field, None)
+
+    def resolve_threshold(self, threshold: float | str, head: str | None = None) -> float:
         if isinstance(threshold, str):
-            known = self.model.config.operating_points
+            known = self._of_head(head, "operating_points")
             if threshold not in known:
                 names = f"This model has: {', '.join(known)}." if known else "This model has none; pass a number."
                 raise ValueError(f"threshold {threshold!r} is not an operating point. {names}")
@@ -164,8 +185,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             )
         return float(threshold)
 
-    def preprocess(self, input_: Any) -> dict[str, Any]:
-        """Load and prepare one picture.
+    def preprocess(self, input_: Any, head: str | None = None) -> dict[str, Any]:
+        """Load and prepare one picture, for one of the model's heads.
 
         Returns:
             The processor's tensors, each with a batch axis of 1, plus `source` (its name), `picture_size` (width and
@@ -179,16 +200,21 @@ class DeepfakeDetectionPipeline(Pipeline):
                 raise input_
             image = load_image(input_)
             picture_size = image.size
-            features = self._prepare(image, describe_image_source(input_))
+            features = self._prepare(image, describe_image_source(input_), head)
         except InputImageError as error:
             failure = error
-            features = self.processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")
+            features = self._process(Image.new("RGB", (64, 64)), head)
         source = describe_image_source(input_) if failure is None else failure.source
         return {**features, "source": source, "picture_size": picture_size, "failure": failure}
 
-    def _prepare(self, image: Image.Image, source: str) -> Mapping[str, Any]:
+    def _process(self, image: Image.Image, head: str | None) -> Mapping[str, Any]:
+        options = {} if head is None else {"head": head}
+        found = self.processor(images=image, return_tensors="pt", **options)
+        return {name: value for name, value in found.items() if name != "head"}  # `_forward` names it for the batch
+
+    def _prepare(self, image: Image.Image, source: str, head: str | None) -> Mapping[str, Any]:
         try:
-            return self.processor(images=image, return_tensors="pt")
+            return self._process(image, head)
         except ValueError as error:
             raise InputImageError(
                 f"{source}: the processor cannot use this picture of {image.width}x{image.height} pixels ({error}).",
@@ -204,6 +230,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         question: str | None = None,
         generate_kwargs: dict[str, Any] | None = None,
         threshold: float = DEFAULT_THRESHOLD,
+        head: str | None = None,
     ) -> dict[str, Any]:
         features = dict(model_inputs)
         source, failure, picture_size = (features.pop(name) for name in ("source", "failure", "picture_size"))
@@ -228,7 +255,7 @@ class DeepfakeDetectionPipeline(Pipeline):
                 for index, text, verdict in zip(good, output.explanations, output.explanation_verdicts, strict=True):
                     texts[index], verdicts[index] = text, verdict
             else:
-                output = self.model.detect(**features)
+                output = self.model.detect(**features, **({} if head is None else {"head": head}))
             probability[good] = output.fake_probability
             if localize:
                 masks = output.mask.new_zeros(len(failures), *output.mask.shape[1:])
@@ -253,7 +280,9 @@ class DeepfakeDetectionPipeline(Pipeline):
             selected[key] = value
         return selected
 
-    def postprocess(self, model_outputs: dict[str, Any], threshold: float = DEFAULT_THRESHOLD) -> dict[str, Any]:
+    def postprocess(
+        self, model_outputs: dict[str, Any], threshold: float = DEFAULT_THRESHOLD, head: str | None = None
+    ) -> dict[str, Any]:
         """Turn the output for one picture into its row; see `__call__`."""
         if (failure := model_outputs["failure"]) is not None:
             return {"error": str(failure), "input": failure.source}
@@ -268,14 +297,18 @@ class DeepfakeDetectionPipeline(Pipeline):
         mask = model_outputs["mask"]
         if mask is not None:
             mask = self.image_processor.mask_to_picture(mask[0], tuple(model_outputs["picture_size"]))
+        named = require_head(self.model, head)
+        heads = {} if named is None else {"head": named, "terms": self._of_head(named, "license_notice")}
         return {
             "label": self.model.config.id2label[int(fake)],
             "score": probability if fake else 1.0 - probability,
             "fake_probability": probability,
             "threshold": threshold,
+            "decision": decide(probability, self._of_head(head, "decision_band")),
             "explanation": model_outputs["explanation"],
             "explanation_verdict": model_outputs["explanation_verdict"],
             "mask": mask,
+            **heads,
         }
 
     def save_pretrained(self, save_directory: str | Path, remote_code: bool = False, **kwargs: Any) -> None:

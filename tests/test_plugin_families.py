@@ -153,7 +153,10 @@ def test_broken_plugins_are_left_out_by_name(tmp_path) -> None:
         "from transformers import PreTrainedConfig\n\nclass Config(PreTrainedConfig): model_type = 'cannot_detect'"
     )
     install_toy_family(tmp_path)
-    program = "import deepfake_detectors, json; print(json.dumps(list(deepfake_detectors.FAMILIES)))"
+    program = (
+        "from toy_family.modeling import ToyForDeepfakeDetection\n"  # first: registered all the same
+        "import deepfake_detectors, json; print(json.dumps(list(deepfake_detectors.FAMILIES)))"
+    )
     done = run_python(tmp_path, "-c", program)
     assert done.returncode == 0, done.stderr
     families = json.loads(done.stdout)

@@ -12,19 +12,23 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
+from deepfake_detectors.modeling.detection import LLAVA_CODE_FIELDS, UnconvertedCheckpointError
+
 __all__ = [
     "ENTRY_POINT_GROUP",
     "FAMILIES",
     "Family",
     "PluginError",
     "leave_out",
+    "refuse_unconverted",
     "require_family",
     "resolve",
-    "unconverted_remedy",
 ]
 
 logger = logging.getLogger(__name__)
 
+# Loading an entry point must not need more than its mapping. A package whose other modules may be imported before this
+# one ends its `__init__` with `import deepfake_detectors`; else its classes are looked for while they are being made.
 ENTRY_POINT_GROUP = "deepfake_detectors.families"
 
 
@@ -34,10 +38,9 @@ class PluginError(ImportError):
 
 @dataclass(frozen=True)
 class Family:
-    """One row of the table. `families.toml` says what each field means.
+    """One row of the table. `families.toml` says what each field means; references are written `module:Name`.
 
-    References are written `module:Name`, and `facts`, a data file, `package:path/in/package.yaml`. `plugin` is the
-    entry point of a family that another package adds, `None` for those of this package.
+    `plugin` is the entry point of a family that another package adds, `None` for those of this package.
     """
 
     name: str
@@ -153,23 +156,27 @@ def require_family(name: str | None, what: str) -> Family:
     return FAMILIES[name]
 
 
-def unconverted_remedy(fields: Mapping[str, Any], source: Any) -> str:
-    """Return what to do with a folder that may hold a detector in another form; empty where nothing is known.
+def refuse_unconverted(fields: Mapping[str, Any], source: Any) -> None:
+    """Raise an error for a folder that may hold a detector in another form.
 
     Args:
         fields: its config.json.
         source: the folder, for the message.
+
+    Raises:
+        UnconvertedCheckpointError: for a folder of LLaVA's own code or its forks, and for one of a stock class in
+            whose layout checkpoints of a family are published.
     """
-    if "mm_projector_type" in fields:  # only LLaVA's own code and its forks write this
-        forks = " or ".join(
-            f"convert({name!r}, {str(source)!r}, output)" for name, row in FAMILIES.items() if row.llava_fork
-        )
-        return f"It was written by a fork of the LLaVA code; convert it first: {forks}."
+    found = fields.get("model_type")
+    if any(name in fields for name in LLAVA_CODE_FIELDS):
+        forks = [name for name, row in FAMILIES.items() if row.llava_fork]
+        fault = f"{source} (model_type {found!r}) was written by a fork of the LLaVA code: {' or '.join(forks)}."
+        raise UnconvertedCheckpointError(fault, forks[0] if len(forks) == 1 else None, source)
     for name, row in FAMILIES.items():
-        if row.stock_model_type is not None and row.stock_model_type == fields.get("model_type"):
+        if row.stock_model_type is not None and row.stock_model_type == found:
             verdict = row.verdict.partition(":")[2]
-            return (
-                f"If these are {name} weights, load them with {verdict}.from_pretrained({str(source)!r}), or make a "
-                f"folder that says what it is: convert({name!r}, {str(source)!r}, output)."
+            fault = (
+                f"{source} is a checkpoint of model_type {found!r}. If it holds {name} weights, "
+                f"{verdict}.from_pretrained loads it as it is; everything else needs a folder that names its family."
             )
-    return ""
+            raise UnconvertedCheckpointError(fault, name, source)

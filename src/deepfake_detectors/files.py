@@ -14,12 +14,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME
+
 __all__ = [
     "PICTURE_SUFFIXES",
     "Inputs",
     "expand_inputs",
     "picture_files",
     "read_json_object",
+    "weight_files",
     "weights_digest",
     "written_whole",
 ]
@@ -29,6 +32,8 @@ PICTURE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .jp2 .j2k .ppm .pgm "
     ".pbm .pnm .tga .ico".split()
 )
+# Index of shards -> what weights are called where there is none.
+WEIGHTS = {SAFE_WEIGHTS_INDEX_NAME: "*.safetensors", WEIGHTS_INDEX_NAME: "pytorch_model*.bin"}
 BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -109,6 +114,40 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold a JSON object, but holds a {type(fields).__name__}.")
     return fields
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """Return the weight files of a folder: those its index lists, else those that are named as weights are.
+
+    Returns:
+        Sorted by name; safetensors where there are any, else pickles; empty where there are neither. Hub ids and
+        missing folders have none.
+
+    Raises:
+        ValueError: for an index that is damaged, or that lists a path outside the folder or a file that is missing.
+    """
+    folder = Path(folder)
+    for index, pattern in WEIGHTS.items():
+        if (folder / index).is_file():
+            return _listed_files(folder / index)
+        if found := sorted(folder.glob(pattern)):
+            return found
+    return []
+
+
+def _listed_files(index: Path) -> list[Path]:
+    names = read_json_object(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(f"{index} has no weight_map of weights to file names.")
+    files = []
+    for name in sorted(set(names.values())):
+        # As written, not as resolved: a cache of the Hub has links to outside in place of its files.
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{index} lists {name!r}; paths must stay inside the folder.")
+        if not (index.parent / name).is_file():
+            raise ValueError(f"{index} lists {name!r}, which is missing.")
+        files.append(index.parent / name)
+    return files
 
 
 def weights_digest(source: str | Path) -> str | None:

@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import CONFIG_NAME
 
 from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT, built_in_path
-from deepfake_detectors.families import FAMILIES, require_family, unconverted_remedy
-from deepfake_detectors.files import read_json_object
-from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES
+from deepfake_detectors.families import FAMILIES, refuse_unconverted, require_family
+from deepfake_detectors.files import read_json_object, weight_files
+from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES, UnconvertedCheckpointError
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
 
 __all__ = ["check_model_source", "load_config", "load_detector", "pipeline", "resolve_model"]
@@ -117,8 +117,8 @@ def check_model_source(model: str | Path) -> None:
     """Refuse what is neither a folder to load nor may be a Hub id.
 
     Raises:
-        ValueError: for an official checkpoint that was never converted (the message says how to), and for a folder
-            without a config.
+        UnconvertedCheckpointError: for an official checkpoint that was never converted.
+        ValueError: for a folder without a config.
         FileNotFoundError: for a path that does not exist.
     """
     path = Path(model)
@@ -134,12 +134,13 @@ def check_model_source(model: str | Path) -> None:
             raise ValueError(f"{path} is not a model folder (no {CONFIG_NAME}).")
     if (path / CONFIG_NAME).is_file():
         fields = read_json_object(path / CONFIG_NAME)
-        if remedy := unconverted_remedy(fields, path):
-            raise ValueError(f"{path} holds a model of type {fields.get('model_type')!r}. {remedy}")
+        refuse_unconverted(fields, path)
         if "model_type" not in fields:
             official = [path]
+        weight_files(path)  # refuses an index that leads out of the folder
     if official:
-        raise ValueError(
-            f"{path} holds official weights, not a folder that can be loaded. Convert them first: convert(family, "
-            f"{[str(file) for file in official]}, output), where family is one of {', '.join(FAMILIES)}."
+        fault = (
+            f"{path} holds official weights ({', '.join(file.name for file in official)}), not a folder that can be "
+            f"loaded. Families: {', '.join(FAMILIES)}."
         )
+        raise UnconvertedCheckpointError(fault, None, official[0] if len(official) == 1 else path)

@@ -24,7 +24,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from deepfake_detectors.checkpoints import DEFAULT, built_in_path
-from deepfake_detectors.families import FAMILIES, Family, PluginError, leave_out, resolve, unconverted_remedy
+from deepfake_detectors.families import FAMILIES, Family, PluginError, leave_out, refuse_unconverted, resolve
 from deepfake_detectors.modeling.detection import HUB_ARGUMENTS, VerdictProcessor
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
 
@@ -49,9 +49,7 @@ def _load_or_refuse(cls: Any, pretrained_model_name_or_path: Any, *model_args: A
     if "config" not in kwargs:
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         fields = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)[0]
-        if remedy := unconverted_remedy(fields, pretrained_model_name_or_path):
-            found = fields.get("model_type")
-            raise ValueError(f"{pretrained_model_name_or_path} is a checkpoint of model_type {found!r}. {remedy}")
+        refuse_unconverted(fields, pretrained_model_name_or_path)
     return _load_detector(pretrained_model_name_or_path, *model_args, **kwargs)
 
 
@@ -123,7 +121,7 @@ def _registrations(family: Family) -> list[Callable[[], None]]:
     for model_class in family.model_classes:
         if not hasattr(model_class, "detect"):
             raise ValueError(f"{model_class.__name__} has no detect method")
-    calls = [
+    calls: list[Callable[[], None]] = [
         partial(AutoConfig.register, family.name, config),
         # `AutoModel` chooses among the classes by `config.architectures`.
         partial(AutoModel.register, config, family.model_classes),

@@ -111,11 +111,11 @@ def as_typed(error: Exception, parameters: Sequence[Any]) -> str:
     text = _one_line(str(error))
     for pattern in (r"`(?P<name>\w+)`", r"`?\b(?P<name>\w+)=True\b`?", r"^(?P<name>[a-z]\w*)\b(?= (is|'))"):
         text = re.sub(pattern, flag, text)
-    cause: BaseException | None = error
+    cause: Any = error
     while cause is not None:
         if type(cause).__name__ == "UnconvertedCheckpointError":  # by name: its module may not be imported at all
-            family = getattr(cause, "family", None) or "FAMILY"
-            return f"{text} Command: deepfake-detectors convert {family} --source {cause.source} --output DIR"  # type: ignore[attr-defined]
+            command = f"deepfake-detectors convert {cause.family or 'FAMILY'} --source {cause.source} --output DIR"
+            return _one_line(f"{cause.fault} Convert it first: {command}")
         cause = cause.__cause__
     return text
 

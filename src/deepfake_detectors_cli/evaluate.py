@@ -24,9 +24,9 @@ INPUT_ERRORS = (ValueError, OSError, ImportError)
 TOLD = 5  # unreadable pictures that are named
 FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's name
 PARAMETERS = frozenset(
-    "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks predictions "
-    "references explain max_new_tokens similarity spice protocol threshold fit fit_split fit_predictions save_to "
-    "resamples seed batch_size device dtype output".split()
+    "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
+    "finder predictions references explain max_new_tokens similarity spice protocol threshold fit fit_split "
+    "fit_predictions save_to fit_band false_alarm_rate head resamples seed batch_size device dtype output".split()
 )
 
 
@@ -53,6 +53,16 @@ def evaluate(
     twin_masks: Annotated[
         bool, typer.Option("--twin-masks", help="Of a data set: masks from each fake's difference to its real twin.")
     ] = False,
+    frames: Annotated[int, typer.Option(metavar="N", min=1, help="Frames of every video in the folders.")] = 32,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="Cut the largest face out of every picture and frame; none for whole ones. [default: of videos, the "
+            "checkpoint's own]",
+        ),
+    ] = None,
+    finder: Annotated[str, typer.Option(metavar="NAME", help="Face finder: centerface or dlib.")] = "centerface",
     predictions: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Score these cached predictions instead of a model; may be repeated."),
@@ -87,6 +97,16 @@ def evaluate(
     save_to: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Store the fit with the model: a new folder, or the model's.")
     ] = None,
+    fit_band: Annotated[
+        bool, typer.Option("--fit-band", help="Fit from where on to say likely fake or likely real.")
+    ] = False,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Share of reals that the band may call likely fake. [default: 0.05]"),
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Head to measure, where the checkpoint has several.")
+    ] = None,
     resamples: Annotated[
         int, typer.Option(metavar="N", min=0, help="Bootstrap resamples of the 95 % intervals; 0 for none.")
     ] = 1000,
@@ -104,6 +124,8 @@ def evaluate(
       deepfake-detectors evaluate --model lvlm-dfd --real-dir real --fake-dir fake --mask-dir masks --output runs/masks
       deepfake-detectors evaluate --model m2f2 --dataset faceforensics --data-dir FaceForensics --fit platt \\
           --fit-split validation --save-to m2f2-calibrated --threshold fpr@1% --output runs/calibrated
+      deepfake-detectors evaluate --model m2f2 --real-dir photos --fake-dir forgeries --fit-band \\
+          --false-alarm-rate 0.05 --save-to m2f2-band --output runs/band
       deepfake-detectors evaluate --protocol paper:m2f2_det --predictions DDVQA_det_c40.jsonl --output runs/judgement
       deepfake-detectors evaluate --protocol paper:m2f2_det --predictions DDVQA_exp_c40.jsonl \\
           --references test_explanation.jsonl --output runs/explanation
@@ -146,6 +168,9 @@ def evaluate(
                 fake_dir=fake_dir,
                 mask_dir=mask_dir,
                 twin_masks=twin_masks,
+                frames=frames,
+                crop=crop,
+                finder=finder,
                 predictions=predictions,
                 references=references,
                 explain=explain,
@@ -158,6 +183,9 @@ def evaluate(
                 fit_split=fit_split,
                 fit_predictions=fit_predictions,
                 save_to=save_to,
+                fit_band=fit_band,
+                false_alarm_rate=false_alarm_rate,
+                head=head,
                 resamples=resamples,
                 seed=seed,
                 batch_size=batch_size,
@@ -174,7 +202,7 @@ def evaluate(
     _print(results)
     say(f"Wrote {', '.join(path.name for path in files)} to {output}.")
     if save_to is not None:
-        say(f"Stored calibration and operating points in {save_to}.")
+        say(f"Stored what was fitted in {save_to}.")
     if results.failures:
         for name, message in list(results.failures.items())[:TOLD]:
             say(f"{name}: {message}")

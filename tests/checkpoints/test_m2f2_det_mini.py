@@ -1,4 +1,4 @@
-"""The embedded default: complete, small, as good as its card says, and able to explain without a network."""
+"""The built-in explaining example: complete, small, as good as its card says, and able to explain without a network."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from support.pictures import random_pictures
 from support.real_data import needs_real_data, real_data
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = built_in_path()
+FOLDER = built_in_path("m2f2-det-mini")
 PICTURES = [str(path) for path in sorted((ROOT / "examples" / "pictures").glob("*.jpg"))]
 
 
@@ -75,7 +75,7 @@ def test_the_verdict_is_the_detectors_alone():
 
 @pytest.fixture(scope="module")
 def explainer():
-    return deepfake_detectors.pipeline(explain=True)
+    return deepfake_detectors.pipeline(model="m2f2-det-mini", explain=True)
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +122,9 @@ def test_questions_are_answered(explainer):
         assert part in explainer(PICTURES[0], question=question)["explanation"]
 
 
-def test_pipeline_without_a_model_uses_it(tmp_path):
+def test_it_has_a_name():
     pictures = random_pictures(2)
-    found = deepfake_detectors.pipeline("deepfake-detection")(pictures)
+    found = deepfake_detectors.pipeline(model="m2f2-det-mini")(pictures)
     named = pipeline("deepfake-detection", model=str(FOLDER))(pictures)
     assert [row["fake_probability"] for row in found] == [row["fake_probability"] for row in named]
 
@@ -172,7 +172,7 @@ def test_terms_lie_beside_the_weights():
 def test_missing_weights_are_explained(monkeypatch, tmp_path):
     monkeypatch.setattr(checkpoints, "files", lambda _: tmp_path)
     with pytest.raises(FileNotFoundError, match="m2f2_det_mini"):
-        built_in_path()
+        built_in_path("m2f2-det-mini")
 
 
 @needs_real_data
@@ -197,5 +197,5 @@ def test_stock_image_classification_gives_the_same_probability():
     """The calibration lies in the weights, so there is one P(fake) whichever pipeline asks."""
     picture = str(ROOT / "examples" / "pictures" / "real_astronaut.jpg")
     rows = pipeline("image-classification", model=str(FOLDER))(picture)
-    ours = deepfake_detectors.pipeline()(picture)["fake_probability"]
+    ours = deepfake_detectors.pipeline(model="m2f2-det-mini")(picture)["fake_probability"]
     assert {row["label"]: row["score"] for row in rows}["fake"] == pytest.approx(ours, abs=1e-6)

@@ -147,6 +147,7 @@ def test_an_unreachable_url(shell, model: str) -> None:
     assert "http://127.0.0.1:9/face.jpg" in rows(result)[0]["error"]
 
 
+@pytest.mark.slow
 def test_standard_input(shell, model: str, photos: Path) -> None:
     content = (photos / "0.png").read_bytes()
     done = subprocess.run([COMMAND, "detect", "-", "-q", "-m", model], input=content, capture_output=True, check=True)
@@ -235,6 +236,7 @@ def test_output_in_a_missing_folder(shell, model: str, photos: Path, tmp_path: P
 # ---- the real command -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_in_a_pipe(model: str, photos: Path) -> None:
     (photos / "broken.png").write_text("text")
     done = subprocess.run(
@@ -247,6 +249,7 @@ def test_in_a_pipe(model: str, photos: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_on_a_terminal(model: str, photos: Path) -> None:
     """A table on the terminal, and progress that leaves nothing behind."""
     for index in range(25):
@@ -271,6 +274,7 @@ def test_on_a_terminal(model: str, photos: Path) -> None:
     assert text.count("photos/more") == 25
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early(model: str, photos: Path) -> None:
     done = subprocess.run(
         f"'{COMMAND}' detect photos -m '{model}' --batch-size 1 | head -n 1",
@@ -280,6 +284,7 @@ def test_a_reader_that_leaves_early(model: str, photos: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_default_judges_and_explains_without_remarks_of_libraries(photos: Path) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "default"}
     done = subprocess.run(

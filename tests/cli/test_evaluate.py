@@ -163,6 +163,7 @@ def test_finished_run_is_not_scored_again(shell, model, folders, tmp_path):
     assert read(output)["metrics"]["accuracy"]["value"] == 1.0  # of what lay there
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_to_the_same_results(shell, model, tmp_path):
     for index, picture in enumerate(random_pictures(8) * 30):
         folder = tmp_path / ("real" if index % 2 else "fake")

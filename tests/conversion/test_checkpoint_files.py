@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from deepfake_detectors.conversion.checkpoint_files import new_checkpoint, weight_files
+from deepfake_detectors.conversion.checkpoint_files import new_checkpoint
+from deepfake_detectors.files import weight_files
 
 INDEX = "model.safetensors.index.json"
 

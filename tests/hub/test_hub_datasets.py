@@ -88,6 +88,7 @@ def research(tmp_path):
     return tmp_path / "research"
 
 
+@pytest.mark.slow
 def test_round_trip_through_a_hub_is_the_builders_rows(built, research, monkeypatch, tmp_path):
     with use_hub(monkeypatch, tmp_path / "home") as hub:
         assert publish_dataset(built, "tester/mine") == f"{hub.url}/datasets/tester/mine"

@@ -167,11 +167,11 @@ def test_training_is_described_by_its_own_file(hub, folder, tmp_path):
 
 
 def test_embedded_default_can_be_published(hub):
-    publish_model(built_in_path(), "tester/default", facts="m2f2_det_default")
+    publish_model(built_in_path("m2f2-det-mini"), "tester/default", facts="m2f2_det_default")
     files = hub.repository("model", "tester/default").files
-    assert files["LICENSE"] == (built_in_path() / "LICENSE").read_bytes()
+    assert files["LICENSE"] == (built_in_path("m2f2-det-mini") / "LICENSE").read_bytes()
     card = ModelCard(files["README.md"].decode())
-    stored = json.loads((built_in_path() / "results.json").read_text())["metrics"]
+    stored = json.loads((built_in_path("m2f2-det-mini") / "results.json").read_text())["metrics"]
     assert {e.metric_type: e.metric_value for e in card.data.eval_results} == {
         name: entry["value"] for name, entry in stored.items()
     }
@@ -179,7 +179,7 @@ def test_embedded_default_can_be_published(hub):
 
 
 def test_embedded_default_keeps_its_terms_without_facts_of_its_own(hub):
-    source = built_in_path()
+    source = built_in_path("m2f2-det-mini")
     publish_model(source, "tester/default")
     files = hub.repository("model", "tester/default").files
     text = card_of(hub, "tester/default").text
@@ -297,7 +297,7 @@ def test_training_file_with_a_gap(hub, folder):
 
 
 def test_results_of_another_family(hub, folder, tmp_path):
-    fields = json.loads((built_in_path() / "results.json").read_text())
+    fields = json.loads((built_in_path("m2f2-det-mini") / "results.json").read_text())
     other = tmp_path / "other.json"
     other.write_text(json.dumps({**fields, "model_type": "fakevlm"}))
     refused(hub, ValueError, "results are of a 'fakevlm'.*is a 'm2f2_det'", folder, "tester/mine", results=other)

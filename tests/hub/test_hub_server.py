@@ -64,6 +64,7 @@ def test_earlier_commits_stay(hub):
     assert Path(hf_hub_download("tester/notes", "a/note")).read_text() == "two"
 
 
+@pytest.mark.slow
 def test_process_of_its_own(tmp_path):
     with HubServer() as hub:
         program = "from huggingface_hub import HfApi; print(HfApi().whoami()['name'])"

@@ -135,7 +135,7 @@ SECTIONS = ["Use", "Results", "Architecture", "Training", "Repeat it", "Sources"
 
 def test_whole_card_of_the_embedded_default(tmp_path, monkeypatch):
     """Rendered anew from facts and measurements, from the first line to the last, and accepted by a Hub."""
-    folder = built_in_path()
+    folder = built_in_path("m2f2-det-mini")
     stored = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("results", "validation", "config")}
     facts = yaml.safe_load(FACTS.read_text(encoding="utf-8"))
     card = (folder / "README.md").read_text(encoding="utf-8")

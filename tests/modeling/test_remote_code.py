@@ -2,11 +2,13 @@
 
 import importlib
 import re
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import HfApi
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModel, AutoProcessor, pipeline
@@ -15,6 +17,8 @@ import deepfake_detectors
 from deepfake_detectors.hub.models import publish_model
 from support.hub_server import use_hub
 from support.pictures import random_pictures
+from support.source_tree import ROOT
+from support.tiny_clip_probe import tiny_clip_probe, tiny_int8_clip_probe
 from support.tiny_models import (
     antifakeprompt,
     antifakeprompt_processor,
@@ -36,6 +40,8 @@ WHOLE = {
     "antifakeprompt": tiny_antifakeprompt,
     "lvlm_dfd": tiny_lvlm_dfd,
     "lvlm_dfd-llm": tiny_lvlm_dfd_llm,
+    "clip_probe": tiny_clip_probe,
+    "clip_probe-int8": tiny_int8_clip_probe,
 }
 LANGUAGE_MODEL = r".*language_model.*\.(q_proj|v_proj)"
 # PEFT adapters: base, what gets LoRA, and what is trained whole beside it, as in the recipes.
@@ -46,7 +52,7 @@ LORA = {
     "lvlm_dfd-verdict-lora": ("lvlm_dfd", r".*vision_model.*\.(fc1|fc2)", ["classifier"]),
 }
 ADAPTERS = ("antifakeprompt-words", *LORA)
-CLASSIFIERS = ("m2f2_det-cosine", "m2f2_det-bridge", "m2f2_det-llm")
+CLASSIFIERS = ("m2f2_det-cosine", "m2f2_det-bridge", "m2f2_det-llm", "clip_probe", "clip_probe-int8")
 TOKENS = 6
 
 JUDGE = f"""
@@ -146,12 +152,40 @@ def elsewhere(hub, place, picture):
     return run_without_package(site, programs, place, **hub.environment(place / "elsewhere"))
 
 
+def other_transformers() -> dict[str, str]:
+    """Version -> interpreter of the environments beside this one (`make test-newest`, `make test-oldest`)."""
+    ask = "from importlib.metadata import version; print(version('transformers'))"
+    found = {}
+    for name in ("", "-newest", "-oldest"):
+        python = ROOT / f".venv{name}" / "bin" / "python"
+        done = python.exists() and subprocess.run([python, "-c", ask], capture_output=True, text=True)
+        if done and done.returncode == 0 and done.stdout.strip() != transformers.__version__:
+            found[done.stdout.strip()] = str(python)
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_other_versions(hub, place, picture):
+    """What the code that was published with this transformers finds on others."""
+    found = {}
+    for version, python in other_transformers().items():
+        site = site_without_package(place / f"site-{version}", python)
+        programs = {name: (JUDGE, f"tester/{name}", picture) for name in WHOLE}
+        home = place / f"elsewhere-{version}"
+        home.mkdir()
+        found[version] = run_without_package(site, programs, home, python, **hub.environment(home))
+    if not found:
+        pytest.skip("no environment with another transformers lies beside this one (.venv-newest, .venv-oldest)")
+    return found
+
+
 def local(name: str, place: Path) -> tuple:
     """Model and processor of the folder that was published."""
     processor = place / (LORA[name][0] if name in LORA else name)
     return AutoModel.from_pretrained(place / name).eval(), AutoProcessor.from_pretrained(processor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*WHOLE, *ADAPTERS])
 def test_judges_alike_without_the_package(name, elsewhere, place, picture):
     found = elsewhere[name]
@@ -166,6 +200,19 @@ def test_judges_alike_without_the_package(name, elsewhere, place, picture):
     assert found["row"]["explanation"] is not None or not model.can_explain
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_judges_alike_on_another_transformers(name, on_other_versions, place, picture):
+    model, processor = local(name, place)
+    options = {"explain": True, "generate_kwargs": {"max_new_tokens": TOKENS}} if model.can_explain else {}
+    row = deepfake_detectors.pipeline(model=model, processor=processor)(str(picture), **options)
+    for version, answers in on_other_versions.items():
+        found = answers[name]
+        assert "error" not in found, f"transformers {version}: {found['error']}"
+        assert found["row"]["fake_probability"] == pytest.approx(row["fake_probability"], abs=1e-5), version
+        assert found["row"]["explanation"] == row["explanation"], version
+
+
 @pytest.mark.parametrize("name", [*WHOLE, *ADAPTERS])
 def test_judges_alike_with_the_package_and_without_trust(name, hub, place, picture):
     detector = deepfake_detectors.pipeline(model=f"tester/{name}")
@@ -175,6 +222,7 @@ def test_judges_alike_with_the_package_and_without_trust(name, hub, place, pictu
     assert detector(str(picture))["fake_probability"] == pytest.approx(expected["fake_probability"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LORA)
 def test_adapters_change_the_answer(name, elsewhere):
     """Else the tests above would not see an adapter that is never loaded."""
@@ -183,6 +231,7 @@ def test_adapters_change_the_answer(name, elsewhere):
     assert not torch.allclose(*verdicts, atol=1e-3) or tuned["row"]["explanation"] != plain["row"]["explanation"]
 
 
+@pytest.mark.slow
 def test_published_fakevlm_is_a_stock_llava(elsewhere, place, picture):
     found = elsewhere["as llava"]
     assert "error" not in found, found["error"]
@@ -195,8 +244,9 @@ def test_published_fakevlm_is_a_stock_llava(elsewhere, place, picture):
     assert logits[0, -1].std() > 0.5, "else the comparison would say nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_published_m2f2_det_is_a_stock_classifier(name, elsewhere, place, picture):
+def test_published_classifiers_are_stock_ones(name, elsewhere, place, picture):
     found = elsewhere[f"{name} as classifier"]
     assert "error" not in found, found["error"]
     row = deepfake_detectors.pipeline(model=str(place / name))(str(picture))
@@ -210,7 +260,7 @@ def test_only_the_closure_of_one_detector_is_published(hub):
     for name in WHOLE:
         files = hub.repository("model", f"tester/{name}").files
         code = [path for path in files if path.endswith(".py")]
-        others = {"m2f2_det", "fakevlm", "antifakeprompt", "lvlm_dfd"} - {name.split("-")[0]}
+        others = {"m2f2_det", "fakevlm", "antifakeprompt", "lvlm_dfd", "clip_probe"} - {name.split("-")[0]}
         strangers = [path for path in code if path.startswith("modeling_") and any(other in path for other in others)]
         assert code and not strangers
         assert not [path for path in files if path.endswith((".bin", ".pt", ".pth", ".pkl"))]

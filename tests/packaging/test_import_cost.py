@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 LOAD_ON_USE = ["timm", "peft", "datasets", "trl", "sklearn", "accelerate", "h5py", "jinja2", "rich", "typer"]
 
 COUNT = f"""

@@ -17,7 +17,10 @@ from support.source_tree import NOT_SOURCES, PACKAGE_DIR, ROOT, SETUPTOOLS
 
 pytestmark = pytest.mark.slow
 
-ONLY_IN_EXTRAS = ["datasets", "h5py", "sklearn", "trl", "tensorboard", "skimage", "pandas", "pyarrow"]
+ONLY_IN_EXTRAS = {
+    *("datasets", "pyarrow", "pandas", "h5py", "av", "lmdb", "sklearn", "skimage", "scipy", "matplotlib", "trl"),
+    *("tensorboard", "imagehash", "cv2", "dlib", "c2pa", "gradio", "ray", "webdataset", "onnx", "onnxruntime"),
+}
 # Each script below runs with `python -I FILE TARGET ...`: neither the working directory nor PYTHONPATH is looked at.
 PRELUDE = """
 import sys
@@ -28,11 +31,13 @@ sys.path.insert(0, target)
 """
 IMPORT_ALL = """
 import importlib, json, pkgutil
-import deepfake_detectors as package
-found = {"deepfake_detectors": package.__file__}
-for info in pkgutil.walk_packages(package.__path__, "deepfake_detectors."):
-    if not info.name.endswith("__main__"):
-        found[info.name] = importlib.import_module(info.name).__file__
+found = {}
+for name in ("deepfake_detectors", "deepfake_detectors_cli"):
+    package = importlib.import_module(name)
+    found[name] = package.__file__
+    for info in pkgutil.walk_packages(package.__path__, name + "."):
+        if not info.name.endswith("__main__"):
+            found[info.name] = importlib.import_module(info.name).__file__
 print(json.dumps(found))
 """
 LIST_DATA = """
@@ -47,15 +52,15 @@ def walk(folder, prefix=""):
 print(json.dumps({name: sorted(walk(files(name))) for name in json.loads(sys.argv[1])}))
 """
 DETECT = """
+import runpy
 from importlib.machinery import PathFinder
-hidden = set(%r)
+hidden = %r
 class CoreOnly(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         return None if name.partition(".")[0] in hidden else super().find_spec(name, path, target)
 sys.meta_path[sys.meta_path.index(PathFinder)] = CoreOnly
-from deepfake_detectors_cli import main
-main()
+runpy.run_module("deepfake_detectors_cli", run_name="__main__")
 """
 
 
@@ -133,7 +138,11 @@ def test_neither_archive_holds_tests_or_goldens(built):
     with zipfile.ZipFile(built["wheel"]) as wheel, tarfile.open(built["sdist"]) as sdist:
         names = [*wheel.namelist(), *sdist.getnames()]
     assert any(name.endswith("detection.py") for name in names)
-    assert not [name for name in names if {"tests", "goldens", "examples"}.intersection(Path(name).parts)]
+    assert not [
+        name
+        for name in names
+        if {"tests", "goldens", "examples", "benchmarks", ".ci", ".github"}.intersection(Path(name).parts)
+    ]
     assert not [name for name in names if Path(name).name.startswith("test_")]
 
 
@@ -153,14 +162,17 @@ def test_every_module_imports_from_the_wheel(elsewhere, installed):
 def test_data_files_are_found_through_importlib_resources(elsewhere):
     names = json.dumps(SETUPTOOLS["packages"])
     listed = {name: set(files) for name, files in json.loads(elsewhere(LIST_DATA, names).splitlines()[-1]).items()}
-    assert "py.typed" in listed["deepfake_detectors"]
-    for package, suffix in [
-        ("hub_cards", ".md.jinja"),
-        ("train", ".yaml"),
-        ("checkpoints/m2f2_det_mini", ".safetensors"),
-    ]:
+    tables = {path.name for path in PACKAGE_DIR["deepfake_detectors"].glob("*.toml")}
+    assert "families.toml" in tables
+    assert {"py.typed"} | tables <= listed["deepfake_detectors"]
+    for package, suffix in [("hub_cards", ".md.jinja"), ("hub_cards", ".yaml"), ("train", ".yaml")]:
         assert [file for file in listed[f"deepfake_detectors.{package}"] if file.endswith(suffix)], (package, suffix)
-    assert {"config.json", "LICENSE", "README.md"} <= listed["deepfake_detectors.checkpoints.m2f2_det_mini"]
+    built_in = [path.parent.name for path in PACKAGE_DIR["deepfake_detectors"].glob("checkpoints/*/config.json")]
+    assert "m2f2_det_mini" in built_in
+    for name in built_in:
+        files = {file.removeprefix(f"{name}/") for file in listed["deepfake_detectors.checkpoints"]}
+        assert {"config.json", "LICENSE", "README.md"} <= files, name
+        assert [file for file in files if file.endswith(".safetensors")], name
 
 
 def test_detect_works_offline_from_the_wheel_with_core_dependencies_only(elsewhere):

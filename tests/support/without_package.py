@@ -46,10 +46,11 @@ for name, (program, *arguments) in json.load(sys.stdin).items():
 """
 
 
-def site_without_package(folder: Path) -> Path:
-    """Make a folder of links to every installed distribution but this one, and return it."""
+def site_without_package(folder: Path, python: str = sys.executable) -> Path:
+    """Make a folder of links to every distribution that `python` finds but this one, and return it."""
     folder.mkdir(parents=True)
-    for entry in [Path(path) for path in sys.path if path.endswith("site-packages")]:
+    found = subprocess.run([python, "-c", "import sys; print(*sys.path, sep='\\n')"], capture_output=True, text=True)
+    for entry in [Path(path) for path in found.stdout.splitlines() if path.endswith("site-packages")]:
         for child in sorted(entry.iterdir()):
             # .pth files would put other folders, and editable installations, on the path again.
             if child.suffix == ".pth" or "deepfake_detectors" in child.name or (folder / child.name).exists():
@@ -59,7 +60,11 @@ def site_without_package(folder: Path) -> Path:
 
 
 def run_without_package(
-    site: Path, programs: Mapping[str, tuple[Any, ...]], home: Path, **environment: str
+    site: Path,
+    programs: Mapping[str, tuple[Any, ...]],
+    home: Path,
+    python: str = sys.executable,
+    **environment: str,
 ) -> dict[str, Any]:
     """Run programs one after the other.
 
@@ -67,6 +72,7 @@ def run_without_package(
         site: see `site_without_package`.
         programs: name -> source text and its arguments, which must be JSON.
         home: working folder, and home of the caches.
+        python: the interpreter; `site` was made with it.
         environment: further variables.
 
     Returns:
@@ -81,7 +87,7 @@ def run_without_package(
         **environment,
     }
     done = subprocess.run(
-        [sys.executable, "-S", "-c", RUNNER],  # -S: the site-packages of this interpreter stay out
+        [python, "-S", "-c", RUNNER],  # -S: the site-packages of this interpreter stay out
         input=json.dumps({name: [str(part) for part in program] for name, program in programs.items()}),
         capture_output=True,
         text=True,

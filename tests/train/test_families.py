@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from deepfake_detectors import families
 from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.train.arguments import ClassifierTrainingArguments, ModelArguments, SftTrainingArguments
 from deepfake_detectors.train.families import ClassifierTraining, SftFamily, build_model, require_hooks
@@ -74,11 +73,9 @@ class OtherTraining(ClassifierTraining):
     base_model_types = ("somebodys_base",)
 
 
-def test_a_plug_in_family_brings_its_own_hooks(monkeypatch, tmp_path):
-    values = {item.name: getattr(FAMILIES["m2f2_det"], item.name) for item in dataclasses.fields(FAMILIES["m2f2_det"])}
-    del values["name"]
-    row = families._row("m2f2_det", {**values, "training": f"{__name__}:OtherTraining", "sft": None})
-    monkeypatch.setitem(FAMILIES, "m2f2_det", row)
+def test_a_plug_in_family_brings_its_own_hooks(monkeypatch):
+    row = dataclasses.replace(FAMILIES["m2f2_det"], training=f"{__name__}:OtherTraining", sft=None)
+    monkeypatch.setattr("deepfake_detectors.train.families.FAMILIES", {**FAMILIES, "m2f2_det": row})
     _, _, training = build_model(ModelArguments(model_type="m2f2_det", model_config={"variant": "cosine"} | SMALL))
     assert isinstance(training, OtherTraining)
     assert training.trainer_class is OtherTrainer

@@ -41,7 +41,7 @@ def test_fsdp2_splits_every_family(tmp_path):
     """Loss, gradients and verdicts of the split models equal those of the whole ones."""
     bases = [str(build(tmp_path / family)) for family, build in BASES.items()]
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / "fsdp2.yaml")]
-    launcher += ["--num_processes", "2", "--main_process_port", "0", str(TESTS / "fsdp2_dry_pass.py")]
+    launcher += ["--num_processes", "2", "--main_process_port", "0", str(TESTS / "support" / "fsdp2_dry_pass.py")]
     environment = {**offline(), "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(launcher + bases, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

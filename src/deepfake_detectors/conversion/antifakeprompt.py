@@ -24,9 +24,9 @@ from deepfake_detectors.conversion.checkpoint_files import (
     has_tokenizer,
     read_config,
     read_tensors,
-    weight_files,
 )
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
+from deepfake_detectors.files import weight_files
 from deepfake_detectors.modeling.configuration_antifakeprompt import DEFAULT_BASE, AntifakePromptConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import IMAGE_STATISTICS, AntifakePromptImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection

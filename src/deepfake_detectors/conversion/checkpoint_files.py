@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME
+from transformers.utils import CONFIG_NAME
 
 from deepfake_detectors.files import read_json_object, written_whole
 
@@ -29,7 +29,6 @@ __all__ = [
     "new_checkpoint",
     "read_config",
     "read_tensors",
-    "weight_files",
 ]
 
 # What the config of a Llama says of its sizes and tokens.
@@ -39,7 +38,6 @@ LLAMA_FIELDS = (
 )
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt")
 # index -> pattern of the weights that it lists, in the order in which `from_pretrained` looks for them
-WEIGHTS = {SAFE_WEIGHTS_INDEX_NAME: "*.safetensors", WEIGHTS_INDEX_NAME: "pytorch_model*.bin"}
 # Of an older checkpoint in the same folder, they would be taken for part of a new one.
 STALE = ("*.safetensors", "*.safetensors.index.json")
 # What the safe unpickler raises on bytes that are no pickle, or half of one.
@@ -106,40 +104,6 @@ def read_tensors(path: Path, *, allow: Sequence[Any] = (), inside: Sequence[str]
     if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise ValueError(f"{path} holds no state dict (a dict of names and tensors, or one under {list(inside)}).")
     return content
-
-
-def weight_files(folder: str | Path) -> list[Path]:
-    """Return the weight files of a folder: those its index lists, else those that are named as weights are.
-
-    Returns:
-        Sorted by name; safetensors where there are any, else pickles; empty where there are neither. Hub ids and
-        missing folders have none.
-
-    Raises:
-        ValueError: for an index that is damaged, or that lists a path outside the folder or a file that is missing.
-    """
-    folder = Path(folder)
-    for index, pattern in WEIGHTS.items():
-        if (folder / index).is_file():
-            return _listed_files(folder / index)
-        if found := sorted(folder.glob(pattern)):
-            return found
-    return []
-
-
-def _listed_files(index: Path) -> list[Path]:
-    names = read_json_object(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise ValueError(f"{index} has no weight_map of weights to file names.")
-    files = []
-    for name in sorted(set(names.values())):
-        # As written, not as resolved: a cache of the Hub has links to outside in place of its files.
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"{index} lists {name!r}; paths must stay inside the folder.")
-        if not (index.parent / name).is_file():
-            raise ValueError(f"{index} lists {name!r}, which is missing.")
-        files.append(index.parent / name)
-    return files
 
 
 def read_config(folder: Path) -> dict[str, Any]:

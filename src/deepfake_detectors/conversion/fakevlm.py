@@ -24,14 +24,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from deepfake_detectors.conversion.checkpoint_files import (
-    LLAMA_FIELDS,
-    TOKENIZER_FILES,
-    read_config,
-    read_tensors,
-    weight_files,
-)
+from deepfake_detectors.conversion.checkpoint_files import LLAMA_FIELDS, TOKENIZER_FILES, read_config, read_tensors
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
+from deepfake_detectors.files import weight_files
 from deepfake_detectors.modeling.configuration_fakevlm import FakeVLMConfig
 from deepfake_detectors.modeling.image_processing_clip import FakeVLMImageProcessor
 from deepfake_detectors.modeling.modeling_fakevlm import GENERATION_DEFAULTS, FakeVLMForDeepfakeDetection

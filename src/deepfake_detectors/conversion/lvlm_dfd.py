@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from deepfake_detectors.conversion.checkpoint_files import TOKENIZER_FILES, has_tokenizer, read_tensors, weight_files
+from deepfake_detectors.conversion.checkpoint_files import TOKENIZER_FILES, has_tokenizer, read_tensors
 from deepfake_detectors.conversion.imagebind import (
     ENCODER_PREFIX,
     IMAGEBIND_TABLE,
@@ -25,6 +25,7 @@ from deepfake_detectors.conversion.imagebind import (
     split_lora,
 )
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
+from deepfake_detectors.files import weight_files
 from deepfake_detectors.modeling.configuration_lvlm_dfd import LvlmDfdConfig
 from deepfake_detectors.modeling.detection import VerdictProcessor
 from deepfake_detectors.modeling.image_processing_lvlm_dfd import LvlmDfdImageProcessor

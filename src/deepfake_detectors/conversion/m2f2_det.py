@@ -22,7 +22,6 @@ from deepfake_detectors.conversion.checkpoint_files import (
     has_tokenizer,
     read_config,
     read_tensors,
-    weight_files,
 )
 from deepfake_detectors.conversion.key_table import KeyTable, check_complete, rename_keys
 from deepfake_detectors.conversion.m2f2_det_detector import (
@@ -31,6 +30,7 @@ from deepfake_detectors.conversion.m2f2_det_detector import (
     convert_detector,
     official_key_table,
 )
+from deepfake_detectors.files import weight_files
 from deepfake_detectors.modeling.configuration_m2f2_det import M2F2DetConfig
 from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import (

@@ -13,11 +13,12 @@ import torch
 from transformers import AutoModel, AutoProcessor, PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
-from deepfake_detectors.conversion.checkpoint_files import new_checkpoint, read_tensors, weight_files
+from deepfake_detectors.conversion.checkpoint_files import new_checkpoint, read_tensors
 from deepfake_detectors.conversion.key_table import rename_keys
 from deepfake_detectors.conversion.m2f2_det import language_model_key_table
-from deepfake_detectors.files import read_json_object
+from deepfake_detectors.files import read_json_object, weight_files
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE
+from deepfake_detectors.pipelines import resolve_model
 
 __all__ = ["merge"]
 
@@ -35,7 +36,7 @@ def merge(
     """Add deltas to a base in the order given and save the result as a complete folder.
 
     Args:
-        model: folder or Hub id of the base, in this package's form.
+        model: folder, Hub id or built-in name of the base, in this package's form.
         deltas: one or several, each a weight file, or a folder of weight files. LoRA pairs are added as
             `alpha / r * B @ A` (the folder then needs its `adapter_config.json`, patterns of alphas included); every
             other tensor replaces the base's. Names may be ours or, for M2F2-Det, the official ones. Learned words of
@@ -56,6 +57,7 @@ def merge(
     words = any((path / ADAPTER_FILE).is_file() for path in paths)
     if words and len(paths) > 1:
         raise ValueError(f"Learned words replace each other: give one adapter folder, not {len(paths)}.")
+    model = resolve_model(model)
     weight_files(model)  # refuses an index that leads out of the folder
     with new_checkpoint(output, overwrite) as folder:
         if words:

@@ -23,8 +23,10 @@ def bytes_per_pixel(image: Any) -> float | None:
     """Return the size of the encoded image over its number of pixels, read from its header; `None` if it has none.
 
     Args:
-        image: a path, or an undecoded cell of `datasets`, `{"bytes", "path"}`.
+        image: a path, or an undecoded cell of `datasets`, `{"bytes", "path"}`; `None` for what is not a file.
     """
+    if image is None:
+        return None
     cell = image if isinstance(image, dict) else {"path": image}
     try:
         content = cell.get("bytes")

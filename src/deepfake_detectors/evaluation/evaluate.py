@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deepfake_detectors.evaluation.bands import DecisionBand
+from deepfake_detectors.evaluation.bands import fit_band as fit_decision_band
 from deepfake_detectors.evaluation.control import bytes_per_pixel_control
 from deepfake_detectors.evaluation.fitting import (
     Calibration,
@@ -22,13 +24,17 @@ from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, 
 from deepfake_detectors.evaluation.protocols.m2f2_det import evaluate_answers
 from deepfake_detectors.evaluation.report import Results, results_content
 from deepfake_detectors.evaluation.scoring import Detector, Progress, Scored
-from deepfake_detectors.evaluation.sets import PictureSet, data_set, folder_set
+from deepfake_detectors.evaluation.sets import PictureSet, cut_faces, data_set, folder_set
 from deepfake_detectors.evaluation.texts import explanation_results
+from deepfake_detectors.examination.clips import ClipView
+from deepfake_detectors.examination.crops import crop_recipe
+from deepfake_detectors.examination.faces import DEFAULT_FINDER
 from deepfake_detectors.files import weights_digest
 
 __all__ = ["evaluate"]
 
 FIT_FOLDER = "fit"
+DEFAULT_FALSE_ALARM_RATE = 0.05
 
 
 def evaluate(
@@ -43,6 +49,9 @@ def evaluate(
     fake_dir: str | Path | None = None,
     mask_dir: str | Path | None = None,
     twin_masks: bool = False,
+    frames: int = 32,
+    crop: str | None = None,
+    finder: str = DEFAULT_FINDER,
     predictions: str | Path | Sequence[str | Path] | None = None,
     references: str | Path | None = None,
     explain: bool = False,
@@ -55,6 +64,9 @@ def evaluate(
     fit_split: str | None = None,
     fit_predictions: str | Path | None = None,
     save_to: str | Path | None = None,
+    fit_band: bool = False,
+    false_alarm_rate: float | None = None,
+    head: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
     batch_size: int = 8,
@@ -81,6 +93,11 @@ def evaluate(
         fake_dir: folder of fake images; the folders below name the manipulations.
         mask_dir: masks of the fakes, white where they were changed, under the same path or stem.
         twin_masks: take as mask where a fake of the data set differs from its real twin.
+        frames: of every video in `real_dir` and `fake_dir`, evenly spread.
+        crop: name of a crop recipe (`examination.crops.CROP_RECIPES`): the largest face of every picture and frame is
+            cut out and judged; `"none"` for whole pictures. By default videos are cut by the recipe of a checkpoint
+            that judges faces, and pictures and data sets are taken as they are.
+        finder: name of the face finder.
         predictions: files of cached predictions to score instead of a model. JSON lines with `id`, `label` (`"real"`
             or `"fake"`), `score` (P(fake)) and/or `text`, and if known `manipulation`, `category`, `video_id`,
             `group_id` and `set`; or a table of frame scores; or M2F2-Det's published answers.
@@ -95,6 +112,10 @@ def evaluate(
         fit_split: split of the data set to fit on; by default the evaluated images.
         fit_predictions: file of cached predictions to fit on.
         save_to: store the fit with the model, in a new folder or the model's own.
+        fit_band: fit a decision band ("likely fake", "likely real", "inconclusive") on the evaluated images, half of
+            whose groups are set aside to measure it on; `bands` says what is promised.
+        false_alarm_rate: largest share of real images that may read "likely fake", in (0, 0.5); 0.05 if `None`.
+        head: of a checkpoint with several heads, such as `"face"`, the one to measure.
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
         seed: of the bootstrap, and of a protocol's coin.
         batch_size: images per forward pass.
@@ -153,10 +174,22 @@ def evaluate(
         ),
         (masks is not None and fake is None, "`mask_dir` belongs to `fake_dir`."),
     )
-    _refuse_fit(fit, protocol, split, fit_split, fit_predictions, save_to, dataset is not None, bool(cached))
+    _refuse_fit(fit, protocol, split, fit_split, fit_predictions, save_to, dataset is not None, bool(cached), fit_band)
+    _refuse(
+        (
+            head is not None and bool(cached),
+            "`head` chooses how a model judges; `predictions` are scored without one.",
+        ),
+        (false_alarm_rate is not None and not fit_band, "`false_alarm_rate` belongs to `fit_band`."),
+        (
+            fit_band and protocol != DEFAULT_PROTOCOL,
+            f"`fit_band` belongs to the protocol {DEFAULT_PROTOCOL}: {protocol} scores as published.",
+        ),
+    )
     _refuse(
         (resamples < 0, f"`resamples` is {resamples}, expected 0 or more."),
         (batch_size < 1, f"`batch_size` is {batch_size}, expected 1 or more."),
+        (frames < 1, f"`frames` is {frames}, expected 1 or more."),
         (
             max_new_tokens is not None and max_new_tokens < 1,
             f"`max_new_tokens` is {max_new_tokens}, expected 1 or more.",
@@ -165,6 +198,13 @@ def evaluate(
     if target is not None:
         check_target(model, target)
 
+    detector = None if cached else Detector(model, device, dtype, batch_size)
+    recipe = None if crop in (None, "none") else crop_recipe(crop)
+
+    def view() -> ClipView:  # a recipe that is named cuts everything, below
+        own = detector.face_recipe(head) if crop is None and detector is not None else None
+        return ClipView(frames, own, finder)
+
     pictures = fit_pictures = None
     if dataset is not None:
         source = (str(dataset), dataset_config, data_dir, dict(dataset_options or {}))
@@ -172,16 +212,21 @@ def evaluate(
         if fit_split is not None:
             fit_pictures = data_set(*source, split=fit_split)
     elif real is not None or fake is not None:
-        pictures = folder_set(real, fake, masks)
-    detector = None if cached else Detector(model, device, dtype, batch_size)
-    given = threshold_value(threshold, {} if detector is None else dict(detector.config.operating_points), fit)
+        pictures = folder_set(real, fake, masks, view)
+    if recipe is not None:
+        pictures, fit_pictures = (
+            None if found is None else cut_faces(found, recipe, finder) for found in (pictures, fit_pictures)
+        )
+    given = threshold_value(threshold, {} if detector is None else detector.reported(head, "operating_points"), fit)
     settings = Settings(0.5 if given is None else given, resamples, seed, similarity, spice)
 
     inputs: dict[str, Any] = {"predictions": [file.name for file in cached]}
     scored: Scored | None = None
     if detector is not None and pictures is not None:
         inputs = {"model": model or "the demonstration detector in this package", "dtype": dtype}
-        scored = detector.score(pictures, folder, explains, max_new_tokens, progress)
+        if head is not None:
+            inputs["head"] = head
+        scored = detector.score(pictures, folder, explains, max_new_tokens, progress, head)
     known = None if pictures is None else pictures.rows
     rows = read_rows(cached, rules.integer_labels, rules.official_answers, known) if scored is None else scored.rows
     failures = {} if scored is None else scored.failures
@@ -192,10 +237,11 @@ def evaluate(
         inputs["references"] = Path(references).name
 
     remarks: list[str] = []
-    calibration = None
+    calibration: Calibration | None = None
+    band: DecisionBand | None = None
     if rows is None:
-        if fit is not None:
-            raise ValueError("`fit` needs predictions with scores, not answers in words.")
+        if fit is not None or fit_band:
+            raise ValueError("`fit` and `fit_band` need predictions with scores, not answers in words.")
         texts = None if references is None else Path(references)
         results = evaluate_answers(cached, texts, rules, settings, None if pictures is None else pictures.ids)
         judged: list[Prediction] = []
@@ -207,7 +253,7 @@ def evaluate(
                 fitted = _fit_rows(Path(fit_predictions), rules), Path(fit_predictions).name
             elif fit_pictures is not None and detector is not None:
                 inside = None if folder is None else folder / FIT_FOLDER
-                of_fit = detector.score(fit_pictures, inside, progress=progress)
+                of_fit = detector.score(fit_pictures, inside, progress=progress, head=head)
                 fitted = of_fit.rows, fit_pictures.name
                 remarks += [f"Not fitted on: {name}: {message}" for name, message in of_fit.failures.items()]
             # Without pictures of its own, a fit is measured on what it was fitted on, and says so.
@@ -222,10 +268,15 @@ def evaluate(
         results = evaluate_rows(judged, rules, settings)
         if calibration is not None:
             results["calibration"] = calibration.describe(rows, settings)
+        if fit_band:
+            kind = "the given predictions" if pictures is None else pictures.name
+            rate = DEFAULT_FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
+            band = fit_decision_band(judged, rate, fitted_on=kind, seed=seed)
+            results["decision_band"] = {**band.to_config(), "counts": band.counts, "curve": band.curve}
         results |= _explanations(rows, pictures, references, explains, failures, rules, settings)
         if pictures is not None:
             bootstrap = (settings.resamples, settings.seed)
-            results["control"] = bytes_per_pixel_control(pictures.rows, pictures.images, *bootstrap)
+            results["control"] = bytes_per_pixel_control(pictures.rows, pictures.files, *bootstrap)
             if scored is not None and "masks" in scored.run:
                 results["localisation"] = score_localisation(scored.pixel_counts(), rows, *bootstrap)
             elif scored is not None and pictures.masks is not None:
@@ -239,10 +290,10 @@ def evaluate(
     if detector is not None:  # publishing asks whether the numbers are of the model it publishes
         judge = {"model_type": detector.config.model_type, "weights": weights_digest(detector.source)}
         results = {**judge, **results}
-        if target is not None and calibration is not None:
-            save_calibrated(detector.source, target, calibration, results["calibration"])
+        if target is not None:
+            save_calibrated(detector.source, target, calibration, results.get("calibration"), band, head)
     content = results_content(rules, inputs, results)
-    return Results(content, judged, failures, remarks, settings.threshold, scored)
+    return Results(content, judged, failures, remarks, settings.threshold, scored, band)
 
 
 def _refuse(*cases: tuple[bool, str]) -> None:
@@ -261,12 +312,17 @@ def _refuse_fit(
     save_to: str | Path | None,
     of_dataset: bool,
     of_predictions: bool,
+    fit_band: bool,
 ) -> None:
     """Raise a `ValueError` for parameters of a fit that do not go together."""
     _refuse(
         (
-            fit is None and (fit_split, fit_predictions, save_to) != (None, None, None),
-            "`fit_split`, `fit_predictions` and `save_to` belong to `fit`.",
+            fit is None and (fit_split, fit_predictions) != (None, None),
+            "`fit_split` and `fit_predictions` belong to `fit`.",
+        ),
+        (
+            fit is None and not fit_band and save_to is not None,
+            "`save_to` stores what was fitted: give `fit` or `fit_band`.",
         ),
         (
             fit is not None and protocol != DEFAULT_PROTOCOL,

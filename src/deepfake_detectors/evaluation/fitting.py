@@ -15,6 +15,7 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME
 
+from deepfake_detectors.evaluation.bands import DecisionBand
 from deepfake_detectors.evaluation.calibration import (
     EQUAL_ERRORS,
     FIT_METHODS,
@@ -247,8 +248,15 @@ def check_target(source: str | None, target: Path) -> None:
         )
 
 
-def save_calibrated(source: str, target: Path, calibration: Calibration, record: Mapping[str, Any]) -> Path:
-    """Write the checkpoint with the calibration in its config, and `calibration.json` beside it.
+def save_calibrated(
+    source: str,
+    target: Path,
+    calibration: Calibration | None,
+    record: Mapping[str, Any] | None,
+    band: DecisionBand | None = None,
+    head: str | None = None,
+) -> Path:
+    """Write the checkpoint with what was fitted in its config, and `calibration.json` beside it.
 
     The calibration is put behind the one that the checkpoint has. Its own operating points are kept, moved so that
     they part the same pictures as before, unless one of the same name was fitted.
@@ -256,8 +264,10 @@ def save_calibrated(source: str, target: Path, calibration: Calibration, record:
     Args:
         source: the checkpoint's folder or Hub id, whose scores were fitted.
         target: a new or empty folder, or the checkpoint's own, of which only the config is then changed.
-        calibration: the fit.
+        calibration: the fit; `None` where only a band was fitted.
         record: what is known of the fit, such as the intervals; goes into `calibration.json`.
+        band: the decision band. One that the checkpoint has goes where its scores are calibrated anew.
+        head: of a checkpoint with several heads, the one that was fitted.
 
     Returns:
         The folder.
@@ -269,14 +279,23 @@ def save_calibrated(source: str, target: Path, calibration: Calibration, record:
     check_target(source, target)
     fields = read_json_object(folder / CONFIG_NAME)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    named = dict(config.operating_points)
-    if calibration.method != KEEP:
-        named = {name: moved_threshold(value, calibration.fitted) for name, value in named.items()}
-    stored = {
-        "calibration": composed(config.calibration, calibration.fitted),
-        "operating_points": {**named, **calibration.points.values},
-    }
-    content = {CONFIG_NAME: {**fields, **stored}, CALIBRATION_FILE: {**stored, "fit": dict(record)}}
+    own = config if not hasattr(config, "of_head") else _HeadFields(config, head)
+    stored: dict[str, Any] = {}
+    if calibration is not None:
+        named = dict(own.operating_points)
+        if calibration.method != KEEP:
+            named = {name: moved_threshold(value, calibration.fitted) for name, value in named.items()}
+            stored["decision_band"] = None
+        stored["calibration"] = composed(own.calibration, calibration.fitted)
+        stored["operating_points"] = {**named, **calibration.points.values}
+    if band is not None:
+        stored["decision_band"] = band.to_config()
+    if isinstance(own, _HeadFields):
+        fields = own.with_fields(fields, stored)
+    else:
+        fields = {**fields, **stored}
+    known = {"fit": dict(record)} if record is not None else {}
+    content = {CONFIG_NAME: fields, CALIBRATION_FILE: {**stored, **known}}
     if folder.resolve() == target.resolve():
         # The config last: what it holds is then always explained by the file beside it.
         for name in reversed(content):
@@ -293,6 +312,23 @@ def save_calibrated(source: str, target: Path, calibration: Calibration, record:
             target.rmdir()
         part.replace(target)
     return target
+
+
+class _HeadFields:
+    """What a config with several heads says of one of them: the default head's stand at its top."""
+
+    def __init__(self, config: Any, head: str | None) -> None:
+        self.head = config.require_head(head)
+        self.is_default = self.head == config.default_head
+        self.calibration = config.of_head(head, "calibration")
+        self.operating_points = config.of_head(head, "operating_points")
+
+    def with_fields(self, fields: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the config's fields with those of this head replaced."""
+        if self.is_default:
+            return {**fields, **stored}
+        heads = {**fields["heads"], self.head: {**fields["heads"][self.head], **stored}}
+        return {**fields, "heads": heads}
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> Path:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from deepfake_detectors.evaluation.bands import DecisionBand, plot_band
 from deepfake_detectors.evaluation.localisation import MARKED_ON_REAL
 from deepfake_detectors.evaluation.metrics import LOWER_IS_BETTER
 from deepfake_detectors.evaluation.plots import plot_bars, plot_scores
@@ -40,6 +41,7 @@ class Results:
         remarks: what else a reader should know.
         threshold: P(fake) from which an image counts as fake.
         scored: the detector's own predictions; `None` where cached ones were scored.
+        band: the decision band, where one was asked for.
     """
 
     content: dict[str, Any]
@@ -48,6 +50,7 @@ class Results:
     remarks: list[str] = field(default_factory=list)
     threshold: float = 0.5
     scored: Scored | None = None
+    band: DecisionBand | None = None
 
     @property
     def metrics(self) -> dict[str, dict[str, float | None]]:
@@ -111,6 +114,8 @@ class Results:
         plots = []
         if self.predictions and all(row.score is not None for row in self.predictions):
             plots += plot_scores(self.predictions, self.threshold, folder)
+        if self.band is not None:
+            plots.append(plot_band(self.band, folder / "band.png"))
         part = self.content.get("judgement", self.content)
         name = self.content["protocol"]["name"]
         sides = {"as published": part, "corrected": part["corrected"]} if "corrected" in part else {name: part}
@@ -157,6 +162,8 @@ def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
             ]
     if calibration := results.get("calibration"):
         lines += _calibration(calibration)
+    if band := results.get("decision_band"):
+        lines += _decision_band(band)
     if defects := results.get("defects"):
         lines += ["## Known defects of the published scorer, reproduced here", ""]
         lines += [f"- **{name}**: {text}" for name, text in defects.items()] + [""]
@@ -192,6 +199,21 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"| {name} | {' | '.join(_with_interval(point[key]) for key in ('threshold', 'fpr', 'tpr'))} |")
     lines += ["", *(f"- {name} was not fitted: {reason}." for name, reason in found["unavailable"].items())]
     return [*lines, *(f"- Note: {remark}." for remark in found["remarks"]), ""]
+
+
+def _decision_band(band: Mapping[str, Any]) -> list[str]:
+    return [
+        "## Decision band",
+        "",
+        f'P(fake) of {band["high"]:.4f} or more reads "likely fake", of {band["low"]:.4f} or less "likely real", '
+        "and anything between is inconclusive.",
+        "",
+        f"- Fitted on {band['fitted_on']}.",
+        f'- Real images that read "likely fake" there: {100 * band["false_alarm_rate"]:.1f} %.',
+        f'- Fakes that read "likely real" there: {100 * band["miss_rate"]:.1f} %.',
+        f"- Images that get an answer (mean of both classes): {100 * band['coverage']:.1f} %.",
+        "",
+    ]
 
 
 def _with_interval(entry: Mapping[str, float | None]) -> str:

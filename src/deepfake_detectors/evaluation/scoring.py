@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import AutoProcessor
 
 from deepfake_detectors.evaluation.localisation import (
     LOCALISATION_FILE,
@@ -20,9 +21,10 @@ from deepfake_detectors.evaluation.localisation import (
 )
 from deepfake_detectors.evaluation.predictions import Prediction, read_predictions
 from deepfake_detectors.evaluation.sets import PictureSet
+from deepfake_detectors.examination.crops import CropRecipe, recipe_of
 from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.files import read_json_object
-from deepfake_detectors.modeling.detection import require_ability
+from deepfake_detectors.modeling.detection import require_ability, require_head
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 from deepfake_detectors.pipelines import load_config, load_detector
 
@@ -123,6 +125,7 @@ class Detector:
         explain: bool = False,
         max_new_tokens: int | None = None,
         progress: Progress | None = None,
+        head: str | None = None,
     ) -> Scored:
         """Score all images that can be read; only those that `folder` lacks are judged.
 
@@ -132,15 +135,18 @@ class Detector:
             explain: also write explanations.
             max_new_tokens: longest explanation; the detector's own limit if `None`.
             progress: called with how many images are done, and how many there are; first before any is judged.
+            head: of a checkpoint with several heads, the one that judges.
 
         Raises:
-            ValueError: for a folder of another run, or a detector that cannot explain.
+            ValueError: for a folder of another run, a detector that cannot explain, or a head that it does not have.
             DetectorError: if the detector fails on images that could be read.
         """
         localise = self.localises and pictures.masks is not None
         options: dict[str, Any] = {"explain": explain, "localize": localise}
         if max_new_tokens is not None:
             options["generate_kwargs"] = {"max_new_tokens": max_new_tokens}
+        if head is not None:
+            options["head"] = head
         if folder is None or not (folder / PREDICTIONS_FILE).is_file():
             self._load_able(options)  # a new run: nothing is written for a model that cannot do it
         # What the numbers of an image depend on. Rules and settings may change between runs.
@@ -151,6 +157,7 @@ class Detector:
             "explain": explain,
             **({"masks": pictures.mask_source} if localise else {}),
             **({"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}),
+            **({"head": head} if head is not None else {}),
         }
         scored = Scored([], run, folder)
         done = {} if folder is None else _resume(folder, run, pictures)
@@ -169,6 +176,19 @@ class Detector:
                 progress(finished, len(pictures.rows))
         return scored
 
+    def reported(self, head: str | None, field: str) -> Any:
+        """Return a field of the config, such as `"operating_points"`, of that head where there are several."""
+        of_head = getattr(self.config, "of_head", None)
+        return getattr(self.config, field) if of_head is None else of_head(head, field)
+
+    def face_recipe(self, head: str | None = None) -> CropRecipe | None:
+        """Return how faces are cut out of frames for it; `None` for a detector that judges whole pictures."""
+        of_head = getattr(self.config, "of_head", None)
+        judges = FAMILIES[self.config.model_type].judges if of_head is None else of_head(head, "subject")
+        if judges != "faces":
+            return None
+        return recipe_of(AutoProcessor.from_pretrained(self.source, trust_remote_code=False))
+
     def _load_able(self, options: Mapping[str, Any]) -> DeepfakeDetectionPipeline:
         """Return the pipeline, once it is known that the model can do what `options` ask for."""
         if self._pipeline is None:
@@ -176,6 +196,7 @@ class Detector:
         for ability in ("explain", "localize"):
             if options[ability]:
                 require_ability(self._pipeline.model, ability)
+        require_head(self._pipeline.model, options.get("head"))
         return self._pipeline
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,14 @@ from deepfake_detectors.data.parquet import find_builds
 from deepfake_detectors.data.registry import DATASETS, builder_class
 from deepfake_detectors.data.twin_difference import difference_mask
 from deepfake_detectors.evaluation.predictions import Prediction
+from deepfake_detectors.examination.clips import ClipView, CutPictures, Pictures, clip_files, clip_pictures
+from deepfake_detectors.examination.crops import CropRecipe
+from deepfake_detectors.examination.faces import DEFAULT_FINDER, face_finder
+from deepfake_detectors.examination.video import VideoError
 from deepfake_detectors.files import picture_files
 from deepfake_detectors.modeling.image_loading import load_image
 
-__all__ = ["PictureSet", "TwinMasks", "data_set", "folder_set"]
+__all__ = ["PictureSet", "TwinMasks", "cut_faces", "data_set", "folder_set"]
 
 
 @dataclass
@@ -45,6 +49,13 @@ class PictureSet:
     references: dict[str, list[str]] | None = None
     remarks: list[str] = field(default_factory=list)
     fingerprint: str | None = None
+
+    @property
+    def files(self) -> Sequence[Any]:
+        """Where each picture lies as a file; `None` for pictures that are made from something else."""
+        if isinstance(self.images, CutPictures):
+            return [None] * len(self.images)
+        return self.images.files if isinstance(self.images, Pictures) else self.images
 
     @property
     def ids(self) -> list[str]:
@@ -171,18 +182,54 @@ class TwinMasks(Sequence):
         return difference_mask(fake, real) if fake.shape == real.shape else None
 
 
-def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | None = None) -> PictureSet:
-    """Return the pictures of one or two folders, searched to any depth.
+def cut_faces(pictures: PictureSet, recipe: CropRecipe, finder: str = DEFAULT_FINDER) -> PictureSet:
+    """Return a set whose pictures are the largest face of each; those without one are left out, with a remark.
+
+    Args:
+        pictures: whole pictures, such as the frames that the builder of a video data set gives.
+        recipe: how faces are cut out.
+        finder: name of the face finder.
+
+    Raises:
+        ValueError: for a set with masks, whose places crops do not keep, or without a single face.
+        ImportError: if the finder's library is not installed.
+    """
+    if pictures.masks is not None:
+        raise ValueError(f"{pictures.name} has masks of whole pictures: leave out `crop`, or the masks.")
+    cut = CutPictures.look(pictures.images, recipe, face_finder(finder))
+    if not len(cut):
+        raise ValueError(f"No face was found in the pictures of {pictures.name}.")
+    without = len(pictures.rows) - len(cut)
+    remarks = [f"{without} of {len(pictures.rows)} pictures have no face and are left out"] if without else []
+    state = f"{pictures.fingerprint} {finder} {recipe}"
+    return replace(
+        pictures,
+        rows=[pictures.rows[place] for place in cut.places],
+        images=cut,
+        remarks=[*pictures.remarks, f"The largest face of each picture, cut out by {recipe.name!r}", *remarks],
+        fingerprint=sha256(state.encode()).hexdigest(),
+    )
+
+
+def folder_set(
+    real_dir: Path | None,
+    fake_dir: Path | None,
+    mask_dir: Path | None = None,
+    view: Callable[[], ClipView] = ClipView,
+) -> PictureSet:
+    """Return the pictures of one or two folders, searched to any depth, and of the videos there frames or faces.
 
     In `fake_dir` the first folder below names the manipulation. Where pictures lie two folders deep
     (`<manipulation>/<video>/<frame>.png`), the second one is their video; in `real_dir` too. There the
     first folder names the source: both make the set, `fake/<manipulation>` or `real/<source>`. `mask_dir` holds the
     masks of the fakes, white where they were changed, under the same path or, where it is unique, the same stem.
+    A video gives the pictures that `view` says, which is asked for where there is one; they share its `video_id`.
 
     Raises:
         ValueError: if neither folder is given, both are the same or nested, one holds no pictures, or a fake has no
             mask.
         FileNotFoundError: for a path that is not a folder.
+        ImportError: for videos, if PyAV or the face finder is not installed.
     """
     given = {"real": real_dir, "fake": fake_dir}
     if real_dir is None and fake_dir is None:
@@ -196,15 +243,19 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
                 f"`{inner}_dir` {part} lies inside `{outer}_dir` {whole}, so that its pictures would count as both "
                 "real and fake. Name two folders side by side."
             )
-    rows, images = [], []
+    rows: list[Prediction] = []
+    images: list[Any] = []
+    clips: list[tuple[str, Path, Path]] = []
     for label, folder in given.items():
         if folder is None:
             continue
         if not folder.is_dir():
             raise FileNotFoundError(f"`{label}_dir` {folder}: there is no such folder.")
         files, _ = picture_files(folder, recursive=True)
-        if not files:
+        videos = clip_files(folder)
+        if not files and not videos:
             raise ValueError(f"`{label}_dir` {folder} holds no pictures.")
+        clips += [(label, folder, path) for path in videos]
         for path in files:
             inside = path.relative_to(folder)
             above = inside.parts[:-1]
@@ -212,7 +263,7 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
                 Prediction(
                     id=f"{label}/{inside.as_posix()}",
                     label=label,
-                    manipulation="real" if label == "real" else (above[0] if above else folder.name),
+                    manipulation=_manipulation(label, folder, inside),
                     video_id=f"{label}/{'/'.join(above)}" if len(above) > 1 else None,
                     set="/".join((label, *above[:1])),
                     file_state=_file_state(path),
@@ -220,6 +271,14 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
             )
             images.append(str(path))
     masks = None
+    remarks: list[str] = []
+    source: Sequence[Any] = images
+    if clips:
+        if mask_dir is not None:
+            raise ValueError(f"`mask_dir` is for pictures, but there are videos, such as {clips[0][2]}.")
+        chosen = view()
+        source = Pictures(images, chosen)
+        remarks = _add_clips(clips, chosen, rows, images)
     if mask_dir is not None:
         if fake_dir is None:
             raise ValueError("`mask_dir` belongs to `fake_dir`: real pictures have no mask.")
@@ -232,7 +291,46 @@ def folder_set(real_dir: Path | None, fake_dir: Path | None, mask_dir: Path | No
         )
         masks = [next(found) if row.label == "fake" else None for row in rows]
     name = " and ".join(f"{label} pictures of {folder}" for label, folder in given.items() if folder is not None)
-    return PictureSet(name, rows, images, masks, None if mask_dir is None else str(mask_dir))
+    return PictureSet(name, rows, source, masks, None if mask_dir is None else str(mask_dir), remarks=remarks)
+
+
+def _add_clips(
+    clips: Sequence[tuple[str, Path, Path]], view: ClipView, rows: list[Prediction], images: list[Any]
+) -> list[str]:
+    """Append the pictures of videos, given as label, folder and path; return remarks on what was done and left out."""
+    finder = None if view.recipe is None else face_finder(view.finder)
+    remarks = [f"Of {len(clips)} videos: {view.describe()}"]
+    for label, folder, path in clips:
+        inside = path.relative_to(folder)
+        try:
+            found = clip_pictures(path, view, finder)
+        except VideoError as error:
+            remarks.append(f"Left out: {error}")
+            continue
+        if not found:
+            remarks.append(f"Left out, no face was found: {label}/{inside.as_posix()}")
+        for picture in found:
+            rows.append(
+                Prediction(
+                    id=f"{label}/{inside.as_posix()}/{picture.index}",
+                    label=label,
+                    manipulation=_manipulation(label, folder, inside),
+                    video_id=f"{label}/{inside.as_posix()}",
+                    set="/".join((label, *inside.parts[:-1][:1])),
+                    file_state=f"{_file_state(path)} {view.describe()}",
+                )
+            )
+            images.append(picture)
+    if not rows:
+        raise ValueError(f"None of {len(clips)} videos gave a picture. {remarks[1]}")
+    return remarks
+
+
+def _manipulation(label: str, folder: Path, inside: Path) -> str:
+    """What made a picture: the first folder below the one given, or that itself."""
+    if label == "real":
+        return "real"
+    return inside.parts[0] if len(inside.parts) > 1 else folder.name
 
 
 def _file_state(path: Path) -> str:

@@ -18,7 +18,8 @@ from deepfake_detectors.modeling.image_loading import InputImageError, animation
 __all__ = ["MAX_FRAME_PIXELS", "VIDEO_SUFFIXES", "Frame", "VideoError", "is_video", "probe", "sample_frames"]
 
 VIDEO_SUFFIXES = frozenset(
-    ".3g2 .3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
+    ".264 .265 .3g2 .3gp .asf .avi .flv .h264 .hevc .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm "
+    ".wmv".split()
 )
 MAX_FRAME_PIXELS = 100_000_000  # 8K has 33 million; a header may claim anything
 
@@ -26,7 +27,6 @@ MAX_FRAME_PIXELS = 100_000_000  # 8K has 33 million; a header may claim anything
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,mpegvideo,ogg,h264,hevc,m4v,ivf,dv,mxf"
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"jxl ")
-ENCRYPTED_TAGS = ("encv", "drmi")
 LATE = 1.0  # seconds that a file may end before the time its header states
 
 
@@ -127,7 +127,7 @@ def probe(path: str | Path) -> dict[str, Any]:
             "encoder": None,
         }
     with _opened(path, name) as (container, stream):
-        clock = _Clock(container, stream)
+        clock = _Clock(container, stream, path)
         rotation = next((frame.rotation for frame in _decoded(container, stream, name)), 0)
         width, height = stream.codec_context.width, stream.codec_context.height
         if rotation % 180:
@@ -197,7 +197,7 @@ def _sampled(path: str | Path, frames: int, every: float | None, start: float, e
             yield Frame(number, times[number], image)
         return
     with _opened(path, name) as (container, stream):
-        clock = _Clock(container, stream)
+        clock = _Clock(container, stream, path)
         last = max(0.0, clock.duration - 1 / float(clock.rate))
         previous = -1
         for seconds, frame in _frames_at(
@@ -223,7 +223,7 @@ def _moments(
 class _Clock:
     """Times of a stream. `origin` and what `at` takes are in its `time_base`; `duration` is in seconds."""
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    def __init__(self, container: Any, stream: Any, path: Path) -> None:
         self.base = Fraction(stream.time_base or Fraction(1, 1000))
         self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         self.origin = stream.start_time or 0
@@ -233,16 +233,16 @@ class _Clock:
         elif container.duration:
             self.duration = container.duration / 1_000_000
         else:
-            self.duration = self._counted(container, stream)
+            self.duration = self._counted(path, stream.index)
 
-    def _counted(self, container: Any, stream: Any) -> float:
+    def _counted(self, path: Path, index: int) -> float:
         """Of a file that does not say how long it is: read its packets, decode none."""
         end, packets = 0.0, 0
-        for packet in container.demux(stream):
-            packets += bool(packet.size)
-            if packet.pts is not None:
-                end = max(end, float((packet.pts + (packet.duration or 0) - self.origin) * self.base))
-        container.seek(0)
+        with _pyav().open(str(path.resolve()), options=OPTIONS) as container:
+            for packet in container.demux(container.streams[index]):
+                packets += bool(packet.size)
+                if packet.pts is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0) - self.origin) * self.base))
         return end or float(packets / self.rate)
 
     def at(self, ticks: int) -> float:
@@ -302,7 +302,7 @@ class _Reader:
         ended = self.held[0] + max(LATE, 2 * self.half)
         if self.ahead is None and moment > ended and moment < self.clock.duration - LATE:
             raise VideoError(
-                f"{self.name} ends or cannot be decoded after {self.held[0]:.1f} of {self.clock.duration:.1f} seconds: "
+                f"{self.name} ends, or cannot be decoded, after {self.held[0]:.1f} of {self.clock.duration:.1f} s: "
                 f"it is damaged or incomplete. Examine the part before with end={self.held[0]:.1f}.",
                 self.name,
             )
@@ -328,9 +328,7 @@ class _Reader:
             try:
                 self.container.seek(ticks, stream=self.stream, backward=True)
             except av.FFmpegError:
-                self.clock.timed = False  # this container cannot be sought: read on from the start
-                self.container.seek(0)
-                self._restart()
+                self.clock.timed = False  # this file cannot be sought: read on
                 return
             self._restart()
             if self.ahead is None:
@@ -358,6 +356,8 @@ def _decoded(container: Any, stream: Any, name: str) -> Iterator[Any]:
     good = bad = 0
     try:
         for packet in container.demux(stream):
+            if not good and _encrypted(packet):
+                raise VideoError(f"{name} is encrypted; examine a copy without protection.", name)
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
@@ -374,6 +374,11 @@ def _decoded(container: Any, stream: Any, name: str) -> Iterator[Any]:
     except av.FFmpegError as error:
         if not good:
             raise VideoError(f"{name} cannot be decoded ({error.strerror}): it is damaged.", name) from error
+
+
+def _encrypted(packet: Any) -> bool:
+    """Whether its bytes are under a key: FFmpeg would decode them to noise."""
+    return bool(packet.size) and hasattr(packet, "has_sidedata") and packet.has_sidedata("encryption_info")
 
 
 def _upright(frame: Any) -> Image.Image:
@@ -402,8 +407,6 @@ def _opened(path: Path, name: str) -> Iterator[tuple[Any, Any]]:
         context = stream.codec_context
         if context is None or not context.width or not context.height:
             raise VideoError(f"{name}: its video cannot be decoded by this build of FFmpeg, or is damaged.", name)
-        if context.codec_tag in ENCRYPTED_TAGS:
-            raise VideoError(f"{name} is encrypted; examine a copy without protection.", name)
         if context.width * context.height > MAX_FRAME_PIXELS:
             raise VideoError(
                 f"{name} states frames of {context.width}x{context.height} pixels; at most {MAX_FRAME_PIXELS:,} are "

@@ -23,10 +23,9 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, PROCESSOR_NAME
 
-from deepfake_detectors.conversion.checkpoint_files import weight_files
 from deepfake_detectors.evaluation.fitting import CALIBRATION_FILE
 from deepfake_detectors.families import Family, require_family
-from deepfake_detectors.files import read_json_object
+from deepfake_detectors.files import read_json_object, weight_files
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection

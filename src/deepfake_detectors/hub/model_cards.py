@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from transformers import AutoConfig, HfArgumentParser
 
 from deepfake_detectors.files import read_json_object
+from deepfake_detectors.hub.facts import read_facts
 from deepfake_detectors.hub.model_results import better, dataset_of, metric_name, model_index, result_parts
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection
 
@@ -125,10 +125,14 @@ def render_model_card(
         "training_sentence": training_sentence,
         "validation_sentence": validation_sentence,
     }
+    # Probes are not trained in steps: what was measured of them has a form of its own.
+    probe = validation if validation and "heads" in validation else None
+    validation = None if probe else validation
     body = environment.get_template(TEMPLATE).render(
         facts=facts,
         results=results,
         validation=validation,
+        probe=probe,
         explanations=explanations,
         config=config,
         terms=card_terms(facts, config),
@@ -165,7 +169,7 @@ def write_model_card(folder: Path, facts: Path) -> Path:
         loaded = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         model = AutoModelForDeepfakeDetection.from_config(loaded, trust_remote_code=False)
     card = render_model_card(
-        yaml.safe_load(facts.read_text(encoding="utf-8")),
+        read_facts(facts, config, config["architectures"][0], folder.name),
         results,
         validation,
         config,

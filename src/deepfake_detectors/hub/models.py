@@ -22,6 +22,7 @@ from deepfake_detectors.hub.model_cards import (
     training_data,
 )
 from deepfake_detectors.hub.pushing import check_destination, files_to_push, push_folder
+from deepfake_detectors.pipelines import resolve_model
 
 __all__ = ["STALE_PATTERNS", "publish_model"]
 
@@ -55,7 +56,7 @@ def publish_model(
     training stay behind.
 
     Args:
-        model: a folder that `from_pretrained` of this package loads, AntifakePrompt's learned words, or a PEFT adapter
+        model: a folder that `from_pretrained` of this package loads, a built-in name, AntifakePrompt's learned words, or a PEFT adapter
             of a detector.
         repo: `owner/name`.
         results: `results.json` of `evaluate`, or its folder; by default the one in the folder of the model.
@@ -74,7 +75,7 @@ def publish_model(
             missing, damaged or of another model, facts that leave something out, an adapter whose base has no Hub id,
             and as `push_folder`. Nothing is written then.
     """
-    folder = Path(model)
+    folder = Path(resolve_model(model))
     measured = _read_results(folder, results, without_results)
     validation, explanations = (
         read_json_object(folder / name) if (folder / name).is_file() else None for name in (VALIDATION, EXPLANATIONS)

@@ -20,3 +20,5 @@ TOY_MASK = {
     "verdict": "toy_family.modeling:ToyMaskForDeepfakeDetection",
     **_SHARED,
 }
+
+import deepfake_detectors  # noqa: E402, F401 - so that the families are registered whichever module comes first

@@ -1,0 +1,97 @@
+"""Do time and memory of reading a video grow with the frames looked at, and not with its length?
+
+    python benchmarks/long_video.py                    # 1080p, 20 seconds and two hours, 8 and 32 frames
+    python benchmarks/long_video.py --faces            # with the default face finder on every frame
+
+The long file is the short one repeated, packets copied, so that making it costs little. Each row is a process of its
+own, whose highest resident memory the operating system reports.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+RATE = 25
+SECONDS = 20
+PROGRAM = """
+import resource, sys, time
+from deepfake_detectors.examination.faces import face_finder
+from deepfake_detectors.examination.video import sample_frames
+path, frames, faces = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
+finder = face_finder() if faces else None
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+start, used, seen = time.perf_counter(), time.process_time(), 0
+for frame in sample_frames(path, frames):
+    seen += 1
+    if finder is not None:
+        finder.find(frame.image)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(f"{seen} | {time.perf_counter() - start:.1f} s | {time.process_time() - used:.1f} s | {peak:.0f} MB | {before:.0f} MB")
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--size", type=int, nargs=2, default=(1920, 1080), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--faces", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        short, long = Path(folder, "short.mp4"), Path(folder, "long.mp4")
+        write_short(short, tuple(arguments.size))
+        start = time.perf_counter()
+        repeat(short, long, round(arguments.hours * 3600 / SECONDS))
+        print(f"{long.stat().st_size / 1e6:.0f} MB in {time.perf_counter() - start:.0f} s")
+        print("| length | frames | time | CPU | peak memory | of which imports |\n" + "| --- " * 6 + "|")
+        for path, length in ((short, f"{SECONDS} s"), (long, f"{arguments.hours:g} h")):
+            for frames in (8, 32):
+                command = [sys.executable, "-c", PROGRAM, str(path), str(frames), str(arguments.faces)]
+                row = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+                print(f"| {length} | {row} |", flush=True)
+    return 0
+
+
+def write_short(path: Path, size: tuple[int, int]) -> None:
+    """A camera that pans over a rough picture, with a key frame every ten seconds, as many encoders set them."""
+    random = np.random.default_rng(0)
+    rough = Image.fromarray(random.integers(0, 255, (135, 480, 3), np.uint8)).resize(
+        (size[0] * 2, size[1]), Image.Resampling.BICUBIC
+    )
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "crf": "28"})
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.gop_size = RATE * SECONDS // 2
+        for number in range(RATE * SECONDS):
+            image = rough.crop((number, 0, number + size[0], size[1]))
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
+        container.mux(stream.encode())
+
+
+def repeat(source: Path, target: Path, times: int) -> None:
+    """Copy the packets of a video one after the other, so often."""
+    with av.open(str(source)) as container:
+        stream = container.streams.video[0]
+        length = stream.duration
+        with av.open(str(target), "w") as output:
+            copy = output.add_stream_from_template(stream)
+            for turn in range(times):
+                container.seek(0)
+                for packet in container.demux(stream):
+                    if packet.dts is None:
+                        continue
+                    packet.dts += turn * length
+                    packet.pts += turn * length
+                    packet.stream = copy
+                    output.mux(packet)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,143 @@
+"""Preprocessing of CLIP probes: CLIP's, and before it the same recent history for every picture."""
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers import BatchFeature
+from transformers.image_transforms import get_resize_output_image_size
+from transformers.processing_utils import Unpack
+
+from .image_loading import load_image
+from .image_processing_clip import ClipPictureProcessor, ClipPictureProcessorKwargs
+
+__all__ = ["ClipProbeImageProcessor", "ClipProbeImageProcessorKwargs", "same_history"]
+
+# Settings of a head's preprocessing, and what holds where one is left out.
+HEAD_SETTINGS: dict[str, Any] = {"shrink_to": None, "jpeg_quality": None, "do_resize": True}
+CHROMA_SUBSAMPLING = "4:2:0"
+
+
+class ClipProbeImageProcessorKwargs(ClipPictureProcessorKwargs, total=False):
+    """
+    heads: name -> settings of what is done to a picture for that head, see `ClipProbeImageProcessor`.
+    default_head: the head for which pictures are prepared where none is named.
+    head: prepare for this head.
+    shrink_to: instead of the head's own, in training on small pictures.
+    """
+
+    heads: dict
+    default_head: str | None
+    head: str | None
+    shrink_to: int | None
+
+
+class ClipProbeImageProcessor(ClipPictureProcessor):
+    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised, for one of the model's heads.
+
+    Shortest edge to `size` (bicubic), centre crop to `crop_size`, 1/255, CLIP mean and deviation. `heads` says what
+    differs between heads; a head that it leaves out gets that and no more:
+
+    - `shrink_to`: first bring the shortest edge down to this many pixels (bicubic; never up);
+    - `jpeg_quality`: then save as JPEG of this quality (4:2:0) and read again. Both hide from what a picture came, so
+      that a probe does not learn who saved it;
+    - `do_resize`: `False` cuts the middle out of the picture's own pixels, with zeros around a small one, as
+      UniversalFakeDetect does.
+
+    Where `head` is given, it is noted in the output, so that `model.detect(**inputs)` uses that head.
+    """
+
+    size = {"shortest_edge": 224}
+    crop_size = {"height": 224, "width": 224}
+    heads: dict[str, Any] = {}
+    default_head = None
+    head = None
+    shrink_to = None
+    valid_kwargs = ClipProbeImageProcessorKwargs
+
+    def __init__(self, **kwargs: Unpack[ClipProbeImageProcessorKwargs]) -> None:
+        super().__init__(**kwargs)
+        self.heads = {name: _checked(name, settings) for name, settings in self.heads.items()}
+        if self.default_head is None and self.heads:
+            self.default_head = next(iter(self.heads))
+        if self.default_head is not None:
+            self._settings(self.default_head)
+
+    def _settings(self, head: str | None) -> dict[str, Any]:
+        name = self.default_head if head is None else head
+        if name is None:
+            return HEAD_SETTINGS
+        if name not in self.heads:
+            raise ValueError(
+                f"head is {head!r}, this processor prepares for {', '.join(map(repr, sorted(self.heads)))}."
+            )
+        return self.heads[name]
+
+    def _preprocess(
+        self,
+        images: list[np.ndarray],
+        *args: Any,
+        do_resize: bool = True,
+        head: str | None = None,
+        shrink_to: int | None = None,
+        heads: Mapping[str, Any] | None = None,
+        default_head: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        settings = self._settings(head)
+        edge, quality = shrink_to or settings["shrink_to"], settings["jpeg_quality"]
+        images = [same_history(image, edge, quality) for image in images]
+        data = super()._preprocess(images, *args, do_resize=do_resize and settings["do_resize"], **kwargs)
+        if head is not None:
+            data["head"] = head
+        return data
+
+
+def same_history(image: np.ndarray, shrink_to: int | None, jpeg_quality: int | None) -> np.ndarray:
+    """Shrink and compress one picture.
+
+    Args:
+        image: `(3, height, width)` uint8.
+        shrink_to: upper limit of the shortest edge, in pixels.
+        jpeg_quality: 1 to 95.
+
+    Returns:
+        uint8 of the same layout.
+    """
+    small = shrink_to is None or min(image.shape[-2:]) <= shrink_to
+    if small and jpeg_quality is None:
+        return image
+    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    if not small:
+        height, width = get_resize_output_image_size(
+            image, shrink_to, default_to_square=False, input_data_format="channels_first"
+        )
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    if jpeg_quality is not None:
+        file = BytesIO()
+        picture.save(file, "JPEG", quality=jpeg_quality, subsampling=CHROMA_SUBSAMPLING)
+        picture = load_image(file.getvalue())
+    return np.asarray(picture).transpose(2, 0, 1)
+
+
+def _checked(name: str, settings: Any) -> dict[str, Any]:
+    if not isinstance(settings, Mapping) or set(settings) - set(HEAD_SETTINGS):
+        raise ValueError(f"Head {name!r} has the settings {settings!r}, known are {', '.join(HEAD_SETTINGS)}.")
+    settings = {**HEAD_SETTINGS, **settings}
+    for field, lowest, highest in (("shrink_to", 1, None), ("jpeg_quality", 1, 95)):
+        value = settings[field]
+        if value is not None and (
+            isinstance(value, bool)
+            or not isinstance(value, int)
+            or value < lowest
+            or (highest is not None and value > highest)
+        ):
+            raise ValueError(
+                f"{field} of head {name!r} is {value!r}, expected a whole number of {lowest} or more"
+                f"{'' if highest is None else f', at most {highest}'}, or None."
+            )
+    if not isinstance(settings["do_resize"], bool):
+        raise ValueError(f"do_resize of head {name!r} is {settings['do_resize']!r}, expected true or false.")
+    return settings
