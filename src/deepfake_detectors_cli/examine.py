@@ -1,4 +1,4 @@
-"""`deepfake-detectors examine` and `replay`: a decision on a picture or video, its record, and the record run again."""
+"""`deepfake-detectors examine` and `replay`: a decision on a picture or video, and its record run again."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def _examined(
     failures: list[str],
     quiet: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Examine one file after another, and yield what is said of it; a file that cannot be read is noted in `failures`."""
+    """Examine the files, and yield a row for each; those that cannot be read are noted in `failures`."""
     from deepfake_detectors.examination.examine import examine
     from deepfake_detectors.examination.video import VideoError
     from deepfake_detectors.masks import free_name

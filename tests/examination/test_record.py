@@ -106,4 +106,4 @@ def test_clip_replays(clip_examination: Examination, files: dict[str, Path], tmp
     result = replay(folder, files["clip"])
     assert (result.equal, result.causes) == (True, [])
     edit(folder, lambda record: record["tracks"][0]["boxes"][2].__setitem__(0, 5.0))
-    assert [item.field for item in replay(folder, files["clip"]).differences][0] == "tracks[0].boxes[2][0]"
+    assert next(item.field for item in replay(folder, files["clip"]).differences) == "tracks[0].boxes[2][0]"

@@ -121,9 +121,9 @@ def examine(
 ) -> Examination:
     """Examine a picture or a video file.
 
-    A checkpoint that judges faces is shown crops of the faces that are found, one that judges pictures the whole frame,
-    and one with heads for both gets both. Of a video, evenly spread frames are looked at, faces are linked into tracks,
-    and the P(fake) of each track is pooled. The worst track, or picture, decides.
+    A checkpoint that judges faces is shown crops of the faces that are found. One that judges pictures is shown the
+    whole frame, and one with heads for both gets both. Of a video, evenly spread frames are looked at, faces are
+    linked into tracks, and the P(fake) of each track is pooled. The worst track, or picture, decides.
 
     ```python
     examine("clip.mp4").save("clip-report/")
@@ -132,7 +132,7 @@ def examine(
 
     Args:
         source: a picture or video file.
-        model: folder, Hub id or name of a built-in checkpoint; `None` for the default; a loaded pipeline, or a `Judge`.
+        model: folder, Hub id or name of a built-in checkpoint; `None` for the default; or a loaded pipeline or `Judge`.
         head: judge with this head alone, where the checkpoint has several.
         finder: name in `FACE_FINDERS`, or an object with `name` and `find`.
         crop: recipe for crops of faces, as `crop_recipe` takes it; by default the checkpoint's own.

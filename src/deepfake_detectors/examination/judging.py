@@ -79,9 +79,9 @@ class Judge:
         if loaded and (device is not None or dtype != "auto"):
             raise ValueError("device and dtype are those of the loaded pipeline; leave them out.")
         self.batch_size = batch_size
-        self.pipeline: DeepfakeDetectionPipeline = model if loaded else load_detector(model, device, dtype)  # type: ignore[assignment, arg-type]
+        self.pipeline: DeepfakeDetectionPipeline = model if loaded else load_detector(model, device, dtype)
         detector = self.pipeline.model
-        source = str(detector.name_or_path) if loaded else resolve_model(model)  # type: ignore[arg-type]
+        source = str(detector.name_or_path) if loaded else resolve_model(model)
         self.facts: dict[str, Any] = {
             "name": _public_name(source),
             "family": detector.config.model_type,

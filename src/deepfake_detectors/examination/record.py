@@ -1,4 +1,4 @@
-"""The record of an examination, and its replay: the same file, the same detector, and whether the numbers are equal."""
+"""The record of an examination, and its replay: the same file and detector again, and whether the numbers agree."""
 
 from __future__ import annotations
 

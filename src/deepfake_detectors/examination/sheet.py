@@ -30,6 +30,8 @@ MAX_FACES, MAX_STRIP = 12, 16
 TONES = {"likely fake": "fake", "likely real": "real", "inconclusive": "open", NOT_APPLICABLE: "none", None: "none"}
 # Options that a command leaves out, and those that say nothing about a picture.
 DEFAULTS = {"batch_size": 8, "checks": True, "pooling": DEFAULT_POOLING, "frames": 32, "finder": DEFAULT_FINDER}
+LABELS = {"fps": "Frames per second", "mime": "Type", "mode": "Colours", "audio": "Sound"}
+UNITS = {"duration": " seconds", "rotation": " degrees", "bit_rate": " bits per second"}
 OF_VIDEOS = ("pooling", "frames", "every", "start", "end")
 
 
@@ -106,8 +108,8 @@ def _reading(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, An
         pass
     elif band is None:
         lines.append(
-            "Uncalibrated: no decision band was fitted for this checkpoint, so it is not known how often such a number "
-            "is wrong. Do not read it as a verdict."
+            "Uncalibrated: no decision band was fitted for this checkpoint, so it is not known how often such a "
+            "number is wrong. Do not read it as a verdict."
         )
     else:
         lines.append(
@@ -190,7 +192,11 @@ def _provenance(found: Mapping[str, Any]) -> dict[str, Any]:
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """What identifies file, detector and run."""
     source, model, options = record["source"], record["model"], record["options"]
-    container = [(_label(name), _text(value)) for name, value in record["container"].items() if value is not None]
+    container = [
+        (LABELS.get(name, _label(name)), _text(value) + UNITS.get(name, ""))
+        for name, value in record["container"].items()
+        if value is not None
+    ]
     settings = [
         (_label(name), _text(value))
         for name, value in options.items()
@@ -356,7 +362,7 @@ def _inlined(file: Path, side: int) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def _probability(value: float) -> str:
