@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForImageClassification, pipeline
 
 import deepfake_detectors
 from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT, built_in_path
-from deepfake_detectors.evaluation.evaluate_classifier import EvaluationArguments, evaluate_classifier
+from deepfake_detectors.evaluation.evaluate import evaluate
 from deepfake_detectors.hub.facts import read_facts
 from deepfake_detectors.hub.model_cards import render_model_card
 from deepfake_detectors.hub.models import publish_model
@@ -191,12 +191,8 @@ def test_first_verdict_is_quick_and_small():
 
 @pytest.mark.slow
 @needs_real_data
-def test_measured_again_on_the_test_faces(tmp_path):
-    again = evaluate_classifier(
-        EvaluationArguments(
-            model=str(FOLDER), dataset_config="c40", head="face", output=str(tmp_path / "results.json"), resamples=20
-        )
-    )
+def test_measured_again_on_the_test_faces():
+    again = evaluate(FOLDER, dataset="ddvqa", dataset_config="c40", head="face", resamples=20).content
     for name, entry in read("results.json")["metrics"].items():
         assert again["metrics"][name]["value"] == pytest.approx(entry["value"], abs=0.0071), name
 

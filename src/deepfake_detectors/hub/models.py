@@ -56,8 +56,8 @@ def publish_model(
     training stay behind.
 
     Args:
-        model: a folder that `from_pretrained` of this package loads, a built-in name, AntifakePrompt's learned words, or a PEFT adapter
-            of a detector.
+        model: a folder that `from_pretrained` of this package loads, a built-in name, AntifakePrompt's learned words,
+            or a PEFT adapter of a detector.
         repo: `owner/name`.
         results: `results.json` of `evaluate`, or its folder; by default the one in the folder of the model.
         without_results: publish although nothing was measured; the card says so.
