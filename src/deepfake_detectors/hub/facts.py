@@ -82,6 +82,9 @@ def read_facts(
     facts["limits"] = [*facts.pop("training_limits", []), *facts.get("limits", [])]
     facts.setdefault("model_name", model_name)
     facts.setdefault("title", model_name)
+    facts.setdefault("library_name", "transformers")
+    facts.setdefault("pipeline_tag", "image-classification")
+    facts.setdefault("tags", ["deepfake-detection", "deepfake-detectors", family])
     if common:
         facts.setdefault("summary", f"A detector of the family {family} ({class_name}), published by its trainer.")
     if missing := [key for key in REQUIRED if key not in facts or (key == "limits" and not facts[key])]:
