@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +32,16 @@ from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDete
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import GENERATION_DEFAULTS, M2F2DetForConditionalGeneration
-from deepfake_detectors.modeling.processing_lvlm_dfd import ANSWER_END, LvlmDfdProcessor
+from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAGE_MARKER
 from deepfake_detectors.module_command import run_command
 from deepfake_detectors.train.mini import laid_over
+from deepfake_detectors.train.mini.tokenizers import stop_token
 
-__all__ = ["Stage2BaseArguments", "image_processor_of", "join_m2f2_det", "stage2_base", "stop_token"]
+__all__ = ["Stage2BaseArguments", "image_processor_of", "join_m2f2_det", "stage2_base"]
 
 logger = logging.getLogger("deepfake_detectors.train")
-
-LINE_BREAKS = ("<0x0A>", "\n")  # as a byte, and as a piece of its own
 
 
 @dataclass
@@ -149,19 +147,6 @@ def _join_lvlm_dfd(detector_folder: str, source: str) -> tuple[Any, Any]:
     model.detector.load_state_dict(detector.detector.state_dict())
     model.language_model.load_state_dict(language.state_dict())
     return model, LvlmDfdProcessor(image_processor_of(detector_folder), tokenizer, stop_token_id=stop)
-
-
-def stop_token(tokenizer: Any) -> int:
-    """Return the id at which an answer of LVLM-DFD ends: the piece behind its line break, "##" (2277) in Vicuna's.
-
-    Raises:
-        ValueError: if the tokenizer has no piece for a line break.
-    """
-    end = tokenizer.convert_ids_to_tokens(tokenizer(ANSWER_END, add_special_tokens=False).input_ids)
-    behind = [piece for before, piece in pairwise(end) if before in LINE_BREAKS]
-    if not behind:
-        raise ValueError(f"The tokenizer makes {end} of {ANSWER_END!r}: no piece stands for a line break.")
-    return tokenizer.convert_tokens_to_ids(behind[0])
 
 
 def image_processor_of(folder: str) -> Any:

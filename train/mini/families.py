@@ -40,8 +40,7 @@ from deepfake_detectors.modeling.prompting_fakevlm import QUESTION as FAKEVLM_QU
 from deepfake_detectors.modeling.prompting_fakevlm import build_prompt
 from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAGE_MARKER, inference_prompt
 from deepfake_detectors.train.mini import MINI, Plan, Size
-from deepfake_detectors.train.mini.tokenizers import bert_tokenizer, llama_tokenizer
-from deepfake_detectors.train.stage2_base import stop_token
+from deepfake_detectors.train.mini.tokenizers import bert_tokenizer, llama_tokenizer, stop_token
 
 __all__ = [
     "antifakeprompt",

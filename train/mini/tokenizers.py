@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-__all__ = ["bert_tokenizer", "llama_tokenizer"]
+from deepfake_detectors.modeling.processing_lvlm_dfd import ANSWER_END
 
+__all__ = ["bert_tokenizer", "llama_tokenizer", "stop_token"]
+
+LINE_BREAKS = ("<0x0A>", "\n")  # as a byte, and as a piece of its own
 SPECIAL = ["<unk>", "<s>", "</s>"]  # Llama's first three ids
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # and the 256 behind them, for what has no token of its own
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -80,3 +85,16 @@ def bert_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     )
+
+
+def stop_token(tokenizer: Any) -> int:
+    """Return the id at which an answer of LVLM-DFD ends: the piece behind its line break, "##" (2277) in Vicuna's.
+
+    Raises:
+        ValueError: if the tokenizer has no piece for a line break.
+    """
+    end = tokenizer.convert_ids_to_tokens(tokenizer(ANSWER_END, add_special_tokens=False).input_ids)
+    behind = [piece for before, piece in pairwise(end) if before in LINE_BREAKS]
+    if not behind:
+        raise ValueError(f"The tokenizer makes {end} of {ANSWER_END!r}: no piece stands for a line break.")
+    return tokenizer.convert_tokens_to_ids(behind[0])
