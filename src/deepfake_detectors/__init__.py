@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from deepfake_detectors.description import model_info as model_info
     from deepfake_detectors.evaluation.evaluate import evaluate as evaluate
     from deepfake_detectors.examination.examine import examine as examine
-    from deepfake_detectors.examination.record import replay as replay
+    from deepfake_detectors.examination.replay import replay as replay
     from deepfake_detectors.hub.datasets import publish_dataset as publish_dataset
     from deepfake_detectors.hub.models import publish_model as publish_model
 
@@ -45,7 +45,7 @@ _LATER = {
     "model_info": "deepfake_detectors.description:model_info",
     "publish_dataset": "deepfake_detectors.hub.datasets:publish_dataset",
     "publish_model": "deepfake_detectors.hub.models:publish_model",
-    "replay": "deepfake_detectors.examination.record:replay",
+    "replay": "deepfake_detectors.examination.replay:replay",
 }
 
 __all__ = [

@@ -252,7 +252,7 @@ def replay(
     numbers are equal, 1 if something differs or cannot be read, and 2 if the command was wrong.
     """
     from deepfake_detectors.examination.record import read_record
-    from deepfake_detectors.examination.record import replay as run_again
+    from deepfake_detectors.examination.replay import replay as run_again
 
     hide_loading_bars()
     read_record(record)

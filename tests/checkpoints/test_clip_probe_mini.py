@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForImageClassification, pipeline
 import deepfake_detectors
 from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT, built_in_path
 from deepfake_detectors.evaluation.evaluate import evaluate
-from deepfake_detectors.hub.facts import read_facts
+from deepfake_detectors.facts import read_facts
 from deepfake_detectors.hub.model_cards import render_model_card
 from deepfake_detectors.hub.models import publish_model
 from deepfake_detectors.modeling.modeling_clip_probe import ClipProbeForDeepfakeDetection

@@ -8,7 +8,8 @@ import torch
 import deepfake_detectors as dfd
 from deepfake_detectors.examination.examine import Examination, examine
 from deepfake_detectors.examination.judging import Judge
-from deepfake_detectors.examination.record import read_record, replay
+from deepfake_detectors.examination.record import read_record
+from deepfake_detectors.examination.replay import replay
 from support.pictures import random_pictures
 from support.real_data import needs_real_data
 from support.tiny_models import tiny_fakevlm

@@ -19,7 +19,7 @@ from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.protocols import PROTOCOLS, evaluate_rows
 from deepfake_detectors.evaluation.report import Results, results_content
-from deepfake_detectors.hub.facts import fact_names
+from deepfake_detectors.facts import fact_names
 from deepfake_detectors.hub.models import publish_model
 from deepfake_detectors_cli.app import app
 from support.hub_server import use_hub

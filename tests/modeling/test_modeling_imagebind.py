@@ -86,7 +86,7 @@ def test_missing_weights_are_refused(folder, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     del tensors["visual_projection.weight"]
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"missing_keys: visual_projection\.weight.*imagebind"):
+    with pytest.raises(ValueError, match=r"missing_keys: visual_projection\.weight"):
         ImageBindModel.from_pretrained(tmp_path)
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from transformers.utils import CONFIG_NAME, cached_file
 
 from deepfake_detectors.checkpoints import BUILT_IN, built_in_path
+from deepfake_detectors.facts import family_facts
 from deepfake_detectors.files import weights_digest
-from deepfake_detectors.hub.facts import family_facts
 from deepfake_detectors.modeling.detection import require_ability
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 from deepfake_detectors.pipelines import load_detector, resolve_model

@@ -21,8 +21,8 @@ from huggingface_hub import ModelCardData
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from transformers import AutoConfig, HfArgumentParser
 
+from deepfake_detectors.facts import read_facts
 from deepfake_detectors.files import read_json_object
-from deepfake_detectors.hub.facts import read_facts
 from deepfake_detectors.hub.model_results import better, dataset_of, metric_name, model_index, result_parts
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection
 

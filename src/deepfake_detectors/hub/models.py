@@ -11,9 +11,9 @@ from typing import Any
 
 from jinja2 import UndefinedError
 
+from deepfake_detectors.facts import read_facts
 from deepfake_detectors.files import read_json_object, weights_digest, written_whole
 from deepfake_detectors.hub.assembling import LICENSE_FILES, Assembled, Base, assemble
-from deepfake_detectors.hub.facts import read_facts
 from deepfake_detectors.hub.model_cards import (
     Publication,
     card_terms,

@@ -1,0 +1,196 @@
+"""Replay: the file and detector of a record again, and whether the numbers agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepfake_detectors.examination.examine import Progress, examine
+from deepfake_detectors.examination.judging import Judge
+from deepfake_detectors.examination.record import COMPARED, read_record, record_digest
+from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+
+__all__ = ["Difference", "Replay", "replay"]
+
+# Explanations are text and are not written anew.
+NOT_COMPARED = ("explanation", "explanation_verdict", "mask", "overlay", "license_notice", "measured")
+TOLERANCES = {"logits": 1e-4, "fake_probability": 1e-4, "pooled": 1e-4, "box": 0.5, "boxes": 0.5, "landmarks": 0.5}
+TOLERANCE = 1e-3  # of other numbers
+# Arguments of `examine` that the options of a record hold. A head's explanations are not asked for again.
+REPEATED = ("head", "finder", "crop", "pooling", "frames", "every", "start", "end", "threshold", "checks")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number or word that a replay gave otherwise.
+
+    Attributes:
+        field: where in the record, such as `frames[3].faces[0].verdicts[0].logits[1]`.
+        recorded, now: both values; `None` where one is missing.
+    """
+
+    field: str
+    recorded: Any
+    now: Any
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The result of `replay`.
+
+    Attributes:
+        differences: what differs, in the order of the record.
+        causes: what may explain it, as sentences: another file, other weights, other versions, an edited record.
+        record: the record of the new run.
+    """
+
+    differences: list[Difference]
+    causes: list[str]
+    record: dict[str, Any]
+
+    @property
+    def equal(self) -> bool:
+        """Whether file, weights and every number are the same."""
+        return not self.differences
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-serialisable dict: `equal`, `differences` and `causes`."""
+        return {
+            "equal": self.equal,
+            "differences": [vars(difference) for difference in self.differences],
+            "causes": self.causes,
+        }
+
+
+def replay(
+    record: str | Path,
+    file: str | Path | None = None,
+    *,
+    model: str | Path | DeepfakeDetectionPipeline | Judge | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> Replay:
+    """Run an examination again and compare every number.
+
+    Logits and probabilities must agree to 1e-4, boxes to half a pixel. Explanations are not written again.
+
+    Args:
+        record: `examination.json`, or the folder that holds it.
+        file: the examined file; by default the file of the recorded name beside the record, in one of the two folders
+            above it, or in the working directory.
+        model: where the detector is, if its recorded name is that of a folder.
+        device: as in `examine`.
+        progress: as in `examine`.
+
+    Raises:
+        OSError: if the record, the file or the model is not found.
+        ValueError: for a record that cannot be read, and as `examine`.
+    """
+
+    before = read_record(record)
+    path = _find_source(Path(record), str(before["source"]["name"])) if file is None else Path(file)
+    options = before["options"]
+    judge = model if isinstance(model, Judge) else _load(before["model"], model, device, options)
+    now = examine(
+        path,
+        judge,
+        **{name: options[name] for name in REPEATED if options.get(name) is not None},
+        progress=progress,
+    ).record
+    # The name of a file may change; its content may not.
+    differences = list(_compare("source.sha256", before["source"]["sha256"], now["source"]["sha256"]))
+    differences += _compare("model.weights.sha256", _weights(before), _weights(now))
+    for name in COMPARED:
+        differences += _compare(name, before[name], now[name])
+    if before["record_sha256"] != record_digest(before):
+        differences.append(Difference("record_sha256", before["record_sha256"], record_digest(before)))
+    return Replay(differences, _causes(before, now), now)
+
+
+def _find_source(record: Path, name: str) -> Path:
+    folder = record.resolve() if record.is_dir() else record.resolve().parent
+    places = [folder, *folder.parents[:2], Path.cwd()]
+    for place in places:
+        # A record is a text that anybody may have written: its name must not lead elsewhere.
+        if Path(name).name == name and (place / name).is_file():
+            return place / name
+    raise FileNotFoundError(f"The examined file {name!r} is not beside the record; give its path in `file`.")
+
+
+def _load(facts: Mapping[str, Any], model: Any, device: str | None, options: Mapping[str, Any]) -> Judge:
+
+    if isinstance(model, DeepfakeDetectionPipeline):
+        return Judge(model, batch_size=options["batch_size"])
+    try:
+        judge = Judge(
+            facts["name"] if model is None else model, device, str(facts["dtype"]), batch_size=options["batch_size"]
+        )
+    except (OSError, ValueError) as error:
+        if model is not None:
+            raise
+        raise type(error)(
+            f"The detector {facts['name']!r} of the record was not found; give its folder in `model`. {error}"
+        ) from error
+    return judge
+
+
+def _weights(record: Mapping[str, Any]) -> Any:
+    return record["model"]["weights"]["sha256"]
+
+
+def _compare(field: str, before: Any, now: Any) -> Iterator[Difference]:
+    name = field.rsplit(".", 1)[-1].split("[")[0]
+    if name in NOT_COMPARED:
+        return
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            yield from _compare(f"{field}.{key}", before.get(key), now.get(key))
+    elif isinstance(before, list) and isinstance(now, list):
+        if len(before) != len(now):
+            yield Difference(f"{field} (number of entries)", len(before), len(now))
+        for place, (old, new) in enumerate(zip(before, now, strict=False)):
+            yield from _compare(f"{field}[{place}]", old, new)
+    elif _is_number(before) and _is_number(now):
+        if abs(before - now) > TOLERANCES.get(name, TOLERANCE):
+            yield Difference(field, before, now)
+    elif before != now:
+        yield Difference(field, before, now)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    causes = []
+    if before["record_sha256"] != record_digest(before):
+        causes.append("edited record: its content does not match its own digest")
+    if before["source"]["sha256"] != now["source"]["sha256"]:
+        causes.append(
+            f"other file: {now['source']['name']} has SHA-256 {now['source']['sha256']}, the record says "
+            f"{before['source']['sha256']}"
+        )
+    if (before["model"]["family"], before["model"]["class"]) != (now["model"]["family"], now["model"]["class"]):
+        causes.append(f"other detector: {now['model']['class']}, the record says {before['model']['class']}")
+    if _weights(before) != _weights(now):
+        if before["model"]["weights"]["of"] != now["model"]["weights"]["of"]:
+            causes.append(
+                f"weights cannot be compared: the record has a digest of {before['model']['weights']['of']}, this run "
+                f"of {now['model']['weights']['of']}"
+            )
+        else:
+            causes.append(f"other weights: SHA-256 {_weights(now)}, the record says {_weights(before)}")
+    for field in ("dtype", "device"):
+        if before["model"].get(field) != now["model"].get(field):
+            causes.append(f"other {field}: {now['model'].get(field)}, the record says {before['model'].get(field)}")
+    old, new = before["versions"], now["versions"]
+    changed = [
+        f"{name} {new.get(name, 'not installed')} (recorded {old.get(name, 'not installed')})"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        causes.append(f"other versions: {', '.join(changed)}")
+    return causes
