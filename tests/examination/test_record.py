@@ -83,11 +83,12 @@ def test_other_versions_are_named(examined: Path, tiny: Judge) -> None:
     assert torch.__version__.split("+")[0] in versions and "1.0" in versions
 
 
-def test_what_is_missing(examined: Path, tiny: Judge, tmp_path: Path) -> None:
+def test_what_is_missing(examined: Path, tiny: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "photo.png").rename(tmp_path / "moved.png")
     with pytest.raises(FileNotFoundError, match=r"photo\.png"):
         replay(examined, model=tiny)
     assert replay(examined, tmp_path / "moved.png", model=tiny).equal  # the content counts, not the name
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises((OSError, ValueError), match="tiny-fakevlm"):
         replay(examined, tmp_path / "moved.png")
     (tmp_path / "empty.json").write_text("{}")

@@ -166,10 +166,7 @@ def examine(
     judge = model if isinstance(model, Judge) else Judge(model, device, dtype, batch_size)
     judge.require(explain, localize)
     readings = judge.readings(head, threshold)
-    recipes = [
-        crop_recipe(reading.face_crop if crop is None else crop) if reading.subject == "faces" else None
-        for reading in readings
-    ]
+    recipes = [reading.recipe if crop is None or reading.recipe is None else crop_recipe(crop) for reading in readings]
     seeker = _finder(finder, readings)
     holder = tempfile.TemporaryDirectory(prefix="deepfake-examination-")
     reader = FrameReader(judge, readings, recipes, seeker, checks, explain or localize, Path(holder.name))

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers.utils import CONFIG_NAME, cached_file
 
 from deepfake_detectors.checkpoints import BUILT_IN, built_in_path
+from deepfake_detectors.examination.crops import CropRecipe, recipe_of
 from deepfake_detectors.facts import family_facts
 from deepfake_detectors.files import weights_digest
 from deepfake_detectors.modeling.detection import require_ability
@@ -37,7 +38,7 @@ class Reading:
         threshold: P(fake) from which the label is `fake`.
         band: decision band of the head; `None` where none was fitted.
         license_notice: terms of the weights.
-        face_crop: recipe that the checkpoint names for crops of faces; `None` where it names none.
+        recipe: how the checkpoint wants faces to be cut out; `None` for whole pictures.
     """
 
     head: str | None
@@ -45,7 +46,7 @@ class Reading:
     threshold: float
     band: Mapping[str, Any] | None
     license_notice: str | None
-    face_crop: Any
+    recipe: CropRecipe | None
 
 
 class Judge:
@@ -115,7 +116,7 @@ class Judge:
         return [self._reading(name, threshold) for name in names]
 
     def _reading(self, head: str | None, threshold: float | str | None) -> Reading:
-        config, processor = self.pipeline.model.config, self.pipeline.image_processor
+        config = self.pipeline.model.config
 
         def field(name: str) -> Any:
             return getattr(config, name, None) if head is None else config.of_head(head, name)
@@ -125,16 +126,14 @@ class Judge:
         if threshold is not None:
             named = () if head is None else (head,)
             limit = self.pipeline.resolve_threshold(threshold, *named)
-        crop = getattr(processor, "face_crop", None)
-        if head is not None:
-            crop = (getattr(processor, "heads", None) or {}).get(head, {}).get("face_crop") or crop
+        faces = subject == "faces"
         return Reading(
             head,
-            "faces" if subject == "faces" else "picture",
+            "faces" if faces else "picture",
             limit,
             field("decision_band"),
             field("license_notice"),
-            crop,
+            recipe_of(self.pipeline.processor) if faces else None,
         )
 
     def prepare(self, image: Image.Image, reading: Reading) -> dict[str, Any]:
