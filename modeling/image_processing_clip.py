@@ -98,7 +98,7 @@ class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
     valid_kwargs = ClipPictureProcessorKwargs
 
     def __init__(self, **kwargs: Unpack[ClipPictureProcessorKwargs]) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[misc]
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         return super().process_image(as_bytes(image), *args, **kwargs)

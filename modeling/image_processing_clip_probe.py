@@ -58,7 +58,7 @@ class ClipProbeImageProcessor(ClipPictureProcessor):
     valid_kwargs = ClipProbeImageProcessorKwargs
 
     def __init__(self, **kwargs: Unpack[ClipProbeImageProcessorKwargs]) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[misc]
         self.heads = {name: _checked(name, settings) for name, settings in self.heads.items()}
         if self.default_head is None and self.heads:
             self.default_head = next(iter(self.heads))

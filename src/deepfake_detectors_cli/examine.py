@@ -127,7 +127,7 @@ def examine(
         "checks": checks,
     }
     judge.require(bool(options["explain"]), localize)
-    judge.readings(head, options["threshold"])  # type: ignore[arg-type]
+    judge.readings(head, options["threshold"])
     failures: list[str] = []
     rows = _examined(judge, found.pictures, found.faults, options, output, failures, quiet)
     with work():

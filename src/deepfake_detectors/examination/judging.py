@@ -80,9 +80,11 @@ class Judge:
         if loaded and (device is not None or dtype != "auto"):
             raise ValueError("device and dtype are those of the loaded pipeline; leave them out.")
         self.batch_size = batch_size
-        self.pipeline: DeepfakeDetectionPipeline = model if loaded else load_detector(model, device, dtype)
+        if isinstance(model, DeepfakeDetectionPipeline):
+            self.pipeline, source = model, str(model.model.name_or_path)
+        else:
+            self.pipeline, source = load_detector(model, device, dtype), resolve_model(model)
         detector = self.pipeline.model
-        source = str(detector.name_or_path) if loaded else resolve_model(model)
         self.facts: dict[str, Any] = {
             "name": _public_name(source),
             "family": detector.config.model_type,
