@@ -98,7 +98,7 @@ class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
     valid_kwargs = ClipPictureProcessorKwargs
 
     def __init__(self, **kwargs: Unpack[ClipPictureProcessorKwargs]) -> None:
-        super().__init__(**kwargs)  # type: ignore[misc]
+        super().__init__(**kwargs)
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         return super().process_image(as_bytes(image), *args, **kwargs)
@@ -146,7 +146,7 @@ class M2F2DetImageProcessor(ClipPictureProcessor):
     valid_kwargs = M2F2DetImageProcessorKwargs
 
     def __init__(self, **kwargs: Unpack[M2F2DetImageProcessorKwargs]) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[misc]
 
     def _preprocess(
         self, images: list[np.ndarray], *args: Any, do_pad: bool | None, face_crop: Any = None, **kwargs: Any
