@@ -32,6 +32,7 @@ PICTURES = Path(__file__).parent / "pictures"
 FAKES = {"0": "Deepfakes", "1": "Face2Face", "3": "FaceSwap", "6": "NeuralTextures"}  # file name: type_target[_source]
 REAL = "5"
 RIGHT = {"likely real": "real", "likely fake": "fake"}
+NO_BAND = "no decision band"
 COLOURS = {"right": "#2b7a3d", "wrong": "#c0392b", "open": "#7a7a7a"}
 TILE, GAP, CAPTION, COLUMNS = 190, 14, 58, 6
 MEANING = (
@@ -113,7 +114,7 @@ def draw_sheet(judged: list[tuple[Case, dict[str, Any]]]) -> Image.Image:
             sheet.paste(picture, (left + (TILE - picture.width) // 2, top + (TILE - picture.height) // 2))
             pen.text((left, top + TILE + 3), shortened(case.name, small), fill="black", font=small)
             pen.text((left, top + TILE + 19), f"truth: {case.truth}", fill="black", font=small)
-            said = row["decision"] or "no decision"
+            said = row["decision"] or NO_BAND
             pen.text((left, top + TILE + 35), f"{said}, P = {row['fake_probability']:.2f}", fill=colour, font=small)
         top += TILE + CAPTION + GAP
     for line in words:
@@ -145,14 +146,14 @@ def show(judged: list[tuple[Case, dict[str, Any]]]) -> None:
     table = Table("picture", "truth", "head", "P(fake)", "decision", title="Decisions beside the truth")
     for case, row in judged:
         found = outcome(case, row)
-        said = f"{row['decision'] or 'no decision'}{' (wrong)' if found == 'wrong' else ''}"
+        said = f"{row['decision'] or NO_BAND}{' (wrong)' if found == 'wrong' else ''}"
         table.add_row(case.name, case.truth, case.head, f"{row['fake_probability']:.2f}", said)
     console = Console()
     console.print(table)
     for name in dict.fromkeys(case.group for case, _ in judged):
         found = [outcome(case, row) for case, row in judged if case.group == name]
         decided = len(found) - found.count("open")
-        console.print(f"{name}: {found.count('right')} of {decided} decisions right, {found.count('open')} left open.")
+        console.print(f"{name}: {decided} decided, {found.count('right')} of them right; {len(found) - decided} open.")
     console.print(MEANING, soft_wrap=True)
 
 
@@ -171,7 +172,7 @@ def main() -> int:
     ]
     show(judged)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    draw_sheet(judged).save(arguments.output, optimize=True)
+    draw_sheet(judged).quantize(256).save(arguments.output, optimize=True)
     Console().print(f"All of them on one sheet: {arguments.output}")
     return 0
 

