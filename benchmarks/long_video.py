@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import av
-import numpy as np
 from PIL import Image
 
 RATE = 25
@@ -60,18 +59,21 @@ def main() -> int:
 
 
 def write_short(path: Path, size: tuple[int, int]) -> None:
-    """A camera that pans over a rough picture, with a key frame every ten seconds, as many encoders set them."""
-    random = np.random.default_rng(0)
-    rough = Image.fromarray(random.integers(0, 255, (135, 480, 3), np.uint8)).resize(
-        (size[0] * 2, size[1]), Image.Resampling.BICUBIC
-    )
+    """A block that moves over a slope, with a key frame every ten seconds, as many encoders set them.
+
+    It is smooth, so that two hours are some hundred megabytes: gigabytes would measure the disk.
+    """
+    slope = Image.linear_gradient("L").resize(size).convert("RGB")
+    side = size[1] // 3
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "crf": "28"})
+        stream = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "crf": "35"})
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         stream.codec_context.gop_size = RATE * SECONDS // 2
         for number in range(RATE * SECONDS):
-            image = rough.crop((number, 0, number + size[0], size[1]))
+            image = slope.copy()
+            left = number * 3 % (size[0] - side)
+            image.paste((200, 80, number % 256), (left, side, left + side, 2 * side))
             container.mux(stream.encode(av.VideoFrame.from_image(image)))
         container.mux(stream.encode())
 
