@@ -132,7 +132,7 @@ def examine(
 
     Args:
         source: a picture or video file.
-        model: folder, Hub id or name of a built-in checkpoint; `None` for the default; or a loaded pipeline or `Judge`.
+        model: folder, Hub id or name of a built-in checkpoint; `None` for the default; a loaded pipeline or `Judge`.
         head: judge with this head alone, where the checkpoint has several.
         finder: name in `FACE_FINDERS`, or an object with `name` and `find`.
         crop: recipe for crops of faces, as `crop_recipe` takes it; by default the checkpoint's own.
