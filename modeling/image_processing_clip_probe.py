@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 from transformers import BatchFeature
 from transformers.image_transforms import get_resize_output_image_size
-from transformers.processing_utils import Unpack
 
 from .image_loading import load_image
 from .image_processing_clip import ClipPictureProcessor, ClipPictureProcessorKwargs
@@ -57,8 +56,8 @@ class ClipProbeImageProcessor(ClipPictureProcessor):
     shrink_to = None
     valid_kwargs = ClipProbeImageProcessorKwargs
 
-    def __init__(self, **kwargs: Unpack[ClipProbeImageProcessorKwargs]) -> None:
-        super().__init__(**kwargs)  # type: ignore[misc]
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.heads = {name: _checked(name, settings) for name, settings in self.heads.items()}
         if self.default_head is None and self.heads:
             self.default_head = next(iter(self.heads))

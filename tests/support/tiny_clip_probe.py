@@ -36,9 +36,9 @@ BAND = {
 
 
 def clip_probe_config(**overrides: Any) -> ClipProbeConfig:
-    heads = {name: dict(head) for name, head in HEADS.items()}
-    fields = {"vision_config": VISION, "heads": heads, "default_head": "picture", **overrides}
-    return ClipProbeConfig(**fields)
+    heads = overrides.pop("heads", {name: dict(head) for name, head in HEADS.items()})
+    default = {"default_head": "picture"} if "picture" in heads else {}
+    return ClipProbeConfig(**{"vision_config": VISION, "heads": heads, **default, **overrides})
 
 
 def clip_probe(seed: int = 0, **overrides: Any) -> ClipProbeForDeepfakeDetection:
