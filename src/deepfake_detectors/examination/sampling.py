@@ -53,7 +53,6 @@ class FrameReader:
     Attributes:
         frames: of each frame, what the record says of it.
         faces: the moments and faces, as `link_faces` takes them.
-        entries: what `frames` says of a face, by frame number and place in `faces`.
     """
 
     judge: Judge

@@ -43,7 +43,7 @@ def render_sheet(record: Mapping[str, Any], pictures: Path) -> str:
         pictures: folder that holds the pictures which the record names.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": _percent, "probability": _probability, "size": _size, "clock": _clock}
+    environment.filters |= {"probability": _probability, "clock": _clock}
     template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
     moving = record["kind"] == "video"
     return template.render(
@@ -61,7 +61,6 @@ def render_sheet(record: Mapping[str, Any], pictures: Path) -> str:
         checks=_checks(record),
         facts=_facts(record),
         commands=_commands(record),
-        decision_in_words=decision_in_words,
     )
 
 
@@ -367,14 +366,6 @@ def _percent(share: float) -> str:
 
 def _probability(value: float) -> str:
     return f"{min(max(value, 0.001), 0.999):.3f}" if 0 < value < 1 else f"{value:.0f}"
-
-
-def _size(count: int) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            break
-        count /= 1000  # type: ignore[assignment]
-    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
 
 
 def _clock(seconds: float | None) -> str:
