@@ -279,6 +279,19 @@ def test_greedy_text_of_one_equals_text_of_many(model, processor, pixels):
     assert len(set(together)) > 1, "equal texts could not show a mistaken order"
 
 
+def test_repetition_penalty_sees_the_same_tokens_in_a_padded_batch(model, processor, pixels):
+    texts = ["What about the eyes [*]?", f"{PROMPTS['postfix']} Explain why this photo looks fake."]
+    options = {"do_sample": False, "max_new_tokens": 12, "min_new_tokens": 12}
+    together, free = (
+        model.generate(pixels[:2], **processor.tokenize(texts), repetition_penalty=penalty, **options)
+        for penalty in (5.0, 1.0)
+    )
+    for i, text in enumerate(texts):
+        alone = model.generate(pixels[i : i + 1], **processor.tokenize([text]), repetition_penalty=5.0, **options)
+        assert torch.equal(together[i : i + 1], alone)
+        assert not torch.equal(together[i], free[i]), "a penalty that changes nothing could not show who sees it"
+
+
 def test_training_mode_reaches_the_qformer(model, processor, pixels):
     """The official training runs with the Q-Former's dropout."""
     model = copy.deepcopy(model).train()
