@@ -162,6 +162,8 @@ def publish(
 
     if name in DATASETS:
         say(f"Terms of {DATASETS[name].title}: {DATASETS[name].terms}")
+    elif data_dir is not None or config is not None or option:
+        fail(f"{name} is a folder; --data-dir, --config and --option are for a data set given by name.")
     with work(), _split_bars() as advance:
         place = publish_dataset(
             name,

@@ -343,7 +343,7 @@ def test_broken_predictions(shell, tmp_path, line, message):
         (("--real-dir", "nowhere"), "--real-dir nowhere: there is no such folder"),
         (("--real-dir", ".", "--fake-dir", "."), "the same folder"),
         (("--fake-dir", "empty"), "--fake-dir empty holds no pictures"),
-        (("--dataset", "imagenet", "--data-dir", "."), "known are ddvqa"),
+        (("--dataset", "imagenet", "--data-dir", "."), "ddvqa"),
         (("--dataset", "ddvqa", "--real-dir", "."), "not both"),
         (("--real-dir", ".", "--references", "p.jsonl", "--explain", "--predictions", "p.jsonl"), "without a model"),
         (("--predictions", "p.jsonl", "--max-new-tokens", "3"), "give --explain with it"),

@@ -178,7 +178,7 @@ def test_cached_predictions_alone(shell, tmp_path):
     ("arguments", "message"),
     [
         (("--fit", "isotonic"), "--fit is 'isotonic', allowed are platt, temperature, keep"),
-        (("--save-to", "there"), "belong to --fit"),
+        (("--save-to", "there"), "--fit"),
         (("--fit", "platt", "--save-to", "there"), "not cached predictions"),
         (("--fit", "platt", "--fit-split", "validation"), "give --fit-predictions"),
         (("--fit", "platt", "--fit-predictions", "p.jsonl"), "are fitted on and measured on"),

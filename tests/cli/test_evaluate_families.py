@@ -12,12 +12,12 @@ from support.ddvqa_tree import stems, write_tree
 from support.folder_tree import save
 from support.real_data import needs_real_data, real_data
 from support.tiny_models import (
-    fakevlm_tokenizer,
     tiny_antifakeprompt,
     tiny_fakevlm,
     tiny_lvlm_dfd,
     tiny_lvlm_dfd_llm,
     tiny_m2f2_det,
+    tiny_tokenizer,
 )
 
 DATASETS = {
@@ -216,7 +216,7 @@ def test_a_detector_without_masks_leaves_them(shell, folder_of, pictures, tmp_pa
 
 
 def test_explanations_against_references(shell, folder_of, pictures, tmp_path):
-    tokenizer = fakevlm_tokenizer(markers=False)
+    tokenizer = tiny_tokenizer(markers=False)
     tokenizer.save_pretrained(tmp_path / "encoder")
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     BertModel(BertConfig(vocab_size=len(tokenizer), **sizes), add_pooling_layer=False).save_pretrained(

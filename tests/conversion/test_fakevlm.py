@@ -237,7 +237,7 @@ def test_no_weights_no_tokenizer_no_sources(tmp_path):
 
 
 def test_a_tokenizer_of_another_model(tmp_path):
-    fakevlm_tokenizer().save_pretrained(tmp_path / "other")
+    fakevlm_tokenizer(vocabulary=280).save_pretrained(tmp_path / "other")  # its markers lie among the words
     refused(tmp_path, [WEIGHTS, tmp_path / "other"], "do not belong together", config=FIELDS)
     grown = load_file(WEIGHTS)
     rows = {k: v[:100] if v.shape[0] == WORDS else v for k, v in grown.items()}

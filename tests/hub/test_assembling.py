@@ -8,6 +8,7 @@ import transformers
 
 from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.hub.assembling import Base, add_code, assemble
+from support.tiny_clip_probe import tiny_clip_probe
 from support.tiny_models import (
     tiny_antifakeprompt,
     tiny_fakevlm,
@@ -24,8 +25,12 @@ TINY = {
     "AntifakePromptForDeepfakeDetection": tiny_antifakeprompt,
     "LvlmDfdForDeepfakeDetection": tiny_lvlm_dfd,
     "LvlmDfdForConditionalGeneration": tiny_lvlm_dfd_llm,
+    "ClipProbeForDeepfakeDetection": tiny_clip_probe,
 }
 DOORS = {
+    "ClipProbeForDeepfakeDetection": {
+        "AutoModelForImageClassification": "modeling_clip_probe.ClipProbeForDeepfakeDetection",
+    },
     "M2F2DetForDeepfakeDetection": {
         "AutoModelForImageClassification": "modeling_m2f2_det.M2F2DetForDeepfakeDetection",
     },

@@ -75,14 +75,14 @@ def test_the_class_behind_the_task(detector: DeepfakeDetectionPipeline) -> None:
 def test_one_row(detector: DeepfakeDetectionPipeline, paths: list[str], expected: list[float]) -> None:
     row = detector(paths[0])
     assert list(row) == [
-        "label", "score", "fake_probability", "threshold", "explanation", "explanation_verdict", "mask",
+        "label", "score", "fake_probability", "threshold", "decision", "explanation", "explanation_verdict", "mask",
     ]  # fmt: skip
     probability = row["fake_probability"]
     assert probability == pytest.approx(expected[0], abs=TOLERANCE)
     assert row["label"] == ("fake" if probability >= 0.5 else "real")
     assert row["score"] == pytest.approx(max(probability, 1 - probability))
     assert row["threshold"] == 0.5
-    assert row["explanation"] is row["explanation_verdict"] is row["mask"] is None
+    assert row["decision"] is row["explanation"] is row["explanation_verdict"] is row["mask"] is None
     assert [type(row[key]) for key in ("label", "score", "fake_probability", "threshold")] == [
         str,
         float,
