@@ -158,7 +158,8 @@ def test_terms_lie_beside_the_weights():
 def test_card_is_what_the_files_give():
     stored = {name: read(f"{name}.json") for name in ("results", "validation", "config")}
     facts = read_facts("clip_probe_mini", stored["config"], "ClipProbeForDeepfakeDetection", "clip-probe-mini")
-    card = render_model_card(facts, **stored)
+    parameters = ClipProbeForDeepfakeDetection.from_pretrained(FOLDER).num_parameters()
+    card = render_model_card(facts, **stored, parameters=parameters)
     assert card == (FOLDER / "README.md").read_text(encoding="utf-8")
     first = card.split("---\n")[2].strip().splitlines()
     assert "Not a reliable detector" in first[2], "the first line says what it is not"
