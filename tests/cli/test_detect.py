@@ -285,15 +285,15 @@ def test_a_reader_that_leaves_early(model: str, photos: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_default_judges_and_explains_without_remarks_of_libraries(photos: Path) -> None:
+def test_a_built_in_checkpoint_judges_and_explains_without_remarks_of_libraries(photos: Path) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "default"}
     done = subprocess.run(
-        [COMMAND, "detect", "photos", "--explain"],
+        [COMMAND, "detect", "photos", "--model", "m2f2-det-mini", "--explain"],
         capture_output=True, text=True, cwd=photos.parent, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 3 and all(row["explanation"] for row in rows)
     terms, skipped, meaning = done.stderr.splitlines()
-    assert terms == json.loads((built_in_path() / "config.json").read_text())["license_notice"]
+    assert terms == json.loads((built_in_path("m2f2-det-mini") / "config.json").read_text())["license_notice"]
     assert "1 files" in skipped and "P(fake)" in meaning
