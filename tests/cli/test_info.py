@@ -102,4 +102,5 @@ def test_the_list_as_a_table(shell) -> None:
 def test_a_built_in_checkpoint_by_name(shell) -> None:
     facts = json.loads(shell("info", "--model", DEFAULT).stdout)
     assert facts == model_info() == model_info(DEFAULT)
-    assert facts["explains"] is True and facts["license"]
+    assert facts["explains"] is False and facts["license"]
+    assert model_info("m2f2-det-mini")["explains"] is True
