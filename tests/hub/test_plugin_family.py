@@ -16,8 +16,8 @@ ROW = {
     "judges": "any picture",
     "config": "toy_detector.modeling_toy:ToyConfig",
     "verdict": "toy_detector.modeling_toy:Toy",
-    "processor": "deepfake_detectors.modeling.processing_verdict:VerdictProcessor",
-    "image_processor": "deepfake_detectors.modeling.image_processing_m2f2_det:M2F2DetImageProcessor",
+    "processor": "deepfake_detectors.modeling.detection:VerdictProcessor",
+    "image_processor": "deepfake_detectors.modeling.image_processing_clip:M2F2DetImageProcessor",
     "doors": {"AutoModelForImageClassification": "verdict"},
     "facts": "toy_detector:data/facts.yaml",
 }
@@ -72,8 +72,8 @@ PROGRAM = """
 import sys
 import deepfake_detectors
 from deepfake_detectors.hub.models import publish_model
-from deepfake_detectors.modeling.image_processing_m2f2_det import M2F2DetImageProcessor
-from deepfake_detectors.modeling.processing_verdict import VerdictProcessor
+from deepfake_detectors.modeling.image_processing_clip import M2F2DetImageProcessor
+from deepfake_detectors.modeling.detection import VerdictProcessor
 from toy_detector.modeling_toy import Toy, ToyConfig
 
 Toy(ToyConfig()).save_pretrained("toy")
@@ -106,7 +106,7 @@ def test_a_plug_in_family_is_published(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     files = {path.name for path in (tmp_path / "dry").iterdir()}
-    assert {"modeling_toy.py", "sizes.py", "processing_verdict.py", "model.safetensors"} <= files
+    assert {"modeling_toy.py", "sizes.py", "detection.py", "model.safetensors"} <= files
     assert "family.py" not in files
     auto_map = json.loads((tmp_path / "dry" / "config.json").read_text())["auto_map"]
     assert auto_map["AutoModel"] == auto_map["AutoModelForImageClassification"] == "modeling_toy.Toy"
