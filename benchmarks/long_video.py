@@ -2,6 +2,7 @@
 
     python benchmarks/long_video.py                    # 1080p, 20 seconds and two hours, 8 and 32 frames
     python benchmarks/long_video.py --faces            # with the default face finder on every frame
+    python benchmarks/long_video.py --examine          # the whole of `examine` with the built-in detector
 
 The long file is the short one repeated, packets copied, so that making it costs little. Each row is a process of its
 own, whose highest resident memory the operating system reports.
@@ -35,6 +36,19 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 wall, work = time.perf_counter() - start, time.process_time() - used
 print(f"{seen} | {wall:.1f} s | {work:.1f} s | {peak:.0f} MB | {before:.0f} MB")
 """
+EXAMINE = """
+import resource, sys, time
+from deepfake_detectors import examine
+path, frames = sys.argv[1], int(sys.argv[2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+start, used = time.perf_counter(), time.process_time()
+found = examine(path, frames=frames)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+wall, work = time.perf_counter() - start, time.process_time() - used
+faces = sum(len(frame["faces"]) for frame in found.frames)
+print(f"{len(found.frames)}, {faces} faces | {wall:.1f} s | {work:.1f} s | {peak:.0f} MB | {before:.0f} MB")
+"""
+FACE = Path(__file__).parents[1] / "examples/pictures/real_astronaut.jpg"
 
 
 def main() -> int:
@@ -42,6 +56,7 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--size", type=int, nargs=2, default=(1920, 1080), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--faces", action="store_true")
+    parser.add_argument("--examine", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         short, long = Path(folder, "short.mp4"), Path(folder, "long.mp4")
@@ -52,19 +67,22 @@ def main() -> int:
         print("| length | frames | time | CPU | peak memory | of which imports |\n" + "| --- " * 6 + "|")
         for path, length in ((short, f"{SECONDS} s"), (long, f"{arguments.hours:g} h")):
             for frames in (8, 32):
-                command = [sys.executable, "-c", PROGRAM, str(path), str(frames), str(arguments.faces)]
+                program = EXAMINE if arguments.examine else PROGRAM
+                command = [sys.executable, "-c", program, str(path), str(frames), str(arguments.faces)]
                 row = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
                 print(f"| {length} | {row} |", flush=True)
     return 0
 
 
 def write_short(path: Path, size: tuple[int, int]) -> None:
-    """A block that moves over a slope, with a key frame every ten seconds, as many encoders set them.
+    """Write a portrait that moves over a slope, with a key frame every ten seconds, as many encoders set them.
 
-    It is smooth, so that two hours are some hundred megabytes: gigabytes would measure the disk.
+    The slope is smooth, so that two hours are some hundred megabytes: gigabytes would measure the disk.
     """
     slope = Image.linear_gradient("L").resize(size).convert("RGB")
     side = size[1] // 3
+    with Image.open(FACE) as face:
+        portrait = face.convert("RGB").resize((side, side))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast", "crf": "35"})
         stream.width, stream.height = size
@@ -73,7 +91,7 @@ def write_short(path: Path, size: tuple[int, int]) -> None:
         for number in range(RATE * SECONDS):
             image = slope.copy()
             left = number * 3 % (size[0] - side)
-            image.paste((200, 80, number % 256), (left, side, left + side, 2 * side))
+            image.paste(portrait, (left, side))
             container.mux(stream.encode(av.VideoFrame.from_image(image)))
         container.mux(stream.encode())
 

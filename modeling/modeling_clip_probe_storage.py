@@ -101,8 +101,9 @@ def read_stored_weights(
             f"{source} is damaged: of {', '.join(sorted(stored ^ set(scales))[:8])} either the int8 values or their "
             "scale is missing."
         )
-    for name, scale in scales.items():
-        tensors[name] = dequantize(tensors[name], scale)
+    # A copy of those stored as floats, too: one tensor that lies in the file keeps all of the file in memory.
+    for name, tensor in tensors.items():
+        tensors[name] = dequantize(tensor, scales[name]) if name in scales else tensor.clone()
     return config, tensors
 
 

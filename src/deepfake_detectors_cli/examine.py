@@ -77,7 +77,7 @@ def examine(
     ] = True,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders at any depth.")] = False,
     format: Format = OutputFormat.auto,
-    batch_size: BatchSize = 8,
+    batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
     quiet: Quiet = False,

@@ -116,7 +116,7 @@ def examine(
     checks: bool = True,
     device: str | None = None,
     dtype: str = "auto",
-    batch_size: int = 8,
+    batch_size: int = 4,
     progress: Progress | None = None,
 ) -> Examination:
     """Examine a picture or a video file.

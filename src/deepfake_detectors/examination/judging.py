@@ -72,7 +72,7 @@ class Judge:
         model: str | Path | DeepfakeDetectionPipeline | None = None,
         device: str | None = None,
         dtype: str = "auto",
-        batch_size: int = 8,
+        batch_size: int = 4,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is {batch_size!r}, expected a whole number of at least 1.")

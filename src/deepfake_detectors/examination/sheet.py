@@ -29,7 +29,7 @@ FRAME_SIDE, CROP_SIDE, STRIP_SIDE = 960, 288, 112
 MAX_FACES, MAX_STRIP = 12, 16
 TONES = {"likely fake": "fake", "likely real": "real", "inconclusive": "open", NOT_APPLICABLE: "none", None: "none"}
 # Options that a command leaves out, and those that say nothing about a picture.
-DEFAULTS = {"batch_size": 8, "checks": True, "pooling": DEFAULT_POOLING, "frames": 32, "finder": DEFAULT_FINDER}
+DEFAULTS = {"batch_size": 4, "checks": True, "pooling": DEFAULT_POOLING, "frames": 32, "finder": DEFAULT_FINDER}
 LABELS = {"fps": "Frames per second", "mime": "Type", "mode": "Colours", "audio": "Sound"}
 UNITS = {"duration": " seconds", "rotation": " degrees", "bit_rate": " bits per second"}
 OF_VIDEOS = ("pooling", "frames", "every", "start", "end")
