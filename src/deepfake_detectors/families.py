@@ -59,6 +59,7 @@ class Family:
     llava_fork: bool = False
     official: tuple[Mapping[str, str], ...] = ()
     converter: str | None = None
+    converts_hub_ids: bool = False
     facts: str | None = None
     training: str | None = None
     sft: str | None = None

@@ -17,8 +17,11 @@ __all__ = ["convert", "merge"]
 def convert(
     family: Annotated[str, typer.Argument(metavar="FAMILY", help="Detector family, such as m2f2_det.")],
     source: Annotated[
-        list[Path],
-        typer.Option(metavar="PATH", exists=True, help="An official file or folder; repeat it for several."),
+        list[str],
+        typer.Option(
+            metavar="PATH",
+            help="An official file or folder, for clip_probe also a Hub id; repeat it for several.",
+        ),
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
     config: Annotated[
@@ -53,6 +56,7 @@ def convert(
     Examples:
       deepfake-detectors convert m2f2_det --source current_model_180.pth --output m2f2-stage1
       deepfake-detectors convert m2f2_det --source M2F2_Det_densenet121.pth --source vision_tower.pth --output m2f2
+      deepfake-detectors convert clip_probe --source openai/clip-vit-large-patch14 --source fc_weights.pth --output ufd
       deepfake-detectors convert fakevlm --source fakeVLM --output fakevlm-llava --format llava
       deepfake-detectors convert lvlm_dfd --source ckpt.pth --source vicuna-7b-v1.5-16k --output lvlm-dfd
       deepfake-detectors convert lvlm_dfd --source ckpt.pth --variant detector --output lvlm-dfd-mask
@@ -73,7 +77,7 @@ def convert(
     from deepfake_detectors import conversion
 
     hide_loading_bars()
-    conversion.check_request(family, options)
+    conversion.check_request(family, options, source)
     if overwrite:
         options["overwrite"] = True
     with work():

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import load_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from deepfake_detectors import AutoModelForDeepfakeDetection
 from support.golden_files import golden_folder
+from support.hub_server import use_hub
 from support.m2f2_det_folders import cosine_fields, read_config
 from support.pictures import random_pictures
 
@@ -110,3 +114,27 @@ def test_convert_option_of_another_family(shell, tmp_path):
     assert result.exit_code == 2 and "m2f2_det" in result.stderr and "lora" in result.stderr
     result = shell("convert", "lvlm_dfd", *given[:-1], "melt")
     assert result.exit_code == 1 and "--lora is 'melt'" in result.stderr
+
+
+def test_clip_by_its_hub_id(shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vision = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "image_size": 28, "patch_size": 14, "projection_dim": 24,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**vision)).eval()
+    tower.save_pretrained(tmp_path / "clip")
+    with use_hub(monkeypatch, tmp_path) as hub:
+        api = HfApi(endpoint=hub.url)
+        api.create_repo("tester/tiny-clip")
+        api.upload_folder(repo_id="tester/tiny-clip", folder_path=tmp_path / "clip")
+        given = ["convert", "clip_probe", "--output", tmp_path / "out", "--source"]
+        result = shell(*given, "tester/tiny-clip")
+        assert result.exit_code == 0, result.stderr
+        missing = shell(*given[:-2], tmp_path / "other", "--source", "tester/absent")
+        assert missing.exit_code == 1 and "tester/absent" in missing.stderr
+    loaded = AutoModelForDeepfakeDetection.from_pretrained(tmp_path / "out").state_dict()
+    name = "encoder.layers.1.mlp.fc1.weight"
+    assert torch.equal(loaded[f"vision_tower.{name}"], tower.state_dict()[f"vision_model.{name}"])
+    refused = shell("convert", "m2f2_det", "--source", "tester/tiny-clip", "--output", tmp_path / "third")
+    assert refused.exit_code == 2 and "tester/tiny-clip" in refused.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from deepfake_detectors.conversion.checkpoint_files import new_checkpoint
 from deepfake_detectors.families import FAMILIES, resolve
 
 __all__ = ["CONVERTERS", "check_request", "convert"]
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 # Converters are found by name and imported when they are used.
 CONVERTERS: dict[str, str] = {
@@ -37,7 +40,7 @@ def convert(
     Args:
         family: a key of `CONVERTERS`.
         sources: an official file or folder, or several in any order; the family's converter tells them apart by their
-            keys.
+            keys. A CLIP probe also takes the Hub id of its CLIP model.
         output: new or empty folder; written whole or not at all.
         overwrite: replace the checkpoint in `output`, which stays as it is until the new one is complete. Files there
             that the new one does not have stay, except weights.
@@ -51,20 +54,29 @@ def convert(
         ValueError: for an unknown family, an option that the family does not have, a folder that is not empty, or
             files that do not fit (the message lists the keys).
     """
-    check_request(family, options)
     paths = [Path(source) for source in ([sources] if isinstance(sources, (str, Path)) else sources)]
-    if missing := [str(path) for path in paths if not path.exists()]:
-        raise FileNotFoundError(f"There is no file or folder {', '.join(missing)}; give the official files.")
+    check_request(family, options, paths)
     with new_checkpoint(output, overwrite) as folder:
         resolve(CONVERTERS[family])(paths, folder, **options)
     return Path(output)
 
 
-def check_request(family: str, options: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` for an unknown family, or for an option that the family does not have."""
+def check_request(family: str, options: Mapping[str, Any], sources: Sequence[str | Path] = ()) -> None:
+    """Raise an error where `convert` would, before it has read anything.
+
+    Raises:
+        ValueError: for an unknown family, or an option that the family does not have.
+        FileNotFoundError: for a source that does not exist, and is not a Hub id where the family takes one.
+    """
     if family not in CONVERTERS:
         raise ValueError(f"There is no converter for {family!r}; known families: {', '.join(sorted(CONVERTERS))}.")
     parameters = inspect.signature(resolve(CONVERTERS[family])).parameters
     known = [name for name in parameters if name not in ("sources", "output")]
     if strange := [name for name in options if name not in known]:
         raise ValueError(f"{family} has no option {', '.join(strange)}; it has {', '.join(known)}.")
+    row = FAMILIES.get(family)
+    hub_ids = row is not None and row.converts_hub_ids
+    missing = [str(source) for source in sources if not Path(source).exists()]
+    if missing := [source for source in missing if not (hub_ids and HUB_ID.fullmatch(source))]:
+        expected = "the official files, or a Hub id owner/name" if hub_ids else "the official files"
+        raise FileNotFoundError(f"There is no file or folder {', '.join(missing)}; give {expected}.")

@@ -154,8 +154,6 @@ def _read_source(path: Path) -> tuple[CLIPVisionConfig | None, dict[str, torch.T
         return None, read_int8_onnx(path)
     if path.is_file():
         return None, read_tensors(path, inside=("state_dict", "model"))
-    if not path.is_dir() and len(path.parts) != 2:
-        raise ValueError(f"{path} does not exist; give a file, a folder, or a Hub id owner/name.")
     fields = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
     if fields.model_type not in ("clip", "clip_vision_model"):
         raise ValueError(f"{path} is a model of type {fields.model_type!r}; expected 'clip' or 'clip_vision_model'.")
