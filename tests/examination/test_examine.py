@@ -271,6 +271,70 @@ def test_loaded_pipeline_is_known_by_its_parameters(tmp_path: Path) -> None:
     assert Judge(str(source)).facts["name"] == "model"  # not where it lies
 
 
+class Faces:
+    """Finds faces of the given widths, side by side."""
+
+    name = "of these widths"
+
+    def __init__(self, *widths: int) -> None:
+        self.widths = widths
+
+    def find(self, image: Image.Image) -> list[Face]:
+        return [
+            Face((20.0 + 220 * n, 20.0, 20.0 + 220 * n + w, 20.0 + w), None, 0.9) for n, w in enumerate(self.widths)
+        ]
+
+
+def noise(path: Path, size: tuple[int, int]) -> Path:
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def test_faces_below_the_tested_size_are_described_and_not_judged(judge: Judge, tmp_path: Path) -> None:
+    photo = noise(tmp_path / "photo.png", (700, 300))
+    result = examine(photo, judge, finder=Faces(30, 210))
+    large, small = result.frames[0]["faces"]  # those that are judged come first
+    assert (large["box"][2] - large["box"][0], len(large["verdicts"])) == (210, 1)
+    assert (small["check"]["name"], small["check"]["applicable"], small["verdicts"]) == ("too small", False, [])
+    assert small["track"] is None and len(result.tracks) == 1
+    assert result.fake_probability == large["verdicts"][0]["fake_probability"]
+    assert "Too small (1 of 2 faces)" in result.sheet()
+    alone = examine(photo, judge, finder=Faces(30))
+    assert (alone.decision, alone.fake_probability) == ("not applicable", None)
+    assert "33x33" in alone.reason  # the crop, 1.12 times the face
+    assert examine(photo, judge, finder=Faces(30), checks=False).fake_probability is not None
+
+
+def test_enlarged_pictures_and_faces_get_a_remark(tmp_path: Path) -> None:
+    judge = Judge()
+    seen = judge.pipeline.processor.image_processor.size["shortest_edge"]
+    found = examine(noise(tmp_path / "small.png", (400, seen - 90)), judge, finder=Faces(100)).frames[0]
+    assert (found["check"]["name"], found["check"]["applicable"]) == ("upscaled", True)
+    assert found["verdicts"][0]["fake_probability"] is not None
+    face = found["faces"][0]
+    assert (face["check"]["name"], len(face["verdicts"])) == ("upscaled", 1)
+    large = examine(noise(tmp_path / "large.png", (400, seen + 40)), judge, finder=Faces(seen)).frames[0]
+    assert large["check"] is None and large["faces"][0]["check"] is None
+
+
+@needs_real_data
+@faces
+@pytest.mark.slow
+def test_evaluate_judges_the_crops_that_examine_judges(files: dict[str, Path], judge: Judge, tmp_path: Path) -> None:
+    for label in ("real", "fake"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / f"{label}.mp4").write_bytes(files["clip"].read_bytes())
+    dfd.evaluate(
+        "m2f2-det-mini", real_dir=tmp_path / "real", fake_dir=tmp_path / "fake", frames=5, output=tmp_path / "out"
+    )
+    rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    # `evaluate` takes the largest face of a frame.
+    largest = [frame["faces"][0] for frame in examine(files["clip"], judge, frames=5).frames]
+    expected = [face["verdicts"][0]["fake_probability"] for face in largest]
+    assert [row["score"] for row in rows] == pytest.approx(expected * 2, abs=1e-5)
+
+
 def test_clip_probe_judges_the_picture_and_its_faces(tmp_path: Path) -> None:
     source = tiny_clip_probe(tmp_path / "model", decision_band=PROBE_BAND)
     judge = Judge(str(source))

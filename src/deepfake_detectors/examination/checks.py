@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["CHECKS", "MIN_SIDE", "Check", "check_image", "measure_image"]
+__all__ = ["CHECKS", "MIN_SIDE", "Check", "check_face", "check_image", "measure_image"]
 
 CHECKS = ("too small", "blank", "drawing or document", "upscaled")
 MIN_SIDE = 64  # pixels of the short side; below, a detector sees mostly its own interpolation
@@ -68,13 +69,38 @@ def check_image(image: Image.Image, *, seen_side: int | None = None) -> Check | 
             measured=measured,
         )
     if seen_side is not None and short < seen_side:
-        return Check(
-            "upscaled",
-            f"The short side has {short} pixels and is enlarged to the {seen_side} that the detector sees.",
-            applicable=True,
-            measured={**measured, "short_side": float(short)},
-        )
+        return _upscaled("picture", short, seen_side, measured)
     return None
+
+
+def check_face(box: Sequence[float], *, seen_side: int | None = None) -> Check | None:
+    """Return what the size of a face's crop says against a verdict, or `None`.
+
+    Args:
+        box: left, top, right, bottom of the crop in pixels of the picture.
+        seen_side: as for `check_image`.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    short = min(width, height)
+    if short < MIN_SIDE:
+        return Check(
+            "too small",
+            f"The crop of the face is {width:.0f}x{height:.0f} pixels; nothing was tested below {MIN_SIDE}.",
+            measured={"short_side": float(short)},
+        )
+    if seen_side is not None and round(short) < seen_side:
+        return _upscaled("crop of the face", short, seen_side, {})
+    return None
+
+
+def _upscaled(what: str, short: float, seen_side: int, measured: dict[str, float]) -> Check:
+    return Check(
+        "upscaled",
+        f"The short side of the {what} has {short:.0f} pixels and is enlarged to the {seen_side} that the detector "
+        "sees: it has less detail than the detector can use.",
+        applicable=True,
+        measured={**measured, "short_side": float(short)},
+    )
 
 
 def measure_image(image: Image.Image) -> dict[str, float]:

@@ -244,7 +244,7 @@ def _conclude(reader: FrameReader, pooling: str, moving: bool) -> dict[str, Any]
     described = {
         (moment.index, id(face)): entries[moment.index]["faces"][place]
         for moment, faces in reader.faces
-        for place, face in enumerate(faces)
+        for place, face in enumerate(faces)  # those that are judged come first in the record
     }
     linked = link_faces(reader.faces)
     tracks: list[dict[str, Any]] = []
@@ -338,6 +338,10 @@ def _why_nothing(reader: FrameReader, recipe: CropRecipe | None) -> str:
         return refused[0]["reason"]
     if not reader.frames:
         return "no frame could be looked at"
+    small = [face["check"] for entry in reader.frames for face in entry["faces"] if face["check"]]
+    if small:
+        largest = max(small, key=lambda check: check["measured"]["short_side"])
+        return f"every face that was found is too small. {largest['reason']}"
     looked = len(reader.frames) - len(refused)
     where = "the picture" if reader.frames[0]["seconds"] is None else f"{looked} frames"
     name = "" if reader.finder is None else f" (face finder: {reader.finder.name})"

@@ -39,6 +39,7 @@ class Reading:
         band: decision band of the head; `None` where none was fitted.
         license_notice: terms of the weights.
         recipe: how the checkpoint wants faces to be cut out; `None` for whole pictures.
+        seen_side: short side in pixels to which the processor resizes; `None` where its config does not say it.
     """
 
     head: str | None
@@ -47,6 +48,7 @@ class Reading:
     band: Mapping[str, Any] | None
     license_notice: str | None
     recipe: CropRecipe | None
+    seen_side: int | None = None
 
 
 class Judge:
@@ -136,6 +138,7 @@ class Judge:
             field("decision_band"),
             field("license_notice"),
             recipe_of(self.pipeline.processor) if faces else None,
+            _seen_side(self.pipeline.processor),
         )
 
     def prepare(self, image: Image.Image, reading: Reading) -> dict[str, Any]:
@@ -181,6 +184,15 @@ class Judge:
         for ability, asked in (("explain", explain), ("localize", localize)):
             if asked:
                 require_ability(self.pipeline.model, ability)
+
+
+def _seen_side(processor: Any) -> int | None:
+    """The short side to which an image processor resizes, from its `size`."""
+    size = getattr(getattr(processor, "image_processor", processor), "size", None)
+    if size is None:
+        return None
+    sides = [dict(size).get(name) for name in ("shortest_edge", "height", "width")]
+    return min((int(side) for side in sides if side), default=None)
 
 
 def _public_name(source: str) -> str:

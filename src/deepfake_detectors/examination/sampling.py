@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from deepfake_detectors.examination.checks import check_image
-from deepfake_detectors.examination.crops import CropRecipe, crop_face
+from deepfake_detectors.examination.checks import Check, check_face, check_image
+from deepfake_detectors.examination.crops import Crop, CropRecipe, crop_face
 from deepfake_detectors.examination.decision import decide_track
 from deepfake_detectors.examination.faces import Face, FaceFinder
 from deepfake_detectors.examination.judging import Judge, Reading
@@ -82,7 +82,7 @@ class FrameReader:
             seconds: its time; `None` for a picture.
             image: upright, RGB.
         """
-        check = check_image(image) if self.checks else None
+        check = check_image(image, seen_side=self._seen_side(whole=True)) if self.checks else None
         entry: dict[str, Any] = {
             "index": index,
             "seconds": seconds,
@@ -96,26 +96,58 @@ class FrameReader:
         shown = image.copy()
         shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
         shown.save(self.folder / "frames" / f"{frame_name(index)}.jpg", quality=88)
-        found: list[Face] = []
+        found: list[tuple[Face, dict[CropRecipe, Crop]]] = []
         if check is None or check.applicable:
             if self.finder is not None:
-                found = list(self.finder.find(image))
+                found = self._cut_out(entry, self.finder.find(image), image)
             self._queue(entry, found, image)
-        self.faces.append((Moment(index, seconds or 0.0), found))
+        self.faces.append((Moment(index, seconds or 0.0), [face for face, _ in found]))
 
-    def _queue(self, entry: dict[str, Any], found: list[Face], image: Image.Image) -> None:
+    def _seen_side(self, whole: bool) -> int | None:
+        """The short side that the readings of whole pictures, or of faces, resize to; the largest of several."""
+        sides = [
+            reading.seen_side
+            for reading, recipe in zip(self.readings, self.recipes, strict=True)
+            if (recipe is None) == whole and reading.seen_side is not None
+        ]
+        return max(sides, default=None)
+
+    def _cut_out(
+        self, entry: dict[str, Any], found: Sequence[Face], image: Image.Image
+    ) -> list[tuple[Face, dict[CropRecipe, Crop]]]:
+        """Describe all faces of a frame, those that can be judged first, and return these with their crops."""
+        recipes = {recipe for recipe in self.recipes if recipe is not None}
+        judged, refused = [], []
+        for face in found:
+            crops = {recipe: crop_face(image, face, recipe) for recipe in recipes}
+            checks = [
+                check_face(crop.box, seen_side=self._seen_side(whole=False)) if self.checks else None
+                for crop in crops.values()
+            ]
+            check = next((check for check in checks if check is not None), None)
+            if any(check is not None and not check.applicable for check in checks):
+                check = next(check for check in checks if check is not None and not check.applicable)
+                refused.append(_face_entry(face, check))
+            else:
+                judged.append((face, crops, _face_entry(face, check)))
+        entry["faces"] = [*(described for _, _, described in judged), *refused]
+        return [(face, crops) for face, crops, _ in judged]
+
+    def _queue(
+        self, entry: dict[str, Any], found: Sequence[tuple[Face, dict[CropRecipe, Crop]]], image: Image.Image
+    ) -> None:
         for number, (reading, recipe) in enumerate(zip(self.readings, self.recipes, strict=True)):
             if recipe is None:
                 verdict: dict[str, Any] = {"head": reading.head}
                 entry["verdicts"].append(verdict)
                 self._wait(number, verdict, image)
-        entry["faces"] = [_face_entry(face) for face in found]
         several = len({recipe for recipe in self.recipes if recipe is not None}) > 1
-        for place, (face, described) in enumerate(zip(found, entry["faces"], strict=True)):
+        for place, (_, crops) in enumerate(found):
+            described = entry["faces"][place]
             for number, (reading, recipe) in enumerate(zip(self.readings, self.recipes, strict=True)):
                 if recipe is None:
                     continue
-                crop = crop_face(image, face, recipe)
+                crop = crops[recipe]
                 suffix = f"-{reading.head}" if several else ""
                 name = f"crops/{frame_name(entry['index'])}-face-{place + 1}{suffix}.png"
                 crop.image.save(self.folder / name, compress_level=1)
@@ -167,7 +199,7 @@ class FrameReader:
                 (self.folder / "frames" / f"{frame_name(entry['index'])}.jpg").unlink()
 
 
-def _face_entry(face: Face) -> dict[str, Any]:
+def _face_entry(face: Face, check: Check | None) -> dict[str, Any]:
     return {
         "track": None,
         "box": [round(float(edge), 3) for edge in face.box],
@@ -175,6 +207,7 @@ def _face_entry(face: Face) -> dict[str, Any]:
         if face.landmarks is None
         else [[round(float(x), 3), round(float(y), 3)] for x, y in face.landmarks],
         "score": round(float(face.score), 6),
+        "check": None if check is None else asdict(check),
         "verdicts": [],
     }
 

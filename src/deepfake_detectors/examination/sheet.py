@@ -141,16 +141,22 @@ def _reading(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, An
 
 def _checks(record: Mapping[str, Any]) -> list[str]:
     """What the checks before a verdict found, and in how many frames."""
-    found: dict[str, list[Any]] = {}
+    found: dict[tuple[str, bool], list[Any]] = {}
+    counts = {False: len(record["frames"]), True: sum(len(frame["faces"]) for frame in record["frames"])}
     for frame in record["frames"]:
-        if frame["check"] is not None:
-            found.setdefault(frame["check"]["name"], []).append(frame["check"])
+        for of_face, part in ((False, frame), *((True, face) for face in frame["faces"])):
+            if part["check"] is not None:
+                found.setdefault((part["check"]["name"], of_face), []).append(part["check"])
     return [
         f"{name[:1].upper()}{name[1:]}"
-        + (f" ({len(checks)} of {len(record['frames'])} frames)" if record["kind"] == "video" else "")
+        + (
+            f" ({len(checks)} of {counts[of_face]} {'faces' if of_face else 'frames'})"
+            if record["kind"] == "video" or of_face
+            else ""
+        )
         + f": {_sentence(checks[0]['reason'])}"
         + ("" if checks[0]["applicable"] else " Not judged.")
-        for name, checks in found.items()
+        for (name, of_face), checks in found.items()
     ]
 
 
