@@ -13,6 +13,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha1, sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Re
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
-from deepfake_detectors.files import written_whole
+from deepfake_detectors.outputs import written_whole
 
 __all__ = ["REPO_TYPES", "check_destination", "files_to_push", "find_pickles", "push_folder"]
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 REPO_TYPES = ("model", "dataset")
 CARD = "README.md"
+BLOCK = 1 << 20  # bytes read at a time
 LIBRARY = "deepfake-detectors"
 LOGIN_REMEDY = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
 # Version control, caches and the droppings of file managers are nobody's publication.
@@ -52,7 +54,8 @@ def push_folder(
     """Create a repository and commit the files of a folder, hidden ones left out.
 
     What can be known is checked before the first write; the files then come in one commit. If that fails, a repository
-    that was made for it is removed again.
+    that was made for it is removed again. The same call after a kill goes on: it fills a repository that is still
+    empty, and sends nothing to one that holds these very files.
 
     Args:
         folder: what to push; its README.md is the card.
@@ -92,7 +95,13 @@ def push_folder(
     with _clear_errors(api, repo_type, repo):
         # The Hub refuses a card after the upload has begun; asked first, nothing has been touched yet.
         RepoCard.load(folder / CARD).validate(repo_type)
-        created = _existing(api, repo_type, repo, private, update) is None
+        found = _existing(api, repo_type, repo, private)
+        address = f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"
+        if found is not None and not update and (held := _held_files(found)):
+            if set(held) == set(names) and _same_content(api, repo_type, repo, folder, names):
+                return address
+            raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
+        created = found is None
         if created:
             api.create_repo(repo, repo_type=repo_type, private=private)
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -109,7 +118,7 @@ def push_folder(
         finally:
             if created and not complete:
                 _remove_again(api, repo_type, repo)
-    return f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"
+    return address
 
 
 def check_destination(
@@ -127,7 +136,11 @@ def check_destination(
     api = HfApi(token=_token(token), library_name=LIBRARY)
     with _clear_errors(api, repo_type, repo):
         api.whoami()
-        found = _existing(api, repo_type, repo, private, update)
+        found = _existing(api, repo_type, repo, private)
+        if found is not None and not update and (held := _held_files(found)):
+            # Whether it holds these very files, of a call that was killed at its end, is known once they are made.
+            if CARD not in held or LIBRARY not in RepoCard.load(repo, repo_type=repo_type, token=api.token).content:
+                raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
     return private if found is None else bool(found.private)
 
 
@@ -143,12 +156,10 @@ def _check_names(repo: str, repo_type: str) -> None:
         raise ValueError(f"{repo!r} names no owner; write owner/name.")
 
 
-def _existing(api: HfApi, repo_type: str, repo: str, private: bool, update: bool) -> Any:
+def _existing(api: HfApi, repo_type: str, repo: str, private: bool) -> Any:
     """What the Hub says of the repository; `None` where there is none yet."""
     if not api.repo_exists(repo, repo_type=repo_type):
         return None
-    if not update:
-        raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
     found = api.repo_info(repo, repo_type=repo_type)
     if private and not found.private:
         raise ValueError(
@@ -156,6 +167,27 @@ def _existing(api: HfApi, repo_type: str, repo: str, private: bool, update: bool
             "private one. Make it private in its settings on the Hub, or choose another name."
         )
     return found
+
+
+def _held_files(found: Any) -> list[str]:
+    """The files of a repository, but for the one that the Hub itself puts into a new one."""
+    return [item.rfilename for item in found.siblings or () if item.rfilename != ".gitattributes"]
+
+
+def _same_content(api: HfApi, repo_type: str, repo: str, folder: Path, names: Sequence[str]) -> bool:
+    """Whether files of these names have the same content here and there."""
+    for entry in api.get_paths_info(repo, list(names), repo_type=repo_type):
+        path = folder / entry.path
+        if path.stat().st_size != entry.size:
+            return False
+        large = getattr(entry, "lfs", None)
+        digest = sha256() if large else sha1(b"blob %d\0" % entry.size, usedforsecurity=False)
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+        if digest.hexdigest() != (large.sha256 if large else entry.blob_id):
+            return False
+    return True
 
 
 @contextmanager

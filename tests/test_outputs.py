@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_detectors.files import read_json_object, written_whole
+from deepfake_detectors.files import read_json_object
+from deepfake_detectors.outputs import written_whole
 
 
 def write(output, text, **options):
