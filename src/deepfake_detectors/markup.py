@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 __all__ = ["as_markdown"]
 
-SIGNS = "\\`*_[]<>|"
+ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+# Inside a word, an underscore is not markup.
+SIGNS = re.compile(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)")
 
 
 def as_markdown(text: object) -> str:
-    """Return a text as Markdown that shows it as it is: no markup, no HTML, no table cells of its own, on one line.
+    """Return a text as Markdown that shows it as it is, on one line: no markup, no HTML, no table cells of its own.
 
     Args:
-        text: anything; what is not a string is written as `str` does it. Control signs and bytes that are not text
-            become escapes such as `\\x1b`.
+        text: what is not a string is written as `str` does it. Control signs and bytes that are not text become
+            escapes such as `\\x1b`.
     """
-    line = " ".join(str(text).split())
-    return "".join(_shown(sign) for sign in line)
-
-
-def _shown(sign: str) -> str:
-    if unicodedata.category(sign) in ("Cc", "Cs"):
-        return "\\" + ascii(sign)[1:-1]
-    return {"<": "&lt;", ">": "&gt;", "&": "&amp;"}.get(sign) or (f"\\{sign}" if sign in SIGNS else sign)
+    line = "".join(
+        ascii(sign)[1:-1] if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in " ".join(str(text).split())
+    )
+    marked = SIGNS.sub(lambda match: f"\\{match[0]}", line)
+    return "".join(ENTITIES.get(sign, sign) for sign in marked)
