@@ -222,7 +222,7 @@ class DeepfakeDetectionMixin:
         return (model, info) if return_info else model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """As `PreTrainedModel.save_pretrained`; a kill meanwhile leaves the old state of the folder, or the new one."""
+        """As `PreTrainedModel.save_pretrained`; a kill meanwhile leaves the old state of the folder or the new."""
         if not kwargs.get("is_main_process", args[0] if args else True) or kwargs.get("distributed_checkpoint"):
             super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
             return

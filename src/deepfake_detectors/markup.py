@@ -20,7 +20,8 @@ def as_markdown(text: object) -> str:
             escapes such as `\\x1b`.
     """
     line = "".join(
-        ascii(sign)[1:-1] if unicodedata.category(sign) in ("Cc", "Cs") else sign for sign in " ".join(str(text).split())
+        ascii(sign)[1:-1] if unicodedata.category(sign) in ("Cc", "Cs") else sign
+        for sign in " ".join(str(text).split())
     )
     marked = SIGNS.sub(lambda match: f"\\{match[0]}", line)
     return "".join(ENTITIES.get(sign, sign) for sign in marked)
