@@ -185,9 +185,8 @@ def train_language(arguments: LanguageArguments, training: LanguageTrainingArgum
     with run_lock(training):
         outcome = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
         measured = trainer.evaluate()
-        trainer.model.config.use_cache = (
-            True  # which Trainer switches off, and what builds on this folder would inherit
-        )
+        # Trainer switches it off, and what builds on this folder would inherit that.
+        trainer.model.config.use_cache = True
         trainer.save_model()
         report = {
             "seed": training.seed,
