@@ -228,7 +228,9 @@ def test_a_second_push_of_the_same_files_does_nothing(hub, folder):
     (folder / "README.md").write_text(CARD + "Made with deepfake-detectors.")
     (folder / "model.safetensors").write_bytes(b"weights")
     address = push_folder(folder, "tester/twice")
-    check_destination("tester/twice")
+    check_destination("tester/twice", again=folder)
+    with pytest.raises(ValueError, match="exists already"):
+        check_destination("tester/twice")
     assert push_folder(folder, "tester/twice") == address
     assert len(hub.repository("model", "tester/twice").commits) == 2  # the Hub's own, and ours
     for name in ("model.safetensors", "config.json"):

@@ -82,7 +82,7 @@ def publish_model(
         read_json_object(folder / name) if (folder / name).is_file() else None for name in (VALIDATION, EXPLANATIONS)
     )
     if dry_run is None:  # before gigabytes are loaded
-        check_destination(repo, "model", private, update, token)
+        check_destination(repo, "model", private, update, token, again=folder)
     with _workplace(dry_run) as target:
         found = assemble(folder, target, base=Base.parse(base) if base else None)
         _check_measured(measured or {}, folder, found.family)

@@ -122,9 +122,19 @@ def push_folder(
 
 
 def check_destination(
-    repo: str, repo_type: str = "model", private: bool = False, update: bool = False, token: str | None = None
+    repo: str,
+    repo_type: str = "model",
+    private: bool = False,
+    update: bool = False,
+    token: str | None = None,
+    again: str | Path | None = None,
 ) -> bool:
     """Refuse what `push_folder` would refuse whatever the folder holds; worth asking before the folder is made.
+
+    Args:
+        repo, repo_type, private, update, token: as in `push_folder`.
+        again: a checkpoint folder. A model repository with weights of about its size may be what a call that was
+            killed at its end has pushed, so that is left to `push_folder`, which compares the files.
 
     Returns:
         Whether what is pushed there will be private: as an existing repository is, or as a new one would be.
@@ -139,7 +149,8 @@ def check_destination(
         found = _existing(api, repo_type, repo, private)
         if found is not None and not update and (held := _held_files(found)):
             # Whether it holds these very files, of a call that was killed at its end, is known once they are made.
-            if CARD not in held or LIBRARY not in RepoCard.load(repo, repo_type=repo_type, token=api.token).content:
+            weights = [name for name in held if name.endswith(".safetensors")]
+            if again is None or not _alike(api, repo, weights, Path(again)):
                 raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
     return private if found is None else bool(found.private)
 
@@ -172,6 +183,13 @@ def _existing(api: HfApi, repo_type: str, repo: str, private: bool) -> Any:
 def _held_files(found: Any) -> list[str]:
     """The files of a repository, but for the one that the Hub itself puts into a new one."""
     return [item.rfilename for item in found.siblings or () if item.rfilename != ".gitattributes"]
+
+
+def _alike(api: HfApi, repo: str, weights: Sequence[str], folder: Path) -> bool:
+    """Whether weights there take as much room as those here, give or take their headers."""
+    here = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    there = sum(entry.size for entry in api.get_paths_info(repo, list(weights))) if weights else 0
+    return here > 0 and abs(here - there) <= max(here // 20, 1 << 16)
 
 
 def _same_content(api: HfApi, repo_type: str, repo: str, folder: Path, names: Sequence[str]) -> bool:
