@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 REPO_TYPES = ("model", "dataset")
 CARD = "README.md"
+HUBS_OWN = ".gitattributes"  # the Hub itself puts it into a new repository
 BLOCK = 1 << 20  # bytes read at a time
 LIBRARY = "deepfake-detectors"
 LOGIN_REMEDY = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
@@ -97,8 +98,12 @@ def push_folder(
         RepoCard.load(folder / CARD).validate(repo_type)
         found = _existing(api, repo_type, repo, private)
         address = f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"
-        if found is not None and not update and (held := _held_files(found)):
-            if set(held) == set(names) and _same_content(api, repo_type, repo, folder, names):
+        if found is not None and not update and (held := _strange_files(found, private)):
+            if (
+                set(held) == set(names)
+                and found.private == private
+                and _same_content(api, repo_type, repo, folder, names)
+            ):
                 return address
             raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
         created = found is None
@@ -147,10 +152,10 @@ def check_destination(
     with _clear_errors(api, repo_type, repo):
         api.whoami()
         found = _existing(api, repo_type, repo, private)
-        if found is not None and not update and (held := _held_files(found)):
+        if found is not None and not update and (held := _strange_files(found, private)):
             # Whether it holds these very files, of a call that was killed at its end, is known once they are made.
             weights = [name for name in held if name.endswith(".safetensors")]
-            if again is None or not _alike(api, repo, weights, Path(again)):
+            if again is None or found.private != private or not _alike(api, repo, weights, Path(again)):
                 raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
     return private if found is None else bool(found.private)
 
@@ -180,9 +185,12 @@ def _existing(api: HfApi, repo_type: str, repo: str, private: bool) -> Any:
     return found
 
 
-def _held_files(found: Any) -> list[str]:
-    """The files of a repository, but for the one that the Hub itself puts into a new one."""
-    return [item.rfilename for item in found.siblings or () if item.rfilename != ".gitattributes"]
+def _strange_files(found: Any, private: bool) -> list[str]:
+    """The files of a repository; none where it can be one that the same call made and did not come to fill."""
+    names = [item.rfilename for item in found.siblings or ()]
+    if set(names) <= {HUBS_OWN}:
+        return [] if found.private == private else [HUBS_OWN]
+    return [name for name in names if name != HUBS_OWN]
 
 
 def _alike(api: HfApi, repo: str, weights: Sequence[str], folder: Path) -> bool:
