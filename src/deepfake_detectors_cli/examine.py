@@ -198,9 +198,9 @@ def _examined(
             **{name: result.record[name] for name in ("kind", "source", "deciding", "readings", "pooling")},
         }
         if output is not None:
-            place = output / free_name(path, taken)
-            refuse_inputs([place], paths, inside=True)
-            folder = result.save(place)
+            target = output / free_name(path, taken)
+            refuse_inputs([target], paths, inside=True)
+            folder = result.save(target)
             row["sheet"] = str(folder / "sheet.html")
         yield row
     for name, fault in faults.items():

@@ -19,6 +19,7 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
 from deepfake_detectors.outputs import written_whole
@@ -196,13 +197,19 @@ def _strange_files(found: Any, private: bool) -> list[str]:
 def _alike(api: HfApi, repo: str, weights: Sequence[str], folder: Path) -> bool:
     """Whether weights there take as much room as those here, give or take their headers."""
     here = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    there = sum(entry.size for entry in api.get_paths_info(repo, list(weights))) if weights else 0
+    there = sum(entry.size for entry in _entries(api, "model", repo, weights))
     return here > 0 and abs(here - there) <= max(here // 20, 1 << 16)
+
+
+def _entries(api: HfApi, repo_type: str, repo: str, names: Sequence[str]) -> list[RepoFile]:
+    """What the Hub says of files of a repository."""
+    found = api.get_paths_info(repo, list(names), repo_type=repo_type) if names else []
+    return [entry for entry in found if isinstance(entry, RepoFile)]
 
 
 def _same_content(api: HfApi, repo_type: str, repo: str, folder: Path, names: Sequence[str]) -> bool:
     """Whether files of these names have the same content here and there."""
-    for entry in api.get_paths_info(repo, list(names), repo_type=repo_type):
+    for entry in _entries(api, repo_type, repo, names):
         path = folder / entry.path
         if path.stat().st_size != entry.size:
             return False
