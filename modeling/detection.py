@@ -11,6 +11,8 @@ import torch
 from transformers import PreTrainedConfig, ProcessorMixin
 from transformers.utils import CONFIG_NAME, ModelOutput
 
+from .saving import finish_saving, saved_whole
+
 __all__ = [
     "LLAVA_CODE_FIELDS",
     "HUB_ARGUMENTS",
@@ -23,6 +25,7 @@ __all__ = [
     "VerdictProcessor",
     "MaskSupervision",
     "given_mask_labels",
+    "named_after",
     "detector_classes",
     "refuse_foreign_checkpoint",
     "refuse_official_files",
@@ -209,6 +212,7 @@ class DeepfakeDetectionMixin:
             ValueError: if the folder holds another family, or if keys are missing, unexpected or of another shape. The
                 message lists them.
         """
+        finish_saving(pretrained_model_name_or_path)
         refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
         return_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(  # type: ignore[misc]
@@ -217,9 +221,25 @@ class DeepfakeDetectionMixin:
         require_complete(cls, pretrained_model_name_or_path, info)
         return (model, info) if return_info else model
 
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As `PreTrainedModel.save_pretrained`; a kill meanwhile leaves the old state of the folder or the new."""
+        if not kwargs.get("is_main_process", args[0] if args else True) or kwargs.get("distributed_checkpoint"):
+            super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+            return
+        kwargs = named_after(save_directory, kwargs)
+        with saved_whole(save_directory) as folder:
+            super().save_pretrained(folder, *args, **kwargs)  # type: ignore[misc]
+
+
+def named_after(save_directory: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `save_pretrained`, with the repository named after the folder where none is named."""
+    if kwargs.get("push_to_hub") and "repo_id" not in kwargs:
+        return {**kwargs, "repo_id": Path(save_directory).name}
+    return kwargs
+
 
 class DetectorProcessorMixin:
-    """Put before a processor's base: `from_pretrained` runs no code of the folder, and never asks whether it may."""
+    """Put before a processor's base: `from_pretrained` runs no code of the folder, `save_pretrained` saves whole."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
@@ -227,6 +247,13 @@ class DetectorProcessorMixin:
         # Without it transformers asks on standard input about a tokenizer that brings its own code.
         kwargs.setdefault("trust_remote_code", False)
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """As the base class; a kill meanwhile leaves the folder as it was, or with the new state."""
+        kwargs = named_after(save_directory, {**kwargs, "push_to_hub": push_to_hub})
+        with saved_whole(save_directory) as folder:
+            saved = super().save_pretrained(folder, **kwargs)  # type: ignore[misc]
+        return [str(Path(save_directory) / Path(path).relative_to(folder)) for path in saved or ()]
 
 
 class VerdictProcessor(DetectorProcessorMixin, ProcessorMixin):

@@ -15,6 +15,7 @@ from transformers.utils import cached_file, logging
 from .configuration_antifakeprompt import AntifakePromptConfig
 from .detection import HUB_ARGUMENTS, refuse_foreign_checkpoint
 from .processing_antifakeprompt import AntifakePromptProcessor
+from .saving import finish_saving, saved_whole
 
 __all__ = [
     "ADAPTER_FILE",
@@ -89,6 +90,7 @@ class SoftWordAdapterMixin:
             ValueError: as `DeepfakeDetectionMixin.from_pretrained`; and if the base is no InstructBLIP, or if words
                 are missing or do not fit its widths.
         """
+        finish_saving(pretrained_model_name_or_path)
         refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         fields, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
@@ -125,9 +127,10 @@ class SoftWordAdapterMixin:
                 "base_model_name_or_path=..."
             )
         words = {name: word.detach() for name, word in self.soft_words().items()}
-        save_soft_words(words, self.config, str(base), save_directory)
-        if processor is not None:
-            processor.save_settings(save_directory)
+        with saved_whole(save_directory) as folder:
+            save_soft_words(words, self.config, str(base), folder)
+            if processor is not None:
+                processor.save_settings(folder)
 
     def push_adapter_to_hub(
         self,

@@ -14,8 +14,15 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_clip_probe import ClipProbeConfig
-from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, refuse_foreign_checkpoint, require_complete
+from .detection import (
+    DeepfakeDetectionMixin,
+    DeepfakeDetectionOutput,
+    named_after,
+    refuse_foreign_checkpoint,
+    require_complete,
+)
 from .modeling_clip_probe_storage import read_stored_weights, write_stored_weights
+from .saving import finish_saving, saved_whole
 
 __all__ = ["ClipProbeForDeepfakeDetection", "ClipProbeHead", "ClipProbeOutput", "probe_features"]
 
@@ -198,6 +205,7 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """As the base class; linear layers that are stored in int8 become ordinary float layers."""
+        finish_saving(pretrained_model_name_or_path)
         refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
         stored = read_stored_weights(cls.config_class, pretrained_model_name_or_path, kwargs)
         if stored is None:
@@ -221,5 +229,10 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
 
         int8 is kept only where nothing is lost: once the encoder was trained, it is stored in floats, with a warning.
         """
-        if not write_stored_weights(self, save_directory, super().save_pretrained, kwargs):
+        if not kwargs.get("is_main_process", True):
             super().save_pretrained(save_directory, **kwargs)
+            return
+        kwargs = named_after(save_directory, kwargs)
+        with saved_whole(save_directory) as folder:
+            if not write_stored_weights(self, folder, super().save_pretrained, kwargs):
+                super().save_pretrained(folder, **kwargs)

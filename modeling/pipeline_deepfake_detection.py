@@ -18,8 +18,9 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
 from .configuration_detection import decide
-from .detection import detector_classes, require_ability, require_head
+from .detection import detector_classes, named_after, require_ability, require_head
 from .image_loading import InputImageError, describe_image_source, load_image
+from .saving import saved_whole
 
 __all__ = ["TASK", "DeepfakeDetectionPipeline", "show_license_notice"]
 
@@ -324,15 +325,16 @@ class DeepfakeDetectionPipeline(Pipeline):
         config = self.model.config
         # A folder without the code must not name it, wherever the model came from.
         inherited = vars(config).pop("custom_pipelines", None)
+        kwargs = named_after(save_directory, kwargs)
         try:
-            if remote_code:
-                Path(save_directory).mkdir(parents=True, exist_ok=True)
-                implementation = f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"
-                config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"]}}
-                custom_object_save(self, save_directory)
-            with _carrying_code(self.model, self.processor) if remote_code else nullcontext():
-                self.model.save_pretrained(save_directory, **kwargs)
-                self.processor.save_pretrained(save_directory, **kwargs)
+            with saved_whole(save_directory) as folder:
+                if remote_code:
+                    implementation = f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"
+                    config.custom_pipelines = {TASK: {"impl": implementation, "pt": ["AutoModel"]}}
+                    custom_object_save(self, folder)
+                with _carrying_code(self.model, self.processor) if remote_code else nullcontext():
+                    self.model.save_pretrained(folder, **kwargs)
+                    self.processor.save_pretrained(folder, **kwargs)
         finally:
             vars(config).pop("custom_pipelines", None)
             if inherited is not None:

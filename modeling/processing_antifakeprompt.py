@@ -76,7 +76,7 @@ def save_processor_settings(save_directory: str | Path, image_processor: Any, se
         **settings,
     }
     Path(save_directory).mkdir(parents=True, exist_ok=True)
-    (Path(save_directory) / PROCESSOR_NAME).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    (Path(save_directory) / PROCESSOR_NAME).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):

@@ -27,7 +27,6 @@ from transformers import (
     set_seed,
 )
 
-from deepfake_detectors.files import written_whole
 from deepfake_detectors.modeling.modeling_lvlm_dfd import LvlmDfdForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_lvlm_dfd_llm import LvlmDfdForConditionalGeneration
 from deepfake_detectors.modeling.modeling_m2f2_det import M2F2DetForDeepfakeDetection
@@ -36,6 +35,7 @@ from deepfake_detectors.modeling.processing_lvlm_dfd import LvlmDfdProcessor
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, IMAGE_MARKER
 from deepfake_detectors.module_command import run_command
+from deepfake_detectors.outputs import written_whole
 from deepfake_detectors.train.mini import laid_over
 from deepfake_detectors.train.mini.tokenizers import stop_token
 

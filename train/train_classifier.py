@@ -20,6 +20,7 @@ from transformers import set_seed
 from deepfake_detectors.evaluation.calibration import calibrated_probability, fit_platt
 from deepfake_detectors.evaluation.metrics import detection_metrics
 from deepfake_detectors.module_command import launched_command, show_progress
+from deepfake_detectors.outputs import write_text
 from deepfake_detectors.train.arguments import (
     ClassifierTrainingArguments,
     DataArguments,
@@ -36,7 +37,13 @@ from deepfake_detectors.train.families import build_model, fit_standardization
 from deepfake_detectors.train.masks import mask_side
 from deepfake_detectors.train.optimization import freeze_modules
 from deepfake_detectors.train.resuming import checkpoint_to_resume
-from deepfake_detectors.train.trainers import ClassifierTrainer, LoraTrainer, add_lora, validation_metrics
+from deepfake_detectors.train.trainers import (
+    ClassifierTrainer,
+    LoraTrainer,
+    add_lora,
+    run_lock,
+    validation_metrics,
+)
 
 __all__ = ["build_trainer", "main", "train_classifier"]
 
@@ -55,8 +62,9 @@ def train_classifier(
         FileNotFoundError: for missing data.
     """
     trainer, resume_from = build_trainer(model_arguments, data_arguments, arguments)
-    outcome = trainer.train(resume_from_checkpoint=resume_from)
-    _finish(trainer, data_arguments, outcome.metrics["train_runtime"])
+    with run_lock(arguments):
+        outcome = trainer.train(resume_from_checkpoint=resume_from)
+        _finish(trainer, data_arguments, outcome.metrics["train_runtime"])
     return Path(arguments.output_dir)
 
 
@@ -130,8 +138,7 @@ def _finish(trainer: ClassifierTrainer, data_arguments: DataArguments, train_sec
         }
         if data_arguments.validation_split is not None:  # instead of a share set aside
             report |= {"validation_split": data_arguments.validation_split, "validation_fraction": None}
-        path = Path(trainer.args.output_dir) / "validation.json"
-        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_text(Path(trainer.args.output_dir) / "validation.json", json.dumps(report, indent=2) + "\n")
     if trainer.args.push_to_hub:
         trainer.push_to_hub()
 

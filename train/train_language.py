@@ -39,6 +39,7 @@ from deepfake_detectors.modeling.prompting_m2f2_det import (
     training_prompt,
 )
 from deepfake_detectors.module_command import show_progress
+from deepfake_detectors.outputs import write_text
 from deepfake_detectors.train.arguments import (
     SourceArguments,
     check_publishing,
@@ -48,7 +49,7 @@ from deepfake_detectors.train.arguments import (
 )
 from deepfake_detectors.train.data import set_validation_aside
 from deepfake_detectors.train.mini.tokenizers import llama_tokenizer
-from deepfake_detectors.train.trainers import WithoutPickle
+from deepfake_detectors.train.trainers import WithoutPickle, run_lock
 
 __all__ = ["LanguageArguments", "LanguageTrainingArguments", "conversation_texts", "main", "train_language"]
 
@@ -181,28 +182,33 @@ def train_language(arguments: LanguageArguments, training: LanguageTrainingArgum
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
         processing_class=tokenizer,
     )
-    outcome = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    measured = trainer.evaluate()
-    trainer.model.config.use_cache = True  # which Trainer switches off, and what builds on this folder would inherit
-    trainer.save_model()
-    report = {
-        "seed": training.seed,
-        "steps": trainer.state.global_step,
-        "best_step": None,  # the last one is kept
-        "train_seconds": outcome.metrics["train_runtime"],
-        "cpu_threads": training.cpu_threads,
-        "parameters": trainer.model.num_parameters(),
-        "train_texts": len(texts),
-        "validation_texts": len(held_out),
-        "dataset": arguments.dataset,
-        "dataset_configs": arguments.dataset_configs,
-        "dataset_options": arguments.dataset_options,
-        "validation_fraction": arguments.validation_fraction,
-        "validation_seed": arguments.validation_seed,
-        "metrics": {"loss": measured["eval_loss"], "perplexity": math.exp(measured["eval_loss"])},
-    }
-    path = Path(training.output_dir) / "validation.json"
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with run_lock(training):
+        outcome = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+        measured = trainer.evaluate()
+        # Trainer switches it off, and what builds on this folder would inherit that.
+        trainer.model.config.use_cache = True
+        trainer.save_model()
+        report = {
+            "seed": training.seed,
+            "steps": trainer.state.global_step,
+            "best_step": None,  # the last one is kept
+            "train_seconds": outcome.metrics["train_runtime"],
+            "cpu_threads": training.cpu_threads,
+            "parameters": trainer.model.num_parameters(),
+            "train_texts": len(texts),
+            "validation_texts": len(held_out),
+            "dataset": arguments.dataset,
+            "dataset_configs": arguments.dataset_configs,
+            "dataset_options": arguments.dataset_options,
+            "validation_fraction": arguments.validation_fraction,
+            "validation_seed": arguments.validation_seed,
+            "metrics": {
+                "loss": measured["eval_loss"],
+                "perplexity": math.exp(measured["eval_loss"]),
+            },
+        }
+        path = Path(training.output_dir) / "validation.json"
+        write_text(path, json.dumps(report, indent=2) + "\n")
     logger.info(
         "%s: perplexity %.2f on %d texts of other videos", path.parent, report["metrics"]["perplexity"], len(held_out)
     )

@@ -27,6 +27,7 @@ from deepfake_detectors.modeling.image_processing_clip_probe import ClipProbeIma
 from deepfake_detectors.modeling.modeling_clip_probe import ClipProbeForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_clip_probe_storage import ENCODER_FILE
 from deepfake_detectors.module_command import run_command
+from deepfake_detectors.outputs import folder_lock, write_text
 from deepfake_detectors.train.probe_features import FeatureStore, data_root, encoder_digest, list_pictures
 from deepfake_detectors.train.probe_fitting import LinearHead, TrainingSet, fit_head
 from deepfake_detectors.train.probe_recipe import HeadRecipe, ProbeRecipe, read_probe_recipe
@@ -66,28 +67,28 @@ def train_probe(recipe: ProbeRecipe) -> Path:
     torch.set_num_threads(recipe.cpu_threads)
     model, image_processor = build_probe(recipe)
     output = Path(recipe.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    reports: dict[str, Any] = {}
-    for name, head_recipe in recipe.heads.items():
-        data = _training_set(recipe, head_recipe, name, model, image_processor, root)
-        with threadpool_limits(recipe.cpu_threads):
-            validation = validate_head(data, head_recipe)
-            _set_head(model, name, fit_head(data, head_recipe))
-        band = _band(validation, head_recipe, name, output)
-        _set_reported(
-            model.config,
-            name,
-            calibration=validation.calibration,
-            decision_band=None if band is None or band.coverage < LEAST_COVERAGE else band.to_config(),
-        )
-        reports[name] = _report(data, head_recipe, validation, band)
-        _log_validation(name, reports[name])
-    model.save_pretrained(output)
-    if model.config.encoder_storage == "int8":
-        shutil.copyfile(Path(recipe.encoder) / ENCODER_FILE, output / ENCODER_FILE)
-    VerdictProcessor(image_processor).save_pretrained(output)
-    content = {"encoder": encoder_digest(model), "cpu_threads": recipe.cpu_threads, "heads": reports}
-    (output / "validation.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with folder_lock(output):
+        reports: dict[str, Any] = {}
+        for name, head_recipe in recipe.heads.items():
+            data = _training_set(recipe, head_recipe, name, model, image_processor, root)
+            with threadpool_limits(recipe.cpu_threads):
+                validation = validate_head(data, head_recipe)
+                _set_head(model, name, fit_head(data, head_recipe))
+            band = _band(validation, head_recipe, name, output)
+            _set_reported(
+                model.config,
+                name,
+                calibration=validation.calibration,
+                decision_band=None if band is None or band.coverage < LEAST_COVERAGE else band.to_config(),
+            )
+            reports[name] = _report(data, head_recipe, validation, band)
+            _log_validation(name, reports[name])
+        model.save_pretrained(output)
+        if model.config.encoder_storage == "int8":
+            shutil.copyfile(Path(recipe.encoder) / ENCODER_FILE, output / ENCODER_FILE)
+        VerdictProcessor(image_processor).save_pretrained(output)
+        content = {"encoder": encoder_digest(model), "cpu_threads": recipe.cpu_threads, "heads": reports}
+        write_text(output / "validation.json", json.dumps(content, indent=2) + "\n")
     return output
 
 

@@ -19,12 +19,13 @@ from transformers import set_seed
 from trl import get_peft_config
 
 from deepfake_detectors.module_command import launched_command, show_progress
+from deepfake_detectors.outputs import write_text
 from deepfake_detectors.train.arguments import SftDataArguments, SftModelArguments, SftTrainingArguments, read_recipe
 from deepfake_detectors.train.families import load_for_sft
 from deepfake_detectors.train.optimization import freeze_modules, train_only
 from deepfake_detectors.train.resuming import checkpoint_to_resume
 from deepfake_detectors.train.sft_data import ConversationCollator, load_conversations
-from deepfake_detectors.train.trainers import DetectionCallback, DetectorSFTTrainer
+from deepfake_detectors.train.trainers import DetectionCallback, DetectorSFTTrainer, run_lock
 
 __all__ = ["build_trainer", "main", "parse_sft_recipe", "train_sft"]
 
@@ -41,28 +42,29 @@ def train_sft(
         FileNotFoundError: for missing data.
     """
     trainer, detection = build_trainer(model_arguments, data_arguments, arguments)
-    outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
-    trainer.save_model(_internal_call=True)  # before anything that can fail: the training is done
-    metrics = trainer.evaluate()
-    report = {
-        "command": launched_command(__package__),
-        "model_name_or_path": model_arguments.model_name_or_path,
-        "seed": arguments.seed,
-        "processes": arguments.world_size,
-        "steps": trainer.state.max_steps,
-        "best_step": trainer.state.best_global_step,
-        "train_seconds": outcome.metrics["train_runtime"],
-        "train_rows": len(trainer.train_dataset),
-        "validation_pictures": len(detection.rows),
-        "dataset": data_arguments.dataset,
-        "dataset_configs": data_arguments.dataset_configs or [data_arguments.dataset_config],
-        "metrics": metrics,
-    }
-    output = Path(arguments.output_dir)
-    if trainer.is_world_process_zero():
-        (output / "validation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    if arguments.push_to_hub:
-        trainer.push_to_hub()
+    with run_lock(arguments):
+        outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+        trainer.save_model(_internal_call=True)  # before anything that can fail: the training is done
+        metrics = trainer.evaluate()
+        report = {
+            "command": launched_command(__package__),
+            "model_name_or_path": model_arguments.model_name_or_path,
+            "seed": arguments.seed,
+            "processes": arguments.world_size,
+            "steps": trainer.state.max_steps,
+            "best_step": trainer.state.best_global_step,
+            "train_seconds": outcome.metrics["train_runtime"],
+            "train_rows": len(trainer.train_dataset),
+            "validation_pictures": len(detection.rows),
+            "dataset": data_arguments.dataset,
+            "dataset_configs": data_arguments.dataset_configs or [data_arguments.dataset_config],
+            "metrics": metrics,
+        }
+        output = Path(arguments.output_dir)
+        if trainer.is_world_process_zero():
+            write_text(output / "validation.json", json.dumps(report, indent=2) + "\n")
+        if arguments.push_to_hub:
+            trainer.push_to_hub()
     return output
 
 

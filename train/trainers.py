@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from trl import SFTTrainer
 
 from deepfake_detectors.evaluation.metrics import detection_metrics
+from deepfake_detectors.outputs import lock_beside
 from deepfake_detectors.train.optimization import OPTIMIZERS, SCHEDULES, is_inside, require_known, rest_frozen_norms
 from deepfake_detectors.train.resuming import LoadsByClass
 
@@ -29,8 +32,25 @@ __all__ = [
     "LoraTrainer",
     "WithoutPickle",
     "add_lora",
+    "run_lock",
     "validation_metrics",
 ]
+
+
+@contextmanager
+def run_lock(arguments: TrainingArguments) -> Iterator[None]:
+    """Hold the output folder while a run fills it; of the processes of one run, the first does.
+
+    Raises:
+        OutputInUseError: if another run fills it.
+    """
+    if arguments.process_index:
+        yield
+        return
+    folder = Path(str(arguments.output_dir))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with lock_beside(folder):  # not inside, from where it might be pushed to the Hub
+        yield
 
 
 class WithoutPickle:

@@ -1,14 +1,11 @@
-"""Files and folders: which files are images, reading JSON, digests, writing whole or not at all."""
+"""Files and folders: which files are images, reading JSON, digests."""
 
 from __future__ import annotations
 
 import glob
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +21,6 @@ __all__ = [
     "read_json_object",
     "weight_files",
     "weights_digest",
-    "written_whole",
 ]
 
 # Only for folders: a file that is named is read whatever it is called.
@@ -159,54 +155,3 @@ def weights_digest(source: str | Path) -> str | None:
             while block := file.read(BLOCK):
                 digest.update(block)
     return digest.hexdigest() if files else None
-
-
-@contextmanager
-def written_whole(
-    output: str | Path, *, replace: bool = False, remedy: str = "choose another `output`"
-) -> Iterator[Path]:
-    """Give a folder to write into; it becomes `output` when the block ends without an error.
-
-    The folder is built beside `output`. A folder that is replaced becomes `.<name>.old` before the new one takes its
-    place. Where a process is killed between the two, the next call for the same `output` puts the old one back.
-
-    Args:
-        output: a new or empty folder; with `replace` also one that holds files.
-        replace: replace what `output` holds, all of it.
-        remedy: what to do where `output` is taken, for the message.
-
-    Raises:
-        ValueError: if `output` exists and is not an empty folder, or is a file.
-    """
-    place = Path(output).resolve()
-    _settle(place)
-    if place.exists() and not (place.is_dir() and (replace or not any(place.iterdir()))):
-        raise ValueError(f"{output} exists and is not an empty folder; {remedy}.")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
-        yield unfinished
-        unfinished.chmod(0o755)  # mkdtemp makes it private
-        if place.exists():
-            place.rename(_old(place))
-        unfinished.rename(place)
-    finally:
-        _settle(place)
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _old(place: Path) -> Path:
-    return place.with_name(f".{place.name}.old")
-
-
-def _settle(place: Path) -> None:
-    """Undo a swap that ended between its two renames, finish one that ended behind them."""
-    old = _old(place)
-    if not old.is_dir():
-        return
-    if place.is_dir() and not any(place.iterdir()):
-        place.rmdir()  # made by hand since; the old folder is the only copy
-    if place.exists():
-        shutil.rmtree(old)
-    else:
-        old.rename(place)

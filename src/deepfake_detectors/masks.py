@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from deepfake_detectors.modeling.image_loading import load_image
+from deepfake_detectors.outputs import opened_whole, refuse_inputs, short_name
 
 __all__ = ["draw_overlay", "free_name", "save_masks"]
 
@@ -51,9 +52,12 @@ def save_masks(rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: s
         folder: where to write; made if needed.
 
     Raises:
+        ValueError: if a file to write is one of the sources.
         OSError: if a file cannot be written.
     """
     taken: set[str] = set()
+    sources = list(sources)
+    read = [source for source in sources if isinstance(source, str)]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for row, source in zip(rows, sources, strict=True):
@@ -61,8 +65,10 @@ def save_masks(rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: s
         if mask is not None:
             name = free_name(row["input"], taken)
             paths = {kind: folder / f"{name}.{kind}.png" for kind in ("mask", "overlay")}
-            mask.save(paths["mask"])
-            draw_overlay(load_image(source), mask).save(paths["overlay"])
+            refuse_inputs(paths.values(), read, name="folder")
+            for kind, image in (("mask", mask), ("overlay", draw_overlay(load_image(source), mask))):
+                with opened_whole(paths[kind], "wb") as file:
+                    image.save(file, "PNG")
             row = {**row, **{kind: str(path) for kind, path in paths.items()}}
         yield row
 
@@ -74,7 +80,7 @@ def free_name(source: str, taken: set[str]) -> str:
         source: path or URL.
         taken: names given before, in lower case; gets this one.
     """
-    stem = re.sub(r"[^\w.-]+", "_", Path(source.split("?")[0]).stem) or "image"
+    stem = short_name(re.sub(r"[^\w.-]+", "_", Path(source.split("?")[0]).stem)) or "image"
     name, number = stem, 1
     while name.lower() in taken:
         number += 1

@@ -5,6 +5,9 @@ A sub-command is imported when it is named, and the library inside the sub-comma
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from importlib import import_module
 from importlib.metadata import version as package_version
 from typing import Annotated, Any
@@ -110,4 +113,18 @@ def common(
 
 def main() -> None:
     """Run the command; the console script and `python -m deepfake_detectors_cli` call it."""
-    app(prog_name="deepfake-detectors")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a sign that the terminal or pipe does not have ends no run
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app(prog_name="deepfake-detectors")
+    finally:
+        _drop_unwritten()
+
+
+def _drop_unwritten() -> None:
+    """Where stdout is full or gone, forget what is left for it: the interpreter would try again, with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -21,8 +22,10 @@ __all__ = [
     "as_typed",
     "fail",
     "hide_loading_bars",
+    "printable",
     "progress_bars",
     "say",
+    "show",
     "track",
     "wants_table",
     "work",
@@ -32,6 +35,12 @@ Item = TypeVar("Item")
 
 # What the library raises about what it was given, or about what it met.
 LIBRARY_ERRORS = (ValueError, OSError, ImportError)
+
+
+# Control signs, and halves of pairs, which stand for bytes that are not UTF-8.
+HIDDEN = ("Cc", "Cs")
+# They turn the direction of what follows, so that a name can look like another.
+TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 class OutputFormat(StrEnum):
@@ -49,7 +58,23 @@ def wants_table(format: OutputFormat) -> bool:
 
 def say(message: str) -> None:
     """Write a remark for the reader to stderr."""
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
+
+
+def show(message: str) -> None:
+    """Write a line of the answer to stdout."""
+    typer.echo(printable(message))
+
+
+def printable(text: str) -> str:
+    """Return a text that cannot command the terminal.
+
+    Control and direction signs, and bytes that are not text, are written as `\\x1b`. Line ends and tabs stay.
+    """
+    return "".join(
+        ascii(sign)[1:-1] if sign in TURNING or (sign not in "\n\t" and unicodedata.category(sign) in HIDDEN) else sign
+        for sign in text
+    )
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import OutputFormat, fail, progress_bars, say, wants_table
+from deepfake_detectors_cli.console import OutputFormat, fail, printable, progress_bars, say, show, wants_table, work
 from deepfake_detectors_cli.dataset_build import (
     Config,
     DataDir,
@@ -23,6 +22,7 @@ from deepfake_detectors_cli.dataset_build import (
     read_options,
 )
 from deepfake_detectors_cli.options import Format
+from deepfake_detectors_cli.rendering import json_line
 from deepfake_detectors_cli.tables import read_table
 
 __all__ = ["app"]
@@ -84,15 +84,12 @@ def info(name: Name, format: Format = OutputFormat.auto) -> None:
     """
     from deepfake_detectors.data.registry import builder_class
 
-    try:
-        kind = builder_class(name)
-    except (ValueError, ImportError) as error:
-        fail(error)
+    kind = builder_class(name)
     facts = _facts(name, kind) | {"published_counts": _published_counts(kind)}
     if wants_table(format):
         _print([{"field": key, "value": value} for key, value in facts.items()], ("field", "value"), format)
     else:
-        typer.echo(json.dumps(facts, ensure_ascii=False))
+        typer.echo(json_line(facts))
 
 
 @app.command(short_help="Compare raw files with what is published.")
@@ -122,12 +119,12 @@ def check(
     if wants_table(format):
         _print(counts, ("split", "label", "manipulation", "units", "rows"), format)
         for finding in result.findings:
-            typer.echo(f"{finding.level}: {finding.message}")
+            show(f"{finding.level}: {finding.message}")
     else:
         findings = [{"level": finding.level, "message": finding.message} for finding in result.findings]
         report = {"dataset": name, "config": builder.config.name, "counts": counts, "findings": findings}
         report |= {"layout_verified": builder.LAYOUT_VERIFIED, "terms": builder.TERMS}
-        typer.echo(json.dumps(report | {"ok": result.ok}, ensure_ascii=False))
+        typer.echo(json_line(report | {"ok": result.ok}))
     if not result.ok:
         raise typer.Exit(1)
 
@@ -165,27 +162,21 @@ def lint(
         from deepfake_detectors.data.lint import lint_dataset, open_source
     except ImportError as error:
         fail(f"Linting needs {error.name}, which is not installed: pip install 'deepfake-detectors[lint]'")
-    try:
-        source = open_source(name, data_dir, config, read_options(option))
-    except (ValueError, OSError, ImportError) as error:
-        fail(error)
-    with progress_bars() as bars:
+    source = open_source(name, data_dir, config, read_options(option))
+    with work(), progress_bars() as bars:
         task = bars.add_task("pictures", total=source.total)
-        try:
-            result = lint_dataset(
-                source,
-                output=output,
-                format=format.value,
-                near=near,
-                progress=lambda rows: bars.advance(task, rows),
-            )
-        except (ValueError, OSError, ImportError) as error:
-            fail(error, code=1)
+        result = lint_dataset(
+            source,
+            output=output,
+            format=format.value,
+            near=near,
+            progress=lambda rows: bars.advance(task, rows),
+        )
     if wants_table(OutputFormat.auto):
         for finding in result.findings:
-            typer.echo(f"{finding.level}: {finding.message}")
+            show(f"{finding.level}: {finding.message}")
     else:
-        typer.echo(json.dumps(result.to_dict(), ensure_ascii=False))
+        typer.echo(json_line(result.to_dict()))
     if output is not None:
         say(f"Wrote the report into {output}.")
     levels = {"error": {"error"}, "warning": {"error", "warning"}, "never": set()}[fail_on]
@@ -234,7 +225,7 @@ def _published_counts(kind: Any) -> dict[str, Any]:
 def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], format: OutputFormat) -> None:
     if not wants_table(format):
         for row in rows:
-            typer.echo(json.dumps(row, ensure_ascii=False))
+            typer.echo(json_line(row))
         return
     from rich.console import Console
     from rich.table import Table
@@ -244,7 +235,7 @@ def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], format: OutputF
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_in_words(row[column])) for column in columns))
+        table.add_row(*(Text(printable(_in_words(row[column]))) for column in columns))
     Console(file=sys.stdout).print(table)
 
 

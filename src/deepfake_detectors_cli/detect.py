@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,10 +81,13 @@ def detect(
     table = wants_table(format) if output is None else format is OutputFormat.table
 
     from deepfake_detectors.files import expand_inputs
+    from deepfake_detectors.outputs import lock_beside, opened_whole, refuse_inputs
     from deepfake_detectors.pipelines import load_detector
 
     hide_loading_bars()
     found = expand_inputs(inputs, recursive)
+    if output is not None:
+        refuse_inputs([output], found.pictures)
     detector = load_detector(model, device, dtype.value)
     limit = detector.resolve_threshold(_number_or_name(threshold))
     options = {
@@ -100,8 +102,13 @@ def detect(
     if total >= PROGRESS_FROM and not quiet:
         rows = track(rows, "Scoring", total)
     failures: list[str] = []
-    with work(), nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8") as file:
-        (print_verdicts if table else write_json_lines)(_note_failures(rows, failures), file)
+    write = print_verdicts if table else write_json_lines
+    if output is None:
+        with work():
+            write(_note_failures(rows, failures))
+    else:
+        with lock_beside(output), work(), opened_whole(output) as file:
+            write(_note_failures(rows, failures), file)
 
     if not quiet:
         if found.skipped:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import fail, say
+from deepfake_detectors_cli.console import WorkFailed, fail, say, show, work
 from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Model, parse_option
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-INPUT_ERRORS = (ValueError, OSError, ImportError)
 TOLD = 5  # unreadable pictures that are named
 FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's name
 PARAMETERS = frozenset(
@@ -155,8 +154,8 @@ def evaluate(
         datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     options = dict(parse_option(text) for text in option or [])
-    try:
-        with _Judging() as judging:
+    with _Judging() as judging:
+        try:
             results = evaluate(
                 model,
                 dataset=dataset,
@@ -194,11 +193,10 @@ def evaluate(
                 output=output,
                 progress=judging,
             )
+        except DetectorError as error:
+            raise WorkFailed(error) from error
+    with work():
         files = results.save(output)
-    except DetectorError as error:
-        fail(_in_flags(error), code=1)
-    except INPUT_ERRORS as error:
-        fail(_in_flags(error))
     _print(results)
     say(f"Wrote {', '.join(path.name for path in files)} to {output}.")
     if save_to is not None:
@@ -266,13 +264,13 @@ def _print(results: Results) -> None:
     for section in sections:
         inside = [row for row in rows if row["section"] == section]
         if len(sections) > 1:
-            typer.echo(f"{section}:")
+            show(f"{section}:")
         both = any("corrected" in row for row in inside)
         if both:
-            typer.echo(f"{'':<26}{'published':>12}{'corrected':>12}")
+            show(f"{'':<26}{'published':>12}{'corrected':>12}")
         for row in inside:
             columns = ("value", "corrected") if both else ("value",)
-            typer.echo(f"{row['metric']:<26}" + "".join(f"{_cell(row, column):>12}" for column in columns))
+            show(f"{row['metric']:<26}" + "".join(f"{_cell(row, column):>12}" for column in columns))
         for row in inside:
             if "reason" in row:
                 say(f"{row['metric']} is undefined: {_in_flags(row['reason'])}.")
@@ -285,10 +283,10 @@ def _print(results: Results) -> None:
 
 
 def _print_calibration(found: Mapping[str, Any]) -> None:
-    typer.echo(f"calibration: {found['method']}, scale {found['scale']:.6g}, bias {found['bias']:.6g}")
+    show(f"calibration: {found['method']}, scale {found['scale']:.6g}, bias {found['bias']:.6g}")
     for name, point in found["operating_points"].items():
         rates = ", ".join(f"{rate} {_cell(point[rate], 'value')}" for rate in ("fpr", "tpr"))
-        typer.echo(f"{name:<26}{_cell(point['threshold'], 'value'):>12}  ({rates} on {found['measured_on']})")
+        show(f"{name:<26}{_cell(point['threshold'], 'value'):>12}  ({rates} on {found['measured_on']})")
     for name, reason in found["unavailable"].items():
         say(f"{name} was not fitted: {reason}.")
     for remark in found["remarks"]:

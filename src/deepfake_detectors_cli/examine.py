@@ -179,6 +179,7 @@ def _examined(
     from deepfake_detectors.examination.video import VideoError
     from deepfake_detectors.masks import free_name
     from deepfake_detectors.modeling.image_loading import InputImageError
+    from deepfake_detectors.outputs import refuse_inputs
 
     taken: set[str] = set()
     for place, path in enumerate(paths, start=1):
@@ -197,7 +198,9 @@ def _examined(
             **{name: result.record[name] for name in ("kind", "source", "deciding", "readings", "pooling")},
         }
         if output is not None:
-            folder = result.save(output / free_name(path, taken))
+            target = output / free_name(path, taken)
+            refuse_inputs([target], paths, inside=True)
+            folder = result.save(target)
             row["sheet"] = str(folder / "sheet.html")
         yield row
     for name, fault in faults.items():

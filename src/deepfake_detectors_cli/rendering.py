@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
-__all__ = ["print_facts", "print_records", "print_verdicts", "write_json_lines"]
+from deepfake_detectors_cli.console import printable
+
+__all__ = ["json_line", "print_facts", "print_records", "print_verdicts", "write_json_lines"]
 
 
 def write_json_lines(rows: Iterable[Mapping[str, Any]], file: IO[str] | None = None) -> None:
@@ -19,8 +21,22 @@ def write_json_lines(rows: Iterable[Mapping[str, Any]], file: IO[str] | None = N
     """
     file = file or sys.stdout
     for row in rows:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.write(json_line(row, file) + "\n")
         file.flush()
+
+
+def json_line(row: Mapping[str, Any], file: IO[str] | None = None) -> str:
+    """Return a row as JSON that `file` can hold: in ASCII where it is not in UTF-8, or the row is not text.
+
+    Args:
+        row: JSON-serialisable.
+        file: stdout if `None`.
+    """
+    text = json.dumps(row, ensure_ascii=False)
+    encoding = (getattr(file or sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-")
+    # Half a pair stands for a byte of a file name that is not UTF-8; as an escape, Python reads it back.
+    plain = encoding in ("utf-8", "utf8") and not any("\ud800" <= sign <= "\udfff" for sign in text)
+    return text if plain else json.dumps(row)
 
 
 def print_records(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -33,7 +49,7 @@ def print_records(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> 
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_in_words(row.get(column), "")) for column in columns))
+        table.add_row(*(Text(printable(_in_words(row.get(column), ""))) for column in columns))
     Console(file=sys.stdout).print(table)
 
 
@@ -47,7 +63,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), Text(_in_words(value, "none given")))
+        table.add_row(name.replace("_", " "), Text(printable(_in_words(value, "none given"))))
     Console(file=sys.stdout).print(table)
 
 
@@ -67,17 +83,21 @@ def print_verdicts(rows: Iterable[dict[str, Any]], file: IO[str] | None = None) 
     errors = []
     for row in rows:
         if "error" in row:
-            table.add_row(Text(row["input"]), Text("error", style="yellow"), "")
+            table.add_row(Text(printable(row["input"])), Text("error", style="yellow"), "")
             errors.append(row["error"])
         else:
             colour = "red" if row["label"] == "fake" else "green"
-            cells = [Text(row["input"]), Text(row["label"], style=colour), Text(f"{row['fake_probability']:.3f}")]
-            table.add_row(*cells, *([Text(row["explanation"])] if explained else []))
+            cells = [
+                Text(printable(row["input"])),
+                Text(row["label"], style=colour),
+                Text(f"{row['fake_probability']:.3f}"),
+            ]
+            table.add_row(*cells, *([Text(printable(row["explanation"]))] if explained else []))
     console = Console(file=file)
     if table.row_count:
         console.print(table)
     for error in errors:
-        console.print(Text(error, style="yellow"))
+        console.print(Text(printable(error), style="yellow"))
 
 
 def _in_words(value: Any, nothing: str) -> str:

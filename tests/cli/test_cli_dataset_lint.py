@@ -102,7 +102,7 @@ def test_exit_code(tmp_path, fail_on, code):
     [
         (["nope"], "neither a folder nor a data set"),
         (["{raw}/train/ai"], "fit no convention"),
-        (["{raw}", "--data-dir", "{raw}"], "`data_dir`"),
+        (["{raw}", "--data-dir", "{raw}"], "--data-dir is for"),
         (["image_folder", "--data-dir", "{raw}/gone"], "is not a folder"),
         (["{raw}", "--near", "16"], "'--near'"),
         (["{raw}", "--option", "x"], "expected KEY=VALUE"),

@@ -10,6 +10,7 @@ import pytest
 
 from deepfake_detectors.data.parquet import build_dataset, find_builds
 from deepfake_detectors.data.registry import make_builder
+from deepfake_detectors.outputs import OutputInUseError, folder_lock
 from support.folder_tree import save
 
 
@@ -198,3 +199,29 @@ def test_a_damaged_state_file_is_named(open_builder, tmp_path, content):
 def test_shard_size_is_checked(open_builder, tmp_path):
     with pytest.raises(ValueError, match="shard_size` is 0"):
         build_dataset(open_builder(), tmp_path, shard_size=0)
+
+
+@pytest.mark.parametrize("content", ["", '{"splits": {"train"', "[]", '{"splits": []}', '{"splits": {"train": {}}}'])
+def test_a_torn_state_file_does_not_block_overwriting(open_builder, tmp_path, content):
+    whole = build_dataset(open_builder(), tmp_path / "whole")
+    expected = {path.name: path.read_bytes() for path in whole.folder.iterdir()}
+    folder = build_dataset(open_builder(), tmp_path / "torn", shard_size=1e-6).folder
+    (folder / ".build.json").write_text(content)
+    with pytest.raises(ValueError, match=r"\.build\.json.*`overwrite`"):
+        build_dataset(open_builder(), tmp_path / "torn")
+    build_dataset(open_builder(), tmp_path / "torn", overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
+
+
+def test_a_build_that_another_process_writes(open_builder, tmp_path):
+    with folder_lock(tmp_path / "real_fake"), pytest.raises(OutputInUseError, match=f"process {os.getpid()}"):
+        build_dataset(open_builder(), tmp_path)
+    assert build_dataset(open_builder(), tmp_path).rows == {"train": 8, "test": 8}
+
+
+def test_a_build_never_goes_over_its_raw_files(raw, open_builder, tmp_path):
+    (tmp_path / "real_fake").symlink_to(raw)
+    before = sorted(raw.rglob("*"))
+    with pytest.raises(ValueError, match="also an input"):
+        build_dataset(open_builder(), tmp_path, overwrite=True)
+    assert sorted(raw.rglob("*")) == before

@@ -1,5 +1,6 @@
 """`evaluate()` as a library function: the same files as the command, typed errors, nothing printed."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from deepfake_detectors.evaluation.evaluate import evaluate
 from deepfake_detectors.evaluation.scoring import DetectorError
+from deepfake_detectors.outputs import OutputInUseError, folder_lock
 from deepfake_detectors_cli import app
 from support.ddvqa_tree import stems, write_tree
 from support.folder_tree import save
@@ -157,3 +159,46 @@ def test_nothing_readable_is_said_with_a_reason(model, tmp_path):
     random_pictures(1)[0].save(tmp_path / "other.png")
     with pytest.raises(ValueError, match=r"real/broken\.png"):
         evaluate(model, real_dir=tmp_path / "real")
+
+
+def test_a_folder_that_another_process_fills(model, folders, tmp_path):
+    given = {"real_dir": folders["real_dir"], "fake_dir": folders["fake_dir"], "resamples": 0}
+    with folder_lock(tmp_path / "out"), pytest.raises(OutputInUseError, match=f"process {os.getpid()}"):
+        evaluate(model, **given, output=tmp_path / "out")
+    assert not (tmp_path / "out" / "predictions.jsonl").exists()
+    results = evaluate(model, **given, output=tmp_path / "out")
+    with folder_lock(tmp_path / "out"), pytest.raises(OutputInUseError):
+        results.save(tmp_path / "out")
+    results.save(tmp_path / "out")
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["results.json", "report.md"])
+def test_what_is_read_is_not_written_over(folders, tmp_path, name):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": "a", "label": "real", "score": 0.1}\n{"id": "b", "label": "fake", "score": 0.9}\n')
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to(rows)
+    with pytest.raises(ValueError, match="also an input"):
+        evaluate(predictions=rows, output=tmp_path / "out")
+    with pytest.raises(ValueError, match="also an input"):
+        evaluate(real_dir=folders["real_dir"], fake_dir=folders["fake_dir"], output=folders["real_dir"])
+
+
+def test_names_stay_text_in_the_report(tmp_path):
+    rows = [
+        f'{{"id": "{number}", "label": "{label}", "score": 0.{number}, "manipulation": "<script>x|y"}}'
+        for number, label in enumerate(["real", "fake", "fake", "real"], start=1)
+    ]
+    (tmp_path / "<script>.jsonl").write_text("\n".join(rows))
+    evaluate(predictions=tmp_path / "<script>.jsonl", resamples=0).save(tmp_path / "out")
+    report = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "<script>" not in report and "&lt;script&gt;" in report
+
+
+def test_a_torn_note_of_the_run_is_one_clear_error(model, folders, tmp_path):
+    given = {"real_dir": folders["real_dir"], "fake_dir": folders["fake_dir"], "resamples": 0}
+    evaluate(model, **given, output=tmp_path / "out")
+    (tmp_path / "out" / "run.json").write_text('{"model": {')
+    with pytest.raises(ValueError, match=r"run\.json.*remove this folder"):
+        evaluate(model, **given, output=tmp_path / "out")

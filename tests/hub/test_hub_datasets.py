@@ -316,7 +316,7 @@ def test_command_refuses_before_it_builds(monkeypatch, tmp_path):
     arguments = ["ddvqa", "--data-dir", raw, "--repo", "tester/copy", "--build-dir", tmp_path / "kept"]
     with use_hub(monkeypatch, tmp_path / "home") as hub:
         assert "accept" in run(*arguments, code=1).stderr
-        hub.repositories.create("dataset", "tester/copy", private=True)
+        hub.repositories.create("dataset", "tester/copy", private=True).add_commit({"theirs": b"x"}, "theirs")
         assert "exists already" in run(*arguments, "--private", code=1).stderr
         hub.repository("dataset", "tester/copy").private = False
         assert "is public" in run(*arguments, "--private", "--update", code=1).stderr

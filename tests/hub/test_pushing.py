@@ -211,3 +211,30 @@ def test_server_asks_for_the_token(monkeypatch, folder, tmp_path):
         with pytest.raises(ValueError, match="license_name"):
             ModelCard("---\nlicense: other\n---\n").validate()
     assert "POST /api/repos/create" in hub.requests
+
+
+def test_an_empty_repository_of_a_killed_push_is_filled(hub, folder):
+    HfApi().create_repo("tester/begun", private=True)
+    with pytest.raises(OSError, match="500"):
+        hub.fail("POST /api/models/tester/begun/commit", 500)
+        push_folder(folder, "tester/begun", private=True)
+    hub.failures.clear()
+    assert check_destination("tester/begun", private=True) is True
+    push_folder(folder, "tester/begun", private=True)
+    assert "config.json" in hub.repository("model", "tester/begun").files
+
+
+def test_a_second_push_of_the_same_files_does_nothing(hub, folder):
+    (folder / "README.md").write_text(CARD + "Made with deepfake-detectors.")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    address = push_folder(folder, "tester/twice")
+    check_destination("tester/twice", again=folder)
+    with pytest.raises(ValueError, match="exists already"):
+        check_destination("tester/twice")
+    assert push_folder(folder, "tester/twice") == address
+    assert len(hub.repository("model", "tester/twice").commits) == 2  # the Hub's own, and ours
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).write_bytes(b"changed")
+        with pytest.raises(ValueError, match="exists already"):
+            push_folder(folder, "tester/twice")
+    assert len(hub.repository("model", "tester/twice").commits) == 2

@@ -10,6 +10,7 @@ from typing import Any
 
 from deepfake_detectors.conversion.checkpoint_files import new_checkpoint
 from deepfake_detectors.families import FAMILIES, resolve
+from deepfake_detectors.outputs import refuse_inputs
 
 __all__ = ["CONVERTERS", "check_request", "convert"]
 
@@ -52,10 +53,11 @@ def convert(
     Raises:
         FileNotFoundError: for a source that does not exist.
         ValueError: for an unknown family, an option that the family does not have, a folder that is not empty, or
-            files that do not fit (the message lists the keys).
+            files that do not fit (the message lists the keys); and where `output` is, or holds, a source.
     """
     paths = [Path(source) for source in ([sources] if isinstance(sources, (str, Path)) else sources)]
     check_request(family, options, paths)
+    refuse_inputs([output], paths, inside=True)
     with new_checkpoint(output, overwrite) as folder:
         resolve(CONVERTERS[family])(paths, folder, **options)
     return Path(output)

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.utils import CONFIG_NAME
 
-from deepfake_detectors.files import read_json_object, written_whole
+from deepfake_detectors.files import read_json_object
+from deepfake_detectors.outputs import written_whole
 
 __all__ = [
     "LLAMA_FIELDS",

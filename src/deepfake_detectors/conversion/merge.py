@@ -18,6 +18,7 @@ from deepfake_detectors.conversion.key_table import rename_keys
 from deepfake_detectors.conversion.m2f2_det import language_model_key_table
 from deepfake_detectors.files import read_json_object, weight_files
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE
+from deepfake_detectors.outputs import refuse_inputs
 from deepfake_detectors.pipelines import resolve_model
 
 __all__ = ["merge"]
@@ -57,6 +58,7 @@ def merge(
     words = any((path / ADAPTER_FILE).is_file() for path in paths)
     if words and len(paths) > 1:
         raise ValueError(f"Learned words replace each other: give one adapter folder, not {len(paths)}.")
+    refuse_inputs([output], paths, inside=True)
     model = resolve_model(model)
     weight_files(model)  # refuses an index that leads out of the folder
     with new_checkpoint(output, overwrite) as folder:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deepfake_detectors.data.loading import units_fingerprint
 from deepfake_detectors.data.registry import DATASETS, open_builder
 from deepfake_detectors.files import read_json_object
+from deepfake_detectors.outputs import LOCK_FILES, folder_lock, refuse_inputs, write_json
 
 if TYPE_CHECKING:
     import datasets
@@ -81,8 +82,9 @@ def build_dataset(
         progress: called with split, rows since the last call, and rows expected (an upper bound for clips).
 
     Raises:
-        ValueError: for raw files that cannot be read or change meanwhile, or an output folder of another build or with
-            Parquet files that this function did not write; and as `make_builder`.
+        ValueError: for raw files that cannot be read or change meanwhile, or an output folder of another build, with
+            Parquet files that this function did not write, that holds the raw files, or that another process fills;
+            and as `make_builder`.
         FileNotFoundError: for missing raw files.
         ImportError: if `datasets` is not installed.
     """
@@ -90,9 +92,23 @@ def build_dataset(
         raise ValueError(f"`shard_size` is {shard_size}, expected a number of megabytes above 0.")
     builder = open_builder(dataset, data_dir, config, options)
     folder = Path(output) / builder.config.name
+    if (raw := builder.config.data_dir) is not None:
+        refuse_inputs([folder], [raw], inside=True)
     splits = builder.find_splits()
+    BuildState.open(builder, folder, overwrite)  # refuses before anything is written
+    with folder_lock(folder):
+        return _build(builder, folder, splits, overwrite, shard_size, progress)
+
+
+def _build(
+    builder: Any,
+    folder: Path,
+    splits: dict[str, list[Unit]],
+    overwrite: bool,
+    shard_size: float,
+    progress: Callable[[str, int, int], None] | None,
+) -> BuildResult:
     state = BuildState.open(builder, folder, overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
     sources = {split: units_fingerprint(builder, units) for split, units in splits.items()}
     stale = [split for split in splits if overwrite or not state.is_current(split, sources[split])]
     if state.new:
@@ -149,13 +165,25 @@ class BuildState:
         """
         version = str(builder.config.version or builder.VERSION)
         state = cls(folder, type(builder).__name__, version, _chosen_options(builder))
-        before = read_state(folder) if (folder / STATE_FILE).is_file() else {}
+        before, torn = {}, False
+        if (folder / STATE_FILE).is_file():
+            try:
+                before = read_state(folder)
+            except ValueError as error:
+                if not overwrite:
+                    raise ValueError(f"{error} Set `overwrite` to build it again.") from error
+                torn = True
         if before:
             state.splits, state.new = dict(before["splits"]), False
             if not overwrite:
                 state._require_same_build(before)
-        elif folder.exists() and any(folder.iterdir()) and not overwrite:
+        elif folder.exists() and not overwrite and any(_foreign(folder)):
             raise ValueError(f"{folder} is not empty and was not written by build_dataset; choose another `output`.")
+        if torn:  # which shards were ours is not known any more; their names are those that we give
+            for path in folder.glob(SHARDS.format(split="*")):
+                split = path.name.rsplit("-", 3)[0]
+                unknown = {"rows": 0, "files": [], "bytes": [], "source": ""}
+                state.splits.setdefault(split, unknown)["files"].append(path.name)
         ours = {name for done in state.splits.values() for name in done["files"]}
         foreign = sorted(path.name for path in folder.glob(SHARDS.format(split="*")) if path.name not in ours)
         if foreign:
@@ -203,9 +231,7 @@ class BuildState:
     def write(self, complete: bool) -> None:
         """Write the state file beside and rename it, so that no reader sees half of one."""
         fields = {"builder": self.builder, "version": self.version, "options": self.options, "splits": self.splits}
-        partial = self.folder / f"{STATE_FILE}.partial"
-        partial.write_text(json.dumps({**fields, "complete": complete}, indent=1), encoding="utf-8")
-        partial.replace(self.folder / STATE_FILE)
+        write_json(self.folder / STATE_FILE, {**fields, "complete": complete}, indent=1)
 
     def _remove(self, names: set[str]) -> None:
         for name in names:
@@ -214,6 +240,11 @@ class BuildState:
     def _sizes(self, names: list[str]) -> list[int | None]:
         paths = [self.folder / name for name in names]
         return [path.stat().st_size if path.is_file() else None for path in paths]
+
+
+def _foreign(folder: Path) -> Iterator[Path]:
+    """What lies in a folder beside the lock, and half a state, of a build that was killed as it began."""
+    return (path for path in folder.iterdir() if path.name not in (*LOCK_FILES, f".{STATE_FILE}.part"))
 
 
 def read_state(folder: Path) -> dict[str, Any]:

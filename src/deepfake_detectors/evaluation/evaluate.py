@@ -22,7 +22,7 @@ from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction, read_references, read_rows
 from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, evaluate_rows, get_protocol
 from deepfake_detectors.evaluation.protocols.m2f2_det import evaluate_answers
-from deepfake_detectors.evaluation.report import Results, results_content
+from deepfake_detectors.evaluation.report import WRITTEN_FILES, Results, results_content
 from deepfake_detectors.evaluation.scoring import Detector, Progress, Scored
 from deepfake_detectors.evaluation.sets import PictureSet, cut_faces, data_set, folder_set
 from deepfake_detectors.evaluation.texts import explanation_results
@@ -30,6 +30,7 @@ from deepfake_detectors.examination.clips import ClipView
 from deepfake_detectors.examination.crops import crop_recipe
 from deepfake_detectors.examination.faces import DEFAULT_FINDER
 from deepfake_detectors.files import weights_digest
+from deepfake_detectors.outputs import refuse_inputs
 
 __all__ = ["evaluate"]
 
@@ -195,6 +196,10 @@ def evaluate(
             f"`max_new_tokens` is {max_new_tokens}, expected 1 or more.",
         ),
     )
+    if folder is not None:
+        files_read = [*cached, *(file for file in (references, fit_predictions) if file is not None)]
+        refuse_inputs([folder / name for name in WRITTEN_FILES], files_read)
+        refuse_inputs([folder], [place for place in (real, fake, masks, data_dir, dataset) if place is not None])
     if target is not None:
         check_target(model, target)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,11 +14,14 @@ from deepfake_detectors.evaluation.metrics import LOWER_IS_BETTER
 from deepfake_detectors.evaluation.plots import plot_bars, plot_scores
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.protocols import Protocol
-from deepfake_detectors.evaluation.scoring import Scored
+from deepfake_detectors.evaluation.scoring import RUN_FILE, Scored
+from deepfake_detectors.markup import as_markdown
+from deepfake_detectors.outputs import folder_lock, write_json, write_text
 
-__all__ = ["RESULTS_FILE", "Results", "render_report", "results_content", "sections"]
+__all__ = ["RESULTS_FILE", "WRITTEN_FILES", "Results", "render_report", "results_content", "sections"]
 
 RESULTS_FILE, REPORT_FILE = "results.json", "report.md"
+WRITTEN_FILES = (RESULTS_FILE, REPORT_FILE, RUN_FILE)  # beside predictions, which are only added to
 LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
 SECTIONS = ("judgement", "explanation", "localisation", "control")
 PLOTS = {  # table -> what its rows are, file
@@ -97,17 +99,12 @@ class Results:
         folder = Path(directory)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file; name a folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        files = [] if self.scored is None else self.scored.save(folder)
-        plots = self._plot(folder)
-        report, numbers = folder / REPORT_FILE, folder / RESULTS_FILE
-        report.write_text(render_report(self.content, [path.name for path in plots]), encoding="utf-8")
-        # Last and in one piece: where it lies, the evaluation is complete.
-        part = folder / f"{RESULTS_FILE}.part"
-        part.write_text(
-            json.dumps(self.content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        part.replace(numbers)
+        with folder_lock(folder):
+            files = [] if self.scored is None else self.scored.save(folder)
+            plots = self._plot(folder)
+            report = write_text(folder / REPORT_FILE, render_report(self.content, [path.name for path in plots]))
+            # Last: where it lies, the evaluation is complete.
+            numbers = write_json(folder / RESULTS_FILE, self.content)
         return [numbers, report, *plots, *files]
 
     def _plot(self, folder: Path) -> list[Path]:
@@ -152,7 +149,7 @@ def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
     protocol = results["protocol"]
     lines = ["# Evaluation", "", f"Protocol `{protocol['name']}`: {protocol['summary']}", ""]
     lines += [f"Rules from: {protocol['source']}. Positive class: {protocol['positive_class']}.", ""]
-    lines += [f"- {name}: {_text(value)}" for name, value in results["inputs"].items()] + [""]
+    lines += [f"- {name}: {as_markdown(_text(value))}" for name, value in results["inputs"].items()] + [""]
     for name, part in sections(results).items():
         lines += _part(name, part)
         if name == "control":
@@ -183,8 +180,8 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
     lines = ["## Calibration", ""]
     lines += [
         f"{found['method'].capitalize()}: scale {found['scale']:.4f}, bias {found['bias']:.4f}, fitted on "
-        f"{source['num_real']} real and {source['num_fake']} fake pictures of {source['set']}, both classes weighing "
-        f"alike; measured on {found['measured_on']}.",
+        f"{source['num_real']} real and {source['num_fake']} fake pictures of {as_markdown(source['set'])}, both "
+        f"classes weighing alike; measured on {found['measured_on']}.",
         "",
         "| | before | after |",
         "| --- | ---: | ---: |",
@@ -198,7 +195,7 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
     for name, point in found["operating_points"].items():
         lines.append(f"| {name} | {' | '.join(_with_interval(point[key]) for key in ('threshold', 'fpr', 'tpr'))} |")
     lines += ["", *(f"- {name} was not fitted: {reason}." for name, reason in found["unavailable"].items())]
-    return [*lines, *(f"- Note: {remark}." for remark in found["remarks"]), ""]
+    return [*lines, *(f"- Note: {as_markdown(remark)}." for remark in found["remarks"]), ""]
 
 
 def _decision_band(band: Mapping[str, Any]) -> list[str]:
@@ -208,7 +205,7 @@ def _decision_band(band: Mapping[str, Any]) -> list[str]:
         f'P(fake) of {band["high"]:.4f} or more reads "likely fake", of {band["low"]:.4f} or less "likely real", '
         "and anything between is inconclusive.",
         "",
-        f"- Fitted on {band['fitted_on']}.",
+        f"- Fitted on {as_markdown(band['fitted_on'])}.",
         f'- Real images that read "likely fake" there: {100 * band["false_alarm_rate"]:.1f} %.',
         f'- Fakes that read "likely real" there: {100 * band["miss_rate"]:.1f} %.',
         f"- Images that get an answer (mean of both classes): {100 * band['coverage']:.1f} %.",
@@ -238,7 +235,7 @@ def _part(title: str, part: Mapping[str, Any]) -> list[str]:
                 lines += [f"### {key.replace('_', ' ').capitalize()}{f', {name}' if name else ''}", ""]
                 lines += _plain_table(found[key])
         for remark in found.get("remarks", ()):
-            lines += [f"Note: {remark}", ""]
+            lines += [f"Note: {as_markdown(remark)}", ""]
         for aggregation, videos in found.get("videos", {}).items():
             lines += [f"### Videos, {aggregation}", ""]
             lines += (
@@ -270,7 +267,7 @@ def _plain_table(table: Mapping[str, Mapping[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys(key for row in table.values() for key in row))
     lines = [f"| | {' | '.join(name.replace('_', ' ') for name in columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for name, row in table.items():
-        lines.append(f"| {name} | {' | '.join(_text(row.get(column)) for column in columns)} |")
+        lines.append(f"| {as_markdown(name)} | {' | '.join(_text(row.get(column)) for column in columns)} |")
     return [*lines, ""]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +27,7 @@ from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.files import read_json_object
 from deepfake_detectors.modeling.detection import require_ability, require_head
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+from deepfake_detectors.outputs import folder_lock, write_text
 from deepfake_detectors.pipelines import load_config, load_detector
 
 __all__ = [
@@ -88,8 +90,8 @@ class Scored:
         if self.folder is not None and self.folder.resolve() == directory.resolve():
             return [file for file in files if file.is_file()]
         directory.mkdir(parents=True, exist_ok=True)
-        _write_whole(files[0], _run_text(self.run))
-        _write_whole(files[1], "".join(row.to_json() + "\n" for row in self.rows))
+        write_text(files[0], _run_text(self.run))
+        write_text(files[1], "".join(row.to_json() + "\n" for row in self.rows))
         if "masks" in self.run:
             part = directory / f"{LOCALISATION_FILE}.part"
             part.unlink(missing_ok=True)
@@ -138,7 +140,8 @@ class Detector:
             head: of a checkpoint with several heads, the one that judges.
 
         Raises:
-            ValueError: for a folder of another run, a detector that cannot explain, or a head that it does not have.
+            ValueError: for a folder of another run or one that another process fills, a detector that cannot explain,
+                or a head that it does not have.
             DetectorError: if the detector fails on images that could be read.
         """
         localise = self.localises and pictures.masks is not None
@@ -160,9 +163,6 @@ class Detector:
             **({"head": head} if head is not None else {}),
         }
         scored = Scored([], run, folder)
-        done = {} if folder is None else _resume(folder, run, pictures)
-        if progress is not None:
-            progress(len(done), len(pictures.rows))
 
         def judge(images: list[Any]) -> list[dict[str, Any]]:
             detector = self._load_able(options)
@@ -171,9 +171,13 @@ class Detector:
             except ValueError as error:  # unreadable images became rows: this is the model's own failure
                 raise DetectorError(str(error)) from error
 
-        for finished in _score_missing(judge, pictures, done, self.batch_size, scored, localise):
+        with nullcontext() if folder is None else folder_lock(folder):
+            done = {} if folder is None else _resume(folder, run, pictures)
             if progress is not None:
-                progress(finished, len(pictures.rows))
+                progress(len(done), len(pictures.rows))
+            for finished in _score_missing(judge, pictures, done, self.batch_size, scored, localise):
+                if progress is not None:
+                    progress(finished, len(pictures.rows))
         return scored
 
     def reported(self, head: str | None, field: str) -> Any:
@@ -326,7 +330,10 @@ def _claim_folder(output: Path, run: dict[str, Any]) -> None:
     """
     file, predictions = output / RUN_FILE, output / PREDICTIONS_FILE
     if file.is_file() and predictions.is_file():
-        begun = read_json_object(file)
+        try:
+            begun = read_json_object(file)
+        except ValueError as error:
+            raise ValueError(f"{error} Choose another `output`, or remove this folder.") from error
         wanted = json.loads(_run_text(run))  # as tuples and such come back changed
         different = [key for key in sorted({*begun, *wanted}) if begun.get(key) != wanted.get(key)]
         if different:
@@ -339,17 +346,11 @@ def _claim_folder(output: Path, run: dict[str, Any]) -> None:
     else:
         output.mkdir(parents=True, exist_ok=True)
         # Before the first prediction, and in one piece: a torn note would claim nothing.
-        _write_whole(file, _run_text(run))
+        write_text(file, _run_text(run))
 
 
 def _run_text(run: Mapping[str, Any]) -> str:
     return json.dumps(run, indent=2) + "\n"
-
-
-def _write_whole(file: Path, text: str) -> None:
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
 
 
 def _read_progress(file: Path) -> dict[str, Prediction]:

@@ -20,10 +20,10 @@ from deepfake_detectors.examination.sheet import SHEET_FILE, render_sheet
 from deepfake_detectors.examination.timeline import TIMELINE_FILE, draw_timeline
 from deepfake_detectors.examination.tracks import DEFAULT_POOLING, POOLING, link_faces, pool
 from deepfake_detectors.examination.video import is_video, probe, sample_frames
-from deepfake_detectors.files import written_whole
 from deepfake_detectors.masks import draw_overlay
 from deepfake_detectors.modeling.image_loading import load_image, read_image_facts
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+from deepfake_detectors.outputs import written_whole
 
 __all__ = ["Examination", "examine"]
 

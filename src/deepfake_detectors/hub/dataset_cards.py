@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from deepfake_detectors.data.lint.findings import control_rows
 from deepfake_detectors.data.parquet import BuiltConfig
 from deepfake_detectors.data.registry import builder_class
+from deepfake_detectors.markup import as_markdown
 
 __all__ = ["COLUMN_TEXTS", "dataset_facts", "render_dataset_card"]
 
@@ -78,6 +79,7 @@ def render_dataset_card(
     name = builds[0].dataset
     facts, kind = dataset_facts(name), builder_class(name)
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["plain"] = as_markdown
     template = files("deepfake_detectors.hub_cards").joinpath(TEMPLATE).read_text(encoding="utf-8")
     body = environment.from_string(template).render(
         title=kind.NAME if name != "image_folder" else repo.rpartition("/")[2],

@@ -24,6 +24,7 @@ from transformers import AutoConfig, HfArgumentParser
 from deepfake_detectors.facts import read_facts
 from deepfake_detectors.files import read_json_object
 from deepfake_detectors.hub.model_results import better, dataset_of, metric_name, model_index, result_parts
+from deepfake_detectors.markup import as_markdown
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection
 
 __all__ = [
@@ -115,6 +116,7 @@ def render_model_card(
     environment = Environment(
         undefined=StrictUndefined, keep_trailing_newline=True, loader=FunctionLoader(_read_template)
     )
+    environment.filters["plain"] = as_markdown
     environment.globals |= {
         "three": _three,
         "number": _number,

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import UndefinedError
 
 from deepfake_detectors.facts import read_facts
-from deepfake_detectors.files import read_json_object, weights_digest, written_whole
+from deepfake_detectors.files import read_json_object, weights_digest
 from deepfake_detectors.hub.assembling import LICENSE_FILES, Assembled, Base, assemble
 from deepfake_detectors.hub.model_cards import (
     Publication,
@@ -22,6 +22,7 @@ from deepfake_detectors.hub.model_cards import (
     training_data,
 )
 from deepfake_detectors.hub.pushing import check_destination, files_to_push, push_folder
+from deepfake_detectors.outputs import written_whole
 from deepfake_detectors.pipelines import resolve_model
 
 __all__ = ["STALE_PATTERNS", "publish_model"]
@@ -81,7 +82,7 @@ def publish_model(
         read_json_object(folder / name) if (folder / name).is_file() else None for name in (VALIDATION, EXPLANATIONS)
     )
     if dry_run is None:  # before gigabytes are loaded
-        check_destination(repo, "model", private, update, token)
+        check_destination(repo, "model", private, update, token, again=folder)
     with _workplace(dry_run) as target:
         found = assemble(folder, target, base=Base.parse(base) if base else None)
         _check_measured(measured or {}, folder, found.family)

@@ -13,14 +13,16 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha1, sha256
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
-from deepfake_detectors.files import written_whole
+from deepfake_detectors.outputs import written_whole
 
 __all__ = ["REPO_TYPES", "check_destination", "files_to_push", "find_pickles", "push_folder"]
 
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 REPO_TYPES = ("model", "dataset")
 CARD = "README.md"
+HUBS_OWN = ".gitattributes"  # the Hub itself puts it into a new repository
+BLOCK = 1 << 20  # bytes read at a time
 LIBRARY = "deepfake-detectors"
 LOGIN_REMEDY = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
 # Version control, caches and the droppings of file managers are nobody's publication.
@@ -52,7 +56,8 @@ def push_folder(
     """Create a repository and commit the files of a folder, hidden ones left out.
 
     What can be known is checked before the first write; the files then come in one commit. If that fails, a repository
-    that was made for it is removed again.
+    that was made for it is removed again. The same call after a kill goes on: it fills a repository that is still
+    empty, and sends nothing to one that holds these very files.
 
     Args:
         folder: what to push; its README.md is the card.
@@ -92,7 +97,17 @@ def push_folder(
     with _clear_errors(api, repo_type, repo):
         # The Hub refuses a card after the upload has begun; asked first, nothing has been touched yet.
         RepoCard.load(folder / CARD).validate(repo_type)
-        created = _existing(api, repo_type, repo, private, update) is None
+        found = _existing(api, repo_type, repo, private)
+        address = f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"
+        if found is not None and not update and (held := _strange_files(found, private)):
+            if (
+                set(held) == set(names)
+                and found.private == private
+                and _same_content(api, repo_type, repo, folder, names)
+            ):
+                return address
+            raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
+        created = found is None
         if created:
             api.create_repo(repo, repo_type=repo_type, private=private)
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
@@ -109,13 +124,23 @@ def push_folder(
         finally:
             if created and not complete:
                 _remove_again(api, repo_type, repo)
-    return f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"
+    return address
 
 
 def check_destination(
-    repo: str, repo_type: str = "model", private: bool = False, update: bool = False, token: str | None = None
+    repo: str,
+    repo_type: str = "model",
+    private: bool = False,
+    update: bool = False,
+    token: str | None = None,
+    again: str | Path | None = None,
 ) -> bool:
     """Refuse what `push_folder` would refuse whatever the folder holds; worth asking before the folder is made.
+
+    Args:
+        repo, repo_type, private, update, token: as in `push_folder`.
+        again: a checkpoint folder. A model repository with weights of about its size may be what a call that was
+            killed at its end has pushed, so that is left to `push_folder`, which compares the files.
 
     Returns:
         Whether what is pushed there will be private: as an existing repository is, or as a new one would be.
@@ -127,7 +152,12 @@ def check_destination(
     api = HfApi(token=_token(token), library_name=LIBRARY)
     with _clear_errors(api, repo_type, repo):
         api.whoami()
-        found = _existing(api, repo_type, repo, private, update)
+        found = _existing(api, repo_type, repo, private)
+        if found is not None and not update and (held := _strange_files(found, private)):
+            # Whether it holds these very files, of a call that was killed at its end, is known once they are made.
+            weights = [name for name in held if name.endswith(".safetensors")]
+            if again is None or found.private != private or not _alike(api, repo, weights, Path(again)):
+                raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
     return private if found is None else bool(found.private)
 
 
@@ -143,12 +173,10 @@ def _check_names(repo: str, repo_type: str) -> None:
         raise ValueError(f"{repo!r} names no owner; write owner/name.")
 
 
-def _existing(api: HfApi, repo_type: str, repo: str, private: bool, update: bool) -> Any:
+def _existing(api: HfApi, repo_type: str, repo: str, private: bool) -> Any:
     """What the Hub says of the repository; `None` where there is none yet."""
     if not api.repo_exists(repo, repo_type=repo_type):
         return None
-    if not update:
-        raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
     found = api.repo_info(repo, repo_type=repo_type)
     if private and not found.private:
         raise ValueError(
@@ -156,6 +184,43 @@ def _existing(api: HfApi, repo_type: str, repo: str, private: bool, update: bool
             "private one. Make it private in its settings on the Hub, or choose another name."
         )
     return found
+
+
+def _strange_files(found: Any, private: bool) -> list[str]:
+    """The files of a repository; none where it can be one that the same call made and did not come to fill."""
+    names = [item.rfilename for item in found.siblings or ()]
+    if set(names) <= {HUBS_OWN}:
+        return [] if found.private == private else [HUBS_OWN]
+    return [name for name in names if name != HUBS_OWN]
+
+
+def _alike(api: HfApi, repo: str, weights: Sequence[str], folder: Path) -> bool:
+    """Whether weights there take as much room as those here, give or take their headers."""
+    here = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    there = sum(entry.size for entry in _entries(api, "model", repo, weights))
+    return here > 0 and abs(here - there) <= max(here // 20, 1 << 16)
+
+
+def _entries(api: HfApi, repo_type: str, repo: str, names: Sequence[str]) -> list[RepoFile]:
+    """What the Hub says of files of a repository."""
+    found = api.get_paths_info(repo, list(names), repo_type=repo_type) if names else []
+    return [entry for entry in found if isinstance(entry, RepoFile)]
+
+
+def _same_content(api: HfApi, repo_type: str, repo: str, folder: Path, names: Sequence[str]) -> bool:
+    """Whether files of these names have the same content here and there."""
+    for entry in _entries(api, repo_type, repo, names):
+        path = folder / entry.path
+        if path.stat().st_size != entry.size:
+            return False
+        large = getattr(entry, "lfs", None)
+        digest = sha256() if large else sha1(b"blob %d\0" % entry.size, usedforsecurity=False)
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+        if digest.hexdigest() != (large.sha256 if large else entry.blob_id):
+            return False
+    return True
 
 
 @contextmanager

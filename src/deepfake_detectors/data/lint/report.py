@@ -14,6 +14,8 @@ import pandas as pd
 from deepfake_detectors.data.lint.findings import LEVELS, LintResult, control_rows
 from deepfake_detectors.data.lint.shortcuts import NUMBERS
 from deepfake_detectors.evaluation.plots import COLOURS, new_figure, save_figure
+from deepfake_detectors.markup import as_markdown
+from deepfake_detectors.outputs import write_text
 
 __all__ = ["FORMATS", "write_report"]
 
@@ -58,15 +60,15 @@ def write_report(result: LintResult, folder: str | Path, format: str = "html") -
     for name in ("report.md", "report.html", *(f"{column}.png" for column in (*NUMBERS_SHOWN, *BARS))):
         (folder / name).unlink(missing_ok=True)  # of an earlier run, which may have had more of them
     plots = plot_histograms(result.rows, folder) if len(result.rows) else {}
-    (folder / RESULT_FILE).write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(folder / RESULT_FILE, json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
     if len(result.rows):
         result.rows.to_parquet(folder / MEASUREMENTS_FILE, index=False)
     text = render_markdown(result, plots)
     target = folder / ("report.md" if format == "markdown" else "report.html")
     if format == "markdown":
-        target.write_text(text, encoding="utf-8")
+        write_text(target, text)
     else:
-        target.write_text(_page(f"Lint of {result.name}", text, folder, plots), encoding="utf-8")
+        write_text(target, _page(f"Lint of {result.name}", text, folder, plots))
         for name in plots:  # they are inside
             (folder / name).unlink()
     return target
@@ -77,30 +79,25 @@ def render_markdown(result: LintResult, plots: dict[str, str]) -> str:
     total = sum(row["pictures"] for row in result.counts)
     levels = {level: [item for item in result.findings if item.level == level] for level in LEVELS}
     summary = ", ".join(f"{len(found)} {level}" for level, found in levels.items())
-    lines = [f"# Lint of {_plain(result.name)}", "", f"{total} pictures. Findings: {summary}.", ""]
+    lines = [f"# Lint of {as_markdown(result.name)}", "", f"{total} pictures. Findings: {summary}.", ""]
     if controls := control_rows(item.to_dict() for item in result.findings):
         lines += ["## What a detector reaches without seeing a picture", ""]
         lines += [f"| {' | '.join(controls[0])} |", "| --- | --- | ---: | --- | ---: | ---: |"]
-        lines += [f"| {' | '.join(map(_plain, row.values()))} |" for row in controls]
+        lines += [f"| {' | '.join(map(as_markdown, row.values()))} |" for row in controls]
         lines += ["", "A detector's AUC on this set means something only as far as it is above these.", ""]
     for level, found in levels.items():
         if found:
             lines += [f"## {HEADINGS[level]}", ""]
-            lines += [f"- `{item.code}` {_plain(item.message)}" for item in found] + [""]
+            lines += [f"- `{item.code}` {as_markdown(item.message)}" for item in found] + [""]
     lines += ["## Pictures", "", "| split | label | manipulation | pictures |", "| --- | --- | --- | ---: |"]
     lines += [
-        f"| {_plain(row['split'])} | {row['label']} | {_plain(row['manipulation'])} | {row['pictures']} |"
+        f"| {as_markdown(row['split'])} | {row['label']} | {as_markdown(row['manipulation'])} | {row['pictures']} |"
         for row in result.counts
     ]
     if plots:
         lines += ["", "## Histograms", ""]
         lines += [line for name, caption in plots.items() for line in (f"![{caption}]({name})", "")]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _plain(text: str) -> str:
-    """Names of files and folders must not turn into markup."""
-    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|" else sign for sign in text)
 
 
 def _page(title: str, text: str, folder: Path, plots: dict[str, str]) -> str:

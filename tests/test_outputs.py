@@ -1,11 +1,23 @@
 """Folders are written whole or not at all, also where a process is killed."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from deepfake_detectors.files import read_json_object, written_whole
+from deepfake_detectors.files import read_json_object
+from deepfake_detectors.outputs import (
+    OutputInUseError,
+    folder_lock,
+    lock_beside,
+    opened_whole,
+    refuse_inputs,
+    short_name,
+    write_text,
+    written_whole,
+)
 
 
 def write(output, text, **options):
@@ -130,3 +142,79 @@ def test_json_that_is_no_object(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(ValueError, match=r"x\.json"):
         read_json_object(tmp_path / "x.json")
+
+
+def test_a_file_is_there_when_it_is_whole(tmp_path):
+    path = write_text(tmp_path / "x", "ä\n")
+    assert path.read_bytes() == "ä\n".encode()
+    path.chmod(0o640)
+    with pytest.raises(KeyboardInterrupt), opened_whole(path) as file:
+        file.write("half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == "ä\n".encode() and names(tmp_path) == ["x"]
+    write_text(path, "new")
+    assert path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_that_a_link_names_is_replaced_not_the_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    write_text(tmp_path / "there" / "x", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "x")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "there" / "x").read_text() == "new"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_device_is_written_not_replaced():
+    with pytest.raises(OSError, match="No space"):
+        write_text("/dev/full", "text")
+    assert Path("/dev/full").is_char_device()
+
+
+def test_an_output_that_is_read_is_refused(tmp_path):
+    picture = write_text(tmp_path / "a.jpg", "picture")
+    (tmp_path / "link.jpg").symlink_to(picture)
+    os.link(picture, tmp_path / "hard.jpg")
+    (tmp_path / "folder").symlink_to(tmp_path)
+    for name in ("a.jpg", "link.jpg", "hard.jpg", "folder/a.jpg"):
+        with pytest.raises(ValueError, match=r"a\.jpg"):
+            refuse_inputs([tmp_path / name], ["https://host/a.jpg", picture])
+    with pytest.raises(ValueError, match="holds an input"):
+        refuse_inputs([tmp_path / "folder"], [picture], inside=True)
+    refuse_inputs([tmp_path / "b.jpg", tmp_path], [picture, tmp_path / "absent"])
+
+
+@pytest.mark.parametrize("name", ["n" * 246, "ж" * 120, "short"])
+def test_long_names_are_cut(name):
+    cut = short_name(name)
+    assert len(os.fsencode(cut)) <= 200
+    assert (cut == name) == (len(os.fsencode(name)) <= 200)
+    assert short_name(name + "x") != cut
+
+
+HOLDER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import outputs
+with getattr(outputs, sys.argv[2])(sys.argv[3]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kind", ["folder_lock", "lock_beside"])
+def test_one_process_at_a_time(tmp_path, kind):
+    """The other process imports the module alone, which costs no torch."""
+    import deepfake_detectors.outputs as module
+
+    lock, place = {"folder_lock": folder_lock, "lock_beside": lock_beside}[kind], tmp_path / "out"
+    words = [sys.executable, "-c", HOLDER, str(Path(module.__file__).parent), kind, str(place)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(OutputInUseError, match=f"process {other.pid} on "), lock(place):
+            pass
+        other.kill()
+    with lock(place):  # nobody asks a dead owner
+        with pytest.raises(OutputInUseError, match=f"process {os.getpid()} on "), lock(place):
+            pass
+    assert names(place if kind == "folder_lock" else tmp_path) == []
