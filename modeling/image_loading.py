@@ -37,8 +37,10 @@ __all__ = [
     "animation_times",
     "describe_image_source",
     "load_image",
+    "load_mask",
     "load_stored_image",
     "read_image_facts",
+    "read_image_size",
     "rgb_image",
 ]
 
@@ -162,6 +164,42 @@ def load_stored_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         return image
 
 
+def load_mask(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Load a mask as mode `L`, upright. Transparency is dropped: some authors mark the black of masks as transparent.
+
+    Args:
+        source: a PIL image, a path, `bytes`, or an undecoded cell of `datasets`.
+        max_pixels: see `load_image`.
+
+    Raises:
+        InputImageError: as `load_image`.
+    """
+    name = describe_image_source(source)
+    found = innermost(source, name)
+    with _decoding(name):
+        image = found.copy() if isinstance(found, Image.Image) else load_stored_image(found, max_pixels=max_pixels)
+        image.info.pop("transparency", None)
+        if "A" in image.getbands() or "a" in image.getbands():
+            image = image.convert("RGBA").convert("RGB")
+        return _to_rgb(image, name, max_pixels).convert("L")
+
+
+def read_image_size(source: Any) -> tuple[int, int]:
+    """Return width and height of a picture file as stored, from its header.
+
+    Args:
+        source: a path, `bytes`, or an undecoded cell of `datasets`.
+
+    Raises:
+        InputImageError: as `load_image`.
+    """
+    name = describe_image_source(source)
+    found = innermost(source, name)
+    with BytesIO(found) if isinstance(found, bytes) else open_regular_file(found, name) as file, _decoding(name):
+        size: tuple[int, int] = _identified(file, name).size
+        return size
+
+
 def rgb_image(image: Image.Image) -> Image.Image:
     """Return an image that this program made itself in mode `RGB`; the same object where it is already."""
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -230,8 +268,8 @@ def _opened(source: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
 class _StrictFile:
     """A file that has no end while pixels are read.
 
-    Pillow completes a cut JPEG with grey where `ImageFile.LOAD_TRUNCATED_IMAGES` is set, which another thread may do at
-    any moment; it never comes to that when reading beyond the end is an error.
+    Pillow completes a cut JPEG with grey where `ImageFile.LOAD_TRUNCATED_IMAGES` is set, which another thread may do
+    at any moment; it never comes to that when reading beyond the end is an error.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -316,7 +354,7 @@ def _why_unknown(start: bytes, name: str) -> str:
     brand = start[8:12]
     if start[4:8] == b"ftyp" and brand in HEIF_BRANDS | AVIF_BRANDS:
         package = "pillow-heif" if brand in HEIF_BRANDS else "a newer pillow"
-        return f"{name} is a HEIC or AVIF picture, which this installation cannot read, or a damaged one; install {package}."
+        return f"{name} is a HEIC or AVIF picture, which cannot be read here, or a damaged one; install {package}."
     moving = start[4:8] in (b"ftyp", b"moov", b"mdat") or (start[:4] == b"RIFF" and brand == b"AVI ")
     if moving or start.startswith(VIDEO):
         return f"{name} is a video, not a picture; `examine` judges videos."
@@ -507,8 +545,8 @@ def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
         peak = 65535
         if 0 < high < DARK_16_BIT and not all((_values(image, box) % WIDENED == 0).all() for box in _bands(image)):
             raise InputImageError(
-                f"{name} holds 16-bit values up to {high} only, as of a camera with fewer bits, and does not say which "
-                "value is white; save it with 8 bits, or scale it to 0..65535.",
+                f"{name} holds 16-bit values up to {high} only, as of a camera with fewer bits, and does not say "
+                "which value is white; save it with 8 bits, or scale it to 0..65535.",
                 name,
             )
     key = image.info.get("transparency")

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepfake_detectors_cli.console import OutputFormat, fail, hide_loading_bars, say, track, wants_table, work
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Format, Model, Quiet
+from deepfake_detectors_cli.options import (
+    AllowPrivateHosts,
+    BatchSize,
+    Device,
+    Dtype,
+    DtypeName,
+    Format,
+    MaxPixels,
+    Model,
+    Quiet,
+)
 from deepfake_detectors_cli.rendering import print_verdicts, write_json_lines
 
 if TYPE_CHECKING:
@@ -57,6 +67,8 @@ def detect(
     batch_size: BatchSize = 8,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
+    max_pixels: MaxPixels = None,
+    allow_private_hosts: AllowPrivateHosts = False,
     quiet: Quiet = False,
 ) -> None:
     """Score images for manipulation.
@@ -94,6 +106,8 @@ def detect(
         "question": question,
         "generate_kwargs": None if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
         "localize": save_masks is not None or None,
+        "max_pixels": max_pixels,
+        "allow_private_hosts": allow_private_hosts or None,
     }
     rows = _score(detector, found, {**options, "batch_size": batch_size}, save_masks)
     total = len(found.pictures) + len(found.faults)

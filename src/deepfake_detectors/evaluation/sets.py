@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from deepfake_detectors.data.loading import open_split
+from deepfake_detectors.data.loading import open_split, undecoded
 from deepfake_detectors.data.parquet import find_builds
 from deepfake_detectors.data.registry import DATASETS, builder_class
 from deepfake_detectors.data.twin_difference import difference_mask
@@ -100,11 +100,7 @@ def data_set(
         table, dataset, config, fingerprint = _built_split(Path(dataset), config, split)
     else:
         table, fingerprint = open_split(dataset, split, data_dir, config, options)
-    import datasets
-
-    for column in ("image", "mask"):
-        if column in table.features:
-            table = table.cast_column(column, datasets.Image(decode=False))
+    table = undecoded(table)
     names = table.features["label"].names
     known = table.select_columns(["id", "label", "manipulation", "category", "video_id", "group_id"]).to_list()
     set_of = builder_class(dataset).set_of
