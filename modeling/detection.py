@@ -182,6 +182,16 @@ class DeepfakeDetectionMixin:
     can_localize: ClassVar[bool] = False
     subject: ClassVar[str] = "picture"
 
+    @property
+    def input_device(self) -> torch.device:
+        """Where inputs must be: the model's device, or where accelerate brings weights that lie elsewhere."""
+        for module in self.modules():  # type: ignore[attr-defined]
+            hook = getattr(module, "_hf_hook", None)
+            for part in getattr(hook, "hooks", (hook,)):
+                if (device := getattr(part, "execution_device", None)) is not None:
+                    return torch.device(device)
+        return self.device  # type: ignore[attr-defined,no-any-return]
+
     def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
         """Apply the config's calibration to raw logits `(batch, 2)`; returns float32 of the same shape.
 

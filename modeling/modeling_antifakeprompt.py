@@ -118,8 +118,8 @@ class AntifakePromptForDeepfakeDetection(
                     "AntifakePromptProcessor.prompt_fields(), or pass input_ids and qformer_input_ids."
                 )
             lead = [config.image_token_index] * config.num_query_tokens
-            ids = torch.tensor([[*lead, *config.llm_prompt_ids]], device=self.device).expand(pictures, -1)
-            question = torch.tensor([config.qformer_prompt_ids], device=self.device).expand(pictures, -1)
+            ids = torch.tensor([[*lead, *config.llm_prompt_ids]], device=self.input_device).expand(pictures, -1)
+            question = torch.tensor([config.qformer_prompt_ids], device=self.input_device).expand(pictures, -1)
         if not len(ids) == len(question) == pictures:
             raise ValueError(f"{len(ids)} questions but {pictures} pictures were given; each question is about one.")
         placeholders = (ids == config.image_token_index).sum(dim=-1)
@@ -279,7 +279,7 @@ class AntifakePromptForDeepfakeDetection(
         names = [self.config.id2label[int(fake)] for fake in detection.fake_probability >= threshold]
         text = processor.tokenize([processor.explanation_prompt(question, verdict=name) for name in names])
         new_ids = self.generate(
-            image_embeds=image_embeds, **text.to(self.device), **{**GENERATION_DEFAULTS, **generation}
+            image_embeds=image_embeds, **text.to(self.input_device), **{**GENERATION_DEFAULTS, **generation}
         )
         explanations = processor.decode_answers(new_ids)
         return DeepfakeExplanationOutput(

@@ -81,6 +81,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             )
         if self.image_processor is None:  # a family may have an image processor and nothing around it
             self.image_processor = self.processor
+        self.device = getattr(model, "input_device", self.device)  # weights may lie elsewhere
         self.model.eval()
         if notice := getattr(model.config, "license_notice", None):
             show_license_notice(notice)
@@ -89,8 +90,8 @@ class DeepfakeDetectionPipeline(Pipeline):
         """Judge one picture or many.
 
         Args:
-            inputs: a path, an http(s) URL, bytes, an open file, a PIL image, a numpy array, a torch tensor or a dict with
-                "image" (`load_image` has the details), or several of them: a list, a tuple, a generator, a dataset
+            inputs: a path, an http(s) URL, bytes, an open file, a PIL image, a numpy array, a torch tensor or a dict
+                with "image" (`load_image` has the details), or several: a list, a tuple, a generator, a dataset
                 (rows with a column `image`), a column of one or of pandas (in its order), or a `KeyDataset`.
             threshold (`float` or `str`, *optional*): label `fake` from this P(fake) on, in [0, 1]; or the name of
                 one of the model's operating points (`model.config.operating_points`). Default 0.5.
@@ -102,7 +103,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             generate_kwargs (`dict`, *optional*): arguments of `generate` for the explanation.
             on_error (`str`, *optional*): `"raise"` (default) stops at the first picture that cannot be read;
                 `"record"` gives the row `{"error": <message>, "input": <path or description>}` in its place.
-            max_pixels (`int`, *optional*): width times height that is decoded, default 100 million; memory for decoding
+            max_pixels (`int`, *optional*): width times height that is decoded, default 100 million; memory for it
                 is bounded to ten bytes for each of them.
             allow_private_hosts (`bool`, *optional*): also download from loopback, link-local and private addresses.
             timeout (`float`, *optional*): seconds that a download may take, default 20.

@@ -24,6 +24,7 @@ CLASSES = {
     "m2f2_det bridge": (lambda: m2f2_det("bridge"), verdict_processor),
     "m2f2_det cosine": (m2f2_det, verdict_processor),
     "lvlm_dfd": (lvlm_dfd, lvlm_verdict_processor),
+    "clip_probe": (clip_probe, clip_probe_processor),
 }
 LABELS = [0, 1, 0, 1, 0]
 
