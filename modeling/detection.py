@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
@@ -23,6 +25,7 @@ __all__ = [
     "VerdictProcessor",
     "MaskSupervision",
     "given_mask_labels",
+    "own_weights",
     "detector_classes",
     "refuse_foreign_checkpoint",
     "refuse_official_files",
@@ -166,6 +169,23 @@ def detector_classes() -> set[Any]:
 def _subclasses(cls: type) -> set[type]:
     children: list[type] = cls.__subclasses__()
     return {cls}.union(*map(_subclasses, children))
+
+
+@contextmanager
+def own_weights(module: Any) -> Iterator[None]:
+    """While it lasts, the weights of `module` itself, not of its parts, are there to be read.
+
+    Accelerate brings offloaded weights for a call of their module. `detect` and `explain` are not calls of the model.
+    """
+    hook = getattr(module, "_hf_hook", None)
+    if hook is None or all(weight.device.type != "meta" for weight in module.parameters(recurse=False)):
+        yield
+        return
+    hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        hook.post_forward(module, None)
 
 
 class DeepfakeDetectionMixin:

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from .configuration_antifakeprompt import AntifakePromptConfig
-from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, DeepfakeExplanationOutput
+from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, DeepfakeExplanationOutput, own_weights
 from .generation_cache import candidate_nll, next_token_logits
 from .modeling_antifakeprompt_adapter import SoftWordAdapterMixin, SoftWordEmbedding
 from .verdict_parsing import parse_verdict
@@ -92,7 +92,8 @@ class AntifakePromptForDeepfakeDetection(
         if image_embeds is None:
             image_embeds = self.encode_pictures(pixel_values)
         text = self._text_or_prompt(text, len(image_embeds))
-        queries = self.query_tokens.expand(len(image_embeds), -1, -1)
+        with own_weights(self):
+            queries = self.query_tokens.expand(len(image_embeds), -1, -1)
         seen = torch.ones(queries.shape[:2], dtype=torch.long, device=text["qformer_attention_mask"].device)
         states = self.qformer(
             input_ids=text["qformer_input_ids"],

@@ -210,8 +210,9 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         cache.batch_repeat_interleave(len(sentences))
 
         filled = [[*ids, *[ids[-1]] * (longest - len(ids))] for ids in sentences]
-        real = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences], device=self.input_device)
-        ids = torch.tensor(filled, device=self.input_device).repeat(batch, 1)
+        device = self.input_device
+        real = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences], device=device)
+        ids = torch.tensor(filled, device=device).repeat(batch, 1)
         mask = torch.cat([attention_mask.repeat_interleave(len(sentences), 0), real.repeat(batch, 1)], dim=1)[:, :-1]
         output = self(
             input_ids=ids[:, :-1],

@@ -74,6 +74,8 @@ class DeepfakeDetectionPipeline(Pipeline):
                 "deepfake_detectors.convert(family, sources, output)."
             )
         kwargs.pop("local_files_only", None)  # transformers.pipeline() hands on what was meant for the download
+        if getattr(model, "hf_device_map", None) is None and model.device.type == "meta":
+            kwargs["device"] = model.device  # accelerate brings the weights: they must not be moved
         super().__init__(model, *args, **kwargs)
         if self.processor is None:
             raise ValueError(

@@ -9,6 +9,7 @@ from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.train.sft_data import ConversationCollator
 from deepfake_detectors.train.soft_words import AnswerCollator
 from support.pictures import random_pictures
+from support.tiny_clip_probe import clip_probe, clip_probe_processor
 from support.tiny_models import (
     antifakeprompt,
     antifakeprompt_processor,
