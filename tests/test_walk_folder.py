@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deepfake_detectors.evaluation.sets import folder_pictures
+from deepfake_detectors.evaluation.sets import folder_set
 from deepfake_detectors.files import expand_inputs, walk_folder
 
 
@@ -41,7 +41,7 @@ def test_links_are_followed_once_and_loops_end(pics: Path, tmp_path: Path) -> No
     Image.new("RGB", (8, 8)).save(other / "c.png")
     (pics / "linked").symlink_to(other)
     for found in (walk_folder(pics, True).files, expand_inputs([f"{pics}/**/*.png"]).pictures):
-        assert sorted(os.path.basename(os.path.realpath(file)) for file in found) == ["a.png", "b.png", "c.png"]
+        assert sorted(Path(os.path.realpath(file)).name for file in found) == ["a.png", "b.png", "c.png"]
     assert names(walk_folder(pics, True).files, pics)[0] == "a.png"
 
 
@@ -72,7 +72,7 @@ def test_names_that_are_not_text_and_paths_that_are_too_long(pics: Path) -> None
     try:
         os.chdir(pics)
         for _ in range(30):  # deeper than a path may be long
-            os.mkdir("d" * 200)
+            Path("d" * 200).mkdir()
             os.chdir("d" * 200)
         os.chdir(pics)
     finally:
@@ -87,4 +87,4 @@ def test_names_that_are_not_text_and_paths_that_are_too_long(pics: Path) -> None
 def test_evaluation_refuses_a_folder_of_which_it_would_see_less(pics: Path) -> None:
     (pics / "gone.png").symlink_to("nowhere.png")
     with pytest.raises(ValueError, match=r"gone\.png"):
-        folder_pictures(pics, None)
+        folder_set(pics, None)

@@ -104,7 +104,7 @@ def walk_folder(
             try:
                 status = entry.stat()
             except OSError as error:
-                if wanted or entry.is_symlink():
+                if wanted or entry.is_symlink() or (recursive and entry.is_dir(follow_symlinks=False)):
                     why = "a link to nothing" if isinstance(error, FileNotFoundError) else error.strerror or error
                     found.faults[entry.path] = f"{entry.path}: cannot be read ({why})."
                 continue

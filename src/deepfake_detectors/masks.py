@@ -41,7 +41,9 @@ def draw_overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
     return painted
 
 
-def save_masks(rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: str | Path) -> Iterator[dict[str, Any]]:
+def save_masks(
+    rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: str | Path, **loading: Any
+) -> Iterator[dict[str, Any]]:
     """Write `NAME.mask.png` and `NAME.overlay.png` for each row with a mask, and yield the rows with the two paths.
 
     Args:
@@ -49,6 +51,7 @@ def save_masks(rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: s
             `mask` becomes the path of the mask, `overlay` is added. Rows without a mask pass as they are.
         sources: the images in the same order, as `load_image` takes them.
         folder: where to write; made if needed.
+        loading: passed to `load_image`, such as `max_pixels`.
 
     Raises:
         OSError: if a file cannot be written.
@@ -62,7 +65,7 @@ def save_masks(rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: s
             name = free_name(row["input"], taken)
             paths = {kind: folder / f"{name}.{kind}.png" for kind in ("mask", "overlay")}
             mask.save(paths["mask"])
-            draw_overlay(load_image(source), mask).save(paths["overlay"])
+            draw_overlay(load_image(source, **loading), mask).save(paths["overlay"])
             row = {**row, **{kind: str(path) for kind, path in paths.items()}}
         yield row
 

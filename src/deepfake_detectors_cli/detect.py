@@ -158,7 +158,8 @@ def _score(
     if masks is not None:
         from deepfake_detectors.masks import save_masks
 
-        rows = save_masks(rows, sources, masks)
+        loading = {name: options[name] for name in ("max_pixels", "allow_private_hosts") if options[name]}
+        rows = save_masks(rows, sources, masks, **loading)
     return _with_faults(rows, found.faults)
 
 

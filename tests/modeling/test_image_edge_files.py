@@ -222,11 +222,11 @@ def test_an_open_file_is_one_picture_and_is_left_where_it_stood() -> None:
     stream.seek(7)
     np.testing.assert_array_equal(np.asarray(load_image(stream)), noise())
     assert stream.tell() == 7
-    for wrong in (open(__file__, encoding="utf-8"),):
-        with wrong, pytest.raises(InputImageError, match="'rb'"):
+    with Path(__file__).open(encoding="utf-8") as wrong:
+        with pytest.raises(InputImageError, match="'rb'"):
             load_image(wrong)
-        with pytest.raises(InputImageError, match="closed"):
-            load_image(wrong)
+    with pytest.raises(InputImageError, match="closed"):
+        load_image(wrong)
 
 
 def test_odd_tensors_and_dicts_get_the_typed_error() -> None:

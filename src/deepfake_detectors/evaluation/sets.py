@@ -19,7 +19,7 @@ from deepfake_detectors.examination.clips import ClipView, CutPictures, Pictures
 from deepfake_detectors.examination.crops import CropRecipe
 from deepfake_detectors.examination.faces import DEFAULT_FINDER, face_finder
 from deepfake_detectors.examination.video import VideoError
-from deepfake_detectors.files import picture_files
+from deepfake_detectors.files import walk_folder
 from deepfake_detectors.modeling.image_loading import load_image
 
 __all__ = ["PictureSet", "TwinMasks", "cut_faces", "data_set", "folder_set"]
@@ -247,7 +247,13 @@ def folder_set(
             continue
         if not folder.is_dir():
             raise FileNotFoundError(f"`{label}_dir` {folder}: there is no such folder.")
-        files, _ = picture_files(folder, recursive=True)
+        walk = walk_folder(folder, recursive=True)
+        if walk.faults:
+            raise ValueError(
+                f"`{label}_dir` {folder} holds {len(walk.faults)} that cannot be read, so that the numbers would be "
+                f"of fewer pictures: {next(iter(walk.faults.values()))} Repair or remove them."
+            )
+        files = walk.files
         videos = clip_files(folder)
         if not files and not videos:
             raise ValueError(f"`{label}_dir` {folder} holds no pictures.")
@@ -340,7 +346,7 @@ def _find_masks(mask_dir: Path, fake_dir: Path, fakes: Sequence[Path]) -> list[s
         raise FileNotFoundError(f"`mask_dir` {mask_dir}: there is no such folder.")
     by_path: dict[Path, Path] = {}
     by_stem: dict[str, list[Path]] = {}
-    for path in picture_files(mask_dir, recursive=True)[0]:
+    for path in walk_folder(mask_dir, recursive=True).files:
         by_path[path.relative_to(mask_dir).with_suffix("")] = path
         by_stem.setdefault(path.stem, []).append(path)
     masks = []

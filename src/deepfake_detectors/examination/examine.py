@@ -117,6 +117,7 @@ def examine(
     device: str | None = None,
     dtype: str = "auto",
     batch_size: int = 8,
+    max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Examination:
     """Examine a picture or a video file.
@@ -148,6 +149,7 @@ def examine(
         checks: refuse what no detector was tested on: blank, tiny and drawn pictures, documents.
         device, dtype: as in `load_detector`; not for a loaded model.
         batch_size: crops or frames per forward pass.
+        max_pixels: width times height of a picture that is decoded.
         progress: called with how many frames are done, and how many there will be at most (`None` if unknown).
 
     Raises:
@@ -162,7 +164,9 @@ def examine(
         raise ValueError("question shapes the explanation: pass explain=True with it.")
     path = Path(source)
     moving = is_video(path)
-    still = None if moving else load_image(path)  # before the model: a file that cannot be read is told at once
+    still = (
+        None if moving else load_image(path, max_pixels=max_pixels)
+    )  # before the model: a file that cannot be read is told at once
     judge = model if isinstance(model, Judge) else Judge(model, device, dtype, batch_size)
     judge.require(explain, localize)
     readings = judge.readings(head, threshold)
