@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
+import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from numbers import Real
@@ -127,6 +129,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         if isinstance(inputs, SINGLE_INPUTS) or hasattr(inputs, "read"):
             return super().__call__(inputs, **kwargs)
         if isinstance(inputs, (list, tuple)):
+            self._require_sendable(inputs, kwargs)
             # The base class looks at the first element.
             return super().__call__(list(inputs), **kwargs) if inputs else []
         if hasattr(inputs, "iloc"):  # pandas: by position, because labels may be in any order or have gaps
@@ -135,8 +138,24 @@ class DeepfakeDetectionPipeline(Pipeline):
         if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
             return super().__call__(_ReadableRows(inputs), **kwargs)
         if isinstance(inputs, Iterable):
+            self._require_sendable(inputs, kwargs)
             return super().__call__((item for item in inputs), **kwargs)
         return super().__call__(inputs, **kwargs)
+
+    def _require_sendable(self, inputs: Any, options: Mapping[str, Any]) -> None:
+        """Refuse inputs that cannot go to worker processes which do not inherit them, before any is judged."""
+        workers = options.get("num_workers", self._num_workers)
+        # The first is the default of the platform; to ask for it by `get_start_method()` would also fix it.
+        method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+        if not workers or method == "fork":
+            return
+        try:
+            pickle.dumps(inputs)
+        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            raise ValueError(
+                f"num_workers is {workers}, but these inputs cannot be sent to worker processes ({error}), which are "
+                f"started by {method!r} here. Give a list of paths, or num_workers=0."
+            ) from error
 
     def _sanitize_parameters(
         self,

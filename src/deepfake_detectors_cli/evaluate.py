@@ -26,7 +26,8 @@ FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's n
 PARAMETERS = frozenset(
     "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
     "finder predictions references explain max_new_tokens similarity spice protocol threshold fit fit_split "
-    "fit_predictions save_to fit_band false_alarm_rate head resamples seed batch_size max_pixels device dtype output".split()
+    "fit_predictions save_to fit_band false_alarm_rate head resamples seed batch_size max_pixels device dtype "
+    "output".split()
 )
 
 

@@ -490,3 +490,31 @@ def test_the_budget_is_a_parameter(detector: DeepfakeDetectionPipeline, paths: l
     for wrong in (0, -1, True, "many"):
         with pytest.raises(ValueError, match="max_pixels"):
             detector(paths[0], max_pixels=wrong)
+
+
+SPAWNED = """
+import multiprocessing, sys
+import deepfake_detectors
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    detector = deepfake_detectors.pipeline("deepfake-detection", model=sys.argv[1])
+    paths = sys.argv[2:]
+    alone = [row["fake_probability"] for row in detector(paths)]
+    assert [row["fake_probability"] for row in detector(paths, num_workers=2)] == alone
+    try:
+        list(detector((path for path in paths), num_workers=2))
+    except ValueError as error:
+        assert "num_workers=0" in str(error)
+    else:
+        raise AssertionError("a generator cannot be pickled")
+"""
+
+
+@pytest.mark.slow
+def test_spawned_workers_work_or_say_what_to_do(folder: Path, paths: list[str], tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SPAWNED)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), str(folder), *paths[:2]], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

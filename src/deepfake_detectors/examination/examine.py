@@ -22,7 +22,7 @@ from deepfake_detectors.examination.tracks import DEFAULT_POOLING, POOLING, link
 from deepfake_detectors.examination.video import is_video, probe, sample_frames
 from deepfake_detectors.files import written_whole
 from deepfake_detectors.masks import draw_overlay
-from deepfake_detectors.modeling.image_loading import load_image, read_image_facts
+from deepfake_detectors.modeling.image_loading import MAX_PIXELS, load_image, read_image_facts
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 
 __all__ = ["Examination", "examine"]
