@@ -32,6 +32,11 @@ __all__ = ["detect"]
 
 PROGRESS_FROM = 20  # images; below that the answer is there before a bar could be read
 STANDARD_INPUT = "-"
+FLAGS = {
+    "`recursive`": "--recursive",
+    "`max_pixels`": "--max-pixels",
+    "`allow_private_hosts=True`": "--allow-private-hosts",
+}
 
 
 def detect(
@@ -166,9 +171,19 @@ def _score(
 def _with_faults(rows: Iterator[dict[str, Any]], faults: dict[str, str]) -> Iterator[dict[str, Any]]:
     for row in rows:
         # A mask is an image, which a row of text cannot hold; the path of a mask is text.
-        yield {key: value for key, value in row.items() if key != "mask" or isinstance(value, str)}
+        row = {key: value for key, value in row.items() if key != "mask" or isinstance(value, str)}
+        if "error" in row:
+            row["error"] = _with_flags(row["error"])
+        yield row
     for name, fault in faults.items():
-        yield {"input": name, "error": fault.replace("`recursive`", "--recursive")}
+        yield {"input": name, "error": _with_flags(fault)}
+
+
+def _with_flags(error: str) -> str:
+    """Put this command's flags in place of the library's parameters."""
+    for parameter, flag in FLAGS.items():
+        error = error.replace(parameter, flag)
+    return error
 
 
 def _note_failures(rows: Iterator[dict[str, Any]], failures: list[str]) -> Iterator[dict[str, Any]]:
