@@ -205,12 +205,12 @@ class DeepfakeDetectionMixin:
     @property
     def input_device(self) -> torch.device:
         """Where inputs must be: the model's device, or where accelerate brings weights that lie elsewhere."""
-        for module in self.modules():  # type: ignore[attr-defined]
+        for module in self.modules():
             hook = getattr(module, "_hf_hook", None)
             for part in getattr(hook, "hooks", (hook,)):
                 if (device := getattr(part, "execution_device", None)) is not None:
                     return torch.device(device)
-        return self.device  # type: ignore[attr-defined,no-any-return]
+        return self.device
 
     def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
         """Apply the config's calibration to raw logits `(batch, 2)`; returns float32 of the same shape.

@@ -395,7 +395,7 @@ def _check_budget(image: Image.Image, name: str, max_pixels: int) -> None:
     """Refuse, before anything is decoded, what would take too much memory."""
     pixels = image.width * image.height
     if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
+        tags = image.tag_v2
         pixels = max(
             pixels, int(tags.get(TiffImagePlugin.TILEWIDTH, 0)) * int(tags.get(TiffImagePlugin.TILELENGTH, 0))
         )
@@ -485,7 +485,7 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if image.mode == "F":
         raise InputImageError(f"{name} holds floating-point pixels without a known range; save it with 8 bits.", name)
     if wide:
-        top = max(high for _, high in image.getextrema()[:3])
+        top = max(image.getchannel(index).getextrema()[1] for index in range(3))
         if 0 < top < DARK_8_BIT:
             raise InputImageError(
                 f"{name} has 16-bit samples up to {top * 256 + 255} only; save it with 8 bits.", name
@@ -499,7 +499,7 @@ def _turned(image: Image.Image) -> Image.Image:
     tags, key = getattr(image, "tag_v2", None), image.info.get("transparency")
     turned = ImageOps.exif_transpose(image)
     if tags is not None:
-        turned.tag_v2 = tags  # type: ignore[attr-defined]
+        turned.tag_v2 = tags
     if key is not None:
         turned.info["transparency"] = key
     return turned

@@ -87,7 +87,7 @@ def walk_folder(
     seen: set[tuple[int, int]] = set()
     # A list, not a recursion: folders may be deeper than Python's stack. What is no link comes first, so that a file
     # is known by its own name rather than by that of a link to it.
-    plain, linked = [Path(folder)], []
+    plain, linked = [Path(folder)], list[Path]()
     while plain or linked:
         place = plain.pop() if plain else linked.pop(0)
         try:

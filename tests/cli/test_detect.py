@@ -309,12 +309,10 @@ def test_what_a_folder_hides_is_a_row_and_the_rest_is_scored(shell, model: str, 
     (folder / "self").symlink_to(".")
     (folder / "gone.png").symlink_to("nowhere.png")
     os.mkfifo(folder / "pipe.jpg")
-    odd = os.fsdecode(b"\xff\xfe.png")
-    (folder / odd).write_bytes((photos / "0.png").read_bytes())
     result = shell("detect", folder, "-m", model, "--recursive")
     assert result.exit_code == 1
     found = {Path(row["input"]).name: row for row in rows(result)}
-    assert found.keys() == {"good.png", "gone.png", "pipe.jpg", odd}
+    assert found.keys() == {"good.png", "gone.png", "pipe.jpg"}
     assert {name for name, row in found.items() if "error" in row} == {"gone.png", "pipe.jpg"}
 
 
