@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL import Image, JpegImagePlugin
 
 from deepfake_detectors.modeling.image_loading import load_image, load_stored_image
+from deepfake_detectors.modeling.image_sources import open_regular_file
 
 __all__ = ["SCHEMA", "Picture", "clip_traces", "jpeg_traces", "measure"]
 
@@ -81,7 +82,10 @@ def measure(picture: Picture) -> dict[str, Any]:
     row |= picture.traces
     row["extension"] = PurePath(picture.name).suffix.lower() or None if picture.name else None
     try:
-        content = picture.content.read_bytes() if isinstance(picture.content, Path) else picture.content
+        content = picture.content
+        if isinstance(content, Path):
+            with open_regular_file(content, str(content)) as file:
+                content = file.read()
         if isinstance(content, bytes):
             row |= {"bytes": len(content), "file_digest": hashlib.sha256(content).hexdigest()[:32]}
             image = load_stored_image(content)
