@@ -93,7 +93,7 @@ def measure(picture: Picture) -> dict[str, Any]:
         elif content is not None:
             row |= _pixel_traces(content if isinstance(content, Image.Image) else Image.fromarray(content))
     except (OSError, ValueError) as error:
-        row["error"] = f"{type(error).__name__}: {error}"
+        row["error"] = f"{type(error.__cause__ or error).__name__}: {error}"
     return row
 
 
