@@ -6,13 +6,15 @@ import hashlib
 import io
 import json
 import os
+import struct
 import unicodedata
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -30,6 +32,45 @@ __all__ = [
     "stable_id",
     "walk_files",
 ]
+
+# The same as those of `deepfake_detectors.modeling.image_loading`.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
+MAX_PIXELS = 100_000_000
+BYTES_PER_PIXEL = 10
+MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+CANVAS_BYTES = {"WEBP": 16, "AVIF": 18, "HEIF": 18, "JPEG2000": 16}
+DECODING_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    IndexError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+    ZeroDivisionError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+# Of JPEG, as in `deepfake_detectors.modeling.image_jpeg`.
+END = b"\xff\xd9"
+COEFFICIENTS = 64
+PROGRESSIVE = 0xC2
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+# What stands in place of the missing end. The bits that a cut picture lacks would be read from here; behind each
+# restart marker, where one is due.
+PATTERNS = (b"\x00", b"\xfe", b"\x9d\x36\xe1\x52\xb7\x0c\x68\xdb", b"\x55\x2a\xcb")
+FILLINGS = tuple(
+    pattern * 256 + b"".join(bytes((0xFF, 0xD0 + number)) + pattern * 32 for number in range(8)) * 2
+    for pattern in PATTERNS
+)
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -78,30 +119,139 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
-def open_image(source: Path | bytes, where: str = "", mode: str | None = None) -> Image.Image:
+def open_image(
+    source: Path | bytes, where: str = "", mode: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Decode a picture in full; the only place of the builders that does.
+
+    The twin of `load_image` of the package, because loading scripts stand alone: the same formats, the same budget.
 
     Args:
         source: a file, or the content of one.
         where: what the message of an error calls it; needed for `bytes`.
-        mode: a mode of Pillow to convert to, such as `"RGB"` or `"L"`; as it is stored if `None`.
+        mode: `"RGB"` (transparency laid over white) or `"L"` (transparency dropped, as in masks) to convert to; as it
+            is stored if `None`.
+        max_pixels: width times height that is decoded; memory is bounded to ten bytes for each of them.
 
     Returns:
         The decoded picture. Without `mode` its `format` is that of the content, for example `"JPEG"`.
 
     Raises:
-        ValueError: naming the picture and its size in bytes, if it is empty, truncated or not a picture.
+        ValueError: naming the picture and its size in bytes, if it is empty, truncated, too large, of another format
+            or not a regular file.
     """
+    where, size = where or str(source), -1
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            image.load()
-            return image if mode is None else image.convert(mode)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(source, Path):
-            where, size = where or str(source), source.stat().st_size
-        else:
-            size = len(source)
+        if isinstance(source, Path) and not source.is_file():  # to open a pipe waits for its writer
+            raise ValueError("it is not a regular file")
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        size = len(content)
+        image = _decoded(content, max_pixels)
+        return image if mode is None else _converted(image, mode)
+    except DECODING_ERRORS as error:
         raise ValueError(f"{where} ({size} bytes) cannot be decoded: {error}. Fetch this file again.") from error
+
+
+class _StrictFile(io.BytesIO):
+    """Bytes that end in an error while pixels are read, whatever `ImageFile.LOAD_TRUNCATED_IMAGES` says."""
+
+    strict = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        if self.strict and size and not found:
+            raise EOFError("image file is truncated")
+        return found
+
+
+def _decoded(content: bytes, max_pixels: int) -> Image.Image:
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    file = _StrictFile(content)
+    with Image.open(file, formats=formats) as image:
+        each = MODE_BYTES.get(image.mode, 4) + (0 if image.mode == "RGB" else 4)
+        if image.info.get("progressive"):
+            each += 2 * len(image.getbands())
+        each = max(each, CANVAS_BYTES.get(image.format or "", 0))
+        pixels = image.width * image.height
+        if pixels > max_pixels or pixels * each > max_pixels * BYTES_PER_PIXEL:
+            raise ValueError(
+                f"{image.width}x{image.height} pixels take about {pixels * each / 1e6:.0f} MB, more than "
+                f"max_pixels={max_pixels} allows"
+            )
+        file.strict = image.format in ("JPEG", "MPO")
+        try:
+            image.load()
+        except EOFError:
+            whole = complete_jpeg(content, lambda content: Image.open(io.BytesIO(content), formats=formats).tobytes())
+            if whole is None:
+                raise
+            image = Image.open(io.BytesIO(whole), formats=formats)
+            image.load()
+        return image
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
+        image = image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        if mode == "L":
+            return layer.convert("RGB").convert("L")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert(mode)
+
+
+def complete_jpeg(content: bytes, pixels: Callable[[bytes], bytes]) -> bytes | None:
+    """Return a JPEG without an end marker with one, or `None` if part of its picture is missing.
+
+    Every scan must be there, and the decoder must need nothing of what follows the last one: with different
+    fillings before the end marker it gives the same pixels.
+
+    Args:
+        content: of the file.
+        pixels: decodes a JPEG, to compare.
+    """
+    if not _has_every_scan(content):
+        return None
+    found = {hashlib.sha256(pixels(content + filling + END)).digest() for filling in FILLINGS}
+    return content + END if len(found) == 1 else None
+
+
+def _has_every_scan(content: bytes) -> bool:
+    """Whether the scans bring all coefficients of all components in full."""
+    missing: dict[int, list[int]] = {}
+    progressive = False
+    place = 2
+    while True:
+        place = content.find(b"\xff", place)
+        if place < 0 or place + 1 >= len(content):
+            break
+        marker = content[place + 1]
+        if marker == 0xFF:  # padding
+            place += 1
+            continue
+        if marker == 0 or marker in ALONE:  # inside a scan
+            place += 2
+            continue
+        length = int.from_bytes(content[place + 2 : place + 4], "big")
+        body = content[place + 4 : place + 2 + length]
+        if length < 2 or len(body) < length - 2:
+            return False
+        if marker in FRAMES:
+            progressive = marker == PROGRESSIVE
+            # The lowest bit that each coefficient still lacks; 1 more than any is for those that never came.
+            missing = {body[6 + 3 * index]: [99] * COEFFICIENTS for index in range(body[5])}
+        elif marker == 0xDA:
+            components = body[1 : 1 + 2 * body[0] : 2]
+            start, end, bits = body[1 + 2 * body[0] : 4 + 2 * body[0]]
+            lowest = bits & 15 if progressive else 0
+            span = range(start, end + 1) if progressive else range(COEFFICIENTS)
+            for component in components:
+                for index in span:
+                    missing[component][index] = lowest
+        place += 2 + length
+    return bool(missing) and not any(any(lacks) for lacks in missing.values())
 
 
 def identical_files(paths: Iterable[Path]) -> list[list[Path]]:

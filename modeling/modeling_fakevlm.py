@@ -167,7 +167,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         return FakeVLMDetectionOutput(logits=self.calibrate(logits), generated_ids=new_ids)
 
     def _rows(self, ids: list[int], count: int) -> torch.LongTensor:
-        return torch.tensor([ids], device=self.device).expand(count, -1)
+        return torch.tensor([ids], device=self.input_device).expand(count, -1)
 
     def _score_prefix(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, picture: dict[str, Any], cache: Any = None
@@ -210,8 +210,9 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         cache.batch_repeat_interleave(len(sentences))
 
         filled = [[*ids, *[ids[-1]] * (longest - len(ids))] for ids in sentences]
-        real = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences], device=self.device)
-        ids = torch.tensor(filled, device=self.device).repeat(batch, 1)
+        device = self.input_device
+        real = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences], device=device)
+        ids = torch.tensor(filled, device=device).repeat(batch, 1)
         mask = torch.cat([attention_mask.repeat_interleave(len(sentences), 0), real.repeat(batch, 1)], dim=1)[:, :-1]
         output = self(
             input_ids=ids[:, :-1],
