@@ -15,7 +15,9 @@ from typing import Any
 
 import yaml
 
+from deepfake_detectors.dataset_scripts._files import read_text
 from deepfake_detectors.families import FAMILIES
+from deepfake_detectors.files import parse_yaml
 
 __all__ = ["fact_names", "family_facts", "read_facts"]
 
@@ -111,7 +113,7 @@ def _read(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     bundled = _folder().joinpath(f"{source}.yaml")
     if path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     elif path.name == str(source) and bundled.is_file():
         text = bundled.read_text(encoding="utf-8")
     else:
@@ -122,10 +124,7 @@ def _read(source: str | Path) -> dict[str, Any]:
 
 
 def _parse(text: str, source: Any) -> dict[str, Any]:
-    try:
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    fields = parse_yaml(text, source)
     if not isinstance(fields, dict):
         raise ValueError(f"{source} must hold keys and values, but is a {type(fields).__name__}.")
     return fields

@@ -9,6 +9,7 @@ from typing import Any
 
 from deepfake_detectors.conversion.checkpoint_files import new_checkpoint
 from deepfake_detectors.families import FAMILIES, resolve
+from deepfake_detectors.model_folders import check_model_folder, model_faults
 
 __all__ = ["CONVERTERS", "check_request", "convert"]
 
@@ -55,7 +56,9 @@ def convert(
     paths = [Path(source) for source in ([sources] if isinstance(sources, (str, Path)) else sources)]
     if missing := [str(path) for path in paths if not path.exists()]:
         raise FileNotFoundError(f"There is no file or folder {', '.join(missing)}; give the official files.")
-    with new_checkpoint(output, overwrite) as folder:
+    for path in paths:
+        check_model_folder(path)
+    with new_checkpoint(output, overwrite) as folder, model_faults(", ".join(map(str, paths))):
         resolve(CONVERTERS[family])(paths, folder, **options)
     return Path(output)
 
