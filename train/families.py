@@ -57,7 +57,9 @@ class ClassifierTraining:
             config: fields of the family's config.
             image_processor: fields of its image processor.
         """
-        model = AutoModelForDeepfakeDetection.from_config(AutoConfig.for_model(self.family.name, **config))
+        model = AutoModelForDeepfakeDetection.from_config(
+            AutoConfig.for_model(self.family.name, **config), trust_remote_code=False
+        )
         return model, VerdictProcessor(self.family.load("image_processor")(**image_processor))
 
     def load(self, source: str, config: Mapping[str, Any], image_processor: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("modeling", "src", "train", "dataset_scripts")
 LOADING = {"from_pretrained", "from_config"}
@@ -25,11 +23,10 @@ def undecided(text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "file", sorted(path for name in FOLDERS for path in (ROOT / name).rglob("*.py")), ids=lambda path: path.name
-)
-def test_trust_is_decided(file):
-    assert undecided(file.read_text(encoding="utf-8")) == []
+def test_trust_is_decided():
+    files = [path for name in FOLDERS for path in (ROOT / name).rglob("*.py")]
+    found = {path.name: calls for path in files if (calls := undecided(path.read_text(encoding="utf-8")))}
+    assert len(files) > 100 and not found
 
 
 def test_the_check_can_fail():
