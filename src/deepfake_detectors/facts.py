@@ -72,6 +72,8 @@ def read_facts(
     about = own.get("family", family)
     if about != family:
         raise ValueError(f"{source} holds facts about {about!r}, but the model is of the family {family!r}.")
+    if not isinstance(own.get("about", {}), dict):
+        raise ValueError(f"{source}: about is {own['about']!r}, expected fields of the config.")
     for name, value in own.get("about", {}).items():
         if config.get(name) != value:
             raise ValueError(f"{source} is about models with {name}={value!r}; here it is {config.get(name)!r}.")

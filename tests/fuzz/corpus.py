@@ -39,6 +39,7 @@ class Kind:
         seeds: good files, whole.
         decode: reads one file; anything but an error that names the file is a fault.
         share: of all mutations; slow kinds get fewer.
+        one_object: each seed is one JSON object, of which single values are changed, too.
         named: the file to write, where the decoder wants a name; the suffix of the seed otherwise.
     """
 
@@ -46,6 +47,7 @@ class Kind:
     decode: Callable[[Path], Any]
     share: int
     named: Path | None = None
+    one_object: bool = False
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
@@ -173,8 +175,8 @@ def build_corpus(folder: Path) -> dict[str, Kind]:
         "lines": Kind(lines, predictions, 10),
         "yaml": Kind(recipes, read_yaml, 8),
         "weights": Kind(tuple(sorted((folder / "weights").iterdir())), read_tensors, 10),
-        "config": Kind((_copy(model / "config.json"),), config, 6, model / "config.json"),
-        "record": Kind((record,), lambda path: replay(path, examined, model=judge), 2),
+        "config": Kind((_copy(model / "config.json"),), config, 6, model / "config.json", one_object=True),
+        "record": Kind((record,), lambda path: replay(path, examined, model=judge), 3, one_object=True),
     }
 
 

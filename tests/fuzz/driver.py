@@ -4,6 +4,7 @@ python -m fuzz.driver 10000    (from the folder `tests`, or `make fuzz N=10000`)
 """
 
 import argparse
+import json
 import random
 import resource
 import sys
@@ -15,10 +16,32 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fuzz.corpus import Kind, build_corpus
 
 SLOW = 5.0
+ODD = (
+    None,
+    True,
+    -1,
+    0,
+    7,
+    0.5,
+    1e308,
+    10**9,
+    10**30,
+    "",
+    "x",
+    "../../x",
+    "\ud800",
+    [],
+    [1],
+    [[]],
+    {},
+    {"a": 1},
+    "0" * 999,
+)
 GROWTH = 500  # MB
 MARKS = (
     b"\x00",
@@ -80,6 +103,19 @@ def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+def odd_value(data: bytes, rng: random.Random) -> bytes:
+    """Return a JSON object with one value of another type or size, which chance alone rarely makes."""
+    content = json.loads(data)
+    place: Any = content
+    while True:
+        key = rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        if not (isinstance(place[key], (dict, list)) and place[key] and rng.random() < 0.8):
+            break
+        place = place[key]
+    place[key] = rng.choice(ODD)
+    return json.dumps(content).encode()
+
+
 def fuzz(kinds: Mapping[str, Kind], count: int, folder: Path, seed: int = 0) -> Outcome:
     """Decode `count` mutations, spread over the kinds by their share.
 
@@ -100,7 +136,10 @@ def fuzz(kinds: Mapping[str, Kind], count: int, folder: Path, seed: int = 0) -> 
         kind = kinds[name]
         path = rng.choice(kind.seeds)
         target = _target(kind, path, folder)
-        data = mutated(path.read_bytes(), rng.choice(kind.seeds).read_bytes(), rng)
+        if kind.one_object and rng.random() < 0.7:
+            data = odd_value(path.read_bytes(), rng)
+        else:
+            data = mutated(path.read_bytes(), rng.choice(kind.seeds).read_bytes(), rng)
         target.write_bytes(data)
         started = time.monotonic()
         outcome.ran[name] += 1
@@ -110,7 +149,7 @@ def fuzz(kinds: Mapping[str, Kind], count: int, folder: Path, seed: int = 0) -> 
         except (ValueError, OSError) as error:
             if target.name not in str(error) and str(target.parent) not in str(error):
                 _fault(outcome, f"{name}: does not name the file", error, number)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - this is what the driver looks for
             _fault(outcome, f"{name}: {type(error).__name__}", error, number)
         if (took := time.monotonic() - started) > SLOW:
             outcome.slow += 1
@@ -140,9 +179,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         (work := Path(place) / "work").mkdir()
         outcome = fuzz(build_corpus(Path(place)), arguments.count, work, arguments.seed)
-    print(outcome)
+    sys.stdout.write(f"{outcome}\n")
     for what, example in sorted(outcome.faults.items()):
-        print(f"  {what}: {example}")
+        sys.stdout.write(f"  {what}: {example}\n")
     return int(bool(outcome.faults) or outcome.growth_mb > GROWTH)
 
 

@@ -137,7 +137,7 @@ def _load(facts: Mapping[str, Any], model: Any, device: str | None, options: Map
 
 
 def _weights(record: Mapping[str, Any]) -> Any:
-    return record["model"]["weights"]["sha256"]
+    return record["model"]["weights"].get("sha256")
 
 
 def _compare(field: str, before: Any, now: Any) -> Iterator[Difference]:
