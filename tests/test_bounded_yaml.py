@@ -39,7 +39,12 @@ def test_hostile_yaml_is_one_error_that_names_the_file(kind, tmp_path):
     file.write_text(HOSTILE[kind])
     started = time.monotonic()
     facts = ({"model_type": "m2f2_det"}, "M2F2DetForDeepfakeDetection", "name")
-    for read in (read_yaml, lambda path: read_facts(path, *facts), read_probe_recipe, lambda path: parse_recipe(["--config", str(path)])):
+    for read in (
+        read_yaml,
+        lambda path: read_facts(path, *facts),
+        read_probe_recipe,
+        lambda path: parse_recipe(["--config", str(path)]),
+    ):
         with pytest.raises(ValueError, match=r"r\.yaml"):
             read(file)
     assert time.monotonic() - started < 10

@@ -24,6 +24,8 @@ __all__ = ["fact_names", "family_facts", "read_facts"]
 FAMILY_PREFIX = "family_"
 REQUIRED = ("title", "summary", "license", "uses", "limits", "architecture", "training", "citations")
 
+LISTS = ("parts", "training_parts", "limits", "training_limits")
+
 
 def fact_names() -> list[str]:
     """Return the names of the bundled fact files of checkpoints, without suffix."""
@@ -81,6 +83,9 @@ def read_facts(
     common = family_facts(family) if source is None or "family" in own else {}
     facts = {key: _for_class(value, family, class_name) for key, value in {**common, **own}.items()}
     facts = {key: value for key, value in facts.items() if value is not None}
+    for name in LISTS:
+        if not isinstance(facts.get(name, []), list):
+            raise ValueError(f"{source}: {name} is {facts[name]!r:.80}, expected a list.")
     # What a checkpoint adds to its family.
     facts["parts"] = [*facts.get("parts", []), *facts.pop("training_parts", [])]
     facts["limits"] = [*facts.pop("training_limits", []), *facts.get("limits", [])]
