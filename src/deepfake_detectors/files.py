@@ -153,7 +153,9 @@ def parse_yaml(text: str, where: Any) -> Any:
     except yaml.YAMLError as error:
         raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     except ValueError as error:  # a date that does not exist, a number that is too long
-        raise error if str(where) in str(error) else ValueError(f"{where} is not YAML: {error}") from error
+        if str(where) in str(error):
+            raise
+        raise ValueError(f"{where} is not YAML: {error}") from error
 
 
 def read_yaml(path: str | Path) -> Any:
