@@ -114,9 +114,8 @@ def _open_zip(path: Path) -> Archive:
         if info.flag_bits & ENCRYPTED:
             raise ValueError(f"{path} holds {info.filename!r}, which is encrypted. Unpack it with its password first.")
         if info.compress_type not in METHODS:
-            method = zipfile.compressor_names.get(info.compress_type, "unknown")
             raise ValueError(
-                f"{path} holds {info.filename!r}, which is packed by method {info.compress_type} ({method}); allowed "
+                f"{path} holds {info.filename!r}, which is packed by method {info.compress_type}; allowed "
                 f"are {', '.join(METHODS.values())}. Pack it again with one of those."
             )
         _check_size(path, info.filename, info.file_size, info.compress_size)

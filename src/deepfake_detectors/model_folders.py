@@ -69,8 +69,8 @@ def check_model_folder(folder: str | Path) -> None:
     count_sides = {None, *FAMILIES, *(row.stock_model_type for row in FAMILIES.values())}
     square = str(contents.get(CONFIG_NAME, {}).get("model_type")) in map(str, count_sides)
     for name in SIZED:
-        for key, value in _numbers(contents.get(name, {})):
-            _check_number(folder / name, key, value, square)
+        for key, number in _numbers(contents.get(name, {})):
+            _check_number(folder / name, key, number, square)
     for key in READ_BY_NAME:
         value = contents.get("tokenizer_config.json", {}).get(key)
         if isinstance(value, str) and (Path(value).is_absolute() or ".." in Path(value).parts):
@@ -95,13 +95,13 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
     """Every number with the name that it stands under."""
     waiting = [(key, value)]
     while waiting:
-        key, value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += [(str(name), inner) for name, inner in value.items()]
-        elif isinstance(value, list):
-            waiting += [(key, inner) for inner in value]
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield key, value
+        name, found = waiting.pop()
+        if isinstance(found, dict):
+            waiting += [(str(inner), item) for inner, item in found.items()]
+        elif isinstance(found, list):
+            waiting += [(name, item) for item in found]
+        elif isinstance(found, (int, float)) and not isinstance(found, bool):
+            yield name, found
 
 
 def _check_number(path: Path, key: str, value: int | float, square: bool) -> None:
