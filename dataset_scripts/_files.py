@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -111,7 +111,15 @@ def open_image(source: Path | bytes, where: str = "", mode: str | None = None) -
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()
             return image if mode is None else image.convert(mode)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        Image.DecompressionBombError,
+    ) as error:
         if isinstance(source, Path):
             where, size = where or str(source), source.stat().st_size
         else:
@@ -164,12 +172,16 @@ def parse_json(text: str, where: str) -> Any:
         ValueError: naming `where`, if it is not JSON, if it is nested too deep, if a number is too long, or if an
             object has a key twice, of which a reader sees one only.
     """
+    return _parsed(text, f"{where} is")
+
+
+def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
     except RecursionError as error:
-        raise ValueError(f"{where} is not valid JSON (nested too deep).") from error
+        raise ValueError(f"{where} not valid JSON (nested too deep).") from error
     except ValueError as error:
-        raise ValueError(f"{where} is not valid JSON ({error}).") from error
+        raise ValueError(f"{where} not valid JSON ({error}).") from error
 
 
 def parse_json_lines(text: str, where: str) -> Iterator[tuple[str, Any]]:
@@ -178,7 +190,7 @@ def parse_json_lines(text: str, where: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             place = f"{where}, line {number}"
-            yield place, parse_json(line, place)
+            yield place, _parsed(line, f"{place}:")
 
 
 def read_csv(path: Path, fill: bool = False) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
