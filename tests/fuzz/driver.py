@@ -74,7 +74,8 @@ class Outcome:
         kinds = ", ".join(f"{name} {count} ({self.read[name]} still read)" for name, count in self.ran.items())
         return (
             f"{sum(self.ran.values())} mutations: {self.untyped} errors that are not typed or do not name the file, "
-            f"{self.slow} above {SLOW} s, memory grew by {self.growth_mb:.0f} MB (peak {self.peak_mb:.0f} MB). {kinds}."
+            f"{self.slow} above {SLOW} s, memory grew by {self.growth_mb:.0f} MB "
+            f"(peak {self.peak_mb:.0f} MB). {kinds}."
         )
 
 
