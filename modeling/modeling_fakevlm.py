@@ -15,6 +15,7 @@ from transformers.conversion_mapping import (
 from transformers.utils import CONFIG_NAME
 
 from .configuration_fakevlm import SCORES, FakeVLMConfig
+from .conversation import Conversation, History, require_one_picture
 from .detection import (
     HUB_ARGUMENTS,
     DeepfakeDetectionMixin,
@@ -70,6 +71,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
 
     config: FakeVLMConfig
     can_explain = True
+    can_converse = True
     subject = "picture"
     # What made the ids of prompts. Only prompts of the caller's own need it, so it is loaded when the first one comes.
     _tokenizer: Any = None
@@ -228,6 +230,16 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         return torch.tensor(filled, device=self.input_device), torch.tensor(mask, device=self.input_device)
 
+    def _own_score(self, count: int, picture: dict[str, Any], cache: Any) -> torch.Tensor:
+        """Raw logits (count, 2) of the own prompt; only the score `"prefix"` leaves in `cache` what it read."""
+        if self.config.score == "generate":
+            rows = self._rows(self._prompt_row(), count)
+            return self._score_generated(rows, torch.ones_like(rows), picture)[0]
+        prompts = self._prompts(None, None, count)
+        if self.config.score == "prefix":
+            return self._score_prefix(prompts, picture, cache)
+        return self._score_continuation(prompts, picture)
+
     def _score_prefix(self, prompts: Sequence[_Prompt], picture: dict[str, Any], cache: Any = None) -> torch.Tensor:
         """Raw logits (batch, 2); fills `cache` where one is given."""
         input_ids, attention_mask = self._left_padded([prompt.followed_by("prefix") for prompt in prompts])
@@ -297,6 +309,54 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         at_first = steps[torch.arange(len(steps), device=steps.device), named.int().argmax(dim=1)]
         return at_first.masked_fill(~named.any(dim=1, keepdim=True), torch.nan), new_ids
 
+    def _checked_row(self, processor: Any) -> list[int]:
+        """The verdict prompt; refuses a processor of another model."""
+        row = self._prompt_row()
+        if processor.token_ids(self.config.verdict_prompt) != row:
+            raise ValueError(
+                "The processor does not belong to this model: it tokenises "
+                f"{self.config.verdict_prompt!r} differently."
+            )
+        if processor.prompt_style != self.config.prompt_style:
+            raise ValueError(
+                f"The processor has prompt_style {processor.prompt_style!r}, the model {self.config.prompt_style!r}; "
+                "load both with the same."
+            )
+        return row
+
+    @torch.no_grad()
+    def converse(self, processor: Any, pixel_values: torch.Tensor) -> Conversation:
+        """Begin a conversation about one picture; with `score="prefix"` its verdict costs no further prefill.
+
+        Args:
+            processor: the `FakeVLMProcessor` of this checkpoint.
+            pixel_values: (1, 3, image_size, image_size), CLIP-normalised.
+
+        Returns:
+            A `Conversation`; its answers equal those of `explain` with the same question and history.
+
+        Raises:
+            ValueError: for more than one picture, or if the processor's prompts are not those of this model.
+        """
+        require_one_picture(pixel_values)
+        row = self._checked_row(processor)
+        image = self.config.image_token_index
+        opening = row[: len(row) - row[::-1].index(image)]
+        picture = {"mm_encoder_outputs": {"image": self.get_image_features(pixel_values, return_dict=True)}}
+        cache = DynamicCache(config=self.config.get_text_config())
+        logits = self._own_score(1, picture, cache)
+        if cache.get_seq_length():
+            cache.crop(len(opening) - cache.get_seq_length())  # negative: so many tokens off the end
+        else:
+            ids = self._rows(opening, 1)
+            self._last_logits(ids, torch.ones_like(ids), cache, **picture)
+
+        def prompt_ids(question: str, history: History) -> list[int]:
+            return processor.token_ids(processor.explanation_prompt(question, history))
+
+        detection = FakeVLMDetectionOutput(logits=self.calibrate(logits))
+        return Conversation(self, processor, detection, opening, cache, prompt_ids, GENERATION_DEFAULTS)
+
     @torch.no_grad()
     def explain(
         self,
@@ -304,6 +364,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         pixel_values: torch.Tensor,
         question: str | None = None,
         threshold: float = 0.5,
+        history: Sequence[tuple[str, str]] = (),
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
         """Verdict and explanation of a batch from one encoding of its pictures.
@@ -316,6 +377,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
             question: asked of every picture; by default the question of the verdict.
             threshold: not used; FakeVLM's question does not name the verdict.
+            history: earlier questions with their answers, the oldest first, the same for every picture.
             generation: arguments of `generate`; greedy and 256 new tokens unless told.
 
         Returns:
@@ -324,33 +386,17 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         Raises:
             ValueError: if the processor's prompts are not those of this model.
         """
-        row = self._prompt_row()
-        if processor.token_ids(self.config.verdict_prompt) != row:
-            raise ValueError(
-                "The processor does not belong to this model: it tokenises "
-                f"{self.config.verdict_prompt!r} differently."
-            )
-        if processor.prompt_style != self.config.prompt_style:
-            raise ValueError(
-                f"The processor has prompt_style {processor.prompt_style!r}, the model {self.config.prompt_style!r}; "
-                "load both with the same."
-            )
-        own_row = row if question is None else processor.token_ids(processor.explanation_prompt(question))
+        row = self._checked_row(processor)
+        plain = question is None and not history
+        own_row = row if plain else processor.token_ids(processor.explanation_prompt(question, history))
         own_ids = self._rows(own_row, len(pixel_values))
-        prompts = self._prompts(None, None, len(pixel_values))
         picture = {"mm_encoder_outputs": {"image": self.get_image_features(pixel_values, return_dict=True)}}
         options = {"pad_token_id": processor.tokenizer.pad_token_id, **GENERATION_DEFAULTS, **generation}
-        if self.config.score == "prefix":
-            cache = DynamicCache(config=self.config.get_text_config())
-            logits = self._score_prefix(prompts, picture, cache)
-            shared = common_prefix_length([prompts[0].followed_by("prefix"), own_row])
-        else:
-            cache, shared = None, 0
-            if self.config.score == "continuation":
-                logits = self._score_continuation(prompts, picture)
-            else:
-                input_ids = self._rows(row, len(pixel_values))
-                logits, _ = self._score_generated(input_ids, torch.ones_like(input_ids), picture)
+        cache = DynamicCache(config=self.config.get_text_config())
+        logits = self._own_score(len(pixel_values), picture, cache)
+        shared = 0
+        if cache.get_seq_length():
+            shared = common_prefix_length([self._prompts(None, None, 1)[0].followed_by("prefix"), own_row])
         if own_row[:shared].count(self.config.image_token_index) == self.config.num_image_tokens:
             cache.crop(shared - cache.get_seq_length())  # negative: so many tokens off the end
             if options["num_beams"] > 1:

@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from numbers import Real
 from pathlib import Path
@@ -52,8 +52,8 @@ class DeepfakeDetectionPipeline(Pipeline):
     Args:
         model: a detector of this package.
         processor: the detector's processor; it is called with `images=<RGB PIL image>, return_tensors="pt"`.
-        threshold, explain, localize, question, head, generate_kwargs, on_error, batch_size, num_workers: defaults for
-            every call, see `__call__`. The other arguments are those of `transformers.Pipeline`.
+        threshold, explain, localize, question, history, head, generate_kwargs, on_error, batch_size, num_workers:
+            defaults for every call, see `__call__`. The other arguments are those of `transformers.Pipeline`.
 
     Raises:
         ValueError: if the model is not a detector, if the processor is missing, or for any argument that a call
@@ -105,6 +105,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             head (`str`, *optional*): judge with this head, where the checkpoint has several: `"face"` of the built-in
                 `clip-probe-mini` takes crops of faces. The default is `model.config.default_head`.
             question (`str`, *optional*): ask this instead of the detector's own question; needs `explain=True`.
+            history (`list[tuple[str, str]]`, *optional*): earlier questions with their answers, the oldest first,
+                which the question follows; needs `explain=True`.
             generate_kwargs (`dict`, *optional*): arguments of `generate` for the explanation.
             on_error (`str`, *optional*): `"raise"` (default) stops at the first picture that cannot be read;
                 `"record"` gives the row `{"error": <message>, "input": <path or description>}` in its place.
@@ -163,6 +165,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         explain: bool | None = None,
         localize: bool | None = None,
         question: str | None = None,
+        history: Sequence[tuple[str, str]] | None = None,
         generate_kwargs: dict[str, Any] | None = None,
         threshold: float | str | None = None,
         on_error: str | None = None,
@@ -177,14 +180,24 @@ class DeepfakeDetectionPipeline(Pipeline):
             require_ability(self.model, "localize")
         forward: dict[str, Any] = {}
         postprocess: dict[str, Any] = {}
-        options = {"explain": explain, "localize": localize, "question": question, "generate_kwargs": generate_kwargs}
+        if history:
+            require_ability(self.model, "converse")
+        options = {
+            "explain": explain,
+            "localize": localize,
+            "question": question,
+            "history": history or None,
+            "generate_kwargs": generate_kwargs,
+        }
         for name, value in options.items():
             if value is not None:
                 forward[name] = value
         # A call may add its question to explain=True of the construction.
         explains = {**getattr(self, "_forward_params", {}), **forward}.get("explain", False)
-        if not explains and (question is not None or generate_kwargs is not None):
-            raise ValueError("question and generate_kwargs shape the explanation: pass explain=True with them.")
+        if not explains and any(value is not None for value in (question, history, generate_kwargs)):
+            raise ValueError(
+                "question, history and generate_kwargs shape the explanation: pass explain=True with them."
+            )
         loading = {"max_pixels": max_pixels, "allow_private_hosts": allow_private_hosts, "timeout": timeout}
         preprocess: dict[str, Any] = {name: value for name, value in loading.items() if value is not None}
         for name in ("max_pixels", "timeout"):
@@ -267,6 +280,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         explain: bool = False,
         localize: bool = False,
         question: str | None = None,
+        history: Sequence[tuple[str, str]] | None = None,
         generate_kwargs: dict[str, Any] | None = None,
         threshold: float = DEFAULT_THRESHOLD,
         head: str | None = None,
@@ -288,8 +302,14 @@ class DeepfakeDetectionPipeline(Pipeline):
         if good:
             features = self._select(features, good)
             if explain:
+                turns = {} if history is None else {"history": history}
                 output = self.model.explain(
-                    self.processor, question=question, threshold=threshold, **features, **(generate_kwargs or {})
+                    self.processor,
+                    question=question,
+                    threshold=threshold,
+                    **turns,
+                    **features,
+                    **(generate_kwargs or {}),
                 )
                 for index, text, verdict in zip(good, output.explanations, output.explanation_verdicts, strict=True):
                     texts[index], verdicts[index] = text, verdict
