@@ -101,6 +101,21 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         return (model, info) if return_info else model
 
     @classmethod
+    def config_of_stock(cls, source: Any, **hub_kwargs: Any) -> ChatVlmConfig:
+        """Return the config with which `from_pretrained` reads a folder or Hub id."""
+        return cls._config_for(source, {}, hub_kwargs)
+
+    def adopt_processor(self, processor: Any) -> ChatVlmProcessor:
+        """Return a `ChatVlmProcessor` around a stock processor, which asks what this model was made for."""
+        # By name: as Hub code the class is another object.
+        if type(processor).__name__ == ChatVlmProcessor.__name__:
+            return processor
+        config = self.config
+        return ChatVlmProcessor(
+            processor, config.question, config.answers, config.system_prompt, config.explanation_question
+        )
+
+    @classmethod
     def _config_for(cls, source: Any, kwargs: dict[str, Any], hub_kwargs: dict[str, Any]) -> ChatVlmConfig:
         """The config to load with; takes it, and fields of it, out of `kwargs`."""
         own = {name: kwargs.pop(name) for name in list(kwargs) if name in ChatVlmConfig.own_fields(kwargs)}

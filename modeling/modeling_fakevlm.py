@@ -22,6 +22,7 @@ from .detection import (
     refuse_foreign_checkpoint,
 )
 from .generation_cache import cache_keyword, common_prefix_length
+from .processing_fakevlm import FakeVLMProcessor
 from .prompting_fakevlm import verdict_tokens
 from .verdict_parsing import UNDETERMINED, parse_fakevlm_verdict
 
@@ -77,6 +78,25 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub_kwargs)
             config.verdict_tokens = _tokens_for(config, tokenizer)
         return super().from_pretrained(source, *model_args, config=config, **kwargs)
+
+    @classmethod
+    def config_of_stock(cls, source: Any, **hub_kwargs: Any) -> FakeVLMConfig:
+        """Return the config with which `from_pretrained` reads a stock Llava folder or Hub id."""
+        return cls._own_config(source, {}, hub_kwargs)
+
+    def adopt_processor(self, processor: Any) -> FakeVLMProcessor:
+        """Return a `FakeVLMProcessor` with the parts of a stock `LlavaProcessor`."""
+        if type(processor).__name__ == FakeVLMProcessor.__name__:
+            return processor
+        return FakeVLMProcessor(
+            processor.image_processor,
+            processor.tokenizer,
+            patch_size=self.config.vision_config.patch_size,
+            vision_feature_select_strategy=self.config.vision_feature_select_strategy,
+            prompt_style=self.config.prompt_style,
+            image_aspect=self.config.image_aspect,
+            question=self.config.question,
+        )
 
     @classmethod
     def _own_config(cls, source: Any, kwargs: dict[str, Any], hub_kwargs: dict[str, Any]) -> FakeVLMConfig:

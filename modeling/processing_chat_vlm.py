@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.image_utils import make_flat_list_of_images
@@ -22,6 +23,7 @@ from .verdict_parsing import parse_verdict
 __all__ = ["ChatVlmProcessor"]
 
 IGNORED = -100
+BLANK = (64, 64)
 SETTINGS = ("question", "answers", "system_prompt", "explanation_question")
 
 
@@ -245,13 +247,14 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
             question, history: of the other one.
             answer_tokens: of the model; its forced prefix belongs to the verdict's prompt.
 
-        Raises:
-            ValueError: if they part before the picture.
+        They are read off prompts about a blank picture, because a processor may also write text around a picture.
         """
-        verdict = text_ids(self.tokenizer, self.prompt())
-        verdict = verdict[: len(verdict) - answer_tokens["cut"]]
         asked = self.explanation_question if question is None else question
-        own = text_ids(self.tokenizer, self.prompt(asked, history))
+        verdict, own = (
+            self.encode(messages_for(turns, self.system_prompt, Image.new("RGB", BLANK)))["input_ids"][0].tolist()
+            for turns in ([(self.question, None)], [*(history or ()), (self._asked(asked), None)])
+        )
+        verdict = verdict[: len(verdict) - answer_tokens["cut"]]
         shared = 0
         # One token of each is left, to be read for its logits.
         limit = min(len(verdict) - (not answer_tokens["prefix"]), len(own) - 1)

@@ -8,19 +8,21 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import CONFIG_NAME
 
 from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT, built_in_path
-from deepfake_detectors.families import FAMILIES, refuse_unconverted, require_family
+from deepfake_detectors.families import FAMILIES, refuse_unconverted
 from deepfake_detectors.files import read_json_object, weight_files
+from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES, UnconvertedCheckpointError
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
 
 __all__ = ["check_model_source", "load_config", "load_detector", "pipeline", "resolve_model"]
 
 
-def pipeline(task: str = TASK, model: Any = None, **kwargs: Any) -> DeepfakeDetectionPipeline:
+def pipeline(
+    task: str = TASK, model: Any = None, family: str | None = None, **kwargs: Any
+) -> DeepfakeDetectionPipeline:
     """Build `transformers.pipeline("deepfake-detection", ...)`, but always with the pipeline class of this package.
 
     The difference shows on folders whose config names a pipeline file of its own: there transformers demands
@@ -29,7 +31,9 @@ def pipeline(task: str = TASK, model: Any = None, **kwargs: Any) -> DeepfakeDete
     Args:
         task: `"deepfake-detection"`, the only task here.
         model: a folder or Hub id of a detector, the name of a built-in checkpoint (`checkpoints.BUILT_IN`), or a
-            loaded detector (then pass its `processor` too). The default is built in and needs no network.
+            loaded detector (then pass its `processor` too). The default is built in and needs no network. A stock
+            folder or Hub id of a chat model about images is asked zero-shot (`chat_vlm`), which the log remarks.
+        family: of a stock folder that holds a family's weights in the layout of a library class.
         kwargs: as in `transformers.pipeline`, and the call arguments of `DeepfakeDetectionPipeline`.
 
     Raises:
@@ -43,6 +47,14 @@ def pipeline(task: str = TASK, model: Any = None, **kwargs: Any) -> DeepfakeDete
     if model is None or isinstance(model, (str, Path)):
         model = resolve_model(model)
         check_model_source(model)
+        if family is not None:
+            found = open_checkpoint(model, family, **{n: kwargs[n] for n in ("revision", "token") if n in kwargs})
+            if found.stock:
+                options = {name: kwargs.pop(name) for name in ("dtype", "device_map") if name in kwargs}
+                model = found.load_model(**{"dtype": "auto", **options}, **kwargs.pop("model_kwargs", {}))
+                kwargs.setdefault("processor", found.load_processor())
+    elif family is not None:
+        raise ValueError(f"family is {family!r}, but a loaded model says itself what it is; leave `family` out.")
     return transformers.pipeline(task, model=model, pipeline_class=DeepfakeDetectionPipeline, **kwargs)
 
 
@@ -53,11 +65,12 @@ def resolve_model(model: str | Path | None) -> str:
     return str(built_in_path(str(model)) if str(model) in BUILT_IN and not Path(model).exists() else model)
 
 
-def load_config(model: str | Path | None) -> tuple[str, Any]:
+def load_config(model: str | Path | None, family: str | None = None) -> tuple[str, Any]:
     """Return where a detector is loaded from, and its config.
 
     Args:
         model: as in `pipeline`, but not a loaded detector.
+        family: as in `pipeline`.
 
     Raises:
         ValueError: if there is no detector in it.
@@ -66,18 +79,19 @@ def load_config(model: str | Path | None) -> tuple[str, Any]:
     source = resolve_model(model)
     check_model_source(source)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = open_checkpoint(source, family).load_config()
+    except UnconvertedCheckpointError:
+        raise
     except (OSError, ValueError) as error:
         # The Hub's answer does not say that the name may also have been meant as a folder.
         absent = "" if Path(source).exists() else " There is no folder of this name here either."
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"No detector could be loaded from {source}: {error}{absent}") from error
-    require_family(config.model_type, source)
     return source, config
 
 
 def load_detector(
-    model: str | Path | None = None, device: str | None = None, dtype: str = "auto"
+    model: str | Path | None = None, device: str | None = None, dtype: str = "auto", family: str | None = None
 ) -> DeepfakeDetectionPipeline:
     """Return the pipeline of a detector. What is wrong with a folder is reported by its first cause.
 
@@ -85,19 +99,20 @@ def load_detector(
         model: as in `pipeline`, but not a loaded detector.
         device: such as `"cuda:0"`; by default the best there is.
         dtype: `"auto"` (as saved), `"float32"`, `"bfloat16"` or `"float16"`.
+        family: as in `pipeline`.
 
     Raises:
         ValueError: if there is no complete detector in `model`, or no such device.
         OSError: if there is no such model.
         ImportError: if the detector needs a library that is not installed.
     """
-    source, _ = load_config(model)
+    source, _ = load_config(model, family)
     if device is not None:
         _check_device(device)
     try:
         # Not by transformers.pipeline, which buries the cause under tracebacks of its own attempts.
-        detector = AutoModel.from_pretrained(source, dtype=dtype, trust_remote_code=False)
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        found = open_checkpoint(source, family)
+        detector, processor = found.load_model(dtype=dtype), found.load_processor()
         return pipeline(model=detector, processor=processor, device=device)
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"No detector could be loaded from {source}: {error}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import transformers
 from transformers import PreTrainedTokenizerFast
 
@@ -78,6 +79,9 @@ def chat_vlm(plan: Plan) -> tuple[Any, Any]:
     asked = {name: value for name, value in plan.config.items() if name != "vlm_config"}
     config = ChatVlmConfig(vlm_config=laid_over({"model_type": kind, **fields}, own), **asked)
     model = ChatVlmForDeepfakeDetection(config)
+    for name, weight in model.named_parameters():
+        if name.endswith("mm_input_projection_weight"):  # Gemma 3's starts at zero, and would hide the picture
+            torch.nn.init.normal_(weight, std=0.02)
     asked = {name: getattr(config, name) for name in ("question", "answers", "system_prompt", "explanation_question")}
     wrapped = ChatVlmProcessor(processor, **asked)
     tokenizer = wrapped.tokenizer
