@@ -98,6 +98,11 @@ class ChatVlmConfig(PreTrainedConfig):
         if not isinstance(self.vlm_config, PreTrainedConfig):
             raise ValueError(f"vlm_config is {self.vlm_config!r}, expected the config of a vision-language model.")
         _require_chat_model(self.vlm_config.model_type)
+        if self.image_token_id is None:
+            raise ValueError(
+                f"The config of {self.vlm_config.model_type} has no image token (image_token_id, image_token_index), so "
+                "a question cannot be asked about a picture. Choose a model that chats about images."
+            )
         super().__post_init__(**kwargs)
         if self.architectures is None:
             self.architectures = ["ChatVlmForDeepfakeDetection"]
@@ -116,19 +121,10 @@ class ChatVlmConfig(PreTrainedConfig):
         return self.vlm_config.get_text_config(*args, **kwargs)
 
     @property
-    def image_token_id(self) -> int:
-        """Return the id that stands for a piece of a picture.
-
-        Raises:
-            ValueError: if the chat model has none.
-        """
-        for name in ("image_token_id", "image_token_index"):
-            if (found := getattr(self.vlm_config, name, None)) is not None:
-                return found
-        raise ValueError(
-            f"The config of {self.vlm_config.model_type} has no image token (image_token_id, image_token_index), so "
-            "a question cannot be asked about a picture. Choose a model of the image-text-to-text kind."
-        )
+    def image_token_id(self) -> int | None:
+        """The id that stands for a piece of a picture."""
+        named = (getattr(self.vlm_config, name, None) for name in ("image_token_id", "image_token_index"))
+        return next((found for found in named if found is not None), None)
 
     @classmethod
     def own_fields(cls, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,6 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
             with init.no_init_weights():  # its weights are loaded already
                 self.post_init()
         config.vlm_config = self.vlm.config
-        config.image_token_id  # noqa: B018  raises for a model without one
         self._no_split_modules = self.vlm._no_split_modules
 
     @classmethod
@@ -182,6 +181,11 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
     def get_output_embeddings(self) -> Any:
         """Of the chat model."""
         return self.vlm.get_output_embeddings()
+
+    @property
+    def saved_model(self) -> PreTrainedModel:
+        """The model whose names the weights have on disk."""
+        return self.vlm
 
     @property
     def vision_tower(self) -> str:

@@ -68,6 +68,8 @@ def merge(
             base = checkpoint.load_model()
             for path in paths:
                 _apply(base, path)
+            if hasattr(base.config, "trained"):
+                base.config.trained = True
             base.save_pretrained(folder)
             checkpoint.load_processor().save_pretrained(folder)
     return Path(output)
