@@ -1,6 +1,7 @@
 """What chat models are fed: prompts of their own templates, batches of any sizes, and what is learnt of a conversation."""
 
 import copy
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from support.pictures import random_pictures
 from support.tiny_models import chat_vlm
 
 ARCHITECTURES = ["qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision", "gemma3", "idefics3"]
-ENDS = {"gemma3": "<end_of_turn>", "idefics3": "<end_of_utterance>"}
+if find_spec("num2words") is not None:  # which SmolVLM's processor needs
+    ARCHITECTURES.append("smolvlm")
+ENDS = {"gemma3": "<end_of_turn>", "idefics3": "<end_of_utterance>", "smolvlm": "<end_of_utterance>"}
 CONVERSATION = [
     {"from": "human", "value": "Is it real?"},
     {"from": "gpt", "value": "The image is fake."},
