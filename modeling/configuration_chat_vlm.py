@@ -34,6 +34,9 @@ ANSWERS = {"real": ["Real", "real"], "fake": ["Fake", "fake"]}
 # In config.json it names our family, beside the stock `model_type`.
 FAMILY_FIELD = "detector_family"
 CLASSES = ("real", "fake")
+# What a folder says of code that lies in it; it belongs to this class, not to the chat model's.
+CODE_FIELDS = ("auto_map", "custom_pipelines")
+CARRIED = (*CODE_FIELDS, "dtype")
 
 
 def is_chat_model(model_type: str | None) -> bool:
@@ -155,8 +158,8 @@ class ChatVlmConfig(PreTrainedConfig):
             return dict(fields)
         _require_chat_model(fields.get("model_type"))
         own = cls.own_fields(fields) if fields.get(FAMILY_FIELD) == cls.model_type else {}
-        carried = {name: fields[name] for name in ("auto_map", "dtype") if fields.get(name) is not None}
-        stock = {name: value for name, value in fields.items() if name not in (*own, FAMILY_FIELD, "auto_map")}
+        carried = {name: fields[name] for name in CARRIED if fields.get(name) is not None}
+        stock = {name: value for name, value in fields.items() if name not in (*own, *CODE_FIELDS, FAMILY_FIELD)}
         return {"model_type": cls.model_type, **carried, **own, "vlm_config": stock}
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
@@ -168,11 +171,10 @@ class ChatVlmConfig(PreTrainedConfig):
         """Add the fields of this class to the stock config.json at `path`."""
         fields = json.loads(path.read_text(encoding="utf-8"))
         # The stock class must not be chosen by the name of ours.
-        fields.pop("auto_map", None)
-        if auto_map := vars(self).get("auto_map"):
-            fields["auto_map"] = auto_map
-        if pipelines := vars(self).get("custom_pipelines"):
-            fields["custom_pipelines"] = pipelines
+        for name in CODE_FIELDS:
+            fields.pop(name, None)
+            if value := vars(self).get(name):
+                fields[name] = value
         path.write_text(json.dumps({**fields, **self.detector_fields()}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -357,6 +357,8 @@ def _carrying_code(model: Any, processor: Any) -> Iterator[None]:
     classes = {type(model): "AutoModel", type(model.config): "AutoConfig", type(processor): "AutoProcessor"}
     if (image_processor := getattr(processor, "image_processor", None)) is not None:
         classes[type(image_processor)] = "AutoImageProcessor"
+    # A chat model's folder has an image processor of the library.
+    classes = {cls: name for cls, name in classes.items() if not cls.__module__.startswith("transformers.")}
     before = {cls: cls._auto_class for cls in classes}
     named = vars(model.config).get("auto_map")
     try:

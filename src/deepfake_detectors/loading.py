@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig
+from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
 from deepfake_detectors.families import Family, family_of
+from deepfake_detectors.files import read_json_object
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
@@ -20,29 +22,39 @@ class Checkpoint:
     Attributes:
         source: folder or Hub id.
         family: its row.
+        base: the folder or Hub id below it, where `source` is an adapter.
         stock: whether its `model_type` is that of a library class, so that only the family's own classes read it as a
             detector.
     """
 
     source: str
+    base: str | None
     family: Family
     stock: bool
 
     def load_config(self, **options: Any) -> Any:
         """Return the detector's config; `options` as in `from_pretrained`."""
         if self.stock:
-            return self.family.load("verdict").config_of_stock(self.source, **options)
-        return AutoConfig.from_pretrained(self.source, **{"trust_remote_code": False, **options})
+            return self.family.load("verdict").config_of_stock(self.base or self.source, **options)
+        return AutoConfig.from_pretrained(self.base or self.source, **{"trust_remote_code": False, **options})
 
     def load_model(self, **options: Any) -> Any:
         """Return the detector; `options` as in `from_pretrained`."""
-        loader = self.family.load("verdict") if self.stock else AutoModel
-        return loader.from_pretrained(self.source, **{"trust_remote_code": False, **options})
+        options = {"trust_remote_code": False, **options}
+        if not self.stock:
+            return AutoModel.from_pretrained(self.source, **options)
+        model = self.family.load("verdict").from_pretrained(self.base or self.source, **options)
+        if self.base is not None:
+            model.load_adapter(self.source)
+        return model
 
     def load_processor(self, **options: Any) -> Any:
         """Return the detector's processor; `options` as in `from_pretrained`."""
-        loader = self.family.load("processor") if self.stock else AutoProcessor
-        return loader.from_pretrained(self.source, **{"trust_remote_code": False, **options})
+        options = {"trust_remote_code": False, **options}
+        if not self.stock:
+            return AutoProcessor.from_pretrained(self.source, **options)
+        # What is asked stands in the base's config.json.
+        return self.family.load("processor").from_pretrained(self.base or self.source, **options)
 
 
 def open_checkpoint(source: str | Path, family: str | None = None, config: Any = None, **options: Any) -> Checkpoint:
@@ -58,9 +70,18 @@ def open_checkpoint(source: str | Path, family: str | None = None, config: Any =
         ValueError, UnconvertedCheckpointError: as `families.family_of`.
         OSError: if there is no such checkpoint.
     """
+    base = _base_of(Path(source))
     if isinstance(config, PreTrainedConfig):
         fields = config.to_dict()
     else:
-        fields = PreTrainedConfig.get_config_dict(source, **options)[0]
-    row = family_of(fields, source, family)
-    return Checkpoint(str(source), row, stock=fields.get("model_type") != row.name)
+        fields = PreTrainedConfig.get_config_dict(base or source, **options)[0]
+    row = family_of(fields, base or source, family)
+    return Checkpoint(str(source), base, row, stock=fields.get("model_type") != row.name)
+
+
+def _base_of(folder: Path) -> str | None:
+    """Return what the adapter in `folder` was trained on; `None` where it holds a whole model."""
+    path = folder / ADAPTER_CONFIG_NAME
+    if not path.is_file() or (folder / CONFIG_NAME).is_file():
+        return None
+    return read_json_object(path).get("base_model_name_or_path")

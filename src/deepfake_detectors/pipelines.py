@@ -47,12 +47,14 @@ def pipeline(
     if model is None or isinstance(model, (str, Path)):
         model = resolve_model(model)
         check_model_source(model)
-        if family is not None:
-            found = open_checkpoint(model, family, **{n: kwargs[n] for n in ("revision", "token") if n in kwargs})
-            if found.stock:
-                options = {name: kwargs.pop(name) for name in ("dtype", "device_map") if name in kwargs}
-                model = found.load_model(**{"dtype": "auto", **options}, **kwargs.pop("model_kwargs", {}))
-                kwargs.setdefault("processor", found.load_processor())
+        hub = {name: kwargs[name] for name in ("revision", "token") if name in kwargs}
+        found = open_checkpoint(model, family, config=kwargs.get("config"), **hub)
+        if found.stock:  # of which transformers.pipeline would load whatever `custom_pipelines` in the folder names
+            options = {name: kwargs.pop(name) for name in ("dtype", "device_map") if name in kwargs}
+            options = {"dtype": "auto", **options, **hub, **kwargs.pop("model_kwargs", {})}
+            kwargs.pop("config", None)
+            model = found.load_model(**options)
+            kwargs.setdefault("processor", found.load_processor(**hub))
     elif family is not None:
         raise ValueError(f"family is {family!r}, but a loaded model says itself what it is; leave `family` out.")
     return transformers.pipeline(task, model=model, pipeline_class=DeepfakeDetectionPipeline, **kwargs)
