@@ -13,6 +13,7 @@ from transformers.conversion_mapping import (
 )
 from transformers.utils import CONFIG_NAME
 
+from .candidate_scoring import candidate_log_probabilities
 from .configuration_fakevlm import SCORES, FakeVLMConfig
 from .detection import (
     HUB_ARGUMENTS,
@@ -223,25 +224,18 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
     ) -> torch.Tensor:
         """Log-probabilities (batch, 2) of the two sentences, over the words of the vocabulary."""
         sentences = [self._verdict_tokens[f"{word}_sentence"] for word in ("real", "fake")]
-        longest = max(map(len, sentences))
-        batch, words = len(input_ids), self.config.base_vocab_size
         cache = DynamicCache(config=self.config.get_text_config())
         first = self._last_logits(input_ids, attention_mask, cache, **picture)
-        cache.batch_repeat_interleave(len(sentences))
 
-        filled = [[*ids, *[ids[-1]] * (longest - len(ids))] for ids in sentences]
-        real = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences], device=self.device)
-        ids = torch.tensor(filled, device=self.device).repeat(batch, 1)
-        mask = torch.cat([attention_mask.repeat_interleave(len(sentences), 0), real.repeat(batch, 1)], dim=1)[:, :-1]
-        output = self(
-            input_ids=ids[:, :-1],
-            attention_mask=mask,
-            position_ids=_positions(mask)[:, -(longest - 1) :],
-            **cache_keyword(cache),
+        def read_on(ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+            cache.batch_repeat_interleave(len(sentences))
+            mask = torch.cat([attention_mask.repeat_interleave(len(sentences), 0), real], dim=1)
+            positions = _positions(mask)[:, -ids.shape[1] :]
+            return self(input_ids=ids, attention_mask=mask, position_ids=positions, **cache_keyword(cache)).logits
+
+        return candidate_log_probabilities(
+            first, [sentences] * len(input_ids), read_on, words=self.config.base_vocab_size
         )
-        logits = torch.cat([first.repeat_interleave(len(sentences), 0)[:, None], output.logits.float()], dim=1)
-        each = logits[..., :words].log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-        return (each * real.repeat(batch, 1)).sum(-1).view(batch, len(sentences))
 
     def _score_generated(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, picture: dict[str, Any]
