@@ -193,7 +193,8 @@ def family_of(fields: Mapping[str, Any], source: Any, family: str | None = None)
     chat = next((row for row in FAMILIES.values() if row.any_chat_model and is_chat_model(found)), None)
     if family is None:
         if chat is None:
-            return require_family(found, str(source))
+            classes = ", ".join(fields.get("architectures") or ["no class named"])
+            return require_family(found, f"{source} ({classes})")
         others = [repr(row.name) for row in FAMILIES.values() if row.stock_model_type == found]
         hint = f" If it holds weights of {' or '.join(others)}, say so with `family`." if others else ""
         _remark_zero_shot(str(source), str(found), hint)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 
-from deepfake_detectors.families import Family, family_of
+from deepfake_detectors.families import FAMILIES, Family, family_of
 from deepfake_detectors.files import read_json_object
+from deepfake_detectors.modeling.detection import UnconvertedCheckpointError
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
@@ -23,14 +26,18 @@ class Checkpoint:
         source: folder or Hub id.
         family: its row.
         base: the folder or Hub id below it, where `source` is an adapter.
-        stock: whether its `model_type` is that of a library class, so that only the family's own classes read it as a
-            detector.
+        model_type: what its config.json says.
     """
 
     source: str
     base: str | None
     family: Family
-    stock: bool
+    model_type: str
+
+    @property
+    def stock(self) -> bool:
+        """Whether only the family's own classes read it as a detector, because its `model_type` is a library's."""
+        return self.model_type != self.family.name
 
     def load_config(self, **options: Any) -> Any:
         """Return the detector's config; `options` as in `from_pretrained`."""
@@ -43,7 +50,8 @@ class Checkpoint:
         options = {"trust_remote_code": False, **options}
         if not self.stock:
             return AutoModel.from_pretrained(self.source, **options)
-        model = self.family.load("verdict").from_pretrained(self.base or self.source, **options)
+        with self._naming_other_families():
+            model = self.family.load("verdict").from_pretrained(self.base or self.source, **options)
         if self.base is not None:
             model.load_adapter(self.source)
         return model
@@ -54,7 +62,28 @@ class Checkpoint:
         if not self.stock:
             return AutoProcessor.from_pretrained(self.source, **options)
         # What is asked stands in the base's config.json.
-        return self.family.load("processor").from_pretrained(self.base or self.source, **options)
+        with self._naming_other_families():
+            return self.family.load("processor").from_pretrained(self.base or self.source, **options)
+
+    @contextmanager
+    def _naming_other_families(self) -> Iterator[None]:
+        """Where a folder cannot be asked as a chat model, say whose weights it may hold instead."""
+        try:
+            yield
+        except UnconvertedCheckpointError:
+            raise
+        except ValueError as error:
+            other = next((row for row in FAMILIES.values() if row.stock_model_type == self.model_type), None)
+            if other is None or other is self.family:
+                raise
+            verdict = other.verdict.partition(":")[2]
+            raise UnconvertedCheckpointError(
+                f"{self.source} is a checkpoint of model_type {self.model_type!r} that cannot be asked as a chat model "
+                f"({error}). If it holds {other.name} weights, {verdict}.from_pretrained and family={other.name!r} "
+                "load it as it is.",
+                other.name,
+                self.source,
+            ) from error
 
 
 def open_checkpoint(source: str | Path, family: str | None = None, config: Any = None, **options: Any) -> Checkpoint:
@@ -76,7 +105,7 @@ def open_checkpoint(source: str | Path, family: str | None = None, config: Any =
     else:
         fields = PreTrainedConfig.get_config_dict(base or source, **options)[0]
     row = family_of(fields, base or source, family)
-    return Checkpoint(str(source), base, row, stock=fields.get("model_type") != row.name)
+    return Checkpoint(str(source), base, row, str(fields.get("model_type")))
 
 
 def _base_of(folder: Path) -> str | None:
