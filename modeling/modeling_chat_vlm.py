@@ -93,7 +93,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         vlm, info = AutoModelForImageTextToText.from_pretrained(source, **kwargs)
         require_complete(cls, source, info)
         model = cls(config, vlm).eval()
-        config._name_or_path = str(source)
+        config._name_or_path = model.name_or_path = str(source)  # which an adapter writes down as its base
         if model.lacks_answer_tokens:
             asked = {"question": config.question, "answers": config.answers, "system_prompt": config.system_prompt}
             model.set_answers(ChatVlmProcessor.from_pretrained(source, **asked, **hub_kwargs))
