@@ -170,7 +170,7 @@ def write_model_card(folder: Path, facts: Path) -> Path:
         loaded = open_checkpoint(folder).load_config()
         model = AutoModelForDeepfakeDetection.from_config(loaded, trust_remote_code=False)
     card = render_model_card(
-        read_facts(facts, config, config["architectures"][0], folder.name),
+        read_facts(facts, config, type(model).__name__, folder.name),
         results,
         validation,
         config,
