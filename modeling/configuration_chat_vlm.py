@@ -1,8 +1,8 @@
 """`chat_vlm`: any vision-language chat model, and the question that makes a detector of it.
 
 A folder of this family stays a folder of its model: `config.json` is the stock one (`model_type` `qwen2_5_vl`,
-`gemma3` ...), with the fields of `ChatVlmConfig` beside the stock fields. So `transformers serve`, vLLM and every stock
-class load it, and none of them needs this package.
+`gemma3` ...), with the fields of `ChatVlmConfig` beside the stock fields. So every stock loader and `transformers
+serve` load it, and none of them needs this package.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ class ChatVlmConfig(PreTrainedConfig):
         _require_chat_model(self.vlm_config.model_type)
         if self.image_token_id is None:
             raise ValueError(
-                f"The config of {self.vlm_config.model_type} has no image token (image_token_id, image_token_index), so "
-                "a question cannot be asked about a picture. Choose a model that chats about images."
+                f"The config of {self.vlm_config.model_type} has no image token (image_token_id, image_token_index), "
+                "so a question cannot be asked about a picture. Choose a model that chats about images."
             )
         super().__post_init__(**kwargs)
         if self.architectures is None:
@@ -181,7 +181,7 @@ class ChatVlmConfig(PreTrainedConfig):
 def _require_chat_model(model_type: str | None) -> None:
     if not is_chat_model(model_type):
         raise ValueError(
-            f"model_type is {model_type!r}, which is not a vision-language model that answers in text. Allowed are the "
-            f"{len(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)} types that AutoModelForImageTextToText loads, such as "
+            f"model_type is {model_type!r}, which is not a vision-language model that answers in text. Allowed are "
+            f"the {len(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)} types that AutoModelForImageTextToText loads, such as "
             "qwen2_5_vl, qwen3_vl, internvl, smolvlm, gemma3 and llava_onevision."
         )

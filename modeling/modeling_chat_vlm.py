@@ -1,4 +1,4 @@
-"""Any vision-language chat model as a detector: one question, one prefill, the probabilities of the answers compared."""
+"""Any vision-language chat model as a detector: one question, one prefill, and its answers' probabilities compared."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -155,8 +155,8 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         config = self.config
         if processor.image_token_id != config.image_token_id:
             raise ValueError(
-                f"The processor's image token is {processor.image_token_id}, the model's {config.image_token_id}: they "
-                "do not belong together."
+                f"The processor's image token is {processor.image_token_id}, the model's {config.image_token_id}: "
+                "they do not belong together."
             )
         config.question, config.system_prompt = processor.question, processor.system_prompt
         config.answers = copy.deepcopy(processor.answers)
@@ -169,8 +169,8 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
     def _answer_tokens(self) -> dict[str, Any]:
         if self.lacks_answer_tokens:
             raise ValueError(
-                f"This model does not know the tokens of its answers to {self.config.question!r}: load it from a folder "
-                "with its tokenizer, or call model.set_answers(processor)."
+                f"This model does not know the tokens of its answers to {self.config.question!r}: load it from a "
+                "folder with its tokenizer, or call model.set_answers(processor)."
             )
         return self.config.answer_tokens
 
@@ -198,7 +198,9 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
             for path, _ in self.vlm.named_modules():
                 if path.rpartition(".")[2] == name:
                     return WRAPPED + path
-        raise ValueError(f"{type(self.vlm).__name__} has no vision tower under a known name (visual, vision_tower, ...).")
+        raise ValueError(
+            f"{type(self.vlm).__name__} has no vision tower under a known name (visual, vision_tower, ...)."
+        )
 
     def forward(
         self,
@@ -246,7 +248,9 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
     def _new_cache(self) -> DynamicCache:
         return DynamicCache(config=self.config.get_text_config(decoder=True))
 
-    def _prefill(self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, picture: Mapping[str, Any]) -> torch.Tensor:
+    def _prefill(
+        self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, picture: Mapping[str, Any]
+    ) -> torch.Tensor:
         """Logits (batch, vocabulary) behind the prompts, which fill `cache`."""
         output = self.vlm.generate(
             input_ids=ids,
@@ -333,7 +337,8 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         tokens = self._answer_tokens
         if processor.prompt() != tokens["text"]:
             raise ValueError(
-                f"The processor does not belong to this model: it asks {processor.prompt()!r}, the model {tokens['text']!r}."
+                f"The processor does not belong to this model: it asks {processor.prompt()!r}, the model "
+                f"{tokens['text']!r}."
             )
         picture = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
         options = {name: value for name, value in inputs.items() if name not in picture}
@@ -356,9 +361,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         if options["num_beams"] == 1 and options.get("num_return_sequences", 1) == 1:
             # The picture is in the cache.
             types = {name: value for name, value in picture.items() if value.shape == ids.shape}
-            new_ids = self.vlm.generate(
-                input_ids=ids, attention_mask=mask, **types, **cache_keyword(cache), **options
-            )
+            new_ids = self.vlm.generate(input_ids=ids, attention_mask=mask, **types, **cache_keyword(cache), **options)
         else:
             new_ids = self.vlm.generate(input_ids=ids, attention_mask=mask, **picture, **options)
         explanations = processor.decode_answers(new_ids[:, ids.shape[1] :])

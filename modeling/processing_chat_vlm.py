@@ -31,8 +31,8 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
     """
     Args:
         stock: the chat model's own processor, with tokenizer, image processor and chat template.
-        question, answers, system_prompt, explanation_question: as in `ChatVlmConfig`; `from_pretrained` takes them from
-            the config.json beside the processor.
+        question, answers, system_prompt, explanation_question: as in `ChatVlmConfig`; `from_pretrained` takes them
+            from the config.json beside the processor.
 
     Raises:
         ValueError: if `stock` has no tokenizer, no image processor, no chat template or no image token, or if its

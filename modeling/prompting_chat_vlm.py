@@ -63,9 +63,11 @@ def text_ids(tokenizer: Any, text: str, offsets: bool = False) -> Any:
         return encoded
     ids = list(encoded["input_ids"])
     # A tokenizer may append an end token that the prompt does not have.
-    return ids[:-1] if special and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(
-        tokenizer.eos_token or "\0"
-    ) else ids
+    return (
+        ids[:-1]
+        if special and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token or "\0")
+        else ids
+    )
 
 
 def answered(processor: Any, messages: Sequence[Mapping[str, Any]], answer: str) -> str:

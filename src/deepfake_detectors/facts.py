@@ -98,7 +98,7 @@ def read_facts(
 
 
 def _add_what_config_says(facts: dict[str, Any], config: Mapping[str, Any]) -> None:
-    """Add the sentences of `by_config` (field -> value -> sentence) to the limits, and the base that config.json names."""
+    """Add sentences of `by_config` (field -> value -> sentence) to the limits, and the base that config.json names."""
     for name, sentences in facts.pop("by_config", {}).items():
         if sentence := sentences.get(str(config.get(name)).lower()):
             facts["limits"] = [sentence, *facts["limits"]]

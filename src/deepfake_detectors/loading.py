@@ -78,8 +78,8 @@ class Checkpoint:
                 raise
             verdict = other.verdict.partition(":")[2]
             raise UnconvertedCheckpointError(
-                f"{self.source} is a checkpoint of model_type {self.model_type!r} that cannot be asked as a chat model "
-                f"({error}). If it holds {other.name} weights, {verdict}.from_pretrained and family={other.name!r} "
+                f"{self.source} is a checkpoint of model_type {self.model_type!r} that cannot be asked as a chat "
+                f"model ({error}). If it holds {other.name} weights, {verdict}.from_pretrained and family={other.name!r} "
                 "load it as it is.",
                 other.name,
                 self.source,

@@ -50,7 +50,7 @@ def pipeline(
         hub = {name: kwargs[name] for name in ("revision", "token") if name in kwargs}
         found = open_checkpoint(model, family, config=kwargs.get("config"), **hub)
         if found.stock:  # of which transformers.pipeline would load whatever `custom_pipelines` in the folder names
-            options = {name: kwargs.pop(name) for name in ("dtype", "device_map") if name in kwargs}
+            options: dict[str, Any] = {name: kwargs.pop(name) for name in ("dtype", "device_map") if name in kwargs}
             options = {"dtype": "auto", **options, **hub, **kwargs.pop("model_kwargs", {})}
             kwargs.pop("config", None)
             model = found.load_model(**options)

@@ -14,7 +14,6 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoProcessor,
-    PreTrainedConfig,
 )
 from transformers.models import auto as auto_module
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping, auto_class_update
@@ -65,7 +64,7 @@ AutoModelForDeepfakeDetection.from_pretrained = _reading_stock_folders(AutoModel
 
 
 class _AutoDetector(_BaseAutoModelClass):
-    """Chooses a class for the stock pipeline: by `config.architectures` for a family, else by how stock folders are read.
+    """Chooses a class for the stock pipeline: by `config.architectures` for a family, else as stock folders are read.
 
     With `AutoModelForImageTextToText` and `AutoModel` in its place, the pipeline would first try the language class on
     every folder that holds a verdict alone, twice, and load a folder that fails four times.
@@ -74,7 +73,7 @@ class _AutoDetector(_BaseAutoModelClass):
     _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES))
 
 
-_AutoDetector.from_pretrained = _reading_stock_folders(_AutoDetector.from_pretrained)  # type: ignore[method-assign]
+_AutoDetector.from_pretrained = _reading_stock_folders(_AutoDetector.from_pretrained)
 
 
 def register_families() -> None:

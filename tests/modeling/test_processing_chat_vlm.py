@@ -1,4 +1,4 @@
-"""What chat models are fed: prompts of their own templates, batches of any sizes, and what is learnt of a conversation."""
+"""What chat models are fed: prompts of their own templates, batches of any sizes, and what is learnt of them."""
 
 import copy
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""The saved folder of a chat model runs in `transformers serve`, without this package and without code of the folder."""
+"""The saved folder of a chat model runs in `transformers serve`, without this package and without code in it."""
 
 import base64
 import io

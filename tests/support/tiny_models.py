@@ -246,7 +246,9 @@ SENTENCES = {
 def chat_vlm(architecture: str = "qwen3_vl", seed: int = 0, **config: Any) -> tuple[Any, Any]:
     """A chat model as a detector, and its processor."""
     own = {"model_type": architecture}
-    model, processor = tiny_model("chat_vlm", texts=TEXTS, vocabulary=PLAN.vocabulary, seed=seed, vlm_config=own, **config)
+    model, processor = tiny_model(
+        "chat_vlm", texts=TEXTS, vocabulary=PLAN.vocabulary, seed=seed, vlm_config=own, **config
+    )
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:

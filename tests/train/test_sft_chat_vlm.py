@@ -1,4 +1,4 @@
-"""Chat models learn a verdict sentence: the loss falls, their own pictures are judged rightly, and a killed run goes on."""
+"""Chat models learn a verdict sentence, judge their own pictures rightly, and go on where a run was killed."""
 
 import os
 import signal
@@ -86,7 +86,9 @@ def test_whole_training_learns_its_own_pictures_and_resumes(base, tmp_path):
     assert (checkpoint.family.name, checkpoint.stock) == ("chat_vlm", True)
     model, processor = checkpoint.load_model(), checkpoint.load_processor()
     assert model.config.trained
-    trainer, _ = build_trainer(*parsed(tmp_path / "again", {**settings, "output_dir": str(tmp_path / "again" / "out")}))
+    trainer, _ = build_trainer(
+        *parsed(tmp_path / "again", {**settings, "output_dir": str(tmp_path / "again" / "out")})
+    )
     rows = trainer.train_dataset
     batch = processor(images=[picture.convert("RGB") for picture in rows["image"]])
     right = (model.detect(**batch).logits.argmax(-1) == torch.tensor(rows["label"][:])).float().mean().item()

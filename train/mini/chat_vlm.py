@@ -141,7 +141,7 @@ def _qwen(plan: Plan, version: str) -> tuple[Any, dict[str, Any]]:
         video(**pictures),
         chat_template=(_QWEN2_SYSTEM if version == "qwen2_5" else "") + template,
     )
-    tower = {
+    tower: dict[str, Any] = {
         "depth": plan.size.vision_layers,
         "hidden_size": plan.size.width,
         "intermediate_size": plan.size.inner_width,
@@ -296,7 +296,9 @@ def _gemma3(plan: Plan) -> tuple[Any, dict[str, Any]]:
         chat_template=_GEMMA3,
     )
     layers = ["sliding_attention", *["full_attention"] * (size.language_layers - 1)]
-    text = _text(plan, tokenizer, "gemma3_text", head_dim=size.width // size.heads, sliding_window=16, layer_types=layers)
+    text = _text(
+        plan, tokenizer, "gemma3_text", head_dim=size.width // size.heads, sliding_window=16, layer_types=layers
+    )
     ids = tokenizer.convert_tokens_to_ids
     return processor, {
         "vision_config": {"model_type": "siglip_vision_model", **_tower(plan), "vision_use_head": False},
