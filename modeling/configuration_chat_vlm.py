@@ -182,6 +182,6 @@ def _require_chat_model(model_type: str | None) -> None:
     if not is_chat_model(model_type):
         raise ValueError(
             f"model_type is {model_type!r}, which is not a vision-language model that answers in text. Allowed are "
-            f"the {len(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)} types that AutoModelForImageTextToText loads, such as "
-            "qwen2_5_vl, qwen3_vl, internvl, smolvlm, gemma3 and llava_onevision."
+            f"the {len(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)} types that AutoModelForImageTextToText loads, "
+            "such as qwen2_5_vl, qwen3_vl, internvl, smolvlm, gemma3 and llava_onevision."
         )

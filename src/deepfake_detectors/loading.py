@@ -79,8 +79,8 @@ class Checkpoint:
             verdict = other.verdict.partition(":")[2]
             raise UnconvertedCheckpointError(
                 f"{self.source} is a checkpoint of model_type {self.model_type!r} that cannot be asked as a chat "
-                f"model ({error}). If it holds {other.name} weights, {verdict}.from_pretrained and family={other.name!r} "
-                "load it as it is.",
+                f"model ({error}). If it holds {other.name} weights, {verdict}.from_pretrained and "
+                f"family={other.name!r} load it as it is.",
                 other.name,
                 self.source,
             ) from error
