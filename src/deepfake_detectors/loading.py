@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedConfig
-from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
+from transformers.utils import CONFIG_NAME, find_adapter_config_file
 
 from deepfake_detectors.families import FAMILIES, Family, family_of
 from deepfake_detectors.files import read_json_object
@@ -99,18 +99,27 @@ def open_checkpoint(source: str | Path, family: str | None = None, config: Any =
         ValueError, UnconvertedCheckpointError: as `families.family_of`.
         OSError: if there is no such checkpoint.
     """
-    base = _base_of(Path(source))
+    base = None
     if isinstance(config, PreTrainedConfig):
         fields = config.to_dict()
+        base = _base_of(source, options)
     else:
-        fields = PreTrainedConfig.get_config_dict(base or source, **options)[0]
+        missing = None
+        try:
+            fields = PreTrainedConfig.get_config_dict(source, **options)[0]
+        except OSError as error:
+            fields, missing = {}, error
+        if "model_type" not in fields and (base := _base_of(source, options)) is not None:
+            fields = PreTrainedConfig.get_config_dict(base, token=options.get("token"))[0]
+        elif missing is not None:
+            raise missing
     row = family_of(fields, base or source, family)
     return Checkpoint(str(source), base, row, str(fields.get("model_type")))
 
 
-def _base_of(folder: Path) -> str | None:
-    """Return what the adapter in `folder` was trained on; `None` where it holds a whole model."""
-    path = folder / ADAPTER_CONFIG_NAME
-    if not path.is_file() or (folder / CONFIG_NAME).is_file():
+def _base_of(source: str | Path, options: dict[str, Any]) -> str | None:
+    """Return what an adapter was trained on; `None` where `source` is a whole model."""
+    if (Path(source) / CONFIG_NAME).is_file():
         return None
-    return read_json_object(path).get("base_model_name_or_path")
+    path = find_adapter_config_file(str(source), **options)
+    return None if path is None else read_json_object(Path(path)).get("base_model_name_or_path")
