@@ -47,7 +47,7 @@ def pipeline(
     if model is None or isinstance(model, (str, Path)):
         model = resolve_model(model)
         check_model_source(model)
-        hub = {name: kwargs[name] for name in ("revision", "token") if name in kwargs}
+        hub: dict[str, Any] = {name: kwargs[name] for name in ("revision", "token") if name in kwargs}
         found = open_checkpoint(model, family, config=kwargs.get("config"), **hub)
         if found.stock:  # of which transformers.pipeline would load whatever `custom_pipelines` in the folder names
             options: dict[str, Any] = {name: kwargs.pop(name) for name in ("dtype", "device_map") if name in kwargs}
