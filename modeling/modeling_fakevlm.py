@@ -14,6 +14,7 @@ from transformers.conversion_mapping import (
 )
 from transformers.utils import CONFIG_NAME
 
+from .candidate_scoring import candidate_log_probabilities
 from .configuration_fakevlm import SCORES, FakeVLMConfig
 from .conversation import Conversation, History, require_one_picture
 from .detection import (
@@ -24,6 +25,7 @@ from .detection import (
     refuse_foreign_checkpoint,
 )
 from .generation_cache import cache_keyword, common_prefix_length
+from .processing_fakevlm import FakeVLMProcessor
 from .prompting_fakevlm import own_candidate_tokens, verdict_tokens
 from .verdict_parsing import UNDETERMINED, parse_fakevlm_verdict
 
@@ -101,6 +103,25 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             model = loaded[0] if isinstance(loaded, tuple) else loaded
             model._tokenizer_source = (source, hub_kwargs)
         return loaded
+
+    @classmethod
+    def config_of_stock(cls, source: Any, **hub_kwargs: Any) -> FakeVLMConfig:
+        """Return the config with which `from_pretrained` reads a stock Llava folder or Hub id."""
+        return cls._own_config(source, {}, hub_kwargs)
+
+    def adopt_processor(self, processor: Any) -> FakeVLMProcessor:
+        """Return a `FakeVLMProcessor` with the parts of a stock `LlavaProcessor`."""
+        if type(processor).__name__ == FakeVLMProcessor.__name__:
+            return processor
+        return FakeVLMProcessor(
+            processor.image_processor,
+            processor.tokenizer,
+            patch_size=self.config.vision_config.patch_size,
+            vision_feature_select_strategy=self.config.vision_feature_select_strategy,
+            prompt_style=self.config.prompt_style,
+            image_aspect=self.config.image_aspect,
+            question=self.config.question,
+        )
 
     @classmethod
     def _own_config(cls, source: Any, kwargs: dict[str, Any], hub_kwargs: dict[str, Any]) -> FakeVLMConfig:
@@ -265,29 +286,18 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
     def _score_continuation(self, prompts: Sequence[_Prompt], picture: dict[str, Any]) -> torch.Tensor:
         """Log-probabilities (batch, 2) of the two sentences, over the words of the vocabulary."""
         names = ("real_sentence", "fake_sentence")
-        batch, words = len(prompts), self.config.base_vocab_size
         cache = DynamicCache(config=self.config.get_text_config())
         heads, head_mask = self._left_padded([prompt.kept for prompt in prompts])
         first = self._last_logits(heads, head_mask, cache, **picture)
-        cache.batch_repeat_interleave(len(names))
 
-        sentences = [prompt.tokens[name] for prompt in prompts for name in names]
-        longest = max(map(len, sentences))
-        filled = [[*ids, *[ids[-1]] * (longest - len(ids))] for ids in sentences]
-        real = torch.tensor(
-            [[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences], device=self.input_device
-        )
-        ids = torch.tensor(filled, device=self.input_device)
-        mask = torch.cat([head_mask.repeat_interleave(len(names), 0), real], dim=1)[:, :-1]
-        output = self(
-            input_ids=ids[:, :-1],
-            attention_mask=mask,
-            position_ids=_positions(mask)[:, -(longest - 1) :],
-            **cache_keyword(cache),
-        )
-        logits = torch.cat([first.repeat_interleave(len(names), 0)[:, None], output.logits.float()], dim=1)
-        each = logits[..., :words].log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-        return (each * real).sum(-1).view(batch, len(names))
+        def read_on(ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+            cache.batch_repeat_interleave(len(names))
+            mask = torch.cat([head_mask.repeat_interleave(len(names), 0), real], dim=1)
+            positions = _positions(mask)[:, -ids.shape[1] :]
+            return self(input_ids=ids, attention_mask=mask, position_ids=positions, **cache_keyword(cache)).logits
+
+        sentences = [[prompt.tokens[name] for name in names] for prompt in prompts]
+        return candidate_log_probabilities(first, sentences, read_on, words=self.config.base_vocab_size)
 
     def _score_generated(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, picture: dict[str, Any]

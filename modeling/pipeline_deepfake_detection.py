@@ -40,7 +40,8 @@ class DeepfakeDetectionPipeline(Pipeline):
 
     That is `model.detect(**inputs)`, and of a class with `can_explain` also `model.explain(processor, question=...,
     threshold=..., **inputs)`, where `inputs` are what the processor makes of pictures alone. The image processor of a
-    class with `can_localize` has `mask_to_picture(mask, picture_size)`.
+    class with `can_localize` has `mask_to_picture(mask, picture_size)`. A model that reads stock folders has
+    `adopt_processor(stock_processor)`; a processor whose tensors do not have one row per picture has `collate(rows)`.
 
     ```python
     import deepfake_detectors
@@ -84,6 +85,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             raise ValueError(
                 f"{type(self).__name__} needs the processor of {type(model).__name__}: pass processor=..."
             )
+        if hasattr(model, "adopt_processor"):  # of a stock folder, whose own processor does not know the question
+            self.processor = model.adopt_processor(self.processor)
         if self.image_processor is None:  # a family may have an image processor and nothing around it
             self.image_processor = self.processor
         self.device = getattr(model, "input_device", self.device)  # weights may lie elsewhere
@@ -257,6 +260,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             failure = error
             features = self._process(Image.new("RGB", (64, 64)), head)
         source = describe_image_source(input_) if failure is None else failure.source
+        if hasattr(self.processor, "collate"):
+            features = {"row": features}  # which batching leaves alone
         return {**features, "source": source, "picture_size": picture_size, "failure": failure}
 
     def _process(self, image: Image.Image, head: str | None) -> Mapping[str, Any]:
@@ -286,6 +291,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         head: str | None = None,
     ) -> dict[str, Any]:
         features = dict(model_inputs)
+        rows = features.pop("row", None)
         source, failure, picture_size = (features.pop(name) for name in ("source", "failure", "picture_size"))
         batched = isinstance(failure, list)  # of a single picture, the entries come bare
         failures = failure if batched else [failure]
@@ -300,7 +306,11 @@ class DeepfakeDetectionPipeline(Pipeline):
         verdicts: list[str | None] = [None] * len(failures)
         masks: torch.Tensor | None = None
         if good:
-            features = self._select(features, good)
+            if rows is not None:
+                features = self.processor.collate([rows[index] for index in good] if batched else [rows])
+                features = {name: self._in_dtype(value) for name, value in features.items()}
+            else:
+                features = self._select(features, good)
             if explain:
                 turns = {} if history is None else {"history": history}
                 output = self.model.explain(
@@ -334,10 +344,12 @@ class DeepfakeDetectionPipeline(Pipeline):
         selected = {}
         for key, value in features.items():
             value = value[rows] if isinstance(value, torch.Tensor) else [value[row] for row in rows]
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                value = value.to(self.model.dtype)
-            selected[key] = value
+            selected[key] = self._in_dtype(value)
         return selected
+
+    def _in_dtype(self, value: Any) -> Any:
+        floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.to(self.model.dtype) if floating else value
 
     def postprocess(
         self, model_outputs: dict[str, Any], threshold: float = DEFAULT_THRESHOLD, head: str | None = None
@@ -405,6 +417,8 @@ def _carrying_code(model: Any, processor: Any) -> Iterator[None]:
     classes = {type(model): "AutoModel", type(model.config): "AutoConfig", type(processor): "AutoProcessor"}
     if (image_processor := getattr(processor, "image_processor", None)) is not None:
         classes[type(image_processor)] = "AutoImageProcessor"
+    # A chat model's folder has an image processor of the library.
+    classes = {cls: name for cls, name in classes.items() if not cls.__module__.startswith("transformers.")}
     before = {cls: cls._auto_class for cls in classes}
     named = vars(model.config).get("auto_map")
     try:
