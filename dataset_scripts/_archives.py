@@ -83,7 +83,7 @@ def read_member(path: Path, name: str) -> bytes:
 
 
 def read_picture(path: Path, name: str, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
-    """The columns `image` and `file_format` of a member, after decoding it; errors as in `read_member` and `open_image`."""
+    """The columns `image` and `file_format` of a member, decoded; errors as in `read_member` and `open_image`."""
     content = read_member(path, name)
     image = {"bytes": content, "path": PurePosixPath(name).name}
     picture = open_image(content, f"{name} in {path}", max_pixels=max_pixels)

@@ -290,7 +290,12 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
         """The rows of a unit."""
-        yield {"id": unit.id, "image": unit.path, "file_format": self.open_picture(Path(unit.path)).format, **unit.columns}
+        yield {
+            "id": unit.id,
+            "image": unit.path,
+            "file_format": self.open_picture(Path(unit.path)).format,
+            **unit.columns,
+        }
 
     def open_picture(self, source: Path | bytes, where: str = "", mode: str | None = None) -> Image.Image:
         """Decode a picture within the limit of the config; see `open_image`."""

@@ -239,9 +239,9 @@ def _check_budget(image: Any, max_pixels: int) -> None:
     each = max(each, CANVAS_BYTES.get(image.format or "", 0))
     if pixels > max_pixels or pixels * each > max_pixels * BYTES_PER_PIXEL:
         raise _RefusedError(
-            f"is too large: {image.width}x{image.height} pixels take about {pixels * each / 1e6:.0f} MB, the budget is "
-            f"{max_pixels / 1e6:g} megapixels and {max_pixels * BYTES_PER_PIXEL / 1e6:.0f} MB. A larger `max_pixels` "
-            "reads it."
+            f"is too large: {image.width}x{image.height} pixels take about {pixels * each / 1e6:.0f} MB, the budget "
+            f"is {max_pixels / 1e6:g} megapixels and {max_pixels * BYTES_PER_PIXEL / 1e6:.0f} MB. A larger "
+            "`max_pixels` reads it."
         )
 
 

@@ -161,7 +161,9 @@ class DDVQA(RawBuilder):
         splits = {}
         for split, found in pictures.items():
             found = self._resolve_conflicts(found)
-            formats = {name: self.open_picture(path).format if self.decode_listed else None for name, path in found.items()}
+            formats = {
+                name: self.open_picture(path).format if self.decode_listed else None for name, path in found.items()
+            }
             self._warn_about_formats(split, formats)
             splits[split] = [
                 self._unit(name, found[name], formats[name], groups[name.target], split, suffix, dialogue)

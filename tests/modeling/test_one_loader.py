@@ -116,7 +116,8 @@ def png16(key: tuple[int, int, int] | None = None, top: int = 65536) -> bytes:
     chunks += [] if key is None else [(b"tRNS", struct.pack(">3H", *key))]
     chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
     )
 
 
