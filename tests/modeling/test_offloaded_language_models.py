@@ -30,7 +30,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def judged(folder: Path, model: Any) -> list[Row]:
     processor = AutoProcessor.from_pretrained(folder)
     judge = DeepfakeDetectionPipeline(model=model.eval(), processor=processor)
-    return judge(random_pictures(2), batch_size=2, explain=True, max_new_tokens=4)
+    return judge(random_pictures(2), batch_size=2, explain=True, generate_kwargs={"max_new_tokens": 4})
 
 
 @pytest.fixture(scope="module")
