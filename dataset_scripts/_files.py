@@ -45,12 +45,13 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "J
 MAX_PIXELS = 100_000_000
 BYTES_PER_PIXEL = 10
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
-CANVAS_BYTES = {"WEBP": 16, "AVIF": 18, "HEIF": 18, "JPEG2000": 16}
+CANVAS_BYTES = {"WEBP": 18, "AVIF": 21, "HEIF": 21, "JPEG2000": 25}
 NEW_SUBFILE_TYPE, OLD_SUBFILE_TYPE, MAX_SAMPLE_VALUE = 254, 255, 281
 NOT_FULL_SIZE = 0b101
 MAX_PAGES = 64
 DARK_16_BIT, DARK_8_BIT = 1 << 14, 1 << 4
 WIDENED = 257
+BAND = 1 << 20
 DECODING_ERRORS = (
     OSError,
     ValueError,
@@ -296,9 +297,24 @@ def _converted(image: Any, mode: str) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _from_16_bit(image, tags)
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = layer if mode == "L" else Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB").convert(mode)
+        image = image.convert("RGBA") if mode == "L" else _on_white(image)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return image if mode == "RGB" else image.convert(mode)
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    canvas = Image.new("RGB", image.size)
+    for box in _bands(image):
+        layer = image.crop(box).convert("RGBA")
+        canvas.paste(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), box)
+    return canvas
 
 
 def _from_16_bit(image: Image.Image, tags: Any) -> Image.Image:

@@ -33,7 +33,7 @@ def test_pictures_are_decoded_in_two_files_only() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("FORMATS", "MAX_PIXELS", "BYTES_PER_PIXEL", "MODE_BYTES", "CANVAS_BYTES", "MAX_PAGES", "WIDENED"),
+        *("FORMATS", "MAX_PIXELS", "BYTES_PER_PIXEL", "MODE_BYTES", "CANVAS_BYTES", "MAX_PAGES", "WIDENED", "BAND"),
         *("NEW_SUBFILE_TYPE", "OLD_SUBFILE_TYPE", "MAX_SAMPLE_VALUE", "NOT_FULL_SIZE", "DARK_16_BIT", "DARK_8_BIT"),
     ],
 )
@@ -45,7 +45,7 @@ def test_the_twin_has_the_same_functions() -> None:
     assert set(image_loading.DECODING_ERRORS) <= set(_files.DECODING_ERRORS)
     for function in ("complete_jpeg", "_has_every_scan"):
         assert inspect.getsource(getattr(_files, function)) == inspect.getsource(getattr(image_jpeg, function))
-    for function in ("_is_full_size", "_note_samples", "_stated_peak"):
+    for function in ("_is_full_size", "_note_samples", "_stated_peak", "_bands", "_on_white"):
         assert inspect.getsource(getattr(_files, function)) == inspect.getsource(getattr(image_loading, function))
     assert _files.FILLINGS == image_jpeg.FILLINGS
 
