@@ -323,7 +323,7 @@ def _from_16_bit(image: Image.Image, tags: Any) -> Image.Image:
         raise _RefusedError("holds 16-bit values whose white is not 65535; save it with 8 bits.")
     if "transparency" in image.info:
         raise _RefusedError("has 16 bits and a transparent grey; save it with 8 bits.")
-    values = image.convert("I")
+    values: Any = image.convert("I")
     low, high = values.getextrema()
     if low < 0 or high > 65535:
         raise _RefusedError(f"holds integers from {low} to {high}, expected 0 to 65535; save it with 8 bits.")
