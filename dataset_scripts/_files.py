@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import hashlib
 import io
 import json
@@ -18,14 +20,19 @@ from PIL import Image
 
 __all__ = [
     "PICTURE_SUFFIXES",
+    "decode_text",
     "first_names",
     "identical_files",
     "inner_path",
     "is_picture",
     "list_files",
     "open_image",
+    "parse_json",
+    "parse_json_lines",
+    "read_csv",
     "read_json",
     "read_table",
+    "read_text",
     "refuse_outside",
     "require_folder",
     "require_same_size",
@@ -72,6 +79,14 @@ FILLINGS = tuple(
     for pattern in PATTERNS
 )
 
+# The longer marks first: that of UTF-32 begins with that of UTF-16.
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -262,19 +277,112 @@ def identical_files(paths: Iterable[Path]) -> list[list[Path]]:
     return [group for group in by_digest.values() if len(group) > 1]
 
 
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16.
+
+    Raises:
+        ValueError: naming the file and the encoding it seems to be in, if it is in another one, or if it is not a
+            regular file (a pipe would be waited for without end).
+        OSError: if it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a regular file.")
+    return decode_text(path.read_bytes(), str(path))
+
+
+def decode_text(content: bytes, where: str) -> str:
+    """The text in `content`; see `read_text`. `where` names it in the message of an error."""
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS if content.startswith(mark)), None)
+    if encoding is None:  # text has NUL in every second byte there, and nowhere else
+        start = content[:256]
+        halves = {"utf-16-le": start[1::2], "utf-16-be": start[::2]}
+        encoding = next((name for name, half in halves.items() if half.count(0) > len(half) // 2), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        hint = "it seems to be cp1252" if encoding == "utf-8" and 0 not in content else "it is no text"
+        raise ValueError(
+            f"{where} is not in {encoding.upper()} (byte {content[error.start]:#04x} at {error.start}); {hint}. Save "
+            "it again in UTF-8."
+        ) from error
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: naming `where`, if it is not JSON, if it is nested too deep, if a number is too long, or if an
+            object has a key twice, of which a reader sees one only.
+    """
+    return _parsed(text, f"{where} is")
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError as error:
+        raise ValueError(f"{where} not valid JSON (nested too deep).") from error
+    except ValueError as error:
+        raise ValueError(f"{where} not valid JSON ({error}).") from error
+
+
+def parse_json_lines(text: str, where: str) -> Iterator[tuple[str, Any]]:
+    """Yield the place, for messages, and the value of every line that is not blank; errors as in `parse_json`."""
+    # Lines end at "\n" alone: JSON allows other separators inside a string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            place = f"{where}, line {number}"
+            yield place, _parsed(line, f"{place}:")
+
+
+def read_csv(path: Path, fill: bool = False) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The columns of a table separated by commas, and the place, for messages, and the fields of each row.
+
+    Args:
+        path: the file; see `read_text`.
+        fill: a row may leave out fields at its end; they are empty then.
+
+    Raises:
+        ValueError: naming the file, if it cannot be read as a table, if a column has a name twice, or if a row has
+            more or fewer fields than there are columns.
+        OSError: if it cannot be read.
+    """
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows = []
+    try:
+        columns = next(lines, [])
+        if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+            raise ValueError(f"{path} has the column {first_names(map(repr, repeated))} twice. Rename one.")
+        for fields in lines:
+            where = f"{path}, line {lines.line_num}"
+            if not fields:
+                continue
+            if fill:
+                fields += [""] * (len(columns) - len(fields))
+            if len(fields) != len(columns):
+                raise ValueError(
+                    f"{where} has {len(fields)} fields, but there are {len(columns)} columns. A field that holds a "
+                    "comma must stand in double quotes."
+                )
+            rows.append((where, dict(zip(columns, fields, strict=True))))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {lines.line_num} is not a row of a table: {error}.") from error
+    return columns, rows
+
+
 def read_json(path: Path, remedy: str) -> Any:
-    """Parse a JSON file in UTF-8, or in UTF-16 as some tools of Windows write it.
+    """Parse a JSON file.
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: naming it, if it is no JSON, or if an object has a key twice, of which a reader sees one only.
+        ValueError: naming it; see `read_text` and `parse_json`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. {remedy}")
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=_without_repeats)
+        return parse_json(read_text(path), str(path))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}). Fetch this file again.") from error
+        raise ValueError(f"{error} Fetch this file again.") from error
 
 
 def read_table(path: Path, remedy: str) -> dict[str, dict[str, Any]]:

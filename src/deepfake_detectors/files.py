@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import stat
 from collections.abc import Collection, Sequence
@@ -12,19 +11,25 @@ from hashlib import sha256
 from pathlib import Path, PurePath
 from typing import Any
 
+import yaml
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME
+
+from deepfake_detectors.dataset_scripts._files import parse_json, read_text
 
 __all__ = [
     "PICTURE_SUFFIXES",
     "Inputs",
     "Walk",
     "expand_inputs",
+    "parse_yaml",
     "read_json_object",
+    "read_yaml",
     "walk_folder",
     "weight_files",
     "weights_digest",
 ]
 
+LARGEST_YAML, DEEPEST_YAML = 2**20, 32
 # Only for folders: a file that is named is read whatever it is called.
 PICTURE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .jp2 .j2k .ppm .pgm "
@@ -209,13 +214,60 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
         OSError: if the file cannot be read.
         ValueError: if it is not JSON, or not an object; the message names the file.
     """
-    try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    fields = parse_json(read_text(Path(path)), str(path))
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold a JSON object, but holds a {type(fields).__name__}.")
     return fields
+
+
+class _Reader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which a reader sees one only."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if repeated := sorted({str(key) for key in keys if keys.count(key) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"{repeated[0]!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, where: Any) -> Any:
+    """Return what a YAML text holds.
+
+    Args:
+        text: at most `LARGEST_YAML` characters, nested at most `DEEPEST_YAML` levels, without anchors that are used
+            again: a few lines of them stand for gigabytes.
+        where: names it in the message of an error.
+
+    Raises:
+        ValueError: if it is not such a text.
+    """
+    if len(text) > LARGEST_YAML:
+        raise ValueError(f"{where} has {len(text)} characters, allowed are {LARGEST_YAML}.")
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"{where} uses the alias *{event.anchor}; write out what it stands for.")
+            if depth > DEEPEST_YAML:
+                raise ValueError(f"{where} is nested deeper than {DEEPEST_YAML} levels.")
+        return yaml.load(text, Loader=_Reader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:  # a date that does not exist, a number that is too long
+        if str(where) in str(error):
+            raise
+        raise ValueError(f"{where} is not YAML: {error}") from error
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Return what a YAML file holds; see `parse_yaml`.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not text, or not such YAML; the message names the file.
+    """
+    return parse_yaml(read_text(Path(path)), path)
 
 
 def weight_files(folder: str | Path) -> list[Path]:
