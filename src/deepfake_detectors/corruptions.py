@@ -151,8 +151,8 @@ def corruption(name: str) -> Corruption:
             steps.append((operation, _parameter(name, operation, number)))
         else:
             raise ValueError(
-                f"{name!r} is not a corruption: expected an operation ({', '.join(OPERATIONS)}) with a number, such as "
-                f"jpeg-70, a round trip ({', '.join(ROUND_TRIPS)}), or several of these joined by +."
+                f"{name!r} is not a corruption: expected an operation ({', '.join(OPERATIONS)}) with a number, such "
+                f"as jpeg-70, a round trip ({', '.join(ROUND_TRIPS)}), or several of these joined by +."
             )
     first = name.partition("-")[0]
     return Corruption(name, "chain" if "+" in name else first, tuple(steps))

@@ -92,9 +92,7 @@ def benchmark(
         "dtype": dtype.value if dtype is not DtypeName.auto else None,
     }
     given |= {name: value for name, value in typed.items() if value not in (None, [])}
-    board = benchmark(
-        given.pop("detectors", []), given.pop("datasets", []), output=output, progress=_Told(), **given
-    )
+    board = benchmark(given.pop("detectors", []), given.pop("datasets", []), output=output, progress=_Told(), **given)
     files = board.save(output)
     for text in board.warnings():  # before any number
         say(text)

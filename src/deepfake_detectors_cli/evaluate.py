@@ -25,8 +25,8 @@ FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's n
 PARAMETERS = frozenset(
     "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
     "finder predictions references explain max_new_tokens similarity spice protocol threshold fit fit_split "
-    "fit_predictions save_to fit_band false_alarm_rate head robustness resamples seed batch_size max_pixels device dtype "
-    "output".split()
+    "fit_predictions save_to fit_band false_alarm_rate head robustness resamples seed batch_size max_pixels device "
+    "dtype output".split()
 )
 
 
@@ -117,7 +117,9 @@ def evaluate(
     resamples: Annotated[
         int, typer.Option(metavar="N", min=0, help="Bootstrap resamples of the 95 % intervals; 0 for none.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap, a protocol's coin, and noise on pictures.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of the bootstrap, a protocol's coin, and noise on pictures.")
+    ] = 0,
     batch_size: BatchSize = 8,
     max_pixels: MaxPixels = None,
     device: Device = None,

@@ -32,7 +32,9 @@ class Sharp:
 
     def predict(self, paths):
         self.calls += 1
-        rough = [np.abs(np.diff(np.asarray(Image.open(path).convert("L"), dtype=float), axis=1)).mean() for path in paths]
+        rough = [
+            np.abs(np.diff(np.asarray(Image.open(path).convert("L"), dtype=float), axis=1)).mean() for path in paths
+        ]
         return [value / (10 + value) for value in rough]
 
 
@@ -72,7 +74,6 @@ def scores(sets, tmp_path_factory):
     return file
 
 
-
 OPTIONS = {"resamples": 40, "robustness": "jpeg-30,crop-0.8"}
 
 
@@ -107,7 +108,10 @@ def test_numbers_are_those_of_evaluate(run, model, sets):
 
 def test_scores_of_others_rank_as_their_detector(run):
     board, _ = run
-    assert row_of(board, "theirs", "alike").metrics["auc"]["value"] == row_of(board, "sharp", "alike").metrics["auc"]["value"]
+    assert (
+        row_of(board, "theirs", "alike").metrics["auc"]["value"]
+        == row_of(board, "sharp", "alike").metrics["auc"]["value"]
+    )
     assert not [row for row in board.rows if (row.detector, row.dataset) == ("theirs", "unlike")]
     (same,) = [item for item in board.differences if (item["first"], item["second"]) == ("sharp", "theirs")]
     assert same["auc_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0} and same["pictures"] == 16
@@ -126,12 +130,20 @@ def test_files_agree(run):
     lines = list(csv.DictReader((output / "leaderboard.csv").read_text().splitlines()))
     assert len(lines) == len(data["rows"]) == len(board.rows)
     for line, row in zip(lines, data["rows"], strict=True):
-        assert (line["detector"], line["dataset"], line["variant"]) == (row["detector"], row["dataset"], row["variant"])
+        assert (line["detector"], line["dataset"], line["variant"]) == (
+            row["detector"],
+            row["dataset"],
+            row["variant"],
+        )
         assert float(line["auc"]) == row["metrics"]["auc"]["value"]
     text = (output / "leaderboard.md").read_text()
     assert f"{row_of(board, 'tiny', 'alike').metrics['auc']['value']:.4f}" in text
-    assert all(row["seconds_per_1000"] > 0 for row in data["rows"] if row["detector"] == "sharp" and row["variant"] == "as they are")
-    assert list(data["mean_auc"])[0] in ("sharp", "theirs")
+    assert all(
+        row["seconds_per_1000"] > 0
+        for row in data["rows"]
+        if row["detector"] == "sharp" and row["variant"] == "as they are"
+    )
+    assert next(iter(data["mean_auc"])) in ("sharp", "theirs")
 
 
 def test_a_rerun_judges_nothing_and_gives_the_same_bytes(run, model, scores, sets):
@@ -210,7 +222,10 @@ def test_broken_plans(text, named, tmp_path):
     (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(ValueError, match=named):
         read_plan(tmp_path / "plan.yaml")
-    assert CliRunner().invoke(app, ["benchmark", str(tmp_path / "plan.yaml"), "--output", str(tmp_path / "o")]).exit_code == 2
+    assert (
+        CliRunner().invoke(app, ["benchmark", str(tmp_path / "plan.yaml"), "--output", str(tmp_path / "o")]).exit_code
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -274,7 +289,9 @@ def test_browser_sorts_the_page_and_shows_the_report(run) -> None:
         # A column with gaps keeps them last, whichever way it is sorted.
         for _ in range(2):
             page.click("#rows th:nth-child(8) button")
-            flips = page.evaluate("[...document.querySelectorAll('#rows tbody tr')].map(row => row.cells[7].dataset.value)")
+            flips = page.evaluate(
+                "[...document.querySelectorAll('#rows tbody tr')].map(row => row.cells[7].dataset.value)"
+            )
             filled = [value for value in flips if value]
             assert flips[: len(filled)] == filled
         for width in (390, 1280):

@@ -91,7 +91,7 @@ def test_noise_depends_on_picture_and_seed_alone():
 
 @pytest.mark.parametrize("name", ["jpeg", "jpeg-0", "jpeg-nan", "melt-3", "jpeg-70,jpeg-70", "", "jpeg-70+", "crop-2"])
 def test_unknown_corruptions_are_refused(name):
-    with pytest.raises(ValueError, match="jpeg|crop"):
+    with pytest.raises(ValueError, match=r"jpeg|crop"):
         corruption_set(name)
 
 
@@ -137,8 +137,12 @@ def test_numbers_follow_from_the_predictions(swept):
         entry = results.content["robustness"]["variants"][name]
         metrics = {key: value["value"] for key, value in entry["metrics"].items()}
         said = {row["id"]: row["score"] >= 0.5 for row in rows}
-        assert metrics["accuracy"] == pytest.approx(np.mean([said[row["id"]] == (row["label"] == "fake") for row in rows]))
-        assert metrics["flip_rate"] == pytest.approx(np.mean([said[id] != (score >= 0.5) for id, score in before.items()]))
+        assert metrics["accuracy"] == pytest.approx(
+            np.mean([said[row["id"]] == (row["label"] == "fake") for row in rows])
+        )
+        assert metrics["flip_rate"] == pytest.approx(
+            np.mean([said[id] != (score >= 0.5) for id, score in before.items()])
+        )
         real = [said[row["id"]] for row in rows if row["label"] == "real"]
         assert metrics["false_alarm_rate"] == pytest.approx(np.mean(real))
         pairs = [

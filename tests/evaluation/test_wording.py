@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,8 +34,7 @@ class BySize:
     def predict(self, paths):
         sizes = []
         for path in paths:
-            with open(path, "rb") as file:
-                content = file.read()
+            content = Path(path).read_bytes()
             with Image.open(io.BytesIO(content)) as image:
                 sizes.append(len(content) / (image.width * image.height))
         return [size / (1 + size) for size in sizes]

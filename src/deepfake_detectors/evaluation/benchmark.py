@@ -310,9 +310,7 @@ def _rows(cell: Cell, options: Mapping[str, Any]) -> list[Row]:
         if "metrics" in entry:
             shown = ("auc", "accuracy", "false_alarm_rate", "miss_rate", "flip_rate")
             metrics = {key: entry["metrics"][key] for key in shown}
-            rows.append(
-                Row(cell.detector, cell.dataset, name, metrics=metrics, threshold=cell.threshold, **counts)
-            )
+            rows.append(Row(cell.detector, cell.dataset, name, metrics=metrics, threshold=cell.threshold, **counts))
     return rows
 
 

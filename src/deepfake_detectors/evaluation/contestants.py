@@ -9,14 +9,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deepfake_detectors.checkpoints import DEFAULT
 from deepfake_detectors.data.registry import DATASETS
 from deepfake_detectors.evaluation.predictors import Predictor
 from deepfake_detectors.evaluation.sets import PictureSet, data_set, folder_set
 from deepfake_detectors.examination.clips import ClipView
 from deepfake_detectors.examination.faces import DEFAULT_FINDER
+from deepfake_detectors.files import read_yaml
 
 __all__ = ["Contestant", "TestSet", "read_contestants", "read_plan", "read_test_sets"]
 
@@ -84,10 +83,7 @@ def read_plan(file: str | Path) -> dict[str, Any]:
         OSError: if the file cannot be read.
         ValueError: if it is not YAML, or holds something that `benchmark` does not take.
     """
-    try:
-        plan = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from error
+    plan = read_yaml(file)
     if not isinstance(plan, dict):
         raise ValueError(f"{file} must hold `detectors` and `datasets`, but holds a {type(plan).__name__}.")
     _check_keys(plan, PLAN_KEYS, str(file))
@@ -102,8 +98,8 @@ def read_contestants(given: Sequence[Any], sets: Sequence[TestSet]) -> list[Cont
 
     Args:
         given: a model name each; an object with `predict(paths)`; or a mapping with `name` and one of `model` (with
-            `head` and `threshold`), `predict` (`"module:object"`, an object with `predict(paths)`), or `scores`: a file
-            of cached predictions, or one per name of a data set.
+            `head` and `threshold`), `predict` (`"module:object"`, an object with `predict(paths)`), or `scores`: a
+            file of cached predictions, or one per name of a data set.
         sets: of the benchmark.
 
     Raises:
@@ -182,7 +178,9 @@ def _test_set(item: Any) -> TestSet:
             return TestSet(str(item), {"dataset": str(item)})
         folder = Path(item)
         if not folder.is_dir():
-            raise FileNotFoundError(f"`datasets`: {item} is neither a folder nor one of {', '.join(sorted(DATASETS))}.")
+            raise FileNotFoundError(
+                f"`datasets`: {item} is neither a folder nor one of {', '.join(sorted(DATASETS))}."
+            )
         sides = {f"{label}_dir": str(folder / label) for label in ("real", "fake") if (folder / label).is_dir()}
         return TestSet(_short(str(folder.resolve())), sides or {"dataset": str(folder)})
     if not isinstance(item, Mapping):
@@ -190,7 +188,9 @@ def _test_set(item: Any) -> TestSet:
     _check_keys(item, SET_KEYS, "a data set")
     options = {key: value for key, value in item.items() if key != "name" and value is not None}
     if not {"dataset", "real_dir", "fake_dir"} & set(options):
-        raise ValueError(f"`datasets`: {dict(item)} names no pictures: give `dataset`, or `real_dir` and/or `fake_dir`.")
+        raise ValueError(
+            f"`datasets`: {dict(item)} names no pictures: give `dataset`, or `real_dir` and/or `fake_dir`."
+        )
     named = next(options[key] for key in ("dataset", "fake_dir", "real_dir") if key in options)
     return TestSet(str(item.get("name") or _short(str(named))), options)
 
@@ -203,7 +203,9 @@ def _short(name: str) -> str:
 def _check_names(names: Sequence[str], what: str) -> None:
     for name in names:
         if not NAME.fullmatch(name):
-            raise ValueError(f"`{what}`: the name {name!r} is not 1 to 80 letters, digits, spaces and signs of .+@-_ .")
+            raise ValueError(
+                f"`{what}`: the name {name!r} is not 1 to 80 letters, digits, spaces and signs of .+@-_ ."
+            )
         if [other.casefold() for other in names].count(name.casefold()) > 1:
             raise ValueError(f"`{what}`: the name {name!r} occurs twice; give each a `name` of its own.")
 

@@ -400,7 +400,9 @@ def _fitted_point(name: str, calibration: Calibration) -> float:
 def _with_files(rows: list[Prediction], pictures: PictureSet) -> tuple[list[Prediction], list[Any]]:
     """Return what is known of every picture of the set, with the scores there are, and where it lies."""
     judged = {row.id: row for row in rows}
-    pairs = [(judged[row.id], file) for row, file in zip(pictures.rows, pictures.files, strict=True) if row.id in judged]
+    pairs = [
+        (judged[row.id], file) for row, file in zip(pictures.rows, pictures.files, strict=True) if row.id in judged
+    ]
     return [row for row, _ in pairs], [file for _, file in pairs]
 
 

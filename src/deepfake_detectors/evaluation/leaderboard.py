@@ -172,7 +172,15 @@ class Leaderboard:
         if not self.leaks:
             lines += ["Leaks between these sets and what the detectors were trained on were not looked for.", ""]
         columns = self._columns()
-        heads = ["detector", "data set", "pictures", *(METRICS[name] for name in columns), "real", "fake", "s per 1000"]
+        heads = [
+            "detector",
+            "data set",
+            "pictures",
+            *(METRICS[name] for name in columns),
+            "real",
+            "fake",
+            "s per 1000",
+        ]
         lines += [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
         for row in self.sorted_rows():
             name = f"*{as_markdown(row.detector)}* (control)" if row.kind == "control" else as_markdown(row.detector)

@@ -19,8 +19,8 @@ __all__ = ["Predictor", "PredictorDetector"]
 class Predictor(Protocol):
     """What a detector of another package needs to be measured.
 
-    An attribute `name` names it in results; otherwise its class does. A `version` tells two states of it apart, so that
-    predictions of the one are not taken up by the other.
+    An attribute `name` names it in results; otherwise its class does. A `version` tells two states of it apart, so
+    that predictions of the one are not taken up by the other.
     """
 
     def predict(self, paths: Sequence[str]) -> Sequence[float]:

@@ -91,7 +91,9 @@ class Results:
         return rows
 
     def save(self, directory: str | Path) -> list[Path]:
-        """Write `results.json`, `report.md`, `report.html` (the same with the plots inside), the plots, and the predictions if a detector made them.
+        """Write `results.json`, the report, the plots, and the predictions if a detector made them.
+
+        The report is `report.md` beside its plots, and the same in one file, `report.html`.
 
         The same results give the same bytes.
 
@@ -170,8 +172,8 @@ def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
         if name == "control":
             lines += [
                 "Ranking the pictures by bytes per pixel alone. Far from 0.5, the files give the class away. The "
-                "correlation is that of scores and bytes per pixel within each class: far from 0, the detector follows "
-                "the files.",
+                "correlation is that of scores and bytes per pixel within each class: far from 0, the detector "
+                "follows the files.",
                 "",
             ]
     if swept := results.get("robustness"):

@@ -129,5 +129,3 @@ def plot_robustness(found: Mapping[str, Any], unchanged: Mapping[str, Any], file
     better = [metric in HIGHER_IS_BETTER for metric in SHOWN]
     title = f"After re-encoding, threshold {found['threshold']:.4g}"
     return plot_heat_map(rows, names, list(SHOWN.values()), better, file, title)
-
-

@@ -88,7 +88,9 @@ def _files(control: Mapping[str, Metric]) -> list[str]:
             )
         lines.append(text)
     elif alone["low"] is not None:
-        lines.append(f"The control finds nothing: bytes per pixel alone reach AUC {_value(alone)}, which includes 0.5.")
+        lines.append(
+            f"The control finds nothing: bytes per pixel alone reach AUC {_value(alone)}, which includes 0.5."
+        )
     return lines
 
 

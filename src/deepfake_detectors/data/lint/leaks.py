@@ -1,4 +1,4 @@
-"""What two data sets share: pictures, near-copies, videos, persons. A detector trained on one is no judge of it again."""
+"""What two data sets share: pictures, near-copies, videos, persons. What was trained on must not be tested on."""
 
 from __future__ import annotations
 
@@ -57,6 +57,4 @@ def find_leaks(train: pd.DataFrame, test: pd.DataFrame, names: tuple[str, str], 
 def _sided(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows as one split of that name, with ids that cannot be mistaken for the other set's."""
     alone = rows["group_id"] == rows["id"]  # such a group says that nothing is known
-    return rows.assign(
-        split=name, id=[f"{name}: {id}" for id in rows["id"]], group_id=rows["group_id"].mask(alone)
-    )
+    return rows.assign(split=name, id=[f"{name}: {id}" for id in rows["id"]], group_id=rows["group_id"].mask(alone))
