@@ -24,7 +24,7 @@ from deepfake_detectors.data.lint.sources import Source, open_source
 from deepfake_detectors.evaluation.contestants import Contestant, TestSet, read_contestants, read_test_sets
 from deepfake_detectors.evaluation.control import bytes_per_pixel_control
 from deepfake_detectors.evaluation.evaluate import evaluate
-from deepfake_detectors.evaluation.leaderboard import Leaderboard, Row
+from deepfake_detectors.evaluation.leaderboard import BYTES_PER_PIXEL, METADATA_FOREST, Leaderboard, Row
 from deepfake_detectors.evaluation.paired import compare_scores
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, labels_of, scores_of
 from deepfake_detectors.evaluation.scoring import DetectorError
@@ -180,13 +180,13 @@ def _source(name: str, pictures: PictureSet) -> Source:
 def _controls(name: str, pictures: PictureSet, measured: pd.DataFrame, resamples: int, seed: int) -> list[Row]:
     size = bytes_per_pixel_control(pictures.rows, pictures.files, resamples, seed)["metrics"]["bytes_per_pixel_auc"]
     counts = {f"num_{label}": sum(row.label == label for row in pictures.rows) for label in ("real", "fake")}
-    rows = [Row("bytes per pixel", name, kind="control", metrics={"auc": size}, **counts)]
+    rows = [Row(BYTES_PER_PIXEL, name, kind="control", metrics={"auc": size}, **counts)]
     readable = add_attributes(measured[measured["error"].isna()].reset_index(drop=True))
     for finding in find_metadata_score(readable) if len(readable) else []:
         if finding.code == "metadata-classifier" and "auc" in finding.details:
             found = finding.details
             area = {"value": found["auc"], "low": found["low"], "high": found["high"]}
-            rows.append(Row("metadata forest", name, kind="control", metrics={"auc": area}, **counts))
+            rows.append(Row(METADATA_FOREST, name, kind="control", metrics={"auc": area}, **counts))
     return rows
 
 

@@ -11,6 +11,7 @@ from deepfake_detectors.corruptions import Corruption, corruption_set
 from deepfake_detectors.evaluation.bands import DecisionBand
 from deepfake_detectors.evaluation.bands import fit_band as fit_decision_band
 from deepfake_detectors.evaluation.control import bytes_per_pixel_control
+from deepfake_detectors.evaluation.explanation_checks import check_explanations
 from deepfake_detectors.evaluation.fitting import (
     Calibration,
     calibrate,
@@ -24,7 +25,7 @@ from deepfake_detectors.evaluation.predictions import Prediction, read_reference
 from deepfake_detectors.evaluation.predictors import Predictor, PredictorDetector
 from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, evaluate_rows, get_protocol
 from deepfake_detectors.evaluation.protocols.m2f2_det import evaluate_answers
-from deepfake_detectors.evaluation.report import WRITTEN_FILES, Results, results_content
+from deepfake_detectors.evaluation.report import CHECKS, WRITTEN_FILES, Results, results_content
 from deepfake_detectors.evaluation.robustness import corrupted_set, robustness_results, variant_folder
 from deepfake_detectors.evaluation.scoring import Detector, Progress, Scored
 from deepfake_detectors.evaluation.sets import PictureSet, cut_faces, data_set, folder_set
@@ -421,7 +422,10 @@ def _explanations(
         texts = read_references(Path(references))
     elif pictures is not None and explains:
         texts = pictures.references
-    if texts is None:
-        return {}
-    written = {name: several for name, several in texts.items() if name not in failures}
-    return {"explanation": explanation_results(rows, written, settings, rules.rouge_score)}
+    written = None if texts is None else {name: few for name, few in texts.items() if name not in failures}
+    found: dict[str, Any] = {}
+    if written is not None:
+        found["explanation"] = explanation_results(rows, written, settings, rules.rouge_score)
+    if rules.name == DEFAULT_PROTOCOL and rows and (explains or written is not None):
+        found[CHECKS] = check_explanations(rows, written, settings)
+    return found

@@ -16,11 +16,12 @@ from jinja2 import Environment, StrictUndefined
 from deepfake_detectors.markup import STYLE, as_markdown
 from deepfake_detectors.outputs import folder_lock, write_json, write_text
 
-__all__ = ["LEADERBOARD_FILES", "UNCHANGED", "Leaderboard", "Row"]
+__all__ = ["BYTES_PER_PIXEL", "LEADERBOARD_FILES", "METADATA_FOREST", "UNCHANGED", "Leaderboard", "Row"]
 
 LEADERBOARD_FILES = tuple(f"leaderboard.{ending}" for ending in ("json", "csv", "md", "html"))
 TEMPLATE = "leaderboard.html.jinja"
 UNCHANGED = "as they are"
+BYTES_PER_PIXEL, METADATA_FOREST = "bytes per pixel", "metadata forest"
 METRICS = {  # column -> heading
     "auc": "AUC",
     "accuracy": "accuracy",
@@ -123,6 +124,13 @@ class Leaderboard:
             for leak in self.leaks
             if leak["level"] in ("error", "warning")
         ]
+        for row in self.rows:
+            area = row.metrics.get("auc", {})
+            low, high = area.get("low"), area.get("high")
+            # Of a trained forest, less than 0.5 is luck; of a plain number it is as telling as more.
+            below = high is not None and high < 0.5 and row.detector == BYTES_PER_PIXEL
+            if row.kind == "control" and ((low is not None and low > 0.5) or below):
+                told.append(f"The files of {row.dataset} give the class away: {row.detector} alone, AUC {_text(area)}")
         told += [f"{row.detector} on {row.dataset}: {text}" for row in self.rows for text in row.words]
         return told + [f"{name} failed: {reason}" for name, reason in self.failures.items()]
 

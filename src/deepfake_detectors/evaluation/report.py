@@ -20,14 +20,17 @@ from deepfake_detectors.evaluation.wording import verdict_in_words
 from deepfake_detectors.markup import as_markdown, html_page
 from deepfake_detectors.outputs import folder_lock, write_json, write_text
 
-__all__ = ["RESULTS_FILE", "WRITTEN_FILES", "Results", "render_report", "results_content", "sections"]
+__all__ = ["CHECKS", "RESULTS_FILE", "WRITTEN_FILES", "Results", "render_report", "results_content", "sections"]
 
 RESULTS_FILE, REPORT_FILE, PAGE_FILE = "results.json", "report.md", "report.html"
 WRITTEN_FILES = (RESULTS_FILE, REPORT_FILE, PAGE_FILE, RUN_FILE)  # beside predictions, which are only added to
 LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
-SECTIONS = ("judgement", "explanation", "localisation", "control")
-# Metrics of the control, of which neither more nor less is better.
+CHECKS = "explanation_checks"
+SECTIONS = ("judgement", "explanation", CHECKS, "localisation", "control")
+# Metrics of controls and checks, and what to wish for.
 NEUTRAL = {"bytes_per_pixel_auc": "near 0.5", "bytes_per_pixel_correlation": "near 0"}
+NEUTRAL |= dict.fromkeys(("commonest_answer", "same_answer_as_twin"), "lower")
+NEUTRAL |= {f"{name}_of_control": "far below" for name in ("ROUGE_L", "CIDEr", "region_agreement")}
 PLOTS = {  # table -> what its rows are, file
     "per_manipulation": ("manipulation", "manipulations.png"),
     "per_category": ("category", "categories.png"),
@@ -169,6 +172,13 @@ def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
     lines += [f"- {name}: {as_markdown(_text(value))}" for name, value in results["inputs"].items()] + [""]
     for name, part in sections(results).items():
         lines += _part(name, part)
+        if name == CHECKS:
+            lines += [
+                "The control gives every picture the answer that the detector wrote about another one: what it "
+                "reaches is owed to phrases that always fit. The answer given most often: "
+                f'"{as_markdown(part["commonest"])}".',
+                "",
+            ]
         if name == "control":
             lines += [
                 "Ranking the pictures by bytes per pixel alone. Far from 0.5, the files give the class away. The "
@@ -266,7 +276,7 @@ def _with_interval(entry: Mapping[str, float | None]) -> str:
 
 def _part(title: str, part: Mapping[str, Any]) -> list[str]:
     corrected = part.get("corrected")
-    lines = [f"## {title.capitalize()}", ""]
+    lines = [f"## {title.replace('_', ' ').capitalize()}", ""]
     counts = part.get("counts") or {key: part[key] for key in ("num_real", "num_fake") if key in part}
     if counts:
         lines += [", ".join(f"{name.replace('num_', '')}: {count}" for name, count in counts.items()) + ".", ""]

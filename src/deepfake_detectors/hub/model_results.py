@@ -60,7 +60,8 @@ METRIC_NAMES = {
 TABLES = {"per_manipulation": "made with", "per_category": "category", "per_set": "set"}
 ROBUSTNESS_COLUMNS = ("auc", "accuracy", "false_alarm_rate", "flip_rate")
 CORRECTED = "corrected"
-CONTROL = "control"  # what the files alone give away: a yardstick, not a result of the model
+# What the files alone give away, and how generic explanations are: yardsticks, not results of the model.
+CONTROLS = ("control", "explanation_checks")
 NO_SUBJECT = (CORRECTED, "protocol")  # hold metrics too, but are no further kind of answers
 
 
@@ -95,7 +96,7 @@ def model_index(results: dict[str, Any], facts: dict[str, Any]) -> list[EvalResu
     protocol = results["protocol"]["name"]
     entries = []
     for part in result_parts(results):
-        if part["subject"] == CONTROL:
+        if part["subject"] in CONTROLS:
             continue
         rules = CORRECTED if part["corrected"] else protocol
         for name, entry in part["metrics"].items():
