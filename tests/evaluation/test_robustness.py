@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from deepfake_detectors.corruptions import OPERATIONS, ROBUSTNESS_SETS, corruption, corruption_set
 from deepfake_detectors.evaluation.evaluate import evaluate
+from deepfake_detectors.hub.model_results import result_parts
 from deepfake_detectors_cli import app
 from support.tiny_clip_probe import tiny_clip_probe
 
@@ -185,3 +186,12 @@ def test_report_has_table_and_plot(swept):
     report = (output / "report.md").read_text()
     assert "| jpeg-30 |" in report and "robustness.png" in report
     assert Path(output / "robustness.png").stat().st_size > 5000
+
+
+def test_the_card_has_the_table(swept):
+    results, _ = swept
+    (part,) = [part for part in result_parts(results.content) if part["subject"] is None]
+    table = part["tables"]["after"]
+    assert [row[0] for row in table["rows"]] == SWEEP.split(",")
+    auc = results.content["robustness"]["variants"]["jpeg-30"]["metrics"]["auc"]["value"]
+    assert table["rows"][0][1 + table["columns"].index("auc")] == f"{auc:.3f}"
