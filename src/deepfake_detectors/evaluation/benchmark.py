@@ -179,7 +179,9 @@ def _source(name: str, pictures: PictureSet) -> Source:
 
 def _controls(name: str, pictures: PictureSet, measured: pd.DataFrame, resamples: int, seed: int) -> list[Row]:
     size = bytes_per_pixel_control(pictures.rows, pictures.files, resamples, seed)["metrics"]["bytes_per_pixel_auc"]
-    counts = {f"num_{label}": sum(row.label == label for row in pictures.rows) for label in ("real", "fake")}
+    counts: dict[str, Any] = {
+        f"num_{label}": sum(row.label == label for row in pictures.rows) for label in ("real", "fake")
+    }
     rows = [Row(BYTES_PER_PIXEL, name, kind="control", metrics={"auc": size}, **counts)]
     readable = add_attributes(measured[measured["error"].isna()].reset_index(drop=True))
     for finding in find_metadata_score(readable) if len(readable) else []:

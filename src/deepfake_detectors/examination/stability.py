@@ -27,10 +27,10 @@ def apply_stability(found: dict[str, Any], changed: Sequence[tuple[Corruption, M
         `fake_probability`, `label`, `decision`, `flipped`), and `flips`, how many variants flip a reading.
     """
     readings = found["readings"]
-    variants = []
+    variants: list[dict[str, Any]] = []
     flipped: dict[int, list[str]] = {}
     for corruption, other in changed:
-        entries = []
+        entries: list[dict[str, Any]] = []
         for number, (before, after) in enumerate(zip(readings, other["readings"], strict=True)):
             flips = _flips(before, after)
             if flips:
