@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from deepfake_detectors.examination.replay import replay as replay
     from deepfake_detectors.hub.datasets import publish_dataset as publish_dataset
     from deepfake_detectors.hub.models import publish_model as publish_model
+    from deepfake_detectors.scale.score import score as score
 
 # Where the functions are that need more than a detector does; each is imported when it is first used.
 _LATER = {
@@ -46,6 +47,7 @@ _LATER = {
     "publish_dataset": "deepfake_detectors.hub.datasets:publish_dataset",
     "publish_model": "deepfake_detectors.hub.models:publish_model",
     "replay": "deepfake_detectors.examination.replay:replay",
+    "score": "deepfake_detectors.scale.score:score",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "publish_dataset",
     "publish_model",
     "replay",
+    "score",
 ]
 
 __version__ = "0.1.0"

@@ -21,7 +21,7 @@ from deepfake_detectors.modeling.detection import require_ability
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 from deepfake_detectors.pipelines import load_detector, resolve_model
 
-__all__ = ["Judge", "Reading"]
+__all__ = ["Judge", "Reading", "files_digest", "public_name"]
 
 DEFAULT_THRESHOLD = 0.5
 FILES, PARAMETERS = "safetensors files", "parameters in memory"
@@ -88,12 +88,12 @@ class Judge:
             self.pipeline, source = load_detector(model, device, dtype), resolve_model(model)
         detector = self.pipeline.model
         self.facts: dict[str, Any] = {
-            "name": _public_name(source),
+            "name": public_name(source),
             "family": detector.config.model_type,
             "class": type(detector).__name__,
             "revision": getattr(detector.config, "_commit_hash", None),
             "weights": {
-                "sha256": _parameters_digest(self.pipeline) if loaded else _files_digest(source),
+                "sha256": _parameters_digest(self.pipeline) if loaded else files_digest(source),
                 "of": PARAMETERS if loaded else FILES,
             },
             "dtype": str(detector.dtype).removeprefix("torch."),
@@ -195,8 +195,8 @@ def _seen_side(processor: Any) -> int | None:
     return min((int(side) for side in sides if side), default=None)
 
 
-def _public_name(source: str) -> str:
-    """The name of a model as others may read it: of a folder, its own name and not where it lies."""
+def public_name(source: str) -> str:
+    """Return the name of a model as others may read it: of a folder, its own name and not where it lies."""
     for name in BUILT_IN:
         if Path(source) == built_in_path(name):
             return name
@@ -211,7 +211,8 @@ def _limits(family: str, class_name: str) -> list[str]:
     return [str(limit) for limit in (limits.get(class_name, []) if isinstance(limits, Mapping) else limits)]
 
 
-def _files_digest(source: str) -> str | None:
+def files_digest(source: str) -> str | None:
+    """Return the SHA-256 of the weights of a folder or Hub id, `None` where it has no safetensors file."""
     folder = Path(source)
     if not folder.is_dir():
         config = cached_file(source, CONFIG_NAME)
