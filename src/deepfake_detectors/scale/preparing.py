@@ -137,6 +137,8 @@ def _prepared(
 
 def _prepare(entry: Entry, processor: Any, head: str | None) -> Prepared:
     """Decode an image and make the processor's tensors of it, as the pipeline does."""
+    if isinstance(entry.content, InputImageError):
+        raise entry.content
     named: Any = entry.content
     if isinstance(named, (bytes, bytearray)):
         named = {

@@ -14,9 +14,17 @@ from typing import IO, Any
 import fsspec
 
 from deepfake_detectors.files import PICTURE_SUFFIXES, expand_inputs
+from deepfake_detectors.modeling.image_downloading import URL_MAX_BYTES, URL_TIMEOUT, download
+from deepfake_detectors.modeling.image_sources import (
+    InputImageError,
+    describe_image_source,
+    open_regular_file,
+    without_credentials,
+)
 
 __all__ = ["SHARD_SUFFIXES", "Entry", "Stretch", "find_stretches"]
 
+WEB = ("http://", "https://")  # of images these are downloaded by the loader of images, with its limits
 SHARD_SUFFIXES = (".parquet", ".tar")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 IMAGE_COLUMNS = ("image", "img", "picture", "bytes", "jpg", "jpeg", "png", "webp", "path", "file_name", "file", "url")
@@ -44,12 +52,12 @@ class Entry:
     Attributes:
         id: unique in the source.
         source: the file, URL or shard that holds it.
-        content: its bytes; or a path or http(s) URL that the image loader opens itself; `None` where there is nothing.
+        content: its bytes; or why they cannot be read; `None` where a table has nothing.
     """
 
     id: str
     source: str
-    content: bytes | str | None
+    content: bytes | InputImageError | None
 
 
 class Stretch:
@@ -90,7 +98,7 @@ class FileStretch(Stretch):
     def read(self, places: Sequence[int] | None = None) -> Iterator[tuple[int, Entry]]:
         for place in range(self.size) if places is None else places:
             name, path = self.names[place]
-            yield place, Entry(name, path, _content(path))
+            yield place, Entry(name, without_credentials(path), _content(path))
 
 
 @dataclass(frozen=True)
@@ -171,6 +179,20 @@ class ParquetStretch(Stretch):
 
 
 @dataclass(frozen=True)
+class BrokenStretch(Stretch):
+    """A shard that cannot be read: one row that says so."""
+
+    id: str
+    path: str
+    why: str
+    state: str
+    size = 1
+
+    def read(self, places: Sequence[int] | None = None) -> Iterator[tuple[int, Entry]]:
+        yield 0, Entry(self.id, self.path, InputImageError(self.why, self.path))
+
+
+@dataclass(frozen=True)
 class TableStretch(Stretch):
     """Rows of a `datasets.Dataset`."""
 
@@ -202,20 +224,25 @@ def _cell_entry(cell: Any, name: str, origin: str) -> Entry:
     if isinstance(cell, str):
         if "://" not in cell and not Path(cell).is_absolute() and "://" not in origin:
             cell = str(Path(origin).parent / cell)
-        return Entry(name, cell, _content(cell))
+        return Entry(name, without_credentials(cell), _content(cell))
     return Entry(name, origin, cell)
 
 
-def _content(path: str) -> bytes | str:
-    """The bytes of a file; its name where the image loader shall open it, or say why it cannot."""
-    if path.lower().startswith(("http://", "https://")):
-        return path
-    if "://" in path:
-        return fsspec.open(path).fs.cat_file(path)
+def _content(path: str) -> bytes | InputImageError:
+    """The bytes of a file, or why it has none."""
+    name = describe_image_source(path)
     try:
-        return Path(path).read_bytes() if Path(path).is_file() else path
-    except (OSError, ValueError):
-        return path
+        if path.lower().startswith(WEB):
+            return download(path, name, URL_TIMEOUT, URL_MAX_BYTES, allow_private_hosts=False)
+        if "://" in path:
+            store, inside = fsspec.core.url_to_fs(path)
+            return store.cat_file(inside)
+        with open_regular_file(path, name) as file:
+            return file.read()
+    except InputImageError as error:
+        return error
+    except OSError as error:
+        return InputImageError(f"{name}: cannot be read ({error}).", name)
 
 
 def _opened(path: str) -> IO[bytes]:
@@ -270,7 +297,7 @@ def find_stretches(
 def _listed(name: str, outside: Path | None) -> list[str]:
     """The files of one name, sorted."""
     suffixes = (*PICTURE_SUFFIXES, *SHARD_SUFFIXES, *COMPRESSED_TARS)
-    if "://" in name and not name.lower().startswith(("http://", "https://")):
+    if "://" in name and not (name.lower().startswith(WEB) and not name.lower().endswith(SHARD_SUFFIXES)):
         store, path = fsspec.core.url_to_fs(name)
         if any(mark in path for mark in "*?["):
             paths = store.glob(path)
@@ -282,22 +309,28 @@ def _listed(name: str, outside: Path | None) -> list[str]:
     if outside is not None and Path(name).is_dir() and outside.resolve().is_relative_to(Path(name).resolve()):
         raise ValueError(f"`output` {outside} lies in the source {name}; choose a folder beside it.")
     inputs = expand_inputs([name], recursive=True, suffixes=frozenset(suffixes) | {".gz", ".bz2", ".xz", ".zst"})
-    if inputs.faults:
-        raise ValueError(next(iter(inputs.faults.values())))
-    return [path for path in inputs.pictures if path == name or path.lower().endswith(suffixes)]
+    if name in inputs.faults:
+        raise ValueError(inputs.faults[name])
+    # What cannot be read in a folder becomes a row that says why.
+    return sorted(
+        path for path in (*inputs.pictures, *inputs.faults) if path == name or path.lower().endswith(suffixes)
+    )
 
 
 def _relative(path: str, root: str | None) -> str:
     """The id of a file: its path in the only folder that is read, else its path as given."""
     if root is not None and "://" not in path and Path(root).is_dir():
         return Path(path).relative_to(root).as_posix()
-    if root is not None and "://" in path and path.startswith(root.rstrip("/") + "/"):
-        return path[len(root.rstrip("/")) + 1 :]
-    return path
+    if root is not None and "://" in root and not root.lower().startswith(WEB):
+        store, inside = fsspec.core.url_to_fs(root)
+        above = store.unstrip_protocol(inside).rstrip("/") + "/"
+        if path.startswith(above):
+            return path[len(above) :]
+    return without_credentials(path)
 
 
 def _file_state(path: str) -> str:
-    if path.lower().startswith(("http://", "https://")):
+    if path.lower().startswith(WEB):
         return path
     if "://" in path:
         store, inside = fsspec.core.url_to_fs(path)
@@ -313,6 +346,7 @@ def _file_state(path: str) -> str:
 
 def _cut_tar(path: str, name: str, rows: int, image_column: str | None) -> list[Stretch]:
     members: list[tuple[str, int, int]] = []
+    state = _file_state(path)
     with _opened(path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -320,8 +354,7 @@ def _cut_tar(path: str, name: str, rows: int, image_column: str | None) -> list[
                     if member.isfile() and PurePosixPath(member.name).suffix.lower() in PICTURE_SUFFIXES:
                         members.append((f"{name}/{member.name}", member.offset_data, member.size))
         except tarfile.TarError as error:
-            raise ValueError(f"{path} is not a readable tar ({error}).") from error
-    state = _file_state(path)
+            return [BrokenStretch(name, path, f"{path} is not a readable tar ({error}).", state)]
     return [
         TarStretch(path, tuple(members[start : start + rows]), f"{state} {start}")
         for start in range(0, len(members), rows)
@@ -332,14 +365,14 @@ def _cut_parquet(path: str, name: str, rows: int, image_column: str | None) -> l
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    state = _file_state(path)
     try:
         with _opened(path) as file, pq.ParquetFile(file) as table:
             columns = table.schema_arrow.names
             counts = [table.metadata.row_group(index).num_rows for index in range(table.metadata.num_row_groups)]
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a readable Parquet file ({error}).") from error
+    except (pa.ArrowException, OSError) as error:
+        return [BrokenStretch(name, path, f"{path} is not a readable Parquet file ({error}).", state)]
     image, id_column = _columns(columns, image_column, path)
-    state = _file_state(path)
     stretches: list[Stretch] = []
 
     def add(groups: Sequence[int], first: int, skipped: int, size: int) -> None:
