@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from deepfake_detectors.examination.replay import replay as replay
     from deepfake_detectors.hub.datasets import publish_dataset as publish_dataset
     from deepfake_detectors.hub.models import publish_model as publish_model
+    from deepfake_detectors.runtime.export import export as export
     from deepfake_detectors.scale.score import score as score
 
 # Where the functions are that need more than a detector does; each is imported when it is first used.
@@ -40,6 +41,7 @@ _LATER = {
     "convert": "deepfake_detectors.conversion:convert",
     "evaluate": "deepfake_detectors.evaluation.evaluate:evaluate",
     "examine": "deepfake_detectors.examination.examine:examine",
+    "export": "deepfake_detectors.runtime.export:export",
     "lint_dataset": "deepfake_detectors.data:lint_dataset",
     "load_split": "deepfake_detectors.data:load_split",
     "merge": "deepfake_detectors.conversion.merge:merge",
@@ -59,6 +61,7 @@ __all__ = [
     "convert",
     "evaluate",
     "examine",
+    "export",
     "lint_dataset",
     "load_split",
     "merge",

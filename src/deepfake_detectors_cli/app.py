@@ -30,6 +30,7 @@ COMMANDS = {
     "evaluate": ("deepfake_detectors_cli.evaluate:evaluate", "Measure how good a detector is."),
     "convert": ("deepfake_detectors_cli.convert:convert", "Turn official weights into a folder that loads."),
     "merge": ("deepfake_detectors_cli.convert:merge", "Add trained deltas to their base."),
+    "export": ("deepfake_detectors_cli.convert:export", "Export a detector to ONNX, for CPUs."),
     "publish": ("deepfake_detectors_cli.publish:publish", "Push a detector and its card to the Hub."),
     "dataset": ("deepfake_detectors_cli.dataset:app", "List, check, build, lint and publish datasets."),
 }

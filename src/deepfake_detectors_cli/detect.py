@@ -31,6 +31,7 @@ __all__ = ["detect"]
 
 PROGRESS_FROM = 20  # images; below that the answer is there before a bar could be read
 STANDARD_INPUT = "-"
+BACKENDS = ("torch", "onnxruntime")
 FLAGS = {
     "`recursive`": "--recursive",
     "`max_pixels`": "--max-pixels",
@@ -69,6 +70,12 @@ def detect(
     ] = None,
     format: Format = OutputFormat.auto,
     batch_size: BatchSize = 8,
+    num_workers: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Processes that read and prepare images. 0: none.")
+    ] = 0,
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="torch, or onnxruntime for a folder of `export`.")
+    ] = "torch",
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
     max_pixels: MaxPixels = None,
@@ -95,6 +102,10 @@ def detect(
         fail(f"--save-masks {save_masks} is a file; name a folder.")
     if output is not None:
         _check_output(output)
+    if backend not in BACKENDS:
+        fail(f"--backend is {backend!r}, expected one of {', '.join(BACKENDS)}.")
+    if backend == "onnxruntime" and (model is None or device is not None or dtype is not DtypeName.auto):
+        fail("--backend onnxruntime needs --model, a folder of `export`; --device and --dtype are those of the graph.")
     table = wants_table(format) if output is None else format is OutputFormat.table
 
     from deepfake_detectors.files import expand_inputs
@@ -105,7 +116,12 @@ def detect(
     found = expand_inputs(inputs, recursive)
     if output is not None:
         refuse_inputs([output], found.pictures)
-    detector = load_detector(model, device, dtype.value)
+    if backend == "onnxruntime" and model is not None:
+        from deepfake_detectors.runtime.onnx_detector import load_onnx_detector
+
+        detector = load_onnx_detector(model)
+    else:
+        detector = load_detector(model, device, dtype.value)
     limit = detector.resolve_threshold(_number_or_name(threshold))
     options = {
         "threshold": limit,
@@ -116,7 +132,7 @@ def detect(
         "max_pixels": max_pixels,
         "allow_private_hosts": allow_private_hosts or None,
     }
-    rows = _score(detector, found, {**options, "batch_size": batch_size}, save_masks)
+    rows = _score(detector, found, {**options, "batch_size": batch_size, "num_workers": num_workers}, save_masks)
     total = len(found.pictures) + len(found.faults)
     if total >= PROGRESS_FROM and not quiet:
         rows = track(rows, "Scoring", total)
