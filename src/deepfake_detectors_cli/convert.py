@@ -1,4 +1,4 @@
-"""`deepfake-detectors convert`, `merge` and `export`: official files, trained deltas or a detector in, a folder out."""
+"""`deepfake-detectors convert`, `merge` and `export`: weights, deltas or a detector in, a folder out."""
 
 from __future__ import annotations
 

@@ -39,3 +39,22 @@ def test_score_of_something_wrong(shell, photos, model, tmp_path) -> None:
         result = shell("score", photos, tmp_path / "out", "--model", model, *words)
         assert result.exit_code == 2 and said in result.stderr, result.stderr
     assert shell("score", tmp_path / "nowhere", tmp_path / "out", "--model", model).exit_code == 1
+
+
+def test_export_of_something_wrong(shell, model, tmp_path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    assert shell("export", "--model", model, "--output", tmp_path / "full").exit_code == 2
+    result = shell("export", "--model", model, "--output", tmp_path / "new", "--format", "tflite")
+    assert result.exit_code == 2 and "onnx" in result.stderr
+    assert shell("export", "--model", model, "--output", tmp_path / "new", "--head", "face").exit_code == 2
+
+
+def test_detect_refuses_what_the_backend_cannot(shell, photos, model) -> None:
+    for words in (
+        ["--backend", "tensorrt"],
+        ["--backend", "onnxruntime"],
+        ["--backend", "onnxruntime", "--model", model],
+    ):
+        result = shell("detect", photos / "0.png", *words)
+        assert result.exit_code == 2, result.stderr
