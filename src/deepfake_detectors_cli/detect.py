@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import UserList
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -178,7 +179,8 @@ def _score(
     if STANDARD_INPUT in sources:
         content = sys.stdin.buffer.read()
         sources = [content if source == STANDARD_INPUT else source for source in sources]
-    verdicts = detector((source for source in sources), on_error="record", **options)
+    # Not a list, for which the pipeline would wait until all are done; and not a generator, which has one worker only.
+    verdicts = detector(UserList(sources), on_error="record", **options)
     rows: Iterator[dict[str, Any]] = (
         {"input": name, **{key: value for key, value in verdict.items() if key != "input"}}
         for name, verdict in zip(found.pictures, verdicts, strict=True)
