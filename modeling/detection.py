@@ -41,7 +41,9 @@ __all__ = [
 # What says where a checkpoint lies.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
 # What of this package's own checkpoints can what not every detector can.
-BUILT_IN_EXAMPLES = {"explain": "m2f2-det-mini"}
+BUILT_IN_EXAMPLES = {"explain": "m2f2-det-mini", "converse": "m2f2-det-mini"}
+# How a caller asks for an ability.
+ASKED_BY = {"explain": "explain=True", "localize": "localize=True", "converse": "history"}
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 # Only LLaVA's own code and its forks write these into config.json.
 LLAVA_CODE_FIELDS = ("mm_projector_type", "mm_vision_tower")
@@ -120,11 +122,11 @@ def given_mask_labels(kwargs: Any) -> torch.Tensor | None:
 
 
 def require_ability(model: Any, ability: str) -> None:
-    """Raise a `ValueError` that names the families that can, if `model` cannot `explain` or `localize`.
+    """Raise a `ValueError` that names the families that can, if `model` cannot do something.
 
     Args:
-        model: a detector with the class attributes `can_explain` and `can_localize`.
-        ability: `"explain"` or `"localize"`.
+        model: a detector with the class attributes `can_explain`, `can_localize` and `can_converse`.
+        ability: `"explain"`, `"localize"` or `"converse"`.
     """
     if getattr(model, f"can_{ability}"):
         return
@@ -138,7 +140,7 @@ def require_ability(model: Any, ability: str) -> None:
     )
     if ability in BUILT_IN_EXAMPLES:
         remedy += f" The built-in checkpoint {BUILT_IN_EXAMPLES[ability]!r} is a small example."
-    raise ValueError(f"{type(model).__name__} gives a verdict but cannot {ability} ({ability}=True). {remedy}")
+    raise ValueError(f"{type(model).__name__} gives a verdict but cannot {ability} ({ASKED_BY[ability]}). {remedy}")
 
 
 def require_head(model: Any, head: str | None) -> str | None:
@@ -197,12 +199,14 @@ class DeepfakeDetectionMixin:
     Attributes:
         can_explain: whether the class has `explain`, and `generate` writes text.
         can_localize: whether `detect` gives a `mask`.
+        can_converse: whether `explain` takes a `history`, and the class has `converse`.
         subject: what the class was trained to judge: `"faces"` (give it face crops) or `"picture"` (any picture as it
             is). What cuts pictures, and what says whether a verdict applies, goes by it.
     """
 
     can_explain: ClassVar[bool] = False
     can_localize: ClassVar[bool] = False
+    can_converse: ClassVar[bool] = False
     subject: ClassVar[str] = "picture"
 
     @property

@@ -12,6 +12,7 @@ pipeline("deepfake-detection")("face.jpg")
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from deepfake_detectors.families import FAMILIES, resolve
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from deepfake_detectors.examination.replay import replay as replay
     from deepfake_detectors.hub.datasets import publish_dataset as publish_dataset
     from deepfake_detectors.hub.models import publish_model as publish_model
+    from deepfake_detectors.hub.spaces import publish_space as publish_space
     from deepfake_detectors.runtime.export import export as export
     from deepfake_detectors.scale.score import score as score
 
@@ -48,6 +50,7 @@ _LATER = {
     "model_info": "deepfake_detectors.description:model_info",
     "publish_dataset": "deepfake_detectors.hub.datasets:publish_dataset",
     "publish_model": "deepfake_detectors.hub.models:publish_model",
+    "publish_space": "deepfake_detectors.hub.spaces:publish_space",
     "replay": "deepfake_detectors.examination.replay:replay",
     "score": "deepfake_detectors.scale.score:score",
 }
@@ -69,6 +72,7 @@ __all__ = [
     "pipeline",
     "publish_dataset",
     "publish_model",
+    "publish_space",
     "replay",
     "score",
 ]
@@ -77,6 +81,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name == "app":  # a package of its own, and the door to it: `dfd.app.build()`
+        return import_module("deepfake_detectors.app")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = resolve(_LATER[name])

@@ -48,6 +48,12 @@ def detect(
         ),
     ],
     model: Model = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What a stock folder holds, such as fakevlm. [default: by its Hub id, else chat_vlm]"
+        ),
+    ] = None,
     threshold: Annotated[
         str,
         typer.Option(metavar="T", help="Label fake from this P(fake) on: a number in [0, 1], or an operating point."),
@@ -122,7 +128,7 @@ def detect(
 
         detector = load_onnx_detector(model)
     else:
-        detector = load_detector(model, device, dtype.value)
+        detector = load_detector(model, device, dtype.value, family)
     limit = detector.resolve_threshold(_number_or_name(threshold))
     options = {
         "threshold": limit,

@@ -33,6 +33,12 @@ def score(
         str, typer.Option(metavar="NAME", help="local (this machine), or ray (a cluster, or this machine).")
     ] = "local",
     model: Model = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What a stock folder holds, such as fakevlm. [default: by its Hub id, else chat_vlm]"
+        ),
+    ] = None,
     head: Annotated[
         str | None, typer.Option(metavar="NAME", help="Judge with this head, where the detector has several.")
     ] = None,
@@ -130,6 +136,7 @@ def score(
             output,
             engine,
             model,
+            family=family,
             head=head,
             threshold=_number_or_name(threshold),
             explain=explain,

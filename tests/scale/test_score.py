@@ -93,7 +93,7 @@ def test_decoding_in_threads_gives_the_same_rows(photos, detector, tmp_path) -> 
     from deepfake_detectors.scale.units import cut_units
 
     (unit,) = cut_units(find_stretches(photos, 20), "run")
-    judgement = Judgement(Question(str(detector), "cpu"))
+    judgement = Judgement(Question(str(detector), device="cpu"))
     assert engine_local._rows(unit, judgement, 2, 3, None) == engine_local._rows(unit, judgement, 2, 0, None)
 
 

@@ -52,6 +52,7 @@ class Cascade:
         return replace(
             first,
             model=first.model if self.model is None else self.model,
+            family=first.family if self.model is None else None,
             head=self.head if self.model is not None else first.head,
             threshold=first.threshold if not isinstance(first.threshold, str) or self.model is None else None,
             explain=self.explain,

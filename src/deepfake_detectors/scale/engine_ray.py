@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from transformers import AutoProcessor
-
-from deepfake_detectors.pipelines import load_config
+from deepfake_detectors.loading import open_checkpoint
+from deepfake_detectors.pipelines import resolve_model
 from deepfake_detectors.scale.judging import DetectorFailed, Judgement, Question, assembled
 from deepfake_detectors.scale.preparing import prepared_batches
 from deepfake_detectors.scale.units import Unit
@@ -126,7 +125,7 @@ class _Decoder:
         self.question, self.batch_size = question, batch_size
 
     def __call__(self, tasks: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        processor = _processor(self.question.model)
+        processor = _processor(self.question.model, self.question.family)
         for work in tasks["work"]:
             unit, places = pickle.loads(work)
             for batch in prepared_batches(unit, processor, self.batch_size, self.question.head, places=places):
@@ -134,10 +133,9 @@ class _Decoder:
 
 
 @cache
-def _processor(model: str | None) -> Any:
+def _processor(model: str | None, family: str | None) -> Any:
     """The processor of a model, once in each process: Ray's tasks come one after the other to the same ones."""
-    source, _ = load_config(model)
-    return AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    return open_checkpoint(resolve_model(model), family).load_processor()
 
 
 class _Actor:

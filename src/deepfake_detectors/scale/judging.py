@@ -24,9 +24,11 @@ class Question:
 
     Attributes:
         model: folder, Hub id or name of a built-in checkpoint; `None` for the default.
+        family: of a stock folder, as in the pipeline.
     """
 
     model: str | None = None
+    family: str | None = None
     device: str | None = None
     dtype: str = "auto"
     head: str | None = None
@@ -78,7 +80,7 @@ class Judgement:
     def __init__(self, question: Question, pipeline: DeepfakeDetectionPipeline | None = None) -> None:
         self.question = question
         if pipeline is None:
-            pipeline = load_detector(question.model, question.device, question.dtype)
+            pipeline = load_detector(question.model, question.device, question.dtype, question.family)
         self.pipeline = pipeline
         _, self._forward, self._postprocess = pipeline._sanitize_parameters(**question.call_options())
 

@@ -76,6 +76,7 @@ def score(
     engine: str = "local",
     model: str | Path | None = None,
     *,
+    family: str | None = None,
     head: str | None = None,
     threshold: float | str | None = None,
     explain: bool = False,
@@ -107,6 +108,7 @@ def score(
         output: folder for the verdicts. Object stores are not written; copy the folder there.
         engine: `"local"` (this machine), or `"ray"` (Ray Data; the cluster of `RAY_ADDRESS`, else this machine).
         model: folder, Hub id or name of a built-in checkpoint; the built-in default if `None`.
+        family: of a stock folder that holds a family's weights in the layout of a library class.
         head, threshold, explain, localize, question, max_new_tokens: as in the pipeline.
         cascade: a second detector for the images that look most like fakes to the first: its name, or a `Cascade`
             (or its fields) with a `share` or `threshold`. `fake_probability`, `decision` and `label` of these images
@@ -143,6 +145,7 @@ def score(
     steps = as_cascade(cascade, explain_top, question, max_new_tokens)
     first = Question(
         None if model is None else str(model),
+        family,
         device,
         dtype,
         head,
@@ -209,7 +212,7 @@ def _check(engine: str, batch_size: int, num_workers: int, unit_rows: int) -> No
 
 def _describe(question: Question) -> dict[str, Any]:
     """Return what tells one detector from another, and check that its class can do what is asked."""
-    source, config = load_config(question.model)
+    source, config = load_config(question.model, question.family)
     architectures = set(config.architectures or ())
     classes = [cls for cls in FAMILIES[config.model_type].model_classes if cls.__name__ in architectures]
     for ability, asked in (("explain", question.explain), ("localize", question.localize)):
