@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -110,7 +110,7 @@ def score(
         "threshold": cascade_threshold,
         "explain": cascade_explain or None,
     }
-    given = {name: value for name, value in steps.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in steps.items() if value is not None}
     if given and cascade is None:
         fail("--cascade-share, --cascade-threshold and --cascade-explain need --cascade MODEL.")
     if cascade_explain:

@@ -104,7 +104,7 @@ def export(
     names = ["logits", *(["mask"] if cls.can_localize else [])]
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     with written_whole(output) as folder, fixed_features(detector, example, named), torch.no_grad(), _quiet():
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             VerdictGraph(detector, named),
             (),
             kwargs=example,

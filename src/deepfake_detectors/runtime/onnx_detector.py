@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,11 +102,11 @@ class OnnxDetector(nn.Module):
                 f"Got {', '.join(sorted(inputs))}, but the graph takes {', '.join(self.facts['inputs'])}."
             )
         arrays = {name: np.ascontiguousarray(value.float().numpy()) for name, value in inputs.items()}
-        found = dict(zip(self.facts["outputs"], self._session.run(self.facts["outputs"], arrays), strict=True))
-        mask = found.get("mask")
-        return DeepfakeDetectionOutput(
-            logits=torch.from_numpy(found["logits"]), mask=None if mask is None else torch.from_numpy(mask)
+        found: dict[str, Any] = dict(
+            zip(self.facts["outputs"], self._session.run(self.facts["outputs"], arrays), strict=True)
         )
+        tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in found.items()}
+        return DeepfakeDetectionOutput(**tensors)
 
 
 def load_onnx_detector(model: str | Path, threads: int | None = None) -> DeepfakeDetectionPipeline:

@@ -412,7 +412,7 @@ def _cut_table(table: Any, rows: int, image_column: str | None) -> list[Stretch]
 
 def _columns(columns: Sequence[str], image_column: str | None, what: str) -> tuple[str, str | None]:
     image = image_column or next((name for name in IMAGE_COLUMNS if name in columns), None)
-    if image not in columns:
+    if image is None or image not in columns:
         raise ValueError(
             f"{what} has no column {image_column or 'of images'!r}, but {', '.join(columns)}; name the one that holds "
             "images or their paths with `image_column`."
