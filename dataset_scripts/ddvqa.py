@@ -34,7 +34,6 @@ from ._files import (
     first_names,
     identical_files,
     list_files,
-    open_image,
     refuse_outside,
     require_folder,
     stable_id,
@@ -101,6 +100,7 @@ class DDVQAConfig(RawConfig):
 
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
+        super().check()
         for name, allowed in (
             ("compression", tuple(PICTURE_SPLITS)),
             ("task", TASKS),
@@ -161,7 +161,9 @@ class DDVQA(RawBuilder):
         splits = {}
         for split, found in pictures.items():
             found = self._resolve_conflicts(found)
-            formats = {name: open_image(path).format if self.decode_listed else None for name, path in found.items()}
+            formats = {
+                name: self.open_picture(path).format if self.decode_listed else None for name, path in found.items()
+            }
             self._warn_about_formats(split, formats)
             splits[split] = [
                 self._unit(name, found[name], formats[name], groups[name.target], split, suffix, dialogue)

@@ -12,6 +12,10 @@ from deepfake_detectors_cli.options import Model, check_new_folder
 
 __all__ = ["convert", "export", "merge"]
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the checkpoint in --output; other files there stay.")
+]
+
 
 def convert(
     family: Annotated[str, typer.Argument(metavar="FAMILY", help="Detector family, such as m2f2_det.")],
@@ -45,9 +49,7 @@ def convert(
             help="lvlm_dfd: whether its ImageBind weights already contain their LoRA.",
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the checkpoint in --output; other files there stay.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn the official weights of a detector into a folder that `from_pretrained` and `--model` load.
 
@@ -105,6 +107,7 @@ def merge(
         list[Path], typer.Option(metavar="PATH", help="A trained delta, file or folder; repeat it for several.")
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Add trained deltas to their base, in the order given, and write a complete folder.
 
@@ -116,13 +119,13 @@ def merge(
     LoRA pairs are added; every other tensor replaces that of the base. The content of a delta decides what it is, not
     its name. A tensor that the base does not have is an error.
     """
-    check_new_folder(output)
+    check_new_folder(output, overwrite)
 
     from deepfake_detectors.conversion.merge import merge as merge_deltas
 
     hide_loading_bars()
     with work():
-        merge_deltas(model, delta, output)
+        merge_deltas(model, delta, output, overwrite=overwrite)
     say(f"Wrote {output}. Try it: deepfake-detectors info --model {output}")
 
 
