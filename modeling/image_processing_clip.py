@@ -1,9 +1,11 @@
 """CLIP's preprocessing on PIL, bit for bit as in the official codes: FakeVLM's, M2F2-Det's, and a base for others."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import BatchFeature, LlavaImageProcessor
 from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import SizeDict
@@ -17,6 +19,8 @@ __all__ = [
     "FixedOrderResizeMixin",
     "M2F2DetImageProcessor",
     "as_bytes",
+    "shortest_edge_size",
+    "shrink_in_fixed_order",
 ]
 
 
@@ -43,6 +47,20 @@ def as_bytes(image: Any, rounded: bool = False) -> Any:
         )
     levels = array * 255
     return (levels.round() if rounded else levels).astype(np.uint8)
+
+
+def shortest_edge_size(image: Image.Image, edge: int) -> tuple[int, int]:
+    """Return height and width of a picture whose shortest edge becomes `edge`."""
+    shaped = np.broadcast_to(np.uint8(0), (3, image.height, image.width))  # takes no memory: only its shape is read
+    return get_resize_output_image_size(shaped, edge, default_to_square=False, input_data_format="channels_first")
+
+
+def shrink_in_fixed_order(image: Image.Image, height: int, width: int, resample: Any) -> Image.Image:
+    """Resize a picture as `FixedOrderResizeMixin` does, see there."""
+    rows, columns = image.height - height, image.width - width
+    if rows > 0 and rows > 2 * columns:
+        image = image.resize((image.width, height), resample)
+    return image.resize((width, height), resample)
 
 
 class FixedOrderResizeMixin:
@@ -101,7 +119,24 @@ class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
         super().__init__(**kwargs)
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
-        return super().process_image(as_bytes(image), *args, **kwargs)
+        image = as_bytes(image)
+        if isinstance(image, Image.Image) and image.mode == "RGB":
+            image = self._shrunk(image, kwargs)
+        return super().process_image(image, *args, **kwargs)
+
+    def _shrunk(self, image: Image.Image, settings: Mapping[str, Any]) -> Image.Image:
+        """The picture in the size that `_preprocess` would bring it to first, so that no array of the whole is made.
+
+        Pillow does both, so the pixels are the same; what has its size already is not resized again.
+        """
+        if not settings.get("do_resize") or settings.get("do_pad") or settings.get("fast"):
+            return image
+        size = settings["size"]
+        if size.shortest_edge:
+            height, width = shortest_edge_size(image, size.shortest_edge)
+        else:
+            height, width = size.height, size.width
+        return shrink_in_fixed_order(image, height, width, settings.get("resample"))
 
     def _preprocess(self, images: list[np.ndarray], *args: Any, fast: bool = False, **kwargs: Any) -> BatchFeature:
         if not fast:

@@ -10,7 +10,7 @@ from transformers import BatchFeature
 from transformers.image_transforms import get_resize_output_image_size
 
 from .image_loading import load_image
-from .image_processing_clip import ClipPictureProcessor, ClipPictureProcessorKwargs
+from .image_processing_clip import ClipPictureProcessor, ClipPictureProcessorKwargs, shortest_edge_size
 
 __all__ = ["ClipProbeImageProcessor", "ClipProbeImageProcessorKwargs", "same_history"]
 
@@ -73,6 +73,17 @@ class ClipProbeImageProcessor(ClipPictureProcessor):
                 f"head is {head!r}, this processor prepares for {', '.join(map(repr, sorted(self.heads)))}."
             )
         return self.heads[name]
+
+    def _shrunk(self, image: Image.Image, settings: Mapping[str, Any]) -> Image.Image:
+        """Here the history of the head comes before the resize of every picture."""
+        own = self._settings(settings.get("head"))
+        edge = settings.get("shrink_to") or own["shrink_to"]
+        if edge is not None and min(image.size) > edge:
+            height, width = shortest_edge_size(image, edge)
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        if own["jpeg_quality"] is not None or not own["do_resize"]:
+            return image
+        return super()._shrunk(image, settings)
 
     def _preprocess(
         self,

@@ -15,6 +15,18 @@ class FeatureKeeper(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._kept: tuple[Any, torch.Tensor] | None = None
+        self._fixed: torch.Tensor | None = None
+
+    def fix(self) -> None:
+        """Take what was kept last for a constant, as an exported graph does, until `release` is called.
+
+        What has kept nothing stays as it is: the model does not read it.
+        """
+        self._fixed = None if self._kept is None else self._kept[1]
+
+    def release(self) -> None:
+        """Undo `fix`."""
+        self._fixed = None
 
     def keep(
         self,
@@ -31,6 +43,8 @@ class FeatureKeeper(nn.Module):
             weights: parameters of its own that it reads; few and small, because all their values are looked at.
             settings: whatever else it depends on; compared by equality.
         """
+        if self._fixed is not None:
+            return self._fixed
         parts = list(parts)
         everything = [*weights, *(weight for part in parts for weight in part.parameters())]
         if not self._may_keep(everything):

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from deepfake_detectors.hub.datasets import publish_dataset as publish_dataset
     from deepfake_detectors.hub.models import publish_model as publish_model
     from deepfake_detectors.hub.spaces import publish_space as publish_space
+    from deepfake_detectors.runtime.export import export as export
+    from deepfake_detectors.scale.score import score as score
 
 # Where the functions are that need more than a detector does; each is imported when it is first used.
 _LATER = {
@@ -43,6 +45,7 @@ _LATER = {
     "convert": "deepfake_detectors.conversion:convert",
     "evaluate": "deepfake_detectors.evaluation.evaluate:evaluate",
     "examine": "deepfake_detectors.examination.examine:examine",
+    "export": "deepfake_detectors.runtime.export:export",
     "lint_dataset": "deepfake_detectors.data:lint_dataset",
     "load_split": "deepfake_detectors.data:load_split",
     "merge": "deepfake_detectors.conversion.merge:merge",
@@ -51,6 +54,7 @@ _LATER = {
     "publish_model": "deepfake_detectors.hub.models:publish_model",
     "publish_space": "deepfake_detectors.hub.spaces:publish_space",
     "replay": "deepfake_detectors.examination.replay:replay",
+    "score": "deepfake_detectors.scale.score:score",
 }
 
 __all__ = [
@@ -63,6 +67,7 @@ __all__ = [
     "convert",
     "evaluate",
     "examine",
+    "export",
     "lint_dataset",
     "load_split",
     "merge",
@@ -72,6 +77,7 @@ __all__ = [
     "publish_model",
     "publish_space",
     "replay",
+    "score",
 ]
 
 __version__ = "0.1.0"

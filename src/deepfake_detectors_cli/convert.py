@@ -1,4 +1,4 @@
-"""`deepfake-detectors convert` and `merge`: official files or trained deltas in, a loadable folder out."""
+"""`deepfake-detectors convert`, `merge` and `export`: weights, deltas or a detector in, a folder out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from deepfake_detectors_cli.console import fail, hide_loading_bars, say, work
-from deepfake_detectors_cli.options import check_new_folder
+from deepfake_detectors_cli.options import Model, check_new_folder
 
-__all__ = ["convert", "merge"]
+__all__ = ["convert", "export", "merge"]
 
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the checkpoint in --output; other files there stay.")
@@ -127,3 +127,33 @@ def merge(
     with work():
         merge_deltas(model, delta, output, overwrite=overwrite)
     say(f"Wrote {output}. Try it: deepfake-detectors info --model {output}")
+
+
+def export(
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    model: Model = None,
+    format_: Annotated[str, typer.Option("--format", metavar="NAME", help="onnx, the only one.")] = "onnx",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Multiply by large matrices in int8: smaller, faster, not exact.")
+    ] = False,
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Export this head, where the detector has several.")
+    ] = None,
+) -> None:
+    """Export the verdict of a detector to ONNX, with any batch size.
+
+    \b
+    Examples:
+      deepfake-detectors export --model m2f2-det-mini --output m2f2-onnx --format onnx
+      deepfake-detectors export --model clip-probe-mini --output probe-int8 --int8
+      deepfake-detectors detect face.jpg --model m2f2-onnx --backend onnxruntime
+
+    Explanations are not exported, nor detectors whose verdict is read from a language model.
+    """
+    check_new_folder(output)
+
+    from deepfake_detectors.runtime.export import export as run
+
+    hide_loading_bars()
+    written = run(model, output, format_, int8, head)
+    say(f"Wrote {written}. Use it with: deepfake-detectors detect IMAGE --model {written} --backend onnxruntime")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import UserList
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,7 @@ __all__ = ["detect"]
 
 PROGRESS_FROM = 20  # images; below that the answer is there before a bar could be read
 STANDARD_INPUT = "-"
+BACKENDS = ("torch", "onnxruntime")
 FLAGS = {
     "`recursive`": "--recursive",
     "`max_pixels`": "--max-pixels",
@@ -75,6 +77,12 @@ def detect(
     ] = None,
     format: Format = OutputFormat.auto,
     batch_size: BatchSize = 8,
+    num_workers: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Processes that read and prepare images. 0: none.")
+    ] = 0,
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="torch, or onnxruntime for a folder of `export`.")
+    ] = "torch",
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
     max_pixels: MaxPixels = None,
@@ -101,6 +109,10 @@ def detect(
         fail(f"--save-masks {save_masks} is a file; name a folder.")
     if output is not None:
         _check_output(output)
+    if backend not in BACKENDS:
+        fail(f"--backend is {backend!r}, expected one of {', '.join(BACKENDS)}.")
+    if backend == "onnxruntime" and (model is None or device is not None or dtype is not DtypeName.auto):
+        fail("--backend onnxruntime needs --model, a folder of `export`; --device and --dtype are those of the graph.")
     table = wants_table(format) if output is None else format is OutputFormat.table
 
     from deepfake_detectors.files import expand_inputs
@@ -111,7 +123,12 @@ def detect(
     found = expand_inputs(inputs, recursive)
     if output is not None:
         refuse_inputs([output], found.pictures)
-    detector = load_detector(model, device, dtype.value, family)
+    if backend == "onnxruntime" and model is not None:
+        from deepfake_detectors.runtime.onnx_detector import load_onnx_detector
+
+        detector = load_onnx_detector(model)
+    else:
+        detector = load_detector(model, device, dtype.value, family)
     limit = detector.resolve_threshold(_number_or_name(threshold))
     options = {
         "threshold": limit,
@@ -122,7 +139,7 @@ def detect(
         "max_pixels": max_pixels,
         "allow_private_hosts": allow_private_hosts or None,
     }
-    rows = _score(detector, found, {**options, "batch_size": batch_size}, save_masks)
+    rows = _score(detector, found, {**options, "batch_size": batch_size, "num_workers": num_workers}, save_masks)
     total = len(found.pictures) + len(found.faults)
     if total >= PROGRESS_FROM and not quiet:
         rows = track(rows, "Scoring", total)
@@ -168,7 +185,8 @@ def _score(
     if STANDARD_INPUT in sources:
         content = sys.stdin.buffer.read()
         sources = [content if source == STANDARD_INPUT else source for source in sources]
-    verdicts = detector((source for source in sources), on_error="record", **options)
+    # Not a list, for which the pipeline would wait until all are done; and not a generator, which has one worker only.
+    verdicts = detector(UserList(sources), on_error="record", **options)
     rows: Iterator[dict[str, Any]] = (
         {"input": name, **{key: value for key, value in verdict.items() if key != "input"}}
         for name, verdict in zip(found.pictures, verdicts, strict=True)

@@ -329,3 +329,12 @@ def test_the_budget_and_private_hosts_are_options(shell, model: str, photos: Pat
     refused = rows(shell("detect", "http://127.0.0.1:9/face.jpg", "-m", model))[0]["error"]
     tried = rows(shell("detect", "http://127.0.0.1:9/face.jpg", "-m", model, "--allow-private-hosts"))[0]["error"]
     assert "127.0.0.1" in refused and refused != tried
+
+
+def test_workers_change_nothing(shell, photos, model) -> None:
+    (photos / "broken.png").write_bytes(b"broken")
+    words = ("detect", photos, "--recursive", "--model", model, "--batch-size", 2, "--device", "cpu")
+    alone, together = (shell(*words, "--num-workers", count) for count in (0, 2))
+    rows = [json.loads(line) for line in alone.stdout.splitlines()]
+    assert rows == [json.loads(line) for line in together.stdout.splitlines()] and len(rows) == 5
+    assert alone.exit_code == together.exit_code == 1

@@ -21,7 +21,7 @@ from deepfake_detectors.modeling.detection import require_ability
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 from deepfake_detectors.pipelines import load_detector, resolve_model
 
-__all__ = ["Judge", "Reading", "public_name"]
+__all__ = ["Judge", "Reading", "files_digest", "public_name"]
 
 DEFAULT_THRESHOLD = 0.5
 FILES, PARAMETERS = "safetensors files", "parameters in memory"
@@ -93,7 +93,7 @@ class Judge:
             "class": type(detector).__name__,
             "revision": getattr(detector.config, "_commit_hash", None),
             "weights": {
-                "sha256": _parameters_digest(self.pipeline) if loaded else _files_digest(source),
+                "sha256": _parameters_digest(self.pipeline) if loaded else files_digest(source),
                 "of": PARAMETERS if loaded else FILES,
             },
             "dtype": str(detector.dtype).removeprefix("torch."),
@@ -211,7 +211,8 @@ def _limits(family: str, class_name: str) -> list[str]:
     return [str(limit) for limit in (limits.get(class_name, []) if isinstance(limits, Mapping) else limits)]
 
 
-def _files_digest(source: str) -> str | None:
+def files_digest(source: str) -> str | None:
+    """Return the SHA-256 of the weights of a folder or Hub id, `None` where it has no safetensors file."""
     folder = Path(source)
     if not folder.is_dir():
         config = cached_file(source, CONFIG_NAME)

@@ -1,0 +1,205 @@
+"""`export()`: the verdict of a detector as an ONNX graph with any batch size, in floats or int8."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from transformers import AutoProcessor
+
+from deepfake_detectors.examination.judging import files_digest, public_name
+from deepfake_detectors.families import FAMILIES
+from deepfake_detectors.modeling.detection import VerdictProcessor, require_head
+from deepfake_detectors.modeling.modeling_cached_feature import FeatureKeeper
+from deepfake_detectors.outputs import write_json, written_whole
+from deepfake_detectors.pipelines import load_config
+
+__all__ = ["EXPORT_FILE", "FORMATS", "GRAPH_FILE", "VerdictGraph", "export", "fixed_features"]
+
+FORMATS = ("onnx",)
+GRAPH_FILE = "model.onnx"
+EXPORT_FILE = "export.json"
+# Products of smaller matrices stay in float32: they take no time, and the last layers need the digits.
+LEAST_INT8_WEIGHTS = 1 << 14
+INT8_OPERATORS = ("MatMul", "Gemm")
+
+
+class VerdictGraph(nn.Module):
+    """A detector as a function of tensors: what is exported.
+
+    Args:
+        model: a detector that needs nothing but pictures.
+        head: of a detector with named heads.
+    """
+
+    def __init__(self, model: Any, head: str | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.options = {} if head is None else {"head": head}
+
+    def forward(
+        self, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Return calibrated logits `(batch, 2)` and, where the detector localizes, masks `(batch, height, width)`."""
+        inputs = {"pixel_values": pixel_values, "detector_pixel_values": detector_pixel_values}
+        given = {name: value for name, value in inputs.items() if value is not None}
+        output = self.model.detect(**given, **self.options)
+        return (output.logits,) if output.mask is None else (output.logits, output.mask)
+
+
+def export(
+    model: str | Path | None,
+    output: str | Path,
+    format: str = "onnx",
+    int8: bool = False,
+    head: str | None = None,
+) -> Path:
+    """Export the verdict of a detector for a runtime without PyTorch.
+
+    The folder holds `model.onnx` (float32 inputs as the processor makes them, any batch size; outputs `logits`,
+    calibrated, and `mask` where the detector localizes), config and processor of the detector, and `export.json`.
+    `load_onnx_detector` reads it.
+
+    Args:
+        model: folder, Hub id or name of a built-in checkpoint; the built-in default if `None`. Of a checkpoint with a
+            language model, the detector is exported.
+        output: a new or empty folder.
+        format: `"onnx"`.
+        int8: store large matrices of linear layers in int8 and multiply by them in int8; other layers stay in float32.
+        head: of a checkpoint with named heads, the one to export; its default if `None`.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ValueError: for an unknown format or head, for a detector whose verdict needs a language model, and if
+            `output` is taken.
+        OSError: if there is no such model.
+        ImportError: if `onnx`, `onnxscript` or `onnxruntime` is not installed.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}.")
+    _require_packages(int8)
+    source, config = load_config(model)
+    cls = FAMILIES[config.model_type].load("verdict")
+    if cls.can_explain:
+        able = sorted(name for name, row in FAMILIES.items() if not row.load("verdict").can_explain)
+        raise ValueError(
+            f"The verdict of {config.model_type} ({cls.__name__}) is read from a language model, which is not "
+            f"exported. Families that are: {', '.join(able)}."
+        )
+    detector = cls.from_pretrained(source, dtype=torch.float32).eval()
+    named = require_head(detector, head)
+    processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    images = VerdictProcessor(getattr(processor, "image_processor", processor))
+    example = _example(images, named)
+    names = ["logits", *(["mask"] if cls.can_localize else [])]
+    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    with written_whole(output) as folder, fixed_features(detector, example, named), torch.no_grad(), _quiet():
+        program: Any = torch.onnx.export(
+            VerdictGraph(detector, named),
+            (),
+            kwargs=example,
+            dynamo=True,
+            dynamic_shapes={name: {0: batch} for name in example},
+            input_names=list(example),
+            output_names=names,
+            verbose=False,
+        )
+        program.save(folder / GRAPH_FILE)
+        if int8:
+            _quantise(folder / GRAPH_FILE)
+        detector.config.save_pretrained(folder)
+        images.save_pretrained(folder)
+        facts = {
+            "format": format,
+            "int8": int8,
+            "head": named,
+            "inputs": list(example),
+            "outputs": names,
+            "model": {"name": public_name(source), "sha256": files_digest(source)},
+            "package": package_version("deepfake-detectors"),
+        }
+        write_json(folder / EXPORT_FILE, facts)
+    return Path(output)
+
+
+def _require_packages(int8: bool) -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+
+        if int8:
+            import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"Exporting to ONNX needs {error.name}, which is not installed: pip install 'deepfake-detectors[export]'"
+        ) from error
+
+
+def _example(processor: Any, head: str | None) -> dict[str, torch.Tensor]:
+    """What the processor makes of two images, to trace with."""
+    generator = np.random.default_rng(0)
+    noise = [Image.fromarray(generator.integers(0, 256, (320, 320, 3), dtype=np.uint8)) for _ in range(2)]
+    found = processor(images=noise, return_tensors="pt", **({} if head is None else {"head": head}))
+    return {name: value.float() for name, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+@contextmanager
+def fixed_features(model: nn.Module, example: dict[str, torch.Tensor], head: str | None = None) -> Iterator[None]:
+    """While it lasts, features that depend on weights alone are constants of the graph, without what computes them."""
+    keepers = [module for module in model.modules() if isinstance(module, FeatureKeeper)]
+    with torch.no_grad():
+        VerdictGraph(model, head)(**example)
+    for keeper in keepers:
+        keeper.fix()
+    try:
+        yield
+    finally:
+        for keeper in keepers:
+            keeper.release()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of what it does by default."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _quantise(path: Path) -> None:
+    """Replace a graph of floats by one whose large products are computed in int8."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    graph = onnx.load(path)
+    sizes = {item.name: int(np.prod(item.dims)) for item in graph.graph.initializer}
+    small = [
+        node.name
+        for node in graph.graph.node
+        if node.op_type in INT8_OPERATORS and all(sizes.get(name, 0) < LEAST_INT8_WEIGHTS for name in node.input)
+    ]
+    del graph
+    whole = path.with_name("float.onnx")
+    path.rename(whole)
+    quantize_dynamic(
+        whole,
+        path,
+        op_types_to_quantize=list(INT8_OPERATORS),
+        nodes_to_exclude=small,
+        per_channel=True,
+        # Sums of 8 by 8 bits saturate on processors without VNNI; with 7 bits they cannot.
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+    )
+    for leftover in path.parent.glob("float.onnx*"):
+        leftover.unlink()
