@@ -8,9 +8,9 @@ import json
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -30,6 +30,8 @@ __all__ = [
     "stable_id",
     "walk_files",
 ]
+
+T = TypeVar("T")
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -104,11 +106,15 @@ def open_image(source: Path | bytes, where: str = "", mode: str | None = None) -
         raise ValueError(f"{where} ({size} bytes) cannot be decoded: {error}. Fetch this file again.") from error
 
 
-def identical_files(paths: Iterable[Path]) -> list[list[Path]]:
-    """Groups of two or more files with the same bytes, in the order given."""
-    by_digest: Mapping[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        by_digest[hashlib.sha256(path.read_bytes()).hexdigest()].append(path)
+def identical_files(files: Iterable[tuple[T, Callable[[], bytes]]]) -> list[list[T]]:
+    """Groups of two or more files with the same bytes, in the order given.
+
+    Args:
+        files: what stands for each file, and how to read it.
+    """
+    by_digest: dict[str, list[T]] = defaultdict(list)
+    for file, read in files:
+        by_digest[hashlib.sha256(read()).hexdigest()].append(file)
     return [group for group in by_digest.values() if len(group) > 1]
 
 
