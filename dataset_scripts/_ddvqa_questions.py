@@ -77,7 +77,9 @@ def read_judgements(path: Path, remedy: str) -> Iterator[Entry]:
     """
     for where, stem, number, turns in _read_records(path, remedy):
         if len(turns) != 1:
-            raise ValueError(f"{where} has {len(turns)} questions, expected one with its answer. Fetch this file again.")
+            raise ValueError(
+                f"{where} has {len(turns)} questions, expected one with its answer. Fetch this file again."
+            )
         (question, answer) = turns[0]
         if _label(stem) not in answer:
             raise _contradiction(path, stem, answer)

@@ -12,6 +12,7 @@ from .prompting_m2f2_det import (
     DEEPFAKE_MARKER,
     EXPLANATION_QUESTION,
     IMAGE_MARKER,
+    NAMED_QUESTIONS,
     VICUNA_CHAT_TEMPLATE,
     inference_prompt,
     judgement_prompt,
@@ -186,7 +187,8 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
         """A prompt for one picture.
 
         Args:
-            question: free text without markers; `None` asks `explanation_question`.
+            question: free text without markers, or a name of `NAMED_QUESTIONS`, such as `"demo"`; `None` asks
+                `explanation_question`.
             verdict: `"real"` or `"fake"`, which that question names.
 
         Raises:
@@ -196,6 +198,7 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
             if verdict is None:
                 raise ValueError("Without a question, explanation_prompt needs the verdict it shall ask about.")
             question = self.explanation_question.format(verdict=verdict)
+        question = NAMED_QUESTIONS.get(question, question)
         if MARKERS.search(question):
             raise ValueError(
                 f"The question holds {MARKERS.search(question)[0]}, which only the prompt around it may: {question!r}"

@@ -77,7 +77,9 @@ def test_explanations_of_a_clone_are_those_of_its_conversations(clone):
 def test_reworded_questions_stand_in_where_the_list_is_missing(tmp_path):
     root = write_tree(tmp_path / "ddvqa", TRAIN, TEST)
     for path in (root / "annotations" / "train_set").glob("*/*.json"):
-        path.write_text(path.read_text().replace("Does the skin look fake?", "Does the person's skin looks real/fake?"))
+        path.write_text(
+            path.read_text().replace("Does the skin look fake?", "Does the person's skin looks real/fake?")
+        )
     rows = load_split("ddvqa", "train", root, "c40_converse")
     assert len(rows) == 3 * len(TRAIN)  # two judgements and one reworded question each
     assert sum(question.startswith("The skin in the image is ") for question in rows["question"]) == len(TRAIN)
