@@ -9,13 +9,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help demo test test-newest test-oldest kill lint format wheel clean distclean
+.PHONY: help demo test test-newest test-oldest kill fuzz lint format wheel clean distclean
 
 help:
 	@echo "make demo    judge the pictures in examples/pictures with the built-in detector, and draw a sheet of them"
 	@echo "make test    run the test suite; DEEPFAKE_DATA=folder adds the tests on real pictures"
 	@echo "make test-newest, make test-oldest: all but the slow tests, with the newest or oldest libraries allowed"
 	@echo "make kill N=30: kill each command that writes N times at random, and compare what its rerun writes"
+	@echo "make fuzz N=10000    change good files N times and decode them; counts what must not happen"
 	@echo "make lint    ruff, formatting, types and imports; changes nothing"
 	@echo "make format  let ruff fix and format the sources"
 	@echo "make wheel   build sdist and wheel into dist/"
@@ -41,9 +42,13 @@ test-newest: .venv-newest/.ready
 test-oldest: .venv-oldest/.ready
 	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-N ?= 30
+kill: N ?= 30
 kill: .venv/.dev
 	KILLS=$(N) $(BIN)/python -m pytest tests/kill -q
+
+fuzz: N ?= 2000
+fuzz: .venv/.dev
+	cd tests && HF_HUB_OFFLINE=1 "$(CURDIR)/$(BIN)/python" -m fuzz.driver $(N)
 
 lint: .venv/.dev
 	$(BIN)/python -m ruff check .

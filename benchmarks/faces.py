@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from deepfake_detectors.examination.checks import check_image
 from deepfake_detectors.examination.faces import FACE_FINDERS, FaceFinder, face_finder, overlap
-from deepfake_detectors.files import picture_files
+from deepfake_detectors.files import walk_folder
 from deepfake_detectors.modeling.image_loading import load_image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -201,7 +201,7 @@ def report(title: str, images: Iterator[Image.Image] | list[Image.Image]) -> tup
 
 
 def pictures(folder: Path) -> list[Path]:
-    return picture_files(folder, recursive=True)[0]
+    return walk_folder(folder, recursive=True).files
 
 
 if __name__ == "__main__":

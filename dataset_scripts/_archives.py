@@ -5,9 +5,14 @@ LMDB is what DeepfakeBench packs frames into, one file per data set: `<set>_lmdb
 
 from __future__ import annotations
 
+import bz2
 import functools
+import gzip
 import importlib
+import lzma
 import os
+import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -25,7 +30,16 @@ except ImportError:  # only this form needs it; said when it is used
 
 __all__ = ["find_key", "list_members", "mask_key", "read_member", "read_picture", "read_value", "store_file"]
 
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError, KeyError)
+# What the libraries say of damaged archives, of their headers as well as of their contents.
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
+    *(OSError, EOFError, KeyError, IndexError, TypeError, OverflowError, RuntimeError, UnicodeDecodeError),
+)
+METHODS = {zipfile.ZIP_STORED: "none (0)", zipfile.ZIP_DEFLATED: "deflate (8)", zipfile.ZIP_BZIP2: "bzip2 (12)"}
+ENCRYPTED = 0x1
+LARGEST_MEMBER = 256 * 2**20  # a member is one picture
+SMALL, HIGHEST_RATIO = 2**20, 500
+BLOCK = 2**20
 
 
 class Archive(NamedTuple):
@@ -64,7 +78,7 @@ def read_member(path: Path, name: str) -> bytes:
     """
     try:
         return _kept_open(*_identity(path)).read(name)
-    except BROKEN as error:
+    except DAMAGED as error:
         raise ValueError(f"{name} in {path} cannot be read: {error}. Fetch this file again.") from error
 
 
@@ -85,29 +99,61 @@ def _kept_open(path: Path, process: int, changed: int, size: int) -> Archive:
     """Open once per process, because reading the list of 100,000 members takes a second; anew if the file changed."""
     try:
         return _open_zip(path) if path.suffix.lower() == ".zip" else _open_tar(path)
-    except BROKEN as error:
+    except DAMAGED as error:
         kind = "zip" if path.suffix.lower() == ".zip" else "tar"
         raise ValueError(f"{path} cannot be read as {kind}: {error}. Fetch this file again.") from error
 
 
 def _open_zip(path: Path) -> Archive:
     archive = zipfile.ZipFile(path)
-    return Archive([info.filename for info in archive.infolist() if not info.is_dir()], archive.read)
+    infos = [info for info in archive.infolist() if not info.is_dir()]
+    for info in infos:
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):
+            raise ValueError(f"{path} holds {info.filename!r}, which is a link or a device. Fetch this file again.")
+        if info.flag_bits & ENCRYPTED:
+            raise ValueError(f"{path} holds {info.filename!r}, which is encrypted. Unpack it with its password first.")
+        if info.compress_type not in METHODS:
+            raise ValueError(
+                f"{path} holds {info.filename!r}, which is packed by method {info.compress_type}; allowed "
+                f"are {', '.join(METHODS.values())}. Pack it again with one of those."
+            )
+        _check_size(path, info.filename, info.file_size, info.compress_size)
+    # Members that share their bytes are how a small file holds petabytes.
+    if sum(info.compress_size for info in infos) > path.stat().st_size:
+        raise ValueError(f"{path} holds members that overlap. Fetch this file again.")
+    return Archive([info.filename for info in infos], archive.read)
 
 
 def _open_tar(path: Path) -> Archive:
     archive = tarfile.open(path, "r:*")
-    infos = [info for info in archive.getmembers() if not info.isdir()]
-    for info in infos:
-        if not info.isfile():
+    end: Any = archive.fileobj
+    if isinstance(end, lzma.LZMAFile):
+        raise ValueError(f"{path} is packed by LZMA; allowed are gzip, bzip2 and nothing. Pack it again.")
+    packed = isinstance(end, (gzip.GzipFile, bz2.BZ2File))
+    limit = max(LARGEST_MEMBER, HIGHEST_RATIO * path.stat().st_size)
+    infos = []
+    # One by one: to go to the next member of a packed tar is to unpack this one.
+    while (info := archive.next()) is not None:
+        if info.issparse():
+            raise ValueError(f"{path} holds {info.name!r}, which is sparse. Pack it again without that.")
+        if not (info.isfile() or info.isdir()):
             raise ValueError(f"{path} holds {info.name!r}, which is a link or a device. Fetch this file again.")
+        _check_size(path, info.name, info.size, info.size)
+        if packed and info.offset_data + info.size > limit:
+            raise ValueError(f"{path} unpacks to more than {limit} bytes at {info.name!r}. Is it what it should be?")
+        if info.isfile():
+            infos.append(info)
     # The library takes a file that was cut off between two members for a whole one.
-    end = archive.fileobj
     if end is None:
         raise tarfile.ReadError("it is closed")
     end.seek(archive.offset)
     if end.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise tarfile.ReadError("it ends without the mark of its end")
+    # The checksum stands behind the last byte, where the library does not look.
+    while packed and end.read(BLOCK):
+        if end.tell() > limit:
+            raise ValueError(f"{path} unpacks to more than {limit} bytes behind its end. Fetch this file again.")
     by_name = {info.name: info for info in infos}
 
     def read(name: str) -> bytes:
@@ -117,6 +163,14 @@ def _open_tar(path: Path) -> Archive:
         return file.read()
 
     return Archive([info.name for info in infos], read)
+
+
+def _check_size(path: Path, name: str, size: int, packed: int) -> None:
+    if size > LARGEST_MEMBER or (size > SMALL and size > HIGHEST_RATIO * packed):
+        raise ValueError(
+            f"{path} holds {name!r}, which unpacks from {packed} to {size} bytes; a picture has at most "
+            f"{LARGEST_MEMBER}, and not {HIGHEST_RATIO} times its packed size."
+        )
 
 
 def store_file(root: Path, dataset: str) -> Path:

@@ -1,4 +1,4 @@
-"""Where the files of DD-VQA lie: in the folder this package describes, or in a clone of M2F2-Det's repository as it is.
+"""Where the files of DD-VQA lie: in the folder this package describes, or in a clone of M2F2-Det's repository.
 
 A clone holds `utils/DDVQA_images/{c40,c23}.zip`, which are read without unpacking (or unpacked beside, as the official
 scripts want them), `utils/DDVQA_split/<level>/*.json` and `utils/DDVQA_eval/<level>/test.jsonl`.

@@ -8,14 +8,13 @@ the test file's questions alone. No test answer is used.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ._files import read_json, read_table, require_folder
+from ._files import parse_json_lines, read_json, read_table, read_text, require_folder
 
 __all__ = [
     "PARTS",
@@ -156,13 +155,10 @@ def read_explanations(path: Path, remedy: str) -> Iterator[Entry]:
     """Read the questions and reference answers on the test pictures; errors as in `read_judgements`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, but this config reads it. {remedy}")
-    for line_number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        where = f"{path}, line {line_number}"
-        try:
-            records = json.loads(line).items()
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{where} is not a JSON object. Fetch this file again.") from error
-        for key, record in records:
+    for where, records in parse_json_lines(read_text(path), str(path)):
+        if not isinstance(records, dict):
+            raise ValueError(f"{where} is not a JSON object. Fetch this file again.")
+        for key, record in records.items():
             stem, _, number = key.rpartition("_")
             yield _explanation(stem, number, record, where)
 

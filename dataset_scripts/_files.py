@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
 import hashlib
 import io
 import json
 import os
+import struct
 import unicodedata
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 __all__ = [
     "PICTURE_SUFFIXES",
+    "decode_text",
     "first_names",
     "identical_files",
     "inner_path",
     "is_picture",
     "list_files",
     "open_image",
+    "parse_json",
+    "parse_json_lines",
+    "read_csv",
     "read_json",
     "read_table",
+    "read_text",
     "refuse_outside",
     "require_folder",
     "require_same_size",
@@ -33,6 +42,53 @@ __all__ = [
 
 T = TypeVar("T")
 
+# The same as those of `deepfake_detectors.modeling.image_loading`.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
+MAX_PIXELS = 100_000_000
+BYTES_PER_PIXEL = 10
+MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+CANVAS_BYTES = {"WEBP": 16, "AVIF": 18, "HEIF": 18, "JPEG2000": 16}
+DECODING_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    IndexError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+    ZeroDivisionError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+# Of JPEG, as in `deepfake_detectors.modeling.image_jpeg`.
+END = b"\xff\xd9"
+COEFFICIENTS = 64
+PROGRESSIVE = 0xC2
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
+# What stands in place of the missing end. The bits that a cut picture lacks would be read from here; behind each
+# restart marker, where one is due.
+PATTERNS = (b"\x00", b"\xfe", b"\x9d\x36\xe1\x52\xb7\x0c\x68\xdb", b"\x55\x2a\xcb")
+FILLINGS = tuple(
+    pattern * 256 + b"".join(bytes((0xFF, 0xD0 + number)) + pattern * 32 for number in range(8)) * 2
+    for pattern in PATTERNS
+)
+
+# The longer marks first: that of UTF-32 begins with that of UTF-16.
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -80,29 +136,36 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
-def open_image(source: Path | bytes, where: str = "", mode: str | None = None) -> Image.Image:
+def open_image(
+    source: Path | bytes, where: str = "", mode: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
     """Decode a picture in full; the only place of the builders that does.
+
+    The twin of `load_image` of the package, because loading scripts stand alone: the same formats, the same budget.
 
     Args:
         source: a file, or the content of one.
         where: what the message of an error calls it; needed for `bytes`.
-        mode: a mode of Pillow to convert to, such as `"RGB"` or `"L"`; as it is stored if `None`.
+        mode: `"RGB"` (transparency laid over white) or `"L"` (transparency dropped, as in masks) to convert to; as it
+            is stored if `None`.
+        max_pixels: width times height that is decoded; memory is bounded to ten bytes for each of them.
 
     Returns:
         The decoded picture. Without `mode` its `format` is that of the content, for example `"JPEG"`.
 
     Raises:
-        ValueError: naming the picture and its size in bytes, if it is empty, truncated or not a picture.
+        ValueError: naming the picture and its size in bytes, if it is empty, truncated, too large, of another format
+            or not a regular file.
     """
+    where, size = where or str(source), -1
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            image.load()
-            return image if mode is None else image.convert(mode)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(source, Path):
-            where, size = where or str(source), source.stat().st_size
-        else:
-            size = len(source)
+        if isinstance(source, Path) and not source.is_file():  # to open a pipe waits for its writer
+            raise ValueError("it is not a regular file")
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        size = len(content)
+        image = _decoded(content, max_pixels)
+        return image if mode is None else _converted(image, mode)
+    except DECODING_ERRORS as error:
         raise ValueError(f"{where} ({size} bytes) cannot be decoded: {error}. Fetch this file again.") from error
 
 
@@ -115,22 +178,216 @@ def identical_files(files: Iterable[tuple[T, Callable[[], bytes]]]) -> list[list
     by_digest: dict[str, list[T]] = defaultdict(list)
     for file, read in files:
         by_digest[hashlib.sha256(read()).hexdigest()].append(file)
-    return [group for group in by_digest.values() if len(group) > 1]
+
+
+class _StrictFile(io.BytesIO):
+    """Bytes that end in an error while pixels are read, whatever `ImageFile.LOAD_TRUNCATED_IMAGES` says."""
+
+    strict = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        if self.strict and size and not found:
+            raise EOFError("image file is truncated")
+        return found
+
+
+def _decoded(content: bytes, max_pixels: int) -> Image.Image:
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    file = _StrictFile(content)
+    with Image.open(file, formats=formats) as image:
+        each = MODE_BYTES.get(image.mode, 4) + (0 if image.mode == "RGB" else 4)
+        if image.info.get("progressive"):
+            each += 2 * len(image.getbands())
+        each = max(each, CANVAS_BYTES.get(image.format or "", 0))
+        pixels = image.width * image.height
+        if pixels > max_pixels or pixels * each > max_pixels * BYTES_PER_PIXEL:
+            raise ValueError(
+                f"{image.width}x{image.height} pixels take about {pixels * each / 1e6:.0f} MB, more than "
+                f"max_pixels={max_pixels} allows"
+            )
+        file.strict = image.format in ("JPEG", "MPO")
+        try:
+            image.load()
+        except EOFError:
+            whole = complete_jpeg(content, lambda content: Image.open(io.BytesIO(content), formats=formats).tobytes())
+            if whole is None:
+                raise
+            image = Image.open(io.BytesIO(whole), formats=formats)
+            image.load()
+        return image
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
+        image = image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        if mode == "L":
+            return layer.convert("RGB").convert("L")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return image.convert(mode)
+
+
+def complete_jpeg(content: bytes, pixels: Callable[[bytes], bytes]) -> bytes | None:
+    """Return a JPEG without an end marker with one, or `None` if part of its picture is missing.
+
+    Every scan must be there, and the decoder must need nothing of what follows the last one: with different
+    fillings before the end marker it gives the same pixels.
+
+    Args:
+        content: of the file.
+        pixels: decodes a JPEG, to compare.
+    """
+    if not _has_every_scan(content):
+        return None
+    found = {hashlib.sha256(pixels(content + filling + END)).digest() for filling in FILLINGS}
+    return content + END if len(found) == 1 else None
+
+
+def _has_every_scan(content: bytes) -> bool:
+    """Whether the scans bring all coefficients of all components in full."""
+    missing: dict[int, list[int]] = {}
+    progressive = False
+    place = 2
+    while True:
+        place = content.find(b"\xff", place)
+        if place < 0 or place + 1 >= len(content):
+            break
+        marker = content[place + 1]
+        if marker == 0xFF:  # padding
+            place += 1
+            continue
+        if marker == 0 or marker in ALONE:  # inside a scan
+            place += 2
+            continue
+        length = int.from_bytes(content[place + 2 : place + 4], "big")
+        body = content[place + 4 : place + 2 + length]
+        if length < 2 or len(body) < length - 2:
+            return False
+        if marker in FRAMES:
+            progressive = marker == PROGRESSIVE
+            # The lowest bit that each coefficient still lacks; 1 more than any is for those that never came.
+            missing = {body[6 + 3 * index]: [99] * COEFFICIENTS for index in range(body[5])}
+        elif marker == 0xDA:
+            components = body[1 : 1 + 2 * body[0] : 2]
+            start, end, bits = body[1 + 2 * body[0] : 4 + 2 * body[0]]
+            lowest = bits & 15 if progressive else 0
+            span = range(start, end + 1) if progressive else range(COEFFICIENTS)
+            for component in components:
+                for index in span:
+                    missing[component][index] = lowest
+        place += 2 + length
+    return bool(missing) and not any(any(lacks) for lacks in missing.values())
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16.
+
+    Raises:
+        ValueError: naming the file and the encoding it seems to be in, if it is in another one, or if it is not a
+            regular file (a pipe would be waited for without end).
+        OSError: if it cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a regular file.")
+    return decode_text(path.read_bytes(), str(path))
+
+
+def decode_text(content: bytes, where: str) -> str:
+    """The text in `content`; see `read_text`. `where` names it in the message of an error."""
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS if content.startswith(mark)), None)
+    if encoding is None:  # text has NUL in every second byte there, and nowhere else
+        start = content[:256]
+        halves = {"utf-16-le": start[1::2], "utf-16-be": start[::2]}
+        encoding = next((name for name, half in halves.items() if half.count(0) > len(half) // 2), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        hint = "it seems to be cp1252" if encoding == "utf-8" and 0 not in content else "it is no text"
+        raise ValueError(
+            f"{where} is not in {encoding.upper()} (byte {content[error.start]:#04x} at {error.start}); {hint}. Save "
+            "it again in UTF-8."
+        ) from error
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: naming `where`, if it is not JSON, if it is nested too deep, if a number is too long, or if an
+            object has a key twice, of which a reader sees one only.
+    """
+    return _parsed(text, f"{where} is")
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError as error:
+        raise ValueError(f"{where} not valid JSON (nested too deep).") from error
+    except ValueError as error:
+        raise ValueError(f"{where} not valid JSON ({error}).") from error
+
+
+def parse_json_lines(text: str, where: str) -> Iterator[tuple[str, Any]]:
+    """Yield the place, for messages, and the value of every line that is not blank; errors as in `parse_json`."""
+    # Lines end at "\n" alone: JSON allows other separators inside a string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            place = f"{where}, line {number}"
+            yield place, _parsed(line, f"{place}:")
+
+
+def read_csv(path: Path, fill: bool = False) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The columns of a table separated by commas, and the place, for messages, and the fields of each row.
+
+    Args:
+        path: the file; see `read_text`.
+        fill: a row may leave out fields at its end; they are empty then.
+
+    Raises:
+        ValueError: naming the file, if it cannot be read as a table, if a column has a name twice, or if a row has
+            more or fewer fields than there are columns.
+        OSError: if it cannot be read.
+    """
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    rows = []
+    try:
+        columns = next(lines, [])
+        if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+            raise ValueError(f"{path} has the column {first_names(map(repr, repeated))} twice. Rename one.")
+        for fields in lines:
+            where = f"{path}, line {lines.line_num}"
+            if not fields:
+                continue
+            if fill:
+                fields += [""] * (len(columns) - len(fields))
+            if len(fields) != len(columns):
+                raise ValueError(
+                    f"{where} has {len(fields)} fields, but there are {len(columns)} columns. A field that holds a "
+                    "comma must stand in double quotes."
+                )
+            rows.append((where, dict(zip(columns, fields, strict=True))))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {lines.line_num} is not a row of a table: {error}.") from error
+    return columns, rows
 
 
 def read_json(path: Path, remedy: str) -> Any:
-    """Parse a JSON file in UTF-8, or in UTF-16 as some tools of Windows write it.
+    """Parse a JSON file.
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: naming it, if it is no JSON, or if an object has a key twice, of which a reader sees one only.
+        ValueError: naming it; see `read_text` and `parse_json`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. {remedy}")
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=_without_repeats)
+        return parse_json(read_text(path), str(path))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}). Fetch this file again.") from error
+        raise ValueError(f"{error} Fetch this file again.") from error
 
 
 def read_table(path: Path, remedy: str) -> dict[str, dict[str, Any]]:

@@ -286,7 +286,7 @@ def count_frames(path: Path) -> int:
     if av is None:
         raise ImportError("Reading clips needs PyAV: pip install 'deepfake-detectors[data]', or extract frames first.")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             count = sum(1 for packet in container.demux(container.streams.video[0]) if packet.size)
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"{path} cannot be decoded: {error}. Fetch this file again.") from error
@@ -304,7 +304,7 @@ def read_frames(path: Path, numbers: Sequence[int]) -> Iterator[Image.Image]:
     wanted = iter(numbers)
     awaited = next(wanted, None)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if awaited is None:
                     return

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ._builder import components
-from ._files import first_names, inner_path, read_json, read_table, stable_id
+from ._files import first_names, inner_path, read_json, read_table, read_text, stable_id
 
 __all__ = [
     "CELEB_FOLDERS",
@@ -161,7 +161,7 @@ def read_celeb_list(path: Path, remedy: str) -> dict[str, str]:
         raise FileNotFoundError(f"{path} is missing; without it there is no test split. {remedy}")
     by_case = {name.casefold(): name for name in CELEB_FOLDERS}
     listed: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -220,7 +220,7 @@ def read_deeper_lists(folder: Path, remedy: str) -> dict[str, list[tuple[str, st
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing. {remedy}")
         splits[split] = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"

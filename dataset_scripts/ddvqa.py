@@ -121,8 +121,8 @@ class DDVQAConfig(RawConfig):
 class DDVQA(RawBuilder):
     """Builder over the published layout: `DDVQA(config_name="c40", data_dir=...).download_and_prepare()`.
 
-    Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`, `c40_converse`. Splits are the official ones. Split
-    validation off the training pictures with `split_by_group` on `group_id`, never by picture.
+    Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`, `c40_converse`. Splits are the official
+    ones. Split validation off the training pictures with `split_by_group` on `group_id`, never by picture.
 
     Raises:
         FileNotFoundError: for a missing folder, annotation file or picture, with its path.

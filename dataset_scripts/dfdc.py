@@ -9,7 +9,6 @@ Dolhansky et al., "The DeepFake Detection Challenge (DFDC) Dataset" (2020). Expe
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import NamedTuple
 import datasets
 
 from ._builder import Unit, unit_columns
-from ._files import first_names, inner_path, read_table, refuse_outside, stable_id
+from ._files import first_names, inner_path, read_csv, read_table, refuse_outside, stable_id
 from ._frames import FrameBuilder, FrameConfig
 
 __all__ = ["DFDC", "DFDCConfig"]
@@ -190,17 +189,14 @@ def _label(value: object, where: str) -> str:
 
 
 def _read_csv(path: Path) -> dict[str, Entry]:
-    with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a byte order mark
-        reader = csv.DictReader(file)
-        rows = list(reader)
-        columns = list(reader.fieldnames or [])
+    columns, rows = read_csv(path)
     if not rows or not {"filename", "label"} <= set(columns):
         raise ValueError(
             f"{path} has the columns {', '.join(map(repr, columns)) or 'none'} and {len(rows)} rows; it should have "
             "filename and label, separated by commas."
         )
     table: dict[str, Entry] = {}
-    for row in rows:
+    for _, row in rows:
         name = inner_path(row["filename"], str(path)).as_posix()
         if name in table:
             raise ValueError(f"{path} lists {name} twice.")

@@ -10,7 +10,6 @@ inverted. Here each config says which folder names mean real and which mean fake
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from ._files import (
     first_names,
     is_picture,
     open_image,
+    read_csv,
     refuse_outside,
     require_same_size,
     stable_id,
@@ -271,10 +271,7 @@ def _read_manifest(root: Path, report: Callable[[str, str], None]) -> dict[str, 
     if not path.is_file():
         return {}
     refuse_outside(root, path)
-    with path.open(encoding="utf-8-sig", newline="") as file:  # Excel writes a byte order mark
-        reader = csv.DictReader(file)
-        rows = list(reader)
-        columns = list(reader.fieldnames or [])
+    columns, rows = read_csv(path, fill=True)
     if not {"file", "label"} <= set(columns):
         report(
             "warning",
@@ -283,11 +280,11 @@ def _read_manifest(root: Path, report: Callable[[str, str], None]) -> dict[str, 
         )
         return {}  # another table under a common name
     table: dict[str, dict[str, str]] = {}
-    for number, row in enumerate(rows, start=2):
-        if not row["file"] or row["label"] is None:
-            raise ValueError(f"{path}, line {number} lacks file or label. Complete or remove the line.")
+    for where, row in rows:
+        if not row["file"] or not row["label"]:
+            raise ValueError(f"{where} lacks file or label. Complete or remove the line.")
         name = stable_id(row["file"])
         if name in table:
-            raise ValueError(f"{path}, line {number} lists {row['file']} a second time. Keep one of the lines.")
+            raise ValueError(f"{where} lists {row['file']} a second time. Keep one of the lines.")
         table[name] = row
     return table

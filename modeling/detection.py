@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
@@ -26,6 +28,7 @@ __all__ = [
     "MaskSupervision",
     "given_mask_labels",
     "named_after",
+    "own_weights",
     "detector_classes",
     "refuse_foreign_checkpoint",
     "refuse_official_files",
@@ -171,6 +174,23 @@ def _subclasses(cls: type) -> set[type]:
     return {cls}.union(*map(_subclasses, children))
 
 
+@contextmanager
+def own_weights(module: Any) -> Iterator[None]:
+    """While it lasts, the weights of `module` itself, not of its parts, are there to be read.
+
+    Accelerate brings offloaded weights for a call of their module. `detect` and `explain` are not calls of the model.
+    """
+    hook = getattr(module, "_hf_hook", None)
+    if hook is None or all(weight.device.type != "meta" for weight in module.parameters(recurse=False)):
+        yield
+        return
+    hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        hook.post_forward(module, None)
+
+
 class DeepfakeDetectionMixin:
     """Put before `PreTrainedModel`: adds `detect`, calibration, and a `from_pretrained` that refuses half a model.
 
@@ -184,6 +204,16 @@ class DeepfakeDetectionMixin:
     can_explain: ClassVar[bool] = False
     can_localize: ClassVar[bool] = False
     subject: ClassVar[str] = "picture"
+
+    @property
+    def input_device(self) -> torch.device:
+        """Where inputs must be: the model's device, or where accelerate brings weights that lie elsewhere."""
+        for module in self.modules():
+            hook = getattr(module, "_hf_hook", None)
+            for part in getattr(hook, "hooks", (hook,)):
+                if (device := getattr(part, "execution_device", None)) is not None:
+                    return torch.device(device)
+        return self.device
 
     def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
         """Apply the config's calibration to raw logits `(batch, 2)`; returns float32 of the same shape.

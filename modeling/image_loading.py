@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
-import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -14,30 +14,66 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from huggingface_hub.utils import get_session, httpx
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin
+
+from .image_downloading import URL_MAX_BYTES, URL_TIMEOUT, download
+from .image_jpeg import complete_jpeg
+from .image_sources import (
+    ACCEPTED_SOURCES,
+    InputImageError,
+    array_to_image,
+    describe_image_source,
+    innermost,
+    open_regular_file,
+    read_file_object,
+    tensor_to_image,
+)
 
 __all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
     "InputImageError",
     "animation_frames",
     "animation_times",
     "describe_image_source",
     "load_image",
+    "load_mask",
+    "load_stored_image",
     "read_image_facts",
+    "read_image_size",
+    "rgb_image",
 ]
 
-ACCEPTED_SOURCES = (
-    "a path (str or Path), an http(s) URL, bytes, a PIL image, a numpy array, a torch tensor, "
-    'or a dict with "image", or with "bytes" and "path"'
-)
-ACCEPTED_ARRAYS = "uint8 of shape (H, W), (H, W, 3) or (H, W, 4), or float in [0, 1] of shape (H, W, 3)"
-ACCEPTED_TENSORS = "uint8 of shape (H, W), (3, H, W) or (4, H, W), or float in [0, 1] of shape (3, H, W)"
+# What is decoded, by Pillow's names. Never EPS, which starts a program, nor what has no size of its own or a decoder
+# that nobody tests. HEIF comes from pillow-heif where that is installed.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
+HEIF = "HEIF"
+SELF_MADE = frozenset({None, "", *FORMATS, HEIF})
 
 # Detectors resize by the short edge: a 10000x1 file of a few kilobytes would become a picture of 12 gigabytes.
 MAX_ASPECT_RATIO = 200
 
-URL_TIMEOUT = 20.0  # seconds, for the whole download: a server that drips bytes must not hold a batch for ever
-URL_MAX_BYTES = 100 * 2**20
+MAX_PIXELS = 100_000_000
+# Decoding may take this many bytes for each pixel of the budget.
+BYTES_PER_PIXEL = 10
+MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+# Their decoders hold whole canvases beside the picture: at most this many bytes per pixel, measured.
+CANVAS_BYTES = {"WEBP": 16, "AVIF": 18, "HEIF": 18, "JPEG2000": 16}
+BAND = 1 << 20  # pixels converted at a time
+
+# The first bytes of what is not read, but deserves a better word.
+POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+VIDEO = (b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01", b"\x30\x26\xb2\x75", b"OggS")
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+AVIF_BRANDS = frozenset({b"avif", b"avis"})
+
+# A TIFF page with one of these bits is a thumbnail or a mask of another page.
+NEW_SUBFILE_TYPE, OLD_SUBFILE_TYPE, MAX_SAMPLE_VALUE = 254, 255, 281
+NOT_FULL_SIZE = 0b101
+MAX_PAGES = 64
+# 16-bit pictures below this hold 10, 12 or 14 bits: a camera's values, not a picture's.
+DARK_16_BIT, DARK_8_BIT = 1 << 14, 1 << 4
+WIDENED = 257  # 65535 = 255 * 257
 
 # What Pillow's decoders raise on damaged files, found by flipping bytes in twenty formats.
 DECODING_ERRORS = (
@@ -51,6 +87,9 @@ DECODING_ERRORS = (
     IndexError,
     TypeError,
     KeyError,
+    AttributeError,
+    AssertionError,
+    ZeroDivisionError,
     struct.error,
     zlib.error,
 )
@@ -61,37 +100,30 @@ NOT_TEXT = frozenset(
     "extension timestamp duration loop mp mpoffset".split()
 )
 
-_strict_decoding_lock = threading.Lock()
 
-
-class InputImageError(ValueError):
-    """An input that cannot be judged. The message starts with the input, and `source` holds it alone.
-
-    Args:
-        message: one sentence, naming the input, the fault and, where there is one, the remedy.
-        source: the path or URL, or a short description of an input that has neither.
-    """
-
-    # One positional argument is enough, because worker processes rebuild exceptions from their message.
-    def __init__(self, message: str, source: str = "") -> None:
-        super().__init__(message)
-        self.source = source
-
-
-def load_image(source: Any, *, timeout: float = URL_TIMEOUT, max_bytes: int = URL_MAX_BYTES) -> Image.Image:
+def load_image(
+    source: Any,
+    *,
+    timeout: float = URL_TIMEOUT,
+    max_bytes: int = URL_MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    allow_private_hosts: bool = False,
+) -> Image.Image:
     """Load one picture as RGB, 8 bits per channel, upright.
 
     The format is recognised by content, never by file name. EXIF orientation is applied, 16-bit greyscale is scaled
     to 8 bits, transparent pixels are laid over white, and of an animation or a multi-page file the first frame is
-    taken (of an open PIL image, the current one).
+    taken (of an open PIL image, the current one; of a TIFF that begins with a thumbnail, the full-size page).
 
     Args:
-        source: a path (`str` or `Path`), an http(s) URL, `bytes`, a PIL image, a numpy array (uint8 `(H, W)`,
-            `(H, W, 3)` or `(H, W, 4)`; float in [0, 1] of shape `(H, W, 3)`, taken as `int(value * 255)`), a torch
-            tensor (the same with channels first), or a dict: `{"image": ...}`, or the `{"bytes", "path"}` of an
-            undecoded cell of `datasets`.
-        timeout: seconds that a download may take.
+        source: a path (`str` or `Path`), an http(s) URL, `bytes`, a binary file object, a PIL image, a numpy array
+            (uint8 `(H, W)`, `(H, W, 3)` or `(H, W, 4)`; float in [0, 1] of shape `(H, W, 3)`, taken as
+            `int(value * 255)`), a torch tensor (the same with channels first), or a dict: `{"image": ...}`, or the
+            `{"bytes", "path"}` of an undecoded cell of `datasets`.
+        timeout: seconds that a download may take, all of it.
         max_bytes: size that a download may have.
+        max_pixels: width times height that is decoded; memory for decoding is bounded to ten bytes for each of them.
+        allow_private_hosts: also download from loopback, link-local and private addresses.
 
     Returns:
         `PIL.Image.Image` of mode `RGB`.
@@ -99,31 +131,78 @@ def load_image(source: Any, *, timeout: float = URL_TIMEOUT, max_bytes: int = UR
     Raises:
         InputImageError: whatever is wrong with the input. It is a `ValueError`.
     """
-    return _load(source, describe_image_source(source), timeout, max_bytes)
-
-
-def describe_image_source(source: Any) -> str:
-    """Name an input in an error or a report: path or URL, or kind and size; at most 1000 characters."""
-    if isinstance(source, (str, Path)):
-        text = str(source)
-        return (text if len(text) <= 1000 else f"{text[:997]}...") or "the empty path ''"
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"{len(source)} bytes"
-    if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "") or f"PIL image ({source.mode}, {source.width}x{source.height})")
-    if isinstance(source, np.ndarray):
-        return f"numpy array of dtype {source.dtype} and shape {source.shape}"
+    name = describe_image_source(source)
+    source = innermost(source, name)
     if isinstance(source, torch.Tensor):
-        return f"torch tensor of dtype {str(source.dtype).removeprefix('torch.')} and shape {tuple(source.shape)}"
-    if isinstance(source, Mapping):
-        if source.get("path"):
-            return describe_image_source(source["path"])
-        if "image" in source:
-            return describe_image_source(source["image"])
-        if source.get("bytes") is not None:
-            return describe_image_source(source["bytes"])
-        return f"dict with the keys {sorted(map(str, source))}"
-    return "None" if source is None else f"an object of type {type(source).__name__}"
+        return _to_rgb(tensor_to_image(source, name), name, max_pixels)
+    if isinstance(source, np.ndarray):
+        return _to_rgb(array_to_image(source, name), name, max_pixels)
+    if isinstance(source, Image.Image):
+        with _decoding(name):
+            found = _to_rgb(source, name, max_pixels)
+            return found.copy() if found is source else found
+    if isinstance(source, str) and "://" in source:
+        if not source.lower().startswith(("http://", "https://")):
+            raise InputImageError(f"{name}: of URLs, only http:// and https:// are read; download it first.", name)
+        source = download(source, name, timeout, max_bytes, allow_private_hosts)
+    with _opened(source, name, max_pixels) as image:
+        return _to_rgb(image, name, max_pixels)
+
+
+def load_stored_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode one picture file as it is stored: neither turned nor converted, with its `format`, `info` and tables.
+
+    Args:
+        source: a path, `bytes`, a binary file object, or an undecoded cell of `datasets`.
+        max_pixels: see `load_image`.
+
+    Raises:
+        InputImageError: as `load_image`.
+    """
+    name = describe_image_source(source)
+    with _opened(innermost(source, name), name, max_pixels) as image:
+        return image
+
+
+def load_mask(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Load a mask as mode `L`, upright. Transparency is dropped: some authors mark the black of masks as transparent.
+
+    Args:
+        source: a PIL image, a path, `bytes`, or an undecoded cell of `datasets`.
+        max_pixels: see `load_image`.
+
+    Raises:
+        InputImageError: as `load_image`.
+    """
+    name = describe_image_source(source)
+    found = innermost(source, name)
+    with _decoding(name):
+        image = found.copy() if isinstance(found, Image.Image) else load_stored_image(found, max_pixels=max_pixels)
+        image.info.pop("transparency", None)
+        if "A" in image.getbands() or "a" in image.getbands():
+            image = image.convert("RGBA").convert("RGB")
+        return _to_rgb(image, name, max_pixels).convert("L")
+
+
+def read_image_size(source: Any) -> tuple[int, int]:
+    """Return width and height of a picture file as stored, from its header.
+
+    Args:
+        source: a path, `bytes`, or an undecoded cell of `datasets`.
+
+    Raises:
+        InputImageError: as `load_image`.
+    """
+    name = describe_image_source(source)
+    found = innermost(source, name)
+    with BytesIO(found) if isinstance(found, bytes) else open_regular_file(found, name) as file, _decoding(name):
+        size: tuple[int, int] = _identified(file, name).size
+        return size
+
+
+def rgb_image(image: Image.Image) -> Image.Image:
+    """Return an image that this program made itself in mode `RGB`; the same object where it is already."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_image_facts(source: str | Path) -> dict[str, Any]:
@@ -140,7 +219,7 @@ def read_image_facts(source: str | Path) -> dict[str, Any]:
         InputImageError: if it cannot be read. It is a `ValueError`.
     """
     name = describe_image_source(source)
-    with _decoding(name), Path(source).open("rb") as file, Image.open(file) as image:
+    with open_regular_file(source, name) as file, _decoding(name), _identified(file, name) as image:
         exif = image.getexif()
         tags = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
         info = {str(key): value for key, value in image.info.items()}
@@ -169,101 +248,177 @@ def _short_text(value: Any) -> str:
     return "".join(character if character.isprintable() else " " for character in text[:2000]).strip()
 
 
-def _load(source: Any, name: str, timeout: float, max_bytes: int) -> Image.Image:
-    if isinstance(source, Mapping):
-        return _load(_unwrap(source, name), name, timeout, max_bytes)
-    if isinstance(source, str) and "://" in source:
-        if not source.lower().startswith(("http://", "https://")):
-            raise InputImageError(f"{name}: of URLs, only http:// and https:// are read; download it first.", name)
-        return _decode(BytesIO(_download(source, name, timeout, max_bytes)), name)
-    if isinstance(source, (str, Path)):
-        return _load_file(source, name)
+@contextmanager
+def _opened(source: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """A file of any kind, decoded; on leaving, its handle is closed."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(BytesIO(source), name)
-    if isinstance(source, Image.Image):
-        with _decoding(name):
-            return _to_rgb(source, name)
-    if isinstance(source, torch.Tensor):
-        return _to_rgb(_from_tensor(source, name), name)
-    if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source, name), name)
-    raise InputImageError(f"{name} is not a picture. Accepted: {ACCEPTED_SOURCES}.", name)
+        file: BinaryIO = BytesIO(source)
+    elif isinstance(source, (str, os.PathLike)):
+        file = open_regular_file(source, name)
+    elif hasattr(source, "read"):
+        file = BytesIO(read_file_object(source, name))
+    else:
+        raise InputImageError(f"{name} is not a picture. Accepted: {ACCEPTED_SOURCES}.", name)
+    with file, _decoding(name):
+        if not file.read(1):
+            raise InputImageError(f"{name} is empty (0 bytes).", name)
+        yield _decode(file, name, max_pixels)
 
 
-def _unwrap(source: Mapping[str, Any], name: str) -> Any:
-    if "image" in source:
-        return source["image"]
-    if source.get("bytes") is not None:
-        return source["bytes"]
-    if source.get("path"):
-        return source["path"]
-    raise InputImageError(f"{name} holds no picture. Accepted: {ACCEPTED_SOURCES}.", name)
+class _StrictFile:
+    """A file that has no end while pixels are read.
+
+    Pillow completes a cut JPEG with grey where `ImageFile.LOAD_TRUNCATED_IMAGES` is set, which another thread may do
+    at any moment; it never comes to that when reading beyond the end is an error.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.strict = file, False
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        found = self.file.read(size)
+        if self.strict and size and not found:
+            raise _TruncatedError("image file is truncated")
+        return found
 
 
-def _load_file(source: str | Path, name: str) -> Image.Image:
-    if not str(source):
-        raise InputImageError(f"{name} is not a file.", name)
-    path = Path(source)
+class _TruncatedError(OSError):
+    """The file ends before its picture does."""
+
+
+def _decode(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+    strict = _StrictFile(file)
+    image = _identified(strict, name)
+    if image.format == "TIFF":
+        _seek_full_size(image, name)
+    _check_budget(image, name, max_pixels)
+    strict.strict = image.format in ("JPEG", "MPO")
     try:
-        if path.is_dir():
-            raise InputImageError(f"{name} is a folder, not a picture; give the files in it.", name)
-        with path.open("rb") as file:
-            return _decode(file, name)
-    except FileNotFoundError as error:
-        raise InputImageError(f"{name}: no such file.", name) from error
-    except PermissionError as error:
-        raise InputImageError(f"{name}: permission denied.", name) from error
-    except OSError as error:  # a name that the system cannot hold, a disk that fails
-        raise InputImageError(f"{name}: cannot be read ({error.strerror or error}).", name) from error
-    except ValueError as error:
-        if isinstance(error, InputImageError):
+        _read_pixels(image)
+    except _TruncatedError:
+        file.seek(0)
+        content = complete_jpeg(file.read(), lambda content: _pixels(content, name))
+        if content is None:
             raise
-        raise InputImageError(f"{name} is not a path ({error}).", name) from error
+        image = _identified(BytesIO(content), name)
+        _read_pixels(image)
+    return image
 
 
-def _download(url: str, name: str, timeout: float, max_bytes: int) -> bytes:
-    deadline = time.monotonic() + timeout
-    content = bytearray()
-    try:
-        with get_session().stream("GET", url, timeout=timeout, follow_redirects=True) as response:
-            if response.status_code != 200:
-                raise InputImageError(
-                    f"{name}: the server answered {response.status_code} {response.reason_phrase}.", name
-                )
-            for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > max_bytes:
-                    raise InputImageError(f"{name}: larger than the limit of {max_bytes} bytes for a download.", name)
-                if time.monotonic() > deadline:
-                    raise InputImageError(f"{name}: not downloaded within {timeout:g} seconds.", name)
-    except httpx.TimeoutException as error:
-        raise InputImageError(f"{name}: no answer within {timeout:g} seconds.", name) from error
-    # OSError: huggingface_hub's offline mode is a ConnectionError.
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        raise InputImageError(f"{name}: could not be downloaded ({error}).", name) from error
-    return bytes(content)
+def _pixels(content: bytes, name: str) -> bytes:
+    image = _identified(BytesIO(content), name)
+    image.load()
+    return image.tobytes()
 
 
-def _decode(file: BinaryIO, name: str) -> Image.Image:
-    if not file.read(1):
-        raise InputImageError(f"{name} is empty (0 bytes).", name)
+def _identified(file: Any, name: str) -> Any:
+    """Open a file with the first format that takes it, as `Image.open` does, which has a limit of its own.
+
+    That limit, `Image.MAX_IMAGE_PIXELS`, belongs to the whole process: to change it for one picture would change it
+    for other threads, so the plug-ins are asked directly.
+    """
+    Image.init()
     file.seek(0)
-    with _decoding(name), Image.open(file) as image:
-        return _to_rgb(image, name)
+    start = file.read(32)
+    for form in (*FORMATS, HEIF):
+        if form == HEIF and not (start[4:8] == b"ftyp" and _register_heif()):
+            continue
+        if form not in Image.OPEN:  # a Pillow without that library
+            continue
+        factory, accept = Image.OPEN[form]
+        if accept is not None:
+            accepted = accept(start[:16])
+            if not accepted or isinstance(accepted, str):
+                continue
+        file.seek(0)
+        try:
+            return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+    raise InputImageError(_why_unknown(start, name), name)
+
+
+def _register_heif() -> bool:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return HEIF in Image.OPEN
+
+
+def _why_unknown(start: bytes, name: str) -> str:
+    if start.startswith(POSTSCRIPT):
+        return f"{name} is a PostScript program, not a picture; convert it to PNG first."
+    brand = start[8:12]
+    if start[4:8] == b"ftyp" and brand in HEIF_BRANDS | AVIF_BRANDS:
+        package = "pillow-heif" if brand in HEIF_BRANDS else "a newer pillow"
+        return f"{name} is a HEIC or AVIF picture, which cannot be read here, or a damaged one; install {package}."
+    moving = start[4:8] in (b"ftyp", b"moov", b"mdat") or (start[:4] == b"RIFF" and brand == b"AVI ")
+    if moving or start.startswith(VIDEO):
+        return f"{name} is a video, not a picture; `examine` judges videos."
+    return (
+        f"{name} is not a picture in a format that Pillow reads here (the content counts, not the file name): "
+        f"{', '.join(FORMATS)}."
+    )
+
+
+def _seek_full_size(image: Any, name: str) -> None:
+    """Turn to the full-size page of a TIFF whose first page is a thumbnail, as DNG, NEF and scanners write it."""
+    if _is_full_size(image):
+        return
+    best, place, page = 0, None, 0
+    while page < MAX_PAGES:
+        if _is_full_size(image) and image.width * image.height > best:
+            best, place = image.width * image.height, page
+        page += 1
+        try:
+            image.seek(page)
+        except EOFError:
+            break
+    if place is None:
+        raise InputImageError(
+            f"{name} begins with a thumbnail, and its full-size picture is not in a page that is read here (raw files "
+            "of cameras are like that); develop it to JPEG or PNG first.",
+            name,
+        )
+    image.seek(place)
+
+
+def _is_full_size(image: Any) -> bool:
+    kind, old = image.tag_v2.get(NEW_SUBFILE_TYPE, 0), image.tag_v2.get(OLD_SUBFILE_TYPE, 1)
+    return not (int(kind) & NOT_FULL_SIZE) and int(old) != 2
+
+
+def _check_budget(image: Image.Image, name: str, max_pixels: int) -> None:
+    """Refuse, before anything is decoded, what would take too much memory."""
+    pixels = image.width * image.height
+    if image.format == "TIFF":
+        tags = image.tag_v2
+        pixels = max(
+            pixels, int(tags.get(TiffImagePlugin.TILEWIDTH, 0)) * int(tags.get(TiffImagePlugin.TILELENGTH, 0))
+        )
+    each = MODE_BYTES.get(image.mode, 4) + (0 if image.mode == "RGB" else 4)
+    if image.info.get("progressive"):
+        each += 2 * len(image.getbands())
+    each = max(each, CANVAS_BYTES.get(image.format or "", 0))
+    if pixels > max_pixels or pixels * each > max_pixels * BYTES_PER_PIXEL:
+        raise InputImageError(
+            f"{name}: refused as a possible decompression bomb: {image.width}x{image.height} pixels take about "
+            f"{pixels * each / 1e6:.0f} MB, the budget is {max_pixels / 1e6:g} megapixels and "
+            f"{max_pixels * BYTES_PER_PIXEL / 1e6:.0f} MB. A larger `max_pixels` reads it.",
+            name,
+        )
 
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """Decode strictly, and name the input in whatever goes wrong."""
+    """Name the input in whatever goes wrong while it is decoded."""
     try:
-        with _truncated_refused():
-            yield
+        yield
     except InputImageError:
         raise
-    except Image.UnidentifiedImageError as error:
-        raise InputImageError(
-            f"{name} is not a picture in a format that Pillow reads (the content counts, not the file name).", name
-        ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputImageError(f"{name}: refused as a decompression bomb ({error})", name) from error
     except DECODING_ERRORS as error:
@@ -272,23 +427,45 @@ def _decoding(name: str) -> Iterator[None]:
         ) from error
 
 
+_strict_lock = threading.Lock()
+_strict_decodes = 0
+_tolerated_before = False
+
+
 @contextmanager
 def _truncated_refused() -> Iterator[None]:
-    """Undo `ImageFile.LOAD_TRUNCATED_IMAGES` where another library has set it: a half-grey picture has no verdict."""
-    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+    """Undo `ImageFile.LOAD_TRUNCATED_IMAGES` where another library has set it: a half-grey picture has no verdict.
+
+    Counted over all threads: the first that decodes takes it back, the last one restores it.
+    """
+    global _strict_decodes, _tolerated_before
+    with _strict_lock:
+        if _strict_decodes == 0 or ImageFile.LOAD_TRUNCATED_IMAGES:
+            _tolerated_before = ImageFile.LOAD_TRUNCATED_IMAGES or (_strict_decodes > 0 and _tolerated_before)
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+        _strict_decodes += 1
+    try:
         yield
-        return
-    with _strict_decoding_lock:
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-        try:
-            yield
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = True
+    finally:
+        with _strict_lock:
+            _strict_decodes -= 1
+            if _strict_decodes == 0 and _tolerated_before:
+                ImageFile.LOAD_TRUNCATED_IMAGES = True
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.format == "EPS":  # decoding it would run Ghostscript on an untrusted program
-        raise InputImageError(f"{name} is a PostScript program, not a picture; convert it to PNG first.", name)
+def _read_pixels(image: Image.Image) -> None:
+    _note_samples(image)
+    with _truncated_refused():
+        image.load()
+        if ImageFile.LOAD_TRUNCATED_IMAGES:
+            raise _TruncatedError("another part of this program has just set LOAD_TRUNCATED_IMAGES; try again")
+
+
+def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    if image.format not in SELF_MADE and getattr(image, "tile", None):
+        if image.format == "EPS":  # decoding it would run Ghostscript on an untrusted program
+            raise InputImageError(f"{name} is a PostScript program, not a picture; convert it to PNG first.", name)
+        raise InputImageError(f"{name} is of the format {image.format}; read are {', '.join(FORMATS)}.", name)
     if image.width == 0 or image.height == 0:
         raise InputImageError(f"{name} has no pixels ({image.width}x{image.height}).", name)
     if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
@@ -297,63 +474,114 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
             f"{MAX_ASPECT_RATIO} times the short one.",
             name,
         )
-    image.load()
-    image = ImageOps.exif_transpose(image)
+    if getattr(image, "tile", None):  # of a PIL image that the caller has opened
+        _check_budget(image, name, max_pixels)
+    _read_pixels(image)
+    wide = getattr(image, "wide_samples", False)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = _turned(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        image = _from_16_bit(image, name)
+        return rgb_image(_from_16_bit(image, name))
     if image.mode == "F":
         raise InputImageError(f"{name} holds floating-point pixels without a known range; save it with 8 bits.", name)
+    if wide:
+        top = max(image.getchannel(index).getextrema()[1] for index in range(3))
+        if 0 < top < DARK_8_BIT:
+            raise InputImageError(
+                f"{name} has 16-bit samples up to {top * 256 + 255} only; save it with 8 bits.", name
+            )
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
+        return _on_white(image)
+    return rgb_image(image)
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    tags, key = getattr(image, "tag_v2", None), image.info.get("transparency")
+    turned = ImageOps.exif_transpose(image)
+    if tags is not None:
+        turned.tag_v2 = tags
+    if key is not None:
+        turned.info["transparency"] = key
+    return turned
+
+
+def _note_samples(image: Any) -> None:
+    """Keep what Pillow forgets once the pixels are read: whether colours had 16 bits. Their colour key shrinks too."""
+    raw = ""
+    for *_, args in getattr(image, "tile", ()):
+        raw = args if isinstance(args, str) else str(args[0]) if args else ""
+    key = image.info.get("transparency")
+    if image.format == "PNG" and isinstance(key, tuple) and ";16" in raw:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif image.format == "PNG" and isinstance(key, int) and raw in ("L;2", "L;4"):  # stretched, as the pixels are
+        image.info["transparency"] = key * (85 if raw == "L;2" else 17)
+    if ";16" in raw and image.mode in ("RGB", "RGBA", "RGBX"):
+        image.wide_samples = True
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    canvas = Image.new("RGB", image.size)
+    for box in _bands(image):
+        layer = image.crop(box).convert("RGBA")
+        canvas.paste(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), box)
+    return canvas
 
 
 def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
+    low, high = image.getextrema() if image.mode in ("I", "I;16") else _extrema(image)
+    if low < 0 or high > 65535:
         raise InputImageError(
-            f"{name} holds integers from {values.min()} to {values.max()}, expected 0 to 65535; save it with 8 bits.",
-            name,
+            f"{name} holds integers from {low} to {high}, expected 0 to 65535; save it with 8 bits.", name
         )
-    # 65535 = 255 * 257, so that 8-bit pictures widened to 16 bits come back exactly. Pillow's own conversion clips.
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-
-
-def _from_tensor(tensor: torch.Tensor, name: str) -> Image.Image:
-    tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:  # unknown to numpy
-        tensor = tensor.float()
-    if tensor.ndim == 3:
-        if tensor.shape[0] not in (3, 4):
-            raise InputImageError(f"{name}: expected {ACCEPTED_TENSORS}.", name)
-        tensor = tensor.permute(1, 2, 0)
-    return _from_array(tensor.numpy(), name, accepted=ACCEPTED_TENSORS)
-
-
-def _from_array(array: np.ndarray, name: str, accepted: str = ACCEPTED_ARRAYS) -> Image.Image:
-    channels = 1 if array.ndim == 2 else array.shape[-1] if array.ndim == 3 else 0
-    floating = np.issubdtype(array.dtype, np.floating)
-    if array.dtype == np.uint8:
-        fits = channels in (3, 4) or array.ndim == 2
-    else:
-        fits = floating and array.ndim == 3 and channels == 3
-    if not fits:
-        raise InputImageError(f"{name}: expected {accepted}. Give several pictures as a list.", name)
-    if array.size == 0:
-        raise InputImageError(f"{name} has no pixels.", name)
-    if floating:
-        if not np.isfinite(array).all():
-            raise InputImageError(f"{name} holds nan or infinite values; expected {accepted}.", name)
-        if array.min() < 0 or array.max() > 1:
+    tags = getattr(image, "tag_v2", {})
+    peak = _stated_peak(tags)
+    if peak is None:
+        peak = 65535
+        if 0 < high < DARK_16_BIT and not all((_values(image, box) % WIDENED == 0).all() for box in _bands(image)):
             raise InputImageError(
-                f"{name} holds values from {array.min():g} to {array.max():g}; expected {accepted}. "
-                "Give 0..255 as uint8, and pictures before, not after, normalisation.",
+                f"{name} holds 16-bit values up to {high} only, as of a camera with fewer bits, and does not say "
+                "which value is white; save it with 8 bits, or scale it to 0..65535.",
                 name,
             )
-        # Truncated, as torchvision's ToPILImage does; exact for 8-bit values that were divided by 255.
-        array = (array * 255).astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(array))
+    key = image.info.get("transparency")
+    inverted = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    canvas = Image.new("L", image.size)
+    for box in _bands(image):
+        values = _values(image, box)
+        # Exact for 8-bit pictures widened to 16 bits (65535 = 255 * 257), which Pillow's own conversion clips.
+        grey = ((np.minimum(values, peak) * 255 + peak // 2) // peak).astype(np.uint8)
+        if inverted:  # Pillow inverts 8 bits only
+            grey = 255 - grey
+        if isinstance(key, int):
+            grey[values == key] = 255
+        canvas.paste(Image.fromarray(grey), box)
+    return canvas
+
+
+def _values(image: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
+    return np.asarray(image.crop(box)).astype(np.int64)
+
+
+def _extrema(image: Image.Image) -> tuple[int, int]:
+    parts = [_values(image, box) for box in _bands(image)]
+    return min(int(part.min()) for part in parts), max(int(part.max()) for part in parts)
+
+
+def _stated_peak(tags: Any) -> int | None:
+    """The value of white that a TIFF states, `None` where it is that of 16 bits or not stated."""
+    stated = tags.get(MAX_SAMPLE_VALUE)
+    stated = stated[0] if isinstance(stated, tuple) else stated
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
+    depth = bits[0] if isinstance(bits, tuple) else bits
+    if isinstance(stated, int) and 0 < stated < 65535:
+        return stated
+    return (1 << depth) - 1 if 8 < depth < 16 else None
 
 
 def animation_times(path: str | Path) -> list[float]:
@@ -377,7 +605,8 @@ def animation_times(path: str | Path) -> list[float]:
             return [0.0, 0.0]
         for number in range(count):
             image.seek(number)
-            image.load()  # WebP says how long a frame lasts only then
+            _check_budget(image, name, MAX_PIXELS)
+            _read_pixels(image)  # WebP says how long a frame lasts only then
             # Browsers show a frame without a duration, or below 20 ms, for 100 ms.
             lasts = float(image.info.get("duration") or 0)
             times.append(times[-1] + (lasts if lasts >= 20 else 100.0) / 1000)
@@ -398,10 +627,13 @@ def animation_frames(path: str | Path, numbers: Sequence[int]) -> Iterator[Image
     with _animation(path, name) as image:
         for number in numbers:
             image.seek(number)
-            yield _to_rgb(image, name)
+            found = _to_rgb(image, name, MAX_PIXELS)
+            yield found.copy() if found is image else found
 
 
 @contextmanager
 def _animation(path: str | Path, name: str) -> Iterator[Image.Image]:
-    with _decoding(name), Path(path).open("rb") as file, Image.open(file, formats=("GIF", "WEBP", "PNG")) as image:
+    with open_regular_file(path, name) as file, _decoding(name), _identified(file, name) as image:
+        if image.format not in ("GIF", "WEBP", "PNG"):
+            raise InputImageError(f"{name} is of the format {image.format}; animations are GIF, WEBP or PNG.", name)
         yield image

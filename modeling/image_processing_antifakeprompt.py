@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from transformers import LlavaImageProcessor
 
+from .image_loading import rgb_image
 from .image_processing_clip import ClipPictureProcessor, ClipPictureProcessorKwargs
 
 __all__ = ["IMAGE_STATISTICS", "AntifakePromptImageProcessor", "AntifakePromptImageProcessorKwargs"]
@@ -56,9 +57,7 @@ class AntifakePromptImageProcessor(ClipPictureProcessor):
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         # As the official code: transparency is dropped, where transformers would lay it over white.
-        return super().process_image(
-            image.convert("RGB") if isinstance(image, Image.Image) else image, *args, **kwargs
-        )
+        return super().process_image(rgb_image(image) if isinstance(image, Image.Image) else image, *args, **kwargs)
 
     def center_crop(self, image: np.ndarray, size: Any, **kwargs: Any) -> np.ndarray:
         return _center_crop(image, size, self.crop_rounding)

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from .configuration_antifakeprompt import AntifakePromptConfig
-from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, DeepfakeExplanationOutput
+from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, DeepfakeExplanationOutput, own_weights
 from .generation_cache import candidate_nll, next_token_logits
 from .modeling_antifakeprompt_adapter import SoftWordAdapterMixin, SoftWordEmbedding
 from .verdict_parsing import parse_verdict
@@ -92,7 +92,8 @@ class AntifakePromptForDeepfakeDetection(
         if image_embeds is None:
             image_embeds = self.encode_pictures(pixel_values)
         text = self._text_or_prompt(text, len(image_embeds))
-        queries = self.query_tokens.expand(len(image_embeds), -1, -1)
+        with own_weights(self):
+            queries = self.query_tokens.expand(len(image_embeds), -1, -1)
         seen = torch.ones(queries.shape[:2], dtype=torch.long, device=text["qformer_attention_mask"].device)
         states = self.qformer(
             input_ids=text["qformer_input_ids"],
@@ -118,8 +119,8 @@ class AntifakePromptForDeepfakeDetection(
                     "AntifakePromptProcessor.prompt_fields(), or pass input_ids and qformer_input_ids."
                 )
             lead = [config.image_token_index] * config.num_query_tokens
-            ids = torch.tensor([[*lead, *config.llm_prompt_ids]], device=self.device).expand(pictures, -1)
-            question = torch.tensor([config.qformer_prompt_ids], device=self.device).expand(pictures, -1)
+            ids = torch.tensor([[*lead, *config.llm_prompt_ids]], device=self.input_device).expand(pictures, -1)
+            question = torch.tensor([config.qformer_prompt_ids], device=self.input_device).expand(pictures, -1)
         if not len(ids) == len(question) == pictures:
             raise ValueError(f"{len(ids)} questions but {pictures} pictures were given; each question is about one.")
         placeholders = (ids == config.image_token_index).sum(dim=-1)
@@ -279,7 +280,7 @@ class AntifakePromptForDeepfakeDetection(
         names = [self.config.id2label[int(fake)] for fake in detection.fake_probability >= threshold]
         text = processor.tokenize([processor.explanation_prompt(question, verdict=name) for name in names])
         new_ids = self.generate(
-            image_embeds=image_embeds, **text.to(self.device), **{**GENERATION_DEFAULTS, **generation}
+            image_embeds=image_embeds, **text.to(self.input_device), **{**GENERATION_DEFAULTS, **generation}
         )
         explanations = processor.decode_answers(new_ids)
         return DeepfakeExplanationOutput(

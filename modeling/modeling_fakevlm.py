@@ -1,9 +1,10 @@
 """FakeVLM (Wen et al., arXiv 2503.14905): a LLaVA that says whether a picture is fake, and why."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoTokenizer, DynamicCache, LlavaForConditionalGeneration, PreTrainedConfig
@@ -22,7 +23,7 @@ from .detection import (
     refuse_foreign_checkpoint,
 )
 from .generation_cache import cache_keyword, common_prefix_length
-from .prompting_fakevlm import verdict_tokens
+from .prompting_fakevlm import own_candidate_tokens, verdict_tokens
 from .verdict_parsing import UNDETERMINED, parse_fakevlm_verdict
 
 __all__ = ["FakeVLMDetectionOutput", "FakeVLMForDeepfakeDetection"]
@@ -30,6 +31,20 @@ __all__ = ["FakeVLMDetectionOutput", "FakeVLMForDeepfakeDetection"]
 # Official script: greedy, at most 256 new tokens.
 GENERATION_DEFAULTS = {"do_sample": False, "num_beams": 1, "max_new_tokens": 256}
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+
+
+class _Prompt(NamedTuple):
+    """The ids of one prompt, and its `candidate_tokens`."""
+
+    ids: list[int]
+    tokens: dict[str, Any]
+
+    @property
+    def kept(self) -> list[int]:
+        return self.ids[: self.tokens["kept"]]
+
+    def followed_by(self, name: str) -> list[int]:
+        return [*self.kept, *self.tokens[name]]
 
 
 @dataclass
@@ -56,6 +71,9 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
     config: FakeVLMConfig
     can_explain = True
     subject = "picture"
+    # What made the ids of prompts. Only prompts of the caller's own need it, so it is loaded when the first one comes.
+    _tokenizer: Any = None
+    _tokenizer_source: tuple[Any, dict[str, Any]] | None = None
 
     def __init__(self, config: FakeVLMConfig) -> None:
         _rename_keys_like_llava()
@@ -76,7 +94,11 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         if config.lacks_verdict_tokens and _may_hold_tokenizer(source):
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub_kwargs)
             config.verdict_tokens = _tokens_for(config, tokenizer)
-        return super().from_pretrained(source, *model_args, config=config, **kwargs)
+        loaded = super().from_pretrained(source, *model_args, config=config, **kwargs)
+        if _may_hold_tokenizer(source):
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            model._tokenizer_source = (source, hub_kwargs)
+        return loaded
 
     @classmethod
     def _own_config(cls, source: Any, kwargs: dict[str, Any], hub_kwargs: dict[str, Any]) -> FakeVLMConfig:
@@ -105,6 +127,18 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             ValueError: see `prompting_fakevlm.verdict_tokens`.
         """
         self.config.verdict_tokens = _tokens_for(self.config, tokenizer)
+        self._tokenizer = tokenizer
+
+    def _own_tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            if self._tokenizer_source is None:
+                raise ValueError(
+                    "Prompts of your own need the tokenizer of this model, which its folder does not hold: call "
+                    "model.set_verdict_tokens(processor.tokenizer)."
+                )
+            source, hub_kwargs = self._tokenizer_source
+            self._tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub_kwargs)
+        return self._tokenizer
 
     @property
     def _verdict_tokens(self) -> dict[str, Any]:
@@ -118,11 +152,30 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
 
     def _prompt_row(self) -> list[int]:
         """The verdict prompt with its image token repeated."""
-        image = self.config.image_token_index
-        count = self.config.num_image_tokens
-        return [
-            copy for token in self._verdict_tokens["prompt"] for copy in [token] * (count if token == image else 1)
-        ]
+        return self._expanded(self._verdict_tokens["prompt"])
+
+    def _expanded(self, ids: list[int]) -> list[int]:
+        image, count = self.config.image_token_index, self.config.num_image_tokens
+        return [copy for token in ids for copy in [token] * (count if token == image else 1)]
+
+    def _prompts(
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, count: int
+    ) -> list[_Prompt]:
+        """One per picture: the config's own, or those given, each with its candidates."""
+        tokens = self._verdict_tokens
+        own = self._prompt_row()
+        # Folders from before `kept` was written hold prompts whose ids are all kept.
+        kept = len(self._expanded(tokens["prompt"][: tokens.get("kept", len(tokens["prompt"]))]))
+        known = {tuple(own): _Prompt(own, {**tokens, "kept": kept})}
+        if input_ids is None:
+            return [known[tuple(own)]] * count
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        rows = [tuple(row[seen.bool()].tolist()) for row, seen in zip(input_ids, mask, strict=True)]
+        for row in rows:
+            if row not in known:
+                candidates = own_candidate_tokens(self._own_tokenizer(), row, self.config.forced_prefix)
+                known[row] = _Prompt(list(row), candidates)
+        return [known[row] for row in rows]
 
     @torch.no_grad()
     def detect(
@@ -137,7 +190,8 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         Args:
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
             input_ids, attention_mask: (batch, length), prompts of your own in the config's `prompt_style`, padded on
-                the left; by default the config's question.
+                the left; by default the config's question. What is put behind them is tokenised together with their
+                last words, as if the whole had been one text.
             score: the config's unless told. `"prefix"`: puts the forced beginning of the answer ("This is a") behind
                 the prompt and compares the next-token logits of " real" and " fake"; one prefill, no decoding.
                 `"continuation"`: compares the log-probabilities of the two whole sentences; one prefill and one pass
@@ -145,43 +199,41 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
                 logits at the first token that is one of them, as close to the official evaluation as a score can be.
 
         Raises:
-            ValueError: for another score, right-padded prompts, or a model without verdict tokens.
+            ValueError: for another score, right-padded prompts, a model without verdict tokens, or prompts of your
+                own that the model's tokenizer did not make.
         """
         score = self.config.score if score is None else score
         if score not in SCORES:
             raise ValueError(f"score is {score!r}, allowed are {', '.join(map(repr, SCORES))}.")
-        if input_ids is None:
-            input_ids = self._rows(self._prompt_row(), len(pixel_values))
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if not attention_mask[:, -1].all():
+        if attention_mask is not None and not attention_mask[:, -1].all():
             raise ValueError("The prompts are padded on the right; detect needs padding_side='left'.")
         picture = {"pixel_values": pixel_values}
         new_ids = None
-        if score == "prefix":
-            logits = self._score_prefix(input_ids, attention_mask, picture)
-        elif score == "continuation":
-            logits = self._score_continuation(input_ids, attention_mask, picture)
+        if score == "generate":
+            rows = input_ids if input_ids is not None else self._rows(self._prompt_row(), len(pixel_values))
+            mask = torch.ones_like(rows) if attention_mask is None else attention_mask
+            logits, new_ids = self._score_generated(rows, mask, picture)
         else:
-            logits, new_ids = self._score_generated(input_ids, attention_mask, picture)
+            prompts = self._prompts(input_ids, attention_mask, len(pixel_values))
+            logits = (self._score_prefix if score == "prefix" else self._score_continuation)(prompts, picture)
         return FakeVLMDetectionOutput(logits=self.calibrate(logits), generated_ids=new_ids)
 
     def _rows(self, ids: list[int], count: int) -> torch.LongTensor:
-        return torch.tensor([ids], device=self.device).expand(count, -1)
+        return torch.tensor([ids], device=self.input_device).expand(count, -1)
 
-    def _score_prefix(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, picture: dict[str, Any], cache: Any = None
-    ) -> torch.Tensor:
+    def _left_padded(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask (rows, longest)."""
+        longest, filler = max(map(len, rows)), self._verdict_tokens["real"]  # any id but the picture's
+        filled = [[filler] * (longest - len(row)) + row for row in rows]
+        mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        return torch.tensor(filled, device=self.input_device), torch.tensor(mask, device=self.input_device)
+
+    def _score_prefix(self, prompts: Sequence[_Prompt], picture: dict[str, Any], cache: Any = None) -> torch.Tensor:
         """Raw logits (batch, 2); fills `cache` where one is given."""
-        tokens = self._verdict_tokens
-        prefix = self._rows(tokens["prefix"], len(input_ids))
-        logits = self._last_logits(
-            torch.cat([input_ids, prefix], dim=1),
-            torch.cat([attention_mask, torch.ones_like(prefix)], dim=1),
-            cache,
-            **picture,
-        )
-        return logits[:, [tokens["real"], tokens["fake"]]]
+        input_ids, attention_mask = self._left_padded([prompt.followed_by("prefix") for prompt in prompts])
+        logits = self._last_logits(input_ids, attention_mask, cache, **picture)
+        pairs = torch.tensor([[prompt.tokens["real"], prompt.tokens["fake"]] for prompt in prompts])
+        return logits.gather(1, pairs.to(logits.device))
 
     def _last_logits(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, cache: Any = None, **picture: Any
@@ -198,30 +250,32 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         )
         return output.logits[:, -1].float()
 
-    def _score_continuation(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, picture: dict[str, Any]
-    ) -> torch.Tensor:
+    def _score_continuation(self, prompts: Sequence[_Prompt], picture: dict[str, Any]) -> torch.Tensor:
         """Log-probabilities (batch, 2) of the two sentences, over the words of the vocabulary."""
-        sentences = [self._verdict_tokens[f"{word}_sentence"] for word in ("real", "fake")]
-        longest = max(map(len, sentences))
-        batch, words = len(input_ids), self.config.base_vocab_size
+        names = ("real_sentence", "fake_sentence")
+        batch, words = len(prompts), self.config.base_vocab_size
         cache = DynamicCache(config=self.config.get_text_config())
-        first = self._last_logits(input_ids, attention_mask, cache, **picture)
-        cache.batch_repeat_interleave(len(sentences))
+        heads, head_mask = self._left_padded([prompt.kept for prompt in prompts])
+        first = self._last_logits(heads, head_mask, cache, **picture)
+        cache.batch_repeat_interleave(len(names))
 
+        sentences = [prompt.tokens[name] for prompt in prompts for name in names]
+        longest = max(map(len, sentences))
         filled = [[*ids, *[ids[-1]] * (longest - len(ids))] for ids in sentences]
-        real = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences], device=self.device)
-        ids = torch.tensor(filled, device=self.device).repeat(batch, 1)
-        mask = torch.cat([attention_mask.repeat_interleave(len(sentences), 0), real.repeat(batch, 1)], dim=1)[:, :-1]
+        real = torch.tensor(
+            [[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences], device=self.input_device
+        )
+        ids = torch.tensor(filled, device=self.input_device)
+        mask = torch.cat([head_mask.repeat_interleave(len(names), 0), real], dim=1)[:, :-1]
         output = self(
             input_ids=ids[:, :-1],
             attention_mask=mask,
             position_ids=_positions(mask)[:, -(longest - 1) :],
             **cache_keyword(cache),
         )
-        logits = torch.cat([first.repeat_interleave(len(sentences), 0)[:, None], output.logits.float()], dim=1)
+        logits = torch.cat([first.repeat_interleave(len(names), 0)[:, None], output.logits.float()], dim=1)
         each = logits[..., :words].log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-        return (each * real.repeat(batch, 1)).sum(-1).view(batch, len(sentences))
+        return (each * real).sum(-1).view(batch, len(names))
 
     def _score_generated(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, picture: dict[str, Any]
@@ -282,20 +336,21 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
                 "load both with the same."
             )
         own_row = row if question is None else processor.token_ids(processor.explanation_prompt(question))
-        input_ids, own_ids = (self._rows(ids, len(pixel_values)) for ids in (row, own_row))
-        attention_mask = torch.ones_like(input_ids)
+        own_ids = self._rows(own_row, len(pixel_values))
+        prompts = self._prompts(None, None, len(pixel_values))
         picture = {"mm_encoder_outputs": {"image": self.get_image_features(pixel_values, return_dict=True)}}
         options = {"pad_token_id": processor.tokenizer.pad_token_id, **GENERATION_DEFAULTS, **generation}
         if self.config.score == "prefix":
             cache = DynamicCache(config=self.config.get_text_config())
-            logits = self._score_prefix(input_ids, attention_mask, picture, cache)
-            shared = common_prefix_length([[*row, *self._verdict_tokens["prefix"]], own_row])
+            logits = self._score_prefix(prompts, picture, cache)
+            shared = common_prefix_length([prompts[0].followed_by("prefix"), own_row])
         else:
             cache, shared = None, 0
             if self.config.score == "continuation":
-                logits = self._score_continuation(input_ids, attention_mask, picture)
+                logits = self._score_continuation(prompts, picture)
             else:
-                logits, _ = self._score_generated(input_ids, attention_mask, picture)
+                input_ids = self._rows(row, len(pixel_values))
+                logits, _ = self._score_generated(input_ids, torch.ones_like(input_ids), picture)
         if own_row[:shared].count(self.config.image_token_index) == self.config.num_image_tokens:
             cache.crop(shared - cache.get_seq_length())  # negative: so many tokens off the end
             if options["num_beams"] > 1:

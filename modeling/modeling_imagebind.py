@@ -84,7 +84,8 @@ class ImageBindVisionEmbeddings(nn.Module):
             )
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_embedding.expand(patches.shape[0], 1, -1), patches], dim=1)
-        return tokens + self.position_embedding.weight
+        # Called, not read: accelerate brings offloaded weights for a call only.
+        return tokens + self.position_embedding(torch.arange(tokens.shape[1], device=tokens.device))
 
 
 class ImageBindTextEmbeddings(nn.Module):
@@ -98,7 +99,7 @@ class ImageBindTextEmbeddings(nn.Module):
         length, longest = input_ids.shape[-1], self.position_embedding.num_embeddings
         if length > longest:
             raise ValueError(f"input_ids hold {length} tokens, the text trunk has {longest} positions.")
-        return self.token_embedding(input_ids) + self.position_embedding.weight[:length]
+        return self.token_embedding(input_ids) + self.position_embedding(torch.arange(length, device=input_ids.device))
 
 
 class ImageBindPreTrainedModel(PreTrainedModel):

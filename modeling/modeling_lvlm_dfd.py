@@ -16,6 +16,7 @@ from .detection import (
     DeepfakeDetectionOutput,
     MaskSupervision,
     given_mask_labels,
+    own_weights,
     verdict_config,
 )
 from .modeling_imagebind import ImageBindModel
@@ -96,7 +97,7 @@ class LvlmDfdDetector(nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> LvlmDfdEvidence:
         """(batch, 3, image_size, image_size), CLIP-normalised."""
         vision = self.imagebind.vision_model(pixel_values, block_outputs=self.config.tap_layers)
-        texts = self.class_texts(self.imagebind)
+        texts = self._texts()
         dtype, grid = texts.dtype, self.config.imagebind_config.vision_config.grid_size
         patch_maps, maps = [], []
         for tokens in self.image_decoder(vision.block_outputs):
@@ -113,6 +114,13 @@ class LvlmDfdDetector(nn.Module):
             patch_maps=tuple(patch_maps),
             pooler_output=vision.pooler_output,
         )
+
+    def _texts(self) -> torch.Tensor:
+        if not hasattr(self.class_texts, "_hf_hook"):
+            return self.class_texts(self.imagebind)
+        # Accelerate's hook would move the model that is an argument of this call, though its weights are offloaded.
+        with own_weights(self.class_texts), own_weights(self.imagebind):
+            return type(self.class_texts).forward(self.class_texts, self.imagebind)
 
     def losses(
         self, evidence: LvlmDfdEvidence, class_labels: torch.Tensor | None, mask_labels: torch.Tensor | None

@@ -310,7 +310,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         """
         pictures = self.encode_pictures(pixel_values)
         prompt = processor.dialogue_prompt(question, history)
-        text = processor.tokenize([prompt] * len(pixel_values)).to(self.device)
+        text = processor.tokenize([prompt] * len(pixel_values)).to(self.input_device)
         answers = processor.decode_answers(
             self.generate(**text, pictures=pictures, **{**GENERATION_DEFAULTS, **generation})
         )

@@ -181,7 +181,8 @@ class M2F2Detector(nn.Module):
         else:
             features = self.encoder(pixel_values)
             if self.bridge is not None:
-                parts.append(self.text_alpha * self.bridge.constant().expand(pixel_values.shape[0], -1))
+                constant = self.bridge.constant(pixel_values.device)
+                parts.append(self.text_alpha * constant.expand(pixel_values.shape[0], -1))
         parts.append(self.encoder_proj(features.pooled))
         logits = self.classifier(torch.cat(parts, dim=-1))
         return M2F2DetOutput(logits=logits, patch_scores=patch_scores, mask_logits=features.mask_logits)

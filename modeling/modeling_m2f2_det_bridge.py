@@ -15,6 +15,24 @@ from .configuration_m2f2_det import M2F2DetConfig
 __all__ = ["M2F2DetBridge", "M2F2DetBridgeBlock"]
 
 
+class _CastLinear(nn.Linear):
+    """A linear layer in another dtype than its weights have."""
+
+    # Weights are used inside the layer's own call: accelerate brings offloaded ones for that only.
+    def forward(self, input: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return F.linear(input.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+
+
+class _ScoreNorm(nn.LayerNorm):
+    """One scale and one shift for all tokens."""
+
+    def forward(self, scores: torch.Tensor, mode: str) -> torch.Tensor:
+        """Scores (batch, tokens): each over itself (`"official"`, which leaves the shift), or over the tokens."""
+        if mode == "official":
+            return super().forward(scores.unsqueeze(-1).to(self.weight.dtype)).squeeze(-1)
+        return F.layer_norm(scores, scores.shape[-1:], eps=self.eps) * self.weight + self.bias
+
+
 class M2F2DetBridgeBlock(nn.Module):
     """Post-norm transformer block over (sequences, length, `bridge_dim`); one fused q/k/v projection."""
 
@@ -23,8 +41,8 @@ class M2F2DetBridgeBlock(nn.Module):
         dim = config.bridge_dim
         self.num_heads = config.bridge_num_heads
         self.attention_dtype = getattr(torch, config.bridge_attention_dtype)
-        self.qkv_proj = nn.Linear(dim, 3 * dim)
-        self.out_proj = nn.Linear(dim, dim)
+        self.qkv_proj = _CastLinear(dim, 3 * dim)
+        self.out_proj = _CastLinear(dim, dim)
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.fc1 = nn.Linear(dim, config.bridge_intermediate_size)
@@ -35,12 +53,12 @@ class M2F2DetBridgeBlock(nn.Module):
         # The official code runs the whole attention module in bfloat16 and casts back.
         dtype = hidden_states.dtype if self.attention_dtype == torch.float32 else self.attention_dtype
         sequences, length, dim = hidden_states.shape
-        fused = F.linear(hidden_states.to(dtype), self.qkv_proj.weight.to(dtype), self.qkv_proj.bias.to(dtype))
+        fused = self.qkv_proj(hidden_states, dtype)
         query, key, value = (
             fused.view(sequences, length, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
         )
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(sequences, length, dim)
-        mixed = F.linear(mixed, self.out_proj.weight.to(dtype), self.out_proj.bias.to(dtype))
+        mixed = self.out_proj(mixed, dtype)
         return mixed.to(hidden_states.dtype)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -69,13 +87,13 @@ class M2F2DetBridge(nn.Module):
         self.vision_proj = nn.Linear(config.vision_config.hidden_size, config.bridge_dim)
         self.blocks = nn.ModuleList(M2F2DetBridgeBlock(config) for _ in tap_shapes)
         self.score = nn.Linear(config.bridge_dim, 1)
-        self.score_norm = nn.LayerNorm(1)
+        self.score_norm = _ScoreNorm(1)
         self.reduction = nn.Linear(self.num_tokens, config.bridge_adapter_dim)
         self.reduction_norm = nn.LayerNorm(config.bridge_adapter_dim)
 
-    def constant(self) -> torch.Tensor:
+    def constant(self, device: torch.device) -> torch.Tensor:
         """What the adapter gives for every picture under `bridge_norm="official"`: (1, `bridge_adapter_dim`)."""
-        return self.reduction_norm(self.reduction(self.score_norm.bias.expand(1, self.num_tokens)))
+        return self._reduced(self.score_norm(torch.zeros(1, self.num_tokens, device=device), "official"))
 
     def forward(self, encoder_maps: Sequence[torch.Tensor], vision_states: Sequence[torch.Tensor]) -> torch.Tensor:
         """
@@ -98,13 +116,9 @@ class M2F2DetBridge(nn.Module):
             else:
                 sequence = block(sequence)
             tokens = [sequence]
-        return self.reduction_norm(self.reduction(self._normalise(self.score(tokens[0]).squeeze(-1))))
+        scores = self.score(tokens[0]).squeeze(-1)
+        return self._reduced(scores if self.norm_mode == "none" else self.score_norm(scores, self.norm_mode))
 
-    def _normalise(self, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (batch, tokens)."""
-        if self.norm_mode == "official":
-            return self.score_norm(scores.unsqueeze(-1)).squeeze(-1)
-        if self.norm_mode == "layer":
-            normalised = F.layer_norm(scores, scores.shape[-1:], eps=self.score_norm.eps)
-            return normalised * self.score_norm.weight + self.score_norm.bias
-        return scores
+    def _reduced(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (batch, tokens) to (batch, `bridge_adapter_dim`)."""
+        return self.reduction_norm(self.reduction(scores))

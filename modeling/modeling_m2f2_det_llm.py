@@ -338,7 +338,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         detection = self._detection(output)
         names = [self.config.id2label[int(fake)] for fake in detection.fake_probability >= threshold]
         prompts = [processor.explanation_prompt(question, verdict=name) for name in names]
-        text = processor.tokenize(prompts).to(self.device)
+        text = processor.tokenize(prompts).to(self.input_device)
         new_ids = self.generate(
             **text, image_embeds=image_embeds, detector_logits=output.logits, **{**GENERATION_DEFAULTS, **generation}
         )[:, text["input_ids"].shape[1] :]

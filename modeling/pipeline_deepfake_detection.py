@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from numbers import Real
@@ -29,7 +32,7 @@ logger = logging.get_logger(__name__)
 TASK = "deepfake-detection"
 DEFAULT_THRESHOLD = 0.5
 ON_ERROR = ("raise", "record")
-SINGLE_INPUTS = (str, Path, bytes, bytearray, memoryview, Mapping, Image.Image, np.ndarray, torch.Tensor)
+SINGLE_INPUTS = (str, os.PathLike, bytes, bytearray, memoryview, Mapping, Image.Image, np.ndarray, torch.Tensor)
 
 
 class DeepfakeDetectionPipeline(Pipeline):
@@ -74,6 +77,8 @@ class DeepfakeDetectionPipeline(Pipeline):
                 "deepfake_detectors.convert(family, sources, output)."
             )
         kwargs.pop("local_files_only", None)  # transformers.pipeline() hands on what was meant for the download
+        if getattr(model, "hf_device_map", None) is None and model.device.type == "meta":
+            kwargs["device"] = model.device  # accelerate brings the weights: they must not be moved
         super().__init__(model, *args, **kwargs)
         if self.processor is None:
             raise ValueError(
@@ -81,6 +86,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             )
         if self.image_processor is None:  # a family may have an image processor and nothing around it
             self.image_processor = self.processor
+        self.device = getattr(model, "input_device", self.device)  # weights may lie elsewhere
         self.model.eval()
         if notice := getattr(model.config, "license_notice", None):
             show_license_notice(notice)
@@ -89,9 +95,9 @@ class DeepfakeDetectionPipeline(Pipeline):
         """Judge one picture or many.
 
         Args:
-            inputs: a path, an http(s) URL, bytes, a PIL image, a numpy array, a torch tensor or a dict with "image"
-                (`load_image` has the details), or several of them: a list, a tuple, a generator, a dataset (rows
-                with a column `image`), a column of one, or a `KeyDataset`.
+            inputs: a path, an http(s) URL, bytes, an open file, a PIL image, a numpy array, a torch tensor or a dict
+                with "image" (`load_image` has the details), or several: a list, a tuple, a generator, a dataset
+                (rows with a column `image`), a column of one or of pandas (in its order), or a `KeyDataset`.
             threshold (`float` or `str`, *optional*): label `fake` from this P(fake) on, in [0, 1]; or the name of
                 one of the model's operating points (`model.config.operating_points`). Default 0.5.
             explain (`bool`, *optional*): also write an explanation.
@@ -102,6 +108,10 @@ class DeepfakeDetectionPipeline(Pipeline):
             generate_kwargs (`dict`, *optional*): arguments of `generate` for the explanation.
             on_error (`str`, *optional*): `"raise"` (default) stops at the first picture that cannot be read;
                 `"record"` gives the row `{"error": <message>, "input": <path or description>}` in its place.
+            max_pixels (`int`, *optional*): width times height that is decoded, default 100 million; memory for it
+                is bounded to ten bytes for each of them.
+            allow_private_hosts (`bool`, *optional*): also download from loopback, link-local and private addresses.
+            timeout (`float`, *optional*): seconds that a download may take, default 20.
             batch_size (`int`, *optional*): pictures per forward pass, default 1.
             num_workers (`int`, *optional*): processes that load and prepare pictures, default 0.
 
@@ -117,16 +127,36 @@ class DeepfakeDetectionPipeline(Pipeline):
             InputImageError: a `ValueError` that names the picture, unless `on_error="record"`.
             ValueError: for an argument out of range, or for an ability that the model does not have.
         """
-        if isinstance(inputs, SINGLE_INPUTS):
+        if isinstance(inputs, SINGLE_INPUTS) or hasattr(inputs, "read"):
             return super().__call__(inputs, **kwargs)
         if isinstance(inputs, (list, tuple)):
+            self._require_sendable(inputs, kwargs)
             # The base class looks at the first element.
             return super().__call__(list(inputs), **kwargs) if inputs else []
+        if hasattr(inputs, "iloc"):  # pandas: by position, because labels may be in any order or have gaps
+            inputs = _column(inputs).to_numpy(dtype=object)
+            return super().__call__(_ReadableRows(inputs), **kwargs)
         if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
             return super().__call__(_ReadableRows(inputs), **kwargs)
         if isinstance(inputs, Iterable):
+            self._require_sendable(inputs, kwargs)
             return super().__call__((item for item in inputs), **kwargs)
         return super().__call__(inputs, **kwargs)
+
+    def _require_sendable(self, inputs: Any, options: Mapping[str, Any]) -> None:
+        """Refuse inputs that cannot go to worker processes which do not inherit them, before any is judged."""
+        workers = options.get("num_workers", self._num_workers)
+        # The first is the default of the platform; to ask for it by `get_start_method()` would also fix it.
+        method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+        if not workers or method == "fork":
+            return
+        try:
+            pickle.dumps(inputs)
+        except (TypeError, AttributeError, pickle.PicklingError) as error:
+            raise ValueError(
+                f"num_workers is {workers}, but these inputs cannot be sent to worker processes ({error}), which are "
+                f"started by {method!r} here. Give a list of paths, or num_workers=0."
+            ) from error
 
     def _sanitize_parameters(
         self,
@@ -137,6 +167,9 @@ class DeepfakeDetectionPipeline(Pipeline):
         threshold: float | str | None = None,
         on_error: str | None = None,
         head: str | None = None,
+        max_pixels: int | None = None,
+        allow_private_hosts: bool | None = None,
+        timeout: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if explain:
             require_ability(self.model, "explain")
@@ -152,7 +185,12 @@ class DeepfakeDetectionPipeline(Pipeline):
         explains = {**getattr(self, "_forward_params", {}), **forward}.get("explain", False)
         if not explains and (question is not None or generate_kwargs is not None):
             raise ValueError("question and generate_kwargs shape the explanation: pass explain=True with them.")
-        preprocess: dict[str, Any] = {}
+        loading = {"max_pixels": max_pixels, "allow_private_hosts": allow_private_hosts, "timeout": timeout}
+        preprocess: dict[str, Any] = {name: value for name, value in loading.items() if value is not None}
+        for name in ("max_pixels", "timeout"):
+            value = preprocess.get(name, 1)
+            if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
+                raise ValueError(f"{name} is {value!r}, expected a positive number.")
         if head is not None:
             preprocess["head"] = forward["head"] = postprocess["head"] = require_head(self.model, head)
             if notice := self._of_head(head, "license_notice"):
@@ -186,8 +224,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             )
         return float(threshold)
 
-    def preprocess(self, input_: Any, head: str | None = None) -> dict[str, Any]:
-        """Load and prepare one picture, for one of the model's heads.
+    def preprocess(self, input_: Any, head: str | None = None, **loading: Any) -> dict[str, Any]:
+        """Load and prepare one picture, for one of the model's heads; `loading` is passed to `load_image`.
 
         Returns:
             The processor's tensors, each with a batch axis of 1, plus `source` (its name), `picture_size` (width and
@@ -199,7 +237,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         try:
             if isinstance(input_, InputImageError):
                 raise input_
-            image = load_image(input_)
+            image = load_image(input_, **loading)
             picture_size = image.size
             features = self._prepare(image, describe_image_source(input_), head)
         except InputImageError as error:
@@ -243,7 +281,7 @@ class DeepfakeDetectionPipeline(Pipeline):
                     raise error
         # The blank that stands for a failed picture goes no further: it must not reach the others of its batch.
         good = [index for index, error in enumerate(failures) if error is None]
-        probability = torch.full((len(failures),), math.nan, device=self.device)
+        probability = torch.full((len(failures),), math.nan, dtype=torch.float32, device=self.device)
         texts: list[str | None] = [None] * len(failures)
         verdicts: list[str | None] = [None] * len(failures)
         masks: torch.Tensor | None = None
@@ -366,6 +404,16 @@ def show_license_notice(notice: str) -> None:
     logger.warning_once(notice)
 
 
+def _column(table: Any) -> Any:
+    """The column of a pandas table that holds its pictures; a single column as it is."""
+    if not hasattr(table, "columns"):
+        return table
+    if "image" not in table.columns:
+        names = ", ".join(map(str, table.columns))
+        raise InputImageError(f"a table with the columns {names}: pass one of them, or name it 'image'.", "a table")
+    return table["image"]
+
+
 class _ReadableRows(Dataset):
     """A dataset or a column whose rows may fail to decode, because `datasets` opens pictures by itself."""
 
@@ -377,7 +425,8 @@ class _ReadableRows(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return self.rows[index]
+            row = self.rows[index]
+            return row.as_py() if hasattr(row, "as_py") else row  # a cell of pyarrow
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             name = f"row {index}"
             return InputImageError(f"{name}: cannot be read ({type(error).__name__}: {error}).", name)

@@ -1,6 +1,8 @@
 """The exact prompts of FakeVLM, and the tokens that its verdict is read from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from .prompting_vicuna import VICUNA_SYSTEM, read_turns
@@ -11,6 +13,8 @@ __all__ = [
     "PROMPT_STYLES",
     "QUESTION",
     "build_prompt",
+    "candidate_tokens",
+    "own_candidate_tokens",
     "text_ids",
     "training_text",
     "verdict_prefix_of",
@@ -135,12 +139,10 @@ def verdict_tokens(tokenizer: Any, prompt: str, prefix: str, image_token_id: int
         image_token_id, vocab_size: of the model, to recognise a tokenizer that belongs to another one.
 
     Returns:
-        `text` (prompt and prefix), and ids: `prompt` (one image id), `prefix`, `real`, `fake` (the next token, an
-        int), `real_sentence`, `fake_sentence` (whole answers, from the prefix on).
+        `text` (prompt and prefix), `prompt` (its ids alone, one image id), and what `candidate_tokens` gives.
 
     Raises:
-        ValueError: if the tokenizer does not fit the model, if prefix and prompt merge into one token, or if "real"
-            or "fake" is not exactly one token behind the prefix.
+        ValueError: if the tokenizer does not fit the model, or see `candidate_tokens`.
     """
     prompt_ids = text_ids(tokenizer, prompt)
     if prompt_ids.count(image_token_id) != 1:
@@ -149,33 +151,98 @@ def verdict_tokens(tokenizer: Any, prompt: str, prefix: str, image_token_id: int
             f"({prompt!r} became {prompt_ids})."
         )
     tokens: dict[str, Any] = {"text": prompt + prefix, "prompt": prompt_ids}
-    tokens["prefix"] = _behind(tokenizer, prompt_ids, prompt, prefix)
-    for word in ("real", "fake"):
-        candidate = _behind(tokenizer, [*prompt_ids, *tokens["prefix"]], prompt + prefix, f" {word}")
-        if len(candidate) != 1:
-            pieces = tokenizer.convert_ids_to_tokens(candidate)
-            raise ValueError(
-                f"Behind {prompt + prefix!r}, {word!r} is {len(candidate)} tokens ({', '.join(pieces)}), but prefix "
-                "scoring compares one with one. Set another verdict_prefix."
-            )
-        tokens[word] = candidate[0]
-        tokens[f"{word}_sentence"] = _behind(tokenizer, prompt_ids, prompt, f"{prefix} {word} image.")
-    if tokens["real"] == tokens["fake"]:
-        raise ValueError(f"'real' and 'fake' are the same token ({tokens['real']}): the tokenizer knows neither.")
+    tokens |= candidate_tokens(partial(text_ids, tokenizer), tokenizer, prompt, prefix)
     highest = max(max(prompt_ids), max(tokens["real_sentence"]), max(tokens["fake_sentence"]))
     if highest >= vocab_size:
         raise ValueError(f"The tokenizer gives id {highest}, but the model has {vocab_size} rows: they do not fit.")
     return tokens
 
 
-def _behind(tokenizer: Any, head: list[int], before: str, text: str) -> list[int]:
-    """Ids of `text` where it follows `before`."""
-    ids = text_ids(tokenizer, before + text)
-    if ids[: len(head)] != head:
-        raise ValueError(
-            f"The tokenizer merges the end of {before!r} with {text!r}; give a verdict_prefix that starts a new token."
-        )
-    return ids[len(head) :]
+def candidate_tokens(encode: Callable[[str], list[int]], tokenizer: Any, prompt: str, prefix: str) -> dict[str, Any]:
+    """What follows a prompt where prompt, prefix and candidate are tokenised as one text.
+
+    A tokenizer cuts a text otherwise than its parts: behind a picture SentencePiece starts with a blank piece, and it
+    joins blanks at the end of a prompt with those of the prefix. So parts are never joined as ids.
+
+    Args:
+        encode: ids of a text.
+        tokenizer: to name pieces in messages.
+        prompt: what stands before the answer.
+        prefix: the forced beginning of the answer.
+
+    Returns:
+        `kept`: how many of the prompt's own ids stay as they are, and the ids behind them: `prefix`, `real`, `fake`
+        (the next token, an int), `real_sentence`, `fake_sentence` (whole answers, from the prefix on).
+
+    Raises:
+        ValueError: if "real" or "fake" is not exactly one token behind the prefix.
+    """
+    forced = encode(prompt + prefix)
+    words = {}
+    for word in ("real", "fake"):
+        ids = encode(f"{prompt}{prefix} {word}")
+        if ids[: len(forced)] != forced:
+            raise ValueError(
+                f"The tokenizer merges the end of {prompt + prefix!r} with {word!r}; set another verdict_prefix."
+            )
+        if len(ids) != len(forced) + 1:
+            pieces = tokenizer.convert_ids_to_tokens(ids[len(forced) :])
+            raise ValueError(
+                f"Behind {prompt + prefix!r}, {word!r} is {len(pieces)} tokens ({', '.join(pieces)}), but prefix "
+                "scoring compares one with one. Set another verdict_prefix."
+            )
+        words[word] = ids[-1]
+    if words["real"] == words["fake"]:
+        raise ValueError(f"'real' and 'fake' are the same token ({words['real']}): the tokenizer knows neither.")
+    whole = {f"{word}_sentence": encode(f"{prompt}{prefix} {word} image.") for word in words}
+    columns = zip(encode(prompt), forced, *whole.values(), strict=False)
+    kept = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+    behind = {name: ids[kept:] for name, ids in {"prefix": forced, **whole}.items()}
+    return {"kept": kept, **behind, **words}
+
+
+def own_candidate_tokens(tokenizer: Any, ids: Sequence[int], prefix: str) -> dict[str, Any]:
+    """`candidate_tokens` of a prompt that is given as ids.
+
+    Only the words behind the last placeholder or special token matter: such a token cuts the text in two. They are
+    read back from their ids, and it is checked that they give the same ids again.
+
+    Args:
+        tokenizer: the one that made the ids.
+        ids: one prompt, without padding.
+        prefix: the forced beginning of the answer.
+
+    Raises:
+        ValueError: if the words cannot be read back, or see `candidate_tokens`.
+    """
+    borders = set(tokenizer.get_added_vocab().values()) - {tokenizer.unk_token_id}
+    last = max((place for place, token in enumerate(ids) if token in borders), default=-1)
+    tail = list(ids[last + 1 :])
+    border = [] if last < 0 or ids[last] == tokenizer.bos_token_id else [ids[last]]
+    lead = "".join(tokenizer.convert_ids_to_tokens(border))
+
+    def encode(text: str) -> list[int]:
+        found = list(tokenizer(lead + text, add_special_tokens=False).input_ids)
+        return found[len(border) :] if found[: len(border)] == border else found
+
+    words = _words_of(tokenizer, tail, encode)
+    tokens = candidate_tokens(encode, tokenizer, words, prefix)
+    return {**tokens, "kept": tokens["kept"] + last + 1}
+
+
+def _words_of(tokenizer: Any, ids: list[int], encode: Callable[[str], list[int]]) -> str:
+    """The text that `encode` makes these ids of."""
+    pieces = tokenizer.convert_ids_to_tokens(ids)
+    decoded = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    # Decoders drop the blank that tokenizers prepend, and some drop a real one.
+    readings = (decoded, f" {decoded}", decoded.removeprefix(" "), tokenizer.convert_tokens_to_string(pieces))
+    for text in readings:
+        if encode(text) == ids:
+            return text
+    raise ValueError(
+        f"The prompt's last words {decoded!r} have other ids in the model's own tokenizer. Make input_ids with the "
+        "processor of this checkpoint, and leave out words that it does not know."
+    )
 
 
 def _check_style(style: str) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 from trl import ModelConfig, SFTConfig, TrlParser
 
+from deepfake_detectors.files import read_yaml
 from deepfake_detectors.train.optimization import OPTIMIZERS, SCHEDULES, schedule_options
 
 __all__ = [
@@ -246,6 +250,10 @@ def read_recipe(classes: tuple[type, ...], arguments: list[str] | None = None) -
         ValueError: for a key in the recipe, or an option, that no class has.
         FileNotFoundError: for a recipe that does not exist.
     """
+    given = sys.argv[1:] if arguments is None else arguments
+    for name, value in pairwise([*given, ""]):  # as TrlParser finds it, whose own reader has no bounds
+        if name == "--config" and Path(value).is_file() and not isinstance(content := read_yaml(value), dict):
+            raise ValueError(f"{value} must hold keys and values, but is a {type(content).__name__}.")
     return TrlParser(classes).parse_args_and_config(arguments)
 
 

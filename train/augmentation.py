@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
+from deepfake_detectors.modeling.image_loading import load_image
+
 __all__ = ["JPEG_QUALITIES", "PictureVariation", "Variation", "shift_image"]
 
 LARGEST_SIGMA = 3.0
@@ -69,7 +71,7 @@ class Variation:
         if self.quality is not None:
             stream = io.BytesIO()
             picture.save(stream, format="JPEG", quality=self.quality)
-            picture = Image.open(stream).convert("RGB")
+            picture = load_image(stream.getvalue())
         if self.crop is not None and crop_side is not None:
             picture = _random_crop(picture, crop_side, self.crop)
         return picture

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.data.loading import load_split, undecoded
 from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES, split_by_group
+from deepfake_detectors.modeling.image_loading import load_image
 from deepfake_detectors.train.arguments import DataArguments, SourceArguments
 from deepfake_detectors.train.augmentation import PictureVariation, Variation
 from deepfake_detectors.train.masks import ColumnMasks, MaskLabels, MaskShaper, NoMasks, PairMasks
@@ -233,7 +234,7 @@ class PictureDataset(Dataset):
         mask_shaper: MaskShaper | None = None,
         seed: int = 0,
     ) -> None:
-        self.rows = rows
+        self.rows = undecoded(rows)
         self.labels = rows["label"][:]
         self.image_processor = image_processor
         self.variation = PictureVariation() if variation is None else variation
@@ -256,7 +257,7 @@ class PictureDataset(Dataset):
         self, row: int, variation: Variation, generator: np.random.Generator | None = None
     ) -> dict[str, torch.Tensor]:
         values, label, mask = self.rows[row], self.labels[row], None
-        image = np.asarray(values["image"].convert("RGB"))
+        image = np.asarray(load_image(values["image"]))
         chosen = generator is not None and self.blending is not None and label == 0
         if chosen and generator.random() < self.blending.probability:
             landmarks = values[self.blending.landmarks] if self.blending.landmarks is not None else None

@@ -89,13 +89,13 @@ def score_default_explanations(model: str | Path, output: Path, data_dir: str | 
     answers["explanation"]["control"] = control_answers(answers["explanation"]["model"], questions, data_dir)
     references = read_references(root / REFERENCES)
     explanation = {name: score_explanations(found, references) for name, found in answers["explanation"].items()}
-    loaded = AutoModel.from_pretrained(model)
+    loaded = AutoModel.from_pretrained(model, trust_remote_code=False)
     return {
         "judgement": {name: score_judgements(found) for name, found in answers["judgement"].items()},
         "explanation": explanation,
         "examples": _examples(answers["explanation"]["model"], questions, references),
         "parameters": loaded.num_parameters(),
-        "prompt_style": AutoProcessor.from_pretrained(model).prompt_style,
+        "prompt_style": AutoProcessor.from_pretrained(model, trust_remote_code=False).prompt_style,
         "versions": {
             "deepfake_detectors": __version__,
             "torch": torch.__version__,

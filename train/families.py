@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrained
 
 from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES
 from deepfake_detectors.families import FAMILIES, Family
+from deepfake_detectors.model_folders import check_model_folder, model_faults
 from deepfake_detectors.modeling.detection import VerdictProcessor
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection
 from deepfake_detectors.train.arguments import ModelArguments, SftModelArguments
@@ -56,7 +57,9 @@ class ClassifierTraining:
             config: fields of the family's config.
             image_processor: fields of its image processor.
         """
-        model = AutoModelForDeepfakeDetection.from_config(AutoConfig.for_model(self.family.name, **config))
+        model = AutoModelForDeepfakeDetection.from_config(
+            AutoConfig.for_model(self.family.name, **config), trust_remote_code=False
+        )
         return model, VerdictProcessor(self.family.load("image_processor")(**image_processor))
 
     def load(self, source: str, config: Mapping[str, Any], image_processor: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -70,7 +73,7 @@ class ClassifierTraining:
             ValueError: for fields that the checkpoint brings itself.
         """
         refuse_fields(source, config, image_processor)
-        model = AutoModelForDeepfakeDetection.from_pretrained(source, dtype=torch.float32)
+        model = AutoModelForDeepfakeDetection.from_pretrained(source, dtype=torch.float32, trust_remote_code=False)
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
         if not isinstance(processor, VerdictProcessor):  # the folder also holds a language model
             processor = VerdictProcessor(processor.image_processor)
@@ -141,9 +144,11 @@ def build_model(arguments: ModelArguments) -> tuple[Any, Any, ClassifierTraining
     """
     source = arguments.model_name_or_path
     if source is not None:
-        model_type = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
-        training = _training(model_type, f"model_name_or_path {source} (model_type {model_type!r})")
-        model, processor = training.load(source, arguments.model_config, arguments.image_processor)
+        check_model_folder(source)
+        with model_faults(source):
+            model_type = PreTrainedConfig.get_config_dict(source)[0].get("model_type")
+            training = _training(model_type, f"model_name_or_path {source} (model_type {model_type!r})")
+            model, processor = training.load(source, arguments.model_config, arguments.image_processor)
     else:
         training = _training(arguments.model_type, f"model_type {arguments.model_type!r}")
         model, processor = training.build(arguments.model_config, arguments.image_processor)
@@ -177,6 +182,7 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
     """
     source = arguments.model_name_or_path
     options = {"revision": arguments.model_revision}
+    check_model_folder(source)
     model_type = PreTrainedConfig.get_config_dict(source, **options)[0].get("model_type")
     family = FAMILIES.get(model_type)
     if family is None:  # a stock folder, such as the Llava from which FakeVLM's training starts
@@ -185,8 +191,11 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
     dtype = arguments.dtype if arguments.dtype in (None, "auto") else getattr(torch, arguments.dtype)
     if arguments.attn_implementation is not None:
         options["attn_implementation"] = arguments.attn_implementation
-    model = family.load("generation").from_pretrained(source, dtype=dtype, **options)
-    processor = family.load("processor").from_pretrained(source, revision=arguments.model_revision)
+    with model_faults(source):
+        model = family.load("generation").from_pretrained(source, dtype=dtype, trust_remote_code=False, **options)
+        processor = family.load("processor").from_pretrained(
+            source, revision=arguments.model_revision, trust_remote_code=False
+        )
     if list(model.config.id2label.values()) != CLASS_NAMES:
         raise ValueError(f"{source} orders its classes {model.config.id2label}, expected {CLASS_NAMES}.")
     # A library class also names layers that this model does not have, and FSDP2 refuses such a name.

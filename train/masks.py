@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from deepfake_detectors.data.loading import undecoded
 from deepfake_detectors.data.twin_difference import CELL, average_cells, difference_map
+from deepfake_detectors.modeling.image_loading import load_image, load_mask, rgb_image
 from deepfake_detectors.train.augmentation import Variation, shift_image
 
 __all__ = ["ColumnMasks", "MaskLabels", "MaskShaper", "NoMasks", "PairMasks", "TwinMasks", "mask_side"]
@@ -32,7 +34,7 @@ class TwinMasks:
     """
 
     def __init__(self, rows: datasets.Dataset, size: int) -> None:
-        self.rows, self.size = rows, size
+        self.rows, self.size = undecoded(rows), size
         self.labels = rows["label"][:]
         targets = rows["target_id"][:]
         real_of = {target: index for index, target in enumerate(targets) if self.labels[index] == 0}
@@ -74,7 +76,7 @@ class TwinMasks:
         return difference_map(fake, real)
 
     def _pixels(self, index: int) -> Any:
-        return np.asarray(self.rows[index]["image"].convert("RGB"))
+        return np.asarray(load_image(self.rows[index]["image"]))
 
 
 def _stretch(values: np.ndarray, size: int) -> np.ndarray:
@@ -102,7 +104,7 @@ class MaskShaper:
 
     def __call__(self, mask: np.ndarray, variation: Variation) -> np.ndarray:
         """`(height, width)` in [0, 1], of the unvaried picture, to float32 `(size, size)`."""
-        grey = Image.fromarray((variation.move(mask) * 255).round().astype(np.uint8)).convert("RGB")
+        grey = rgb_image(Image.fromarray((variation.move(mask) * 255).round().astype(np.uint8)))
         seen = self.image_processor(grey, do_normalize=False, resample=Image.Resampling.BILINEAR, return_tensors="pt")[
             "pixel_values"
         ]
@@ -138,7 +140,7 @@ class ColumnMasks:
     def __init__(self, rows: datasets.Dataset, column: str, shaper: MaskShaper) -> None:
         if column not in rows.column_names:
             raise ValueError(f"mask_column is {column!r}, but the data set has {', '.join(rows.column_names)}.")
-        self.rows, self.column, self.shaper = rows, column, shaper
+        self.rows, self.column, self.shaper = undecoded(rows), column, shaper
         self.labels = rows["label"][:]
 
     def label(self, row: int, variation: Variation) -> np.ndarray:
@@ -147,7 +149,7 @@ class ColumnMasks:
         mask = self.rows[row][self.column]
         if mask is None:
             return self.shaper.constant(UNKNOWN)
-        return self.shaper(np.asarray(mask.convert("L"), dtype=np.float32) / 255, variation)
+        return self.shaper(np.asarray(load_mask(mask), dtype=np.float32) / 255, variation)
 
 
 class NoMasks:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from deepfake_detectors.files import read_yaml
 
 __all__ = ["CopySettings", "HeadRecipe", "Part", "ProbeRecipe", "read_probe_recipe"]
 
@@ -154,10 +154,7 @@ def read_probe_recipe(path: str | Path) -> ProbeRecipe:
         OSError: if the file cannot be read.
         ValueError: if it is not YAML, or for a key or value that is not allowed; the message names it.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path)
     heads = {}
     for name, fields in _mapping(content, "heads", path).items():
         parts = {part: _build(Part, settings, part) for part, settings in _mapping(fields, "parts", path).items()}

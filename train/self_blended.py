@@ -18,6 +18,8 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from torchvision.transforms.v2 import functional as transforms
 
+from deepfake_detectors.modeling.image_loading import load_image
+
 __all__ = ["REGIONS", "SelfBlended", "SelfBlending", "region_mask"]
 
 # The paper replaces the whole face; the parts are ours, for a localiser that has to find them.
@@ -165,7 +167,7 @@ class SelfBlending:
         """A batch of columns, with the columns described above replaced or added."""
         images, labels, masks, regions = [], [], [], []
         for row in range(len(batch[self.image])):
-            picture, label = batch[self.image][row].convert("RGB"), batch[self.label][row]
+            picture, label = load_image(batch[self.image][row]), batch[self.label][row]
             pixels = np.asarray(picture)
             identity = str(batch[self.identity][row]).encode() if self.identity in batch else pixels.tobytes()
             generator = np.random.default_rng([self.seed, self.epoch, zlib.crc32(identity)])

@@ -10,7 +10,8 @@ import datasets
 import numpy as np
 import torch
 
-from deepfake_detectors.data.loading import load_split
+from deepfake_detectors.data.loading import load_split, undecoded
+from deepfake_detectors.modeling.image_loading import load_image
 from deepfake_detectors.train.arguments import SftDataArguments
 from deepfake_detectors.train.data import require_both_classes, set_validation_aside
 from deepfake_detectors.train.families import SftFamily
@@ -54,13 +55,14 @@ def load_conversations(arguments: SftDataArguments, rebuild: bool = True) -> tup
     )
     require_both_classes(validation["label"], "validation split")
     return tuple(
-        part.select_columns([name for name in COLUMNS if name in part.features]) for part in (train, validation)
+        undecoded(part.select_columns([name for name in COLUMNS if name in part.features]))
+        for part in (train, validation)
     )
 
 
 def _one_row_per_picture(rows: datasets.Dataset, seed: int, limit: int | None) -> list[int]:
     """Indices in an order that follows from the seed, the first row of every picture in it, `limit` at most."""
-    stored = rows.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+    stored = undecoded(rows.select_columns(["image"]))
     first: dict[str, int] = {}
     for index in np.random.default_rng(seed).permutation(len(rows)).tolist():
         if limit is not None and len(first) == limit:
@@ -88,7 +90,7 @@ class ConversationCollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """`labels` (rows, length) int64, -100 where not supervised, and the other inputs of the model's `forward`."""
         conversations = [self.family.converse(self.pairs(row)) for row in rows]
-        images = [row["image"].convert("RGB") for row in rows]
+        images = [load_image(row["image"]) for row in rows]
         batch = dict(self.processor.encode_conversations(conversations, images, max_length=self.max_length))
         if self.family.takes_classes:
             batch["class_labels"] = torch.tensor([row["label"] for row in rows])

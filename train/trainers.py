@@ -19,7 +19,9 @@ from transformers import EvalPrediction, ProcessorMixin, Trainer, TrainerCallbac
 from transformers.trainer import TRAINING_ARGS_NAME
 from trl import SFTTrainer
 
+from deepfake_detectors.data.loading import undecoded
 from deepfake_detectors.evaluation.metrics import detection_metrics
+from deepfake_detectors.modeling.image_loading import load_image
 from deepfake_detectors.outputs import lock_beside
 from deepfake_detectors.train.optimization import OPTIMIZERS, SCHEDULES, is_inside, require_known, rest_frozen_norms
 from deepfake_detectors.train.resuming import LoadsByClass
@@ -279,7 +281,7 @@ class DetectionCallback(TrainerCallback):
     """
 
     def __init__(self, trainer: Any, rows: datasets.Dataset, batch_size: int) -> None:
-        self.trainer, self.rows, self.batch_size = trainer, rows, batch_size
+        self.trainer, self.rows, self.batch_size = trainer, undecoded(rows), batch_size
         self._registered = False
 
     def on_evaluate(
@@ -312,7 +314,7 @@ class DetectionCallback(TrainerCallback):
             starts = range(0, len(mine), self.batch_size)
             for start in tqdm(starts, desc="detect", leave=False, disable=self.trainer.args.disable_tqdm):
                 indices = mine[start : start + self.batch_size]
-                pictures = [picture.convert("RGB") for picture in self.rows.select(indices)["image"]]
+                pictures = [load_image(picture) for picture in self.rows.select(indices)["image"]]
                 inputs = processor(images=pictures).to(accelerator.device)
                 with accelerator.autocast():
                     logits = model.detect(**inputs).logits.double()

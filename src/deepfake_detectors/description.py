@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ from huggingface_hub import ModelCard
 from transformers import AutoModel
 from transformers.utils import cached_file
 
+from deepfake_detectors.dataset_scripts._files import read_text
+from deepfake_detectors.files import parse_yaml
+from deepfake_detectors.model_folders import model_faults
 from deepfake_detectors.pipelines import load_config
 
 __all__ = ["model_info"]
+
+CARD_HEADER = re.compile(r"\s*---\r?\n(.*?)\r?\n---", re.DOTALL)
 
 
 def model_info(model: str | Path | None = None) -> dict[str, Any]:
@@ -32,7 +38,7 @@ def model_info(model: str | Path | None = None) -> dict[str, Any]:
         OSError: if there is no such model.
     """
     source, config = load_config(model)
-    with torch.device("meta"):  # sizes only: no weights are read
+    with model_faults(source), torch.device("meta"):  # sizes only: no weights are read
         detector = AutoModel.from_config(config, trust_remote_code=False)
     return {
         "model": source,
@@ -53,7 +59,11 @@ def _card(source: str) -> dict[str, Any]:
     path = cached_file(source, "README.md", _raise_exceptions_for_missing_entries=False)
     if path is None:
         return {"license": None, "summary": None}
-    card = ModelCard(Path(path).read_text(encoding="utf-8"))
+    text = read_text(Path(path))
+    if (header := CARD_HEADER.match(text)) is not None:
+        parse_yaml(header[1], path)  # bounded; the client's own reader is not
+    with model_faults(source):
+        card = ModelCard(text)
     return {
         "license": card.data.get("license_name") or card.data.get("license"),
         "summary": _first_paragraph(card.text),

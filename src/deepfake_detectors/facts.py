@@ -15,12 +15,16 @@ from typing import Any
 
 import yaml
 
+from deepfake_detectors.dataset_scripts._files import read_text
 from deepfake_detectors.families import FAMILIES
+from deepfake_detectors.files import parse_yaml
 
 __all__ = ["fact_names", "family_facts", "read_facts"]
 
 FAMILY_PREFIX = "family_"
 REQUIRED = ("title", "summary", "license", "uses", "limits", "architecture", "training", "citations")
+
+LISTS = ("parts", "training_parts", "limits", "training_limits")
 
 
 def fact_names() -> list[str]:
@@ -70,6 +74,8 @@ def read_facts(
     about = own.get("family", family)
     if about != family:
         raise ValueError(f"{source} holds facts about {about!r}, but the model is of the family {family!r}.")
+    if not isinstance(own.get("about", {}), dict):
+        raise ValueError(f"{source}: about is {own['about']!r}, expected fields of the config.")
     for name, value in own.get("about", {}).items():
         if config.get(name) != value:
             raise ValueError(f"{source} is about models with {name}={value!r}; here it is {config.get(name)!r}.")
@@ -77,6 +83,9 @@ def read_facts(
     common = family_facts(family) if source is None or "family" in own else {}
     facts = {key: _for_class(value, family, class_name) for key, value in {**common, **own}.items()}
     facts = {key: value for key, value in facts.items() if value is not None}
+    for name in LISTS:
+        if not isinstance(facts.get(name, []), list):
+            raise ValueError(f"{source}: {name} is {facts[name]!r:.80}, expected a list.")
     # What a checkpoint adds to its family.
     facts["parts"] = [*facts.get("parts", []), *facts.pop("training_parts", [])]
     facts["limits"] = [*facts.pop("training_limits", []), *facts.get("limits", [])]
@@ -111,7 +120,7 @@ def _read(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     bundled = _folder().joinpath(f"{source}.yaml")
     if path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     elif path.name == str(source) and bundled.is_file():
         text = bundled.read_text(encoding="utf-8")
     else:
@@ -122,10 +131,7 @@ def _read(source: str | Path) -> dict[str, Any]:
 
 
 def _parse(text: str, source: Any) -> dict[str, Any]:
-    try:
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    fields = parse_yaml(text, source)
     if not isinstance(fields, dict):
         raise ValueError(f"{source} must hold keys and values, but is a {type(fields).__name__}.")
     return fields

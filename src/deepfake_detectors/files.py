@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
+import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+import yaml
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME
+
+from deepfake_detectors.dataset_scripts._files import parse_json, read_text
 
 __all__ = [
     "PICTURE_SUFFIXES",
     "Inputs",
+    "Walk",
     "expand_inputs",
-    "picture_files",
+    "parse_yaml",
     "read_json_object",
+    "read_yaml",
+    "walk_folder",
     "weight_files",
     "weights_digest",
 ]
 
+LARGEST_YAML, DEEPEST_YAML = 2**20, 32
 # Only for folders: a file that is named is read whatever it is called.
 PICTURE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .jp2 .j2k .ppm .pgm "
-    ".pbm .pnm .tga .ico".split()
+    ".pbm .pnm .tga".split()
 )
 # Index of shards -> what weights are called where there is none.
 WEIGHTS = {SAFE_WEIGHTS_INDEX_NAME: "*.safetensors", WEIGHTS_INDEX_NAME: "pytorch_model*.bin"}
@@ -48,6 +55,94 @@ class Inputs:
     skipped: int = 0
 
 
+@dataclass
+class Walk:
+    """What `walk_folder` found.
+
+    Attributes:
+        files: of the suffixes asked for, each real file once, sorted.
+        others: number of files with other suffixes.
+        faults: path -> why it was left out: links to nothing, pipes, folders that cannot be read.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    others: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+def walk_folder(
+    folder: str | Path, recursive: bool = False, suffixes: Collection[str] | None = PICTURE_SUFFIXES
+) -> Walk:
+    """Find the files of a folder: the one walk of this library.
+
+    Links to files and folders are followed once: what has been seen by its real path is passed over, so that loops
+    end and no file counts twice. Hidden files and folders are passed over. What has the name of a wanted file but
+    cannot be read is a fault, never left out in silence.
+
+    Args:
+        folder: where to look.
+        recursive: also look into its folders, however deep.
+        suffixes: in lower case, of the files that are wanted; `None` for all.
+    """
+    found = Walk()
+    seen: set[tuple[int, int]] = set()
+    # A list, not a recursion: folders may be deeper than Python's stack. What is no link comes first, so that a file
+    # is known by its own name rather than by that of a link to it.
+    plain, linked = [Path(folder)], list[Path]()
+    while plain or linked:
+        place = plain.pop() if plain else linked.pop(0)
+        try:
+            if not _is_new(place.stat(), seen):
+                continue
+            with os.scandir(place) as entries:
+                children = sorted((entry for entry in entries if not entry.name.startswith(".")), key=_name)
+        except OSError as error:
+            found.faults[str(place)] = f"{place}: this folder cannot be read ({error.strerror or error})."
+            continue
+        for entry in children:
+            path = Path(entry.path)
+            wanted = suffixes is None or path.suffix.lower() in suffixes
+            try:
+                status = entry.stat()
+            except OSError as error:
+                if wanted or entry.is_symlink() or (recursive and entry.is_dir(follow_symlinks=False)):
+                    why = "a link to nothing" if isinstance(error, FileNotFoundError) else error.strerror or error
+                    found.faults[entry.path] = f"{entry.path}: cannot be read ({why})."
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                if recursive:
+                    (linked if entry.is_symlink() else plain).append(path)
+            elif not stat.S_ISREG(status.st_mode):
+                if wanted:
+                    found.faults[entry.path] = f"{entry.path} is a pipe, socket or device, not a file."
+            elif wanted:
+                found.files.append(path)
+            else:
+                found.others += 1
+    found.files = _each_once(found.files)
+    return found
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _is_new(status: os.stat_result, seen: set[tuple[int, int]]) -> bool:
+    key = (status.st_dev, status.st_ino)
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
+
+
+def _each_once(files: list[Path]) -> list[Path]:
+    """Each real file once, under its own name where that was found too; sorted."""
+    kept: dict[str, Path] = {}
+    for file in sorted(files, key=lambda file: (file.is_symlink(), file)):
+        kept.setdefault(os.path.realpath(file), file)
+    return sorted(kept.values())
+
+
 def expand_inputs(
     names: Sequence[str], recursive: bool = False, suffixes: Collection[str] = PICTURE_SUFFIXES
 ) -> Inputs:
@@ -62,38 +157,54 @@ def expand_inputs(
     """
     found = Inputs()
     for name in names:
-        path = Path(name)
-        if path.is_dir():
-            pictures, skipped = picture_files(path, recursive, suffixes)
-            found.pictures += map(str, pictures)
-            found.skipped += skipped
-            if not pictures:
+        if "://" in name:
+            found.pictures.append(name)
+        elif _is_folder(name):
+            walk = walk_folder(name, recursive, suffixes)
+            found.pictures += map(str, walk.files)
+            found.faults |= walk.faults
+            found.skipped += walk.others
+            if not walk.files and not walk.faults:
                 deeper = "" if recursive else " (`recursive` also looks into its folders)"
                 found.faults[name] = f"{name}: this folder holds no pictures{deeper}."
-        elif glob.has_magic(name) and "://" not in name and not path.exists():
-            matches = sorted(filter(os.path.isfile, glob.glob(name, recursive=True)))  # noqa: PTH207 - Path has no absolute globs
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            matches, faults = _matches(name)
             found.pictures += matches
-            if not matches:
+            found.faults |= faults
+            if not matches and not faults:
                 found.faults[name] = f"{name}: no file matches this pattern."
         else:
             found.pictures.append(name)
     return found
 
 
-def picture_files(
-    folder: Path, recursive: bool = False, suffixes: Collection[str] = PICTURE_SUFFIXES
-) -> tuple[list[Path], int]:
-    """Return the images of a folder, sorted, and how many other files lie beside them.
+def _is_folder(name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name).st_mode)  # noqa: PTH116 - a name, which may hold anything
+    except (OSError, ValueError):  # reading it says why
+        return False
 
-    Args:
-        folder: where to look; hidden files are passed over.
-        recursive: also look into its folders.
-        suffixes: in lower case, of the files that are images.
-    """
-    children = folder.rglob("*") if recursive else folder.iterdir()
-    files = sorted(child for child in children if child.is_file() and not child.name.startswith("."))
-    pictures = [file for file in files if file.suffix.lower() in suffixes]
-    return pictures, len(files) - len(pictures)
+
+def _matches(pattern: str) -> tuple[list[str], dict[str, str]]:
+    """What a glob pattern names, each real file once; `**` follows no links to folders, which may lead in circles."""
+    head, deep, tail = pattern.partition("**")
+    found: list[Path] = []
+    faults: dict[str, str] = {}
+    if deep:
+        for root in sorted(glob.glob(head)) if head else ["."]:  # noqa: PTH207 - Path has no absolute globs
+            walk = walk_folder(root, recursive=True, suffixes=None)
+            faults |= walk.faults
+            found += [
+                file for file in walk.files if PurePath(os.path.relpath(file, root)).match(tail.lstrip("/\\") or "*")
+            ]
+        if not head:
+            found = [file.relative_to(".") for file in found]
+    else:
+        for name in glob.glob(pattern):  # noqa: PTH207
+            path = Path(name)
+            if path.is_file() or path.is_symlink() or not path.is_dir():
+                found.append(path)
+    return [str(file) for file in _each_once(found)], faults
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:
@@ -103,13 +214,60 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
         OSError: if the file cannot be read.
         ValueError: if it is not JSON, or not an object; the message names the file.
     """
-    try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    fields = parse_json(read_text(Path(path)), str(path))
     if not isinstance(fields, dict):
         raise ValueError(f"{path} must hold a JSON object, but holds a {type(fields).__name__}.")
     return fields
+
+
+class _Reader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which a reader sees one only."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if repeated := sorted({str(key) for key in keys if keys.count(key) > 1}):
+            raise yaml.constructor.ConstructorError(None, None, f"{repeated[0]!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, where: Any) -> Any:
+    """Return what a YAML text holds.
+
+    Args:
+        text: at most `LARGEST_YAML` characters, nested at most `DEEPEST_YAML` levels, without anchors that are used
+            again: a few lines of them stand for gigabytes.
+        where: names it in the message of an error.
+
+    Raises:
+        ValueError: if it is not such a text.
+    """
+    if len(text) > LARGEST_YAML:
+        raise ValueError(f"{where} has {len(text)} characters, allowed are {LARGEST_YAML}.")
+    depth = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"{where} uses the alias *{event.anchor}; write out what it stands for.")
+            if depth > DEEPEST_YAML:
+                raise ValueError(f"{where} is nested deeper than {DEEPEST_YAML} levels.")
+        return yaml.load(text, Loader=_Reader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:  # a date that does not exist, a number that is too long
+        if str(where) in str(error):
+            raise
+        raise ValueError(f"{where} is not YAML: {error}") from error
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Return what a YAML file holds; see `parse_yaml`.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not text, or not such YAML; the message names the file.
+    """
+    return parse_yaml(read_text(Path(path)), path)
 
 
 def weight_files(folder: str | Path) -> list[Path]:

@@ -42,7 +42,9 @@ def draw_overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
     return painted
 
 
-def save_masks(rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: str | Path) -> Iterator[dict[str, Any]]:
+def save_masks(
+    rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: str | Path, **loading: Any
+) -> Iterator[dict[str, Any]]:
     """Write `NAME.mask.png` and `NAME.overlay.png` for each row with a mask, and yield the rows with the two paths.
 
     Args:
@@ -50,6 +52,7 @@ def save_masks(rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: s
             `mask` becomes the path of the mask, `overlay` is added. Rows without a mask pass as they are.
         sources: the images in the same order, as `load_image` takes them.
         folder: where to write; made if needed.
+        loading: passed to `load_image`, such as `max_pixels`.
 
     Raises:
         ValueError: if a file to write is one of the sources.
@@ -66,7 +69,7 @@ def save_masks(rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: s
             name = free_name(row["input"], taken)
             paths = {kind: folder / f"{name}.{kind}.png" for kind in ("mask", "overlay")}
             refuse_inputs(paths.values(), read, name="folder")
-            for kind, image in (("mask", mask), ("overlay", draw_overlay(load_image(source), mask))):
+            for kind, image in (("mask", mask), ("overlay", draw_overlay(load_image(source, **loading), mask))):
                 with opened_whole(paths[kind], "wb") as file:
                     image.save(file, "PNG")
             row = {**row, **{kind: str(path) for kind, path in paths.items()}}

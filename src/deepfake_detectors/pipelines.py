@@ -13,7 +13,8 @@ from transformers.utils import CONFIG_NAME
 
 from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT, built_in_path
 from deepfake_detectors.families import FAMILIES, refuse_unconverted, require_family
-from deepfake_detectors.files import read_json_object, weight_files
+from deepfake_detectors.files import read_json_object
+from deepfake_detectors.model_folders import check_model_folder, model_faults
 from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES, UnconvertedCheckpointError
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
 
@@ -66,7 +67,8 @@ def load_config(model: str | Path | None) -> tuple[str, Any]:
     source = resolve_model(model)
     check_model_source(source)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        with model_faults(source):
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         # The Hub's answer does not say that the name may also have been meant as a folder.
         absent = "" if Path(source).exists() else " There is no folder of this name here either."
@@ -96,10 +98,11 @@ def load_detector(
         _check_device(device)
     try:
         # Not by transformers.pipeline, which buries the cause under tracebacks of its own attempts.
-        detector = AutoModel.from_pretrained(source, dtype=dtype, trust_remote_code=False)
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-        return pipeline(model=detector, processor=processor, device=device)
-    except (RuntimeError, SafetensorError) as error:
+        with model_faults(source):
+            detector = AutoModel.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+            processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+            return pipeline(model=detector, processor=processor, device=device)
+    except SafetensorError as error:
         raise ValueError(f"No detector could be loaded from {source}: {error}") from error
 
 
@@ -132,12 +135,12 @@ def check_model_source(model: str | Path) -> None:
         official = sorted(child for child in path.iterdir() if child.suffix in OFFICIAL_SUFFIXES)
         if not official:
             raise ValueError(f"{path} is not a model folder (no {CONFIG_NAME}).")
+    check_model_folder(path)
     if (path / CONFIG_NAME).is_file():
         fields = read_json_object(path / CONFIG_NAME)
         refuse_unconverted(fields, path)
         if "model_type" not in fields:
             official = [path]
-        weight_files(path)  # refuses an index that leads out of the folder
     if official:
         fault = (
             f"{path} holds official weights ({', '.join(file.name for file in official)}), not a folder that can be "

@@ -47,6 +47,11 @@ class Command(TyperCommand):
             fail(as_typed(error.reason, self.params), code=1)
         except LIBRARY_ERRORS as error:
             fail(as_typed(error, self.params))
+        except Exception as error:
+            # typer's own ways to end, which have no common class in all its versions
+            if type(error).__module__.startswith(("typer", "click")) or os.environ.get("DEEPFAKE_DETECTORS_DEBUG"):
+                raise
+            fail(f"Unexpected {type(error).__name__}: {error} (DEEPFAKE_DETECTORS_DEBUG=1 shows where).", code=1)
 
 
 class Commands(TyperGroup):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,9 +85,11 @@ def convert(
 
 
 def _read_json(config: str) -> dict[str, Any]:
+    from deepfake_detectors.dataset_scripts._files import parse_json, read_text
+
     try:
-        text = config if config.lstrip().startswith("{") else Path(config).read_text(encoding="utf-8")
-        fields = json.loads(text)
+        text = config if config.lstrip().startswith("{") else read_text(Path(config))
+        fields = parse_json(text, "the value")
     except OSError as error:
         fail(f"--config {config}: cannot be read ({error.strerror or error}).")
     except ValueError as error:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepfake_detectors_cli.console import OutputFormat, fail, hide_loading_bars, say, track, wants_table, work
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Format, Model, Quiet
+from deepfake_detectors_cli.options import (
+    AllowPrivateHosts,
+    BatchSize,
+    Device,
+    Dtype,
+    DtypeName,
+    Format,
+    MaxPixels,
+    Model,
+    Quiet,
+)
 from deepfake_detectors_cli.rendering import print_verdicts, write_json_lines
 
 if TYPE_CHECKING:
@@ -21,6 +31,11 @@ __all__ = ["detect"]
 
 PROGRESS_FROM = 20  # images; below that the answer is there before a bar could be read
 STANDARD_INPUT = "-"
+FLAGS = {
+    "`recursive`": "--recursive",
+    "`max_pixels`": "--max-pixels",
+    "`allow_private_hosts=True`": "--allow-private-hosts",
+}
 
 
 def detect(
@@ -56,6 +71,8 @@ def detect(
     batch_size: BatchSize = 8,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
+    max_pixels: MaxPixels = None,
+    allow_private_hosts: AllowPrivateHosts = False,
     quiet: Quiet = False,
 ) -> None:
     """Score images for manipulation.
@@ -96,6 +113,8 @@ def detect(
         "question": question,
         "generate_kwargs": None if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
         "localize": save_masks is not None or None,
+        "max_pixels": max_pixels,
+        "allow_private_hosts": allow_private_hosts or None,
     }
     rows = _score(detector, found, {**options, "batch_size": batch_size}, save_masks)
     total = len(found.pictures) + len(found.faults)
@@ -151,16 +170,27 @@ def _score(
     if masks is not None:
         from deepfake_detectors.masks import save_masks
 
-        rows = save_masks(rows, sources, masks)
+        loading = {name: options[name] for name in ("max_pixels", "allow_private_hosts") if options[name]}
+        rows = save_masks(rows, sources, masks, **loading)
     return _with_faults(rows, found.faults)
 
 
 def _with_faults(rows: Iterator[dict[str, Any]], faults: dict[str, str]) -> Iterator[dict[str, Any]]:
     for row in rows:
         # A mask is an image, which a row of text cannot hold; the path of a mask is text.
-        yield {key: value for key, value in row.items() if key != "mask" or isinstance(value, str)}
+        row = {key: value for key, value in row.items() if key != "mask" or isinstance(value, str)}
+        if "error" in row:
+            row["error"] = _with_flags(row["error"])
+        yield row
     for name, fault in faults.items():
-        yield {"input": name, "error": fault.replace("`recursive`", "--recursive")}
+        yield {"input": name, "error": _with_flags(fault)}
+
+
+def _with_flags(error: str) -> str:
+    """Put this command's flags in place of the library's parameters."""
+    for parameter, flag in FLAGS.items():
+        error = error.replace(parameter, flag)
+    return error
 
 
 def _note_failures(rows: Iterator[dict[str, Any]], failures: list[str]) -> Iterator[dict[str, Any]]:

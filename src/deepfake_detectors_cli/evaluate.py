@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepfake_detectors_cli.console import WorkFailed, fail, say, show, work
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Model, parse_option
+from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, MaxPixels, Model, parse_option
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -25,7 +25,8 @@ FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's n
 PARAMETERS = frozenset(
     "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
     "finder predictions references explain max_new_tokens similarity spice protocol threshold fit fit_split "
-    "fit_predictions save_to fit_band false_alarm_rate head resamples seed batch_size device dtype output".split()
+    "fit_predictions save_to fit_band false_alarm_rate head resamples seed batch_size max_pixels device dtype "
+    "output".split()
 )
 
 
@@ -111,6 +112,7 @@ def evaluate(
     ] = 1000,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap, and of a protocol's coin.")] = 0,
     batch_size: BatchSize = 8,
+    max_pixels: MaxPixels = None,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
 ) -> None:
@@ -188,6 +190,7 @@ def evaluate(
                 resamples=resamples,
                 seed=seed,
                 batch_size=batch_size,
+                max_pixels=max_pixels,
                 device=device,
                 dtype=dtype.value,
                 output=output,

@@ -19,7 +19,7 @@ from deepfake_detectors_cli.console import (
     wants_table,
     work,
 )
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Format, Model, Quiet
+from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Format, MaxPixels, Model, Quiet
 from deepfake_detectors_cli.rendering import print_records, write_json_lines
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def examine(
     batch_size: BatchSize = 4,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
+    max_pixels: MaxPixels = None,
     quiet: Quiet = False,
 ) -> None:
     """Examine pictures and videos: find faces, judge them, and say what may be said.
@@ -126,6 +127,8 @@ def examine(
         "question": question,
         "checks": checks,
     }
+    if max_pixels is not None:
+        options["max_pixels"] = max_pixels
     judge.require(bool(options["explain"]), localize)
     judge.readings(head, options["threshold"])
     failures: list[str] = []

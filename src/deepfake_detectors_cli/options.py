@@ -12,11 +12,13 @@ import typer
 from deepfake_detectors_cli.console import OutputFormat, fail
 
 __all__ = [
+    "AllowPrivateHosts",
     "BatchSize",
     "Device",
     "Dtype",
     "DtypeName",
     "Format",
+    "MaxPixels",
     "Model",
     "Quiet",
     "check_new_folder",
@@ -52,6 +54,13 @@ Device = Annotated[
 Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision; auto is the saved one.")]
 Format = Annotated[
     OutputFormat, typer.Option("--format", help="auto is a table on a terminal and JSON lines in a pipe.")
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option("--max-pixels", metavar="N", min=1, help="Largest image that is decoded. [default: 100 million]"),
+]
+AllowPrivateHosts = Annotated[
+    bool, typer.Option("--allow-private-hosts", help="Also download from this machine and from inner networks.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no remarks, only errors.")]
 

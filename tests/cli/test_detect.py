@@ -297,3 +297,35 @@ def test_a_built_in_checkpoint_judges_and_explains_without_remarks_of_libraries(
     terms, skipped, meaning = done.stderr.splitlines()
     assert terms == json.loads((built_in_path("m2f2-det-mini") / "config.json").read_text())["license_notice"]
     assert "1 files" in skipped and "P(fake)" in meaning
+
+
+# ---- the door -------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_folder_hides_is_a_row_and_the_rest_is_scored(shell, model: str, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    (folder / "good.png").write_bytes((photos / "0.png").read_bytes())
+    (folder / "self").symlink_to(".")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    os.mkfifo(folder / "pipe.jpg")
+    result = shell("detect", folder, "-m", model, "--recursive")
+    assert result.exit_code == 1
+    found = {Path(row["input"]).name: row for row in rows(result)}
+    assert found.keys() == {"good.png", "gone.png", "pipe.jpg"}
+    assert {name for name, row in found.items() if "error" in row} == {"gone.png", "pipe.jpg"}
+
+
+def test_a_pipe_that_is_named_is_refused_at_once(shell, model: str, photos: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    result = shell("detect", tmp_path / "pipe.jpg", photos / "0.png", "-m", model)
+    assert result.exit_code == 1
+    assert ["error" in row for row in rows(result)] == [True, False]
+
+
+def test_the_budget_and_private_hosts_are_options(shell, model: str, photos: Path) -> None:
+    result = shell("detect", photos / "0.png", "-m", model, "--max-pixels", "10")
+    assert result.exit_code == 1 and "max_pixels" in rows(result)[0]["error"].replace("--max-pixels", "max_pixels")
+    refused = rows(shell("detect", "http://127.0.0.1:9/face.jpg", "-m", model))[0]["error"]
+    tried = rows(shell("detect", "http://127.0.0.1:9/face.jpg", "-m", model, "--allow-private-hosts"))[0]["error"]
+    assert "127.0.0.1" in refused and refused != tried

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from deepfake_detectors.examination.checks import CHECKS, MIN_SIDE, check_image
-from deepfake_detectors.files import picture_files
+from deepfake_detectors.files import walk_folder
 from deepfake_detectors.modeling.image_loading import load_image
 from support.drawn_pages import drawn_page
 from support.real_data import needs_real_data, real_data
@@ -31,7 +31,7 @@ def test_light_strokes_on_dark_ground_are_a_drawing_too():
 @needs_real_data
 @pytest.mark.parametrize("name", ["photos_imagenet_sample", "photos_professional", "faces_stylegan2"])
 def test_photographs_pass(name):
-    files = picture_files(real_data(name) / "real", recursive=True)[0][::3]
+    files = walk_folder(real_data(name) / "real", recursive=True).files[::3]
     fired = [file.name for file in files if check_image(load_image(file)) is not None]
     assert len(fired) <= 0.02 * len(files), fired
 

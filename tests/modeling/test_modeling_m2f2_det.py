@@ -172,7 +172,7 @@ def test_official_bridge_is_constant_and_fast_path_exact(pixels):
     seen = []
     slow_model.detector.bridge.register_forward_hook(lambda module, args, output: seen.append(output))
     assert torch.allclose(slow_model.detect(pixels).logits, fast, atol=1e-6)
-    assert torch.allclose(seen[0], model.detector.bridge.constant().expand_as(seen[0]), atol=1e-6)
+    assert torch.allclose(seen[0], model.detector.bridge.constant(seen[0].device).expand_as(seen[0]), atol=1e-6)
 
 
 def test_bridge_dropout_is_off_in_eval(pixels):

@@ -443,3 +443,78 @@ def test_the_folders_own_code_runs(detector, tmp_path: Path, paths: list[str], e
     )
     assert done.returncode == 0, done.stderr
     assert [float(word) for word in done.stdout.split()] == pytest.approx(expected, abs=TOLERANCE)
+
+
+# ---- odd inputs -----------------------------------------------------------------------------------------------------
+
+
+def test_pandas_columns_go_by_position(
+    detector: DeepfakeDetectionPipeline, paths: list[str], expected: list[float]
+) -> None:
+    import pandas
+
+    table = pandas.DataFrame({"path": paths, "image": paths})
+    backwards = [row["fake_probability"] for row in detector(table.iloc[::-1].path)]
+    assert backwards == pytest.approx(expected[::-1], abs=TOLERANCE)
+    some = [row["fake_probability"] for row in detector(table[table.index % 2 == 1].path, batch_size=2)]
+    assert some == pytest.approx(expected[1::2], abs=TOLERANCE)
+    assert [row["fake_probability"] for row in detector(table)] == pytest.approx(expected, abs=TOLERANCE)
+    with pytest.raises(ValueError, match="path"):
+        detector(table[["path"]])
+
+
+def test_an_open_file_is_one_picture(
+    detector: DeepfakeDetectionPipeline, paths: list[str], expected: list[float]
+) -> None:
+    with Path(paths[0]).open("rb") as file:
+        assert detector(file)["fake_probability"] == pytest.approx(expected[0], abs=TOLERANCE)
+    with Path(__file__).open(encoding="utf-8") as text:
+        assert "'rb'" in detector(text, on_error="record")["error"]
+
+
+def test_every_odd_input_is_a_row(
+    detector: DeepfakeDetectionPipeline, paths: list[str], expected: list[float]
+) -> None:
+    itself: dict[str, object] = {}
+    itself["image"] = itself
+    odd = [itself, torch.zeros(3, 8, 8).to_sparse(), torch.zeros(3, 8, 8, device="meta"), 3, "http://a..b/x.jpg"]
+    odd += [f"http://{'x' * 64}/x.jpg", "http://127.0.0.1:1/x.jpg", [paths[0]], ("a",), "\udcff.png"]
+    rows = detector([*odd, paths[0]], on_error="record")
+    assert all("error" in row for row in rows[:-1]) and len(rows) == len(odd) + 1
+    assert rows[-1]["fake_probability"] == pytest.approx(expected[0], abs=TOLERANCE)
+    json.dumps(rows)
+
+
+def test_the_budget_is_a_parameter(detector: DeepfakeDetectionPipeline, paths: list[str]) -> None:
+    assert "max_pixels" in detector(paths[0], max_pixels=10, on_error="record")["error"]
+    for wrong in (0, -1, True, "many"):
+        with pytest.raises(ValueError, match="max_pixels"):
+            detector(paths[0], max_pixels=wrong)
+
+
+SPAWNED = """
+import multiprocessing, sys
+import deepfake_detectors
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    detector = deepfake_detectors.pipeline("deepfake-detection", model=sys.argv[1])
+    paths = sys.argv[2:]
+    alone = [row["fake_probability"] for row in detector(paths)]
+    assert [row["fake_probability"] for row in detector(paths, num_workers=2)] == alone
+    try:
+        list(detector((path for path in paths), num_workers=2))
+    except ValueError as error:
+        assert "num_workers=0" in str(error)
+    else:
+        raise AssertionError("a generator cannot be pickled")
+"""
+
+
+@pytest.mark.slow
+def test_spawned_workers_work_or_say_what_to_do(folder: Path, paths: list[str], tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SPAWNED)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), str(folder), *paths[:2]], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

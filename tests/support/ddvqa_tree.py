@@ -126,6 +126,6 @@ def training_conversations(train: list[str]) -> list[dict]:
         ]
         records += [
             {"id": stem.split("_", 1)[1], "image": f"{stem}.jpg", "conversations": turns}
-            for turns in (judge, explain, judge + [{**explain[0], "value": "Why?"}, explain[1]])
+            for turns in (judge, explain, [*judge, {**explain[0], "value": "Why?"}, explain[1]])
         ]
     return records

@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from accelerate import cpu_offload, disk_offload
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from deepfake_detectors import AutoModelForDeepfakeDetection
 from deepfake_detectors.modeling.detection import UnconvertedCheckpointError
+from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 from support.pictures import random_pictures
 
 LOGIT_TOLERANCE = 1e-4  # design contract, fp32
@@ -52,6 +54,38 @@ class DetectorTests:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         return folder
+
+    @pytest.mark.parametrize("place", ["cpu", "disk"])
+    def test_offloaded_weights_give_the_same_verdicts(self, model, processor, inputs, place, tmp_path):
+        expected = model.detect(**inputs).logits
+        away = copy.deepcopy(model)
+        if place == "cpu":
+            cpu_offload(away, execution_device=torch.device("cpu"))
+        else:
+            disk_offload(away, str(tmp_path), execution_device=torch.device("cpu"))
+        assert next(away.parameters()).device.type == "meta"
+        assert torch.allclose(away.detect(**inputs).logits, expected, atol=1e-5, rtol=0)
+        if not self.extra_inputs:
+            judge = DeepfakeDetectionPipeline(model=away, processor=processor)
+            found = judge(random_pictures(4), batch_size=2, head=inputs.get("head"))
+            assert [row["fake_probability"] for row in found] == pytest.approx(
+                expected.softmax(-1)[:, 1].tolist(), abs=1e-4
+            )
+
+    def test_the_default_dtype_of_torch_does_not_matter(self, model, processor, inputs):
+        expected = model.detect(**inputs).logits
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            again = self.inputs_for(processor, random_pictures(4))
+            assert torch.allclose(model.detect(**again).logits, expected, atol=1e-4, rtol=0)
+            if not self.extra_inputs:
+                judge = DeepfakeDetectionPipeline(model=model, processor=processor)
+                found = judge(random_pictures(4), batch_size=4, head=inputs.get("head"))
+                assert [row["fake_probability"] for row in found] == pytest.approx(
+                    expected.softmax(-1)[:, 1].tolist(), abs=1e-4
+                )
+        finally:
+            torch.set_default_dtype(torch.float32)
 
     def test_detect_output(self, model, inputs):
         output = model.detect(**inputs)

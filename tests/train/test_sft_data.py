@@ -7,6 +7,7 @@ import torch
 
 from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.families import FAMILIES
+from deepfake_detectors.modeling.image_loading import load_image
 from deepfake_detectors.modeling.verdict_parsing import parse_answer, parse_fakevlm_verdict, parse_verdict
 from deepfake_detectors.train.arguments import SftDataArguments
 from deepfake_detectors.train.sft_data import ConversationCollator, load_conversations
@@ -50,7 +51,9 @@ def test_validation_is_apart_and_has_each_picture_once(data):
     train, validation = load_conversations(arguments(data))
     everything = load_split("ddvqa", "train", data, "c40")
     assert "group_id" not in train.features  # only what a batch is made of
-    pixels = [tuple(part["image"][index].tobytes() for index in range(len(part))) for part in (train, validation)]
+    pixels = [
+        tuple(load_image(part["image"][index]).tobytes() for index in range(len(part))) for part in (train, validation)
+    ]
     assert len(set(pixels[1])) == len(pixels[1])
     assert not set(pixels[0]) & set(pixels[1])
     assert len(set(pixels[0])) + len(pixels[1]) == len(everything)

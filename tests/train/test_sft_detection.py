@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors.evaluation.metrics import detection_metrics
+from deepfake_detectors.modeling.image_loading import load_image
 from deepfake_detectors.train.train_sft import build_trainer, train_sft
 from support.ddvqa_tree import stems, write_tree
 from support.sft_runs import BASES, ON_THIS_MACHINE, SFT_RECIPES, losses, parsed, recipe
@@ -36,7 +37,9 @@ def test_metrics_are_those_of_detect(name, bases, data, tmp_path):
     trainer.model.train()
     metrics = trainer.evaluate()
     model, processor = (auto.from_pretrained(bases[SFT_RECIPES[name]]) for auto in (AutoModel, AutoProcessor))
-    logits = torch.cat([model.detect(**processor(images=[picture])).logits for picture in detection.rows["image"]])
+    logits = torch.cat(
+        [model.detect(**processor(images=[load_image(picture)])).logits for picture in detection.rows["image"]]
+    )
     expected = detection_metrics(detection.rows["label"][:], (logits[:, 1] - logits[:, 0]).tolist(), threshold=0.0)
     assert 0 < expected.auc < 1
     assert metrics["eval_auc"] == pytest.approx(expected.auc)

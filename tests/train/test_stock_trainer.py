@@ -9,6 +9,7 @@ from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.train.sft_data import ConversationCollator
 from deepfake_detectors.train.soft_words import AnswerCollator
 from support.pictures import random_pictures
+from support.tiny_clip_probe import clip_probe, clip_probe_processor
 from support.tiny_models import (
     antifakeprompt,
     antifakeprompt_processor,
@@ -24,6 +25,7 @@ CLASSES = {
     "m2f2_det bridge": (lambda: m2f2_det("bridge"), verdict_processor),
     "m2f2_det cosine": (m2f2_det, verdict_processor),
     "lvlm_dfd": (lvlm_dfd, lvlm_verdict_processor),
+    "clip_probe": (clip_probe, clip_probe_processor),
 }
 LABELS = [0, 1, 0, 1, 0]
 

@@ -276,7 +276,7 @@ def test_picture_that_goes_missing_is_named(run, tmp_path, monkeypatch):
         return rows
 
     monkeypatch.setattr(entry, "load_train_and_validation", load_then_lose)
-    with pytest.raises(FileNotFoundError, match=r"images_c40/train/0_.*\.jpg"):
+    with pytest.raises(ValueError, match=r"images_c40/train/0_.*\.jpg"):
         run("--data_dir", tree)
     assert not (tmp_path / "out" / "model.safetensors").exists()
 

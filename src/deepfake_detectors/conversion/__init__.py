@@ -10,6 +10,7 @@ from typing import Any
 
 from deepfake_detectors.conversion.checkpoint_files import new_checkpoint
 from deepfake_detectors.families import FAMILIES, resolve
+from deepfake_detectors.model_folders import check_model_folder, model_faults
 from deepfake_detectors.outputs import refuse_inputs
 
 __all__ = ["CONVERTERS", "check_request", "convert"]
@@ -57,8 +58,10 @@ def convert(
     """
     paths = [Path(source) for source in ([sources] if isinstance(sources, (str, Path)) else sources)]
     check_request(family, options, paths)
+    for path in paths:
+        check_model_folder(path)
     refuse_inputs([output], paths, inside=True)
-    with new_checkpoint(output, overwrite) as folder:
+    with new_checkpoint(output, overwrite) as folder, model_faults(", ".join(map(str, paths))):
         resolve(CONVERTERS[family])(paths, folder, **options)
     return Path(output)
 

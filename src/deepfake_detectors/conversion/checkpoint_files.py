@@ -43,6 +43,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt")
 STALE = ("*.safetensors", "*.safetensors.index.json")
 # What the safe unpickler raises on bytes that are no pickle, or half of one.
 UNREADABLE = (
+    OSError,
     pickle.UnpicklingError,
     RuntimeError,
     EOFError,

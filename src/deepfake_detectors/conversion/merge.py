@@ -16,7 +16,8 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME
 from deepfake_detectors.conversion.checkpoint_files import new_checkpoint, read_tensors
 from deepfake_detectors.conversion.key_table import rename_keys
 from deepfake_detectors.conversion.m2f2_det import language_model_key_table
-from deepfake_detectors.files import read_json_object, weight_files
+from deepfake_detectors.files import read_json_object
+from deepfake_detectors.model_folders import check_model_folder, model_faults
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE
 from deepfake_detectors.outputs import refuse_inputs
 from deepfake_detectors.pipelines import resolve_model
@@ -60,8 +61,9 @@ def merge(
         raise ValueError(f"Learned words replace each other: give one adapter folder, not {len(paths)}.")
     refuse_inputs([output], paths, inside=True)
     model = resolve_model(model)
-    weight_files(model)  # refuses an index that leads out of the folder
-    with new_checkpoint(output, overwrite) as folder:
+    for path in (model, *paths):
+        check_model_folder(path)
+    with new_checkpoint(output, overwrite) as folder, model_faults(model):
         if words:
             _save_with_words(model, paths[0], folder)
         else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from deepfake_detectors.dataset_scripts._builder import Unit
 
-__all__ = ["load_split", "open_split", "units_fingerprint"]
+__all__ = ["load_split", "open_split", "units_fingerprint", "undecoded"]
 
 SOURCE_FILE = "source.sha256"  # beside a cached split: the fingerprint of what it was built from
 
@@ -83,6 +83,19 @@ def open_split(
     if len(rows) == 0:
         raise ValueError(f"The split {split!r} of {dataset} is empty.")
     return rows, str(source)
+
+
+def undecoded(rows: Any) -> Any:
+    """Return a `datasets.Dataset` whose images come as `{"bytes", "path"}`, for `load_image` to decode.
+
+    `datasets` decodes by itself otherwise: any format of Pillow, without a budget, 16 bits and transparency as stored.
+    """
+    import datasets
+
+    for name, feature in rows.features.items():
+        if isinstance(feature, datasets.Image) and feature.decode:
+            rows = rows.cast_column(name, datasets.Image(mode=feature.mode, decode=False))
+    return rows
 
 
 def units_fingerprint(builder: Any, units: list[Unit]) -> str:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from deepfake_detectors.evaluation.curve import one_class_reason
 from deepfake_detectors.evaluation.metrics import MetricSet, auc, score_intervals
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, labels_of
+from deepfake_detectors.modeling.image_loading import read_image_size
 
 __all__ = ["bytes_per_pixel", "bytes_per_pixel_control"]
-
-UNREADABLE = (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
 def bytes_per_pixel(image: Any) -> float | None:
@@ -30,11 +27,10 @@ def bytes_per_pixel(image: Any) -> float | None:
     cell = image if isinstance(image, dict) else {"path": image}
     try:
         content = cell.get("bytes")
-        source = Path(str(cell["path"])) if content is None else io.BytesIO(content)
-        size = source.stat().st_size if isinstance(source, Path) else len(source.getvalue())
-        with Image.open(source) as picture:
-            return size / (picture.width * picture.height)
-    except UNREADABLE:
+        size = Path(str(cell["path"])).stat().st_size if content is None else len(content)
+        width, height = read_image_size(cell)
+        return size / (width * height)
+    except (OSError, ValueError):
         return None
 
 

@@ -71,6 +71,7 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     batch_size: int = 8,
+    max_pixels: int | None = None,
     device: str | None = None,
     dtype: str = "auto",
     output: str | Path | None = None,
@@ -120,6 +121,7 @@ def evaluate(
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
         seed: of the bootstrap, and of a protocol's coin.
         batch_size: images per forward pass.
+        max_pixels: width times height of an image that is decoded, by default 100 million.
         device: such as `"cuda:0"`; by default the first accelerator, or the CPU.
         dtype: `"auto"` (as saved), `"float32"`, `"bfloat16"` or `"float16"`.
         output: folder where predictions are written as they come, so that the same call after an interruption scores
@@ -189,6 +191,7 @@ def evaluate(
     )
     _refuse(
         (resamples < 0, f"`resamples` is {resamples}, expected 0 or more."),
+        (max_pixels is not None and max_pixels < 1, f"`max_pixels` is {max_pixels}, expected 1 or more."),
         (batch_size < 1, f"`batch_size` is {batch_size}, expected 1 or more."),
         (frames < 1, f"`frames` is {frames}, expected 1 or more."),
         (
@@ -203,7 +206,7 @@ def evaluate(
     if target is not None:
         check_target(model, target)
 
-    detector = None if cached else Detector(model, device, dtype, batch_size)
+    detector = None if cached else Detector(model, device, dtype, batch_size, max_pixels)
     recipe = None if crop in (None, "none") else crop_recipe(crop)
 
     def view() -> ClipView:  # a recipe that is named cuts everything, below

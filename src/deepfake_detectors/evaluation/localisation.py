@@ -6,7 +6,6 @@ a file as the pictures are judged; what is kept in memory does not grow with the
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image
 from deepfake_detectors.evaluation.bootstrap import mean_interval
 from deepfake_detectors.evaluation.metrics import MetricSet, require_scikit_learn
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, read_json_lines
+from deepfake_detectors.modeling.image_loading import InputImageError, describe_image_source, load_mask
 
 __all__ = [
     "LOCALISATION_FILE",
@@ -71,17 +71,10 @@ def read_mask(source: Any) -> Image.Image:
     Raises:
         ValueError: for what is not an image, or holds no white though not all is black.
     """
-    cell = source if isinstance(source, dict) else {"path": source}
-    name = str(cell.get("path") or "a mask of the data set")
+    name = "a mask of the data set" if isinstance(source, Image.Image) else describe_image_source(source)
     try:
-        if isinstance(source, Image.Image):
-            drawn = source
-        else:
-            content = cell.get("bytes")
-            with Image.open(io.BytesIO(content) if content is not None else Path(str(cell["path"]))) as file:
-                drawn = file.convert("RGBA" if "A" in file.getbands() else "RGB")
-        grey = drawn.convert("RGB").convert("L")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        grey = load_mask(source)
+    except InputImageError as error:
         raise ValueError(f"{name}: this mask cannot be read ({error}).") from error
     highest = int(np.asarray(grey).max())
     if 0 < highest < MARKED_FROM:

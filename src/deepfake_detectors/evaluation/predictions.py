@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from deepfake_detectors.dataset_scripts._files import parse_json_lines, read_csv, read_text
 
 __all__ = [
     "Answer",
@@ -108,28 +109,13 @@ def read_json_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file, but it should hold the {what}.")
     found = False
-    # Lines end at "\n" alone: JSON allows other separators inside a string. One at a time, as files may be large.
-    with path.open(encoding="utf-8", newline="\n") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    found = True
-                    place = f"{path}, line {number}"
-                    yield place, _parse_object(place, line)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not text in UTF-8 ({error}), but should hold the {what}.") from error
+    for place, value in parse_json_lines(read_text(path), str(path)):
+        found = True
+        if not isinstance(value, dict):
+            raise ValueError(f"{place}: expected an object, got {type(value).__name__}.")
+        yield place, value
     if not found:
         raise ValueError(f"{path} is empty, but should hold the {what}.")
-
-
-def _parse_object(place: str, line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: not valid JSON ({error}). Expected one object a line.") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{place}: expected an object, got {type(value).__name__}.")
-    return value
 
 
 def read_rows(
@@ -267,22 +253,20 @@ def read_frame_scores(path: Path) -> list[Prediction]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file, but it should hold the frame scores.")
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if not set(CSV_COLUMNS) <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path} has the columns {reader.fieldnames}, expected {', '.join(CSV_COLUMNS)}.")
-        for row in reader:
-            place = f"{path}, line {reader.line_num}"
-            name, truth = row["image_id"], row["ground_truth"]
-            if truth not in ("0", "1"):
-                raise ValueError(f"{place}: ground_truth is {truth!r}, expected 1 (real) or 0 (fake).")
-            try:
-                score = 1.0 - float(row["prediction"])
-            except ValueError as error:
-                raise ValueError(f"{place}: prediction is {row['prediction']!r}, expected P(real).") from error
-            if not math.isfinite(score):
-                raise ValueError(f"{place}: prediction is {row['prediction']}. A model that returns NaN has no rank.")
-            rows.append(Prediction(name, "real" if truth == "1" else "fake", score, video_id=name.rpartition("_")[0]))
+    columns, table = read_csv(path)
+    if not set(CSV_COLUMNS) <= set(columns):
+        raise ValueError(f"{path} has the columns {columns}, expected {', '.join(CSV_COLUMNS)}.")
+    for place, row in table:
+        name, truth = row["image_id"], row["ground_truth"]
+        if truth not in ("0", "1"):
+            raise ValueError(f"{place}: ground_truth is {truth!r}, expected 1 (real) or 0 (fake).")
+        try:
+            score = 1.0 - float(row["prediction"])
+        except ValueError as error:
+            raise ValueError(f"{place}: prediction is {row['prediction']!r}, expected P(real).") from error
+        if not math.isfinite(score):
+            raise ValueError(f"{place}: prediction is {row['prediction']}. A model that returns NaN has no rank.")
+        rows.append(Prediction(name, "real" if truth == "1" else "fake", score, video_id=name.rpartition("_")[0]))
     if not rows:
         raise ValueError(f"{path} is empty, but should hold the frame scores.")
     return rows

@@ -107,12 +107,16 @@ class Detector:
         model: folder, Hub id or name of a built-in checkpoint; `None` for the default of the package.
         device, dtype: as in `pipelines.load_detector`.
         batch_size: images per forward pass.
+        max_pixels: width times height of an image that is decoded; `None` for the pipeline's own limit.
 
     Raises:
         OSError, ValueError: as `pipelines.load_config`.
     """
 
-    def __init__(self, model: str | None, device: str | None, dtype: str, batch_size: int) -> None:
+    def __init__(
+        self, model: str | None, device: str | None, dtype: str, batch_size: int, max_pixels: int | None = None
+    ) -> None:
+        self.max_pixels = max_pixels
         self.model, self.device, self.dtype, self.batch_size = model, device, dtype, batch_size
         self.source, self.config = load_config(model)
         architectures = set(self.config.architectures or ())
@@ -167,7 +171,9 @@ class Detector:
         def judge(images: list[Any]) -> list[dict[str, Any]]:
             detector = self._load_able(options)
             try:
-                return detector(images, batch_size=self.batch_size, on_error="record", **options)
+                return detector(
+                    images, batch_size=self.batch_size, on_error="record", max_pixels=self.max_pixels, **options
+                )
             except ValueError as error:  # unreadable images became rows: this is the model's own failure
                 raise DetectorError(str(error)) from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from deepfake_detectors.data.loading import open_split
+from deepfake_detectors.data.loading import open_split, undecoded
 from deepfake_detectors.data.parquet import find_builds
 from deepfake_detectors.data.registry import DATASETS, builder_class
 from deepfake_detectors.data.twin_difference import difference_mask
@@ -19,7 +19,7 @@ from deepfake_detectors.examination.clips import ClipView, CutPictures, Pictures
 from deepfake_detectors.examination.crops import CropRecipe
 from deepfake_detectors.examination.faces import DEFAULT_FINDER, face_finder
 from deepfake_detectors.examination.video import VideoError
-from deepfake_detectors.files import picture_files
+from deepfake_detectors.files import walk_folder
 from deepfake_detectors.modeling.image_loading import load_image
 
 __all__ = ["PictureSet", "TwinMasks", "cut_faces", "data_set", "folder_set"]
@@ -100,11 +100,7 @@ def data_set(
         table, dataset, config, fingerprint = _built_split(Path(dataset), config, split)
     else:
         table, fingerprint = open_split(dataset, split, data_dir, config, options)
-    import datasets
-
-    for column in ("image", "mask"):
-        if column in table.features:
-            table = table.cast_column(column, datasets.Image(decode=False))
+    table = undecoded(table)
     names = table.features["label"].names
     known = table.select_columns(["id", "label", "manipulation", "category", "video_id", "group_id"]).to_list()
     set_of = builder_class(dataset).set_of
@@ -251,7 +247,13 @@ def folder_set(
             continue
         if not folder.is_dir():
             raise FileNotFoundError(f"`{label}_dir` {folder}: there is no such folder.")
-        files, _ = picture_files(folder, recursive=True)
+        walk = walk_folder(folder, recursive=True)
+        if walk.faults:
+            raise ValueError(
+                f"`{label}_dir` {folder} holds {len(walk.faults)} that cannot be read, so that the numbers would be "
+                f"of fewer pictures: {next(iter(walk.faults.values()))} Repair or remove them."
+            )
+        files = walk.files
         videos = clip_files(folder)
         if not files and not videos:
             raise ValueError(f"`{label}_dir` {folder} holds no pictures.")
@@ -344,7 +346,7 @@ def _find_masks(mask_dir: Path, fake_dir: Path, fakes: Sequence[Path]) -> list[s
         raise FileNotFoundError(f"`mask_dir` {mask_dir}: there is no such folder.")
     by_path: dict[Path, Path] = {}
     by_stem: dict[str, list[Path]] = {}
-    for path in picture_files(mask_dir, recursive=True)[0]:
+    for path in walk_folder(mask_dir, recursive=True).files:
         by_path[path.relative_to(mask_dir).with_suffix("")] = path
         by_stem.setdefault(path.stem, []).append(path)
     masks = []

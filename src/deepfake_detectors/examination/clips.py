@@ -12,6 +12,7 @@ from PIL import Image
 from deepfake_detectors.examination.crops import CropRecipe, crop_face
 from deepfake_detectors.examination.faces import DEFAULT_FINDER, Face, FaceFinder
 from deepfake_detectors.examination.video import VIDEO_SUFFIXES, Frame, VideoError, is_video, sample_frames
+from deepfake_detectors.files import walk_folder
 from deepfake_detectors.modeling.image_loading import InputImageError, load_image
 
 __all__ = ["ClipPicture", "ClipView", "CutPictures", "Pictures", "clip_files", "clip_pictures", "largest_face"]
@@ -54,8 +55,7 @@ class ClipPicture:
 
 def clip_files(folder: Path) -> list[Path]:
     """Return the videos below a folder, sorted: files with the name and not the content of a picture."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    return [path for path in files if not path.name.startswith(".") and is_video(path)]
+    return [path for path in walk_folder(folder, recursive=True, suffixes=VIDEO_SUFFIXES).files if is_video(path)]
 
 
 def clip_pictures(path: str | Path, view: ClipView, finder: FaceFinder | None) -> list[ClipPicture]:

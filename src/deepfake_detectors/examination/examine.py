@@ -21,7 +21,7 @@ from deepfake_detectors.examination.timeline import TIMELINE_FILE, draw_timeline
 from deepfake_detectors.examination.tracks import DEFAULT_POOLING, POOLING, link_faces, pool
 from deepfake_detectors.examination.video import is_video, probe, sample_frames
 from deepfake_detectors.masks import draw_overlay
-from deepfake_detectors.modeling.image_loading import load_image, read_image_facts
+from deepfake_detectors.modeling.image_loading import MAX_PIXELS, load_image, read_image_facts
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 from deepfake_detectors.outputs import written_whole
 
@@ -117,6 +117,7 @@ def examine(
     device: str | None = None,
     dtype: str = "auto",
     batch_size: int = 4,
+    max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Examination:
     """Examine a picture or a video file.
@@ -148,6 +149,7 @@ def examine(
         checks: refuse what no detector was tested on: blank, tiny and drawn pictures, documents.
         device, dtype: as in `load_detector`; not for a loaded model.
         batch_size: crops or frames per forward pass.
+        max_pixels: width times height of a picture that is decoded.
         progress: called with how many frames are done, and how many there will be at most (`None` if unknown).
 
     Raises:
@@ -162,7 +164,9 @@ def examine(
         raise ValueError("question shapes the explanation: pass explain=True with it.")
     path = Path(source)
     moving = is_video(path)
-    still = None if moving else load_image(path)  # before the model: a file that cannot be read is told at once
+    still = (
+        None if moving else load_image(path, max_pixels=max_pixels)
+    )  # before the model: a file that cannot be read is told at once
     judge = model if isinstance(model, Judge) else Judge(model, device, dtype, batch_size)
     judge.require(explain, localize)
     readings = judge.readings(head, threshold)

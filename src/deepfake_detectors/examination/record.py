@@ -27,6 +27,23 @@ RECORD_FILE = "examination.json"
 FORMAT = 1
 # Results that a replay must give again.
 COMPARED = ("kind", "decision", "fake_probability", "pooling", "readings", "tracks", "frames")
+# What a replay reads of a record, which anybody may have written.
+SHAPE: dict[str, type | tuple[type, ...]] = {
+    "source": dict,
+    "source.name": str,
+    "source.sha256": str,
+    "model": dict,
+    "model.name": str,
+    "model.family": str,
+    "model.class": str,
+    "model.dtype": str,
+    "model.weights": dict,
+    "model.weights.of": str,
+    "options": dict,
+    "options.batch_size": int,
+    "versions": dict,
+    "record_sha256": str,
+}
 BLOCK = 1 << 20  # bytes read at a time
 # What numbers may depend on. OpenCV comes under several names.
 LIBRARIES = (
@@ -99,6 +116,12 @@ def read_record(path: str | Path) -> dict[str, Any]:
     ]
     if missing:
         raise ValueError(f"{path} is not the record of an examination: it has no {', '.join(missing)}.")
+    for place, kinds in SHAPE.items():
+        value: Any = record
+        for name in place.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(value, kinds):
+            raise ValueError(f"{path} is not the record of an examination: {place} is {value!r:.80}.")
     if record.get("format") != FORMAT:
         raise ValueError(f"{path} has the format {record.get('format')!r}; this version reads {FORMAT}.")
     return record

@@ -93,12 +93,13 @@ def replay(
     path = _find_source(Path(record), str(before["source"]["name"])) if file is None else Path(file)
     options = before["options"]
     judge = model if isinstance(model, Judge) else _load(before["model"], model, device, options)
-    now = examine(
-        path,
-        judge,
-        **{name: options[name] for name in REPEATED if options.get(name) is not None},
-        progress=progress,
-    ).record
+    repeated = {name: options[name] for name in REPEATED if options.get(name) is not None}
+    try:
+        now = examine(path, judge, **repeated, progress=progress).record
+    except (ValueError, TypeError) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(f"{record} holds options that cannot be repeated: {error}") from error
     # The name of a file may change; its content may not.
     differences = list(_compare("source.sha256", before["source"]["sha256"], now["source"]["sha256"]))
     differences += _compare("model.weights.sha256", _weights(before), _weights(now))
@@ -137,7 +138,7 @@ def _load(facts: Mapping[str, Any], model: Any, device: str | None, options: Map
 
 
 def _weights(record: Mapping[str, Any]) -> Any:
-    return record["model"]["weights"]["sha256"]
+    return record["model"]["weights"].get("sha256")
 
 
 def _compare(field: str, before: Any, now: Any) -> Iterator[Difference]:

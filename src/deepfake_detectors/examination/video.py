@@ -392,7 +392,7 @@ def _upright(frame: Any) -> Image.Image:
 def _opened(path: Path, name: str) -> Iterator[tuple[Any, Any]]:
     av = _pyav()
     try:
-        container = av.open(str(path.resolve()), options=OPTIONS)
+        container = av.open(str(path.resolve()), options=OPTIONS, metadata_errors="replace")
     except av.FFmpegError as error:
         raise VideoError(
             f"{name} cannot be opened as a video ({error.strerror}): it is damaged, incomplete or of another kind.",

@@ -26,6 +26,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, C
 from deepfake_detectors.evaluation.fitting import CALIBRATION_FILE
 from deepfake_detectors.families import Family, require_family
 from deepfake_detectors.files import read_json_object, weight_files
+from deepfake_detectors.model_folders import model_faults
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
 from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptForDeepfakeDetection
@@ -110,10 +111,13 @@ def assemble(source: Path, target: Path, base: Base | None = None) -> Assembled:
     if not source.is_dir():
         raise FileNotFoundError(f"There is no folder {source}; give the checkpoint folder to publish.")
     check_model_source(source)
-    if (source / CONFIG_NAME).is_file():
-        found = _assemble_words(source, target, base) if _is_words(source) else _assemble_whole(source, target, base)
-    else:
-        found = _assemble_peft(source, target, base)
+    with model_faults(source):
+        if not (source / CONFIG_NAME).is_file():
+            found = _assemble_peft(source, target, base)
+        elif _is_words(source):
+            found = _assemble_words(source, target, base)
+        else:
+            found = _assemble_whole(source, target, base)
     _copy_present(source, target, CARRIED)
     return found
 

@@ -127,6 +127,8 @@ def _write_card(
         card = render_model_card(facts, results, validation, found.config, publication, explanations)
     except (KeyError, UndefinedError) as error:
         raise ValueError(f"Facts, results.json or validation.json leave out what the card states: {error}.") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"Facts, results.json or validation.json hold values of a wrong kind: {error}.") from error
     (target / "README.md").write_text(card, encoding="utf-8")
     if facts.get("license_link") == TERMS_FILE:
         rows = [f"| {part['name']} | {part['terms']} |" for part in facts["parts"]]

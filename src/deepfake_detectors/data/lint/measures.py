@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin
+
+from deepfake_detectors.modeling.image_loading import load_image, load_stored_image
+from deepfake_detectors.modeling.image_sources import open_regular_file
 
 __all__ = ["SCHEMA", "Picture", "clip_traces", "jpeg_traces", "measure"]
 
@@ -79,20 +82,22 @@ def measure(picture: Picture) -> dict[str, Any]:
     row |= picture.traces
     row["extension"] = PurePath(picture.name).suffix.lower() or None if picture.name else None
     try:
-        content = picture.content.read_bytes() if isinstance(picture.content, Path) else picture.content
+        content = picture.content
+        if isinstance(content, Path):
+            with open_regular_file(content, str(content)) as file:
+                content = file.read()
         if isinstance(content, bytes):
             row |= {"bytes": len(content), "file_digest": hashlib.sha256(content).hexdigest()[:32]}
-            with Image.open(io.BytesIO(content)) as image:
-                row |= _file_traces(image) | _pixel_traces(image)
+            image = load_stored_image(content)
+            row |= _file_traces(image) | _pixel_traces(image)
         elif content is not None:
             row |= _pixel_traces(content if isinstance(content, Image.Image) else Image.fromarray(content))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        row["error"] = f"{type(error).__name__}: {error}"
+    except (OSError, ValueError) as error:
+        row["error"] = f"{type(error.__cause__ or error).__name__}: {error}"
     return row
 
 
 def _file_traces(image: Any) -> dict[str, Any]:
-    image.load()  # first: what follows the pixels, as text in a PNG may, counts too
     form = SAME_FORMAT.get(image.format, image.format)
     traces = {
         "format": form,
@@ -105,7 +110,7 @@ def _file_traces(image: Any) -> dict[str, Any]:
 def _pixel_traces(image: Any) -> dict[str, Any]:
     import imagehash
 
-    pixels = image.convert("RGB")
+    pixels = load_image(image)
     bits = imagehash.phash(pixels, hash_size=HASH_SIDE).hash
     return {
         "mode": image.mode,
@@ -167,7 +172,7 @@ def clip_traces(path: Path) -> dict[str, Any]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             frames = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
             return {
