@@ -178,6 +178,7 @@ def identical_files(files: Iterable[tuple[T, Callable[[], bytes]]]) -> list[list
     by_digest: dict[str, list[T]] = defaultdict(list)
     for file, read in files:
         by_digest[hashlib.sha256(read()).hexdigest()].append(file)
+    return [group for group in by_digest.values() if len(group) > 1]
 
 
 class _StrictFile(io.BytesIO):

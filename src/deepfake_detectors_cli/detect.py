@@ -42,7 +42,8 @@ def detect(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUTS...", help="Files, folders, quoted globs, http(s) URLs; - is an image on standard input."
+            metavar="INPUTS...",
+            help="Files, folders, quoted globs, http(s) URLs, CSV tables (img_path); - is an image on standard input.",
         ),
     ],
     model: Model = None,

@@ -23,6 +23,7 @@ from deepfake_detectors.evaluation.predictions import Prediction, read_reference
 from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, evaluate_rows, get_protocol
 from deepfake_detectors.evaluation.protocols.m2f2_det import evaluate_answers
 from deepfake_detectors.evaluation.report import WRITTEN_FILES, Results, results_content
+from deepfake_detectors.evaluation.result_files import read_labels, read_result_array
 from deepfake_detectors.evaluation.scoring import Detector, Progress, Scored
 from deepfake_detectors.evaluation.sets import PictureSet, cut_faces, data_set, folder_set
 from deepfake_detectors.evaluation.texts import explanation_results
@@ -54,6 +55,7 @@ def evaluate(
     crop: str | None = None,
     finder: str = DEFAULT_FINDER,
     predictions: str | Path | Sequence[str | Path] | None = None,
+    labels: str | Path | None = None,
     references: str | Path | None = None,
     explain: bool = False,
     max_new_tokens: int | None = None,
@@ -86,7 +88,7 @@ def evaluate(
 
     Args:
         model: folder, Hub id or name of a built-in checkpoint; the default is the demonstration detector.
-        dataset: name of a data set, such as `"ddvqa"`, or a built folder.
+        dataset: name of a data set, such as `"ddvqa"`; a built folder; or a CSV file `img_path,label`.
         dataset_config: config of the data set.
         dataset_options: fields of that config, such as `{"masks": "masks"}`.
         split: split of the data set.
@@ -103,6 +105,8 @@ def evaluate(
         predictions: files of cached predictions to score instead of a model. JSON lines with `id`, `label` (`"real"`
             or `"fake"`), `score` (P(fake)) and/or `text`, and if known `manipulation`, `category`, `video_id`,
             `group_id` and `set`; or a table of frame scores; or M2F2-Det's published answers.
+        labels: file with the labels of `predictions` that have none: FakeVLM's scripts write a JSON array of answers,
+            whose labels are in FakeClue's `test.json`; its answers are the references then.
         references: file of reference explanations, JSON lines `{"<id>": {"answer": ["...", ...]}}`.
         explain: also write explanations, and compare them with the references.
         max_new_tokens: longest explanation; by default the detector's own limit.
@@ -164,7 +168,7 @@ def evaluate(
             "`data_dir`, `dataset_config`, `dataset_options` and `twin_masks` belong to `dataset`.",
         ),
         (
-            (similarity is not None or spice) and not (references is not None or explain),
+            (similarity is not None or spice) and (references, labels) == (None, None) and not explain,
             "`similarity` and `spice` compare explanations: give `references` or `explain`.",
         ),
         (
@@ -174,6 +178,10 @@ def evaluate(
         (
             max_new_tokens is not None and (bool(cached) or not explains),
             "`max_new_tokens` is the length of an explanation: give `explain` with it.",
+        ),
+        (
+            labels is not None and (len(cached) != 1 or dataset is not None or real is not None or fake is not None),
+            "`labels` are those of one file of `predictions`, which it names the pictures of: give that file alone.",
         ),
         (masks is not None and fake is None, "`mask_dir` belongs to `fake_dir`."),
     )
@@ -200,7 +208,7 @@ def evaluate(
         ),
     )
     if folder is not None:
-        files_read = [*cached, *(file for file in (references, fit_predictions) if file is not None)]
+        files_read = [*cached, *(file for file in (references, labels, fit_predictions) if file is not None)]
         refuse_inputs([folder / name for name in WRITTEN_FILES], files_read)
         refuse_inputs([folder], [place for place in (real, fake, masks, data_dir, dataset) if place is not None])
     if target is not None:
@@ -236,7 +244,15 @@ def evaluate(
             inputs["head"] = head
         scored = detector.score(pictures, folder, explains, max_new_tokens, progress, head)
     known = None if pictures is None else pictures.rows
-    rows = read_rows(cached, rules.integer_labels, rules.official_answers, known) if scored is None else scored.rows
+    listed = None if labels is None else read_labels(Path(labels), rules.integer_labels)
+    rows: list[Prediction] | None
+    if scored is not None:
+        rows = scored.rows
+    elif listed is not None:
+        rows = read_result_array(cached[0], listed, Path(str(labels)))
+        inputs["labels"] = Path(str(labels)).name
+    else:
+        rows = read_rows(cached, rules.integer_labels, rules.official_answers, known)
     failures = {} if scored is None else scored.failures
     if failures and not rows:
         name, message = next(iter(failures.items()))
@@ -281,7 +297,8 @@ def evaluate(
             rate = DEFAULT_FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
             band = fit_decision_band(judged, rate, fitted_on=kind, seed=seed)
             results["decision_band"] = {**band.to_config(), "counts": band.counts, "curve": band.curve}
-        results |= _explanations(rows, pictures, references, explains, failures, rules, settings)
+        of_list = None if listed is None else {row.id: row.references for row in listed if row.references}
+        results |= _explanations(rows, pictures, references, of_list, explains, failures, rules, settings)
         if pictures is not None:
             bootstrap = (settings.resamples, settings.seed)
             results["control"] = bytes_per_pixel_control(pictures.rows, pictures.files, *bootstrap)
@@ -367,6 +384,7 @@ def _explanations(
     rows: list[Prediction],
     pictures: PictureSet | None,
     references: str | Path | None,
+    of_list: dict[str, list[str]] | None,
     explains: bool,
     failures: Mapping[str, str],
     rules: Protocol,
@@ -376,6 +394,8 @@ def _explanations(
     texts = None
     if references is not None:
         texts = read_references(Path(references))
+    elif of_list:
+        texts = of_list
     elif pictures is not None and explains:
         texts = pictures.references
     if texts is None:
