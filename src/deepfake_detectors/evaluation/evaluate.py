@@ -22,6 +22,7 @@ from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction, read_references, read_rows
 from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, evaluate_rows, get_protocol
 from deepfake_detectors.evaluation.protocols.m2f2_det import evaluate_answers
+from deepfake_detectors.evaluation.regions import score_regions
 from deepfake_detectors.evaluation.report import WRITTEN_FILES, Results, results_content
 from deepfake_detectors.evaluation.result_files import read_labels, read_result_array
 from deepfake_detectors.evaluation.scoring import Detector, Progress, Scored
@@ -305,7 +306,12 @@ def evaluate(
             if scored is not None and "masks" in scored.run:
                 results["localisation"] = score_localisation(scored.pixel_counts(), rows, *bootstrap)
             elif scored is not None and pictures.masks is not None:
-                remarks.append("This detector cannot localize, so the masks of the set are not used.")
+                remarks.append("This detector cannot localize, so its masks are not compared with those of the set.")
+            if pictures.masks is not None:
+                masks_of = dict(zip(pictures.ids, range(len(pictures.ids)), strict=True))
+                true_masks = pictures.masks
+                found = score_regions(rows, lambda name: true_masks[masks_of[name]], *bootstrap)
+                results |= {} if found is None else {"regions": found}
     if pictures is not None:
         inputs |= {"set": pictures.name, "pictures": len(pictures.rows), "unreadable": len(failures)}
         if "localisation" in results:

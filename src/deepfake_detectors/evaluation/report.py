@@ -14,6 +14,7 @@ from deepfake_detectors.evaluation.metrics import LOWER_IS_BETTER
 from deepfake_detectors.evaluation.plots import plot_bars, plot_scores
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.protocols import Protocol
+from deepfake_detectors.evaluation.regions import NAMED_ON_REAL
 from deepfake_detectors.evaluation.scoring import RUN_FILE, Scored
 from deepfake_detectors.markup import as_markdown
 from deepfake_detectors.outputs import folder_lock, write_json, write_text
@@ -23,7 +24,7 @@ __all__ = ["RESULTS_FILE", "WRITTEN_FILES", "Results", "render_report", "results
 RESULTS_FILE, REPORT_FILE = "results.json", "report.md"
 WRITTEN_FILES = (RESULTS_FILE, REPORT_FILE, RUN_FILE)  # beside predictions, which are only added to
 LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
-SECTIONS = ("judgement", "explanation", "localisation", "control")
+SECTIONS = ("judgement", "explanation", "localisation", "regions", "control")
 PLOTS = {  # table -> what its rows are, file
     "per_manipulation": ("manipulation", "manipulations.png"),
     "per_category": ("category", "categories.png"),
@@ -260,7 +261,7 @@ def _metric_table(title: str, part: Mapping[str, Any]) -> list[str]:
 def _direction(name: str) -> str:
     if name == "bytes_per_pixel_auc":
         return "near 0.5"
-    return "lower" if name in LOWER_IS_BETTER or name == MARKED_ON_REAL else "higher"
+    return "lower" if name in LOWER_IS_BETTER or name in (MARKED_ON_REAL, NAMED_ON_REAL) else "higher"
 
 
 def _plain_table(table: Mapping[str, Mapping[str, Any]]) -> list[str]:
