@@ -41,7 +41,10 @@ __all__ = [
 # What says where a checkpoint lies.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
 # What of this package's own checkpoints can what not every detector can.
-BUILT_IN_EXAMPLES = {"explain": "m2f2-det-mini"}
+BUILT_IN_EXAMPLES = {"explain": "m2f2-det-mini", "heatmap": "m2f2-det-mini"}
+# How a caller asks for an ability, where it is not `ability=True`; and what is said of who has it.
+ASKED_BY = {"heatmap": "localize='heatmap'"}
+CAN = {"heatmap": "give a heat map"}
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 # Only LLaVA's own code and its forks write these into config.json.
 LLAVA_CODE_FIELDS = ("mm_projector_type", "mm_vision_tower")
@@ -120,25 +123,30 @@ def given_mask_labels(kwargs: Any) -> torch.Tensor | None:
 
 
 def require_ability(model: Any, ability: str) -> None:
-    """Raise a `ValueError` that names the families that can, if `model` cannot `explain` or `localize`.
+    """Raise a `ValueError` that names the families that can, if `model` cannot do something.
 
     Args:
-        model: a detector with the class attributes `can_explain` and `can_localize`.
-        ability: `"explain"` or `"localize"`.
+        model: a detector with the class attributes `can_explain`, `can_localize` and `can_heatmap`.
+        ability: `"explain"`, `"localize"` or `"heatmap"`.
     """
-    if getattr(model, f"can_{ability}"):
+    if getattr(model, f"can_{ability}", False):
         return
     able = {
         f"{cls.config_class.model_type} ({cls.__name__})"
         for cls in detector_classes()
-        if getattr(cls, f"can_{ability}")
+        if getattr(cls, f"can_{ability}", False)
     }
     remedy = (
-        f"Families that can: {', '.join(sorted(able))}." if able else f"No class that is loaded here can {ability}."
+        f"Families that can: {', '.join(sorted(able))}."
+        if able
+        else f"No class that is loaded here can {CAN.get(ability, ability)}."
     )
     if ability in BUILT_IN_EXAMPLES:
         remedy += f" The built-in checkpoint {BUILT_IN_EXAMPLES[ability]!r} is a small example."
-    raise ValueError(f"{type(model).__name__} gives a verdict but cannot {ability} ({ability}=True). {remedy}")
+    asked = ASKED_BY.get(ability, f"{ability}=True")
+    raise ValueError(
+        f"{type(model).__name__} gives a verdict but cannot {CAN.get(ability, ability)} ({asked}). {remedy}"
+    )
 
 
 def require_head(model: Any, head: str | None) -> str | None:
@@ -197,12 +205,14 @@ class DeepfakeDetectionMixin:
     Attributes:
         can_explain: whether the class has `explain`, and `generate` writes text.
         can_localize: whether `detect` gives a `mask`.
+        can_heatmap: whether the class has `heatmap`, which says what the verdict looked at, not what was changed.
         subject: what the class was trained to judge: `"faces"` (give it face crops) or `"picture"` (any picture as it
             is). What cuts pictures, and what says whether a verdict applies, goes by it.
     """
 
     can_explain: ClassVar[bool] = False
     can_localize: ClassVar[bool] = False
+    can_heatmap: ClassVar[bool] = False
     subject: ClassVar[str] = "picture"
 
     @property

@@ -4,11 +4,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import BatchFeature, LlavaImageProcessor
 from transformers.image_transforms import get_resize_output_image_size
 from transformers.image_utils import SizeDict
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.processing_utils import ImagesKwargs, Unpack
+
+from .heatmaps import map_to_picture
 
 __all__ = [
     "ClipPictureProcessor",
@@ -102,6 +105,11 @@ class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         return super().process_image(as_bytes(image), *args, **kwargs)
+
+    def heatmap_to_picture(self, values: torch.Tensor, picture_size: tuple[int, int]) -> Image.Image:
+        """A heat map (rows, columns) in [0, 1] over the input of `picture_size` pixels; see `map_to_picture`."""
+        resized, cropped = self.size["shortest_edge"], self.crop_size["height"]
+        return map_to_picture(values, picture_size, resized, cropped, padded=bool(getattr(self, "do_pad", False)))
 
     def _preprocess(self, images: list[np.ndarray], *args: Any, fast: bool = False, **kwargs: Any) -> BatchFeature:
         if not fast:
