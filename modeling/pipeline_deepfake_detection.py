@@ -124,8 +124,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             `fake_probability` (in [0, 1]), `threshold`, `decision` (`"likely fake"`, `"likely real"` or
             `"inconclusive"` by the checkpoint's decision band; `None` where none was fitted), `explanation` and
             `explanation_verdict` (`str` or `None`) and `mask` (`None`, or a PIL image of mode `L`, 0-255, at the
-            size of the picture). With `localize="heatmap"` also `heatmap`, of the same form. Of a checkpoint with named
-            heads also `head`, and `terms` of that head's weights.
+            size of the picture). With `localize="heatmap"` also `heatmap`, of the same form. Of a checkpoint with
+            named heads also `head`, and `terms` of that head's weights.
 
         Raises:
             InputImageError: a `ValueError` that names the picture, unless `on_error="record"`.
