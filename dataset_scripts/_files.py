@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -166,7 +166,9 @@ def open_image(
         image = _decoded(content, max_pixels)
         return image if mode is None else _converted(image, mode)
     except DECODING_ERRORS as error:
-        raise ValueError(f"{where} ({size} bytes) cannot be decoded: {error}. Fetch this file again.") from error
+        # Pillow's own words name an object in memory.
+        reason = "no picture of a format that is read" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{where} ({size} bytes) cannot be decoded: {reason}. Fetch this file again.") from error
 
 
 def identical_files(files: Iterable[tuple[T, Callable[[], bytes]]]) -> list[list[T]]:

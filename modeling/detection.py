@@ -41,9 +41,14 @@ __all__ = [
 # What says where a checkpoint lies.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
 # What of this package's own checkpoints can what not every detector can.
-BUILT_IN_EXAMPLES = {"explain": "m2f2-det-mini", "heatmap": "m2f2-det-mini"}
-# How a caller asks for an ability, where it is not `ability=True`; and what is said of who has it.
-ASKED_BY = {"heatmap": "localize='heatmap'"}
+BUILT_IN_EXAMPLES = {"explain": "m2f2-det-mini", "converse": "m2f2-det-mini", "heatmap": "m2f2-det-mini"}
+# How a caller asks for an ability, and what is said of who has it where that is not its name.
+ASKED_BY = {
+    "explain": "explain=True",
+    "localize": "localize=True",
+    "converse": "history",
+    "heatmap": "localize='heatmap'",
+}
 CAN = {"heatmap": "give a heat map"}
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 # Only LLaVA's own code and its forks write these into config.json.
@@ -126,8 +131,8 @@ def require_ability(model: Any, ability: str) -> None:
     """Raise a `ValueError` that names the families that can, if `model` cannot do something.
 
     Args:
-        model: a detector with the class attributes `can_explain`, `can_localize` and `can_heatmap`.
-        ability: `"explain"`, `"localize"` or `"heatmap"`.
+        model: a detector with the class attributes `can_explain`, `can_localize`, `can_converse` and `can_heatmap`.
+        ability: `"explain"`, `"localize"`, `"converse"` or `"heatmap"`.
     """
     if getattr(model, f"can_{ability}", False):
         return
@@ -143,10 +148,8 @@ def require_ability(model: Any, ability: str) -> None:
     )
     if ability in BUILT_IN_EXAMPLES:
         remedy += f" The built-in checkpoint {BUILT_IN_EXAMPLES[ability]!r} is a small example."
-    asked = ASKED_BY.get(ability, f"{ability}=True")
-    raise ValueError(
-        f"{type(model).__name__} gives a verdict but cannot {CAN.get(ability, ability)} ({asked}). {remedy}"
-    )
+    doing = CAN.get(ability, ability)
+    raise ValueError(f"{type(model).__name__} gives a verdict but cannot {doing} ({ASKED_BY[ability]}). {remedy}")
 
 
 def require_head(model: Any, head: str | None) -> str | None:
@@ -206,6 +209,7 @@ class DeepfakeDetectionMixin:
         can_explain: whether the class has `explain`, and `generate` writes text.
         can_localize: whether `detect` gives a `mask`.
         can_heatmap: whether the class has `heatmap`, which says what the verdict looked at, not what was changed.
+        can_converse: whether `explain` takes a `history`, and the class has `converse`.
         subject: what the class was trained to judge: `"faces"` (give it face crops) or `"picture"` (any picture as it
             is). What cuts pictures, and what says whether a verdict applies, goes by it.
     """
@@ -213,6 +217,7 @@ class DeepfakeDetectionMixin:
     can_explain: ClassVar[bool] = False
     can_localize: ClassVar[bool] = False
     can_heatmap: ClassVar[bool] = False
+    can_converse: ClassVar[bool] = False
     subject: ClassVar[str] = "picture"
 
     @property

@@ -8,6 +8,8 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from .candidate_scoring import candidate_log_probabilities
+
 __all__ = [
     "CACHE_NAME",
     "cache_keyword",
@@ -144,29 +146,20 @@ def candidate_nll(
     Returns:
         (batch, answers), float32.
     """
-    batch, count = len(candidates), len(candidates[0])
+    count, device = len(candidates[0]), inputs_embeds.device
     longest = max(len(ids) for row in candidates for ids in row)
     cache = DynamicCache(config=language_model.config) if longest > 1 else None
-    device = inputs_embeds.device
-    logits = next_token_logits(language_model, inputs_embeds, attention_mask, cache).log_softmax(dim=-1)
-    first = torch.tensor([[ids[0] for ids in row] for row in candidates], device=logits.device)
-    nll = -logits.gather(1, first)
-    if cache is None:
-        return nll
+    first = next_token_logits(language_model, inputs_embeds, attention_mask, cache)
 
-    # Behind an answer that is already over stands id 0, whose value is multiplied by zero.
-    flat = [list(ids) for row in candidates for ids in row]
-    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in flat], device=device)
-    real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in flat], device=device)
-    cache.batch_repeat_interleave(count)
-    before = attention_mask.repeat_interleave(count, dim=0)
-    lengths = before.sum(dim=-1, keepdim=True)
-    outputs = language_model(
-        inputs_embeds=language_model.get_input_embeddings()(ids[:, :-1]),
-        attention_mask=torch.cat([before, real[:, :-1]], dim=1),
-        position_ids=lengths + torch.arange(longest - 1, device=device),
-        use_cache=True,
-        **cache_keyword(cache),
-    )
-    tails = outputs.logits.float().log_softmax(dim=-1).gather(2, ids[:, 1:, None].to(outputs.logits.device))[..., 0]
-    return nll - (tails * real[:, 1:].to(tails.device)).sum(dim=-1).view(batch, count).to(nll.device)
+    def read_on(ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        cache.batch_repeat_interleave(count)
+        before = attention_mask.repeat_interleave(count, dim=0)
+        return language_model(
+            inputs_embeds=language_model.get_input_embeddings()(ids.to(device)),
+            attention_mask=torch.cat([before, real.to(device)], dim=1),
+            position_ids=before.sum(dim=-1, keepdim=True) + torch.arange(ids.shape[1], device=device),
+            use_cache=True,
+            **cache_keyword(cache),
+        ).logits
+
+    return -candidate_log_probabilities(first, candidates, read_on)

@@ -14,7 +14,9 @@ from transformers.conversion_mapping import (
 )
 from transformers.utils import CONFIG_NAME
 
+from .candidate_scoring import candidate_log_probabilities
 from .configuration_fakevlm import SCORES, FakeVLMConfig
+from .conversation import Conversation, History, require_one_picture
 from .detection import (
     HUB_ARGUMENTS,
     DeepfakeDetectionMixin,
@@ -23,6 +25,7 @@ from .detection import (
     refuse_foreign_checkpoint,
 )
 from .generation_cache import cache_keyword, common_prefix_length
+from .processing_fakevlm import FakeVLMProcessor
 from .prompting_fakevlm import own_candidate_tokens, verdict_tokens
 from .verdict_parsing import UNDETERMINED, parse_fakevlm_verdict
 
@@ -70,6 +73,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
 
     config: FakeVLMConfig
     can_explain = True
+    can_converse = True
     subject = "picture"
     # What made the ids of prompts. Only prompts of the caller's own need it, so it is loaded when the first one comes.
     _tokenizer: Any = None
@@ -99,6 +103,25 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             model = loaded[0] if isinstance(loaded, tuple) else loaded
             model._tokenizer_source = (source, hub_kwargs)
         return loaded
+
+    @classmethod
+    def config_of_stock(cls, source: Any, **hub_kwargs: Any) -> FakeVLMConfig:
+        """Return the config with which `from_pretrained` reads a stock Llava folder or Hub id."""
+        return cls._own_config(source, {}, hub_kwargs)
+
+    def adopt_processor(self, processor: Any) -> FakeVLMProcessor:
+        """Return a `FakeVLMProcessor` with the parts of a stock `LlavaProcessor`."""
+        if type(processor).__name__ == FakeVLMProcessor.__name__:
+            return processor
+        return FakeVLMProcessor(
+            processor.image_processor,
+            processor.tokenizer,
+            patch_size=self.config.vision_config.patch_size,
+            vision_feature_select_strategy=self.config.vision_feature_select_strategy,
+            prompt_style=self.config.prompt_style,
+            image_aspect=self.config.image_aspect,
+            question=self.config.question,
+        )
 
     @classmethod
     def _own_config(cls, source: Any, kwargs: dict[str, Any], hub_kwargs: dict[str, Any]) -> FakeVLMConfig:
@@ -228,6 +251,16 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         return torch.tensor(filled, device=self.input_device), torch.tensor(mask, device=self.input_device)
 
+    def _own_score(self, count: int, picture: dict[str, Any], cache: Any) -> torch.Tensor:
+        """Raw logits (count, 2) of the own prompt; only the score `"prefix"` leaves in `cache` what it read."""
+        if self.config.score == "generate":
+            rows = self._rows(self._prompt_row(), count)
+            return self._score_generated(rows, torch.ones_like(rows), picture)[0]
+        prompts = self._prompts(None, None, count)
+        if self.config.score == "prefix":
+            return self._score_prefix(prompts, picture, cache)
+        return self._score_continuation(prompts, picture)
+
     def _score_prefix(self, prompts: Sequence[_Prompt], picture: dict[str, Any], cache: Any = None) -> torch.Tensor:
         """Raw logits (batch, 2); fills `cache` where one is given."""
         input_ids, attention_mask = self._left_padded([prompt.followed_by("prefix") for prompt in prompts])
@@ -253,29 +286,18 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
     def _score_continuation(self, prompts: Sequence[_Prompt], picture: dict[str, Any]) -> torch.Tensor:
         """Log-probabilities (batch, 2) of the two sentences, over the words of the vocabulary."""
         names = ("real_sentence", "fake_sentence")
-        batch, words = len(prompts), self.config.base_vocab_size
         cache = DynamicCache(config=self.config.get_text_config())
         heads, head_mask = self._left_padded([prompt.kept for prompt in prompts])
         first = self._last_logits(heads, head_mask, cache, **picture)
-        cache.batch_repeat_interleave(len(names))
 
-        sentences = [prompt.tokens[name] for prompt in prompts for name in names]
-        longest = max(map(len, sentences))
-        filled = [[*ids, *[ids[-1]] * (longest - len(ids))] for ids in sentences]
-        real = torch.tensor(
-            [[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences], device=self.input_device
-        )
-        ids = torch.tensor(filled, device=self.input_device)
-        mask = torch.cat([head_mask.repeat_interleave(len(names), 0), real], dim=1)[:, :-1]
-        output = self(
-            input_ids=ids[:, :-1],
-            attention_mask=mask,
-            position_ids=_positions(mask)[:, -(longest - 1) :],
-            **cache_keyword(cache),
-        )
-        logits = torch.cat([first.repeat_interleave(len(names), 0)[:, None], output.logits.float()], dim=1)
-        each = logits[..., :words].log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-        return (each * real).sum(-1).view(batch, len(names))
+        def read_on(ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+            cache.batch_repeat_interleave(len(names))
+            mask = torch.cat([head_mask.repeat_interleave(len(names), 0), real], dim=1)
+            positions = _positions(mask)[:, -ids.shape[1] :]
+            return self(input_ids=ids, attention_mask=mask, position_ids=positions, **cache_keyword(cache)).logits
+
+        sentences = [[prompt.tokens[name] for name in names] for prompt in prompts]
+        return candidate_log_probabilities(first, sentences, read_on, words=self.config.base_vocab_size)
 
     def _score_generated(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, picture: dict[str, Any]
@@ -297,6 +319,54 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         at_first = steps[torch.arange(len(steps), device=steps.device), named.int().argmax(dim=1)]
         return at_first.masked_fill(~named.any(dim=1, keepdim=True), torch.nan), new_ids
 
+    def _checked_row(self, processor: Any) -> list[int]:
+        """The verdict prompt; refuses a processor of another model."""
+        row = self._prompt_row()
+        if processor.token_ids(self.config.verdict_prompt) != row:
+            raise ValueError(
+                "The processor does not belong to this model: it tokenises "
+                f"{self.config.verdict_prompt!r} differently."
+            )
+        if processor.prompt_style != self.config.prompt_style:
+            raise ValueError(
+                f"The processor has prompt_style {processor.prompt_style!r}, the model {self.config.prompt_style!r}; "
+                "load both with the same."
+            )
+        return row
+
+    @torch.no_grad()
+    def converse(self, processor: Any, pixel_values: torch.Tensor) -> Conversation:
+        """Begin a conversation about one picture; with `score="prefix"` its verdict costs no further prefill.
+
+        Args:
+            processor: the `FakeVLMProcessor` of this checkpoint.
+            pixel_values: (1, 3, image_size, image_size), CLIP-normalised.
+
+        Returns:
+            A `Conversation`; its answers equal those of `explain` with the same question and history.
+
+        Raises:
+            ValueError: for more than one picture, or if the processor's prompts are not those of this model.
+        """
+        require_one_picture(pixel_values)
+        row = self._checked_row(processor)
+        image = self.config.image_token_index
+        opening = row[: len(row) - row[::-1].index(image)]
+        picture = {"mm_encoder_outputs": {"image": self.get_image_features(pixel_values, return_dict=True)}}
+        cache = DynamicCache(config=self.config.get_text_config())
+        logits = self._own_score(1, picture, cache)
+        if cache.get_seq_length():
+            cache.crop(len(opening) - cache.get_seq_length())  # negative: so many tokens off the end
+        else:
+            ids = self._rows(opening, 1)
+            self._last_logits(ids, torch.ones_like(ids), cache, **picture)
+
+        def prompt_ids(question: str, history: History) -> list[int]:
+            return processor.token_ids(processor.explanation_prompt(question, history))
+
+        detection = FakeVLMDetectionOutput(logits=self.calibrate(logits))
+        return Conversation(self, processor, detection, opening, cache, prompt_ids, GENERATION_DEFAULTS)
+
     @torch.no_grad()
     def explain(
         self,
@@ -304,6 +374,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         pixel_values: torch.Tensor,
         question: str | None = None,
         threshold: float = 0.5,
+        history: Sequence[tuple[str, str]] = (),
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
         """Verdict and explanation of a batch from one encoding of its pictures.
@@ -316,6 +387,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
             question: asked of every picture; by default the question of the verdict.
             threshold: not used; FakeVLM's question does not name the verdict.
+            history: earlier questions with their answers, the oldest first, the same for every picture.
             generation: arguments of `generate`; greedy and 256 new tokens unless told.
 
         Returns:
@@ -324,33 +396,17 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         Raises:
             ValueError: if the processor's prompts are not those of this model.
         """
-        row = self._prompt_row()
-        if processor.token_ids(self.config.verdict_prompt) != row:
-            raise ValueError(
-                "The processor does not belong to this model: it tokenises "
-                f"{self.config.verdict_prompt!r} differently."
-            )
-        if processor.prompt_style != self.config.prompt_style:
-            raise ValueError(
-                f"The processor has prompt_style {processor.prompt_style!r}, the model {self.config.prompt_style!r}; "
-                "load both with the same."
-            )
-        own_row = row if question is None else processor.token_ids(processor.explanation_prompt(question))
+        row = self._checked_row(processor)
+        plain = question is None and not history
+        own_row = row if plain else processor.token_ids(processor.explanation_prompt(question, history))
         own_ids = self._rows(own_row, len(pixel_values))
-        prompts = self._prompts(None, None, len(pixel_values))
         picture = {"mm_encoder_outputs": {"image": self.get_image_features(pixel_values, return_dict=True)}}
         options = {"pad_token_id": processor.tokenizer.pad_token_id, **GENERATION_DEFAULTS, **generation}
-        if self.config.score == "prefix":
-            cache = DynamicCache(config=self.config.get_text_config())
-            logits = self._score_prefix(prompts, picture, cache)
-            shared = common_prefix_length([prompts[0].followed_by("prefix"), own_row])
-        else:
-            cache, shared = None, 0
-            if self.config.score == "continuation":
-                logits = self._score_continuation(prompts, picture)
-            else:
-                input_ids = self._rows(row, len(pixel_values))
-                logits, _ = self._score_generated(input_ids, torch.ones_like(input_ids), picture)
+        cache = DynamicCache(config=self.config.get_text_config())
+        logits = self._own_score(len(pixel_values), picture, cache)
+        shared = 0
+        if cache.get_seq_length():
+            shared = common_prefix_length([self._prompts(None, None, 1)[0].followed_by("prefix"), own_row])
         if own_row[:shared].count(self.config.image_token_index) == self.config.num_image_tokens:
             cache.crop(shared - cache.get_seq_length())  # negative: so many tokens off the end
             if options["num_beams"] > 1:

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Cache, GenerationMixin
+from transformers import AutoModelForCausalLM, Cache, DynamicCache, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
 from .configuration_lvlm_dfd import LvlmDfdConfig
+from .conversation import Conversation, History, require_one_picture
 from .detection import DeepfakeExplanationOutput
 from .generation_cache import cache_keyword, cache_of, one_cache
 from .modeling_lvlm_dfd import LvlmDfdDetector, LvlmDfdEvidence, LvlmDfdPreTrainedModel
@@ -72,6 +73,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
     """Verdict and mask by the detector, explanation by the language model, both from one pass of the image trunk."""
 
     can_explain = True
+    can_converse = True
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     _skip_keys_device_placement = ["cache", "past_key_values"]
@@ -302,7 +304,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
             question: asked of every picture; the published one by default.
             threshold: not used: the prompt names the score itself, not a verdict.
-            history: earlier questions and answers of the same dialogue.
+            history: earlier questions with their answers, the oldest first, the same for every picture.
             generation: arguments of `generate`; greedy and 512 new tokens unless told.
 
         Returns:
@@ -320,6 +322,46 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             mask=detection.mask,
             explanations=answers,
             explanation_verdicts=[parse_answer(answer, self.config.verdict_mode) for answer in answers],
+        )
+
+    @torch.no_grad()
+    def converse(self, processor: Any, pixel_values: torch.Tensor) -> Conversation:
+        """Begin a conversation about one picture.
+
+        Args:
+            processor: the `LvlmDfdProcessor` of this checkpoint.
+            pixel_values: (1, 3, image_size, image_size), CLIP-normalised.
+
+        Returns:
+            A `Conversation`, whose verdict has a `mask`; its answers equal those of `explain` with the same question
+            and history.
+
+        Raises:
+            ValueError: for more than one picture.
+        """
+        require_one_picture(pixel_values)
+        pictures = self.encode_pictures(pixel_values)
+        text = processor.tokenize([""]).to(self.input_device)
+        nothing = torch.empty(1, 0, dtype=torch.long, device=self.input_device)
+        embeds, _, _ = self.assemble(pictures, nothing, None, text["prompt_start_ids"], text["score_prompt_ids"])
+        cache = DynamicCache(config=self.config.get_text_config())
+        self.language_model.get_decoder()(inputs_embeds=embeds, use_cache=True, **cache_keyword(cache))
+        # What stands in front of the text has no ids. It is in the cache, so these are never looked up.
+        opening = [processor.tokenizer.eos_token_id] * embeds.shape[1]
+
+        def prompt_ids(question: str, history: History) -> list[int]:
+            return [*opening, *processor.token_ids(processor.dialogue_prompt(question, history))]
+
+        settings = {**GENERATION_DEFAULTS, "eos_token_id": self._end_token_ids({})}
+        return Conversation(
+            self,
+            processor,
+            self._detection(pictures.evidence),
+            opening,
+            cache,
+            prompt_ids,
+            settings,
+            super().generate,
         )
 
 

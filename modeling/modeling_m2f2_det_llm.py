@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, Cache, CLIPVisionModel, GenerationMixin
+from transformers import AutoModel, Cache, CLIPVisionModel, DynamicCache, GenerationMixin
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from .configuration_m2f2_det import M2F2DetConfig
+from .conversation import Conversation, History, require_one_picture
 from .detection import DeepfakeExplanationOutput
 from .generation_cache import cache_keyword, cache_of, generate_from_shared_prefix, one_cache
 from .modeling_m2f2_det import (
@@ -211,6 +212,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
     """Verdict by the detector, explanation by the language model, both from one pass of the CLIP tower."""
 
     can_explain = True
+    can_converse = True
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
 
     def __init__(self, config: M2F2DetConfig) -> None:
@@ -320,6 +322,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         detector_pixel_values: torch.Tensor | None = None,
         question: str | None = None,
         threshold: float = 0.5,
+        history: Sequence[tuple[str, str]] = (),
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
         """Verdict and explanation of a batch from one encoding of its pictures.
@@ -329,6 +332,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
             pixel_values, detector_pixel_values: see `M2F2DetModel.encode_pictures`.
             question: asked of every picture; by default the processor's own, which names the detector's verdict.
             threshold: P(fake) from which on that question calls the picture fake.
+            history: earlier questions with their answers, the oldest first, the same for every picture.
             generation: arguments of `generate`; greedy and 512 new tokens unless told.
 
         Returns:
@@ -337,7 +341,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)
         detection = self._detection(output)
         names = [self.config.id2label[int(fake)] for fake in detection.fake_probability >= threshold]
-        prompts = [processor.explanation_prompt(question, verdict=name) for name in names]
+        prompts = [processor.explanation_prompt(question, name, history) for name in names]
         text = processor.tokenize(prompts).to(self.input_device)
         new_ids = self.generate(
             **text, image_embeds=image_embeds, detector_logits=output.logits, **{**GENERATION_DEFAULTS, **generation}
@@ -348,6 +352,40 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
             explanations=explanations,
             explanation_verdicts=[parse_verdict(text, "word") for text in explanations],
         )
+
+    @torch.no_grad()
+    def converse(
+        self, processor: Any, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
+    ) -> Conversation:
+        """Begin a conversation about one picture.
+
+        Args:
+            processor: the `M2F2DetProcessor` of this checkpoint.
+            pixel_values, detector_pixel_values: (1, 3, image_size, image_size).
+
+        Returns:
+            A `Conversation`; its answers equal those of `explain` with the same question and history.
+
+        Raises:
+            ValueError: for more than one picture.
+        """
+        require_one_picture(pixel_values)
+        image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)
+        ids = processor.token_ids(processor.explanation_prompt(""))
+        opening = ids[: ids.index(self.config.deepfake_token_id) + 1]
+        cache = DynamicCache(config=self.config.get_text_config())
+        self.model(
+            input_ids=torch.tensor([opening], device=self.input_device),
+            image_embeds=image_embeds,
+            detector_logits=output.logits,
+            use_cache=True,
+            **cache_keyword(cache),
+        )
+
+        def prompt_ids(question: str, history: History) -> list[int]:
+            return processor.token_ids(processor.explanation_prompt(question, history=history))
+
+        return Conversation(self, processor, self._detection(output), opening, cache, prompt_ids, GENERATION_DEFAULTS)
 
     def answer_questions(
         self, processor: Any, questions: Sequence[str], pixel_values: torch.Tensor, **options: Any

@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from numbers import Real
 from pathlib import Path
@@ -41,7 +41,8 @@ class DeepfakeDetectionPipeline(Pipeline):
 
     That is `model.detect(**inputs)`, and of a class with `can_explain` also `model.explain(processor, question=...,
     threshold=..., **inputs)`, where `inputs` are what the processor makes of pictures alone. The image processor of a
-    class with `can_localize` has `mask_to_picture(mask, picture_size)`.
+    class with `can_localize` has `mask_to_picture(mask, picture_size)`. A model that reads stock folders has
+    `adopt_processor(stock_processor)`; a processor whose tensors do not have one row per picture has `collate(rows)`.
 
     ```python
     import deepfake_detectors
@@ -53,8 +54,8 @@ class DeepfakeDetectionPipeline(Pipeline):
     Args:
         model: a detector of this package.
         processor: the detector's processor; it is called with `images=<RGB PIL image>, return_tensors="pt"`.
-        threshold, explain, localize, question, head, generate_kwargs, on_error, batch_size, num_workers: defaults for
-            every call, see `__call__`. The other arguments are those of `transformers.Pipeline`.
+        threshold, explain, localize, question, history, head, generate_kwargs, on_error, batch_size, num_workers:
+            defaults for every call, see `__call__`. The other arguments are those of `transformers.Pipeline`.
 
     Raises:
         ValueError: if the model is not a detector, if the processor is missing, or for any argument that a call
@@ -85,6 +86,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             raise ValueError(
                 f"{type(self).__name__} needs the processor of {type(model).__name__}: pass processor=..."
             )
+        if hasattr(model, "adopt_processor"):  # of a stock folder, whose own processor does not know the question
+            self.processor = model.adopt_processor(self.processor)
         if self.image_processor is None:  # a family may have an image processor and nothing around it
             self.image_processor = self.processor
         self.device = getattr(model, "input_device", self.device)  # weights may lie elsewhere
@@ -108,6 +111,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             head (`str`, *optional*): judge with this head, where the checkpoint has several: `"face"` of the built-in
                 `clip-probe-mini` takes crops of faces. The default is `model.config.default_head`.
             question (`str`, *optional*): ask this instead of the detector's own question; needs `explain=True`.
+            history (`list[tuple[str, str]]`, *optional*): earlier questions with their answers, the oldest first,
+                which the question follows; needs `explain=True`.
             generate_kwargs (`dict`, *optional*): arguments of `generate` for the explanation.
             on_error (`str`, *optional*): `"raise"` (default) stops at the first picture that cannot be read;
                 `"record"` gives the row `{"error": <message>, "input": <path or description>}` in its place.
@@ -167,6 +172,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         explain: bool | None = None,
         localize: bool | str | None = None,
         question: str | None = None,
+        history: Sequence[tuple[str, str]] | None = None,
         generate_kwargs: dict[str, Any] | None = None,
         threshold: float | str | None = None,
         on_error: str | None = None,
@@ -183,14 +189,24 @@ class DeepfakeDetectionPipeline(Pipeline):
             require_ability(self.model, "heatmap" if localize == HEATMAP else "localize")
         forward: dict[str, Any] = {}
         postprocess: dict[str, Any] = {}
-        options = {"explain": explain, "localize": localize, "question": question, "generate_kwargs": generate_kwargs}
+        if history:
+            require_ability(self.model, "converse")
+        options = {
+            "explain": explain,
+            "localize": localize,
+            "question": question,
+            "history": history or None,
+            "generate_kwargs": generate_kwargs,
+        }
         for name, value in options.items():
             if value is not None:
                 forward[name] = value
         # A call may add its question to explain=True of the construction.
         explains = {**getattr(self, "_forward_params", {}), **forward}.get("explain", False)
-        if not explains and (question is not None or generate_kwargs is not None):
-            raise ValueError("question and generate_kwargs shape the explanation: pass explain=True with them.")
+        if not explains and any(value is not None for value in (question, history, generate_kwargs)):
+            raise ValueError(
+                "question, history and generate_kwargs shape the explanation: pass explain=True with them."
+            )
         loading = {"max_pixels": max_pixels, "allow_private_hosts": allow_private_hosts, "timeout": timeout}
         preprocess: dict[str, Any] = {name: value for name, value in loading.items() if value is not None}
         for name in ("max_pixels", "timeout"):
@@ -250,6 +266,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             failure = error
             features = self._process(Image.new("RGB", (64, 64)), head)
         source = describe_image_source(input_) if failure is None else failure.source
+        if hasattr(self.processor, "collate"):
+            features = {"row": features}  # which batching leaves alone
         return {**features, "source": source, "picture_size": picture_size, "failure": failure}
 
     def _process(self, image: Image.Image, head: str | None) -> Mapping[str, Any]:
@@ -273,11 +291,13 @@ class DeepfakeDetectionPipeline(Pipeline):
         explain: bool = False,
         localize: bool | str = False,
         question: str | None = None,
+        history: Sequence[tuple[str, str]] | None = None,
         generate_kwargs: dict[str, Any] | None = None,
         threshold: float = DEFAULT_THRESHOLD,
         head: str | None = None,
     ) -> dict[str, Any]:
         features = dict(model_inputs)
+        rows = features.pop("row", None)
         source, failure, picture_size = (features.pop(name) for name in ("source", "failure", "picture_size"))
         batched = isinstance(failure, list)  # of a single picture, the entries come bare
         failures = failure if batched else [failure]
@@ -293,10 +313,20 @@ class DeepfakeDetectionPipeline(Pipeline):
         masks: torch.Tensor | None = None
         heatmaps: torch.Tensor | None = None
         if good:
-            features = self._select(features, good)
+            if rows is not None:
+                features = self.processor.collate([rows[index] for index in good] if batched else [rows])
+                features = {name: self._in_dtype(value) for name, value in features.items()}
+            else:
+                features = self._select(features, good)
             if explain:
+                turns = {} if history is None else {"history": history}
                 output = self.model.explain(
-                    self.processor, question=question, threshold=threshold, **features, **(generate_kwargs or {})
+                    self.processor,
+                    question=question,
+                    threshold=threshold,
+                    **turns,
+                    **features,
+                    **(generate_kwargs or {}),
                 )
                 for index, text, verdict in zip(good, output.explanations, output.explanation_verdicts, strict=True):
                     texts[index], verdicts[index] = text, verdict
@@ -326,10 +356,12 @@ class DeepfakeDetectionPipeline(Pipeline):
         selected = {}
         for key, value in features.items():
             value = value[rows] if isinstance(value, torch.Tensor) else [value[row] for row in rows]
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                value = value.to(self.model.dtype)
-            selected[key] = value
+            selected[key] = self._in_dtype(value)
         return selected
+
+    def _in_dtype(self, value: Any) -> Any:
+        floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.to(self.model.dtype) if floating else value
 
     def postprocess(
         self, model_outputs: dict[str, Any], threshold: float = DEFAULT_THRESHOLD, head: str | None = None
@@ -402,6 +434,8 @@ def _carrying_code(model: Any, processor: Any) -> Iterator[None]:
     classes = {type(model): "AutoModel", type(model.config): "AutoConfig", type(processor): "AutoProcessor"}
     if (image_processor := getattr(processor, "image_processor", None)) is not None:
         classes[type(image_processor)] = "AutoImageProcessor"
+    # A chat model's folder has an image processor of the library.
+    classes = {cls: name for cls, name in classes.items() if not cls.__module__.startswith("transformers.")}
     before = {cls: cls._auto_class for cls in classes}
     named = vars(model.config).get("auto_map")
     try:

@@ -138,9 +138,19 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
         patches = (crop["height"] // self.patch_size) * (crop["width"] // self.patch_size)
         return patches + (self.vision_feature_select_strategy == "full")
 
-    def explanation_prompt(self, question: str | None = None) -> str:
-        """A prompt for one picture in this processor's style; `None` asks the processor's own question."""
-        return build_prompt(self.question if question is None else question, self.prompt_style)
+    def explanation_prompt(self, question: str | None = None, history: Sequence[tuple[str, str]] = ()) -> str:
+        """A prompt for one picture in this processor's style; `None` asks the processor's own question.
+
+        Args:
+            question: the newest question.
+            history: earlier questions with their answers, the oldest first.
+        """
+        question = self.question if question is None else question
+        return build_prompt(question, self.prompt_style, history, self.tokenizer.eos_token)
+
+    def suggested_questions(self, verdict: str) -> list[str]:
+        """Questions that the weights were trained on; they do not name the verdict."""
+        return [self.question]
 
     def token_ids(self, text: str) -> list[int]:
         """Ids of one prompt with its begin token; `<image>` stands `num_image_tokens` times."""

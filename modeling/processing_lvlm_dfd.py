@@ -27,6 +27,8 @@ QUESTION = (
     "This is a facial image designed for deepfake detection, and it should not exhibit any localized color "
     "discrepancies or evident signs of splicing. Is this a deepfake image?"
 )
+# Asked on the screenshots of the authors' page.
+PAGE_QUESTIONS = ("How much is the forgery score?", "What is the content of this image?")
 OPENING = "### Human: <Img>"
 REPLY = "\n### Assistant:"
 ANSWER_END = "\n###"
@@ -142,6 +144,10 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
     def dialogue_prompt(self, question: str | None = None, history: Sequence[tuple[str, str]] = ()) -> str:
         """The text behind the picture: earlier questions with their answers, then the newest question."""
         return dialogue_prompt(self.question if question is None else question, history)
+
+    def suggested_questions(self, verdict: str) -> list[str]:
+        """Questions of the released script and of the authors' page; they do not name the verdict."""
+        return [self.question, *PAGE_QUESTIONS]
 
     def token_ids(self, text: str) -> list[int]:
         """Ids of one part of a prompt."""

@@ -12,7 +12,9 @@ from .prompting_m2f2_det import (
     DEEPFAKE_MARKER,
     EXPLANATION_QUESTION,
     IMAGE_MARKER,
+    JUDGEMENT_QUESTION,
     NAMED_QUESTIONS,
+    TRAINING_JUDGEMENT_QUESTION,
     VICUNA_CHAT_TEMPLATE,
     inference_prompt,
     judgement_prompt,
@@ -183,27 +185,42 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
         """The "real or fake" prompt of this processor's style."""
         return judgement_prompt(self.prompt_style, self.newline_compat)
 
-    def explanation_prompt(self, question: str | None = None, verdict: str | None = None) -> str:
+    def explanation_prompt(
+        self, question: str | None = None, verdict: str | None = None, history: Sequence[tuple[str, str]] = ()
+    ) -> str:
         """A prompt for one picture.
 
         Args:
             question: free text without markers, or a name of `NAMED_QUESTIONS`, such as `"demo"`; `None` asks
                 `explanation_question`.
             verdict: `"real"` or `"fake"`, which that question names.
+            history: earlier questions with their answers, the oldest first.
 
         Raises:
-            ValueError: if the question holds a marker, or is missing together with the verdict.
+            ValueError: if the question or the history holds a marker, or if question and verdict are missing.
         """
         if question is None:
             if verdict is None:
                 raise ValueError("Without a question, explanation_prompt needs the verdict it shall ask about.")
             question = self.explanation_question.format(verdict=verdict)
         question = NAMED_QUESTIONS.get(question, question)
-        if MARKERS.search(question):
-            raise ValueError(
-                f"The question holds {MARKERS.search(question)[0]}, which only the prompt around it may: {question!r}"
-            )
-        return inference_prompt(question, self.prompt_style, self.newline_compat)
+        for text in (question, *(part for turn in history for part in turn)):
+            if found := MARKERS.search(text):
+                raise ValueError(
+                    f"The question holds {found[0]}, which only the prompt around it may: {text!r}"
+                    if text == question
+                    else f"The history holds {found[0]}, which only the prompt around it may: {text!r}"
+                )
+        return inference_prompt(question, self.prompt_style, self.newline_compat, history)
+
+    def suggested_questions(self, verdict: str) -> list[str]:
+        """Questions that the weights were trained on, the best one first, and the one of the official page.
+
+        Args:
+            verdict: `"real"` or `"fake"`, which the first one names.
+        """
+        judgement = JUDGEMENT_QUESTION if self.prompt_style == "official_cli" else TRAINING_JUDGEMENT_QUESTION
+        return [self.explanation_question.format(verdict=verdict), judgement, NAMED_QUESTIONS["demo"]]
 
     def decode_answers(self, new_ids: torch.Tensor, skip_special_tokens: bool = True) -> list[str]:
         """Texts of generated ids (prompts, new tokens), prompt and padding left out.

@@ -65,18 +65,32 @@ CHAT_TEMPLATES = {
 }
 
 
-def build_prompt(question: str = QUESTION, style: str = "raw") -> str:
+def build_prompt(
+    question: str = QUESTION, style: str = "raw", history: Sequence[tuple[str, str]] = (), end: str = "</s>"
+) -> str:
     """A question on one picture, ready to be answered.
 
     Args:
         question: with or without one `<image>`. `raw` leaves a question that has one exactly as it is; the other
             styles move it to the front, followed by a line break.
         style: one of `PROMPT_STYLES`.
+        history: earlier questions with their answers, the oldest first; the picture stands in the first turn. Later
+            turns are those of the training; behind `raw`, which asks once, those of `hf_chat`.
+        end: the end token, behind earlier answers.
 
     Raises:
-        ValueError: for another style, or more than one `<image>`.
+        ValueError: for another style, more than one `<image>`, or one behind the first question.
     """
     _check_style(style)
+    if history:
+        first, *later = [asked for asked, _ in history] + [question]
+        if any(IMAGE_MARKER in text for text in (*later, *(answered for _, answered in history))):
+            raise ValueError(f"Only the first question of a conversation may hold {IMAGE_MARKER}.")
+        text, begin = build_prompt(first, style), PREFIXES[style][0]
+        for (_, answered), asked in zip(history, later, strict=True):
+            text += f"{begin}{answered.strip()}{ANSWER_END[style]}{end}USER: {asked.strip()} ASSISTANT:"
+            begin = " "
+        return text
     count = question.count(IMAGE_MARKER)
     if count > 1:
         raise ValueError(f"The question holds {count} {IMAGE_MARKER}, but FakeVLM is asked about one picture.")

@@ -79,7 +79,12 @@ def judgement_prompt(style: str = "official_cli", newline_compat: bool = True) -
     return f"{CLI_HEAD}{IMAGE_MARKER}\n {DEEPFAKE_MARKER}\n {JUDGEMENT_QUESTION} ###Assistant:"
 
 
-def inference_prompt(question: str, style: str = "official_cli", newline_compat: bool = True) -> str:
+def inference_prompt(
+    question: str,
+    style: str = "official_cli",
+    newline_compat: bool = True,
+    history: Sequence[tuple[str, str]] = (),
+) -> str:
     """A question on one picture, ready to be answered.
 
     Args:
@@ -87,13 +92,19 @@ def inference_prompt(question: str, style: str = "official_cli", newline_compat:
         style: `"official_cli"` as the released evaluation asks, `"vicuna_v1"` as training does.
         newline_compat: three line breaks in front of a `vicuna_v1` question, as the official code makes them by
             accident, instead of one.
+        history: earlier questions with their answers, the oldest first; the picture stands in the first turn. Turns
+            of `vicuna_v1` are those of the training; the official command line asks once, so later turns of
+            `official_cli` are those of the LLaVA conversation that its prompt comes from.
     """
     _check_style(style)
-    question = question.strip()
+    first, *later = [asked.strip() for asked, _ in history] + [question.strip()]
+    answers = [answered.strip() for _, answered in history]
     if style == "official_cli":
-        return f"{CLI_HEAD}{IMAGE_MARKER}\n{DEEPFAKE_MARKER}\n{question} ###Assistant:"
-    turn = _normalised(f"{IMAGE_MARKER}\n{DEEPFAKE_MARKER}\n{question}", newline_compat)
-    return f"{VICUNA_SYSTEM} USER: {turn} ASSISTANT:"
+        turns = "".join(f" {said}###Human: {asked} ###Assistant:" for said, asked in zip(answers, later, strict=True))
+        return f"{CLI_HEAD}{IMAGE_MARKER}\n{DEEPFAKE_MARKER}\n{first} ###Assistant:{turns}"
+    turns = "".join(f" {said}{END}USER: {asked} ASSISTANT:" for said, asked in zip(answers, later, strict=True))
+    opening = _normalised(f"{IMAGE_MARKER}\n{DEEPFAKE_MARKER}\n{first}", newline_compat)
+    return f"{VICUNA_SYSTEM} USER: {opening} ASSISTANT:{turns}"
 
 
 def training_prompt(

@@ -7,7 +7,8 @@ row's `training`, an `SftFamily` named in its `sft`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,6 +20,7 @@ from trl import get_quantization_config
 from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES
 from deepfake_detectors.families import FAMILIES, Family
 from deepfake_detectors.model_folders import check_model_folder, model_faults
+from deepfake_detectors.modeling.configuration_chat_vlm import FAMILY_FIELD, is_chat_model
 from deepfake_detectors.modeling.detection import VerdictProcessor
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection
 from deepfake_detectors.train.arguments import ModelArguments, SftModelArguments
@@ -102,16 +104,28 @@ class SftFamily:
         takes_classes: whether `forward` makes use of `class_labels`.
         own_loss: whether training must go through the model's `forward`; otherwise TRL's fused head, which is the
             same for stock language models and never holds all logits.
-        vision_tower: name of the module that `train_vision=False` freezes.
+        vision_tower: name of the module that `train_vision=False` freezes; `None` where the model's own property
+            `vision_tower` says it.
         detector: name of the module that gives the verdict, where it is one of its own.
+        own_verdict_pairs: (config, row) to these pairs, where the checkpoint says what is asked.
     """
 
     converse: Callable[[Pairs], list[Any]]
     verdict_pairs: Callable[[Mapping[str, Any]], Pairs]
     takes_classes: bool
     own_loss: bool
-    vision_tower: str
+    vision_tower: str | None
     detector: str | None
+    own_verdict_pairs: Callable[[Any, Mapping[str, Any]], Pairs] | None = None
+
+    def asked_by(self, model: Any) -> SftFamily:
+        """Return how this very model is treated: its question, where it has one of its own, and its vision tower."""
+        family = self
+        if self.own_verdict_pairs is not None:
+            family = replace(family, verdict_pairs=partial(self.own_verdict_pairs, model.config))
+        if self.vision_tower is None:
+            family = replace(family, vision_tower=model.vision_tower)
+        return family
 
 
 def require_hooks(family: Family | None, role: str, what: str) -> Any:
@@ -186,15 +200,19 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
     """
     source = arguments.model_name_or_path
     options: dict[str, Any] = {"revision": arguments.model_revision}
-    if (quantization := four_bit_language_model(arguments)) is not None:
-        options["quantization_config"] = quantization
+    quantization = four_bit_language_model(arguments)
     check_model_folder(source)
-    model_type = PreTrainedConfig.get_config_dict(source, **options)[0].get("model_type")
+    fields = PreTrainedConfig.get_config_dict(source, **options)[0]
+    model_type = fields.get(FAMILY_FIELD, fields.get("model_type"))
     family = FAMILIES.get(model_type)
     if family is None:  # a stock folder, such as the Llava from which FakeVLM's training starts
-        family = next((row for row in FAMILIES.values() if row.sft and row.stock_model_type == model_type), None)
+        stock = [row for row in FAMILIES.values() if row.sft and row.stock_model_type == model_type]
+        stock += [row for row in FAMILIES.values() if row.sft and row.any_chat_model and is_chat_model(model_type)]
+        family = next(iter(stock), None)
     hooks = require_hooks(family, "sft", f"{source} (model_type {model_type!r})")
     dtype = arguments.dtype if arguments.dtype in (None, "auto") else getattr(torch, arguments.dtype)
+    if quantization is not None:
+        options["quantization_config"] = quantization
     if arguments.attn_implementation is not None:
         options["attn_implementation"] = arguments.attn_implementation
     with model_faults(source):
@@ -207,7 +225,9 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
     # A library class also names layers that this model does not have, and FSDP2 refuses such a name.
     present = {type(module).__name__ for module in model.modules()}
     model._no_split_modules = sorted(present.intersection(model._no_split_modules or ()))
-    return model, processor, hooks
+    if hasattr(model.config, "trained"):  # what is saved from here on was
+        model.config.trained = True
+    return model, processor, hooks.asked_by(model)
 
 
 def four_bit_language_model(arguments: SftModelArguments) -> BitsAndBytesConfig | None:

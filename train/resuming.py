@@ -101,6 +101,7 @@ def _saved_shapes(model: Any) -> tuple[Shapes, set[str]]:
     elif hasattr(model, "soft_words"):
         state = model.soft_words()
     else:
+        model = getattr(model, "saved_model", model)
         state = model.state_dict()
     # Of weights that are one and the same, only one is written.
     places = Counter(weight.data_ptr() for weight in state.values())
@@ -210,7 +211,9 @@ def _require_same_model(folder: Path, model: Any, is_adapter: bool) -> None:
             "with the recipe that wrote it."
         )
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    own = (type(base).__name__, base.config.model_type)
+    # A checkpoint of a chat model is a folder of its stock class; an adapter names the class it was put around.
+    named = base if holds_adapter else getattr(base, "saved_model", base)
+    own = (type(named).__name__, named.config.model_type)
     found = _class_and_family_in(folder, holds_adapter)
     if any(theirs not in (None, ours) for theirs, ours in zip(found, own, strict=True)):
         names = [" of family ".join(filter(None, pair)) for pair in (found, own)]

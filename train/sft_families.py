@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES
 from deepfake_detectors.modeling.image_loading import load_mask
 from deepfake_detectors.modeling.processing_lvlm_dfd import QUESTION as LVLM_DFD_QUESTION
 from deepfake_detectors.modeling.prompting_fakevlm import IMAGE_MARKER
@@ -21,7 +22,7 @@ from deepfake_detectors.modeling.regions_lvlm_dfd import (
 )
 from deepfake_detectors.train.families import SftFamily
 
-__all__ = ["FAKEVLM", "LVLM_DFD", "M2F2_DET"]
+__all__ = ["CHAT_VLM", "FAKEVLM", "LVLM_DFD", "M2F2_DET"]
 
 # DD-VQA's judgement rows.
 M2F2_DET_VERDICTS = ("The image looks real.", "The image looks fake.")
@@ -60,6 +61,16 @@ def _lvlm_dfd_pairs(row: Mapping[str, Any]) -> Pairs:
     return [first, (SCORE_QUESTION, score_answer(100 if fake else 0, regions))]
 
 
+def _chat_pairs(config: Any, row: Mapping[str, Any]) -> Pairs:
+    """The checkpoint's own question; the first of its answers for the class, and the row's own answer behind it."""
+    verdicts = tuple(f"{config.answers[name][0].rstrip('.')}." for name in CLASS_NAMES)
+    return _one_turn(config.question, verdicts, row)
+
+
+def _asked_by_the_checkpoint(row: Mapping[str, Any]) -> Pairs:
+    raise ValueError("A chat model's question is in its checkpoint: take SftFamily.asked_by(model).")
+
+
 M2F2_DET = SftFamily(
     converse=partial(_turns, f"{IMAGE_MARKER}\n{DEEPFAKE_MARKER}\n"),
     verdict_pairs=partial(_one_turn, TRAINING_JUDGEMENT_QUESTION, M2F2_DET_VERDICTS),
@@ -83,4 +94,13 @@ LVLM_DFD = SftFamily(
     own_loss=True,  # its prompt is longer than input_ids
     vision_tower="detector.imagebind.vision_model",
     detector="detector",
+)
+CHAT_VLM = SftFamily(
+    converse=partial(_turns, ""),
+    verdict_pairs=_asked_by_the_checkpoint,
+    own_verdict_pairs=_chat_pairs,
+    takes_classes=False,
+    own_loss=True,  # every architecture has its own masks and positions, which only its `forward` makes
+    vision_tower=None,
+    detector=None,
 )

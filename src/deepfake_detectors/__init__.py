@@ -12,6 +12,7 @@ pipeline("deepfake-detection")("face.jpg")
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from deepfake_detectors.families import FAMILIES, resolve
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from deepfake_detectors.examination.replay import replay as replay
     from deepfake_detectors.hub.datasets import publish_dataset as publish_dataset
     from deepfake_detectors.hub.models import publish_model as publish_model
+    from deepfake_detectors.hub.spaces import publish_space as publish_space
 
 # Where the functions are that need more than a detector does; each is imported when it is first used.
 _LATER = {
@@ -45,6 +47,7 @@ _LATER = {
     "model_info": "deepfake_detectors.description:model_info",
     "publish_dataset": "deepfake_detectors.hub.datasets:publish_dataset",
     "publish_model": "deepfake_detectors.hub.models:publish_model",
+    "publish_space": "deepfake_detectors.hub.spaces:publish_space",
     "replay": "deepfake_detectors.examination.replay:replay",
 }
 
@@ -64,6 +67,7 @@ __all__ = [
     "pipeline",
     "publish_dataset",
     "publish_model",
+    "publish_space",
     "replay",
 ]
 
@@ -71,6 +75,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name == "app":  # a package of its own, and the door to it: `dfd.app.build()`
+        return import_module("deepfake_detectors.app")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = resolve(_LATER[name])

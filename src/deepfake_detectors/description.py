@@ -29,9 +29,9 @@ def model_info(model: str | Path | None = None) -> dict[str, Any]:
 
     Returns:
         A JSON-serialisable dict: `model` (where it is loaded from), `family`, `class`, `explains`, `localizes`,
-        `parameters` (their number), `dtype` (as saved), `operating_points` (name -> threshold on P(fake)),
-        `calibration`, `license`, `license_notice`, and `summary`, the first paragraph of its card. What is not known
-        is `None`.
+        `converses`, `parameters` (their number), `dtype` (as saved), `operating_points` (name -> threshold on
+        P(fake)), `calibration`, `license`, `license_notice`, and `summary`, the first paragraph of its card. What is
+        not known is `None`.
 
     Raises:
         ValueError: if there is no detector in it.
@@ -46,6 +46,7 @@ def model_info(model: str | Path | None = None) -> dict[str, Any]:
         "class": type(detector).__name__,
         "explains": detector.can_explain,
         "localizes": detector.can_localize,
+        "converses": detector.can_converse,
         "parameters": detector.num_parameters(),
         "dtype": str(config.dtype).removeprefix("torch.") if config.dtype else None,
         "operating_points": config.operating_points,

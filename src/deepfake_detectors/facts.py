@@ -18,6 +18,7 @@ import yaml
 from deepfake_detectors.dataset_scripts._files import read_text
 from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.files import parse_yaml
+from deepfake_detectors.modeling.configuration_chat_vlm import FAMILY_FIELD
 
 __all__ = ["fact_names", "family_facts", "read_facts"]
 
@@ -69,7 +70,7 @@ def read_facts(
         ValueError: for a file that is not a mapping, is about another family or another config (its `about`), or
             leaves out what a card must say.
     """
-    family = config["model_type"]
+    family = config.get(FAMILY_FIELD, config["model_type"])
     own = {} if source is None else _read(source)
     about = own.get("family", family)
     if about != family:
@@ -89,6 +90,7 @@ def read_facts(
     # What a checkpoint adds to its family.
     facts["parts"] = [*facts.get("parts", []), *facts.pop("training_parts", [])]
     facts["limits"] = [*facts.pop("training_limits", []), *facts.get("limits", [])]
+    _add_what_config_says(facts, config)
     facts.setdefault("model_name", model_name)
     facts.setdefault("title", model_name)
     facts.setdefault("library_name", "transformers")
@@ -102,6 +104,15 @@ def read_facts(
             f"`family: {family}`, which takes what is true of the whole family from there."
         )
     return facts
+
+
+def _add_what_config_says(facts: dict[str, Any], config: Mapping[str, Any]) -> None:
+    """Add sentences of `by_config` (field -> value -> sentence) to the limits, and the base that config.json names."""
+    for name, sentences in facts.pop("by_config", {}).items():
+        if sentence := sentences.get(str(config.get(name)).lower()):
+            facts["limits"] = [sentence, *facts["limits"]]
+    if (base := config.get("base_model")) and not facts.get("base_models"):
+        facts["base_models"] = [{"id": base, "revision": None, "relation": "finetune"}]
 
 
 def _folder() -> Any:

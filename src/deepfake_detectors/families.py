@@ -7,11 +7,13 @@ import logging
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
+from deepfake_detectors.modeling.configuration_chat_vlm import FAMILY_FIELD, is_chat_model
 from deepfake_detectors.modeling.detection import LLAVA_CODE_FIELDS, UnconvertedCheckpointError
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "FAMILIES",
     "Family",
     "PluginError",
+    "family_of",
     "leave_out",
     "refuse_unconverted",
     "require_family",
@@ -56,6 +59,7 @@ class Family:
     doors: Mapping[str, str] = field(default_factory=dict)
     components: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     stock_model_type: str | None = None
+    any_chat_model: bool = False
     llava_fork: bool = False
     official: tuple[Mapping[str, str], ...] = ()
     converter: str | None = None
@@ -162,27 +166,73 @@ def require_family(name: str | None, what: str) -> Family:
     return FAMILIES[name]
 
 
+def family_of(fields: Mapping[str, Any], source: Any, family: str | None = None) -> Family:
+    """Return the family of a checkpoint, its own or the one that a stock folder is read as.
+
+    A stock folder, whose `model_type` is not a family's, is resolved by its Hub id, else by `family`, else as a chat
+    model that answers zero-shot, with a remark in the log.
+
+    Args:
+        fields: its config.json.
+        source: the folder or Hub id.
+        family: what the caller says it is.
+
+    Raises:
+        UnconvertedCheckpointError: for weights that have to be rewritten first.
+        ValueError: for an unknown `family`, one that contradicts the folder, or a folder of no family.
+    """
+    if family is not None:
+        require_family(family, f"family={family!r}")
+    found = fields.get("model_type")
+    own = fields.get(FAMILY_FIELD, found)
+    if own in FAMILIES:
+        if family not in (None, own):
+            raise ValueError(f"family is {family!r}, but {source} is a checkpoint of the family {own!r}.")
+        return FAMILIES[own]
+    refuse_unconverted(fields, source)
+    for row in FAMILIES.values():
+        for released in row.official:
+            if released["id"] == str(source) and family in (None, row.name):
+                if released["loads"] != "stock":
+                    raise UnconvertedCheckpointError(f"{source} holds official {row.name} weights.", row.name, source)
+                return row
+    chat = next((row for row in FAMILIES.values() if row.any_chat_model and is_chat_model(found)), None)
+    if family is None:
+        if chat is None:
+            classes = ", ".join(fields.get("architectures") or ["no class named"])
+            return require_family(found, f"{source} ({classes})")
+        others = [repr(row.name) for row in FAMILIES.values() if row.stock_model_type == found]
+        hint = f" If it holds weights of {' or '.join(others)}, say so with `family`." if others else ""
+        _remark_zero_shot(str(source), str(found), hint)
+        return chat
+    row = FAMILIES[family]
+    if row is chat or row.stock_model_type == found:
+        return row
+    if row.stock_model_type is None and not row.any_chat_model:
+        raise UnconvertedCheckpointError(f"{source} is a checkpoint of model_type {found!r}.", family, source)
+    raise ValueError(f"{source} is a checkpoint of model_type {found!r}, which {family} cannot read.")
+
+
+@cache
+def _remark_zero_shot(source: str, model_type: str, hint: str) -> None:
+    logger.warning(
+        "%s (model_type %s) was not trained as a deepfake detector: it is asked zero-shot as chat_vlm, its scores are "
+        "uncalibrated, and nobody has measured how good they are.%s",
+        source,
+        model_type,
+        hint,
+    )
+
+
 def refuse_unconverted(fields: Mapping[str, Any], source: Any) -> None:
-    """Raise an error for a folder that may hold a detector in another form.
+    """Raise an `UnconvertedCheckpointError` for a folder of LLaVA's own code or its forks.
 
     Args:
         fields: its config.json.
         source: the folder, for the message.
-
-    Raises:
-        UnconvertedCheckpointError: for a folder of LLaVA's own code or its forks, and for one of a stock class in
-            whose layout checkpoints of a family are published.
     """
     found = fields.get("model_type")
     if any(name in fields for name in LLAVA_CODE_FIELDS):
         forks = [name for name, row in FAMILIES.items() if row.llava_fork]
         fault = f"{source} (model_type {found!r}) was written by a fork of the LLaVA code: {' or '.join(forks)}."
         raise UnconvertedCheckpointError(fault, forks[0] if len(forks) == 1 else None, source)
-    for name, row in FAMILIES.items():
-        if row.stock_model_type is not None and row.stock_model_type == found:
-            verdict = row.verdict.partition(":")[2]
-            fault = (
-                f"{source} is a checkpoint of model_type {found!r}. If it holds {name} weights, "
-                f"{verdict}.from_pretrained loads it as it is; everything else needs a folder that names its family."
-            )
-            raise UnconvertedCheckpointError(fault, name, source)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import CONFIG_NAME
 
 from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT, built_in_path
-from deepfake_detectors.families import FAMILIES, refuse_unconverted, require_family
+from deepfake_detectors.families import FAMILIES, refuse_unconverted
 from deepfake_detectors.files import read_json_object
+from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.model_folders import check_model_folder, model_faults
 from deepfake_detectors.modeling.detection import OFFICIAL_SUFFIXES, UnconvertedCheckpointError
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
@@ -21,7 +21,9 @@ from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, Deepfa
 __all__ = ["check_model_source", "load_config", "load_detector", "pipeline", "resolve_model"]
 
 
-def pipeline(task: str = TASK, model: Any = None, **kwargs: Any) -> DeepfakeDetectionPipeline:
+def pipeline(
+    task: str = TASK, model: Any = None, family: str | None = None, **kwargs: Any
+) -> DeepfakeDetectionPipeline:
     """Build `transformers.pipeline("deepfake-detection", ...)`, but always with the pipeline class of this package.
 
     The difference shows on folders whose config names a pipeline file of its own: there transformers demands
@@ -30,7 +32,9 @@ def pipeline(task: str = TASK, model: Any = None, **kwargs: Any) -> DeepfakeDete
     Args:
         task: `"deepfake-detection"`, the only task here.
         model: a folder or Hub id of a detector, the name of a built-in checkpoint (`checkpoints.BUILT_IN`), or a
-            loaded detector (then pass its `processor` too). The default is built in and needs no network.
+            loaded detector (then pass its `processor` too). The default is built in and needs no network. A stock
+            folder or Hub id of a chat model about images is asked zero-shot (`chat_vlm`), which the log remarks.
+        family: of a stock folder that holds a family's weights in the layout of a library class.
         kwargs: as in `transformers.pipeline`, and the call arguments of `DeepfakeDetectionPipeline`.
 
     Raises:
@@ -44,6 +48,16 @@ def pipeline(task: str = TASK, model: Any = None, **kwargs: Any) -> DeepfakeDete
     if model is None or isinstance(model, (str, Path)):
         model = resolve_model(model)
         check_model_source(model)
+        hub: dict[str, Any] = {name: kwargs[name] for name in ("revision", "token") if name in kwargs}
+        found = open_checkpoint(model, family, config=kwargs.get("config"), **hub)
+        if found.stock:  # of which transformers.pipeline would load whatever `custom_pipelines` in the folder names
+            options: dict[str, Any] = {name: kwargs.pop(name) for name in ("dtype", "device_map") if name in kwargs}
+            options = {"dtype": "auto", **options, **hub, **kwargs.pop("model_kwargs", {})}
+            kwargs.pop("config", None)
+            model = found.load_model(**options)
+            kwargs.setdefault("processor", found.load_processor(**hub))
+    elif family is not None:
+        raise ValueError(f"family is {family!r}, but a loaded model says itself what it is; leave `family` out.")
     return transformers.pipeline(task, model=model, pipeline_class=DeepfakeDetectionPipeline, **kwargs)
 
 
@@ -54,11 +68,12 @@ def resolve_model(model: str | Path | None) -> str:
     return str(built_in_path(str(model)) if str(model) in BUILT_IN and not Path(model).exists() else model)
 
 
-def load_config(model: str | Path | None) -> tuple[str, Any]:
+def load_config(model: str | Path | None, family: str | None = None) -> tuple[str, Any]:
     """Return where a detector is loaded from, and its config.
 
     Args:
         model: as in `pipeline`, but not a loaded detector.
+        family: as in `pipeline`.
 
     Raises:
         ValueError: if there is no detector in it.
@@ -68,18 +83,19 @@ def load_config(model: str | Path | None) -> tuple[str, Any]:
     check_model_source(source)
     try:
         with model_faults(source):
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            config = open_checkpoint(source, family).load_config()
+    except UnconvertedCheckpointError:
+        raise
     except (OSError, ValueError) as error:
         # The Hub's answer does not say that the name may also have been meant as a folder.
         absent = "" if Path(source).exists() else " There is no folder of this name here either."
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"No detector could be loaded from {source}: {error}{absent}") from error
-    require_family(config.model_type, source)
     return source, config
 
 
 def load_detector(
-    model: str | Path | None = None, device: str | None = None, dtype: str = "auto"
+    model: str | Path | None = None, device: str | None = None, dtype: str = "auto", family: str | None = None
 ) -> DeepfakeDetectionPipeline:
     """Return the pipeline of a detector. What is wrong with a folder is reported by its first cause.
 
@@ -87,20 +103,21 @@ def load_detector(
         model: as in `pipeline`, but not a loaded detector.
         device: such as `"cuda:0"`; by default the best there is.
         dtype: `"auto"` (as saved), `"float32"`, `"bfloat16"` or `"float16"`.
+        family: as in `pipeline`.
 
     Raises:
         ValueError: if there is no complete detector in `model`, or no such device.
         OSError: if there is no such model.
         ImportError: if the detector needs a library that is not installed.
     """
-    source, _ = load_config(model)
+    source, _ = load_config(model, family)
     if device is not None:
         _check_device(device)
     try:
         # Not by transformers.pipeline, which buries the cause under tracebacks of its own attempts.
         with model_faults(source):
-            detector = AutoModel.from_pretrained(source, dtype=dtype, trust_remote_code=False)
-            processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+            found = open_checkpoint(source, family)
+            detector, processor = found.load_model(dtype=dtype), found.load_processor()
             return pipeline(model=detector, processor=processor, device=device)
     except SafetensorError as error:
         raise ValueError(f"No detector could be loaded from {source}: {error}") from error

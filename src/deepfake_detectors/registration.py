@@ -14,7 +14,6 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoProcessor,
-    PreTrainedConfig,
 )
 from transformers.models import auto as auto_module
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping, auto_class_update
@@ -24,7 +23,8 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from deepfake_detectors.checkpoints import DEFAULT, built_in_path
-from deepfake_detectors.families import FAMILIES, Family, PluginError, leave_out, refuse_unconverted, resolve
+from deepfake_detectors.families import FAMILIES, Family, PluginError, leave_out, resolve
+from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.modeling.detection import HUB_ARGUMENTS, VerdictProcessor
 from deepfake_detectors.modeling.pipeline_deepfake_detection import TASK, DeepfakeDetectionPipeline
 
@@ -42,29 +42,38 @@ AutoModelForDeepfakeDetection = auto_class_update(  # type: ignore[misc]
 )
 
 
-_load_detector = AutoModelForDeepfakeDetection.from_pretrained
+def _reading_stock_folders(load: Callable[..., Any]) -> Any:
+    """Return a `from_pretrained` that gives stock folders to the family that reads them, and all others to `load`."""
 
-
-def _load_or_refuse(cls: Any, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-    if "config" not in kwargs:
+    def from_pretrained(cls: Any, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        source = pretrained_model_name_or_path
+        config = kwargs.get("config")
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        fields = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub_kwargs)[0]
-        refuse_unconverted(fields, pretrained_model_name_or_path)
-    return _load_detector(pretrained_model_name_or_path, *model_args, **kwargs)
+        # A config of the caller's own decides by its class, as everywhere.
+        if config is None or getattr(config, "model_type", None) not in FAMILIES:
+            found = open_checkpoint(source, config=config, **hub_kwargs)
+            if found.stock:
+                return found.load_model(**{name: value for name, value in kwargs.items() if name != "config"})
+        return load(source, *model_args, **kwargs)
+
+    return classmethod(from_pretrained)
 
 
 # Behind auto_class_update, which sets a from_pretrained of its own.
-AutoModelForDeepfakeDetection.from_pretrained = classmethod(_load_or_refuse)
+AutoModelForDeepfakeDetection.from_pretrained = _reading_stock_folders(AutoModelForDeepfakeDetection.from_pretrained)
 
 
 class _AutoDetector(_BaseAutoModelClass):
-    """Chooses a class for the stock pipeline: by `config.architectures` for a family, else with the language head.
+    """Chooses a class for the stock pipeline: by `config.architectures` for a family, else as stock folders are read.
 
     With `AutoModelForImageTextToText` and `AutoModel` in its place, the pipeline would first try the language class on
     every folder that holds a verdict alone, twice, and load a folder that fails four times.
     """
 
     _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES))
+
+
+_AutoDetector.from_pretrained = _reading_stock_folders(_AutoDetector.from_pretrained)
 
 
 def register_families() -> None:

@@ -48,6 +48,12 @@ def detect(
         ),
     ],
     model: Model = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What a stock folder holds, such as fakevlm. [default: by its Hub id, else chat_vlm]"
+        ),
+    ] = None,
     threshold: Annotated[
         str,
         typer.Option(metavar="T", help="Label fake from this P(fake) on: a number in [0, 1], or an operating point."),
@@ -117,7 +123,7 @@ def detect(
     found = expand_inputs(inputs, recursive)
     if output is not None:
         refuse_inputs([output], found.pictures)
-    detector = load_detector(model, device, dtype.value)
+    detector = load_detector(model, device, dtype.value, family)
     limit = detector.resolve_threshold(_number_or_name(threshold))
     options = {
         "threshold": limit,

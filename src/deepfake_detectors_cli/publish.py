@@ -1,20 +1,32 @@
-"""`deepfake-detectors publish`: a checkpoint folder in, a repository on the Hub out."""
+"""`deepfake-detectors publish`: a checkpoint folder in, a repository on the Hub out; or a Space that runs one."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import hide_loading_bars, say, work
+from deepfake_detectors_cli.console import fail, hide_loading_bars, say, work
 
 __all__ = ["publish"]
 
 
 def publish(
-    model: Annotated[Path, typer.Option("--model", "-m", metavar="FOLDER", help="Checkpoint or adapter to publish.")],
-    repo: Annotated[str, typer.Option(metavar="OWNER/NAME", help="Repository on the Hub.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Checkpoint or adapter folder to publish; with --space: Hub id, or name of a built-in detector.",
+        ),
+    ],
+    repo: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Repository on the Hub.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Instead of a repository: a Space with the app, which loads --model."),
+    ] = None,
     results: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="results.json of evaluate. [default: the one in the model folder]"),
@@ -50,27 +62,30 @@ def publish(
       deepfake-detectors publish --model runs/mine --results report/results.json --repo me/mine --private
       deepfake-detectors publish --model fakevlm --facts published_fakevlm --without-results --repo me/fakevlm
       deepfake-detectors publish --model lora/ --base me/fakevlm --without-results --repo me/fakevlm-lora
+      deepfake-detectors publish --model me/mine --space me/try-mine --dry-run look-first
 
     The card is rendered from results.json, the files of the training and FACTS; no number is typed by hand. Users with
     this package load the repository without trusting its code, others with trust_remote_code=True. Pickles are never
     pushed. You need a token with write access: `hf auth login`, or HF_TOKEN.
     """
-    from deepfake_detectors import publish_model
+    if (repo is None) == (space is None):
+        fail("Give --repo for a detector, or --space for a Space that runs one.")
+    of_a_model = {"--results": results, "--without-results": without_results, "--facts": facts, "--base": base}
+    if space is not None and (given := [name for name, value in of_a_model.items() if value]):
+        fail(f"--space takes no {', '.join(given)}: these describe a detector, which is published with --repo.")
+
+    from deepfake_detectors import publish_model, publish_space
 
     hide_loading_bars()
+    common: dict[str, Any] = {"private": private, "update": update, "message": message, "dry_run": dry_run}
     with work():
-        place = publish_model(
-            model,
-            repo,
-            results=results,
-            without_results=without_results,
-            facts=facts,
-            base=base,
-            private=private,
-            update=update,
-            message=message,
-            dry_run=dry_run,
-        )
+        if space is not None:
+            place = publish_space(model, space, **common)
+        else:
+            assert repo is not None
+            place = publish_model(
+                model, repo, results=results, without_results=without_results, facts=facts, base=base, **common
+            )
     if dry_run is not None:
         say(f"Wrote {place}; nothing was sent. Look at {Path(place) / 'README.md'}.")
     else:

@@ -102,7 +102,10 @@ def test_a_model_that_breaks_ends_with_1() -> None:
     assert ending(InputImageError("x.png: empty", "x.png"), working=True).exit_code == 1
 
 
-def test_a_defect_of_the_command_itself_is_not_hidden() -> None:
+def test_a_defect_of_the_command_itself_is_one_line_and_can_be_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = ending(KeyError("x"))
+    assert result.exit_code == 1 and "KeyError" in result.stderr and "Traceback" not in result.stderr
+    monkeypatch.setenv("DEEPFAKE_DETECTORS_DEBUG", "1")
     assert isinstance(ending(KeyError("x")).exception, KeyError)
 
 

@@ -193,9 +193,9 @@ def test_a_built_data_set_gives_the_numbers_of_its_raw_files(shell, folder_of, t
     }
     found = {}
     for side, where in sides.items():
-        result = shell(*command, *where, "--output", tmp_path / side)
+        result = shell(*command, *where, "--output", tmp_path / "of" / side)
         assert result.exit_code == 0, result.stderr
-        found[side] = read(tmp_path / side)
+        found[side] = read(tmp_path / "of" / side)
     assert found["built"] == found["raw"] and found["raw"]["localisation"]["counts"]["forged with mask"] == 2
     for wrong, message in (
         (("--split", "validation"), "has no split 'validation' of real_fake, but"),

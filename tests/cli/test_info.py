@@ -45,6 +45,7 @@ def test_facts(shell, model: str) -> None:
         "class": "M2F2DetForDeepfakeDetection",
         "explains": False,
         "localizes": False,
+        "converses": False,
         "dtype": "float32",
         "operating_points": {"strict": 0.01, "fpr@1%": 0.99},
         "calibration": {"scale": 1.0, "bias": 0.0},

@@ -84,7 +84,8 @@ def _pictures(folder: Path) -> Iterator[Path]:
         "cmyk.jpg": "CMYK",
     }
     for name, mode in modes.items():
-        source = picture.convert("L") if mode == "I;16" else picture
+        # Sixteen bits over their whole range: a dark picture could be one of fewer bits, and is refused.
+        source = picture.convert("L").convert("I").point(lambda grey: grey * 257) if mode == "I;16" else picture
         source.convert(mode).save(folder / name, exif=exif)
         yield folder / name
     frames = [picture, picture.rotate(90)]

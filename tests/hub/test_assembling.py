@@ -11,6 +11,7 @@ from deepfake_detectors.hub.assembling import Base, add_code, assemble
 from support.tiny_clip_probe import tiny_clip_probe
 from support.tiny_models import (
     tiny_antifakeprompt,
+    tiny_chat_vlm,
     tiny_fakevlm,
     tiny_lvlm_dfd,
     tiny_lvlm_dfd_llm,
@@ -26,8 +27,10 @@ TINY = {
     "LvlmDfdForDeepfakeDetection": tiny_lvlm_dfd,
     "LvlmDfdForConditionalGeneration": tiny_lvlm_dfd_llm,
     "ClipProbeForDeepfakeDetection": tiny_clip_probe,
+    "ChatVlmForDeepfakeDetection": tiny_chat_vlm,
 }
 DOORS = {
+    "ChatVlmForDeepfakeDetection": {},  # every door of its stock class opens without code
     "ClipProbeForDeepfakeDetection": {
         "AutoModelForImageClassification": "modeling_clip_probe.ClipProbeForDeepfakeDetection",
     },

@@ -102,7 +102,7 @@ def test_update_replaces_what_it_is_told_to(hub, folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"repo_type": "space"}, r"repo_type is 'space', allowed are model, dataset"),
+        ({"repo_type": "bucket"}, r"repo_type is 'bucket', allowed are model, dataset, space"),
         ({"repo": "nameless"}, r"'nameless' names no owner; write owner/name"),
         ({"repo": "a/b/c"}, r"a/b/c"),
         ({"folder": "nowhere"}, r"nowhere is not a folder"),

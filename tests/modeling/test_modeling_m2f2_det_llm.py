@@ -158,8 +158,8 @@ def test_explain_asks_about_the_verdict_at_the_threshold(model, processor, pictu
     pixels = processor(images=pictures)
     asked = []
     spy = copy.copy(processor)
-    spy.explanation_prompt = lambda question, verdict: (
-        asked.append(verdict) or processor.explanation_prompt(question, verdict)
+    spy.explanation_prompt = lambda question, verdict, history: (
+        asked.append(verdict) or processor.explanation_prompt(question, verdict, history)
     )
     model.explain(spy, **pixels, threshold=0.0, max_new_tokens=1)
     model.explain(spy, **pixels, threshold=1.0, max_new_tokens=1)

@@ -182,3 +182,24 @@ def test_detect_works_offline_from_the_wheel_with_core_dependencies_only(elsewhe
     assert len(verdicts) == 1
     assert verdicts[0]["label"] in ("real", "fake")
     assert 0.0 <= verdicts[0]["fake_probability"] <= 1.0
+
+
+SPACE = """
+import runpy, urllib.request
+from pathlib import Path
+import deepfake_detectors as dfd
+assert dfd.__file__.startswith(target)
+folder = Path(dfd.publish_space("m2f2-det-mini", "me/page", dry_run="space"))
+page = runpy.run_path(str(folder / "app.py"))["page"]
+_, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+with urllib.request.urlopen(url + "config", timeout=30) as answer:
+    config = answer.read().decode()
+page.close(verbose=False)
+print("m2f2-det-mini" in config and "real_hopper" in config)
+"""
+
+
+def test_a_space_runs_offline_from_the_wheel(elsewhere, tmp_path):
+    pytest.importorskip("gradio", reason="the app needs the extra [app]")
+    printed = elsewhere(SPACE, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "home"))
+    assert printed.split()[-1] == "True"

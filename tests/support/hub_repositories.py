@@ -125,7 +125,7 @@ class Repository:
 
 
 class Repositories:
-    """All repositories, by kind (`model`, `dataset`) and `owner/name`."""
+    """All repositories, by kind (`model`, `dataset`, `space`) and `owner/name`."""
 
     def __init__(self) -> None:
         self._all: dict[tuple[str, str], Repository] = {}

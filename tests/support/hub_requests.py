@@ -19,7 +19,7 @@ TOKEN = "hf_loopback"
 USER = "tester"
 
 _NAME = r"(?P<name>[\w.-]+?(?:/[\w.-]+?)?)"
-_API = rf"/api/(?P<kind>model|dataset)s/{_NAME}"
+_API = rf"/api/(?P<kind>model|dataset|space)s/{_NAME}"
 _REVISION = r"(?P<revision>[^/]+)"
 
 
@@ -119,6 +119,8 @@ class HubRequest(BaseHTTPRequestHandler):
         self._require_owner(name)
         kind = wish.get("type") or "model"
         answer = {"url": f"{self.hub.url}/{'' if kind == 'model' else f'{kind}s/'}{name}", "name": name}
+        if kind == "space" and not wish.get("sdk"):
+            raise HubError(400, "a Space needs an sdk")
         if (kind, name) in self.hub.repositories:
             self._send_json({"error": f"You already created this {kind} repo: {name}", **answer}, 409)
             return
@@ -160,8 +162,8 @@ class HubRequest(BaseHTTPRequestHandler):
         sha = self._writable(kind, name).apply(self.body, revision, self.hub.repositories.store)
         self._send_json({"success": True, "commitOid": sha, "commitUrl": f"{self.hub.url}/{name}/commit/{sha}"})
 
-    def large_files(self, datasets: str, name: str) -> None:
-        self._writable("dataset" if datasets else "model", name)
+    def large_files(self, kind: str, name: str) -> None:
+        self._writable(kind or "model", name)
         objects = []
         for wish in json.loads(self.body)["objects"]:
             where = {"upload": {"href": f"{self.hub.url}/large/{wish['oid']}"}}
@@ -216,8 +218,8 @@ class HubRequest(BaseHTTPRequestHandler):
                 entries.append(entry(files, path))
         self._send_json(entries)
 
-    def resolve(self, datasets: str, name: str, revision: str, path: str) -> None:
-        sha, files = self._readable("dataset" if datasets else "model", name).resolve(revision)
+    def resolve(self, kind: str, name: str, revision: str, path: str) -> None:
+        sha, files = self._readable(kind or "model", name).resolve(revision)
         headers = {"X-Repo-Commit": sha}
         if path not in files:
             headers |= {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}
@@ -252,9 +254,9 @@ _ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
     (("GET",), rf"{_API}/revision/{_REVISION}", HubRequest.information),
     (("GET",), rf"{_API}/refs", HubRequest.refs),
     (("GET",), _API, HubRequest.information),
-    (("POST",), rf"/(?P<datasets>datasets/)?{_NAME}\.git/info/lfs/objects/batch", HubRequest.large_files),
+    (("POST",), rf"/(?:(?P<kind>dataset|space)s/)?{_NAME}\.git/info/lfs/objects/batch", HubRequest.large_files),
     (("PUT",), "/large/(?P<oid>[0-9a-f]{64})", HubRequest.keep),
-    (("GET", "HEAD"), rf"/(?P<datasets>datasets/)?{_NAME}/resolve/{_REVISION}/(?P<path>.+)", HubRequest.resolve),
+    (("GET", "HEAD"), rf"/(?:(?P<kind>dataset|space)s/)?{_NAME}/resolve/{_REVISION}/(?P<path>.+)", HubRequest.resolve),
 ]
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from deepfake_detectors.train import train_sft
-from support.tiny_models import tiny_fakevlm, tiny_lvlm_dfd_llm, tiny_m2f2_det_llm
+from support.tiny_models import SENTENCES, tiny_chat_vlm, tiny_fakevlm, tiny_lvlm_dfd_llm, tiny_m2f2_det_llm
 
 RECIPES = Path(train_sft.__file__).parent / "recipes"
 LAUNCH = Path(train_sft.__file__).parent / "launch"
@@ -24,11 +24,13 @@ SFT_RECIPES = {
     "m2f2_det_stage2": "m2f2_det",
     "m2f2_det_stage3": "m2f2_det",
     "lvlm_dfd_stage2": "lvlm_dfd",
+    "chat_vlm_lora": "chat_vlm",
 }
 BASES = {
     "fakevlm": lambda folder: tiny_fakevlm(folder, prompt_style="hf_chat"),
     "m2f2_det": tiny_m2f2_det_llm,
     "lvlm_dfd": tiny_lvlm_dfd_llm,
+    "chat_vlm": lambda folder: tiny_chat_vlm(folder, **SENTENCES),
 }
 # What a recipe for eight GPUs needs to run here.
 ON_THIS_MACHINE = {

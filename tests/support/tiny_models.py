@@ -235,6 +235,31 @@ def tiny_antifakeprompt(folder: Path, **config: Any) -> Path:
     return _saved(folder, antifakeprompt(**config), antifakeprompt_processor())
 
 
+# What a model is asked, and says, that learns from FakeClue.
+SENTENCES = {
+    "question": "Does the image looks real/fake?",
+    "answers": {"real": ["This is a real image"], "fake": ["This is a fake image"]},
+    "explanation_question": None,
+}
+
+
+def chat_vlm(architecture: str = "qwen3_vl", seed: int = 0, **config: Any) -> tuple[Any, Any]:
+    """A chat model as a detector, and its processor."""
+    own = {"model_type": architecture}
+    model, processor = tiny_model(
+        "chat_vlm", texts=TEXTS, vocabulary=PLAN.vocabulary, seed=seed, vlm_config=own, **config
+    )
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(6)
+    return model, processor
+
+
+def tiny_chat_vlm(folder: Path, architecture: str = "qwen3_vl", **config: Any) -> Path:
+    return _saved(folder, *chat_vlm(architecture, **config))
+
+
 def tiny_instructblip(folder: Path, seed: int = 0) -> Path:
     """Save a stock InstructBLIP with a stock processor to `folder`."""
     tokenizer, question = llm_tokenizer(), qformer_tokenizer()

@@ -12,6 +12,7 @@ pytest.importorskip("datasets")
 
 from deepfake_detectors import AutoModelForDeepfakeDetection
 from deepfake_detectors.families import FAMILIES
+from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.modeling.processing_lvlm_dfd import ANSWER_END
 from deepfake_detectors.train.mini.tokenizers import llama_tokenizer
 from deepfake_detectors.train.mini_base import main
@@ -34,8 +35,13 @@ def base(request, data, tmp_path_factory):
     return build(data, tmp_path_factory.mktemp(request.param) / "base", request.param)
 
 
+def loaded(folder):
+    checkpoint = open_checkpoint(folder)
+    return checkpoint.load_model().eval(), checkpoint.load_processor()
+
+
 def test_loads_strictly_and_judges_pictures(base):
-    model, processor = AutoModel.from_pretrained(base).eval(), AutoProcessor.from_pretrained(base)
+    model, processor = loaded(base)
     inputs = processor(images=random_pictures(2), return_tensors="pt")
     logits = model.detect(**inputs).logits
     assert logits.shape == (2, 2)
@@ -44,17 +50,18 @@ def test_loads_strictly_and_judges_pictures(base):
 
 
 def test_explains_from_a_picture(base):
-    model, processor = AutoModel.from_pretrained(base).eval(), AutoProcessor.from_pretrained(base)
+    model, processor = loaded(base)
     inputs = processor(images=random_pictures(1), return_tensors="pt")
     output = model.explain(processor, max_new_tokens=2, **inputs)
     assert [type(text) for text in output.explanations] == [str]
 
 
 def test_words_of_the_data_are_known_to_the_tokenizer(base):
-    tokenizer = AutoProcessor.from_pretrained(base).tokenizer
+    tokenizer = loaded(base)[1].tokenizer
     text = "Does the skin look fake? It is smooth."
     pieces = tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False).input_ids)
-    assert [piece.strip("▁") for piece in pieces] == [
+    # A blank is a piece of its own in front of a word that only begins texts.
+    assert [word for piece in pieces if (word := piece.strip("▁Ġ"))] == [
         "Does",
         "the",
         "skin",
@@ -64,7 +71,7 @@ def test_words_of_the_data_are_known_to_the_tokenizer(base):
         *"It is smooth .".split(),
     ]
     assert tokenizer.decode(tokenizer(f"{text}\n…", add_special_tokens=False).input_ids) == f"{text}\n…"
-    assert len(tokenizer) <= 700 + 3
+    assert len(tokenizer) <= 700 + 8
 
 
 def test_answers_of_lvlm_dfd_end_where_its_training_ends_them(data, tmp_path):

@@ -1,6 +1,7 @@
 """Which conversations are learnt: rows, their words in each family's form, and what is set aside."""
 
 import pickle
+import re
 
 import pytest
 import torch
@@ -13,12 +14,13 @@ from deepfake_detectors.train.arguments import SftDataArguments
 from deepfake_detectors.train.sft_data import ConversationCollator, load_conversations
 from support.ddvqa_tree import stems, write_tree
 from support.pictures import random_pictures
-from support.tiny_models import fakevlm_processor, lvlm_dfd_processor, m2f2_det_processor
+from support.tiny_models import SENTENCES, chat_vlm, fakevlm_processor, lvlm_dfd_processor, m2f2_det_processor
 
 PROCESSORS = {
     "fakevlm": lambda: fakevlm_processor(prompt_style="hf_chat"),
     "m2f2_det": m2f2_det_processor,
     "lvlm_dfd": lvlm_dfd_processor,
+    "chat_vlm": lambda: chat_vlm(**SENTENCES)[1],
 }
 QUESTION, ANSWER = "Does the skin look fake?", "It is smooth."
 GENERATING = [name for name, row in FAMILIES.items() if row.sft]
@@ -38,10 +40,16 @@ def row(label, **columns):
     return {"image": random_pictures(1)[0], "label": label, **columns}
 
 
+def hooks(family):
+    found = FAMILIES[family].load("sft")
+    # What is asked is in a chat model's checkpoint.
+    return found.asked_by(chat_vlm(**SENTENCES)[0]) if family == "chat_vlm" else found
+
+
 def said(family, conversation, *rows):
     """What is supervised of each row, as text."""
     processor = PROCESSORS[family]()
-    batch = ConversationCollator(FAMILIES[family].load("sft"), processor, conversation, None)(rows)
+    batch = ConversationCollator(hooks(family), processor, conversation, None)(rows)
     return [
         processor.tokenizer.decode([token for token in labels.tolist() if token >= 0]) for labels in batch["labels"]
     ]
@@ -73,13 +81,14 @@ MESSAGES = [{"role": "user", "content": QUESTION}, {"role": "assistant", "conten
 @pytest.mark.parametrize("family", GENERATING)
 def test_words_of_the_data_set(family):
     (text,) = said(family, "dataset", row(1, question=QUESTION, answer=ANSWER, messages=MESSAGES))
-    assert text.replace("</s>", "").replace("\n###", "").strip() == ANSWER
+    assert re.sub(r"</s>|\n###|<\|im_end\|>", "", text).strip() == ANSWER
 
 
 READERS = {
     "fakevlm": parse_fakevlm_verdict,
     "m2f2_det": lambda text: parse_verdict(text, "word"),
     "lvlm_dfd": parse_answer,
+    "chat_vlm": lambda text: parse_verdict(text, "word"),
 }
 
 
@@ -102,7 +111,7 @@ def test_lvlm_dfd_asks_the_rows_question_after_its_own():
 @pytest.mark.parametrize("family", GENERATING)
 def test_collator_travels_to_worker_processes(family):
     """Where loaders start their workers anew, what they call is pickled."""
-    collator = ConversationCollator(FAMILIES[family].load("sft"), PROCESSORS[family](), "verdict", None)
+    collator = ConversationCollator(hooks(family), PROCESSORS[family](), "verdict", None)
     rows = [row(0), row(1)]
     there, here = pickle.loads(pickle.dumps(collator))(rows), collator(rows)
     assert all(torch.equal(there[name], here[name]) for name in here)

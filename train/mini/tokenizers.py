@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from deepfake_detectors.modeling.processing_lvlm_dfd import ANSWER_END
 
-__all__ = ["bert_tokenizer", "llama_tokenizer", "stop_token"]
+__all__ = ["bert_tokenizer", "byte_level_tokenizer", "llama_tokenizer", "stop_token"]
 
 LINE_BREAKS = ("<0x0A>", "\n")  # as a byte, and as a piece of its own
 SPECIAL = ["<unk>", "<s>", "</s>"]  # Llama's first three ids
@@ -21,13 +21,16 @@ BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # and the 256 behind them, f
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def llama_tokenizer(texts: Iterable[str], vocabulary: int, added: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+def llama_tokenizer(
+    texts: Iterable[str], vocabulary: int, added: Sequence[str] = (), named: Mapping[str, str] | None = None
+) -> PreTrainedTokenizerFast:
     """Byte-fallback BPE in the manner of Llama's: no word piece crosses a blank, digits and punctuation stay apart.
 
     Args:
         texts: to learn from.
         vocabulary: at most so many ids, the 259 special ones included, without `added`.
         added: placeholders such as `<image>`, which get the last ids.
+        named: those of them that the tokenizer has as attributes, such as `{"image_token": "<image>"}`.
 
     Raises:
         ValueError: if the vocabulary has no room for a single word piece.
@@ -62,10 +65,46 @@ def llama_tokenizer(texts: Iterable[str], vocabulary: int, added: Sequence[str] 
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    attributes = {"extra_special_tokens": dict(named)} if named else {}
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", **attributes
+    )
     if added:
         wrapped.add_tokens(list(added), special_tokens=True)
     return wrapped
+
+
+def byte_level_tokenizer(
+    texts: Iterable[str],
+    vocabulary: int,
+    special: Sequence[str],
+    eos: str,
+    pad: str,
+    named: Mapping[str, str] | None = None,
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE in the manner of GPT-2 and Qwen: every text has tokens, none is added, a blank leads its word.
+
+    Args:
+        texts: to learn from.
+        vocabulary: at most so many ids, the 256 bytes included, without `special`.
+        special: markers, which get the last ids.
+        eos, pad: which of them end a text and fill up.
+        named: those of them that the tokenizer has as attributes, such as `{"image_token": "<|image_pad|>"}`.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(list(texts), trainer)
+    tokenizer.add_special_tokens(list(special))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=eos,
+        pad_token=pad,
+        **({"extra_special_tokens": dict(named)} if named else {}),
+    )
 
 
 def _blanks() -> normalizers.Normalizer:

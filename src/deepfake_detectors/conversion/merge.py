@@ -17,6 +17,7 @@ from deepfake_detectors.conversion.checkpoint_files import new_checkpoint, read_
 from deepfake_detectors.conversion.key_table import rename_keys
 from deepfake_detectors.conversion.m2f2_det import language_model_key_table
 from deepfake_detectors.files import read_json_object
+from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.model_folders import check_model_folder, model_faults
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE
 from deepfake_detectors.outputs import refuse_inputs
@@ -67,11 +68,14 @@ def merge(
         if words:
             _save_with_words(model, paths[0], folder)
         else:
-            base = AutoModel.from_pretrained(model, trust_remote_code=False)
+            checkpoint = open_checkpoint(model)
+            base = checkpoint.load_model()
             for path in paths:
                 _apply(base, path)
+            if hasattr(base.config, "trained"):
+                base.config.trained = True
             base.save_pretrained(folder)
-            AutoProcessor.from_pretrained(model, trust_remote_code=False).save_pretrained(folder)
+            checkpoint.load_processor().save_pretrained(folder)
     return Path(output)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME
 
 from deepfake_detectors.evaluation.bands import DecisionBand
@@ -31,6 +30,7 @@ from deepfake_detectors.evaluation.curve import check_scores
 from deepfake_detectors.evaluation.metrics import Settings, brier_score, expected_calibration_error
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, labels_of, scores_of
 from deepfake_detectors.files import read_json_object
+from deepfake_detectors.loading import open_checkpoint
 
 __all__ = [
     "CALIBRATION_FILE",
@@ -278,7 +278,7 @@ def save_calibrated(
     folder = checkpoint_folder(source)
     check_target(source, target)
     fields = read_json_object(folder / CONFIG_NAME)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config = open_checkpoint(folder).load_config()
     own = config if not hasattr(config, "of_head") else _HeadFields(config, head)
     stored: dict[str, Any] = {}
     if calibration is not None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoProcessor
 
 from deepfake_detectors.evaluation.localisation import (
     LOCALISATION_FILE,
@@ -25,6 +24,7 @@ from deepfake_detectors.evaluation.sets import PictureSet
 from deepfake_detectors.examination.crops import CropRecipe, recipe_of
 from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.files import read_json_object
+from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.modeling.detection import require_ability, require_head
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 from deepfake_detectors.outputs import folder_lock, write_text
@@ -197,7 +197,7 @@ class Detector:
         judges = FAMILIES[self.config.model_type].judges if of_head is None else of_head(head, "subject")
         if judges != "faces":
             return None
-        return recipe_of(AutoProcessor.from_pretrained(self.source, trust_remote_code=False))
+        return recipe_of(open_checkpoint(self.source).load_processor())
 
     def _load_able(self, options: Mapping[str, Any]) -> DeepfakeDetectionPipeline:
         """Return the pipeline, once it is known that the model can do what `options` ask for."""

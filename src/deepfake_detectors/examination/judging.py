@@ -21,7 +21,7 @@ from deepfake_detectors.modeling.detection import require_ability
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 from deepfake_detectors.pipelines import load_detector, resolve_model
 
-__all__ = ["Judge", "Reading"]
+__all__ = ["Judge", "Reading", "public_name"]
 
 DEFAULT_THRESHOLD = 0.5
 FILES, PARAMETERS = "safetensors files", "parameters in memory"
@@ -88,7 +88,7 @@ class Judge:
             self.pipeline, source = load_detector(model, device, dtype), resolve_model(model)
         detector = self.pipeline.model
         self.facts: dict[str, Any] = {
-            "name": _public_name(source),
+            "name": public_name(source),
             "family": detector.config.model_type,
             "class": type(detector).__name__,
             "revision": getattr(detector.config, "_commit_hash", None),
@@ -195,8 +195,8 @@ def _seen_side(processor: Any) -> int | None:
     return min((int(side) for side in sides if side), default=None)
 
 
-def _public_name(source: str) -> str:
-    """The name of a model as others may read it: of a folder, its own name and not where it lies."""
+def public_name(source: str) -> str:
+    """Return the name of a model as others may read it: of a folder, its own name and not where it lies."""
     for name in BUILT_IN:
         if Path(source) == built_in_path(name):
             return name

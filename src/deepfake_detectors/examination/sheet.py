@@ -20,7 +20,7 @@ from deepfake_detectors.examination.timeline import draw_timeline
 from deepfake_detectors.examination.tracks import DEFAULT_POOLING
 from deepfake_detectors.modeling.image_loading import load_image
 
-__all__ = ["SHEET_FILE", "render_sheet"]
+__all__ = ["SHEET_FILE", "headline", "reading_in_words", "render_sheet"]
 
 SHEET_FILE = "sheet.html"
 TEMPLATE = "sheet.html.jinja"
@@ -51,8 +51,8 @@ def render_sheet(record: Mapping[str, Any], pictures: Path) -> str:
         moving=moving,
         tone=TONES[record["decision"]],
         decision=decision_in_words(record["decision"]),
-        headline=_headline(record),
-        readings=[_reading(record, said) for said in record["readings"]],
+        headline=headline(record),
+        readings=[reading_in_words(record, said) for said in record["readings"]],
         frames=_frames(record, pictures),
         faces=_faces(record, pictures),
         hidden_faces=max(0, len(record["tracks"]) - MAX_FACES),
@@ -67,8 +67,8 @@ def render_sheet(record: Mapping[str, Any], pictures: Path) -> str:
 # ---- words ----------------------------------------------------------------------------------------------------------
 
 
-def _headline(record: Mapping[str, Any]) -> str:
-    """The decision in one sentence."""
+def headline(record: Mapping[str, Any]) -> str:
+    """Return the decision of a record in one sentence."""
     kind, deciding = record["kind"], record["deciding"]
     if record["decision"] == NOT_APPLICABLE:
         return f"No verdict can be given on this {kind}: {_sentence(record['reason'])}"
@@ -95,8 +95,8 @@ def _sentence(reason: str) -> str:
     return reason if reason.endswith(".") else f"{reason}."
 
 
-def _reading(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """One verdict with the rates that were measured for it, in sentences."""
+def reading_in_words(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one verdict (`title`, `words`, `tone`) with the rates measured for it (`lines`, `status`)."""
     faces, moving = said["subject"] == "faces", record["kind"] == "video"
     lines = []
     band = said["band"]

@@ -238,7 +238,7 @@ class _Clock:
     def _counted(self, path: Path, index: int) -> float:
         """Of a file that does not say how long it is: read its packets, decode none."""
         end, packets = 0.0, 0
-        with _pyav().open(str(path.resolve()), options=OPTIONS) as container:
+        with _pyav().open(str(path.resolve()), options=OPTIONS, metadata_errors="replace") as container:
             for packet in container.demux(container.streams[index]):
                 packets += bool(packet.size)
                 if packet.pts is not None:

@@ -18,14 +18,15 @@ import torch
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoModel, LlavaForConditionalGeneration
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME, PROCESSOR_NAME
 
 from deepfake_detectors.evaluation.fitting import CALIBRATION_FILE
-from deepfake_detectors.families import Family, require_family
+from deepfake_detectors.families import Family
 from deepfake_detectors.files import read_json_object, weight_files
+from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.model_folders import model_faults
 from deepfake_detectors.modeling.configuration_antifakeprompt import AntifakePromptConfig
 from deepfake_detectors.modeling.image_processing_antifakeprompt import AntifakePromptImageProcessor
@@ -125,8 +126,8 @@ def assemble(source: Path, target: Path, base: Base | None = None) -> Assembled:
 def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
     if base is not None:
         raise ValueError(f"{source} is a whole model, not an adapter: leave out `base`.")
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    family = require_family(config.model_type, str(source))
+    checkpoint = open_checkpoint(source)
+    family = checkpoint.family
     if not any(path.suffix == ".safetensors" for path in weight_files(source)):
         raise ValueError(
             f"{source} holds no *.safetensors. Pickled weights are never published: load the folder and save it again "
@@ -140,8 +141,7 @@ def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
                 nested.parent,
             )
     try:  # not by transformers.pipeline, which buries the cause under tracebacks of its own attempts
-        model = AutoModel.from_pretrained(source, dtype="auto", trust_remote_code=False)
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        model, processor = checkpoint.load_model(dtype="auto"), checkpoint.load_processor()
     except SafetensorError as error:
         raise ValueError(f"The weights of {source} are damaged: {error}") from error
     detector = pipeline(model=model, processor=processor, device="cpu")
@@ -202,8 +202,7 @@ def _assemble_peft(source: Path, target: Path, base: Base | None) -> Assembled:
     base = base or _named_base(named, fields.get("revision"), source)
     weights = _read_weights(source / ADAPTER_SAFE_WEIGHTS_NAME)
     below = named if named and Path(named).is_dir() else base.id
-    config = AutoConfig.from_pretrained(below, trust_remote_code=False)
-    require_family(config.model_type, f"The base {below} of {source}")
+    config = open_checkpoint(below).load_config()
     with torch.device("meta"):  # what the class can do; no weights are read
         model_class = type(AutoModel.from_config(config, trust_remote_code=False))
     _copy_present(source, target, (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME))

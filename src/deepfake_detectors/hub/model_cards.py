@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from transformers import AutoConfig, HfArgumentParser
+from transformers import HfArgumentParser
 
 from deepfake_detectors.facts import read_facts
 from deepfake_detectors.files import read_json_object
 from deepfake_detectors.hub.model_results import better, dataset_of, metric_name, model_index, result_parts
+from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.markup import as_markdown
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection
 
@@ -168,10 +169,10 @@ def write_model_card(folder: Path, facts: Path) -> Path:
     results, validation, config = (_measured(folder, name) for name in ("results", "validation", "config"))
     answers = folder / "explanations.json"
     with torch.device("meta"):  # to count weights, not to load them
-        loaded = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        loaded = open_checkpoint(folder).load_config()
         model = AutoModelForDeepfakeDetection.from_config(loaded, trust_remote_code=False)
     card = render_model_card(
-        read_facts(facts, config, config["architectures"][0], folder.name),
+        read_facts(facts, config, type(model).__name__, folder.name),
         results,
         validation,
         config,

@@ -1,4 +1,4 @@
-"""Push a folder to the Hub, as a model or a data set: one commit, all of it or nothing.
+"""Push a folder to the Hub, as a model, a data set or a Space: one commit, all of it or nothing.
 
 ```python
 push_folder("m2f2-published", "owner/m2f2", private=True)
@@ -28,7 +28,8 @@ __all__ = ["REPO_TYPES", "check_destination", "files_to_push", "find_pickles", "
 
 logger = logging.getLogger(__name__)
 
-REPO_TYPES = ("model", "dataset")
+# Repository type -> how its address begins.
+REPO_TYPES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 CARD = "README.md"
 HUBS_OWN = ".gitattributes"  # the Hub itself puts it into a new repository
 BLOCK = 1 << 20  # bytes read at a time
@@ -62,7 +63,7 @@ def push_folder(
     Args:
         folder: what to push; its README.md is the card.
         repo: `owner/name`.
-        repo_type: `"model"` or `"dataset"`.
+        repo_type: `"model"`, `"dataset"` or `"space"`.
         message: summary of the commit.
         private: whether a new repository is private; an existing one must be so already.
         update: add the commit to a repository that exists already.
@@ -98,7 +99,7 @@ def push_folder(
         # The Hub refuses a card after the upload has begun; asked first, nothing has been touched yet.
         RepoCard.load(folder / CARD).validate(repo_type)
         found = _existing(api, repo_type, repo, private)
-        address = f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"
+        address = f"{api.endpoint}/{REPO_TYPES[repo_type]}{repo}"
         if found is not None and not update and (held := _strange_files(found, private)):
             if (
                 set(held) == set(names)
@@ -109,7 +110,8 @@ def push_folder(
             raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
         created = found is None
         if created:
-            api.create_repo(repo, repo_type=repo_type, private=private)
+            sdk = "gradio" if repo_type == "space" else None
+            api.create_repo(repo, repo_type=repo_type, private=private, space_sdk=sdk)
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names
         ]

@@ -1,0 +1,444 @@
+"""Any vision-language chat model as a detector: one question, one prefill, and its answers' probabilities compared."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForImageTextToText, Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import CONFIG_NAME
+
+from .candidate_scoring import candidate_log_probabilities, class_log_probabilities
+from .configuration_chat_vlm import CLASSES, ChatVlmConfig, is_chat_model
+from .detection import (
+    HUB_ARGUMENTS,
+    DeepfakeDetectionMixin,
+    DeepfakeDetectionOutput,
+    DeepfakeExplanationOutput,
+    refuse_foreign_checkpoint,
+    refuse_official_files,
+    require_complete,
+)
+from .generation_cache import cache_keyword
+from .processing_chat_vlm import ChatVlmProcessor
+from .prompting_chat_vlm import answer_tokens
+from .verdict_parsing import parse_verdict
+
+__all__ = ["ChatVlmForDeepfakeDetection"]
+
+GENERATION_DEFAULTS = {"do_sample": False, "num_beams": 1, "max_new_tokens": 256}
+# One forward pass of `generate`, which gives every architecture its own positions and masks.
+ONE_STEP = {"do_sample": False, "num_beams": 1, "max_new_tokens": 1, "min_new_tokens": 0}
+WRAPPED = "vlm."
+
+
+class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
+    """
+    An adapter around the stock class of a chat model, which it loads, and saves, as a stock folder.
+
+    Args:
+        config: `ChatVlmConfig`.
+        vlm: a loaded chat model; one with random weights where `None`.
+    """
+
+    can_explain = True
+    subject = "picture"
+    config: ChatVlmConfig
+    base_model_prefix = "vlm"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: ChatVlmConfig, vlm: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        if vlm is None:
+            self.vlm = AutoModelForImageTextToText.from_config(config.vlm_config, trust_remote_code=False)
+            self.post_init()
+        else:
+            self.vlm = vlm
+            with init.no_init_weights():  # its weights are loaded already
+                self.post_init()
+        config.vlm_config = self.vlm.config
+        self._no_split_modules = self.vlm._no_split_modules
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """Load a folder of this family, or any stock folder or Hub id of a chat model.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            model_args: none.
+            kwargs: of `AutoModelForImageTextToText.from_pretrained`, and fields of `ChatVlmConfig`.
+
+        Raises:
+            UnconvertedCheckpointError: for official files of another kind.
+            ValueError: if the folder does not hold a complete chat model about images with a chat template, or if its
+                tokenizer cannot tell the answers apart.
+        """
+        source = pretrained_model_name_or_path
+        refuse_official_files(cls.config_class.model_type, source)
+        hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        config = cls._config_for(source, kwargs, hub_kwargs)
+        return_info = kwargs.pop("output_loading_info", False)
+        # Whatever was allowed for this class: the stock model needs no code of the folder.
+        kwargs |= {"trust_remote_code": False, "config": config.vlm_config, "output_loading_info": True}
+        for name in ("code_revision", "_from_auto", "_from_pipeline", "adapter_kwargs"):
+            kwargs.pop(name, None)
+        vlm, info = AutoModelForImageTextToText.from_pretrained(source, **kwargs)
+        require_complete(cls, source, info)
+        model = cls(config, vlm).eval()
+        config._name_or_path = model.name_or_path = str(source)  # which an adapter writes down as its base
+        if model.lacks_answer_tokens:
+            asked = {"question": config.question, "answers": config.answers, "system_prompt": config.system_prompt}
+            model.set_answers(ChatVlmProcessor.from_pretrained(source, **asked, **hub_kwargs))
+        return (model, info) if return_info else model
+
+    @classmethod
+    def config_of_stock(cls, source: Any, **hub_kwargs: Any) -> ChatVlmConfig:
+        """Return the config with which `from_pretrained` reads a folder or Hub id."""
+        return cls._config_for(source, {}, hub_kwargs)
+
+    def adopt_processor(self, processor: Any) -> ChatVlmProcessor:
+        """Return a `ChatVlmProcessor` around a stock processor, which asks what this model was made for."""
+        # By name: as Hub code the class is another object.
+        if type(processor).__name__ == ChatVlmProcessor.__name__:
+            return processor
+        config = self.config
+        return ChatVlmProcessor(
+            processor, config.question, config.answers, config.system_prompt, config.explanation_question
+        )
+
+    @classmethod
+    def _config_for(cls, source: Any, kwargs: dict[str, Any], hub_kwargs: dict[str, Any]) -> ChatVlmConfig:
+        """The config to load with; takes it, and fields of it, out of `kwargs`."""
+        own = {name: kwargs.pop(name) for name in list(kwargs) if name in ChatVlmConfig.own_fields(kwargs)}
+        given = kwargs.pop("config", None)
+        if isinstance(given, PreTrainedConfig):
+            fields = given.to_dict()
+        else:
+            fields = PreTrainedConfig.get_config_dict(source if given is None else given, **hub_kwargs)[0]
+        if fields.get("model_type") != ChatVlmConfig.model_type and not is_chat_model(fields.get("model_type")):
+            refuse_foreign_checkpoint(cls, source, {**hub_kwargs, **({} if given is None else {"config": given})})
+        nested = ChatVlmConfig.nested(fields)
+        if "base_model" not in nested and not Path(str(source)).exists():
+            own.setdefault("base_model", str(source))
+        return ChatVlmConfig(**{**nested, **own})
+
+    @property
+    def generation_config(self) -> Any:
+        """Of the chat model."""
+        return self.vlm.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: Any) -> None:
+        if "vlm" in self._modules:
+            self.vlm.generation_config = value
+
+    @property
+    def lacks_answer_tokens(self) -> bool:
+        """Whether `answer_tokens` are missing or were made for other answers or another question."""
+        tokens, config = self.config.answer_tokens, self.config
+        return tokens is None or (tokens["asked"], tokens["answers"]) != (_asked(config), config.answers)
+
+    def set_answers(self, processor: ChatVlmProcessor) -> None:
+        """Take over what a verdict needs of `processor`, and what it asks.
+
+        Raises:
+            ValueError: see `prompting_chat_vlm.answer_tokens`; or if its image token is another one.
+        """
+        config = self.config
+        if processor.image_token_id != config.image_token_id:
+            raise ValueError(
+                f"The processor's image token is {processor.image_token_id}, the model's {config.image_token_id}: "
+                "they do not belong together."
+            )
+        config.question, config.system_prompt = processor.question, processor.system_prompt
+        config.answers = copy.deepcopy(processor.answers)
+        config.explanation_question = processor.explanation_question
+        rows = self.vlm.get_input_embeddings().weight.shape[0]
+        tokens = answer_tokens(processor.stock, processor.messages(), config.answers, rows)
+        config.answer_tokens = {"asked": _asked(config), **tokens}
+
+    @property
+    def _answer_tokens(self) -> dict[str, Any]:
+        if self.lacks_answer_tokens:
+            raise ValueError(
+                f"This model does not know the tokens of its answers to {self.config.question!r}: load it from a "
+                "folder with its tokenizer, or call model.set_answers(processor)."
+            )
+        return self.config.answer_tokens
+
+    def get_input_embeddings(self) -> Any:
+        """Of the chat model."""
+        return self.vlm.get_input_embeddings()
+
+    def get_output_embeddings(self) -> Any:
+        """Of the chat model."""
+        return self.vlm.get_output_embeddings()
+
+    @property
+    def saved_model(self) -> PreTrainedModel:
+        """The model whose names the weights have on disk."""
+        return self.vlm
+
+    @property
+    def vision_tower(self) -> str:
+        """Name of the module that sees, whatever the chat model calls it.
+
+        Raises:
+            ValueError: if it has none of the usual names.
+        """
+        for name in ("visual", "vision_tower", "vision_model"):
+            for path, _ in self.vlm.named_modules():
+                if path.rpartition(".")[2] == name:
+                    return WRAPPED + path
+        raise ValueError(
+            f"{type(self.vlm).__name__} has no vision tower under a known name (visual, vision_tower, ...)."
+        )
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """The chat model's own forward; `labels` (batch, length) are token ids, -100 where not supervised."""
+        return self.vlm(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **inputs)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """The chat model's own `generate`."""
+        return self.vlm.generate(*args, **kwargs)
+
+    @torch.no_grad()
+    def detect(
+        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **picture: Any
+    ) -> DeepfakeDetectionOutput:
+        """Judge a batch of pictures by what the chat model would answer.
+
+        One prefill, whose last logits decide where the answers part at one token; longer answers take one more pass
+        over their few own tokens. Nothing is decoded.
+
+        Args:
+            input_ids, attention_mask: (batch, length), prompts that an answer follows, padded on the left.
+            picture: what else the processor made: the chat model's own inputs.
+
+        Returns:
+            `logits`: before calibration, the log of the summed probabilities of each class's answers, on condition
+            of what all answers begin with.
+
+        Raises:
+            ValueError: for right-padded prompts, or a model without the tokens of its answers.
+        """
+        tokens = self._answer_tokens
+        ids, mask, picture = _left_padded(input_ids, attention_mask, picture)
+        length = ids.shape[1]
+        ids, mask, picture = _cut(ids, mask, picture, length - tokens["cut"])
+        ids, mask, picture = _extended(ids, mask, picture, tokens["prefix"])
+        cache = self._new_cache()
+        first = self._prefill(ids, mask, cache, picture)
+        return DeepfakeDetectionOutput(logits=self.calibrate(self._compare(first, mask, cache)))
+
+    def _new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.config.get_text_config(decoder=True))
+
+    def _prefill(
+        self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, picture: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """Logits (batch, vocabulary) behind the prompts, which fill `cache`."""
+        output = self.vlm.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            output_logits=True,
+            return_dict_in_generate=True,
+            use_cache=True,
+            **self._padding(),
+            **cache_keyword(cache),
+            **picture,
+            **ONE_STEP,
+        )
+        return output.logits[0]
+
+    def _padding(self) -> dict[str, Any]:
+        """Which token `generate` fills up with, so that it need not guess and say so."""
+        settings = self.vlm.generation_config
+        ends = settings.eos_token_id
+        end = ends[0] if isinstance(ends, (list, tuple)) else ends
+        return {"pad_token_id": end if settings.pad_token_id is None else settings.pad_token_id}
+
+    def _read(self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Logits (rows, length, vocabulary) of further text behind what `cache` holds.
+
+        Args:
+            ids: (rows, length), rows a multiple of the cache's prompts.
+            mask: (rows, all), of the cache and of `ids`.
+            cache: goes on.
+        """
+        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        shift = getattr(self.vlm.base_model, "rope_deltas", None)
+        if shift is not None:  # pictures take less room on these models' axes than they have tokens
+            shift = shift.to(positions.device).repeat_interleave(len(ids) // len(shift), dim=0)
+            positions = (positions + shift)[None].expand(3, -1, -1)
+        output = self.vlm(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **cache_keyword(cache)
+        )
+        return output.logits
+
+    def _compare(self, first: torch.Tensor, mask: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Raw logits (batch, 2) from the logits behind prompt and forced prefix; `cache` is used up."""
+        tokens = self._answer_tokens
+        answers = [ids for name in CLASSES for ids in tokens[name]]
+
+        def read_on(ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+            cache.batch_repeat_interleave(len(answers))
+            return self._read(ids, torch.cat([mask.repeat_interleave(len(answers), 0), real], dim=1), cache)
+
+        found = candidate_log_probabilities(first, [answers] * len(first), read_on)
+        return class_log_probabilities(found, [len(tokens[name]) for name in CLASSES])
+
+    @torch.no_grad()
+    def explain(
+        self,
+        processor: ChatVlmProcessor,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        question: str | None = None,
+        history: Sequence[tuple[str, str]] | None = None,
+        threshold: float = 0.5,
+        **inputs: Any,
+    ) -> DeepfakeExplanationOutput:
+        """Verdict and explanation of a batch from one encoding of its pictures.
+
+        What the prompts of verdict and explanation have in common, the picture in it, is read once; both go on from
+        there.
+
+        Args:
+            processor: the `ChatVlmProcessor` of this checkpoint.
+            input_ids, attention_mask: (batch, length), prompts of the verdict as the processor makes them.
+            question: asked of every picture; by default the config's `explanation_question`.
+            history: earlier (question, answer) turns about the same picture.
+            threshold: not used; the question does not name the verdict.
+            inputs: tensors are what else the processor made; everything else is an argument of `generate`; greedy
+                and 256 new tokens unless told.
+
+        Returns:
+            `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same prompts.
+
+        Raises:
+            ValueError: if the processor's prompts are not those of this model, or if its template writes the question
+                in front of the picture.
+        """
+        tokens = self._answer_tokens
+        if processor.prompt() != tokens["text"]:
+            raise ValueError(
+                f"The processor does not belong to this model: it asks {processor.prompt()!r}, the model "
+                f"{tokens['text']!r}."
+            )
+        picture = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        options = {name: value for name, value in inputs.items() if name not in picture}
+        options = {**self._padding(), **GENERATION_DEFAULTS, **options, "use_cache": True}
+        verdict_tail, own_tail = processor.own_suffix(question, history, tokens)
+        ids, mask, picture = _left_padded(input_ids, attention_mask, picture)
+        end = ids.shape[1] - tokens["cut"]
+        shared = end - len(verdict_tail)
+        found = ids[:, shared:end]
+        if self.config.image_token_id in own_tail or not (found == found.new_tensor(verdict_tail)).all():
+            raise ValueError(
+                "The prompts of verdict and explanation do not share their picture, because the chat template writes "
+                "the question in front of it, or input_ids are not the prompts of the verdict. Use `generate`."
+            )
+        ids, mask, picture = _cut(ids, mask, picture, shared)
+        cache = self._new_cache()
+        self._prefill(ids, mask, cache, picture)
+        logits = self._judge_behind(copy.deepcopy(cache), mask, [*verdict_tail, *tokens["prefix"]])
+        ids, mask, picture = _extended(ids, mask, picture, own_tail)
+        if options["num_beams"] == 1 and options.get("num_return_sequences", 1) == 1:
+            # The picture is in the cache.
+            types = {name: value for name, value in picture.items() if value.shape == ids.shape}
+            new_ids = self.vlm.generate(input_ids=ids, attention_mask=mask, **types, **cache_keyword(cache), **options)
+        else:
+            new_ids = self.vlm.generate(input_ids=ids, attention_mask=mask, **picture, **options)
+        explanations = processor.decode_answers(new_ids[:, ids.shape[1] :])
+        return DeepfakeExplanationOutput(
+            logits=self.calibrate(logits),
+            explanations=explanations,
+            explanation_verdicts=[parse_verdict(text, "word") for text in explanations],
+        )
+
+    def _judge_behind(self, cache: Cache, mask: torch.Tensor, tail: list[int]) -> torch.Tensor:
+        ids = torch.tensor([tail], device=mask.device).expand(len(mask), -1)
+        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        return self._compare(self._read(ids, mask, cache)[:, -1].float(), mask, cache)
+
+    def save_pretrained(self, save_directory: str | Path, state_dict: Any = None, **kwargs: Any) -> None:
+        """Save the chat model as its stock class does, with the detector's fields in its config.json.
+
+        Args:
+            save_directory: the folder; created if needed.
+            state_dict: weights to save instead, under the names of this class.
+            kwargs: of the stock class's `save_pretrained`, but not `push_to_hub`.
+
+        Raises:
+            ValueError: for `push_to_hub`.
+        """
+        if kwargs.pop("push_to_hub", False):
+            raise ValueError("push_to_hub is not possible here; publish the saved folder: publish_model(folder, id).")
+        if state_dict is not None:
+            state_dict = {name.removeprefix(WRAPPED): value for name, value in state_dict.items()}
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        if self._auto_class is not None:
+            for part in (self, self.config):
+                custom_object_save(part, str(save_directory), config=self.config)
+        self.vlm.save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        if kwargs.get("is_main_process", True):
+            self.config.add_to(Path(save_directory) / CONFIG_NAME)
+
+
+def _asked(config: ChatVlmConfig) -> list[str | None]:
+    return [config.system_prompt, config.question]
+
+
+def _left_padded(
+    ids: torch.Tensor, mask: torch.Tensor | None, picture: Mapping[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    mask = torch.ones_like(ids) if mask is None else mask
+    if not mask[:, -1].all():
+        raise ValueError("The prompts are padded on the right; detect needs padding_side='left'.")
+    return ids, mask, dict(picture)
+
+
+def _cut(
+    ids: torch.Tensor, mask: torch.Tensor, picture: Mapping[str, Any], length: int
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    """The first `length` tokens, and of every input that has a value per token as many."""
+    return (
+        ids[:, :length],
+        mask[:, :length],
+        {name: _per_token(value, ids, lambda row: row[:, :length]) for name, value in picture.items()},
+    )
+
+
+def _extended(
+    ids: torch.Tensor, mask: torch.Tensor, picture: Mapping[str, Any], tail: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    """The same text behind every row; it is text, whose type is 0."""
+    more = torch.tensor([list(tail)], dtype=ids.dtype, device=ids.device).expand(len(ids), -1)
+
+    def longer(row: torch.Tensor) -> torch.Tensor:
+        return torch.cat([row, row.new_zeros(more.shape)], dim=1)
+
+    return (
+        torch.cat([ids, more], dim=1),
+        torch.cat([mask, torch.ones_like(more)], dim=1),
+        {name: _per_token(value, ids, longer) for name, value in picture.items()},
+    )
+
+
+def _per_token(value: Any, ids: torch.Tensor, change: Any) -> Any:
+    return change(value) if isinstance(value, torch.Tensor) and value.shape == ids.shape else value

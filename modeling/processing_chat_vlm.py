@@ -1,0 +1,347 @@
+"""Pictures and conversations for `chat_vlm`: a stock processor, the detector's question, and batches of both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import AutoProcessor, BatchFeature, PreTrainedConfig, ProcessorMixin
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.image_utils import make_flat_list_of_images
+from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
+
+from .configuration_chat_vlm import ANSWERS, EXPLANATION_QUESTION, FAMILY_FIELD, QUESTION, ChatVlmConfig
+from .detection import HUB_ARGUMENTS, DetectorProcessorMixin
+from .prompting_chat_vlm import answer_spans, messages_for, render, text_ids
+from .prompting_vicuna import read_turns
+from .verdict_parsing import parse_verdict
+
+__all__ = ["ChatVlmProcessor"]
+
+IGNORED = -100
+BLANK = (64, 64)
+SETTINGS = ("question", "answers", "system_prompt", "explanation_question")
+
+
+class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
+    """
+    Args:
+        stock: the chat model's own processor, with tokenizer, image processor and chat template.
+        question, answers, system_prompt, explanation_question: as in `ChatVlmConfig`; `from_pretrained` takes them
+            from the config.json beside the processor.
+
+    Raises:
+        ValueError: if `stock` has no tokenizer, no image processor, no chat template or no image token, or if its
+            template leaves the picture out.
+    """
+
+    def __init__(
+        self,
+        stock: Any = None,
+        question: str = QUESTION,
+        answers: Mapping[str, Sequence[str]] | None = None,
+        system_prompt: str | None = None,
+        explanation_question: str | None = EXPLANATION_QUESTION,
+    ) -> None:
+        # Not the base class's, which would take `stock` for a part that is saved under this name.
+        self.stock = stock
+        self.question, self.system_prompt = question, system_prompt
+        self.answers = {name: list(texts) for name, texts in (answers or ANSWERS).items()}
+        self.explanation_question = explanation_question
+        name = type(stock).__name__
+        for part in ("tokenizer", "image_processor"):
+            if getattr(stock, part, None) is None:
+                raise ValueError(
+                    f"{name} has no {part}: a chat model about images needs both a tokenizer and an image processor "
+                    "in its folder."
+                )
+        self.tokenizer, self.image_processor = stock.tokenizer, stock.image_processor
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self._adopt_template()
+        marker = getattr(stock, "image_token", None)
+        if marker is None:
+            raise ValueError(f"{name} has no image token, so a question cannot be asked about a picture.")
+        if marker not in self.prompt():
+            raise ValueError(
+                f"The chat template of {name} leaves the picture of a message out (no image token {marker} in "
+                f"{self.prompt()!r}); set processor.chat_template to one that shows it."
+            )
+
+    def _adopt_template(self) -> None:
+        template = getattr(self.stock, "chat_template", None) or self.tokenizer.chat_template
+        if template is None:
+            raise ValueError(
+                f"{type(self.stock).__name__} has no chat template, so nobody knows how the model is to be asked: set "
+                "processor.chat_template, or choose the instruction-tuned checkpoint of this model."
+            )
+        self.stock.chat_template = template
+
+    @property
+    def chat_template(self) -> Any:
+        """The template of the stock processor."""
+        return self.stock.chat_template
+
+    @chat_template.setter
+    def chat_template(self, template: Any) -> None:
+        self.stock.chat_template = template
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Inputs of the stock processor."""
+        return self.stock.model_input_names
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of a piece of a picture in this tokenizer."""
+        # The tokenizer first: Gemma 3's processor calls the token in front of a picture its image token.
+        for part in (self.tokenizer, self.stock):
+            if (found := getattr(part, "image_token_id", None)) is not None:
+                return found
+        return self.tokenizer.convert_tokens_to_ids(self.stock.image_token)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> ChatVlmProcessor:
+        """Load the stock processor of a folder or Hub id; what is asked is taken from its config.json.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            kwargs: of `AutoProcessor.from_pretrained`, and arguments of this class.
+
+        Raises:
+            ValueError: see the class, and where nothing in the folder is a processor of a chat model.
+        """
+        source = pretrained_model_name_or_path
+        settings = {name: kwargs.pop(name) for name in SETTINGS if name in kwargs}
+        hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        fields: dict[str, Any] = {}
+        if not Path(str(source)).is_dir() or (Path(str(source)) / CONFIG_NAME).is_file():
+            found = PreTrainedConfig.get_config_dict(source, **hub_kwargs)[0]
+            fields = ChatVlmConfig.own_fields(found) if found.get(FAMILY_FIELD) == ChatVlmConfig.model_type else {}
+        # Whatever was allowed for this class: the stock processor needs no code of the folder.
+        stock = AutoProcessor.from_pretrained(source, **{**kwargs, "trust_remote_code": False})
+        return cls(stock, **{**{name: fields[name] for name in SETTINGS if name in fields}, **settings})
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
+        """Save the stock processor; its files are those that every stock loader reads."""
+        saved = self.stock.save_pretrained(save_directory, **kwargs)
+        if self._auto_class is not None:
+            custom_object_save(self, str(save_directory))
+            path = Path(save_directory) / PROCESSOR_NAME
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            reference = f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}"
+            fields["auto_map"] = {"AutoProcessor": reference}
+            path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return saved
+
+    def to_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As the stock processor's."""
+        return self.stock.to_dict(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={getattr(self, name)!r}" for name in SETTINGS)
+        return f"{type(self).__name__}({type(self.stock).__name__}, {settings})"
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        history: Sequence[tuple[str, str]] | None = None,
+        padding_side: str = "left",
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """
+        Args:
+            images: one picture or a list, of any sizes.
+            text: a question, or one per picture; by default the question of the verdict.
+            history: (question, answer) turns of the same conversation before it; see `explain`.
+            padding_side: of the prompts.
+            kwargs: `return_tensors="pt"` only, for the sake of the pipeline.
+
+        Returns:
+            Everything the chat model takes: `input_ids`, `attention_mask` (pictures, length) and the model's own
+            inputs of pictures.
+
+        Raises:
+            ValueError: if pictures and questions differ in number, or without pictures.
+        """
+        pictures = [] if images is None else make_flat_list_of_images(images)
+        if not pictures:
+            raise ValueError("ChatVlmProcessor needs at least one picture in `images`.")
+        if (tensors := kwargs.pop("return_tensors", "pt")) != "pt" or kwargs:
+            raise ValueError(
+                f"return_tensors is {tensors!r} and further arguments are {sorted(kwargs)}; allowed is "
+                "return_tensors='pt' alone, because settings of pictures belong to the checkpoint's processor files."
+            )
+        questions = [text] * len(pictures) if text is None or isinstance(text, str) else list(text)
+        if len(questions) != len(pictures):
+            raise ValueError(f"{len(questions)} questions but {len(pictures)} pictures were given; each is about one.")
+        rows = [
+            self.encode(messages_for([*(history or ()), (self._asked(question), None)], self.system_prompt, picture))
+            for question, picture in zip(questions, pictures, strict=True)
+        ]
+        return self.collate(rows, padding_side)
+
+    def _asked(self, question: str | None) -> str:
+        return self.question if question is None else question
+
+    def messages(
+        self, question: str | None = None, history: Sequence[tuple[str, str]] | None = None
+    ) -> list[dict[str, Any]]:
+        """Messages that ask a question about a picture, whose place they mark."""
+        return messages_for([*(history or ()), (self._asked(question), None)], self.system_prompt)
+
+    def prompt(self, question: str | None = None, history: Sequence[tuple[str, str]] | None = None) -> str:
+        """The prompt for one picture, its placeholder once."""
+        return render(self.stock, self.messages(question, history), True)
+
+    def encode(self, messages: Sequence[Mapping[str, Any]], answer_follows: bool = True) -> dict[str, torch.Tensor]:
+        """What the stock processor makes of one conversation about one picture, with a batch axis of 1.
+
+        Raises:
+            ValueError: if no picture arrived in the tokens.
+        """
+        row = dict(
+            self.stock.apply_chat_template(
+                list(messages),
+                add_generation_prompt=answer_follows,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+            )
+        )
+        if not (row["input_ids"] == self.image_token_id).any():
+            raise ValueError(
+                f"The prompt of {type(self.stock).__name__} holds no image token (id {self.image_token_id}); its chat "
+                "template or tokenizer does not belong to a model of images."
+            )
+        return row
+
+    def collate(self, rows: Sequence[Mapping[str, torch.Tensor]], padding_side: str = "left") -> BatchFeature:
+        """Put conversations of `encode` together: tokens padded, pictures as the stock model reads them.
+
+        Pictures of one size per batch are stacked; those cut into pieces follow each other; where their number or
+        size differs within a batch, zeros fill up, as the stock processors do.
+        """
+        batch: dict[str, torch.Tensor] = {}
+        for name in rows[0]:
+            values = [row[name] for row in rows]
+            if all(value.shape == row["input_ids"].shape for value, row in zip(values, rows, strict=True)):
+                fill = {"input_ids": self.tokenizer.pad_token_id, "labels": IGNORED}.get(name, 0)
+                batch[name] = _padded_rows(values, fill, padding_side)
+            else:
+                batch[name] = _joined(values)
+        return BatchFeature(batch)
+
+    def own_suffix(
+        self, question: str | None, history: Sequence[tuple[str, str]] | None, answer_tokens: Mapping[str, Any]
+    ) -> tuple[list[int], list[int]]:
+        """Where the verdict's prompt and another one part: the ids of each from there on.
+
+        Args:
+            question, history: of the other one.
+            answer_tokens: of the model; its forced prefix belongs to the verdict's prompt.
+
+        They are read off prompts about a blank picture, because a processor may also write text around a picture.
+        """
+        asked = self.explanation_question if question is None else question
+        verdict, own = (
+            self.encode(messages_for(turns, self.system_prompt, Image.new("RGB", BLANK)))["input_ids"][0].tolist()
+            for turns in ([(self.question, None)], [*(history or ()), (self._asked(asked), None)])
+        )
+        verdict = verdict[: len(verdict) - answer_tokens["cut"]]
+        shared = 0
+        # One token of each is left, to be read for its logits.
+        limit = min(len(verdict) - (not answer_tokens["prefix"]), len(own) - 1)
+        while shared < limit and verdict[shared] == own[shared]:
+            shared += 1
+        return verdict[shared:], own[shared:]
+
+    def decode_answers(self, new_ids: torch.Tensor) -> list[str]:
+        """Texts of generated ids (prompts, new tokens), without special tokens, stripped."""
+        return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new_ids]
+
+    def read_verdicts(self, new_ids: torch.Tensor) -> list[str | None]:
+        """What generated answers say: `"real"`, `"fake"` or `None`."""
+        return [parse_verdict(text, "word") for text in self.decode_answers(new_ids)]
+
+    def encode_conversations(
+        self, conversations: Sequence[Sequence[Mapping[str, Any]]], images: Any, max_length: int | None = None
+    ) -> BatchFeature:
+        """A training batch: right-padded, loss on the answers and the marker that ends each.
+
+        Args:
+            conversations: see `prompting_vicuna.read_turns`; the picture belongs to the first question.
+            images: one picture per conversation.
+            max_length: cut rows to this many tokens; `None` does not cut.
+
+        Returns:
+            As `__call__`, and `labels` (conversations, length), -100 where not supervised.
+
+        Raises:
+            ValueError: if the chat template does not fit (`prompting_chat_vlm.answer_spans`), or if `max_length`
+                leaves nothing of an answer or cuts a picture.
+        """
+        pictures = make_flat_list_of_images(images)
+        if len(conversations) != len(pictures):
+            raise ValueError(f"{len(conversations)} conversations but {len(pictures)} pictures were given.")
+        rows = []
+        for conversation, picture in zip(conversations, pictures, strict=True):
+            said = [text for _, text in read_turns(conversation)]
+            messages = messages_for(list(zip(said[::2], said[1::2], strict=True)), self.system_prompt, picture)
+            rows.append(self._supervised(messages, max_length))
+        return self.collate(rows, padding_side="right")
+
+    def _supervised(self, messages: list[dict[str, Any]], max_length: int | None) -> dict[str, torch.Tensor]:
+        row = self.encode(messages, answer_follows=False)
+        length = row["input_ids"].shape[1]
+        text, spans = answer_spans(self.stock, messages)
+        # The placeholder is one here and many in the row; behind it both are the same.
+        plain = text_ids(self.tokenizer, text, offsets=True)
+        ids, places = plain["input_ids"], plain["offset_mapping"]
+        first = next(index for index, (start, _) in enumerate(places) if start >= spans[0][0])
+        tail = row["input_ids"][0, length - (len(ids) - first) :].tolist()
+        if tail != ids[first:]:
+            raise ValueError(
+                f"The processor tokenises the answers of {text[-120:]!r} in another way with the picture than without "
+                "it, so they cannot be found in the tokens."
+            )
+        learn = torch.zeros(length, dtype=torch.bool)
+        for index in range(first, len(ids)):
+            start = places[index][0]
+            learn[length - len(ids) + index] = any(a <= start < b for a, b in spans)
+        row["labels"] = row["input_ids"].masked_fill(~learn, IGNORED)
+        if max_length is not None and length > max_length:
+            kept = row["input_ids"][0, max_length:] == self.image_token_id
+            if kept.any() or not learn[:max_length].any():
+                raise ValueError(
+                    f"max_length={max_length} of {length} tokens leaves no answer to learn from, or cuts the picture."
+                )
+            shape = row["input_ids"].shape
+            row = {name: value[:, :max_length] if value.shape == shape else value for name, value in row.items()}
+        return row
+
+
+def _padded_rows(values: Sequence[torch.Tensor], fill: int, side: str) -> torch.Tensor:
+    longest = max(value.shape[1] for value in values)
+    rows = []
+    for value in values:
+        room = value.new_full((1, longest - value.shape[1]), fill)
+        rows.append(torch.cat([room, value] if side == "left" else [value, room], dim=1))
+    return torch.cat(rows)
+
+
+def _joined(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    if len({value.shape[1:] for value in values}) == 1:
+        return torch.cat(list(values))
+    largest = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+    rows = []
+    for value in values:
+        room = value.new_zeros(value.shape[0], *largest)
+        room[(slice(None), *(slice(0, size) for size in value.shape[1:]))] = value
+        rows.append(room)
+    return torch.cat(rows)
