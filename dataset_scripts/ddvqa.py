@@ -26,6 +26,7 @@ import datasets
 
 from ._archives import read_picture
 from ._builder import INSIDE, RawBuilder, RawConfig, Unit, components, unit_columns
+from ._ddvqa_frames import asked_frames
 from ._ddvqa_layout import Layout, Picture, find_layout
 from ._ddvqa_questions import (
     REAL_TYPE,
@@ -38,7 +39,8 @@ from ._ddvqa_questions import (
     stated_answer,
     stated_question,
 )
-from ._files import first_names, identical_files, open_image, stable_id
+from ._files import first_names, identical_files, is_picture, list_files, open_image, stable_id
+from ._frames import frame_key, read_frames
 from ._releases import CROSSING_PAIRS, describe_crossing
 
 __all__ = ["DDVQA", "DDVQAConfig"]
@@ -60,7 +62,7 @@ MANIPULATIONS = {  # type digit -> name, family
 WITHOUT_C40_PICTURES = "2"  # FaceShifter has annotations, but the published c40 archive holds none of its pictures
 
 PICTURE_SPLITS = {"c40": ("train", "test"), "c23": ("test",)}
-TASKS = ("classify", "judge", "explain", "converse")
+TASKS = ("classify", "judge", "explain", "converse", "frames")
 CONFLICT_POLICIES = ("keep", "drop", "error")
 QUESTION_FORMS = ("collected", "stated")
 
@@ -89,10 +91,12 @@ class DDVQAConfig(RawConfig):
             `"converse"`: what M2F2-Det's stage 3 trains on, one row per conversation of `train_DDVQA_format.json`, of
             one or several turns (`question` and `answer` are its first turn, `messages` all of them). A copy without
             that file gives its parts: the judgements, and the annotators' questions in the stated form. Test rows are
-            those of `"explain"`.
+            those of `"explain"`. `"frames"`: FakeVLM's protocol, one row per question as collected, on frames of the
+            FaceForensics++ videos in `ffpp_dir`.
         on_label_conflict: what to do with a fake picture that is byte-identical to a real one: `"keep"` (as published,
             with a warning), `"drop"` (right for training: it is a frame that the manipulation missed) or `"error"`.
             In the published data this is `0_281_474`, identical to `5_281`.
+        ffpp_dir: of `"frames"`: the folder of FaceForensics++ with `original_sequences/`.
         questions: of `"explain"` training rows: `"collected"` as the annotators were asked ("Do the person's eyes look
             real/fake?"), or `"stated"` as the test rows ask ("The eyes in the image are fake, tell me why. ..."), with
             answers that do not repeat the verdict; see `stated_question`. Other rows are as published, and so are
@@ -103,6 +107,7 @@ class DDVQAConfig(RawConfig):
     task: str = "classify"
     on_label_conflict: str = "keep"
     questions: str = "collected"
+    ffpp_dir: str = ""
 
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
@@ -114,15 +119,18 @@ class DDVQAConfig(RawConfig):
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}.")
-        if self.task != "classify" and self.compression != "c40":
+        if (self.task == "frames") != bool(self.ffpp_dir):
+            raise ValueError("Task 'frames' reads FaceForensics++ videos from ffpp_dir, and no other task does.")
+        if self.task not in ("classify", "frames") and self.compression != "c40":
             raise ValueError(f"Task {self.task!r} is published for c40 only, not for {self.compression!r}.")
 
 
 class DDVQA(RawBuilder):
     """Builder over the published layout: `DDVQA(config_name="c40", data_dir=...).download_and_prepare()`.
 
-    Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`, `c40_converse`. Splits are the official
-    ones. Split validation off the training pictures with `split_by_group` on `group_id`, never by picture.
+    Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`, `c40_converse`, and `fakevlm`, on frames
+    of FaceForensics++. Splits are the official ones. Split validation off the training pictures with `split_by_group`
+    on `group_id`, never by picture.
 
     Raises:
         FileNotFoundError: for a missing folder, annotation file or picture, with its path.
@@ -137,6 +145,9 @@ class DDVQA(RawBuilder):
         DDVQAConfig(name="c40_judge", version=VERSION, task="judge", description="Real/fake conversations."),
         DDVQAConfig(name="c40_explain", version=VERSION, task="explain", description="Questions on details."),
         DDVQAConfig(name="c40_converse", version=VERSION, task="converse", description="Conversations of stage 3."),
+        DDVQAConfig(
+            name="fakevlm", version=VERSION, compression="c23", task="frames", description="FakeVLM's: pass ffpp_dir."
+        ),
     ]
     DEFAULT_CONFIG_NAME = "c40"
     NAME = "DD-VQA"
@@ -162,6 +173,8 @@ class DDVQA(RawBuilder):
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per row: a picture, or a question about one."""
+        if self.config.task == "frames":
+            return {split: list(self._frame_units(root, split)) for split in ("train", "test")}
         layout = find_layout(root)
         pictures = {split: self._list_pictures(layout, split) for split in PICTURE_SPLITS[self.config.compression]}
         groups = self._groups(layout, pictures)
@@ -180,10 +193,33 @@ class DDVQA(RawBuilder):
         return splits
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The row, whose picture `units` has decoded."""
+        """The row, whose picture `units` has decoded, or the frame of a video."""
+        if unit.frames:
+            image, form = _open_frame(Path(unit.path), unit.frames[0])
+            yield {"id": unit.id, "image": image, **unit.columns, "frame": unit.frames[0], "file_format": form}
+            return
         archive, inside, name = unit.path.partition(INSIDE)
         picture = read_picture(Path(archive), name) if inside else {"image": unit.path}
         yield {"id": unit.id, **picture, **unit.columns}
+
+    def _frame_units(self, root: Path, split: str) -> Iterator[Unit]:
+        methods = {digit: name for digit, (name, _) in MANIPULATIONS.items()}
+        videos = Path(self.config.ffpp_dir).expanduser().resolve()
+        asked = list(asked_frames(root, videos, self.config.compression, split, methods, REMEDY))
+        names = {each.entry.picture: _parse_name(Picture(None, f"{each.entry.picture}.jpg")) for each in asked}
+        groups = components(name.videos for name in names.values())
+        for (stem, suffix, question, answers, _), place, number in asked:
+            if not place.exists():
+                if str(place) not in self.missing:
+                    self.missing.append(str(place))
+                continue
+            name = names[stem]
+            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answers[0]}]
+            dialogue = {"question": question, "answer": answers[0], "answers": answers, "messages": messages}
+            unit = self._unit(
+                name, Picture(None, str(place)), None, groups[name.target], split, f"/{suffix}", dialogue
+            )
+            yield unit._replace(frames=(number,))
 
     def _groups(self, layout: Layout, pictures: dict[str, dict[PictureName, Picture]]) -> dict[str, str]:
         """The group of each video; two stretches of one YouTube video are one, under the name its training group has.
@@ -353,6 +389,22 @@ class DDVQA(RawBuilder):
         columns |= {"file_format": form} | dialogue  # which frame it was is not published
         identity = stable_id("ddvqa", self.config.compression, split, f"{name.stem}{suffix}")
         return Unit(identity, str(picture), columns)
+
+
+def _open_frame(place: Path, number: int) -> tuple[Any, str | None]:
+    """One frame of a clip or of a folder of frames, and the format of its file.
+
+    Raises:
+        ValueError: naming the place, if it has no such frame, or if the frame cannot be decoded.
+    """
+    if place.is_dir():
+        files = [path for path in list_files(place) if is_picture(path) and frame_key(path.name) == number]
+        if len(files) != 1:
+            raise ValueError(f"{place} has {len(files)} frames with the number {number}, expected one.")
+        picture = open_image(files[0])
+        return picture, picture.format
+    (picture,) = read_frames(place, [number])
+    return picture, place.suffix.lstrip(".").upper()
 
 
 def _parse_name(picture: Picture) -> PictureName:

@@ -229,7 +229,7 @@ class M2F2DetPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
         Raises:
             ValueError: for a bridge detector that does not use the prompt.
         """
-        scores = self.detect(pixel_values, detector_pixel_values=detector_pixel_values).patch_scores
+        scores = self.detect(pixel_values=pixel_values, detector_pixel_values=detector_pixel_values).patch_scores
         if scores is None:
             raise ValueError(
                 "This detector (variant='bridge') compares no patches with its prompt, so it has no heat map; the "

@@ -108,7 +108,7 @@ def regions_of_mask(mask: np.ndarray, landmarks: Sequence | np.ndarray | None = 
         return []
     shares = {}
     for name in REGIONS:
-        area = region_area(name, *mask.shape, landmarks)
+        area = region_area(name, mask.shape[0], mask.shape[1], landmarks)
         shares[name] = float(changed[area].mean()) if area.any() else 0.0
     for name in WHOLES:
         if shares[name] >= WHOLE_COVERED:
