@@ -195,8 +195,13 @@ class DDVQA(RawBuilder):
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
         """The row, whose picture `units` has decoded, or the frame of a video."""
         if unit.frames:
-            image, form = _open_frame(Path(unit.path), unit.frames[0])
-            yield {"id": unit.id, "image": image, **unit.columns, "frame": unit.frames[0], "file_format": form}
+            place, (frame,) = Path(unit.path), unit.frames
+            folder = place.is_dir()
+            picture = open_image(place / frame) if folder else next(read_frames(place, [frame]))
+            form = picture.format if folder else place.suffix.lstrip(".").upper()
+            number = frame_key(frame) if folder else frame
+            image = str(place / frame) if folder else picture
+            yield {"id": unit.id, "image": image, **unit.columns, "frame": number, "file_format": form}
             return
         archive, inside, name = unit.path.partition(INSIDE)
         picture = read_picture(Path(archive), name) if inside else {"image": unit.path}
@@ -209,9 +214,10 @@ class DDVQA(RawBuilder):
         names = {each.entry.picture: _parse_name(Picture(None, f"{each.entry.picture}.jpg")) for each in asked}
         groups = components(name.videos for name in names.values())
         for (stem, suffix, question, answers, _), place, number in asked:
-            if not place.exists():
-                if str(place) not in self.missing:
-                    self.missing.append(str(place))
+            frame = _frame_in(place, number)
+            if frame is None:
+                absent = f"{place}/{number}" if place.is_dir() else str(place)
+                self.missing += [absent] if absent not in self.missing else []
                 continue
             name = names[stem]
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answers[0]}]
@@ -219,7 +225,7 @@ class DDVQA(RawBuilder):
             unit = self._unit(
                 name, Picture(None, str(place)), None, groups[name.target], split, f"/{suffix}", dialogue
             )
-            yield unit._replace(frames=(number,))
+            yield unit._replace(frames=(frame,))
 
     def _groups(self, layout: Layout, pictures: dict[str, dict[PictureName, Picture]]) -> dict[str, str]:
         """The group of each video; two stretches of one YouTube video are one, under the name its training group has.
@@ -391,20 +397,12 @@ class DDVQA(RawBuilder):
         return Unit(identity, str(picture), columns)
 
 
-def _open_frame(place: Path, number: int) -> tuple[Any, str | None]:
-    """One frame of a clip or of a folder of frames, and the format of its file.
-
-    Raises:
-        ValueError: naming the place, if it has no such frame, or if the frame cannot be decoded.
-    """
-    if place.is_dir():
-        files = [path for path in list_files(place) if is_picture(path) and frame_key(path.name) == number]
-        if len(files) != 1:
-            raise ValueError(f"{place} has {len(files)} frames with the number {number}, expected one.")
-        picture = open_image(files[0])
-        return picture, picture.format
-    (picture,) = read_frames(place, [number])
-    return picture, place.suffix.lstrip(".").upper()
+def _frame_in(place: Path, number: int) -> str | int | None:
+    """The frame of that number: a file name in a folder, the number itself in a clip; `None` where there is none."""
+    if not place.is_dir():
+        return number if place.is_file() else None
+    files = (path.name for path in list_files(place) if is_picture(path) and frame_key(path.name) == number)
+    return next(files, None)
 
 
 def _parse_name(picture: Picture) -> PictureName:

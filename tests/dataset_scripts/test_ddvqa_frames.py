@@ -55,9 +55,8 @@ def test_question_n_goes_with_frame_n(copy):
 def test_missing_videos_and_frames_are_named(copy):
     frames = copy / "ffpp" / "manipulated_sequences" / "Deepfakes" / "c23" / "frames" / "000_001"
     (frames / "0002.png").unlink()
-    with pytest.raises(Exception, match=r"000_001 has 0 frames with the number 2") as caught:
+    with pytest.raises(FileNotFoundError, match=r"000_001/2"):
         rows(copy)
-    assert isinstance(caught.value, ValueError) or isinstance(caught.value.__cause__, ValueError)
     frames.rename(frames.with_name("elsewhere"))
     with pytest.raises(FileNotFoundError, match=r"000_001\.mp4"):
         rows(copy)
