@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from ._files import open_image
+from ._files import MAX_PIXELS, open_image
 
 lmdb: Any
 try:
@@ -82,11 +82,12 @@ def read_member(path: Path, name: str) -> bytes:
         raise ValueError(f"{name} in {path} cannot be read: {error}. Fetch this file again.") from error
 
 
-def read_picture(path: Path, name: str) -> dict[str, Any]:
-    """The columns `image` and `file_format` of a member, after decoding it; errors as in `read_member`."""
+def read_picture(path: Path, name: str, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
+    """The columns `image` and `file_format` of a member, decoded; errors as in `read_member` and `open_image`."""
     content = read_member(path, name)
     image = {"bytes": content, "path": PurePosixPath(name).name}
-    return {"image": image, "file_format": open_image(content, f"{name} in {path}").format}
+    picture = open_image(content, f"{name} in {path}", max_pixels=max_pixels)
+    return {"image": image, "file_format": picture.format}
 
 
 def _identity(path: Path) -> tuple[Path, int, int, int]:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
+from PIL import Image
 
-from ._files import first_names, open_image, require_folder, walk_files
+from ._files import MAX_PIXELS, first_names, open_image, require_folder, walk_files
 
 __all__ = [
     "CLASS_NAMES",
@@ -228,12 +229,16 @@ class RawConfig(datasets.BuilderConfig):
     Args:
         allow_missing: build what is there although files of the official list are missing. They are logged and listed
             by `check` all the same.
+        max_pixels: width times height of a picture that is decoded; see `open_image`.
     """
 
     allow_missing: bool = False
+    max_pixels: int = MAX_PIXELS
 
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
+        if self.max_pixels < 1:
+            raise ValueError(f"max_pixels is {self.max_pixels}, expected 1 or more.")
 
 
 class RawBuilder(datasets.GeneratorBasedBuilder):
@@ -286,7 +291,16 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
         """The rows of a unit."""
-        yield {"id": unit.id, "image": unit.path, "file_format": open_image(Path(unit.path)).format, **unit.columns}
+        yield {
+            "id": unit.id,
+            "image": unit.path,
+            "file_format": self.open_picture(Path(unit.path)).format,
+            **unit.columns,
+        }
+
+    def open_picture(self, source: Path | bytes, where: str = "", mode: str | None = None) -> Image.Image:
+        """Decode a picture within the limit of the config; see `open_image`."""
+        return open_image(source, where, mode, self.config.max_pixels)
 
     def report(self, level: str, message: str) -> None:
         """Note a finding for `check`, and log it if it is more than a remark."""

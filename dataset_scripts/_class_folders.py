@@ -45,6 +45,7 @@ class ClassFoldersConfig(RawConfig):
 
     def check(self) -> None:
         """Raise a `ValueError` for a folder in both classes."""
+        super().check()
         both = set(self.real) & set(self.fake)
         if both:
             raise ValueError(f"The folder(s) {first_names(sorted(both))} cannot be both real and fake.")

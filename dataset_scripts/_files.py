@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -47,7 +47,13 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "J
 MAX_PIXELS = 100_000_000
 BYTES_PER_PIXEL = 10
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
-CANVAS_BYTES = {"WEBP": 16, "AVIF": 18, "HEIF": 18, "JPEG2000": 16}
+CANVAS_BYTES = {"WEBP": 18, "AVIF": 21, "HEIF": 21, "JPEG2000": 25}
+NEW_SUBFILE_TYPE, OLD_SUBFILE_TYPE, MAX_SAMPLE_VALUE = 254, 255, 281
+NOT_FULL_SIZE = 0b101
+MAX_PAGES = 64
+DARK_16_BIT, DARK_8_BIT = 1 << 14, 1 << 4
+WIDENED = 257
+BAND = 1 << 20
 DECODING_ERRORS = (
     OSError,
     ValueError,
@@ -141,13 +147,14 @@ def open_image(
 ) -> Image.Image:
     """Decode a picture in full; the only place of the builders that does.
 
-    The twin of `load_image` of the package, because loading scripts stand alone: the same formats, the same budget.
+    The twin of `load_image` of the package, because loading scripts stand alone: the same formats, the same budget,
+    and with `mode` the same pixels. Of 16 bits it converts plain ones only and refuses the rest.
 
     Args:
         source: a file, or the content of one.
         where: what the message of an error calls it; needed for `bytes`.
-        mode: `"RGB"` (transparency laid over white) or `"L"` (transparency dropped, as in masks) to convert to; as it
-            is stored if `None`.
+        mode: `"RGB"` (upright, transparency laid over white) or `"L"` (upright, transparency dropped, as in masks) to
+            convert to; as it is stored if `None`.
         max_pixels: width times height that is decoded; memory is bounded to ten bytes for each of them.
 
     Returns:
@@ -165,6 +172,8 @@ def open_image(
         size = len(content)
         image = _decoded(content, max_pixels)
         return image if mode is None else _converted(image, mode)
+    except _RefusedError as error:
+        raise ValueError(f"{where} ({size} bytes) {error}") from error
     except DECODING_ERRORS as error:
         # Pillow's own words name an object in memory.
         reason = "no picture of a format that is read" if isinstance(error, UnidentifiedImageError) else error
@@ -195,42 +204,173 @@ class _StrictFile(io.BytesIO):
         return found
 
 
+class _RefusedError(ValueError):
+    """The file is whole, but is not read as it is; another copy would not help."""
+
+
 def _decoded(content: bytes, max_pixels: int) -> Image.Image:
-    Image.init()
-    formats = [name for name in FORMATS if name in Image.OPEN]
     file = _StrictFile(content)
-    with Image.open(file, formats=formats) as image:
-        each = MODE_BYTES.get(image.mode, 4) + (0 if image.mode == "RGB" else 4)
-        if image.info.get("progressive"):
-            each += 2 * len(image.getbands())
-        each = max(each, CANVAS_BYTES.get(image.format or "", 0))
-        pixels = image.width * image.height
-        if pixels > max_pixels or pixels * each > max_pixels * BYTES_PER_PIXEL:
-            raise ValueError(
-                f"{image.width}x{image.height} pixels take about {pixels * each / 1e6:.0f} MB, more than "
-                f"max_pixels={max_pixels} allows"
-            )
-        file.strict = image.format in ("JPEG", "MPO")
+    image = _identified(file)
+    if image.format == "TIFF":
+        _seek_full_size(image)
+    _check_budget(image, max_pixels)
+    file.strict = image.format in ("JPEG", "MPO")
+    _note_samples(image)
+    try:
+        image.load()
+    except EOFError:
+        whole = complete_jpeg(content, lambda content: _identified(io.BytesIO(content)).tobytes())
+        if whole is None:
+            raise
+        image = _identified(io.BytesIO(whole))
+        image.load()
+    return image
+
+
+def _identified(file: io.BytesIO) -> Any:
+    """As `Image.open`, which has a limit of the whole process in place of ours."""
+    Image.init()
+    start = file.read(16)
+    for form in FORMATS:
+        if form not in Image.OPEN:  # a Pillow without that library
+            continue
+        factory, accept = Image.OPEN[form]
         try:
-            image.load()
+            accepted = accept is None or accept(start)
+            if accepted and not isinstance(accepted, str):
+                file.seek(0)
+                return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            pass  # as `Image.open` does: the next format is asked
+    raise ValueError(f"it is not a picture in one of the formats {', '.join(FORMATS)}")
+
+
+def _check_budget(image: Any, max_pixels: int) -> None:
+    pixels = image.width * image.height
+    if image.format == "TIFF":
+        tile = [int(image.tag_v2.get(tag, 0)) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)]
+        pixels = max(pixels, tile[0] * tile[1])
+    each = MODE_BYTES.get(image.mode, 4) + (0 if image.mode == "RGB" else 4)
+    if image.info.get("progressive"):
+        each += 2 * len(image.getbands())
+    each = max(each, CANVAS_BYTES.get(image.format or "", 0))
+    if pixels > max_pixels or pixels * each > max_pixels * BYTES_PER_PIXEL:
+        raise _RefusedError(
+            f"is too large: {image.width}x{image.height} pixels take about {pixels * each / 1e6:.0f} MB, the budget "
+            f"is {max_pixels / 1e6:g} megapixels and {max_pixels * BYTES_PER_PIXEL / 1e6:.0f} MB. A larger "
+            "`max_pixels` reads it."
+        )
+
+
+def _seek_full_size(image: Any) -> None:
+    """Turn to the full-size page of a TIFF whose first page is a thumbnail."""
+    if _is_full_size(image):
+        return
+    best, place, page = 0, None, 0
+    while page < MAX_PAGES:
+        if _is_full_size(image) and image.width * image.height > best:
+            best, place = image.width * image.height, page
+        page += 1
+        try:
+            image.seek(page)
         except EOFError:
-            whole = complete_jpeg(content, lambda content: Image.open(io.BytesIO(content), formats=formats).tobytes())
-            if whole is None:
-                raise
-            image = Image.open(io.BytesIO(whole), formats=formats)
-            image.load()
-        return image
+            break
+    if place is None:
+        raise _RefusedError("begins with a thumbnail and has no full-size page; develop it to JPEG or PNG first.")
+    image.seek(place)
 
 
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
-        image = image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
+def _is_full_size(image: Any) -> bool:
+    kind, old = image.tag_v2.get(NEW_SUBFILE_TYPE, 0), image.tag_v2.get(OLD_SUBFILE_TYPE, 1)
+    return not (int(kind) & NOT_FULL_SIZE) and int(old) != 2
+
+
+def _note_samples(image: Any) -> None:
+    """Keep what Pillow forgets once the pixels are read: whether colours had 16 bits. Their colour key shrinks too."""
+    raw = ""
+    for *_, args in getattr(image, "tile", ()):
+        raw = args if isinstance(args, str) else str(args[0]) if args else ""
+    key = image.info.get("transparency")
+    if image.format == "PNG" and isinstance(key, tuple) and ";16" in raw:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif image.format == "PNG" and isinstance(key, int) and raw in ("L;2", "L;4"):  # stretched, as the pixels are
+        image.info["transparency"] = key * (85 if raw == "L;2" else 17)
+    if ";16" in raw and image.mode in ("RGB", "RGBA", "RGBX"):
+        image.wide_samples = True
+
+
+def _converted(image: Any, mode: str) -> Image.Image:
+    if mode == "L":
+        image.info.pop("transparency", None)  # some authors mark the black of masks as transparent
+    if image.mode == "F":
+        raise _RefusedError("holds floating-point pixels without a known range; save it with 8 bits.")
+    if getattr(image, "wide_samples", False):
+        top = max(image.getchannel(index).getextrema()[1] for index in range(3))
+        if 0 < top < DARK_8_BIT:
+            raise _RefusedError(f"has 16-bit samples up to {top * 256 + 255} only; save it with 8 bits.")
+    tags = getattr(image, "tag_v2", {})
+    image = _upright(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = _from_16_bit(image, tags)
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        if mode == "L":
-            return layer.convert("RGB").convert("L")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert(mode)
+        image = image.convert("RGBA") if mode == "L" else _on_white(image)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    return image if mode == "RGB" else image.convert(mode)
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    canvas = Image.new("RGB", image.size)
+    for box in _bands(image):
+        layer = image.crop(box).convert("RGBA")
+        canvas.paste(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB"), box)
+    return canvas
+
+
+def _from_16_bit(image: Image.Image, tags: Any) -> Image.Image:
+    """Plain 16-bit grey with 8 bits. What needs more than a scale is refused."""
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 or _stated_peak(tags) is not None:
+        raise _RefusedError("holds 16-bit values whose white is not 65535; save it with 8 bits.")
+    if "transparency" in image.info:
+        raise _RefusedError("has 16 bits and a transparent grey; save it with 8 bits.")
+    values: Any = image.convert("I")
+    low, high = values.getextrema()
+    if low < 0 or high > 65535:
+        raise _RefusedError(f"holds integers from {low} to {high}, expected 0 to 65535; save it with 8 bits.")
+    # Pillow's own conversion clips at 255.
+    grey = values.point(lambda value: value * (1 / WIDENED) + 0.5)
+    if 0 < high < DARK_16_BIT and grey.point(lambda value: value * WIDENED + 0).tobytes() != values.tobytes():
+        raise _RefusedError(
+            f"holds 16-bit values up to {high} only, as of a camera with fewer bits; save it with 8 bits."
+        )
+    return grey.convert("L")
+
+
+def _stated_peak(tags: Any) -> int | None:
+    """The value of white that a TIFF states, `None` where it is that of 16 bits or not stated."""
+    stated = tags.get(MAX_SAMPLE_VALUE)
+    stated = stated[0] if isinstance(stated, tuple) else stated
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
+    depth = bits[0] if isinstance(bits, tuple) else bits
+    if isinstance(stated, int) and 0 < stated < 65535:
+        return stated
+    return (1 << depth) - 1 if 8 < depth < 16 else None
+
+
+def _upright(image: Any) -> Any:
+    """The image turned as its EXIF says, with its colour key."""
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return image
+    turned = ImageOps.exif_transpose(image)
+    if (key := image.info.get("transparency")) is not None:
+        turned.info["transparency"] = key
+    return turned
 
 
 def complete_jpeg(content: bytes, pixels: Callable[[bytes], bytes]) -> bytes | None:
@@ -441,6 +581,12 @@ def inner_path(listed: str, where: str) -> PurePosixPath:
 
 
 def require_same_size(mask: Image.Image, picture: Image.Image, where: str) -> None:
-    """Raise a `ValueError` that names `where` if a mask does not lie pixel by pixel on its picture."""
-    if mask.size != picture.size:
-        raise ValueError(f"{where}: the mask is {mask.size}, its picture {picture.size}. Fetch both again.")
+    """Raise a `ValueError` that names `where` if a mask does not lie pixel by pixel on its picture, both upright."""
+    sizes = [_upright_size(image) for image in (mask, picture)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"{where}: the mask is {sizes[0]}, its picture {sizes[1]}. Fetch both again.")
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    lying = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (image.height, image.width) if lying else image.size

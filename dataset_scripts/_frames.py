@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ._builder import RawBuilder, RawConfig, Unit
-from ._files import is_picture, open_image, refuse_outside, require_same_size, stable_id, walk_files
+from ._files import is_picture, refuse_outside, require_same_size, stable_id, walk_files
 
 av: Any
 try:
@@ -174,7 +174,7 @@ class FrameBuilder(RawBuilder):
         if path.is_dir():
             for name, mask in zip(unit.frames, self._masks(unit, unit.frames), strict=True):
                 file = path / name
-                picture = open_image(file)
+                picture = self.open_picture(file)
                 if mask is not None:
                     require_same_size(mask, picture, str(file))
                 number = frame_key(name)
@@ -209,7 +209,7 @@ class FrameBuilder(RawBuilder):
             for key in keys:
                 if key not in found and not self.config.allow_missing:
                     raise ValueError(f"{path} has no mask of frame {key}. Pass allow_missing=True to leave it empty.")
-                yield open_image(found[key], mode="L") if key in found else None
+                yield self.open_picture(found[key], mode="L") if key in found else None
         else:
             # Some mask clips end long before their videos.
             length = count_frames(path)

@@ -39,7 +39,7 @@ from ._ddvqa_questions import (
     stated_answer,
     stated_question,
 )
-from ._files import first_names, identical_files, is_picture, list_files, open_image, stable_id
+from ._files import first_names, identical_files, is_picture, list_files, stable_id
 from ._frames import frame_key, read_frames
 from ._releases import CROSSING_PAIRS, describe_crossing
 
@@ -111,6 +111,7 @@ class DDVQAConfig(RawConfig):
 
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
+        super().check()
         for name, allowed in (
             ("compression", tuple(PICTURE_SPLITS)),
             ("task", TASKS),
@@ -182,7 +183,7 @@ class DDVQA(RawBuilder):
         for split, found in pictures.items():
             found = self._resolve_conflicts(found)
             formats = {
-                name: open_image(picture.read(), str(picture)).format if self.decode_listed else None
+                name: self.open_picture(picture.read(), str(picture)).format if self.decode_listed else None
                 for name, picture in found.items()
             }
             self._warn_about_formats(split, formats)
@@ -197,14 +198,14 @@ class DDVQA(RawBuilder):
         if unit.frames:
             place, (frame,) = Path(unit.path), unit.frames
             folder = place.is_dir()
-            picture = open_image(place / frame) if folder else next(read_frames(place, [frame]))
+            picture = self.open_picture(place / frame) if folder else next(read_frames(place, [frame]))
             form = picture.format if folder else place.suffix.lstrip(".").upper()
             number = frame_key(frame) if folder else frame
             image = str(place / frame) if folder else picture
             yield {"id": unit.id, "image": image, **unit.columns, "frame": number, "file_format": form}
             return
         archive, inside, name = unit.path.partition(INSIDE)
-        picture = read_picture(Path(archive), name) if inside else {"image": unit.path}
+        picture = read_picture(Path(archive), name, self.config.max_pixels) if inside else {"image": unit.path}
         yield {"id": unit.id, **picture, **unit.columns}
 
     def _frame_units(self, root: Path, split: str) -> Iterator[Unit]:

@@ -34,7 +34,7 @@ from ._deepfakebench import (
     shared_material,
     target_and_source,
 )
-from ._files import first_names, is_picture, open_image, refuse_outside, stable_id
+from ._files import first_names, is_picture, refuse_outside, stable_id
 from ._frames import FrameBuilder, beside_frames, frame_key, natural_order, spread
 from ._releases import (
     CELEB_LIST,
@@ -277,7 +277,7 @@ class DeepfakeBench(FrameBuilder):
                 "id": stable_id(unit.id, PurePosixPath(name).stem),
                 "image": {"bytes": content, "path": name},
                 "frame": number if isinstance(number, int) else None,
-                "file_format": open_image(content, f"{key} in {store}").format,
+                "file_format": self.open_picture(content, f"{key} in {store}").format,
             }
             if self.config.masks:
                 drawn = read_value(Path(store), mask_key(key)) if unit.columns["label"] == "fake" else None

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ._builder import RawBuilder, Unit
 from ._class_folders import ClassFolders, ClassFoldersConfig, PictureSet
-from ._files import first_names, inner_path, open_image, read_csv, refuse_outside, stable_id
+from ._files import first_names, inner_path, read_csv, refuse_outside, stable_id
 
 __all__ = ["DMimage", "DMimageConfig"]
 
@@ -140,7 +140,7 @@ class DMimage(ClassFolders):
             return
         path = Path(unit.path)
         ((size, x, y, quality),) = unit.frames
-        picture = open_image(path, mode="RGB")
+        picture = self.open_picture(path, mode="RGB")
         if x + size > picture.width or y + size > picture.height:
             raise ValueError(f"{path} is {picture.size}, too small for its crop of {size} pixels at ({x}, {y}).")
         crop = picture.crop((x, y, x + size, y + size))

@@ -175,7 +175,7 @@ class FakeClue(RawBuilder):
         """The picture, from its file or from inside the zip."""
         archive, inside, name = unit.path.partition(INSIDE)
         if inside:
-            yield {"id": unit.id, **read_picture(Path(archive), name), **unit.columns}
+            yield {"id": unit.id, **read_picture(Path(archive), name, self.config.max_pixels), **unit.columns}
         else:
             yield from super().examples(unit)
 

@@ -65,6 +65,7 @@ class FFPPHdf5Config(RawConfig):
 
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
+        super().check()
         if self.compression not in ("c23", "c40"):
             raise ValueError(f"compression is {self.compression!r}, expected c23 or c40.")
         if self.train_frames < 1:

@@ -26,7 +26,6 @@ from ._builder import RawBuilder, RawConfig, Unit, unit_columns
 from ._files import (
     first_names,
     is_picture,
-    open_image,
     read_csv,
     refuse_outside,
     require_same_size,
@@ -85,6 +84,7 @@ class RealFakeFolderConfig(RawConfig):
 
     def check(self) -> None:
         """Raise a `ValueError` where the polarity is not stated, or stated twice."""
+        super().check()
         if self.number_real not in ("", "0", "1"):
             raise ValueError(f"number_real is {self.number_real!r}, expected 0 or 1.")
         if not self.table and (not self.real_names or not self.fake_names):
@@ -327,9 +327,9 @@ class RealFakeFolder(RawBuilder):
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
         """The picture, and its mask after comparing their sizes."""
-        picture, mask = open_image(Path(unit.path)), unit.columns.get("mask")
+        picture, mask = self.open_picture(Path(unit.path)), unit.columns.get("mask")
         if mask is not None:
-            require_same_size(open_image(Path(mask)), picture, str(mask))
+            require_same_size(self.open_picture(Path(mask)), picture, str(mask))
         yield {"id": unit.id, "image": unit.path, "file_format": picture.format, **unit.columns}
 
 

@@ -50,6 +50,7 @@ class LOKIConfig(RawConfig):
 
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
+        super().check()
         if self.task not in LISTS:
             raise ValueError(f"task is {self.task!r}, expected one of {', '.join(LISTS)}.")
 

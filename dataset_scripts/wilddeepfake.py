@@ -18,7 +18,7 @@ import datasets
 
 from ._archives import list_members, read_picture
 from ._builder import INSIDE, RawBuilder, RawConfig, Unit, unit_columns
-from ._files import first_names, is_picture, open_image, refuse_outside, stable_id, walk_files
+from ._files import first_names, is_picture, refuse_outside, stable_id, walk_files
 from ._frames import frame_key, natural_order, spread
 
 __all__ = ["WildDeepfake", "WildDeepfakeConfig"]
@@ -41,6 +41,7 @@ class WildDeepfakeConfig(RawConfig):
 
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
+        super().check()
         if self.frames_per_video < 0:
             raise ValueError(f"frames_per_video is {self.frames_per_video}, expected a number, or 0 for all frames.")
 
@@ -149,9 +150,9 @@ class WildDeepfake(RawBuilder):
         for name in unit.frames:
             file = Path(archive) / name
             picture = (
-                read_picture(Path(archive), name)
+                read_picture(Path(archive), name, self.config.max_pixels)
                 if inside
-                else {"image": str(file), "file_format": open_image(file).format}
+                else {"image": str(file), "file_format": self.open_picture(file).format}
             )
             number = frame_key(name)
             row = {"id": stable_id(unit.id, file.stem), "frame": number if isinstance(number, int) else None}

@@ -26,6 +26,7 @@ __all__ = [
     "opened_whole",
     "refuse_inputs",
     "short_name",
+    "write_bytes",
     "write_json",
     "write_text",
     "written_whole",
@@ -156,6 +157,13 @@ def opened_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         part.replace(place)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Write a file, whole or not at all, and return its path."""
+    with opened_whole(path, "wb") as file:
+        file.write(content)
+    return Path(path)
 
 
 def write_text(path: str | Path, text: str) -> Path:

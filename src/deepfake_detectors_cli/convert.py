@@ -14,6 +14,10 @@ from deepfake_detectors_cli.tables import list_families
 
 __all__ = ["convert", "merge"]
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the checkpoint in --output; other files there stay.")
+]
+
 
 def _with_weights(command: Any) -> Any:
     """Say in the command's help where official weights are; the table is a data file, so that this costs nothing."""
@@ -60,9 +64,7 @@ def convert(
             help="lvlm_dfd: whether its ImageBind weights already contain their LoRA.",
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the checkpoint in --output; other files there stay.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Turn the official weights of a detector into a folder that `from_pretrained` and `--model` load.
 
@@ -120,6 +122,7 @@ def merge(
         list[Path], typer.Option(metavar="PATH", help="A trained delta, file or folder; repeat it for several.")
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Add trained deltas to their base, in the order given, and write a complete folder.
 
@@ -131,11 +134,11 @@ def merge(
     LoRA pairs are added; every other tensor replaces that of the base. The content of a delta decides what it is, not
     its name. A tensor that the base does not have is an error.
     """
-    check_new_folder(output)
+    check_new_folder(output, overwrite)
 
     from deepfake_detectors.conversion.merge import merge as merge_deltas
 
     hide_loading_bars()
     with work():
-        merge_deltas(model, delta, output)
+        merge_deltas(model, delta, output, overwrite=overwrite)
     say(f"Wrote {output}. Try it: deepfake-detectors info --model {output}")

@@ -21,7 +21,7 @@ from deepfake_detectors_cli.dataset_build import (
     publish,
     read_options,
 )
-from deepfake_detectors_cli.options import Format
+from deepfake_detectors_cli.options import Format, MaxPixels
 from deepfake_detectors_cli.rendering import json_line
 from deepfake_detectors_cli.tables import read_table
 
@@ -99,6 +99,7 @@ def check(
     config: Config = None,
     option: Options = None,
     decode: Annotated[bool, typer.Option("--decode", help="Also decode every picture.")] = False,
+    max_pixels: MaxPixels = None,
     format: Format = OutputFormat.auto,
 ) -> None:
     """Count what is there, and list what is missing, extra or wrong. Ends with 1 if something is.
@@ -109,7 +110,7 @@ def check(
     """
     from deepfake_detectors.data import check_dataset
 
-    builder = open_builder(name, data_dir, config, option)
+    builder = open_builder(name, data_dir, config, option, max_pixels)
     result = check_dataset(builder, decode=decode)
     counts = [
         {"split": split, "label": label, "manipulation": method, "units": result.units[key], "rows": rows}
@@ -145,6 +146,7 @@ def lint(
     near: Annotated[
         int, typer.Option(min=0, max=15, metavar="BITS", help="Of 64: how far near-duplicates may differ.")
     ] = 4,
+    max_pixels: MaxPixels = None,
     fail_on: Annotated[FailOn, typer.Option("--fail-on", help="The least finding that ends with 1.")] = FailOn.error,
 ) -> None:
     """Look for what gives real and fake away other than the forgery: file formats, JPEG tables, sizes, metadata,
@@ -162,7 +164,7 @@ def lint(
         from deepfake_detectors.data.lint import lint_dataset, open_source
     except ImportError as error:
         fail(f"Linting needs {error.name}, which is not installed: pip install 'deepfake-detectors[lint]'")
-    source = open_source(name, data_dir, config, read_options(option))
+    source = open_source(name, data_dir, config, read_options(option), max_pixels)
     with work(), progress_bars() as bars:
         task = bars.add_task("pictures", total=source.total)
         result = lint_dataset(

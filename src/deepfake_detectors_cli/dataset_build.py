@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from deepfake_detectors_cli.console import fail, progress_bars, say, work
-from deepfake_detectors_cli.options import parse_option
+from deepfake_detectors_cli.options import MaxPixels, parse_option
 
 __all__ = ["Config", "DataDir", "Name", "Options", "build", "open_builder", "publish", "read_options"]
 
@@ -37,11 +37,13 @@ def read_options(texts: list[str] | None) -> dict[str, Any]:
     return dict(parse_option(text) for text in texts or [])
 
 
-def open_builder(name: str, data_dir: Path | None, config: str | None, options: list[str] | None) -> Any:
+def open_builder(
+    name: str, data_dir: Path | None, config: str | None, options: list[str] | None, max_pixels: int | None
+) -> Any:
     """Return the builder, which keeps quiet about what it finds."""
-    from deepfake_detectors.data.registry import make_builder
+    from deepfake_detectors.data import registry
 
-    builder = make_builder(name, data_dir, config, read_options(options))
+    builder = registry.open_builder(name, data_dir, config, read_options(options), max_pixels)
     builder.log_findings = False  # they are printed in full at the end
     return builder
 
@@ -56,6 +58,7 @@ def build(
     shard_size: Annotated[
         int, typer.Option("--shard-size", metavar="MB", min=1, help="Size at which a file ends.")
     ] = 500,
+    max_pixels: MaxPixels = None,
     accept_terms: Annotated[
         bool, typer.Option("--accept-terms", help="Accept the terms without being asked on a terminal.")
     ] = False,
@@ -70,7 +73,7 @@ def build(
     An interrupted build goes on at the first split that was not finished. The terms of the data are shown first; on a
     terminal, terms that allow research only are to be accepted there or by --accept-terms.
     """
-    builder = open_builder(name, data_dir, config, option)
+    builder = open_builder(name, data_dir, config, option, max_pixels)
     _show_terms(name, accept_terms)
     from deepfake_detectors.data import build_dataset
 

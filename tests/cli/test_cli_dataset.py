@@ -207,3 +207,11 @@ def test_command_and_function_write_the_same(raw, tmp_path):
         "pictures.parquet",
         "report.html",
     }
+
+
+def test_the_limit_of_pixels_is_an_option(raw, tmp_path):
+    given = ["image_folder", "--config", "nature_ai", "--data-dir", raw, "--max-pixels"]
+    assert "--max-pixels" in run("build", *given, "100", "--output", tmp_path / "out", code=1).stderr
+    run("build", *given, "1000", "--output", tmp_path / "out")
+    run("check", *given, "1000", "--decode")
+    assert json.loads(run("check", *given, "100", "--decode", code=1).stdout)["ok"] is False

@@ -143,3 +143,10 @@ def test_help_has_an_example():
 def test_real_set_by_command():
     result = run("ddvqa", "--config", "c23", "--data-dir", real_data("ddvqa"), code=1)
     assert levels(result)["misnamed"] == "warning"
+
+
+def test_pictures_beyond_the_limit_are_rows_that_name_the_option(raw):
+    found = json.loads(run(raw, "--config", "nature_ai", "--max-pixels", "1000", code=1).stdout)["findings"]
+    unreadable = [item for item in found if item["code"] == "unreadable"]
+    assert sum(item["details"]["pictures"] for item in unreadable) == 32
+    assert "max_pixels" in unreadable[0]["message"]

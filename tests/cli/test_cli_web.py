@@ -37,7 +37,9 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "deepfake_detectors_cli", "app", "--model", "m2f2-det-mini", "--port", str(port)]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    # Tests of the page in this process set Gradio's folder, which a child would inherit.
+    environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+    environment["TMPDIR"] = str(tmp_path)
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

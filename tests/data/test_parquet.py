@@ -225,3 +225,12 @@ def test_a_build_never_goes_over_its_raw_files(raw, open_builder, tmp_path):
     with pytest.raises(ValueError, match="also an input"):
         build_dataset(open_builder(), tmp_path, overwrite=True)
     assert sorted(raw.rglob("*")) == before
+
+
+def test_the_limit_of_pixels_belongs_to_no_row(raw, open_builder, tmp_path):
+    with pytest.raises(ValueError, match="max_pixels"):
+        build_dataset("image_folder", tmp_path / "out", raw, "real_fake", max_pixels=100)
+    assert build_dataset(open_builder(max_pixels=400), tmp_path / "out").built == ("train", "test")
+    assert build_dataset(open_builder(), tmp_path / "out").built == ()
+    with pytest.raises(ValueError, match="belong to a data set"):
+        build_dataset(open_builder(), tmp_path / "out", max_pixels=400)

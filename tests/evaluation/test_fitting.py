@@ -5,9 +5,11 @@ from deepfake_detectors.evaluation.calibration import (
     calibrated_probability,
     logit_differences,
 )
-from deepfake_detectors.evaluation.fitting import calibrate, composed, moved_threshold
+from deepfake_detectors.evaluation.fitting import calibrate, composed, moved_threshold, save_calibrated
 from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction
+from deepfake_detectors.outputs import OutputInUseError, lock_beside
+from support.tiny_models import tiny_m2f2_det
 
 
 def sample(count=4000, scale=0.4, bias=0.7, seed=0):
@@ -79,3 +81,20 @@ def test_pictures_on_both_sides():
     assert found.shared_groups == 1 and "such as g7" in found.remarks[0]
     with pytest.raises(ValueError, match="allowed are platt, temperature, keep"):
         calibrate("isotonic", fit, "x", others, Settings())
+
+
+def test_a_checkpoint_is_calibrated_by_one_process_at_a_time(tmp_path):
+    model = tiny_m2f2_det(tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    labels, differences = sample(400)
+    rows = rows_of(labels, 1 / (1 + np.exp(-differences)))
+    found = calibrate("platt", rows, "rows", None, Settings(resamples=0))
+    for target in (model, tmp_path / "copy"):
+        with lock_beside(target), pytest.raises(OutputInUseError, match="process"):
+            save_calibrated(str(model), target, found, None)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    save_calibrated(str(model), tmp_path / "copy", found, None)
+    save_calibrated(str(model), model, found, None)
+    assert (model / "calibration.json").read_bytes() == (tmp_path / "copy" / "calibration.json").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "model"]

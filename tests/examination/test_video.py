@@ -203,3 +203,16 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
     assert is_video(clip)
     with pytest.raises(ImportError, match=r"\[video\]"):
         probe(clip)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_moving_pictures_have_the_limit_of_pictures(tmp_path, suffix):
+    frames = [Image.new("RGB", (40, 40), (shade, 90, 200)) for shade in (10, 120, 230)]
+    path = tmp_path / f"a.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    assert not is_video(path, max_pixels=1000)  # and as a picture it is refused
+    for look in (probe, lambda *given, **limit: list(sample_frames(*given, **limit))):
+        with pytest.raises(VideoError, match="max_pixels"):
+            look(path, max_pixels=1000)
+    assert is_video(path, max_pixels=4000)
+    assert len(list(sample_frames(path, max_pixels=4000))) == 3

@@ -3,17 +3,29 @@
 `KILLS` says how often each is killed; `make kill N=30` sets it.
 """
 
+import json
 import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from pyarrow import parquet
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 import deepfake_detectors  # noqa: F401 - registers the families
+from deepfake_detectors.outputs import OutputInUseError
+from deepfake_detectors.train.train_classifier import train_classifier
+from support.classifier_runs import parsed, small_fields
+from support.ddvqa_tree import stems, write_tree
 from support.folder_tree import save
+from support.golden_files import golden_folder
 from support.hub_server import HubServer
-from support.killing import Killer, run_command, save_weights
+from support.killing import Killer, run_command, run_on_full_disk, save_weights, train
+from support.m2f2_det_folders import cosine_fields, read_config
+from support.sft_runs import write_recipe
 from support.tiny_models import tiny_m2f2_det
 
 pytestmark = pytest.mark.slow
@@ -39,6 +51,9 @@ def place(tmp_path_factory):
     """A tiny detector `tiny`, and pictures in `raw/<split>/<class>`."""
     folder = tmp_path_factory.mktemp("place")
     tiny_m2f2_det(folder / "tiny")
+    name, weight = next(iter(load_file(folder / "tiny" / "model.safetensors").items()))
+    save_file({name: weight + 1}, folder / "delta.safetensors")
+    torch.save(load_file(golden_folder("m2f2_det") / "llava_detector" / "model.safetensors"), folder / "official.pth")
     for label in ("real", "fake"):
         for number in range(6):
             save(folder / "raw" / "test" / label / f"{label}{number}.png", (64, 64))
@@ -53,6 +68,17 @@ def litter(folder: Path) -> list[str]:
     """Hidden names in a folder, which a finished run has none of, its state file aside."""
     hidden = (str(path.relative_to(folder)) for path in folder.rglob(".*"))
     return [name for name in hidden if not name.endswith(".build.json")]
+
+
+def convert(place: Path, output: Path) -> list[str]:
+    fields = json.dumps(cosine_fields(read_config(golden_folder("m2f2_det") / "llava_detector")))
+    given = ["--source", place / "official.pth", "--output", output, "--config", fields, "--overwrite"]
+    return ["convert", "m2f2_det", *map(str, given)]
+
+
+def merge(place: Path, output: Path) -> list[str]:
+    given = ["--model", place / "tiny", "--delta", place / "delta.safetensors", "--output", output, "--overwrite"]
+    return ["merge", *map(str, given)]
 
 
 def evaluate(place: Path, output: Path) -> list[str]:
@@ -77,6 +103,89 @@ def test_the_rerun_equals_an_uninterrupted_run(killer, place, tmp_path, command)
         killer.whole(run_command, command(place, output), log)
         assert contents(output) == expected, Path(log).read_text()
         assert litter(output) == []
+
+
+@pytest.mark.parametrize("command", [convert, merge])
+def test_a_checkpoint_that_is_replaced_is_the_old_one_or_the_new_one(killer, place, tmp_path, command):
+    log, output = str(tmp_path / "log"), tmp_path / "out"
+    seconds = killer.whole(run_command, command(place, tmp_path / "whole"), log)
+    old, new = contents(place / "tiny"), contents(tmp_path / "whole")
+    assert old.keys() == new.keys() and old != new
+    for _ in range(KILLS):
+        shutil.rmtree(output, ignore_errors=True)
+        shutil.copytree(place / "tiny", output)
+        killer.killed(seconds, run_command, command(place, output), log)
+        aside = output.with_name(".out.old")  # between the two renames
+        assert contents(output if output.exists() else aside) in (old, new)
+        killer.whole(run_command, command(place, output), log)
+        assert contents(output) == new, Path(log).read_text()
+        assert litter(tmp_path) == []
+
+
+def errors(log: Path) -> list[str]:
+    """What a command said of its failure."""
+    said = log.read_text()
+    assert "Traceback" not in said
+    return [line for line in said.splitlines() if line.startswith("Error: ")]
+
+
+def test_rows_that_have_no_room_leave_the_old_ones(killer, place, tmp_path):
+    log, output = tmp_path / "log", tmp_path / "rows.jsonl"
+    output.write_text("old")
+    words = ["detect", str(place / "raw"), "--recursive", "--model", str(place / "tiny"), "--output", str(output)]
+    assert killer.exit_code(run_on_full_disk, words, str(log), 1000) == 1
+    assert len(errors(log)) == 1 and output.read_text() == "old" and litter(tmp_path) == []
+    killer.whole(run_command, words, str(log))
+    assert len(output.read_text().splitlines()) == 12
+
+
+def test_a_report_that_has_no_room_leaves_the_old_one(killer, place, tmp_path):
+    log, output = tmp_path / "log", tmp_path / "report"
+    killer.whole(run_command, evaluate(place, output), str(log))
+    before = contents(output)
+    again = [*evaluate(place, output), "--seed", "1"]
+    assert killer.exit_code(run_on_full_disk, again, str(log), 3000) == 1
+    assert len(errors(log)) == 1 and contents(output) == before and litter(output) == []
+    killer.whole(run_command, again, str(log))
+    assert contents(output)["results.json"] != before["results.json"]
+
+
+def test_a_split_that_has_no_room_leaves_the_old_one(killer, place, tmp_path):
+    log, output = tmp_path / "log", tmp_path / "built"
+    shutil.copytree(place / "raw", tmp_path / "raw")
+    killer.whole(run_command, build(tmp_path, output), str(log))
+    before = {name: content for name, content in contents(output).items() if name.endswith(".parquet")}
+    save(tmp_path / "raw" / "test" / "real" / "new.png", (64, 64))
+    assert killer.exit_code(run_on_full_disk, build(tmp_path, output), str(log), 20_000) == 1
+    assert len(errors(log)) == 1
+    assert {name: content for name, content in contents(output).items() if name.endswith(".parquet")} == before
+    killer.whole(run_command, build(tmp_path, output), str(log))
+    (shard,) = output.rglob("*.parquet")
+    assert parquet.read_metadata(shard).num_rows == 13
+    assert litter(output) == []
+
+
+def test_a_second_training_into_one_folder_is_refused(killer, tmp_path):
+    data = write_tree(tmp_path / "ddvqa", stems(range(8)), stems(range(20, 22)))
+    output = tmp_path / "out"
+    fields = small_fields("m2f2_det_stage1_cosine", data, output, max_steps=100_000, lr_scheduler_type="constant")
+    recipe = write_recipe(tmp_path / "recipe.yaml", fields)[1]
+    first = killer.started(train, recipe, str(tmp_path / "log"))
+    owner = tmp_path / ".out.lock-owner.json"
+    until = time.monotonic() + 120
+    while not owner.exists() and first.is_alive() and time.monotonic() < until:
+        time.sleep(0.2)
+    assert owner.exists(), (tmp_path / "log").read_text()
+    before = sorted(output.rglob("*"))
+    try:
+        with pytest.raises(OutputInUseError, match=f"process {first.pid}"):
+            train_classifier(*parsed(tmp_path, fields))
+        assert first.is_alive() and sorted(output.rglob("*")) == before
+    finally:
+        first.kill()
+        first.join()
+    train_classifier(*parsed(tmp_path, {**fields, "max_steps": 1}))  # a dead owner blocks nobody
+    assert (output / "model.safetensors").is_file()
 
 
 def test_the_old_rows_stay_until_the_new_ones_are_whole(killer, place, tmp_path):

@@ -14,7 +14,7 @@ from support.source_tree import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-FOR_USERS = {"data", "eval", "lint", "train", "probe", "faces", "video", "provenance", "app", "scale", "export", "all"}
+FOR_USERS = set("data eval lint train probe faces video provenance heic app scale export all".split())
 ONLY_PINNED = ("dev", "docs")  # tools that every version of the libraries is checked with
 
 

@@ -1,4 +1,7 @@
-"""Commands of the package in processes that are killed at random: forked from one that has imported all of it."""
+"""Commands of the package in processes of their own, forked from one that has imported all of it.
+
+They are killed at random, or have a disk that is full.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Killer", "run_command", "save_weights"]
+__all__ = ["Killer", "run_command", "run_on_full_disk", "save_weights", "train"]
 
 PRELOADED = [
+    "deepfake_detectors.conversion.m2f2_det",
+    "deepfake_detectors.conversion.merge",
     "deepfake_detectors.evaluation.evaluate",
     "deepfake_detectors.hub.models",
     "deepfake_detectors.data",
+    "deepfake_detectors.train.train_classifier",
     "deepfake_detectors_cli.app",
     "deepfake_detectors_cli.detect",
     "deepfake_detectors_cli.evaluate",
@@ -33,6 +39,23 @@ def run_command(words: list[str], log: str) -> None:
 
     _be_quiet(log)
     sys.argv = ["deepfake-detectors", *words]
+    main()
+
+
+def run_on_full_disk(words: list[str], log: str, room: int) -> None:
+    """As `run_command`, where no file can be larger than `room` bytes."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    run_command(words, log)
+
+
+def train(recipe: str, log: str) -> None:
+    """Train a classifier."""
+    from deepfake_detectors.train.train_classifier import main
+
+    _be_quiet(log)
+    sys.argv = ["train_classifier", "--config", recipe]
     main()
 
 
@@ -79,17 +102,26 @@ class Killer:
         Raises:
             AssertionError: for an exit code other than 0.
         """
-        process = self.context.Process(target=function, args=arguments)
         begun = time.monotonic()
-        process.start()
-        process.join(LONGEST)
-        assert process.exitcode == 0, f"exit code {process.exitcode}"
+        code = self.exit_code(function, *arguments)
+        assert code == 0, f"exit code {code}"
         return time.monotonic() - begun
+
+    def exit_code(self, function: Callable[..., None], *arguments: Any) -> int | None:
+        """Run it to its end."""
+        process = self.started(function, *arguments)
+        process.join(LONGEST)
+        return process.exitcode
+
+    def started(self, function: Callable[..., None], *arguments: Any) -> Any:
+        """Return its process."""
+        process = self.context.Process(target=function, args=arguments, daemon=True)
+        process.start()
+        return process
 
     def killed(self, seconds: float, function: Callable[..., None], *arguments: Any) -> bool:
         """Kill it after a random part of `seconds`; return whether it was still at work."""
-        process = self.context.Process(target=function, args=arguments)
-        process.start()
+        process = self.started(function, *arguments)
         process.join(self.random.uniform(0, seconds))
         working = process.is_alive()
         process.kill()

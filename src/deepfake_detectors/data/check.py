@@ -43,6 +43,7 @@ def check_dataset(
     options: dict[str, Any] | None = None,
     *,
     decode: bool = False,
+    max_pixels: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> CheckResult:
     """Compare the raw files with what is published of them, without writing anything.
@@ -51,6 +52,7 @@ def check_dataset(
         dataset: a key of `DATASETS`, or a builder from `make_builder`, which has the next three already.
         data_dir, config, options: as in `make_builder`.
         decode: also decode every picture.
+        max_pixels: width times height of an image that is decoded, by default 100 million.
         progress: called with the number of rows decoded since the last call.
 
     Returns:
@@ -61,7 +63,7 @@ def check_dataset(
     """
     from deepfake_detectors.dataset_scripts._builder import Finding
 
-    builder = open_builder(dataset, data_dir, config, options)
+    builder = open_builder(dataset, data_dir, config, options, max_pixels)
     result = CheckResult()
     refused: list[Finding] = []
     try:

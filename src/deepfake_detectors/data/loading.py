@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from deepfake_detectors.dataset_scripts._builder import Unit
 
-__all__ = ["load_split", "open_split", "units_fingerprint", "undecoded"]
+__all__ = ["LIMIT", "load_split", "open_split", "units_fingerprint", "undecoded"]
 
 SOURCE_FILE = "source.sha256"  # beside a cached split: the fingerprint of what it was built from
+LIMIT = "max_pixels"  # the option that says whether a picture is read, never how: no row depends on it
 
 
 def load_split(
@@ -101,6 +102,7 @@ def undecoded(rows: Any) -> Any:
 def units_fingerprint(builder: Any, units: list[Unit]) -> str:
     """Return a digest of what a split depends on: units, options, features, size and times of every file it reads."""
     options = dataclasses.asdict(builder.config)
+    options.pop(LIMIT, None)
     digest = hashlib.sha256(json.dumps([options, str(builder.info.features)], default=str).encode())
     for unit in units:
         digest.update(json.dumps(unit, default=str).encode())

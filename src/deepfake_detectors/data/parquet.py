@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepfake_detectors.data.loading import units_fingerprint
+from deepfake_detectors.data.loading import LIMIT, units_fingerprint
 from deepfake_detectors.data.registry import DATASETS, open_builder
 from deepfake_detectors.files import read_json_object
 from deepfake_detectors.outputs import LOCK_FILES, folder_lock, refuse_inputs, write_json
@@ -62,6 +62,7 @@ def build_dataset(
     *,
     overwrite: bool = False,
     shard_size: float = 500,
+    max_pixels: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> BuildResult:
     """Write every split as Parquet shards with the pictures embedded, into `<output>/<config name>/`.
@@ -79,6 +80,7 @@ def build_dataset(
         data_dir, config, options: as in `make_builder`.
         overwrite: build finished splits again, also with other options.
         shard_size: megabytes (2**20 bytes); a shard ends when it is larger than this.
+        max_pixels: width times height of an image that is decoded, by default 100 million. Splits that are done stay.
         progress: called with split, rows since the last call, and rows expected (an upper bound for clips).
 
     Raises:
@@ -90,7 +92,7 @@ def build_dataset(
     """
     if not shard_size > 0:
         raise ValueError(f"`shard_size` is {shard_size}, expected a number of megabytes above 0.")
-    builder = open_builder(dataset, data_dir, config, options)
+    builder = open_builder(dataset, data_dir, config, options, max_pixels)
     folder = Path(output) / builder.config.name
     if (raw := builder.config.data_dir) is not None:
         refuse_inputs([folder], [raw], inside=True)
@@ -268,7 +270,7 @@ def _chosen_options(builder: Any) -> dict[str, Any]:
     """Return what the user chose of the config, as JSON gives it back."""
     import datasets
 
-    inherited = {item.name for item in dataclasses.fields(datasets.BuilderConfig)}
+    inherited = {item.name for item in dataclasses.fields(datasets.BuilderConfig)} | {LIMIT}
     chosen = {name: value for name, value in dataclasses.asdict(builder.config).items() if name not in inherited}
     return dict(json.loads(json.dumps(chosen, default=str)))
 

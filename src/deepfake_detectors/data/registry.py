@@ -26,6 +26,7 @@ __all__ = [
     "data_folder",
     "make_builder",
     "open_builder",
+    "with_limit",
 ]
 
 DATA_VARIABLE = "DEEPFAKE_DATA"
@@ -127,6 +128,7 @@ def open_builder(
     data_dir: str | Path | None = None,
     config: str | None = None,
     options: dict[str, Any] | None = None,
+    max_pixels: int | None = None,
 ) -> Any:
     """Return a builder that is given as it is, or make one by name.
 
@@ -135,10 +137,17 @@ def open_builder(
         FileNotFoundError, ImportError: as `make_builder`.
     """
     if isinstance(dataset, str):
-        return make_builder(dataset, data_dir, config, options)
-    if data_dir is not None or config is not None or options:
-        raise ValueError("`data_dir`, `config` and `options` belong to a data set given by name, not to a builder.")
+        return make_builder(dataset, data_dir, config, with_limit(options, max_pixels))
+    if data_dir is not None or config is not None or options or max_pixels is not None:
+        raise ValueError(
+            "`data_dir`, `config`, `options` and `max_pixels` belong to a data set given by name, not to a builder."
+        )
     return dataset
+
+
+def with_limit(options: dict[str, Any] | None, max_pixels: int | None) -> dict[str, Any]:
+    """Return the options with `max_pixels` among them, where it is given."""
+    return {**(options or {})} if max_pixels is None else {**(options or {}), "max_pixels": max_pixels}
 
 
 def config_options(dataset: str, options: dict[str, Any] | None) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +29,7 @@ from deepfake_detectors.evaluation.metrics import Settings, brier_score, expecte
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, labels_of, scores_of
 from deepfake_detectors.files import read_json_object
 from deepfake_detectors.loading import open_checkpoint
+from deepfake_detectors.outputs import lock_beside, write_json, written_whole
 
 __all__ = [
     "CALIBRATION_FILE",
@@ -273,7 +272,7 @@ def save_calibrated(
         The folder.
 
     Raises:
-        OSError, ValueError: as `checkpoint_folder` and `check_target`.
+        OSError, ValueError: as `checkpoint_folder` and `check_target`; or where another process writes the target.
     """
     folder = checkpoint_folder(source)
     check_target(source, target)
@@ -298,19 +297,16 @@ def save_calibrated(
     content = {CONFIG_NAME: fields, CALIBRATION_FILE: {**stored, **known}}
     if folder.resolve() == target.resolve():
         # The config last: what it holds is then always explained by the file beside it.
-        for name in reversed(content):
-            _write(folder / f"{name}.part", content[name]).replace(folder / name)
+        with lock_beside(folder):
+            for name in reversed(content):
+                write_json(folder / name, content[name])
         return folder
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as workspace:
-        part = Path(workspace) / target.name
+    with written_whole(target) as part:
         # Links of the Hub's cache are followed: the copy stands alone.
-        shutil.copytree(folder, part, ignore=shutil.ignore_patterns(*STALE, ".*", "__pycache__", "__init__.py"))
+        left_out = shutil.ignore_patterns(*STALE, ".*", "__pycache__", "__init__.py")
+        shutil.copytree(folder, part, ignore=left_out, dirs_exist_ok=True)
         for name, value in content.items():
-            _write(part / name, value)
-        if target.is_dir():
-            target.rmdir()
-        part.replace(target)
+            write_json(part / name, value)
     return target
 
 
@@ -329,8 +325,3 @@ class _HeadFields:
             return {**fields, **stored}
         heads = {**fields["heads"], self.head: {**fields["heads"][self.head], **stored}}
         return {**fields, "heads": heads}
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> Path:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path

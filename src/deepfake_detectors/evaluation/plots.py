@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 from deepfake_detectors.evaluation.curve import one_class_reason
 from deepfake_detectors.evaluation.metrics import auc, require_scikit_learn
 from deepfake_detectors.evaluation.predictions import Prediction, labels_of, scores_of
+from deepfake_detectors.outputs import write_bytes
 
-__all__ = ["COLOURS", "new_figure", "plot_bars", "plot_scores", "save_figure"]
+__all__ = ["COLOURS", "new_figure", "figure_png", "plot_bars", "plot_scores", "save_figure"]
 
 # Blue and orange stay apart for colour-blind readers, and in grey.
 COLOURS = {"real": "#3b76af", "fake": "#e08214"}
@@ -152,6 +154,13 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
+def figure_png(figure: Any) -> bytes:
+    """Return a figure as the content of a PNG file."""
+    stream = BytesIO()
+    figure.savefig(stream, format="png", bbox_inches="tight", metadata={"Software": None})
+    return stream.getvalue()
+
+
 def save_figure(figure: Any, file: Path) -> Path:
-    figure.savefig(file, bbox_inches="tight", metadata={"Software": None})
-    return file
+    """Write a figure as a PNG file, whole or not at all."""
+    return write_bytes(file, figure_png(figure))

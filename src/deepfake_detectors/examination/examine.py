@@ -149,7 +149,7 @@ def examine(
         checks: refuse what no detector was tested on: blank, tiny and drawn pictures, documents.
         device, dtype: as in `load_detector`; not for a loaded model.
         batch_size: crops or frames per forward pass.
-        max_pixels: width times height of a picture that is decoded.
+        max_pixels: width times height of a picture, or of the frames of a moving one, that is decoded.
         progress: called with how many frames are done, and how many there will be at most (`None` if unknown).
 
     Raises:
@@ -163,7 +163,7 @@ def examine(
     if question is not None and not explain:
         raise ValueError("question shapes the explanation: pass explain=True with it.")
     path = Path(source)
-    moving = is_video(path)
+    moving = is_video(path, max_pixels=max_pixels)
     still = (
         None if moving else load_image(path, max_pixels=max_pixels)
     )  # before the model: a file that cannot be read is told at once
@@ -179,9 +179,9 @@ def examine(
         reader.look_at(0, None, still)
         described = {key: value for key, value in read_image_facts(path).items() if key not in ("exif", "text")}
     else:
-        described = probe(path)
+        described = probe(path, max_pixels=max_pixels)
         most = None if every is not None else frames
-        for done, frame in enumerate(sample_frames(path, frames, every, start, end), start=1):
+        for done, frame in enumerate(sample_frames(path, frames, every, start, end, max_pixels=max_pixels), start=1):
             reader.look_at(frame.index, frame.seconds, frame.image)
             if progress is not None:
                 progress(done, most)

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from deepfake_detectors.modeling.image_loading import InputImageError, animation_frames, animation_times
+from deepfake_detectors.modeling.image_loading import MAX_PIXELS, InputImageError, animation_frames, animation_times
 
 __all__ = ["MAX_FRAME_PIXELS", "VIDEO_SUFFIXES", "Frame", "VideoError", "is_video", "probe", "sample_frames"]
 
@@ -59,10 +59,11 @@ class Frame:
     image: Image.Image
 
 
-def is_video(path: str | Path) -> bool:
+def is_video(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> bool:
     """Whether a file is to be read as a video: by its content, or by its name where the content is damaged.
 
     Moving GIF, WebP and PNG pictures are videos. A container that holds sound alone is one too; reading it says so.
+    One whose frames have more than `max_pixels` is a picture, which `load_image` refuses.
     """
     path = Path(path)
     if not path.is_file():
@@ -71,7 +72,7 @@ def is_video(path: str | Path) -> bool:
         head = file.read(400)
     if _is_animation(head):
         try:
-            return len(animation_times(path)) > 2
+            return len(animation_times(path, max_pixels=max_pixels)) > 2
         except InputImageError:
             return False
     if head[4:8] == b"ftyp":
@@ -92,8 +93,12 @@ def is_video(path: str | Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not _is_picture(head)
 
 
-def probe(path: str | Path) -> dict[str, Any]:
+def probe(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
     """Return what a video says of itself, without decoding it.
+
+    Args:
+        path: a video, or a moving GIF, WebP or PNG picture.
+        max_pixels: width times height of a frame of a moving picture.
 
     Returns:
         `format`, `codec`, `pixel_format`; `duration` in seconds; `fps`, the average rate; `frames`, their number,
@@ -108,8 +113,8 @@ def probe(path: str | Path) -> dict[str, Any]:
     name = str(path)
     path = _file(path)
     if _animated(path):
-        times = _animation_times(path, name)
-        picture = next(_animation_images(path, name, [0]))
+        times = _animation_times(path, name, max_pixels)
+        picture = next(_animation_images(path, name, [0], max_pixels))
         frames, duration = len(times) - 1, times[-1]
         return {
             "format": _animation_format(path),
@@ -156,6 +161,8 @@ def sample_frames(
     every: float | None = None,
     start: float | None = None,
     end: float | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Frame]:
     """Yield frames of a video, evenly spread by the time at which they are shown.
 
@@ -167,6 +174,7 @@ def sample_frames(
         frames: how many, from the first moment to the last.
         every: seconds from one to the next, instead of `frames`.
         start, end: seconds from the first frame; the part that is looked at.
+        max_pixels: width times height of a frame of a moving picture.
 
     Raises:
         ValueError: for `frames`, `every`, `start` or `end` outside what is possible.
@@ -182,18 +190,20 @@ def sample_frames(
         raise ValueError(f"start is {start!r}, expected seconds from 0.")
     if end is not None and not first < end:
         raise ValueError(f"end is {end!r}, expected more than start, {first!r}.")
-    return _sampled(path, frames, every, first, end)
+    return _sampled(path, frames, every, first, end, max_pixels)
 
 
-def _sampled(path: str | Path, frames: int, every: float | None, start: float, end: float | None) -> Iterator[Frame]:
+def _sampled(
+    path: str | Path, frames: int, every: float | None, start: float, end: float | None, max_pixels: int
+) -> Iterator[Frame]:
     name = str(path)
     path = _file(path)
     if _animated(path):
-        times = _animation_times(path, name)
+        times = _animation_times(path, name, max_pixels)
         length = len(times) - 1
         moments = _moments(name, times[-1], times[-2], frames, every, start, end)
         wanted = sorted({max(n for n in range(length) if times[n] <= moment + 1e-6) for moment in moments})
-        for number, image in zip(wanted, _animation_images(path, name, wanted), strict=True):
+        for number, image in zip(wanted, _animation_images(path, name, wanted, max_pixels), strict=True):
             yield Frame(number, times[number], image)
         return
     with _opened(path, name) as (container, stream):
@@ -457,15 +467,15 @@ def _animation_format(path: Path) -> str:
         return {b"GIF": "gif", b"RIF": "webp"}.get(file.read(3), "png")
 
 
-def _animation_times(path: Path, name: str) -> list[float]:
+def _animation_times(path: Path, name: str, max_pixels: int) -> list[float]:
     try:
-        return animation_times(path)
+        return animation_times(path, max_pixels=max_pixels)
     except InputImageError as error:
         raise VideoError(str(error), name) from error
 
 
-def _animation_images(path: Path, name: str, numbers: list[int]) -> Iterator[Image.Image]:
+def _animation_images(path: Path, name: str, numbers: list[int], max_pixels: int) -> Iterator[Image.Image]:
     try:
-        yield from animation_frames(path, numbers)
+        yield from animation_frames(path, numbers, max_pixels=max_pixels)
     except InputImageError as error:
         raise VideoError(str(error), name) from error

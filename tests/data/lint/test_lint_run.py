@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepfake_detectors.data.lint import lint_dataset
+from deepfake_detectors.data.lint.report import write_report
+from deepfake_detectors.outputs import OutputInUseError, folder_lock
 from support.lint_pictures import SIDE, content, lint_list, picture, plain_set
 
 
@@ -248,3 +251,33 @@ def test_only_broken_pictures():
     for item in pictures:
         item.content = b""
     assert codes(lint_list(pictures), "error") == {"unreadable"}
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_report_replaces_the_one_before_and_leaves_it_where_it_fails(tmp_path):
+    folder = tmp_path / "report"
+    result = lint_list(plain_set(20))
+    assert write_report(result, folder, "markdown").read_text().count(".png)") == len(list(folder.glob("*.png"))) > 0
+    write_report(result, folder)
+    assert sorted(contents(folder)) == ["lint.json", "pictures.parquet", "report.html"]
+    before = contents(folder)
+    with folder_lock(folder), pytest.raises(OutputInUseError, match="process"):
+        write_report(result, folder, "markdown")
+    assert contents(folder) == before
+    (folder / "pictures.parquet").unlink()
+    (folder / "pictures.parquet").mkdir()  # cannot be written
+    with pytest.raises(OSError):
+        write_report(result, folder, "markdown")
+    assert (folder / "report.html").read_bytes() == before["report.html"]
+    assert (folder / "lint.json").read_bytes() == before["lint.json"]
+
+
+def test_a_file_in_the_place_of_the_report_is_told_before_anything_is_measured(tmp_path):
+    place = tmp_path / "file"
+    place.write_text("mine")
+    with pytest.raises(ValueError, match="is a file"):
+        lint_dataset(str(tmp_path), output=place)
+    assert place.read_text() == "mine"

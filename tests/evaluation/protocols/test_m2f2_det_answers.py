@@ -7,6 +7,7 @@ import pytest
 from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.evaluation.protocols.m2f2_det_answers import AnswerArguments, answer_rows, main, write_answers
 from deepfake_detectors.modeling.prompting_m2f2_det import inference_prompt, judgement_prompt
+from deepfake_detectors.outputs import OutputInUseError, lock_beside
 from support.ddvqa_tree import stems, write_tree
 from support.tiny_models import m2f2_det_llm, m2f2_det_processor, tiny_m2f2_det, tiny_m2f2_det_llm
 
@@ -69,3 +70,7 @@ def test_errors(tree, folder, tmp_path):
     with pytest.raises(ValueError, match="exists"):
         write_answers(AnswerArguments(str(folder), str(output), "judgement", str(tree)))
     assert output.read_text() == "mine"
+    output.unlink()
+    with lock_beside(output), pytest.raises(OutputInUseError, match="process"):
+        write_answers(AnswerArguments(str(folder), str(output), "judgement", str(tree), limit=1))
+    assert not output.exists()

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, JpegImagePlugin
 
-from deepfake_detectors.modeling.image_loading import load_image, load_stored_image
+from deepfake_detectors.modeling.image_loading import MAX_PIXELS, load_image, load_stored_image
 from deepfake_detectors.modeling.image_sources import open_regular_file
 
 __all__ = ["SCHEMA", "Picture", "clip_traces", "jpeg_traces", "measure"]
@@ -75,7 +75,7 @@ class Picture:
     traces: dict[str, Any] = field(default_factory=dict)
 
 
-def measure(picture: Picture) -> dict[str, Any]:
+def measure(picture: Picture, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
     """Return one row of `SCHEMA`. A picture that cannot be decoded gives a row with `error`, never an exception."""
     row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | {name: picture.columns.get(name) for name in IDENTITY}
     row |= {"id": picture.id, "split": picture.split, "label": picture.label, "error": picture.error}
@@ -88,7 +88,7 @@ def measure(picture: Picture) -> dict[str, Any]:
                 content = file.read()
         if isinstance(content, bytes):
             row |= {"bytes": len(content), "file_digest": hashlib.sha256(content).hexdigest()[:32]}
-            image = load_stored_image(content)
+            image = load_stored_image(content, max_pixels=max_pixels)
             row |= _file_traces(image) | _pixel_traces(image)
         elif content is not None:
             row |= _pixel_traces(content if isinstance(content, Image.Image) else Image.fromarray(content))

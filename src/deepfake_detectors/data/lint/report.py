@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from deepfake_detectors.data.lint.findings import LEVELS, LintResult, control_rows
 from deepfake_detectors.data.lint.shortcuts import NUMBERS
-from deepfake_detectors.evaluation.plots import COLOURS, new_figure, save_figure
+from deepfake_detectors.evaluation.plots import COLOURS, figure_png, new_figure
 from deepfake_detectors.markup import as_markdown
-from deepfake_detectors.outputs import write_text
+from deepfake_detectors.outputs import folder_lock, opened_whole, write_bytes, write_json, write_text
 
 __all__ = ["FORMATS", "write_report"]
 
@@ -50,28 +49,31 @@ def write_report(result: LintResult, folder: str | Path, format: str = "html") -
         The report.
 
     Raises:
-        ValueError: for another format.
+        ValueError: for another format, or if another process writes a report there.
+        OSError: if the folder cannot be written.
         ImportError: if matplotlib is not installed.
     """
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}, expected {' or '.join(FORMATS)}.")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("report.md", "report.html", *(f"{column}.png" for column in (*NUMBERS_SHOWN, *BARS))):
-        (folder / name).unlink(missing_ok=True)  # of an earlier run, which may have had more of them
-    plots = plot_histograms(result.rows, folder) if len(result.rows) else {}
-    write_text(folder / RESULT_FILE, json.dumps(result.to_dict(), indent=1, ensure_ascii=False))
-    if len(result.rows):
-        result.rows.to_parquet(folder / MEASUREMENTS_FILE, index=False)
-    text = render_markdown(result, plots)
-    target = folder / ("report.md" if format == "markdown" else "report.html")
-    if format == "markdown":
-        write_text(target, text)
-    else:
-        write_text(target, _page(f"Lint of {result.name}", text, folder, plots))
-        for name in plots:  # they are inside
-            (folder / name).unlink()
-    return target
+    plots = draw_histograms(result.rows) if len(result.rows) else {}
+    text = render_markdown(result, {name: plot.caption for name, plot in plots.items()})
+    name, outdated = ("report.md", "report.html") if format == "markdown" else ("report.html", "report.md")
+    with folder_lock(folder):
+        if format == "html":
+            text, plots = _page(f"Lint of {result.name}", text, plots), {}
+        for file, plot in plots.items():
+            write_bytes(folder / file, plot.content)
+        if len(result.rows):
+            with opened_whole(folder / MEASUREMENTS_FILE, "wb") as measurements:
+                result.rows.to_parquet(measurements, index=False)
+        write_json(folder / RESULT_FILE, result.to_dict(), indent=1)
+        write_text(folder / name, text)
+        # Of an earlier run, which may have had more of them.
+        for file in (outdated, *(f"{column}.png" for column in (*NUMBERS_SHOWN, *BARS))):
+            if file not in plots:
+                (folder / file).unlink(missing_ok=True)
+    return folder / name
 
 
 def render_markdown(result: LintResult, plots: dict[str, str]) -> str:
@@ -100,12 +102,12 @@ def render_markdown(result: LintResult, plots: dict[str, str]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _page(title: str, text: str, folder: Path, plots: dict[str, str]) -> str:
+def _page(title: str, text: str, plots: dict[str, Plot]) -> str:
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    for name in plots:
-        content = base64.b64encode((folder / name).read_bytes()).decode()
+    for name, plot in plots.items():
+        content = base64.b64encode(plot.content).decode()
         body = body.replace(f'src="{name}"', f'src="data:image/png;base64,{content}"')
     head = (
         f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
@@ -115,15 +117,21 @@ def _page(title: str, text: str, folder: Path, plots: dict[str, str]) -> str:
     )
 
 
-def plot_histograms(rows: pd.DataFrame, folder: Path) -> dict[str, str]:
-    """Write one PNG per measured attribute.
+class Plot(NamedTuple):
+    """A PNG file, and what it shows."""
+
+    caption: str
+    content: bytes
+
+
+def draw_histograms(rows: pd.DataFrame) -> dict[str, Plot]:
+    """Draw one PNG per measured attribute.
 
     Args:
         rows: from `shortcuts.add_attributes`.
-        folder: where to write.
 
     Returns:
-        File name -> what it shows. An attribute that is constant over the whole set gets no picture.
+        Plots by file name. An attribute that is constant over the whole set gets none.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -132,12 +140,12 @@ def plot_histograms(rows: pd.DataFrame, folder: Path) -> dict[str, str]:
     for column, name in NUMBERS_SHOWN.items():
         values = rows[column].astype("Float64").astype(np.float64)
         if values.nunique() > 1:
-            save_figure(_histograms(rows, values, name), folder / f"{column}.png")
-            shown[f"{column}.png"] = f"{name.capitalize()}, shares of each class"
+            content = figure_png(_histograms(rows, values, name))
+            shown[f"{column}.png"] = Plot(f"{name.capitalize()}, shares of each class", content)
     for column, name in BARS.items():
         if rows[column].nunique() > 1:
-            save_figure(_bars(rows, column, name), folder / f"{column}.png")
-            shown[f"{column}.png"] = f"{name.capitalize()} by kind of picture"
+            content = figure_png(_bars(rows, column, name))
+            shown[f"{column}.png"] = Plot(f"{name.capitalize()} by kind of picture", content)
     return shown
 
 

@@ -53,6 +53,7 @@ def lint_dataset(
     output: str | Path | None = None,
     format: str = "html",
     near: int = NEAR_RADIUS,
+    max_pixels: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LintResult:
     """Look for what gives real and fake away other than the forgery: shortcuts, duplicates, overlaps and imbalance.
@@ -67,11 +68,13 @@ def lint_dataset(
             `None`.
         format: of the report, `"html"` or `"markdown"`.
         near: bits of 64, 0 to 15, in which perceptual hashes of near-duplicates may differ.
+        max_pixels: width times height of an image that is decoded, by default 100 million.
         progress: called with the number of rows measured since the last call.
 
     Raises:
         ImportError: if a library of the extra `lint` is not installed, with the command that installs it.
-        ValueError: for a source without any picture, another `format` or `near`, and as `open_source`.
+        ValueError: for a source without any picture, another `format` or `near`, an `output` that is a file or that
+            another process writes; and as `open_source`.
         FileNotFoundError: for missing raw files.
     """
     require_libraries()
@@ -81,10 +84,14 @@ def lint_dataset(
         raise ValueError(
             f"`near` is {near}, expected 0 to {MAX_RADIUS} of the 64 bits; beyond that hashes say little."
         )
+    if output is not None and Path(output).exists() and not Path(output).is_dir():
+        raise ValueError(f"`output` {output} is a file; name a folder.")
     if not isinstance(source, Source):
-        source = open_source(source, data_dir, config, options)
-    elif data_dir is not None or config is not None or options:
-        raise ValueError("`data_dir`, `config` and `options` belong to a source given by name, not to an opened one.")
+        source = open_source(source, data_dir, config, options, max_pixels)
+    elif data_dir is not None or config is not None or options or max_pixels is not None:
+        raise ValueError(
+            "`data_dir`, `config`, `options` and `max_pixels` belong to a source given by name, not to an opened one."
+        )
     result = _lint(source, near, progress)
     if output is not None:
         write_report(result, output, format)
@@ -92,7 +99,7 @@ def lint_dataset(
 
 
 def _lint(source: Source, near: int, progress: Callable[[int], None] | None) -> LintResult:
-    measured = list(_measure(source.pictures, progress))
+    measured = list(_measure(source, progress))
     if not measured:
         raise ValueError(f"{source.name} holds no pictures.")
     rows = pa.concat_tables(measured).to_pandas()
@@ -120,23 +127,23 @@ def require_libraries() -> None:
         ) from error
 
 
-def _measure(pictures: Iterator[Picture], progress: Callable[[int], None] | None) -> Iterator[pa.Table]:
+def _measure(source: Source, progress: Callable[[int], None] | None) -> Iterator[pa.Table]:
     schema = SCHEMA.append(pa.field("picture", pa.string()))
 
     @lru_cache(maxsize=KEPT)
     def measure_file(path: Path) -> dict[str, Any]:
-        return measure(Picture("", "", "", path, str(path)))
+        return measure(Picture("", "", "", path, str(path)), source.max_pixels)
 
     def measure_row(picture: Picture) -> dict[str, Any]:
         if isinstance(picture.content, Path):  # in sets of questions a picture stands in many rows
             own = {"id": picture.id, "split": picture.split, "label": picture.label, **picture.columns}
             return measure_file(picture.content) | own | {"picture": f"{picture.split}\0{picture.content}"}
-        row = measure(picture)
+        row = measure(picture, source.max_pixels)
         same = [row["file_digest"], picture.name, picture.split, picture.label, row["video_id"], row["group_id"]]
         return row | {"picture": "\0".join(map(str, same)) if row["file_digest"] else picture.id}
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding and hashing release the interpreter
-        while chunk := list(islice(pictures, CHUNK)):
+        while chunk := list(islice(source.pictures, CHUNK)):
             yield pa.Table.from_pylist(list(pool.map(measure_row, chunk)), schema=schema)
             if progress is not None:
                 progress(len(chunk))

@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from deepfake_detectors.data.lint.measures import Picture, clip_traces
-from deepfake_detectors.data.registry import DATASETS, make_builder
+from deepfake_detectors.data.registry import DATASETS, make_builder, with_limit
 from deepfake_detectors.dataset_scripts._builder import Finding
 from deepfake_detectors.dataset_scripts._frames import CLIP_SUFFIXES
 from deepfake_detectors.dataset_scripts.image_folder import CONVENTIONS
+from deepfake_detectors.modeling.image_loading import MAX_PIXELS
 
 __all__ = ["Source", "builder_source", "open_source", "parquet_source"]
 
@@ -28,12 +29,14 @@ class Source(NamedTuple):
         total: rows to expect, an upper bound for clips; `None` if it is not known before.
         pictures: read one by one.
         remarks: what was noticed while listing them.
+        max_pixels: width times height of an image that is decoded.
     """
 
     name: str
     total: int | None
     pictures: Iterator[Picture]
     remarks: list[Finding] = []
+    max_pixels: int = MAX_PIXELS
 
 
 def open_source(
@@ -41,6 +44,7 @@ def open_source(
     data_dir: str | Path | None = None,
     config: str | None = None,
     options: dict[str, Any] | None = None,
+    max_pixels: int | None = None,
 ) -> Source:
     """Return the pictures of a data set by name, of a built folder, or of a folder of real and fake pictures.
 
@@ -50,11 +54,13 @@ def open_source(
         data_dir: the raw files of a data set that is given by name.
         config: config of the builder or of the Parquet folder.
         options: further fields of the builder's config.
+        max_pixels: width times height of an image that is decoded, by default 100 million.
 
     Raises:
         ValueError: for a name that is neither, or a folder that does not say which pictures are real.
         FileNotFoundError: for missing raw files.
     """
+    options = with_limit(options, max_pixels)
     if name in DATASETS:
         return builder_source(str(name), make_builder(str(name), data_dir, config, options))
     folder = Path(name)
@@ -64,7 +70,7 @@ def open_source(
     if data_dir is not None:
         raise ValueError(f"`data_dir` is for data sets given by name; {folder} is a folder. Leave it out.")
     if next(folder.rglob("*.parquet"), None) is not None:
-        return parquet_source(folder, config)
+        return parquet_source(folder, config)._replace(max_pixels=max_pixels or MAX_PIXELS)
     if config is None:
         present = {child.name.casefold() for child in folder.rglob("*") if child.is_dir()}
         fitting = [key for key, (real, fake) in CONVENTIONS.items() if present & set(real) and present & set(fake)]
@@ -87,7 +93,8 @@ def builder_source(name: str, builder: Any) -> Source:
     builder.decode_listed = False  # a broken picture is one finding of many
     splits = builder.inspect(Path(builder.config.data_dir))
     total = sum(unit.rows for units in splits.values() for unit in units)
-    return Source(f"{name} ({builder.config.name})", total, _pictures(builder, splits), builder.findings)
+    limit = builder.config.max_pixels
+    return Source(f"{name} ({builder.config.name})", total, _pictures(builder, splits), builder.findings, limit)
 
 
 def _pictures(builder: Any, splits: dict[str, list[Any]]) -> Iterator[Picture]:

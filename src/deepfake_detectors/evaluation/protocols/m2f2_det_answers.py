@@ -25,6 +25,7 @@ from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.modeling.detection import require_ability
 from deepfake_detectors.modeling.modeling_m2f2_det_llm import GENERATION_DEFAULTS
 from deepfake_detectors.module_command import run_command
+from deepfake_detectors.outputs import lock_beside, opened_whole
 
 __all__ = ["AnswerArguments", "answer_rows", "write_answers"]
 
@@ -82,10 +83,11 @@ def answer_rows(model: Any, processor: Any, rows: Any, task: str, **generation: 
 
 
 def write_answers(arguments: AnswerArguments) -> int:
-    """Write one line per row as it is answered, and return their number.
+    """Write one line per row, and return their number. The file is there when all are answered.
 
     Raises:
-        ValueError: for an unknown task, a model without a language model, or an output that exists.
+        ValueError: for an unknown task, a model without a language model, or an output that exists or is being written
+            by another process.
         FileNotFoundError: for missing data.
     """
     output = Path(arguments.output)
@@ -106,10 +108,9 @@ def write_answers(arguments: AnswerArguments) -> int:
     generation = {**GENERATION_DEFAULTS, "max_new_tokens": arguments.max_new_tokens}
     output.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with output.open("w", encoding="utf-8") as file:
+    with lock_beside(output), opened_whole(output) as file:
         for line in answer_rows(model, processor, rows, arguments.task, **generation):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
             count += 1
             if count % LOG_EVERY == 0:
                 logger.info("%d of %d questions were answered", count, len(rows))
