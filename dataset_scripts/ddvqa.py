@@ -205,8 +205,8 @@ class DDVQA(RawBuilder):
             yield {"id": unit.id, "image": image, **unit.columns, "frame": number, "file_format": form}
             return
         archive, inside, name = unit.path.partition(INSIDE)
-        picture = read_picture(Path(archive), name, self.config.max_pixels) if inside else {"image": unit.path}
-        yield {"id": unit.id, **picture, **unit.columns}
+        columns = read_picture(Path(archive), name, self.config.max_pixels) if inside else {"image": unit.path}
+        yield {"id": unit.id, **columns, **unit.columns}
 
     def _frame_units(self, root: Path, split: str) -> Iterator[Unit]:
         methods = {digit: name for digit, (name, _) in MANIPULATIONS.items()}
