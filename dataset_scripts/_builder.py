@@ -255,6 +255,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     LAYOUT_VERIFIED = True  # False where layout or counts come from hearsay; `info` and `check` say so
     RESEARCH_ONLY = True  # False only where the terms allow more than non-commercial research, or are the user's own
     UNIT_NAME = "pictures"
+    SOURCE_SUFFIXES: tuple[str, ...] = ()  # of files that may be given as `data_dir`, in place of a folder
     BUILDER_CONFIG_CLASS = RawConfig
     log_findings = True
     decode_listed = True  # False where `units` must not decode: lint measures every picture, also beside broken ones

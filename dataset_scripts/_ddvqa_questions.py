@@ -1,16 +1,16 @@
 """The questions and answers of DD-VQA: its lists, and its training questions in the words of the test questions.
 
 The annotators were asked "Do the person's eyes look real/fake?". M2F2-Det's explanations are trained and tested on
-"The eyes in the image are fake, tell me why. ...", which states the verdict and asks why; its training file is not
-published, so its questions are put together here, from the wording of the test file's questions alone. No test answer
-is used.
+"The eyes in the image are fake, tell me why. ...", which states the verdict and asks why. Its training conversations
+are `train_DDVQA_format.json`. For copies without that file the questions are put together here, from the wording of
+the test file's questions alone. No test answer is used.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,9 @@ __all__ = [
     "PARTS",
     "REAL_TYPE",
     "Entry",
+    "explaining_turns",
     "read_annotations",
+    "read_conversations",
     "read_explanations",
     "read_judgements",
     "stated_answer",
@@ -28,14 +30,12 @@ __all__ = [
 ]
 
 REAL_TYPE = "5"  # with what the names of real pictures start
-JUDGE_FILE = "splits/train_DDVQA_format_judge_only.json"
-EXPLANATION_FILE = "splits/test_explanation.jsonl"
-ANNOTATION_FOLDER = "annotations/train_set"
 MARKERS = ("<image>", "<deepfake>")  # the model's own placeholders, which its processor puts back
 
 PARTS = ("skin", "eyebrows", "eyes", "nose", "mouth")  # in the order of the annotators' questionnaire
 WHOLE_QUESTION = "Does the image looks real/fake?"
 PART_QUESTION = re.compile(r"^Do(?:es)? the person's (\w+) looks? real/fake\?$")
+VERDICT = re.compile(r"^The image looks (real|fake)\b")
 VERDICT_SENTENCE = re.compile(r"^(?:The image|The person's \w+) looks? (?:real|fake)\.\s*")
 REASON = re.compile(r"The person's \w+ looks? [\w ]*?(?:real|fake) because\s+(\w)")
 
@@ -50,48 +50,100 @@ FAKE_EXAMPLES = {
 
 
 class Entry(NamedTuple):
-    """A question about a picture.
+    """A question about a picture, or a conversation about it.
 
     Args:
         picture: file name without extension.
         name: of the question, unique for the picture.
-        question: without the model's markers.
+        question: without the model's markers; the first one of a conversation.
         answers: one or more.
+        later: the questions and answers that follow in a conversation.
     """
 
     picture: str
     name: str
     question: str
     answers: list[str]
+    later: tuple[tuple[str, str], ...] = ()
 
 
-def read_judgements(root: Path, remedy: str) -> Iterator[Entry]:
-    """Read the real/fake conversations on the training pictures.
+def read_judgements(path: Path, remedy: str) -> Iterator[Entry]:
+    """Read the real/fake conversations on the training pictures, of one question each.
 
     Raises:
         FileNotFoundError: if the list is missing.
         ValueError: naming it, for a record of another form, or an answer against the label in the picture's name.
     """
+    for where, stem, number, turns in _read_records(path, remedy):
+        if len(turns) != 1:
+            raise ValueError(
+                f"{where} has {len(turns)} questions, expected one with its answer. Fetch this file again."
+            )
+        (question, answer) = turns[0]
+        if _label(stem) not in answer:
+            raise _contradiction(path, stem, answer)
+        yield Entry(stem, f"judge/{number}", question, [answer])
+
+
+def read_conversations(path: Path, remedy: str) -> Iterator[Entry]:
+    """Read the judging and explaining conversations on the training pictures, of any number of turns.
+
+    Raises:
+        FileNotFoundError: if the list is missing.
+        ValueError: naming it, for a record of another form, or a verdict against the label in the picture's name.
+    """
+    for _, stem, number, turns in _read_records(path, remedy):
+        for _, answer in turns:
+            verdict = VERDICT.match(answer)
+            if verdict and verdict[1] != _label(stem):
+                raise _contradiction(path, stem, answer)
+        (question, answer), *later = turns
+        yield Entry(stem, f"converse/{number}", question, [answer], tuple(later))
+
+
+def explaining_turns(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The turns of conversations that explain, one entry each; answers that only judge are left out."""
     asked: Counter[str] = Counter()
-    path = root / JUDGE_FILE
+    for entry in entries:
+        for question, answer in ((entry.question, entry.answers[0]), *entry.later):
+            if VERDICT.sub("", answer).strip(" ."):
+                yield Entry(entry.picture, f"explain/{asked[entry.picture]}", question, [answer])
+                asked[entry.picture] += 1
+
+
+def _read_records(path: Path, remedy: str) -> Iterator[tuple[str, str, int, list[tuple[str, str]]]]:
+    """Where a record stands, its picture, its number for that picture, and its questions with their answers."""
+    seen: Counter[str] = Counter()
     records = read_json(path, remedy)
     for number, record in enumerate(records if isinstance(records, list) else [records]):
         where = f"{path}, record {number}"
         try:
             stem = Path(record["image"]).stem
-            question, answer = (str(turn["value"]) for turn in record["conversations"])
+            speakers = [turn["from"] for turn in record["conversations"]]
+            texts = [turn["value"] for turn in record["conversations"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{where} should have an image and one question with its answer.") from error
-        label = "real" if stem.startswith(f"{REAL_TYPE}_") else "fake"
-        if label not in answer:
-            raise ValueError(f"{path} says {answer!r} of {stem}, which is {label} by its name. Fetch this file again.")
-        yield Entry(stem, f"judge/{asked[stem]}", _without_markers(question), [answer])
-        asked[stem] += 1
+            raise ValueError(f"{where} should have an image and conversations. Fetch this file again.") from error
+        if not texts or speakers != ["human", "gpt"] * (len(texts) // 2) or not all(isinstance(t, str) for t in texts):
+            raise ValueError(
+                f"{where} has turns from {speakers}, expected questions from human, each with an answer from gpt. "
+                "Fetch this file again."
+            )
+        questions = [_without_markers(text) for text in texts[::2]]
+        yield where, stem, seen[stem], list(zip(questions, texts[1::2], strict=True))
+        seen[stem] += 1
 
 
-def read_annotations(root: Path, remedy: str) -> Iterator[Entry]:
+def _label(stem: str) -> str:
+    return "real" if stem.startswith(f"{REAL_TYPE}_") else "fake"
+
+
+def _contradiction(path: Path, stem: str, answer: str) -> ValueError:
+    return ValueError(f"{path} says {answer!r} of {stem}, which is {_label(stem)} by its name. Fetch this file again.")
+
+
+def read_annotations(folder: Path, remedy: str) -> Iterator[Entry]:
     """Read the questions and answers on the training pictures; errors as in `read_judgements`."""
-    folder = require_folder(root / ANNOTATION_FOLDER, "one folder of annotations per manipulation", remedy)
+    require_folder(folder, "one folder of annotations per manipulation", remedy)
     for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
         path = kind / f"{kind.name}.json"
         for stem, questions in read_table(path, remedy).items():
@@ -99,9 +151,8 @@ def read_annotations(root: Path, remedy: str) -> Iterator[Entry]:
                 yield _explanation(stem, number, record, f"{path}, {stem}")
 
 
-def read_explanations(root: Path, remedy: str) -> Iterator[Entry]:
+def read_explanations(path: Path, remedy: str) -> Iterator[Entry]:
     """Read the questions and reference answers on the test pictures; errors as in `read_judgements`."""
-    path = root / EXPLANATION_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, but this config reads it. {remedy}")
     for where, records in parse_json_lines(read_text(path), str(path)):

@@ -12,9 +12,9 @@ import struct
 import unicodedata
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
@@ -39,6 +39,8 @@ __all__ = [
     "stable_id",
     "walk_files",
 ]
+
+T = TypeVar("T")
 
 # The same as those of `deepfake_detectors.modeling.image_loading`.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
@@ -176,6 +178,18 @@ def open_image(
         # Pillow's own words name an object in memory.
         reason = "no picture of a format that is read" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{where} ({size} bytes) cannot be decoded: {reason}. Fetch this file again.") from error
+
+
+def identical_files(files: Iterable[tuple[T, Callable[[], bytes]]]) -> list[list[T]]:
+    """Groups of two or more files with the same bytes, in the order given.
+
+    Args:
+        files: what stands for each file, and how to read it.
+    """
+    by_digest: dict[str, list[T]] = defaultdict(list)
+    for file, read in files:
+        by_digest[hashlib.sha256(read()).hexdigest()].append(file)
+    return [group for group in by_digest.values() if len(group) > 1]
 
 
 class _StrictFile(io.BytesIO):
@@ -409,14 +423,6 @@ def _has_every_scan(content: bytes) -> bool:
                     missing[component][index] = lowest
         place += 2 + length
     return bool(missing) and not any(any(lacks) for lacks in missing.values())
-
-
-def identical_files(paths: Iterable[Path]) -> list[list[Path]]:
-    """Groups of two or more files with the same bytes, in the order given."""
-    by_digest: Mapping[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        by_digest[hashlib.sha256(path.read_bytes()).hexdigest()].append(path)
-    return [group for group in by_digest.values() if len(group) > 1]
 
 
 def read_text(path: Path) -> str:

@@ -6,8 +6,12 @@ Vision-Language Model in Face Forensics" (M2F2-Det, CVPR 2025). Expected in the 
     images_c40/{train,test}/<type>_<target>[_<source>].jpg      224 x 224
     images_c23/test/<type>_<target>[_<source>].jpg              160 x 160
     splits/train_DDVQA_format_judge_only.json                   real/fake conversations on the training pictures
+    splits/train_DDVQA_format.json                              the same and explaining ones; not in every copy
     splits/test_explanation.jsonl                               questions and reference answers on the test pictures
     annotations/train_set/<type>/<type>.json                    questions and answers on the training pictures
+
+or a clone of github.com/CHELSEA234/M2F2_Det as it is: `utils/DDVQA_images/{c40,c23}.zip`, which need not be unpacked,
+`utils/DDVQA_split/c40/*.json` and `utils/DDVQA_eval/c40/test.jsonl`.
 """
 
 from __future__ import annotations
@@ -20,31 +24,30 @@ from typing import Any, NamedTuple
 
 import datasets
 
-from ._builder import RawBuilder, RawConfig, Unit, components, unit_columns
+from ._archives import read_picture
+from ._builder import INSIDE, RawBuilder, RawConfig, Unit, components, unit_columns
+from ._ddvqa_frames import asked_frames
+from ._ddvqa_layout import Layout, Picture, find_layout
 from ._ddvqa_questions import (
     REAL_TYPE,
     Entry,
+    explaining_turns,
     read_annotations,
+    read_conversations,
     read_explanations,
     read_judgements,
     stated_answer,
     stated_question,
 )
-from ._files import (
-    first_names,
-    identical_files,
-    list_files,
-    refuse_outside,
-    require_folder,
-    stable_id,
-)
+from ._files import first_names, identical_files, is_picture, list_files, stable_id
+from ._frames import frame_key, read_frames
 from ._releases import CROSSING_PAIRS, describe_crossing
 
 __all__ = ["DDVQA", "DDVQAConfig"]
 
 REMEDY = (
-    "Point data_dir at the DD-VQA folder with images_c40/, images_c23/, splits/ and annotations/ "
-    "(from github.com/CHELSEA234/M2F2_Det and github.com/Reality-Defender/Research-DD-VQA)."
+    "Point data_dir at a clone of github.com/CHELSEA234/M2F2_Det, or at a folder with images_c40/, images_c23/, "
+    "splits/ and annotations/ (these from github.com/Reality-Defender/Research-DD-VQA)."
 )
 SOURCE_SET = "FaceForensics++"  # the pictures are its videos, so these ids may meet those of other data sets
 
@@ -59,7 +62,7 @@ MANIPULATIONS = {  # type digit -> name, family
 WITHOUT_C40_PICTURES = "2"  # FaceShifter has annotations, but the published c40 archive holds none of its pictures
 
 PICTURE_SPLITS = {"c40": ("train", "test"), "c23": ("test",)}
-TASKS = ("classify", "judge", "explain")
+TASKS = ("classify", "judge", "explain", "converse", "frames")
 CONFLICT_POLICIES = ("keep", "drop", "error")
 QUESTION_FORMS = ("collected", "stated")
 
@@ -85,18 +88,26 @@ class DDVQAConfig(RawConfig):
         compression: `"c40"` (low quality, train and test) or `"c23"` (high quality, test only).
         task: `"classify"`: one row per picture. `"judge"`: one row per published real/fake conversation, which exist
             for training pictures only. `"explain"`: one row per question about what looks real or fake.
+            `"converse"`: what M2F2-Det's stage 3 trains on, one row per conversation of `train_DDVQA_format.json`, of
+            one or several turns (`question` and `answer` are its first turn, `messages` all of them). A copy without
+            that file gives its parts: the judgements, and the annotators' questions in the stated form. Test rows are
+            those of `"explain"`. `"frames"`: FakeVLM's protocol, one row per question as collected, on frames of the
+            FaceForensics++ videos in `ffpp_dir`.
         on_label_conflict: what to do with a fake picture that is byte-identical to a real one: `"keep"` (as published,
             with a warning), `"drop"` (right for training: it is a frame that the manipulation missed) or `"error"`.
             In the published data this is `0_281_474`, identical to `5_281`.
+        ffpp_dir: of `"frames"`: the folder of FaceForensics++ with `original_sequences/`.
         questions: of `"explain"` training rows: `"collected"` as the annotators were asked ("Do the person's eyes look
             real/fake?"), or `"stated"` as the test rows ask ("The eyes in the image are fake, tell me why. ..."), with
-            answers that do not repeat the verdict; see `stated_question`. Other rows are as published.
+            answers that do not repeat the verdict; see `stated_question`. Other rows are as published, and so are
+            training rows of a copy without annotations, which are taken from its conversations.
     """
 
     compression: str = "c40"
     task: str = "classify"
     on_label_conflict: str = "keep"
     questions: str = "collected"
+    ffpp_dir: str = ""
 
     def check(self) -> None:
         """Raise a `ValueError` for a value outside its allowed set."""
@@ -109,15 +120,18 @@ class DDVQAConfig(RawConfig):
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}.")
-        if self.task != "classify" and self.compression != "c40":
+        if (self.task == "frames") != bool(self.ffpp_dir):
+            raise ValueError("Task 'frames' reads FaceForensics++ videos from ffpp_dir, and no other task does.")
+        if self.task not in ("classify", "frames") and self.compression != "c40":
             raise ValueError(f"Task {self.task!r} is published for c40 only, not for {self.compression!r}.")
 
 
 class DDVQA(RawBuilder):
     """Builder over the published layout: `DDVQA(config_name="c40", data_dir=...).download_and_prepare()`.
 
-    Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`. Splits are the official ones. Split
-    validation off the training pictures with `split_by_group` on `group_id`, never by picture.
+    Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`, `c40_converse`, and `fakevlm`, on frames
+    of FaceForensics++. Splits are the official ones. Split validation off the training pictures with `split_by_group`
+    on `group_id`, never by picture.
 
     Raises:
         FileNotFoundError: for a missing folder, annotation file or picture, with its path.
@@ -131,6 +145,10 @@ class DDVQA(RawBuilder):
         DDVQAConfig(name="c23", version=VERSION, compression="c23", description="Test pictures, lightly compressed."),
         DDVQAConfig(name="c40_judge", version=VERSION, task="judge", description="Real/fake conversations."),
         DDVQAConfig(name="c40_explain", version=VERSION, task="explain", description="Questions on details."),
+        DDVQAConfig(name="c40_converse", version=VERSION, task="converse", description="Conversations of stage 3."),
+        DDVQAConfig(
+            name="fakevlm", version=VERSION, compression="c23", task="frames", description="FakeVLM's: pass ffpp_dir."
+        ),
     ]
     DEFAULT_CONFIG_NAME = "c40"
     NAME = "DD-VQA"
@@ -156,35 +174,69 @@ class DDVQA(RawBuilder):
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
         """One unit per row: a picture, or a question about one."""
-        pictures = {split: self._list_pictures(root, split) for split in PICTURE_SPLITS[self.config.compression]}
-        groups = self._groups(root, pictures)
+        if self.config.task == "frames":
+            return {split: list(self._frame_units(root, split)) for split in ("train", "test")}
+        layout = find_layout(root)
+        pictures = {split: self._list_pictures(layout, split) for split in PICTURE_SPLITS[self.config.compression]}
+        groups = self._groups(layout, pictures)
         splits = {}
         for split, found in pictures.items():
             found = self._resolve_conflicts(found)
             formats = {
-                name: self.open_picture(path).format if self.decode_listed else None for name, path in found.items()
+                name: self.open_picture(picture.read(), str(picture)).format if self.decode_listed else None
+                for name, picture in found.items()
             }
             self._warn_about_formats(split, formats)
             splits[split] = [
                 self._unit(name, found[name], formats[name], groups[name.target], split, suffix, dialogue)
-                for name, suffix, dialogue in self._expand(root, split, found)
+                for name, suffix, dialogue in self._expand(layout, split, found)
             ]
         return splits
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The row, whose picture `units` has decoded."""
-        yield {"id": unit.id, "image": unit.path, **unit.columns}
+        """The row, whose picture `units` has decoded, or the frame of a video."""
+        if unit.frames:
+            place, (frame,) = Path(unit.path), unit.frames
+            folder = place.is_dir()
+            picture = self.open_picture(place / frame) if folder else next(read_frames(place, [frame]))
+            form = picture.format if folder else place.suffix.lstrip(".").upper()
+            number = frame_key(frame) if folder else frame
+            image = str(place / frame) if folder else picture
+            yield {"id": unit.id, "image": image, **unit.columns, "frame": number, "file_format": form}
+            return
+        archive, inside, name = unit.path.partition(INSIDE)
+        columns = read_picture(Path(archive), name, self.config.max_pixels) if inside else {"image": unit.path}
+        yield {"id": unit.id, **columns, **unit.columns}
 
-    def _groups(self, root: Path, pictures: dict[str, dict[PictureName, Path]]) -> dict[str, str]:
+    def _frame_units(self, root: Path, split: str) -> Iterator[Unit]:
+        methods = {digit: name for digit, (name, _) in MANIPULATIONS.items()}
+        videos = Path(self.config.ffpp_dir).expanduser().resolve()
+        asked = list(asked_frames(root, videos, self.config.compression, split, methods, REMEDY))
+        names = {each.entry.picture: _parse_name(Picture(None, f"{each.entry.picture}.jpg")) for each in asked}
+        groups = components(name.videos for name in names.values())
+        for (stem, suffix, question, answers, _), place, number in asked:
+            frame = _frame_in(place, number)
+            if frame is None:
+                absent = f"{place}/{number}" if place.is_dir() else str(place)
+                self.missing += [absent] if absent not in self.missing else []
+                continue
+            name = names[stem]
+            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answers[0]}]
+            dialogue = {"question": question, "answer": answers[0], "answers": answers, "messages": messages}
+            unit = self._unit(
+                name, Picture(None, str(place)), None, groups[name.target], split, f"/{suffix}", dialogue
+            )
+            yield unit._replace(frames=(frame,))
+
+    def _groups(self, layout: Layout, pictures: dict[str, dict[PictureName, Picture]]) -> dict[str, str]:
         """The group of each video; two stretches of one YouTube video are one, under the name its training group has.
 
         Over all splits at once, so that a group has the same name whichever config or split it is seen in: where no
         training pictures are published, those of c40 count.
         """
         trained = set(pictures.get("train", ()))
-        folder = root / "images_c40" / "train"
-        if not trained and folder.is_dir():
-            trained = {_parse_name(path) for path in list_files(folder)}
+        if not trained and layout.holds("c40", "train"):
+            trained = {_parse_name(picture) for picture in layout.list("c40", "train", REMEDY)[0]}
         groups = components(name.videos for name in [*trained, *(n for found in pictures.values() for n in found)])
         train = {video for name in trained for video in name.videos}
         test = {video for name in pictures["test"] for video in name.videos}
@@ -202,28 +254,32 @@ class DDVQA(RawBuilder):
         renamed = {groups[a]: groups[b] for a, b in crossing.items()}
         return {video: renamed.get(group, group) for video, group in groups.items()}
 
-    def _list_pictures(self, root: Path, split: str) -> dict[PictureName, Path]:
-        folder = root / f"images_{self.config.compression}" / split
-        require_folder(folder, f"the {self.config.compression} pictures of the {split} split", REMEDY)
-        pictures: dict[PictureName, Path] = {}
-        for path in list_files(folder):
-            refuse_outside(root, path)
-            name = _parse_name(path)
+    def _list_pictures(self, layout: Layout, split: str) -> dict[PictureName, Picture]:
+        level = self.config.compression
+        listed, elsewhere = layout.list(level, split, REMEDY)
+        self.ignored += [name for name in elsewhere if name not in self.ignored]
+        pictures: dict[PictureName, Picture] = {}
+        for picture in listed:
+            name = _parse_name(picture)
             if name in pictures:
-                raise ValueError(f"{path} and {pictures[name]} are the same picture by name; keep one of them.")
-            pictures[name] = path
+                raise ValueError(f"{picture} and {pictures[name]} are the same picture by name; keep one of them.")
+            pictures[name] = picture
         if not pictures:
-            raise FileNotFoundError(f"{folder} holds no pictures. {REMEDY}")
-        if self.config.compression == "c40":  # no list of the c23 pictures is published
-            read = read_judgements if split == "train" else read_explanations
-            missing = sorted({entry.picture for entry in read(root, REMEDY)} - {name.stem for name in pictures})
-            self.missing += [str(folder / f"{stem}.jpg") for stem in missing]
+            raise FileNotFoundError(f"{layout.place(level, split)} holds no pictures. {REMEDY}")
+        if level == "c40":  # no list of the c23 pictures is published
+            entries = (
+                read_judgements(layout.judgements, REMEDY)
+                if split == "train"
+                else read_explanations(layout.explanations, REMEDY)
+            )
+            missing = sorted({entry.picture for entry in entries} - {name.stem for name in pictures})
+            self.missing += [f"{layout.place(level, split)}/{stem}.jpg" for stem in missing]
         return pictures
 
-    def _resolve_conflicts(self, pictures: dict[PictureName, Path]) -> dict[PictureName, Path]:
-        names = {path: name for name, path in pictures.items()}
+    def _resolve_conflicts(self, pictures: dict[PictureName, Picture]) -> dict[PictureName, Picture]:
+        names = {picture: name for name, picture in pictures.items()}
         dropped: set[PictureName] = set()
-        for group in identical_files(pictures.values()):
+        for group in identical_files((picture, picture.read) for picture in pictures.values()):
             reals = [path for path in group if names[path].type == REAL_TYPE]
             fakes = [path for path in group if names[path].type != REAL_TYPE]
             if not reals or not fakes:
@@ -236,7 +292,7 @@ class DDVQA(RawBuilder):
                 dropped.update(names[path] for path in fakes)
             else:
                 self.report("warning", f"Kept {finding}. Pass on_label_conflict='drop' for training.")
-        return {name: path for name, path in pictures.items() if name not in dropped}
+        return {name: picture for name, picture in pictures.items() if name not in dropped}
 
     def _warn_about_formats(self, split: str, formats: dict[PictureName, str | None]) -> None:
         if len(set(formats.values())) > 1:
@@ -249,42 +305,69 @@ class DDVQA(RawBuilder):
             )
 
     def _expand(
-        self, root: Path, split: str, pictures: dict[PictureName, Path]
+        self, layout: Layout, split: str, pictures: dict[PictureName, Picture]
     ) -> Iterator[tuple[PictureName, str, dict[str, Any]]]:
         """The rows of a split: picture, what to append to its id, and the question with its answers."""
         if self.config.task == "classify":
             yield from ((name, "", {}) for name in pictures)
-        elif self.config.task == "explain":
-            read = read_annotations if split == "train" else read_explanations
-            yield from self._attach(root, split, pictures, read(root, REMEDY))
+        elif split == "test" and self.config.task != "judge":
+            yield from self._attach(layout, split, pictures, read_explanations(layout.explanations, REMEDY))
         elif split == "train":
-            yield from self._attach(root, split, pictures, read_judgements(root, REMEDY))
+            yield from self._attach(layout, split, pictures, self._train_entries(layout))
+
+    def _train_entries(self, layout: Layout) -> Iterator[Entry]:
+        task, published = self.config.task, layout.conversations.is_file()
+        if task == "judge":
+            yield from read_judgements(layout.judgements, REMEDY)
+        elif task == "converse" and published:
+            yield from read_conversations(layout.conversations, REMEDY)
+        elif task == "converse":
+            self.report(
+                "warning",
+                f"{layout.conversations} is not there: the judgements and the annotators' questions in the words of "
+                "the test questions stand in for it.",
+            )
+            yield from read_judgements(layout.judgements, REMEDY)
+            yield from self._stated(read_annotations(layout.annotations, REMEDY))
+        elif published and not layout.annotations.is_dir():
+            yield from explaining_turns(read_conversations(layout.conversations, REMEDY))
+        else:
+            entries = read_annotations(layout.annotations, REMEDY)
+            yield from self._stated(entries) if self.config.questions == "stated" else entries
+
+    @staticmethod
+    def _stated(entries: Iterator[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            label = "real" if entry.picture.startswith(f"{REAL_TYPE}_") else "fake"
+            question = stated_question(entry.question, label, entry.answers[0])
+            yield entry._replace(question=question, answers=[stated_answer(answer) for answer in entry.answers])
 
     def _attach(
         self,
-        root: Path,
+        layout: Layout,
         split: str,
-        pictures: dict[PictureName, Path],
+        pictures: dict[PictureName, Picture],
         entries: Iterator[Entry],
     ) -> Iterator[tuple[PictureName, str, dict[str, Any]]]:
         by_stem = {name.stem: name for name in pictures}
-        folder = root / f"images_{self.config.compression}" / split
+        place = layout.place(self.config.compression, split)
+        published = {picture.stem for picture in layout.list(self.config.compression, split, REMEDY)[0]}
         absent: set[str] = set()
-        for stem, name, question, answers in entries:
+        for stem, suffix, question, answers, later in entries:
             if stem not in by_stem:
                 # Left out by name above, or never published; anything else is a hole in this copy.
-                dropped = self.config.on_label_conflict == "drop" and (folder / f"{stem}.jpg").is_file()
+                dropped = self.config.on_label_conflict == "drop" and stem in published
                 if not dropped and not stem.startswith(f"{WITHOUT_C40_PICTURES}_"):
-                    absent.add(str(folder / f"{stem}.jpg"))
+                    absent.add(f"{place}/{stem}.jpg")
                 continue
-            if self.config.questions == "stated" and self.config.task == "explain" and split == "train":
-                label = "real" if by_stem[stem].type == REAL_TYPE else "fake"
-                question = stated_question(question, label, answers[0])
-                answers = [stated_answer(answer) for answer in answers]
-            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answers[0]}]
+            messages = [
+                {"role": role, "content": content}
+                for pair in ((question, answers[0]), *later)
+                for role, content in zip(("user", "assistant"), pair, strict=True)
+            ]
             yield (
                 by_stem[stem],
-                f"/{name}",
+                f"/{suffix}",
                 {"question": question, "answer": answers[0], "answers": answers, "messages": messages},
             )
         self.missing += sorted(absent - set(self.missing))
@@ -292,7 +375,7 @@ class DDVQA(RawBuilder):
     def _unit(
         self,
         name: PictureName,
-        path: Path,
+        picture: Picture,
         form: str | None,
         group: str,
         split: str,
@@ -312,22 +395,30 @@ class DDVQA(RawBuilder):
         )
         columns |= {"file_format": form} | dialogue  # which frame it was is not published
         identity = stable_id("ddvqa", self.config.compression, split, f"{name.stem}{suffix}")
-        return Unit(identity, str(path), columns)
+        return Unit(identity, str(picture), columns)
 
 
-def _parse_name(path: Path) -> PictureName:
-    kind, *videos = path.stem.split("_")
-    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+def _frame_in(place: Path, number: int) -> str | int | None:
+    """The frame of that number: a file name in a folder, the number itself in a clip; `None` where there is none."""
+    if not place.is_dir():
+        return number if place.is_file() else None
+    files = (path.name for path in list_files(place) if is_picture(path) and frame_key(path.name) == number)
+    return next(files, None)
+
+
+def _parse_name(picture: Picture) -> PictureName:
+    kind, *videos = picture.stem.split("_")
+    if picture.suffix not in (".jpg", ".jpeg", ".png"):
         raise ValueError(
-            f"{path} is no picture of this data set; expected <type>_<target>[_<source>].jpg. Move it away."
+            f"{picture} is not a picture of this data set; expected <type>_<target>[_<source>].jpg. Move it away."
         )
     if kind not in MANIPULATIONS:
         allowed = ", ".join(f"{digit} ({name})" for digit, (name, _) in MANIPULATIONS.items())
-        raise ValueError(f"{path} starts with type {kind!r}, expected one of {allowed}. Rename or remove it.")
+        raise ValueError(f"{picture} starts with type {kind!r}, expected one of {allowed}. Rename or remove it.")
     expected = 1 if kind == REAL_TYPE else 2
     if len(videos) != expected or not all(video.isdigit() for video in videos):
         raise ValueError(
-            f"{path} names the videos {videos}, but type {kind} ({MANIPULATIONS[kind][0]}) needs {expected} "
+            f"{picture} names the videos {videos}, but type {kind} ({MANIPULATIONS[kind][0]}) needs {expected} "
             "numeric video id(s) after the type."
         )
-    return PictureName(path.stem, kind, videos[0], videos[1] if expected == 2 else None)
+    return PictureName(picture.stem, kind, videos[0], videos[1] if expected == 2 else None)

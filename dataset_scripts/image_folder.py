@@ -6,10 +6,14 @@ inverted. Here each config says which folder names mean real and which mean fake
     [<generator>/][<split>/]<real or fake folder>/[<generator or source>/...]/<picture>
     [<mask folder>/]<picture>             optional: white where the picture of the same name was changed
     [manifest.csv]                        optional: columns file, label, group; compared with the files
+
+With the config `table` the pictures are those of a table instead, wherever they lie: a CSV file with the columns
+`img_path,label`, as AntifakePrompt takes it, and if known `split`, `group`, `manipulation` and `category`.
 """
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,6 +43,9 @@ CONVENTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # config ->
     "authentic_tampered": (("au", "authentic"), ("tp", "tampered")),
     "custom": ((), ()),
 }
+TABLE = "table"  # the config that reads a table
+TABLE_COLUMNS = ("img_path", "label")
+WORDS = {"real": "real", "fake": "fake", "yes": "real", "no": "fake"}  # AntifakePrompt asks whether a photo is real
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -62,6 +69,9 @@ class RealFakeFolderConfig(RawConfig):
         masks: folder with the masks of fake pictures, each with the picture's stem; empty for none.
         default_split: the split of pictures that lie below no folder named after a split.
         prefix: first part of every id; give each collection its own.
+        table: name of a table in the folder that lists the pictures, instead of folder names; `data_dir` may be the
+            table itself. Paths are relative to its folder, or absolute. Labels are real, fake, yes (real) or no.
+        number_real: what number means real where the labels are 0 and 1, `"0"` or `"1"`; empty where they are words.
     """
 
     real: tuple[str, ...] | str = ()
@@ -69,13 +79,17 @@ class RealFakeFolderConfig(RawConfig):
     masks: str = ""
     default_split: str = "train"
     prefix: str = "image_folder"
+    table: str = ""
+    number_real: str = ""
 
     def check(self) -> None:
         """Raise a `ValueError` where the polarity is not stated, or stated twice."""
         super().check()
-        if not self.real_names or not self.fake_names:
+        if self.number_real not in ("", "0", "1"):
+            raise ValueError(f"number_real is {self.number_real!r}, expected 0 or 1.")
+        if not self.table and (not self.real_names or not self.fake_names):
             raise ValueError(
-                f"State the polarity: choose one of the configs {', '.join(name for name in CONVENTIONS)}; 'custom' "
+                f"State the polarity: choose one of the configs {', '.join((*CONVENTIONS, TABLE))}; 'custom' "
                 "needs the folder names of both classes, real=... and fake=..."
             )
         both = self.real_names & self.fake_names
@@ -115,18 +129,31 @@ class RealFakeFolder(RawBuilder):
         RealFakeFolderConfig(name=name, version=VERSION, real=real, fake=fake, description=f"{real} against {fake}")
         for name, (real, fake) in CONVENTIONS.items()
     ]
+    BUILDER_CONFIGS.append(
+        RealFakeFolderConfig(name=TABLE, version=VERSION, table="pictures.csv", description="img_path,label")
+    )
+    SOURCE_SUFFIXES = (".csv",)
     NAME = "real/fake image folder"
     TERMS = "Those of the pictures' sources; see the files beside them."
     LAYOUT = "[<generator>/][<split>/]<real or fake folder>/[<generator>/...]/<picture>"
     RESEARCH_ONLY = False  # the user's own pictures, as far as this builder knows
     REMEDY = "Point data_dir at the folder above the real and the fake folder, and name their convention as config."
 
+    def inspect(self, root: Path) -> dict[str, list[Unit]]:
+        """As the base class; `root` may be the table itself."""
+        root = Path(root)
+        if self.config.table and root.is_file():
+            self.config.table, root = root.name, root.parent
+        return super().inspect(root)
+
     def has_masks(self) -> bool:
         """Whether `masks` names a folder."""
         return bool(self.config.masks)
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per picture, sorted by path."""
+        """One unit per picture, sorted by path; of a table in its order."""
+        if self.config.table:
+            return self._listed(root)
         masks = self._find_masks(root)
         manifest = _read_manifest(root, self.report)
         splits: dict[str, list[Unit]] = defaultdict(list)
@@ -158,6 +185,49 @@ class RealFakeFolder(RawBuilder):
         if unused:
             self.report("warning", f"{len(unused)} mask(s) belong to no picture: {first_names(unused)}.")
         return splits
+
+    def _listed(self, root: Path) -> dict[str, list[Unit]]:
+        """The pictures of the table."""
+        if self.config.masks:
+            raise ValueError("masks belong to pictures in folders, not to a table. Leave them out.")
+        table = root / self.config.table
+        if not table.is_file():
+            raise FileNotFoundError(f"{table} is missing: name the table as data_dir. {self.REMEDY}")
+        columns, rows = read_csv(table, fill=True)
+        if not set(TABLE_COLUMNS) <= set(columns):
+            raise ValueError(f"{table} has the columns {columns}, expected {', '.join(TABLE_COLUMNS)}.")
+        paths = [root / row["img_path"] for _, row in rows]
+        inside = all(path.is_relative_to(root) and ".." not in path.parts for path in paths)
+        # Ids must not hold where the pictures lie on this machine.
+        base = root if inside or not paths else Path(os.path.commonpath([path.parent.absolute() for path in paths]))
+        splits: dict[str, list[Unit]] = defaultdict(list)
+        for (where, row), path in zip(rows, paths, strict=True):
+            if not row["img_path"]:
+                raise ValueError(f"{where} has no img_path. Complete or remove the line.")
+            if not path.is_file():
+                self.missing.append(str(path))
+                continue
+            split = row.get("split") or self.config.default_split
+            if split.casefold() not in SPLIT_NAMES:
+                raise ValueError(f"{where} has the split {split!r}, expected one of {', '.join(SPLIT_NAMES)}.")
+            name = stable_id(self.config.prefix, *Path(os.path.relpath(path.absolute(), base)).parts)
+            columns_of = unit_columns(
+                label=self._listed_label(where, row["label"]),
+                group_id=stable_id(self.config.prefix, row["group"]) if row.get("group") else name,
+                manipulation=row.get("manipulation") or None,
+                category=row.get("category") or None,
+            )
+            splits[SPLIT_NAMES[split.casefold()]].append(Unit(name, str(path), columns_of))
+        return splits
+
+    def _listed_label(self, where: str, given: str) -> str:
+        word = given.strip().casefold()
+        if word in ("0", "1") and self.config.number_real:
+            return "real" if word == self.config.number_real else "fake"
+        if word not in WORDS:
+            hint = " Numbers leave open which class they mean: say it with number_real." if word in ("0", "1") else ""
+            raise ValueError(f"{where}: the label is {given!r}, expected one of {', '.join(WORDS)}.{hint}")
+        return WORDS[word]
 
     def _label(self, path: Path, parts: tuple[str, ...]) -> str | None:
         folders = [part.casefold() for part in parts[:-1]]

@@ -28,7 +28,8 @@ class AntifakePromptConfig(InstructBlipConfig):
         image_token_index: id of the placeholder `<image>`; by default the first id behind the language model's table.
         soft_word: how the learned word is written.
         soft_word_sides: which of the two text inputs read the word: `"both"` (release), `"qformer"` or `"llm"`
-            (ablations; the other side then reads `plain_prompt`).
+            (ablations; the other side then reads `plain_prompt`), or `"none"`: InstructBLIP as it is, asked the
+            official question without a learned word (the paper's zero-shot baseline).
         qformer_soft_word_id, llm_soft_word_id: ids of the word, each in its own tokenizer. They may lie behind the
             tables, which are never touched. By default the first id behind the Q-Former's table, and the one behind
             `image_token_index`.
@@ -69,7 +70,7 @@ class AntifakePromptConfig(InstructBlipConfig):
     }
 
     soft_word: str = "[*]"
-    soft_word_sides: Literal["both", "qformer", "llm"] = "both"
+    soft_word_sides: Literal["both", "qformer", "llm", "none"] = "both"
     qformer_soft_word_id: int | None = None
     llm_soft_word_id: int | None = None
     llm_pad_token_id: int | None = None
@@ -114,16 +115,16 @@ class AntifakePromptConfig(InstructBlipConfig):
     @property
     def qformer_prompt(self) -> str:
         """What the Q-Former reads."""
-        return self.plain_prompt if self.soft_word_sides == "llm" else self.prompt
+        return self.prompt if self.soft_word_sides in ("both", "qformer") else self.plain_prompt
 
     @property
     def llm_prompt(self) -> str:
         """What the language model reads."""
-        return self.plain_prompt if self.soft_word_sides == "qformer" else self.prompt
+        return self.prompt if self.soft_word_sides in ("both", "llm") else self.plain_prompt
 
 
 def _check_words(config: AntifakePromptConfig) -> None:
-    allowed = {"soft_word_sides": ("both", "qformer", "llm"), "prompt_position": (*PROMPTS, "custom")}
+    allowed = {"soft_word_sides": ("both", "qformer", "llm", "none"), "prompt_position": (*PROMPTS, "custom")}
     for name, values in allowed.items():
         if getattr(config, name) not in values:
             raise ValueError(f"{name} is {getattr(config, name)!r}, allowed are {', '.join(map(repr, values))}.")

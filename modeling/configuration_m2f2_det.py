@@ -25,7 +25,8 @@ class M2F2DetConfig(PreTrainedConfig):
 
     Args:
         variant: `"bridge"` is the stage-1 detector (EfficientNet-B4, bridge adapter), `"cosine"` the one inside the
-            language model (DenseNet-121, 1 cosine score per image patch). Their weights are not interchangeable.
+            language model (DenseNet-121, 1 cosine score per image patch). Their weights are not interchangeable. With
+            a language model either works; the released one was trained with `"cosine"`.
         vision_config: `CLIPVisionConfig` or its fields; the frozen image tower.
         prompt_text_config: `CLIPTextConfig` or its fields; the tower that reads the learned prompt.
         encoder_config: the CNN. `{"type": "timm", "name": ...}` for any registered timm network;
@@ -209,8 +210,6 @@ def _check_language_model(config: M2F2DetConfig) -> None:
         raise ValueError(f"image_token_id and deepfake_token_id are both {config.image_token_id}.")
     if not 0.0 <= config.conditional_deepfake_prob <= 1.0:
         raise ValueError(f"conditional_deepfake_prob is {config.conditional_deepfake_prob}, expected 0 to 1.")
-    if config.variant != "cosine":
-        raise ValueError(f"The language model works with the cosine detector, not with variant {config.variant!r}.")
 
 
 def _check_sizes(config: M2F2DetConfig) -> None:

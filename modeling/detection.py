@@ -41,9 +41,15 @@ __all__ = [
 # What says where a checkpoint lies.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
 # What of this package's own checkpoints can what not every detector can.
-BUILT_IN_EXAMPLES = {"explain": "m2f2-det-mini", "converse": "m2f2-det-mini"}
-# How a caller asks for an ability.
-ASKED_BY = {"explain": "explain=True", "localize": "localize=True", "converse": "history"}
+BUILT_IN_EXAMPLES = {"explain": "m2f2-det-mini", "converse": "m2f2-det-mini", "heatmap": "m2f2-det-mini"}
+# How a caller asks for an ability, and what is said of who has it where that is not its name.
+ASKED_BY = {
+    "explain": "explain=True",
+    "localize": "localize=True",
+    "converse": "history",
+    "heatmap": "localize='heatmap'",
+}
+CAN = {"heatmap": "give a heat map"}
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 # Only LLaVA's own code and its forks write these into config.json.
 LLAVA_CODE_FIELDS = ("mm_projector_type", "mm_vision_tower")
@@ -125,22 +131,25 @@ def require_ability(model: Any, ability: str) -> None:
     """Raise a `ValueError` that names the families that can, if `model` cannot do something.
 
     Args:
-        model: a detector with the class attributes `can_explain`, `can_localize` and `can_converse`.
-        ability: `"explain"`, `"localize"` or `"converse"`.
+        model: a detector with the class attributes `can_explain`, `can_localize`, `can_converse` and `can_heatmap`.
+        ability: `"explain"`, `"localize"`, `"converse"` or `"heatmap"`.
     """
-    if getattr(model, f"can_{ability}"):
+    if getattr(model, f"can_{ability}", False):
         return
     able = {
         f"{cls.config_class.model_type} ({cls.__name__})"
         for cls in detector_classes()
-        if getattr(cls, f"can_{ability}")
+        if getattr(cls, f"can_{ability}", False)
     }
     remedy = (
-        f"Families that can: {', '.join(sorted(able))}." if able else f"No class that is loaded here can {ability}."
+        f"Families that can: {', '.join(sorted(able))}."
+        if able
+        else f"No class that is loaded here can {CAN.get(ability, ability)}."
     )
     if ability in BUILT_IN_EXAMPLES:
         remedy += f" The built-in checkpoint {BUILT_IN_EXAMPLES[ability]!r} is a small example."
-    raise ValueError(f"{type(model).__name__} gives a verdict but cannot {ability} ({ASKED_BY[ability]}). {remedy}")
+    doing = CAN.get(ability, ability)
+    raise ValueError(f"{type(model).__name__} gives a verdict but cannot {doing} ({ASKED_BY[ability]}). {remedy}")
 
 
 def require_head(model: Any, head: str | None) -> str | None:
@@ -199,6 +208,7 @@ class DeepfakeDetectionMixin:
     Attributes:
         can_explain: whether the class has `explain`, and `generate` writes text.
         can_localize: whether `detect` gives a `mask`.
+        can_heatmap: whether the class has `heatmap`, which says what the verdict looked at, not what was changed.
         can_converse: whether `explain` takes a `history`, and the class has `converse`.
         subject: what the class was trained to judge: `"faces"` (give it face crops) or `"picture"` (any picture as it
             is). What cuts pictures, and what says whether a verdict applies, goes by it.
@@ -206,6 +216,7 @@ class DeepfakeDetectionMixin:
 
     can_explain: ClassVar[bool] = False
     can_localize: ClassVar[bool] = False
+    can_heatmap: ClassVar[bool] = False
     can_converse: ClassVar[bool] = False
     subject: ClassVar[str] = "picture"
 

@@ -12,6 +12,8 @@ from transformers.image_utils import SizeDict
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from .heatmaps import map_to_picture
+
 __all__ = [
     "ClipPictureProcessor",
     "ClipPictureProcessorKwargs",
@@ -137,6 +139,11 @@ class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
         else:
             height, width = size.height, size.width
         return shrink_in_fixed_order(image, height, width, settings.get("resample"))
+
+    def heatmap_to_picture(self, values: torch.Tensor, picture_size: tuple[int, int]) -> Image.Image:
+        """A heat map (rows, columns) in [0, 1] over the input of `picture_size` pixels; see `map_to_picture`."""
+        resized, cropped = self.size["shortest_edge"], self.crop_size["height"]
+        return map_to_picture(values, picture_size, resized, cropped, padded=bool(getattr(self, "do_pad", False)))
 
     def _preprocess(self, images: list[np.ndarray], *args: Any, fast: bool = False, **kwargs: Any) -> BatchFeature:
         if not fast:

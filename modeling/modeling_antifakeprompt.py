@@ -14,6 +14,7 @@ from transformers import (
 from .configuration_antifakeprompt import AntifakePromptConfig
 from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, DeepfakeExplanationOutput, own_weights
 from .generation_cache import candidate_nll, next_token_logits
+from .heatmaps import patch_map
 from .modeling_antifakeprompt_adapter import SoftWordAdapterMixin, SoftWordEmbedding
 from .verdict_parsing import parse_verdict
 
@@ -42,6 +43,7 @@ class AntifakePromptForDeepfakeDetection(
     """
 
     can_explain = True
+    can_heatmap = True
     subject = "picture"
     config: AntifakePromptConfig
     _keep_in_fp32_modules_strict = {"soft_word"}
@@ -175,6 +177,28 @@ class AntifakePromptForDeepfakeDetection(
             summed log-likelihoods. Their difference is the official score either way.
         """
         return self._judge(*self._prefix(pixel_values, None, text))
+
+    def heatmap(self, pixel_values: torch.Tensor) -> torch.FloatTensor:
+        """Relevance of each image patch for the verdict: gradient times activation at the vision tower's end.
+
+        As Grad-CAM does, only what speaks for the verdict given is kept. Nothing says how much of the verdict the
+        whole map explains.
+
+        Args:
+            pixel_values: (batch, 3, size, size).
+
+        Returns:
+            (batch, rows, columns) in [0, 1], each picture's most relevant patch at 1.
+        """
+        states = self.encode_pictures(pixel_values).detach()
+        with torch.enable_grad():
+            states.requires_grad_(True)
+            logits = self._judge(*self._prefix(None, states, {})).logits
+            score = logits[:, 1] - logits[:, 0]
+            towards = torch.where(score >= 0, score, -score).sum()
+            (gradient,) = torch.autograd.grad(towards, states)
+        relevance = (gradient * states.detach()).float().sum(dim=-1)[:, 1:].clamp(min=0)
+        return patch_map(relevance, from_zero=True)
 
     def _judge(self, embeds: torch.Tensor, mask: torch.Tensor) -> DeepfakeDetectionOutput:
         candidates = self.config.candidate_ids

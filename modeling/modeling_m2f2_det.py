@@ -21,6 +21,7 @@ from .detection import (
     verdict_config,
 )
 from .generation_cache import cache_keyword
+from .heatmaps import patch_map
 from .modeling_cached_feature import FeatureKeeper
 from .modeling_m2f2_det_bridge import M2F2DetBridge
 from .modeling_m2f2_det_encoders import build_encoder, feature_shapes
@@ -193,6 +194,7 @@ class M2F2DetPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     subject = "faces"
+    can_heatmap = True
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -211,6 +213,29 @@ class M2F2DetPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
             self._init_small(module.classifier)
         elif isinstance(module, M2F2DetBridge):
             self._init_small(module.reduction)
+
+    @torch.no_grad()
+    def heatmap(
+        self, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
+    ) -> torch.FloatTensor:
+        """How alike each image patch and the learned text prompt are; attention of the detector, not a mask.
+
+        Args:
+            pixel_values, detector_pixel_values: as in `detect`.
+
+        Returns:
+            (batch, rows, columns) in [0, 1], each picture's least alike patch at 0 and its most alike at 1.
+
+        Raises:
+            ValueError: for a bridge detector that does not use the prompt.
+        """
+        scores = self.detect(pixel_values=pixel_values, detector_pixel_values=detector_pixel_values).patch_scores
+        if scores is None:
+            raise ValueError(
+                "This detector (variant='bridge') compares no patches with its prompt, so it has no heat map; the "
+                "cosine variant has one."
+            )
+        return patch_map(scores.float())
 
     def _init_small(self, linear: nn.Linear) -> None:
         init.normal_(linear.weight, std=self.config.initializer_range)

@@ -32,6 +32,7 @@ logger = logging.get_logger(__name__)
 TASK = "deepfake-detection"
 DEFAULT_THRESHOLD = 0.5
 ON_ERROR = ("raise", "record")
+HEATMAP = "heatmap"
 SINGLE_INPUTS = (str, os.PathLike, bytes, bytearray, memoryview, Mapping, Image.Image, np.ndarray, torch.Tensor)
 
 
@@ -104,7 +105,9 @@ class DeepfakeDetectionPipeline(Pipeline):
             threshold (`float` or `str`, *optional*): label `fake` from this P(fake) on, in [0, 1]; or the name of
                 one of the model's operating points (`model.config.operating_points`). Default 0.5.
             explain (`bool`, *optional*): also write an explanation.
-            localize (`bool`, *optional*): also give the manipulated area.
+            localize (`bool` or `"heatmap"`, *optional*): also give the manipulated area; or, of a family that gives
+                none, what its verdict looked at. A heat map is attention or relevance within one picture: it does not
+                say what was changed, nor whether anything was.
             head (`str`, *optional*): judge with this head, where the checkpoint has several: `"face"` of the built-in
                 `clip-probe-mini` takes crops of faces. The default is `model.config.default_head`.
             question (`str`, *optional*): ask this instead of the detector's own question; needs `explain=True`.
@@ -126,7 +129,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             `fake_probability` (in [0, 1]), `threshold`, `decision` (`"likely fake"`, `"likely real"` or
             `"inconclusive"` by the checkpoint's decision band; `None` where none was fitted), `explanation` and
             `explanation_verdict` (`str` or `None`) and `mask` (`None`, or a PIL image of mode `L`, 0-255, at the
-            size of the picture). Of a checkpoint with named heads also `head`, and `terms` of that head's weights.
+            size of the picture). With `localize="heatmap"` also `heatmap`, of the same form. Of a checkpoint with
+            named heads also `head`, and `terms` of that head's weights.
 
         Raises:
             InputImageError: a `ValueError` that names the picture, unless `on_error="record"`.
@@ -166,7 +170,7 @@ class DeepfakeDetectionPipeline(Pipeline):
     def _sanitize_parameters(
         self,
         explain: bool | None = None,
-        localize: bool | None = None,
+        localize: bool | str | None = None,
         question: str | None = None,
         history: Sequence[tuple[str, str]] | None = None,
         generate_kwargs: dict[str, Any] | None = None,
@@ -179,8 +183,10 @@ class DeepfakeDetectionPipeline(Pipeline):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if explain:
             require_ability(self.model, "explain")
+        if isinstance(localize, str) and localize != HEATMAP:
+            raise ValueError(f"localize is {localize!r}, expected True, False or {HEATMAP!r}.")
         if localize:
-            require_ability(self.model, "localize")
+            require_ability(self.model, "heatmap" if localize == HEATMAP else "localize")
         forward: dict[str, Any] = {}
         postprocess: dict[str, Any] = {}
         if history:
@@ -283,7 +289,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         model_inputs: dict[str, Any],
         on_error: str = "raise",
         explain: bool = False,
-        localize: bool = False,
+        localize: bool | str = False,
         question: str | None = None,
         history: Sequence[tuple[str, str]] | None = None,
         generate_kwargs: dict[str, Any] | None = None,
@@ -305,6 +311,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         texts: list[str | None] = [None] * len(failures)
         verdicts: list[str | None] = [None] * len(failures)
         masks: torch.Tensor | None = None
+        heatmaps: torch.Tensor | None = None
         if good:
             if rows is not None:
                 features = self.processor.collate([rows[index] for index in good] if batched else [rows])
@@ -326,12 +333,17 @@ class DeepfakeDetectionPipeline(Pipeline):
             else:
                 output = self.model.detect(**features, **({} if head is None else {"head": head}))
             probability[good] = output.fake_probability
-            if localize:
+            if localize == HEATMAP:
+                found = self.model.heatmap(**features)
+                heatmaps = found.new_zeros(len(failures), *found.shape[1:])
+                heatmaps[good] = found
+            elif localize:
                 masks = output.mask.new_zeros(len(failures), *output.mask.shape[1:])
                 masks[good] = output.mask
         return {
             "fake_probability": probability,
             "mask": masks,
+            "heatmap": heatmaps,
             "picture_size": picture_size,
             "explanation": texts if batched else texts[0],
             "explanation_verdict": verdicts if batched else verdicts[0],
@@ -368,6 +380,10 @@ class DeepfakeDetectionPipeline(Pipeline):
         mask = model_outputs["mask"]
         if mask is not None:
             mask = self.image_processor.mask_to_picture(mask[0], tuple(model_outputs["picture_size"]))
+        heat = {}
+        if (heatmap := model_outputs["heatmap"]) is not None:
+            size = tuple(model_outputs["picture_size"])
+            heat = {"heatmap": self.image_processor.heatmap_to_picture(heatmap[0], size)}
         named = require_head(self.model, head)
         heads = {} if named is None else {"head": named, "terms": self._of_head(named, "license_notice")}
         return {
@@ -379,6 +395,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             "explanation": model_outputs["explanation"],
             "explanation_verdict": model_outputs["explanation_verdict"],
             "mask": mask,
+            **heat,
             **heads,
         }
 

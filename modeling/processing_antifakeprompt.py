@@ -189,7 +189,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
                     f"{len(texts)} questions but {len(data['pixel_values'])} pictures were given; each question is "
                     "about one picture."
                 )
-            if require_soft_word:
+            if require_soft_word and self.soft_word_sides != "none":
                 self._require_soft_word(texts)
             data |= self.tokenize(texts, padding_side)
         return BatchFeature(data)

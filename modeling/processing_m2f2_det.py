@@ -13,6 +13,7 @@ from .prompting_m2f2_det import (
     EXPLANATION_QUESTION,
     IMAGE_MARKER,
     JUDGEMENT_QUESTION,
+    NAMED_QUESTIONS,
     TRAINING_JUDGEMENT_QUESTION,
     VICUNA_CHAT_TEMPLATE,
     inference_prompt,
@@ -190,7 +191,8 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
         """A prompt for one picture.
 
         Args:
-            question: free text without markers; `None` asks `explanation_question`.
+            question: free text without markers, or a name of `NAMED_QUESTIONS`, such as `"demo"`; `None` asks
+                `explanation_question`.
             verdict: `"real"` or `"fake"`, which that question names.
             history: earlier questions with their answers, the oldest first.
 
@@ -201,6 +203,7 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
             if verdict is None:
                 raise ValueError("Without a question, explanation_prompt needs the verdict it shall ask about.")
             question = self.explanation_question.format(verdict=verdict)
+        question = NAMED_QUESTIONS.get(question, question)
         for text in (question, *(part for turn in history for part in turn)):
             if found := MARKERS.search(text):
                 raise ValueError(
@@ -211,13 +214,13 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
         return inference_prompt(question, self.prompt_style, self.newline_compat, history)
 
     def suggested_questions(self, verdict: str) -> list[str]:
-        """Questions that the weights were trained on, the best one first.
+        """Questions that the weights were trained on, the best one first, and the one of the official page.
 
         Args:
             verdict: `"real"` or `"fake"`, which the first one names.
         """
         judgement = JUDGEMENT_QUESTION if self.prompt_style == "official_cli" else TRAINING_JUDGEMENT_QUESTION
-        return [self.explanation_question.format(verdict=verdict), judgement]
+        return [self.explanation_question.format(verdict=verdict), judgement, NAMED_QUESTIONS["demo"]]
 
     def decode_answers(self, new_ids: torch.Tensor, skip_special_tokens: bool = True) -> list[str]:
         """Texts of generated ids (prompts, new tokens), prompt and padding left out.

@@ -10,6 +10,7 @@ __all__ = [
     "EXPLANATION_QUESTION",
     "IMAGE_MARKER",
     "JUDGEMENT_QUESTION",
+    "NAMED_QUESTIONS",
     "PROMPT_STYLES",
     "TRAINING_JUDGEMENT_QUESTION",
     "VICUNA_CHAT_TEMPLATE",
@@ -33,6 +34,14 @@ TRAINING_JUDGEMENT_QUESTION = "Do the image looks real or fake?"  # of the offic
 EXPLANATION_QUESTION = (
     "This image is {verdict}. Describe the authenticity of the image based on skin, eyebrows, eyes, nose, mouth."
 )
+
+# Asked by their names, `question="demo"`: the evaluation's judgement, the training's, and the first turn of the page
+# that the official repository shows ("Gradio Demo").
+NAMED_QUESTIONS = {
+    "judgement": JUDGEMENT_QUESTION,
+    "training": TRAINING_JUDGEMENT_QUESTION,
+    "demo": "Determine the authenticity of this image",
+}
 
 # Official training (LLaVA's vicuna_v1 conversation).
 END = "</s>"

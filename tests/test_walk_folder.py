@@ -88,3 +88,11 @@ def test_evaluation_refuses_a_folder_of_which_it_would_see_less(pics: Path) -> N
     (pics / "gone.png").symlink_to("nowhere.png")
     with pytest.raises(ValueError, match=r"gone\.png"):
         folder_set(pics, None)
+
+
+def test_tables_of_images(tmp_path):
+    (tmp_path / "list.csv").write_text("img_path,label\na.jpg,real\n/b.jpg,fake\n")
+    (tmp_path / "other.csv").write_text("name\na.jpg\n")
+    found = expand_inputs([str(tmp_path / "list.csv"), str(tmp_path / "other.csv")])
+    assert found.pictures == [str(tmp_path / "a.jpg"), "/b.jpg"]
+    assert list(found.faults) == [str(tmp_path / "other.csv")]

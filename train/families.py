@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+from trl import get_quantization_config
 
 from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES
 from deepfake_detectors.families import FAMILIES, Family
@@ -29,6 +31,7 @@ __all__ = [
     "SftFamily",
     "build_model",
     "fit_standardization",
+    "four_bit_language_model",
     "load_for_sft",
     "load_pretrained_parts",
     "refuse_fields",
@@ -192,10 +195,12 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
     """Return model, processor and hooks of a base folder.
 
     Raises:
-        ValueError: for a folder of a family that writes no text, or without a language model.
+        ValueError: for a folder of a family that writes no text, or without a language model; and as
+            `four_bit_language_model`.
     """
     source = arguments.model_name_or_path
-    options = {"revision": arguments.model_revision}
+    options: dict[str, Any] = {"revision": arguments.model_revision}
+    quantization = four_bit_language_model(arguments)
     check_model_folder(source)
     fields = PreTrainedConfig.get_config_dict(source, **options)[0]
     model_type = fields.get(FAMILY_FIELD, fields.get("model_type"))
@@ -206,6 +211,8 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
         family = next(iter(stock), None)
     hooks = require_hooks(family, "sft", f"{source} (model_type {model_type!r})")
     dtype = arguments.dtype if arguments.dtype in (None, "auto") else getattr(torch, arguments.dtype)
+    if quantization is not None:
+        options["quantization_config"] = quantization
     if arguments.attn_implementation is not None:
         options["attn_implementation"] = arguments.attn_implementation
     with model_faults(source):
@@ -221,6 +228,29 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
     if hasattr(model.config, "trained"):  # what is saved from here on was
         model.config.trained = True
     return model, processor, hooks.asked_by(model)
+
+
+def four_bit_language_model(arguments: SftModelArguments) -> BitsAndBytesConfig | None:
+    """Return how the base is loaded for QLoRA: the language model's layers in 4 bits, all else as it is; or `None`.
+
+    Raises:
+        ValueError: for 8 bits, 4 bits without LoRA, or where bitsandbytes is not installed.
+    """
+    if arguments.load_in_8bit:
+        raise ValueError("load_in_8bit was never tried with these models; use load_in_4bit, or neither.")
+    if not arguments.load_in_4bit:
+        return None
+    if not arguments.use_peft:
+        raise ValueError("load_in_4bit needs use_peft: weights in 4 bits cannot be trained, adapters on them can.")
+    if find_spec("bitsandbytes") is None:
+        raise ValueError(
+            "load_in_4bit needs bitsandbytes, which is not installed: pip install bitsandbytes, or train with "
+            "load_in_4bit: false (LoRA on the base as it is)."
+        )
+    config = get_quantization_config(arguments)
+    # By part: the tower, the projector and the head lose too much.
+    config.llm_int8_skip_modules = ["vision_tower", "multi_modal_projector", "lm_head"]
+    return config
 
 
 def load_pretrained_parts(model: nn.Module, parts: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ from deepfake_detectors.train.families import SftFamily
 __all__ = ["ConversationCollator", "load_conversations"]
 
 # What a batch is made of; everything else a builder gives is left out of the loaders.
-COLUMNS = ("image", "label", "question", "answer", "messages")
+COLUMNS = ("image", "mask", "label", "question", "answer", "messages")
 
 
 def load_conversations(arguments: SftDataArguments, rebuild: bool = True) -> tuple[datasets.Dataset, datasets.Dataset]:

@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from deepfake_detectors.dataset_scripts._builder import CLASS_NAMES
+from deepfake_detectors.modeling.image_loading import load_mask
 from deepfake_detectors.modeling.processing_lvlm_dfd import QUESTION as LVLM_DFD_QUESTION
 from deepfake_detectors.modeling.prompting_fakevlm import IMAGE_MARKER
 from deepfake_detectors.modeling.prompting_fakevlm import QUESTION as FAKEVLM_QUESTION
 from deepfake_detectors.modeling.prompting_m2f2_det import DEEPFAKE_MARKER, TRAINING_JUDGEMENT_QUESTION
+from deepfake_detectors.modeling.regions_lvlm_dfd import (
+    SCORE_QUESTION,
+    regions_of_mask,
+    score_answer,
+    verdict_answer,
+)
 from deepfake_detectors.train.families import SftFamily
 
 __all__ = ["CHAT_VLM", "FAKEVLM", "LVLM_DFD", "M2F2_DET"]
@@ -19,11 +28,6 @@ __all__ = ["CHAT_VLM", "FAKEVLM", "LVLM_DFD", "M2F2_DET"]
 M2F2_DET_VERDICTS = ("The image looks real.", "The image looks fake.")
 # Of the released answers.
 FAKEVLM_VERDICTS = ("This is a real image.", "This is a fake image.")
-# No instruction texts of LVLM-DFD are published: ours, around the words that its evaluation looks for.
-LVLM_DFD_VERDICTS = (
-    "No, this is not a deepfake image, it is a pristine image.",
-    "Yes, this is a deepfake image.",
-)
 
 Pairs = list[tuple[str, str]]
 
@@ -43,9 +47,18 @@ def _one_turn(question: str, verdicts: tuple[str, str], row: Mapping[str, Any]) 
 
 
 def _lvlm_dfd_pairs(row: Mapping[str, Any]) -> Pairs:
-    """The verdict as first turn; the row's own question, if any, as second."""
-    first = (LVLM_DFD_QUESTION, LVLM_DFD_VERDICTS[row["label"]])
-    return [first, (row["question"], row["answer"])] if row.get("question") else [first]
+    """The verdict in the words of the published dialogues; then the row's own question, or the one about the score.
+
+    A fake whose row has a mask is said to be forged where the mask lies. The score is the one that the label stands
+    for: what the detector will say of this picture is not known here.
+    """
+    fake = row["label"] == 1
+    mask = row.get("mask") if fake else None
+    regions = [] if mask is None else regions_of_mask(np.asarray(load_mask(mask), dtype=np.float32) / 255)
+    first = (LVLM_DFD_QUESTION, verdict_answer(fake, regions))
+    if row.get("question"):
+        return [first, (row["question"], row["answer"])]
+    return [first, (SCORE_QUESTION, score_answer(100 if fake else 0, regions))]
 
 
 def _chat_pairs(config: Any, row: Mapping[str, Any]) -> Pairs:

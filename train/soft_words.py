@@ -154,6 +154,8 @@ def _new_words(
 ) -> tuple[AntifakePromptForDeepfakeDetection, AntifakePromptProcessor]:
     # The sizes are the base's own, which loading fills in.
     config = AntifakePromptConfig(**config_fields)
+    if config.soft_word_sides == "none":
+        raise ValueError("soft_word_sides is 'none', which leaves no word to learn; choose both, qformer or llm.")
     widths = {"qformer_soft_word": "qformer_config", "llm_soft_word": "text_config"}
     sides = {"both": tuple(widths), "qformer": ("qformer_soft_word",), "llm": ("llm_soft_word",)}
     words = {

@@ -81,6 +81,11 @@ class Family:
             raise ValueError(f"The family {self.name!r} has no {role}.")
         return resolve(reference)
 
+    def where_released(self) -> str:
+        """Return a sentence on where the official checkpoints are, with a blank in front; `""` where none is known."""
+        known = [f"{item['id']} ({item['where']})" for item in self.official if "where" in item]
+        return f" Official weights of {self.title}: {', '.join(known)}." if known else ""
+
     @property
     def model_classes(self) -> tuple[Any, ...]:
         """Model classes, the verdict class first."""

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME
 
-from deepfake_detectors.dataset_scripts._files import parse_json, read_text
+from deepfake_detectors.dataset_scripts._files import parse_json, read_csv, read_text
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -37,6 +37,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 # Index of shards -> what weights are called where there is none.
 WEIGHTS = {SAFE_WEIGHTS_INDEX_NAME: "*.safetensors", WEIGHTS_INDEX_NAME: "pytorch_model*.bin"}
+TABLE_SUFFIX, PATH_COLUMN = ".csv", "img_path"  # of tables of images, as AntifakePrompt has them
 BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -151,7 +152,8 @@ def expand_inputs(
     A name that is not a folder and not a pattern is kept as an image, so that reading it gives the error.
 
     Args:
-        names: files, folders, glob patterns (`**` for any depth) and http(s) URLs.
+        names: files, folders, glob patterns (`**` for any depth), http(s) URLs, and tables of images: CSV files with
+            a column `img_path`, relative to their folder or absolute.
         recursive: also look into the folders of a folder.
         suffixes: of the files that are taken from folders.
     """
@@ -167,6 +169,11 @@ def expand_inputs(
             if not walk.files and not walk.faults:
                 deeper = "" if recursive else " (`recursive` also looks into its folders)"
                 found.faults[name] = f"{name}: this folder holds no pictures{deeper}."
+        elif name.lower().endswith(TABLE_SUFFIX) and os.path.isfile(name):  # noqa: PTH113 - as in `_is_folder`
+            try:
+                found.pictures += _listed(Path(name))
+            except (OSError, ValueError) as error:
+                found.faults[name] = str(error)
         elif glob.has_magic(name) and not os.path.lexists(name):
             matches, faults = _matches(name)
             found.pictures += matches
@@ -183,6 +190,19 @@ def _is_folder(name: str) -> bool:
         return stat.S_ISDIR(os.stat(name).st_mode)  # noqa: PTH116 - a name, which may hold anything
     except (OSError, ValueError):  # reading it says why
         return False
+
+
+def _listed(table: Path) -> list[str]:
+    """The pictures of a table, in its order."""
+    columns, rows = read_csv(table, fill=True)
+    if PATH_COLUMN not in columns:
+        raise ValueError(f"{table} has the columns {columns}, expected {PATH_COLUMN}.")
+    if not rows:
+        raise ValueError(f"{table} lists no pictures.")
+    for where, row in rows:
+        if not row[PATH_COLUMN]:
+            raise ValueError(f"{where} has no {PATH_COLUMN}. Complete or remove the line.")
+    return [str(table.parent / row[PATH_COLUMN]) for _, row in rows]
 
 
 def _matches(pattern: str) -> tuple[list[str], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Writes what a localizing detector found: the raw mask, and the mask over the image."""
+"""Writes what a detector marked: its mask or heat map as it is, and over the image."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ OUTLINE_FROM = 128  # half of 255: more likely manipulated than not
 YELLOW = (255, 235, 0)
 
 
-def draw_overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
+def draw_overlay(image: Image.Image, mask: Image.Image, outline: bool = True) -> Image.Image:
     """Return the image in grey, the manipulated area in red by its probability, outlined in yellow from one half on.
 
     Args:
         image: any mode.
         mask: mode `L` of the same size, 255 is surely manipulated.
+        outline: `False` for a heat map, of which no value means "manipulated".
 
     Returns:
         Mode `RGB`, of the same size.
@@ -34,6 +35,8 @@ def draw_overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
     grey = np.asarray(image.convert("L"), dtype=np.float64)[..., None]
     strength = (OPACITY / 255) * np.asarray(mask, dtype=np.float64)[..., None]
     painted = Image.fromarray((grey * (1 - strength) + RED * strength).round().astype(np.uint8))
+    if not outline:
+        return painted
     inside = mask.point(lambda value: 255 if value >= OUTLINE_FROM else 0)
     width = 2 * max(1, round(min(image.size) / 200)) + 1
     # The border of the area: what growing it adds.
@@ -43,15 +46,18 @@ def draw_overlay(image: Image.Image, mask: Image.Image) -> Image.Image:
 
 
 def save_masks(
-    rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: str | Path, **loading: Any
+    rows: Iterable[dict[str, Any]], sources: Iterable[Any], folder: str | Path, kind: str = "mask", **loading: Any
 ) -> Iterator[dict[str, Any]]:
     """Write `NAME.mask.png` and `NAME.overlay.png` for each row with a mask, and yield the rows with the two paths.
+
+    Of heat maps the files are `NAME.heatmap.png` and `NAME.heatmap-overlay.png`.
 
     Args:
         rows: of the pipeline called with `localize=True`, each with `input`, the name of its image (path or URL).
             `mask` becomes the path of the mask, `overlay` is added. Rows without a mask pass as they are.
         sources: the images in the same order, as `load_image` takes them.
         folder: where to write; made if needed.
+        kind: `"mask"` or `"heatmap"`: the field of the rows that is written.
         loading: passed to `load_image`, such as `max_pixels`.
 
     Raises:
@@ -64,15 +70,18 @@ def save_masks(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for row, source in zip(rows, sources, strict=True):
-        mask = row.pop("mask", None)
+        mask = row.pop(kind, None)
         if mask is not None:
             name = free_name(row["input"], taken)
-            paths = {kind: folder / f"{name}.{kind}.png" for kind in ("mask", "overlay")}
+            overlay = "overlay" if kind == "mask" else f"{kind}-overlay"
+            drawn = draw_overlay(load_image(source, **loading), mask, outline=kind == "mask")
+            images = {kind: mask, overlay: drawn}
+            paths = {part: folder / f"{name}.{part}.png" for part in images}
             refuse_inputs(paths.values(), read, name="folder")
-            for kind, image in (("mask", mask), ("overlay", draw_overlay(load_image(source, **loading), mask))):
-                with opened_whole(paths[kind], "wb") as file:
+            for part, image in images.items():
+                with opened_whole(paths[part], "wb") as file:
                     image.save(file, "PNG")
-            row = {**row, **{kind: str(path) for kind, path in paths.items()}}
+            row = {**row, **{part.replace("-", "_"): str(path) for part, path in paths.items()}}
         yield row
 
 

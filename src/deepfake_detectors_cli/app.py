@@ -26,6 +26,7 @@ COMMANDS = {
     "examine": ("deepfake_detectors_cli.examine:examine", "Examine pictures and videos, with a sheet to send on."),
     "replay": ("deepfake_detectors_cli.examine:replay", "Run an examination again and compare the numbers."),
     "score": ("deepfake_detectors_cli.score:score", "Score any number of images into Parquet files."),
+    "chat": ("deepfake_detectors_cli.chat:chat", "Ask a detector about a picture, over several turns."),
     "app": ("deepfake_detectors_cli.web:app", "Start the page in a browser."),
     "info": ("deepfake_detectors_cli.info:info", "Describe a detector, or list what there is."),
     "evaluate": ("deepfake_detectors_cli.evaluate:evaluate", "Measure how good a detector is."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from deepfake_detectors_cli.console import fail, hide_loading_bars, say, work
 from deepfake_detectors_cli.options import Model, check_new_folder
+from deepfake_detectors_cli.tables import list_families
 
 __all__ = ["convert", "export", "merge"]
 
@@ -17,6 +19,19 @@ Overwrite = Annotated[
 ]
 
 
+def _with_weights(command: Any) -> Any:
+    """Say in the command's help where official weights are; the table is a data file, so that this costs nothing."""
+    lines = [
+        f"  {family['name']}: {item['id']}, {item['where']} ({item['terms']})"
+        for family in list_families()
+        for item in family["official"]
+        if "where" in item
+    ]
+    command.__doc__ = "\n\n".join([inspect.cleandoc(command.__doc__), "\b\nOfficial weights:\n" + "\n".join(lines)])
+    return command
+
+
+@_with_weights
 def convert(
     family: Annotated[str, typer.Argument(metavar="FAMILY", help="Detector family, such as m2f2_det.")],
     source: Annotated[

@@ -33,6 +33,7 @@ __all__ = ["detect"]
 PROGRESS_FROM = 20  # images; below that the answer is there before a bar could be read
 STANDARD_INPUT = "-"
 BACKENDS = ("torch", "onnxruntime")
+MAPS = ("mask", "heatmap")  # images in the rows of the pipeline
 FLAGS = {
     "`recursive`": "--recursive",
     "`max_pixels`": "--max-pixels",
@@ -44,7 +45,8 @@ def detect(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUTS...", help="Files, folders, quoted globs, http(s) URLs; - is an image on standard input."
+            metavar="INPUTS...",
+            help="Files, folders, quoted globs, http(s) URLs, CSV tables (img_path); - is an image on standard input.",
         ),
     ],
     model: Model = None,
@@ -70,6 +72,10 @@ def detect(
     save_masks: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where the detector localizes: write the mask and an overlay."),
+    ] = None,
+    heatmap: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write what the verdict looked at, where the detector can say so."),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders at any depth.")] = False,
     output: Annotated[
@@ -98,6 +104,9 @@ def detect(
       deepfake-detectors detect photos/ --recursive --output verdicts.jsonl
       deepfake-detectors detect face.jpg --model m2f2-llm --explain
       deepfake-detectors detect photos/ --model lvlm-dfd --save-masks masks/
+      deepfake-detectors detect photos/ --model m2f2-det-mini --heatmap attention/
+
+    --save-masks shows what was changed; --heatmap what the verdict looked at, brightest where most, and no more.
 
     An image that cannot be read gets a row with its error, and the others are still scored. The exit code is 0 if
     every input was scored, 1 if one could not be read or the model failed, and 2 if the command was wrong.
@@ -105,8 +114,11 @@ def detect(
     explain = explain or question is not None
     if max_new_tokens is not None and not explain:
         fail("--max-new-tokens limits an explanation; add --explain.")
-    if save_masks is not None and save_masks.exists() and not save_masks.is_dir():
-        fail(f"--save-masks {save_masks} is a file; name a folder.")
+    for flag, place in (("--save-masks", save_masks), ("--heatmap", heatmap)):
+        if place is not None and place.exists() and not place.is_dir():
+            fail(f"{flag} {place} is a file; name a folder.")
+    if save_masks is not None and heatmap is not None:
+        fail("--save-masks and --heatmap cannot be given together: a detector that finds areas needs no heat map.")
     if output is not None:
         _check_output(output)
     if backend not in BACKENDS:
@@ -135,11 +147,12 @@ def detect(
         "explain": explain or None,
         "question": question,
         "generate_kwargs": None if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
-        "localize": save_masks is not None or None,
+        "localize": "heatmap" if heatmap is not None else save_masks is not None or None,
         "max_pixels": max_pixels,
         "allow_private_hosts": allow_private_hosts or None,
     }
-    rows = _score(detector, found, {**options, "batch_size": batch_size, "num_workers": num_workers}, save_masks)
+    given = {**options, "batch_size": batch_size, "num_workers": num_workers}
+    rows = _score(detector, found, given, save_masks or heatmap)
     total = len(found.pictures) + len(found.faults)
     if total >= PROGRESS_FROM and not quiet:
         rows = track(rows, "Scoring", total)
@@ -195,14 +208,15 @@ def _score(
         from deepfake_detectors.masks import save_masks
 
         loading = {name: options[name] for name in ("max_pixels", "allow_private_hosts") if options[name]}
-        rows = save_masks(rows, sources, masks, **loading)
+        kind = "heatmap" if options["localize"] == "heatmap" else "mask"
+        rows = save_masks(rows, sources, masks, kind, **loading)
     return _with_faults(rows, found.faults)
 
 
 def _with_faults(rows: Iterator[dict[str, Any]], faults: dict[str, str]) -> Iterator[dict[str, Any]]:
     for row in rows:
         # A mask is an image, which a row of text cannot hold; the path of a mask is text.
-        row = {key: value for key, value in row.items() if key != "mask" or isinstance(value, str)}
+        row = {key: value for key, value in row.items() if key not in MAPS or isinstance(value, str)}
         if "error" in row:
             row["error"] = _with_flags(row["error"])
         yield row

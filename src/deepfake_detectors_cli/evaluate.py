@@ -24,7 +24,7 @@ TOLD = 5  # unreadable pictures that are named
 FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's name
 PARAMETERS = frozenset(
     "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
-    "finder predictions references explain max_new_tokens similarity spice protocol threshold fit fit_split "
+    "finder predictions labels references explain max_new_tokens similarity spice protocol threshold fit fit_split "
     "fit_predictions save_to fit_band false_alarm_rate head robustness resamples seed batch_size max_pixels device "
     "dtype output".split()
 )
@@ -34,7 +34,8 @@ def evaluate(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results.json, report.md and the plots.")],
     model: Model = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Data set to score, such as ddvqa, or a built folder.")
+        str | None,
+        typer.Option(metavar="NAME", help="Data set, such as ddvqa; a built folder; or a CSV img_path,label."),
     ] = None,
     dataset_config: Annotated[str | None, typer.Option(metavar="NAME", help="Config of the data set.")] = None,
     option: Annotated[
@@ -66,6 +67,10 @@ def evaluate(
     predictions: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Score these cached predictions instead of a model; may be repeated."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Labels of predictions that have none, such as FakeClue's test.json."),
     ] = None,
     references: Annotated[Path | None, typer.Option(metavar="FILE", help="Reference explanations.")] = None,
     explain: Annotated[
@@ -138,6 +143,7 @@ def evaluate(
           --false-alarm-rate 0.05 --save-to m2f2-band --output runs/band
       deepfake-detectors evaluate --real-dir photos --fake-dir forgeries --robustness light --output runs/robust
       deepfake-detectors evaluate --protocol paper:m2f2_det --predictions DDVQA_det_c40.jsonl --output runs/judgement
+      deepfake-detectors evaluate --protocol paper:fakevlm --predictions out.json --labels test.json --output runs/f
       deepfake-detectors evaluate --protocol paper:m2f2_det --predictions DDVQA_exp_c40.jsonl \\
           --references test_explanation.jsonl --output runs/explanation
 
@@ -183,6 +189,7 @@ def evaluate(
                 crop=crop,
                 finder=finder,
                 predictions=predictions,
+                labels=labels,
                 references=references,
                 explain=explain,
                 max_new_tokens=max_new_tokens,

@@ -56,7 +56,10 @@ def _list_all(table: bool) -> None:
         return
     print_records(found["families"], ("name", "title", "judges", "writes_text"))
     typer.echo("\nPapers and official checkpoints:")
-    print_records([row for family in found["families"] for row in _sources(family)], ("family", "what", "where"))
+    for family in found["families"]:
+        typer.echo(f"{family['name']}")
+        for line in _sources(family):
+            typer.echo(f"  {line}")
     if found["plugins"]:
         typer.echo("\nFamilies of other packages:")
         print_records(found["plugins"], ("name", "package"))
@@ -64,10 +67,11 @@ def _list_all(table: bool) -> None:
     print_records(found["checkpoints"], ("name", "family"))
 
 
-def _sources(family: dict[str, Any]) -> list[dict[str, str]]:
-    """Return where to read about a family and where its official weights are; `loads` says what they need."""
+def _sources(family: dict[str, Any]) -> list[str]:
+    """Return where to read about a family, and where its official weights are, on what terms, and what they need."""
     ways = {"stock": "loads by its id", "convert": "needs `convert`"}
-    rows = [{"what": ways[item["loads"]], "where": item["id"]} for item in family["official"]]
-    if family["paper"]:
-        rows.insert(0, {"what": "paper", "where": family["paper"]})
-    return [{"family": family["name"], **row} for row in rows]
+    lines = [f"paper: {family['paper']}"] if family["paper"] else []
+    for item in family["official"]:
+        known = [item[name] for name in ("where", "terms") if name in item]
+        lines.append(f"{item['id']} ({ways[item['loads']]}): {', '.join(known)}".removesuffix(": "))
+    return lines

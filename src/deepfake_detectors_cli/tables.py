@@ -29,7 +29,7 @@ def list_families() -> list[dict[str, Any]]:
             "title": row["title"],
             "judges": row["judges"],
             "writes_text": "generation" in row,
-            "official": [{"id": item["id"], "loads": item["loads"]} for item in row.get("official", ())],
+            "official": [dict(item) for item in row.get("official", ())],
             "paper": row.get("paper"),
         }
         for name, row in read_table("families").items()

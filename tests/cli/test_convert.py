@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from deepfake_detectors import AutoModelForDeepfakeDetection
+from deepfake_detectors import FAMILIES, AutoModelForDeepfakeDetection
 from support.golden_files import golden_folder
 from support.hub_server import use_hub
 from support.m2f2_det_folders import cosine_fields, read_config
@@ -138,3 +138,15 @@ def test_clip_by_its_hub_id(shell, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert torch.equal(loaded[f"vision_tower.{name}"], tower.state_dict()[f"vision_model.{name}"])
     refused = shell("convert", "m2f2_det", "--source", "tester/tiny-clip", "--output", tmp_path / "third")
     assert refused.exit_code == 2 and "tester/tiny-clip" in refused.stderr
+
+
+def test_where_official_weights_are_is_said(shell, tmp_path) -> None:
+    text = " ".join(shell("convert", "--help").stdout.split())
+    table = " ".join(shell("info", "--format", "table").stdout.split())
+    for family in FAMILIES.values():
+        for item in family.official:
+            assert item["where"].startswith("https://") and item["terms"]
+            assert item["id"] in text and item["where"] in text
+            assert item["id"] in table
+    missing = shell("convert", "fakevlm", "--source", tmp_path / "absent", "--output", tmp_path / "out")
+    assert missing.exit_code == 2 and "https://huggingface.co/lingcco/fakeVLM" in missing.stderr

@@ -11,13 +11,14 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, InstructBlipForConditionalGeneration
 
 from deepfake_detectors.conversion import convert
 from deepfake_detectors.modeling.image_processing_antifakeprompt import IMAGE_STATISTICS
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE
 from support.antifakeprompt_folders import golden_fields, read_config
 from support.golden_files import golden_folder
+from support.pictures import random_pictures
 from support.tiny_models import antifakeprompt, tiny_instructblip
 
 FOLDER = golden_folder("antifakeprompt")
@@ -277,3 +278,24 @@ def test_wrong_options_are_refused(tmp_path):
     refused(tmp_path, [FOLDER / "model_lavis.safetensors", *TOKENIZERS], "drop one", config=base)
     refused(tmp_path, [WORDS], "exactly once", config={"prompt_position": "custom", "prompt": "Is it real?"})
     refused(tmp_path, [WORDS], "soft_word_sides leaves out", config={"soft_word_sides": "llm"})
+
+
+def test_zero_shot_is_instructblip_asked_the_official_question(tmp_path):
+    base = tiny_instructblip(tmp_path / "instructblip")
+    folder = convert("antifakeprompt", [base], tmp_path / "zero", variant="zero_shot")
+    model, processor = AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    assert model.config.soft_word_sides == "none" and not model.soft_words()
+    pictures = random_pictures(2)
+    found = model.detect(processor(images=pictures)["pixel_values"]).logits
+    inputs = processor(images=pictures, text=["Is this photo real?"] * 2, padding_side="right")
+    stock = InstructBlipForConditionalGeneration.from_pretrained(base).eval()
+    stock.vision_model.post_layernorm.eps = model.config.ln_vision_eps  # of the official code
+    with torch.no_grad():
+        last = stock(**inputs).logits[:, -1]
+    expected = last[:, [ids[0] for ids in model.config.candidate_ids]]
+    assert torch.allclose(found.softmax(-1), expected.softmax(-1), atol=1e-5)
+
+
+def test_zero_shot_has_no_learned_words(tmp_path):
+    with pytest.raises(ValueError, match="'zero_shot' asks without learned words"):
+        convert("antifakeprompt", [FOLDER / "model_lavis.safetensors", WORDS], tmp_path / "out", variant="zero_shot")

@@ -14,9 +14,11 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from transformers import AutoModel, AutoProcessor
 
+from deepfake_detectors import AutoModelForDeepfakeDetection
 from deepfake_detectors.conversion import CONVERTERS, convert
 from support.golden_files import golden_folder
 from support.m2f2_det_folders import cosine_fields, language_model_fields, read_config, stage1_fields
+from support.pictures import random_pictures
 
 GOLDENS = golden_folder("m2f2_det")
 STAGE_1, COSINE, LLM = GOLDENS / "stage1_detector", GOLDENS / "llava_detector", GOLDENS / "deepfake_llm"
@@ -206,6 +208,44 @@ def test_stage_1_given_as_the_language_models_detector(tmp_path):
     fields = language_model_fields(read_config(LLM))
     sources = [LLM / "tokenizer", STAGE_1 / "model.safetensors"]
     refused(tmp_path, sources, r"stage-1 \(bridge\) detector.*M2F2_Det_densenet121\.pth", config=fields)
+
+
+def llm_with_the_towers_of_stage_1(stage_1):
+    """The language model's official keys around the image tower of the other goldens, and its config fields."""
+    tensors, own = stage_1
+    llm = {k: v for k, v in load_file(LLM / "model.safetensors").items() if not k.startswith("model.vision_tower.")}
+    for key, value in tensors.items():
+        if key.startswith("clip_vision_encoder.model."):
+            llm[f"model.vision_tower.vision_tower.{key.removeprefix('clip_vision_encoder.model.')}"] = value
+    return llm, {**own, "text_config": language_model_fields(read_config(LLM))["text_config"]}
+
+
+def test_bridge_detector_inside_the_language_model(stage_1, tmp_path):
+    llm, fields = llm_with_the_towers_of_stage_1(stage_1)
+    save_file(llm, tmp_path / "llava.safetensors")
+    sources = [tmp_path / "llava.safetensors", STAGE_1 / "model.safetensors", LLM / "tokenizer"]
+    folder = convert("m2f2_det", sources, tmp_path / "llm", config=fields, variant="bridge")
+    alone = convert("m2f2_det", [STAGE_1 / "model.safetensors"], tmp_path / "alone", config=stage_1[1])
+    model, verdict = AutoModel.from_pretrained(folder).eval(), AutoModel.from_pretrained(alone).eval()
+    assert model.config.variant == "bridge" and model.can_explain
+    processor = AutoProcessor.from_pretrained(folder)
+    pixels = processor(images=random_pictures(2))["pixel_values"]
+    assert torch.equal(model.detect(pixels).logits, verdict.detect(pixels).logits)
+    batch = model.explain(processor, pixels, max_new_tokens=4)
+    single = [model.explain(processor, pixels[i : i + 1], max_new_tokens=4) for i in range(2)]
+    assert batch.explanations == [text for output in single for text in output.explanations]
+    again = AutoModelForDeepfakeDetection.from_pretrained(folder).eval()
+    assert torch.equal(again.detect(pixels).logits, verdict.detect(pixels).logits)
+
+
+def test_bridge_detector_is_asked_for_and_given(stage_1, tmp_path):
+    llm, fields = llm_with_the_towers_of_stage_1(stage_1)
+    save_file(llm, tmp_path / "llava.safetensors")
+    sources, options = [tmp_path / "llava.safetensors", LLM / "tokenizer"], {"config": fields, "variant": "bridge"}
+    refused(tmp_path, sources, r"add the detector's file \(current_model_180\.pth", **options)
+    refused(tmp_path, [*sources, COSINE / "model.safetensors"], "is the cosine detector, but the bridge", **options)
+    both = [STAGE_1 / "model.safetensors"] * 2
+    refused(tmp_path, [*sources, *both], "is a second detector file", **options)
 
 
 def test_language_model_without_detector_or_tokenizer(tmp_path):

@@ -175,7 +175,7 @@ def test_png_named_jpg_is_read_by_content_and_reported(root, build, caplog):
         ("5_001_002.jpg", r"needs 1 numeric video id"),
         ("0_001.jpg", r"needs 2 numeric video id"),
         ("0_abc_002.jpg", r"needs 2 numeric video id"),
-        ("notes.txt", "no picture of this data set"),
+        ("notes.txt", "not a picture of this data set"),
     ],
 )
 def test_file_names_outside_the_convention(root, build, name, message):
@@ -277,6 +277,7 @@ class TestRealData:
         explanations = build(real, "c40_explain")
         assert len(explanations["train"]) == 7312 - 451  # 451 questions are about FaceShifter pictures
         assert len(explanations["test"]) == 1070
+        assert len(build(real, "c40_converse")["train"]) == 9252 + 7312 - 451  # its parts; the whole list is not there
 
     def test_known_label_error(self, real, build):
         kept, dropped = build(real)["train"], build(real, on_label_conflict="drop")["train"]

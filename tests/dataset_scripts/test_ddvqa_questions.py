@@ -89,4 +89,4 @@ def test_malformed_lists_are_named(tmp_path, read, file, content):
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.raises(ValueError, match=re.escape(str(path))):
-        list(read(tmp_path, ""))
+        list(read(tmp_path / "annotations" / "train_set" if read is read_annotations else path, ""))

@@ -279,3 +279,49 @@ def test_manifest_as_spreadsheets_write_it(tmp_path, text, level, message):
     else:
         with pytest.raises(ValueError, match=message):
             builder.inspect(tmp_path / "raw")
+
+
+class TestTable:
+    """A table `img_path,label` in place of folders."""
+
+    @pytest.fixture
+    def table(self, tmp_path):
+        for name in ("set/a.png", "set/b.png", "elsewhere/c.png"):
+            save(tmp_path / name)
+        return tmp_path / "set" / "pictures.csv"
+
+    def rows(self, table, tmp_path, text, **options):
+        table.write_text(text)
+        return build(table, tmp_path, "table", **options)
+
+    def test_labels_and_columns(self, table, tmp_path):
+        text = f"img_path,label,split,group\na.png,yes,,\nb.png,FAKE,test,g\n{tmp_path}/elsewhere/c.png,no,val,g\n"
+        data = self.rows(table, tmp_path, text)
+        found = {row["id"]: (split, row["label"], row["group_id"]) for split in data for row in data[split]}
+        assert found == {
+            "image_folder/set/a.png": ("train", 0, "image_folder/set/a.png"),
+            "image_folder/set/b.png": ("test", 1, "image_folder/g"),
+            "image_folder/elsewhere/c.png": ("validation", 1, "image_folder/g"),
+        }
+
+    @pytest.mark.parametrize(("real", "expected"), [("0", [0, 1]), ("1", [1, 0])])
+    def test_numbers_need_their_meaning(self, table, tmp_path, real, expected):
+        text = "img_path,label\na.png,0\nb.png,1\n"
+        assert self.rows(table, tmp_path, text, number_real=real)["train"]["label"] == expected
+        with pytest.raises(ValueError, match=r"line 2: the label is '0'.*number_real"):
+            self.rows(table, tmp_path, text)
+
+    @pytest.mark.parametrize(
+        ("text", "error", "message"),
+        [
+            ("path,label\na.png,real\n", ValueError, r"has the columns \['path', 'label'\], expected img_path, label"),
+            ("img_path,label\na.png,maybe\n", ValueError, "line 2: the label is 'maybe', expected one of real, fake"),
+            ("img_path,label\n,real\n", ValueError, "line 2 has no img_path"),
+            ("img_path,label\na.png,real\na.png,fake\n", ValueError, "have the same id"),
+            ("img_path,label\na.png,real\nz.png,real\n", FileNotFoundError, r"z\.png"),
+            ("img_path,label,split\na.png,real,dev\n", ValueError, "line 2 has the split 'dev'"),
+        ],
+    )
+    def test_faults_are_named(self, table, tmp_path, text, error, message):
+        with pytest.raises(error, match=message):
+            self.rows(table, tmp_path, text)

@@ -202,3 +202,14 @@ def test_a_torn_note_of_the_run_is_one_clear_error(model, folders, tmp_path):
     (tmp_path / "out" / "run.json").write_text('{"model": {')
     with pytest.raises(ValueError, match=r"run\.json.*remove this folder"):
         evaluate(model, **given, output=tmp_path / "out")
+
+
+def test_a_table_stands_in_place_of_folders(model, folders, tmp_path):
+    table = tmp_path / "pictures.csv"
+    lines = [f"real/{n}.png,yes" for n in range(3)] + [f"fake/swap/{n}.png,no" for n in range(3)]
+    table.write_text("\n".join(["img_path,label", *lines]))
+    by_table = evaluate(model, dataset=table, resamples=0)
+    by_folder = evaluate(model, real_dir=folders["real_dir"], fake_dir=folders["fake_dir"], resamples=0)
+    assert by_table.metrics == by_folder.metrics
+    with pytest.raises(ValueError, match=r"pictures\.csv is a table of pictures"):
+        evaluate(model, dataset=table, data_dir=tmp_path)

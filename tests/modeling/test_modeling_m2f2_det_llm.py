@@ -349,7 +349,6 @@ def test_pictures_without_ids_are_refused(model, processor, pictures):
         ({"image_token_id": 3, "deepfake_token_id": 3}, "both 3"),
         ({"conditional_deepfake_prob": 1.5}, "expected 0 to 1"),
         ({"vision_pixel_dtype": "bfloat16"}, "'native', 'float16'"),
-        ({"variant": "bridge"}, "cosine detector"),
     ],
 )
 def test_config_errors(overrides, message):

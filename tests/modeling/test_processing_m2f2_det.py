@@ -180,3 +180,9 @@ def test_max_length(processor):
 def test_bad_conversations(conversation, message):
     with pytest.raises(ValueError, match=message):
         training_prompt(conversation)
+
+
+def test_named_questions(processor):
+    demo = processor.explanation_prompt("demo")
+    assert demo == processor.explanation_prompt("Determine the authenticity of this image")
+    assert processor.explanation_prompt("training") == processor.explanation_prompt("Do the image looks real or fake?")

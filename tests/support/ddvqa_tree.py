@@ -1,6 +1,9 @@
 """Writes a small DD-VQA folder in its official layout, with generated pictures."""
 
+import io
 import json
+import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -85,3 +88,44 @@ def write_lists(root: Path, train: list[str], test: list[str]) -> None:
         folder = root / "annotations" / "train_set" / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(json.dumps(entries))
+
+
+def write_clone(root: Path, train: list[str], test: list[str], size: int = 32, conversations: bool = True) -> Path:
+    """The files of DD-VQA in a clone of M2F2-Det's repository: pictures zipped, no annotations; returns `root`."""
+    utils = root / "utils"
+    (utils / "DDVQA_images").mkdir(parents=True)
+    for level, splits in (("c40", {"train": train, "test": test}), ("c23", {"test": test})):
+        with zipfile.ZipFile(utils / "DDVQA_images" / f"{level}.zip", "w") as archive:
+            archive.writestr("__MACOSX/._x.jpg", b"")
+            for split, names in splits.items():
+                for stem in names:
+                    content = io.BytesIO()
+                    picture(stem, size).save(content, "JPEG", quality=95)
+                    archive.writestr(f"{level}/{split}/{stem}.jpg", content.getvalue())
+    write_lists(root, train, test)
+    split, tests = utils / "DDVQA_split" / "c40", utils / "DDVQA_eval" / "c40"
+    split.mkdir(parents=True), tests.mkdir(parents=True)
+    (root / "splits" / "train_DDVQA_format_judge_only.json").rename(split / "train_DDVQA_format_judge_only.json")
+    (root / "splits" / "test_explanation.jsonl").rename(tests / "test.jsonl")
+    (root / "splits").rmdir()
+    shutil.rmtree(root / "annotations")
+    if conversations:
+        (split / "train_DDVQA_format.json").write_text(json.dumps(training_conversations(train)))
+    return root
+
+
+def training_conversations(train: list[str]) -> list[dict]:
+    """For each picture a judgement, an explanation, and both as one conversation, in the official record form."""
+    records = []
+    for stem in train:
+        label = "real" if stem[0] == "5" else "fake"
+        judge = [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": f"The image looks {label}."}]
+        explain = [
+            {"from": "human", "value": f"<image>\n<deepfake>\nThis image is {label}. Describe it."},
+            {"from": "gpt", "value": "The skin is smooth."},
+        ]
+        records += [
+            {"id": stem.split("_", 1)[1], "image": f"{stem}.jpg", "conversations": turns}
+            for turns in (judge, explain, [*judge, {**explain[0], "value": "Why?"}, explain[1]])
+        ]
+    return records

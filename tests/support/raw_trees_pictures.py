@@ -21,7 +21,7 @@ class DDVQA(Tree):
 
     def extra(self, root):
         (root / "images_c40/train/notes.txt").write_text("x")
-        return Expect(r"notes\.txt is no picture of this data set")
+        return Expect(r"notes\.txt is not a picture of this data set")
 
     def wrong_label(self, root):
         def change(entries):

@@ -84,4 +84,5 @@ def check_request(family: str, options: Mapping[str, Any], sources: Sequence[str
     missing = [str(source) for source in sources if not Path(source).exists()]
     if missing := [source for source in missing if not (hub_ids and HUB_ID.fullmatch(source))]:
         expected = "the official files, or a Hub id owner/name" if hub_ids else "the official files"
-        raise FileNotFoundError(f"There is no file or folder {', '.join(missing)}; give {expected}.")
+        released = "" if row is None else row.where_released()
+        raise FileNotFoundError(f"There is no file or folder {', '.join(missing)}; give {expected}.{released}")

@@ -42,6 +42,7 @@ __all__ = ["LAVIS_TABLE", "WORD_FILE_TABLE", "convert_antifakeprompt", "fuse_att
 logger = logging.getLogger(__name__)
 
 STATE_DICT_KEYS = ("model",)
+ZERO_SHOT = "zero_shot"
 QFORMER_TOKENIZER_FOLDER = "qformer_tokenizer"
 # Beside the blocks, the published vision tower file holds parts that InstructBLIP never reads.
 UNUSED_TOWER_KEYS = re.compile(r"(norm|fc_norm|head)\..+")
@@ -111,7 +112,8 @@ def convert_antifakeprompt(
             `base_model_name_or_path` names its InstructBLIP (by default the stock one). Also `image_mean` and
             `image_std`, for words of your own training.
         variant: a key of `IMAGE_STATISTICS`, for the picture statistics; by default `"lama"` for files that are named
-            so, and otherwise the first.
+            so, and otherwise the first. Or `"zero_shot"`: an InstructBLIP without the learned words, asked the
+            official question, as in the paper's column of that name.
 
     Raises:
         ValueError: if a file cannot be read or is of an unknown kind, if the learned words or a tokenizer are missing,
@@ -119,6 +121,12 @@ def convert_antifakeprompt(
     """
     found = _sort_sources(sources)
     fields = {**found.fields, **(config or {})}
+    if variant == ZERO_SHOT:
+        if found.words:
+            raise ValueError(
+                f"`variant` {ZERO_SHOT!r} asks without learned words, but {found.words_file} holds them: drop one."
+            )
+        fields, variant = {**fields, "soft_word_sides": "none"}, None
     own_statistics = fields.pop("image_mean", None), fields.pop("image_std", None)
     if all(own_statistics):
         if variant is not None:
@@ -139,7 +147,7 @@ def _write_adapter(found: _Sources, fields: dict[str, Any], output: Path) -> Non
     base = fields.pop("base_model_name_or_path", None) or DEFAULT_BASE
     settings = AntifakePromptConfig(**fields)
     words = {new: found.words[old] for old, new in rename_keys(found.words, WORD_FILE_TABLE, "The words").items()}
-    sides = {"both": ("qformer", "llm")}.get(settings.soft_word_sides, (settings.soft_word_sides,))
+    sides = {"both": ("qformer", "llm"), "none": ()}.get(settings.soft_word_sides, (settings.soft_word_sides,))
     _check_words({f"{side}_soft_word" for side in sides}, set(words))
     save_soft_words(words, settings, base, output)
     save_processor_settings(output, _image_processor(found, settings), _processor_settings(settings))
@@ -200,7 +208,8 @@ def _check_words(wanted: set[str], found: set[str]) -> None:
     if missing := sorted(wanted - found):
         raise ValueError(
             f"The learned words are missing from the sources ({', '.join(missing)}): add the released .pth file. For "
-            'an ablation with one word, give config={"soft_word_sides": "llm"} (or "qformer").'
+            'an ablation with one word, give config={"soft_word_sides": "llm"} (or "qformer"); for InstructBLIP as it '
+            f"is, `variant` {ZERO_SHOT!r}."
         )
     if extra := sorted(found - wanted):
         raise ValueError(f"The sources hold {', '.join(extra)}, which soft_word_sides leaves out.")
@@ -231,7 +240,9 @@ def _variant(variant: str | None, words_file: Path | None) -> str:
         variant = "lama" if words_file is not None and words_file.stem.lower().endswith("lama") else first
         logger.warning("Picture statistics of the checkpoint %r are used; choose others with `variant`.", variant)
     if variant not in IMAGE_STATISTICS:
-        raise ValueError(f"variant is {variant!r}, allowed are {', '.join(map(repr, IMAGE_STATISTICS))}.")
+        raise ValueError(
+            f"variant is {variant!r}, allowed are {', '.join(map(repr, (*IMAGE_STATISTICS, ZERO_SHOT)))}."
+        )
     return variant
 
 

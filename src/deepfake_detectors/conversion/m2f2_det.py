@@ -27,6 +27,7 @@ from deepfake_detectors.conversion.key_table import KeyTable, check_complete, re
 from deepfake_detectors.conversion.m2f2_det_detector import (
     STAGE_1_CLASSES,
     STATE_DICT_KEYS,
+    bridge_blocks,
     convert_detector,
     official_key_table,
 )
@@ -50,10 +51,10 @@ VOCABULARY_ROWS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 LLAVA_FIELDS = (*LLAMA_FIELDS, "tie_word_embeddings", "pad_token_id")
 
 
-def language_model_key_table(keys: Iterable[str]) -> KeyTable:
+def language_model_key_table(keys: Iterable[str], variant: str = "cosine") -> KeyTable:
     """The table of the released folder; `keys` without a prefix of the training tool."""
     detector = [key.removeprefix("deepfake_encoder.") for key in keys if key.startswith("deepfake_encoder.")]
-    inner = official_key_table("cosine", detector)
+    inner = official_key_table(variant, detector)
 
     def detector_key(match: re.Match[str]) -> str:
         (name,) = rename_keys([match[1]], inner, "The detector in the language model").values()
@@ -85,10 +86,12 @@ def convert_m2f2_det(
             unless the detector file holds a tower, and optionally the bridge blocks (`bridge_adapter.*`). Or the
             released folder of the language model, or its weight files and a tokenizer folder. A plain LLaVA folder
             together with the cosine detector's file gives the start of stage 2: everything but the deepfake projector.
+            A detector's file replaces the detector that a folder holds.
         output: empty or new folder.
         config: `M2F2DetConfig` fields where they differ from the released sizes, or from what the folder's config.json
             says.
-        variant: `"bridge"` or `"cosine"`, to insist on it; found from the keys otherwise.
+        variant: `"bridge"` or `"cosine"`, to insist on it; found from the keys otherwise. A language model gets the
+            bridge detector only where it is asked for, because the released one was trained with the other.
 
     Raises:
         ValueError: if a file cannot be read, is of an unknown kind or the wrong variant, if the tokenizer is missing,
@@ -97,12 +100,10 @@ def convert_m2f2_det(
     if not any(path.is_dir() for path in sources):
         convert_detector(sources, output, config=config, variant=variant)
         return
-    if variant == "bridge":
-        raise ValueError("A bridge detector was asked for, but a folder holds the language model (cosine).")
-    _convert_language_model(list(sources), output, config or {})
+    _convert_language_model(list(sources), output, config or {}, variant or "cosine")
 
 
-def _convert_language_model(sources: list[Path], output: Path, config: dict[str, Any]) -> None:
+def _convert_language_model(sources: list[Path], output: Path, config: dict[str, Any], variant: str) -> None:
     files, folders = [path for path in sources if path.is_file()], [path for path in sources if path.is_dir()]
     for folder in folders:
         files += weight_files(folder)
@@ -111,10 +112,8 @@ def _convert_language_model(sources: list[Path], output: Path, config: dict[str,
     tokenizer = _read_tokenizer(folders)
     fields, image_aspect = _read_llava_config(folders)
 
-    tensors: dict[str, torch.Tensor] = {}
-    for path in files:
-        tensors |= _with_detector_prefix(read_tensors(path, allow=STAGE_1_CLASSES, inside=STATE_DICT_KEYS), path)
-    names = rename_keys(tensors, language_model_key_table(tensors), "The language model checkpoint")
+    tensors, blocks = _read_parts(files, variant)
+    names = rename_keys(tensors, language_model_key_table(tensors, variant), "The language model checkpoint")
     tensors = {new: tensors[old] for old, new in names.items()}
 
     fields |= config
@@ -124,7 +123,9 @@ def _convert_language_model(sources: list[Path], output: Path, config: dict[str,
         "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
         "deepfake_token_id": tokenizer.convert_tokens_to_ids(DEEPFAKE_MARKER),
     }
-    settings = M2F2DetConfig(variant="cosine", **{**fields, **placeholders})
+    settings = M2F2DetConfig(variant=variant, **{**fields, **placeholders})
+    if variant == "bridge":
+        tensors |= {f"model.{name}": tensor for name, tensor in bridge_blocks(blocks, settings).items()}
     for name in VOCABULARY_ROWS:
         missing = settings.text_config.vocab_size - len(tensors[name])
         # Never read: placeholders are replaced on the way in and masked on the way out.
@@ -158,16 +159,45 @@ def _convert_language_model(sources: list[Path], output: Path, config: dict[str,
     ).save_pretrained(output)
 
 
-def _with_detector_prefix(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    """The detector's own file holds the names without the language model's prefix, and a tower that is not used."""
-    tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
-    if any(key.startswith("bridge_adapter_proj.") for key in tensors):
+def _read_parts(files: Sequence[Path], variant: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The tensors of all files under the names of the released folder, and those of the bridge's blocks."""
+    tensors: dict[str, torch.Tensor] = {}
+    detector: dict[str, torch.Tensor] = {}
+    blocks: dict[str, torch.Tensor] = {}
+    for path in files:
+        found = read_tensors(path, allow=STAGE_1_CLASSES, inside=STATE_DICT_KEYS)
+        found = {key.removeprefix("module."): tensor for key, tensor in found.items()}
+        if all(key.startswith("bridge_adapter.") for key in found):
+            blocks |= found
+        elif any(key.startswith("clip_text_encoder.") for key in found):
+            if detector:
+                raise ValueError(f"{path} is a second detector file; give one.")
+            detector = _prefixed_detector(found, path, variant)
+        else:
+            tensors |= found
+    if detector:
+        tensors = {key: value for key, value in tensors.items() if not key.startswith("deepfake_encoder.")} | detector
+    elif variant == "bridge":
         raise ValueError(
-            f"{path} is the stage-1 (bridge) detector; the language model works with the cosine one "
-            "(M2F2_Det_densenet121.pth in the release). Their weights are not interchangeable."
+            "A bridge detector was asked for, but the sources hold the language model alone: add the detector's file "
+            "(current_model_180.pth in the release) to `sources`."
         )
-    if not any(key.startswith("clip_text_encoder.") for key in tensors):
-        return tensors
+    return tensors, blocks
+
+
+def _prefixed_detector(tensors: dict[str, torch.Tensor], path: Path, variant: str) -> dict[str, torch.Tensor]:
+    """The detector's own file holds the names without the language model's prefix, and a tower that is not used."""
+    found = "bridge" if any(key.startswith("bridge_adapter_proj.") for key in tensors) else "cosine"
+    if found == "bridge" and variant != found:
+        raise ValueError(
+            f"{path} is the stage-1 (bridge) detector; the released language model was trained with the cosine one "
+            "(M2F2_Det_densenet121.pth in the release). To put the bridge detector into it all the same, pass "
+            "`variant` 'bridge', and train the deepfake projector again before trusting the texts."
+        )
+    if found != variant:
+        raise ValueError(
+            f"{path} is the cosine detector, but the bridge one was asked for (current_model_180.pth in the release)."
+        )
     return {f"deepfake_encoder.{k}": v for k, v in tensors.items() if not k.startswith("clip_vision_encoder.")}
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "STAGE_1_CLASSES",
     "STATE_DICT_KEYS",
     "TOWER_TABLE",
+    "bridge_blocks",
     "convert_detector",
     "official_key_table",
 ]
@@ -107,7 +108,7 @@ def convert_detector(
     elif not any(name.startswith("vision_tower.") for name in tensors):
         raise ValueError("The detector file holds no CLIP image tower: add vision_tower.pth to `sources`.")
     if found == "bridge":
-        tensors |= _bridge_blocks(parts["blocks"], settings)
+        tensors |= bridge_blocks(parts["blocks"], settings)
 
     with torch.device("meta"):
         model = M2F2DetForDeepfakeDetection(settings)
@@ -150,7 +151,8 @@ def _sort_sources(sources: Sequence[Path]) -> dict[str, dict[str, torch.Tensor]]
     return parts
 
 
-def _bridge_blocks(blocks: dict[str, torch.Tensor], config: M2F2DetConfig) -> dict[str, torch.Tensor]:
+def bridge_blocks(blocks: dict[str, torch.Tensor], config: M2F2DetConfig) -> dict[str, torch.Tensor]:
+    """The three blocks from their own file, or with start values where there is none: they have no effect then."""
     if blocks:
         return _renamed(blocks, BRIDGE_BLOCK_TABLE, "The bridge block file")
     logger.warning(

@@ -8,7 +8,7 @@ import os
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -55,8 +55,10 @@ def _read_table() -> dict[str, DatasetEntry]:
 DATASETS: Mapping[str, DatasetEntry] = _read_table()
 
 
-def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:
+def data_folder(dataset: str, data_dir: str | Path | None = None, suffixes: Collection[str] = ()) -> Path:
     """Return where the raw files of a data set lie: `data_dir`, or the data set's folder in `$DEEPFAKE_DATA`.
+
+    Files of `suffixes` may stand in place of a folder.
 
     Raises:
         ValueError: if neither is set.
@@ -69,7 +71,7 @@ def data_folder(dataset: str, data_dir: str | Path | None = None) -> Path:
             f"variable {DATA_VARIABLE} to the folder that holds {dataset}/."
         )
     folder = Path(data_dir) if data_dir is not None else Path(str(root)) / dataset
-    if not folder.is_dir():
+    if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() in suffixes):
         origin = "`data_dir`" if data_dir is not None else DATA_VARIABLE
         raise FileNotFoundError(
             f"{folder} (from {origin}) is not a folder; it should hold the raw files of {dataset}."
@@ -117,7 +119,7 @@ def make_builder(
         ImportError: if `datasets` is not installed.
     """
     kind = builder_class(dataset)
-    folder = data_folder(dataset, data_dir).resolve()
+    folder = data_folder(dataset, data_dir, kind.SOURCE_SUFFIXES).resolve()
     return kind(config_name=config, data_dir=str(folder), **config_options(dataset, options))
 
 

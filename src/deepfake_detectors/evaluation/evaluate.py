@@ -25,7 +25,9 @@ from deepfake_detectors.evaluation.predictions import Prediction, read_reference
 from deepfake_detectors.evaluation.predictors import Predictor, PredictorDetector
 from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, evaluate_rows, get_protocol
 from deepfake_detectors.evaluation.protocols.m2f2_det import evaluate_answers
+from deepfake_detectors.evaluation.regions import score_regions
 from deepfake_detectors.evaluation.report import CHECKS, WRITTEN_FILES, Results, results_content
+from deepfake_detectors.evaluation.result_files import read_labels, read_result_array
 from deepfake_detectors.evaluation.robustness import corrupted_set, robustness_results, variant_folder
 from deepfake_detectors.evaluation.scoring import Detector, Progress, Scored
 from deepfake_detectors.evaluation.sets import PictureSet, cut_faces, data_set, folder_set
@@ -57,6 +59,7 @@ def evaluate(
     crop: str | None = None,
     finder: str = DEFAULT_FINDER,
     predictions: str | Path | Sequence[str | Path] | None = None,
+    labels: str | Path | None = None,
     references: str | Path | None = None,
     explain: bool = False,
     max_new_tokens: int | None = None,
@@ -91,7 +94,7 @@ def evaluate(
     Args:
         model: folder, Hub id or name of a built-in checkpoint; the default is the demonstration detector. Or an object
             with `predict(paths)` that returns P(fake) of each file.
-        dataset: name of a data set, such as `"ddvqa"`, or a built folder.
+        dataset: name of a data set, such as `"ddvqa"`; a built folder; or a CSV file `img_path,label`.
         dataset_config: config of the data set.
         dataset_options: fields of that config, such as `{"masks": "masks"}`.
         split: split of the data set.
@@ -108,6 +111,8 @@ def evaluate(
         predictions: files of cached predictions to score instead of a model. JSON lines with `id`, `label` (`"real"`
             or `"fake"`), `score` (P(fake)) and/or `text`, and if known `manipulation`, `category`, `video_id`,
             `group_id` and `set`; or a table of frame scores; or M2F2-Det's published answers.
+        labels: file with the labels of `predictions` that have none: FakeVLM's scripts write a JSON array of answers,
+            whose labels are in FakeClue's `test.json`; its answers are the references then.
         references: file of reference explanations, JSON lines `{"<id>": {"answer": ["...", ...]}}`.
         explain: also write explanations, and compare them with the references.
         max_new_tokens: longest explanation; by default the detector's own limit.
@@ -187,7 +192,7 @@ def evaluate(
             "`data_dir`, `dataset_config`, `dataset_options` and `twin_masks` belong to `dataset`.",
         ),
         (
-            (similarity is not None or spice) and not (references is not None or explain),
+            (similarity is not None or spice) and (references, labels) == (None, None) and not explain,
             "`similarity` and `spice` compare explanations: give `references` or `explain`.",
         ),
         (
@@ -197,6 +202,10 @@ def evaluate(
         (
             max_new_tokens is not None and (bool(cached) or not explains),
             "`max_new_tokens` is the length of an explanation: give `explain` with it.",
+        ),
+        (
+            labels is not None and (len(cached) != 1 or dataset is not None or real is not None or fake is not None),
+            "`labels` are those of one file of `predictions`, which it names the pictures of: give that file alone.",
         ),
         (masks is not None and fake is None, "`mask_dir` belongs to `fake_dir`."),
     )
@@ -223,7 +232,7 @@ def evaluate(
         ),
     )
     if folder is not None:
-        files_read = [*cached, *(file for file in (references, fit_predictions) if file is not None)]
+        files_read = [*cached, *(file for file in (references, labels, fit_predictions) if file is not None)]
         refuse_inputs([folder / name for name in WRITTEN_FILES], files_read)
         refuse_inputs([folder], [place for place in (real, fake, masks, data_dir, dataset) if place is not None])
     if target is not None:
@@ -264,7 +273,15 @@ def evaluate(
             inputs["head"] = head
         scored = detector.score(pictures, folder, explains, max_new_tokens, progress, head)
     known = None if pictures is None else pictures.rows
-    rows = read_rows(cached, rules.integer_labels, rules.official_answers, known) if scored is None else scored.rows
+    listed = None if labels is None else read_labels(Path(labels), rules.integer_labels)
+    rows: list[Prediction] | None
+    if scored is not None:
+        rows = scored.rows
+    elif listed is not None:
+        rows = read_result_array(cached[0], listed, Path(str(labels)))
+        inputs["labels"] = Path(str(labels)).name
+    else:
+        rows = read_rows(cached, rules.integer_labels, rules.official_answers, known)
     failures = {} if scored is None else scored.failures
     if failures and not rows:
         name, message = next(iter(failures.items()))
@@ -309,14 +326,20 @@ def evaluate(
             rate = DEFAULT_FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
             band = fit_decision_band(judged, rate, fitted_on=kind, seed=seed)
             results["decision_band"] = {**band.to_config(), "counts": band.counts, "curve": band.curve}
-        results |= _explanations(rows, pictures, references, explains, failures, rules, settings)
+        of_list = None if listed is None else {row.id: row.references for row in listed if row.references}
+        results |= _explanations(rows, pictures, references, of_list, explains, failures, rules, settings)
         if pictures is not None:
             bootstrap = (settings.resamples, settings.seed)
             results["control"] = bytes_per_pixel_control(*_with_files(judged, pictures), *bootstrap)
             if scored is not None and "masks" in scored.run:
                 results["localisation"] = score_localisation(scored.pixel_counts(), rows, *bootstrap)
             elif scored is not None and pictures.masks is not None:
-                remarks.append("This detector cannot localize, so the masks of the set are not used.")
+                remarks.append("This detector cannot localize, so its masks are not compared with those of the set.")
+            if pictures.masks is not None:
+                masks_of = dict(zip(pictures.ids, range(len(pictures.ids)), strict=True))
+                true_masks = pictures.masks
+                found = score_regions(rows, lambda name: true_masks[masks_of[name]], *bootstrap)
+                results |= {} if found is None else {"regions": found}
         if corruptions and detector is not None and pictures is not None:
             swept: dict[Corruption, list[Prediction]] = {}
             for corruption in corruptions:
@@ -411,6 +434,7 @@ def _explanations(
     rows: list[Prediction],
     pictures: PictureSet | None,
     references: str | Path | None,
+    of_list: dict[str, list[str]] | None,
     explains: bool,
     failures: Mapping[str, str],
     rules: Protocol,
@@ -420,6 +444,8 @@ def _explanations(
     texts = None
     if references is not None:
         texts = read_references(Path(references))
+    elif of_list:
+        texts = of_list
     elif pictures is not None and explains:
         texts = pictures.references
     written = None if texts is None else {name: few for name, few in texts.items() if name not in failures}

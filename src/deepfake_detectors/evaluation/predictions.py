@@ -169,6 +169,11 @@ def kinds_of_files(files: Sequence[Path], official_answers: bool) -> dict[str, P
 def _kind(file: Path, official_answers: bool) -> str:
     if file.suffix.lower() == ".csv":
         return "frames"
+    if _is_array(file):
+        raise ValueError(
+            f"{file} is one JSON array, as FakeVLM's scripts write it, without labels: name the test list they read "
+            "as `labels`. Predictions of this package are one object a line."
+        )
     place, first = next(read_json_lines(file, "predictions"))
     if not official_answers or "label" in first:
         return "rows"
@@ -178,6 +183,14 @@ def _kind(file: Path, official_answers: bool) -> str:
             f"(image, text); the fields are {', '.join(first)}."
         )
     return "explanation" if "key" in first else "judgement"
+
+
+def _is_array(path: Path) -> bool:
+    """Whether a file is one JSON array, by its first character."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
 def _completed(row: Prediction, known: Prediction, file: Path) -> Prediction:

@@ -14,6 +14,7 @@ from deepfake_detectors.evaluation.metrics import LOWER_IS_BETTER
 from deepfake_detectors.evaluation.plots import plot_bars, plot_scores
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.protocols import Protocol
+from deepfake_detectors.evaluation.regions import NAMED_ON_REAL
 from deepfake_detectors.evaluation.robustness import plot_robustness
 from deepfake_detectors.evaluation.scoring import RUN_FILE, Scored
 from deepfake_detectors.evaluation.wording import verdict_in_words
@@ -26,7 +27,7 @@ RESULTS_FILE, REPORT_FILE, PAGE_FILE = "results.json", "report.md", "report.html
 WRITTEN_FILES = (RESULTS_FILE, REPORT_FILE, PAGE_FILE, RUN_FILE)  # beside predictions, which are only added to
 LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
 CHECKS = "explanation_checks"
-SECTIONS = ("judgement", "explanation", CHECKS, "localisation", "control")
+SECTIONS = ("judgement", "explanation", CHECKS, "localisation", "regions", "control")
 # Metrics of controls and checks, and what to wish for.
 NEUTRAL = {"bytes_per_pixel_auc": "near 0.5", "bytes_per_pixel_correlation": "near 0"}
 NEUTRAL |= dict.fromkeys(("commonest_answer", "same_answer_as_twin"), "lower")
@@ -316,7 +317,7 @@ def _metric_table(title: str, part: Mapping[str, Any]) -> list[str]:
 def _direction(name: str) -> str:
     if name in NEUTRAL:
         return NEUTRAL[name]
-    return "lower" if name in LOWER_IS_BETTER or name == MARKED_ON_REAL else "higher"
+    return "lower" if name in LOWER_IS_BETTER or name in (MARKED_ON_REAL, NAMED_ON_REAL) else "higher"
 
 
 def _plain_table(table: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -22,6 +22,8 @@ from deepfake_detectors.examination.video import VideoError
 from deepfake_detectors.files import walk_folder
 from deepfake_detectors.modeling.image_loading import load_image
 
+TABLE_SET, TABLE_CONFIG = "image_folder", "table"  # how a table of pictures is read
+
 __all__ = ["PictureSet", "TwinMasks", "cut_faces", "data_set", "folder_set"]
 
 
@@ -86,7 +88,8 @@ def data_set(
     """Return a split of a data set of this package, with its masks and reference explanations where it has them.
 
     Args:
-        dataset: its name, read from the raw files; or a folder that `dataset build` wrote.
+        dataset: its name, read from the raw files; a folder that `dataset build` wrote; or a table `img_path,label`
+            (a CSV file, see `dataset_scripts.image_folder`), whose rows belong to `split` unless it says otherwise.
         config, split, data_dir, options: as in `deepfake_detectors.data.loading.load_split`; a folder takes
             `config` and `split` alone.
         twin_masks: take as mask where a fake differs from the real row of the same target video.
@@ -94,6 +97,15 @@ def data_set(
     Raises:
         ValueError, FileNotFoundError, ImportError: as `load_split` and `find_builds`.
     """
+    if dataset not in DATASETS and Path(dataset).suffix.lower() == ".csv":
+        if data_dir is not None or config is not None:
+            raise ValueError(f"{dataset} is a table of pictures: leave out `data_dir` and `dataset_config`.")
+        data_dir, dataset, config, options = (
+            dataset,
+            TABLE_SET,
+            TABLE_CONFIG,
+            {"default_split": split, **(options or {})},
+        )
     if dataset not in DATASETS and Path(dataset).is_dir():
         if data_dir is not None or options:
             raise ValueError(f"{dataset} was built already: `data_dir` and `dataset_options` are of raw files.")

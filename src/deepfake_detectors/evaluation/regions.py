@@ -1,0 +1,86 @@
+"""How well the regions that answers name agree with the masks of what was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepfake_detectors.evaluation.bootstrap import mean_interval
+from deepfake_detectors.evaluation.localisation import read_mask
+from deepfake_detectors.evaluation.metrics import MetricSet
+from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups
+from deepfake_detectors.modeling.regions_lvlm_dfd import parse_regions, regions_of_mask
+
+__all__ = ["NAMED_ON_REAL", "score_regions"]
+
+NAMED_ON_REAL = "named_on_real"
+
+
+def score_regions(
+    rows: Sequence[Prediction], mask_of: Callable[[str], Any], resamples: int, seed: int
+) -> dict[str, Any] | None:
+    """Compare the regions named in `Prediction.text` with those that the true mask covers.
+
+    Args:
+        rows: the judged pictures, crops of one face each.
+        mask_of: id -> true mask, anything that `read_mask` takes; `None` where there is none.
+        resamples, seed: of the 95 % intervals.
+
+    Returns:
+        `counts`, `metrics` and `undefined`: `region_precision` and `region_recall`, means over the forged pictures
+        with a mask (an answer that names nothing has precision and recall 0), and `named_on_real`, the share of real
+        pictures whose answer names a region. `unknown` counts words outside the list, which agree with nothing.
+        `None` where no answer names a region.
+
+    Raises:
+        ValueError: as `read_mask`.
+    """
+    named = {row.id: parse_regions(row.text) for row in rows if row.text is not None}
+    if not any(known or unknown for known, unknown in named.values()):
+        return None
+    scored: list[Prediction] = []
+    precision: list[float] = []
+    recall: list[float] = []
+    for row in rows:
+        truth = mask_of(row.id) if row.label == "fake" and row.id in named else None
+        if truth is None:
+            continue
+        covered = set(regions_of_mask(np.asarray(read_mask(truth), dtype=np.float32) / 255))
+        if not covered:
+            continue
+        known, unknown = named[row.id]
+        hits = len(covered & set(known))
+        scored.append(row)
+        precision.append(hits / max(1, len(known) + len(unknown)))
+        recall.append(hits / len(covered))
+    result = MetricSet()
+    reals = [row for row in rows if row.label == "real" and row.id in named]
+    _add(result, "region_precision", precision, scored, "no forged picture has a mask over a region", resamples, seed)
+    _add(result, "region_recall", recall, scored, "no forged picture has a mask over a region", resamples, seed)
+    on_real = [float(any(named[row.id])) for row in reals]
+    _add(result, NAMED_ON_REAL, on_real, reals, "the set holds no real picture with an answer", resamples, seed)
+    words = sorted({word for _, unknown in named.values() for word in unknown})
+    counts = {
+        "forged with mask": len(scored),
+        "real": len(reals),
+        "naming a region": sum(bool(known) for known, _ in named.values()),
+    }
+    return {"counts": counts, **result.to_dict(), "unknown": words}
+
+
+def _add(
+    result: MetricSet,
+    name: str,
+    values: Sequence[float],
+    rows: Sequence[Prediction],
+    reason: str,
+    resamples: int,
+    seed: int,
+) -> None:
+    if not values:
+        result.add(name, None, reason)
+        return
+    array = np.array(values)
+    result.add(name, float(array.mean()), interval=mean_interval(array, bootstrap_groups(rows)[1], resamples, seed))

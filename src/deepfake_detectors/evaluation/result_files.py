@@ -1,0 +1,181 @@
+"""Answers that other scripts wrote as one JSON array, joined with the labels of the test list they were made from.
+
+FakeVLM's `eval.py` and `eval_vllm.py` write such arrays: a picture and an answer each, and no label. The labels are in
+FakeClue's `data_json/test.json`, where 1 is real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from deepfake_detectors.dataset_scripts._files import first_names, read_json
+from deepfake_detectors.evaluation.predictions import LABELS, Prediction
+
+__all__ = ["LabelledPicture", "read_labels", "read_result_array"]
+
+# What scripts call the picture and the answer; exactly one of each must be there.
+PICTURE_FIELDS = ("image_path", "image", "img_path", "image_file", "file_name", "filename", "path", "id")
+TEXT_FIELDS = ("output", "outputs", "answer", "response", "prediction", "pred", "text", "generated_text")
+FAKECLUE = {1: "real", 0: "fake"}
+FAKECLUE_FIELDS = {"image", "label", "cate", "conversations"}
+REMEDY = "Name the file that the script wrote, or the list it read."
+
+
+class LabelledPicture(NamedTuple):
+    """A line of a test list.
+
+    Args:
+        id: the path of the picture, as the list has it.
+        label: `"real"` or `"fake"`.
+        category: what it shows, where the list says so.
+        question: what was asked about it; `""` where the list does not say.
+        references: the answers of the list.
+    """
+
+    id: str
+    label: str
+    category: str | None
+    question: str
+    references: list[str]
+
+
+def read_labels(path: Path, integer_labels: Mapping[int, str] | None = None) -> list[LabelledPicture]:
+    """Read a test list: an array of records with `image` and `label`.
+
+    Args:
+        path: the list.
+        integer_labels: what the labels 0 and 1 mean; `None` where they must be words. Whole FakeClue records (`image`,
+            `label`, `cate`, `conversations`) say it by their form.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming it, for a record of another form, or a picture that is there twice.
+    """
+    listed: dict[str, LabelledPicture] = {}
+    for where, record in _records(path, "labels"):
+        name, label = record.get("image", record.get("id")), record.get("label")
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{where}: the field 'image' is {name!r}, expected the path of a picture.")
+        known = FAKECLUE if set(record) >= FAKECLUE_FIELDS else integer_labels
+        if type(label) is int and known is not None:
+            label = known.get(label, label)
+        if label not in LABELS:
+            raise ValueError(
+                f"{where}: the label of {name} is {label!r}, expected 'real' or 'fake'"
+                + ("." if known is None else f" or one of {dict(known)}.")
+            )
+        if name in listed:
+            raise ValueError(f"{where}: {name} is there twice. Keep one.")
+        category = record.get("cate", record.get("category"))
+        question, references = _dialogue(where, record.get("conversations"))
+        listed[name] = LabelledPicture(name, label, category, question, references)
+    return list(listed.values())
+
+
+def read_result_array(path: Path, labels: Sequence[LabelledPicture], labels_file: Path) -> list[Prediction]:
+    """Read an array of answers and give each the label of its picture.
+
+    A picture is found in the list by its path, whatever folder the script read it from.
+
+    Args:
+        path: the array.
+        labels: of the same pictures; see `read_labels`.
+        labels_file: where they are from, for messages.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: naming the file, for records without a picture or an answer, one that is answered twice, and where
+            the list does not hold the pictures that were answered, or others too.
+    """
+    find = _Finder(labels)
+    rows: dict[str, Prediction] = {}
+    unknown: list[str] = []
+    for where, record in _records(path, "answers"):
+        name, text = _one_of(where, record, PICTURE_FIELDS, "picture"), _one_of(where, record, TEXT_FIELDS, "answer")
+        found = find(name)
+        if found is None:
+            unknown.append(name)
+            continue
+        if found.id in rows:
+            raise ValueError(f"{where}: {found.id} is answered twice. Keep one of the answers.")
+        rows[found.id] = Prediction(found.id, found.label, text=_answer(text, found.question), category=found.category)
+    if unknown:
+        raise ValueError(
+            f"{path}: {len(unknown)} of {len(rows) + len(unknown)} answers are about pictures that {labels_file} does "
+            f"not list: {first_names(unknown)}. Name the list that the script read."
+        )
+    missing = [row.id for row in labels if row.id not in rows]
+    if missing:
+        raise ValueError(
+            f"{path}: {len(missing)} of {len(labels)} pictures that {labels_file} lists have no answer: "
+            f"{first_names(missing)}. Let the script finish, or shorten the list."
+        )
+    return list(rows.values())
+
+
+class _Finder:
+    """Finds a picture by the end of its path, which must leave one choice."""
+
+    def __init__(self, labels: Sequence[LabelledPicture]) -> None:
+        self.whole = {row.id: row for row in labels}
+        self.ends: dict[str, LabelledPicture | None] = {}
+        for row in labels:
+            for end in _ends(row.id):
+                self.ends[end] = None if end in self.ends else row
+
+    def __call__(self, name: str) -> LabelledPicture | None:
+        if name in self.whole:
+            return self.whole[name]
+        for end in _ends(name):  # the longest first
+            if end in self.whole:
+                return self.whole[end]
+        return next((row for end in _ends(name) if (row := self.ends.get(end)) is not None), None)
+
+
+def _ends(name: str) -> list[str]:
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _records(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    records = read_json(path, REMEDY)
+    if not isinstance(records, list) or not records:
+        raise ValueError(f"{path} should be a JSON array with the {what}, one object for each picture. {REMEDY}")
+    for number, record in enumerate(records):
+        where = f"{path}, record {number}"
+        if not isinstance(record, dict):
+            raise ValueError(f"{where} is {type(record).__name__}, expected an object. {REMEDY}")
+        yield where, record
+
+
+def _one_of(where: str, record: Mapping[str, Any], names: Sequence[str], what: str) -> str:
+    found = [name for name in names if name in record]
+    if not found:
+        raise ValueError(
+            f"{where} has the fields {', '.join(map(repr, record)) or 'none'}; the {what} should be in one of "
+            f"{', '.join(names)}. This is not an array of FakeVLM's scripts."
+        )
+    value = record[found[0]]
+    if isinstance(value, list) and len(value) == 1:  # as batch decoding gives it
+        (value,) = value
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: the field {found[0]!r} is {value!r}, expected a text.")
+    return value
+
+
+def _answer(text: str, question: str) -> str:
+    """The text without the question, which the script that uses transformers decodes with the answer."""
+    return text.rpartition(question)[2] if question else text
+
+
+def _dialogue(where: str, conversations: Any) -> tuple[str, list[str]]:
+    """Question and reference answer of a FakeClue record."""
+    if conversations is None:
+        return "", []
+    try:
+        (_, question), (_, answer) = ((turn["from"], str(turn["value"])) for turn in conversations)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{where} should have one question and one answer in conversations.") from error
+    return question.replace("<image>", "").strip(), [answer]
