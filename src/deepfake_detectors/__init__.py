@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from deepfake_detectors.data import lint_dataset as lint_dataset
     from deepfake_detectors.data import load_split as load_split
     from deepfake_detectors.description import model_info as model_info
+    from deepfake_detectors.evaluation.benchmark import benchmark as benchmark
     from deepfake_detectors.evaluation.evaluate import evaluate as evaluate
     from deepfake_detectors.examination.examine import examine as examine
     from deepfake_detectors.examination.replay import replay as replay
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 # Where the functions are that need more than a detector does; each is imported when it is first used.
 _LATER = {
+    "benchmark": "deepfake_detectors.evaluation.benchmark:benchmark",
     "build_dataset": "deepfake_detectors.data:build_dataset",
     "check_dataset": "deepfake_detectors.data:check_dataset",
     "convert": "deepfake_detectors.conversion:convert",
@@ -59,6 +61,7 @@ __all__ = [
     "FAMILIES",
     "AutoModelForDeepfakeDetection",
     "__version__",
+    "benchmark",
     "build_dataset",
     "check_dataset",
     "convert",

@@ -29,6 +29,7 @@ COMMANDS = {
     "app": ("deepfake_detectors_cli.web:app", "Start the page in a browser."),
     "info": ("deepfake_detectors_cli.info:info", "Describe a detector, or list what there is."),
     "evaluate": ("deepfake_detectors_cli.evaluate:evaluate", "Measure how good a detector is."),
+    "benchmark": ("deepfake_detectors_cli.benchmark:benchmark", "Compare detectors on data sets."),
     "convert": ("deepfake_detectors_cli.convert:convert", "Turn official weights into a folder that loads."),
     "merge": ("deepfake_detectors_cli.convert:merge", "Add trained deltas to their base."),
     "export": ("deepfake_detectors_cli.convert:export", "Export a detector to ONNX, for CPUs."),

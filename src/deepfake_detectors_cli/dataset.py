@@ -138,6 +138,10 @@ def lint(
     data_dir: DataDir = None,
     config: Config = None,
     option: Options = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FOLDER", help="A second data set: look only for what both have."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write lint.json, the report with histograms, and all measurements here."),
@@ -157,6 +161,7 @@ def lint(
       deepfake-detectors dataset lint ddvqa --data-dir ddvqa --config c23 --output lint/ddvqa
       deepfake-detectors dataset lint parquet/ddvqa/c40 --output lint/c40 --format markdown
       deepfake-detectors dataset lint image_folder --config nature_ai --data-dir GenImage
+      deepfake-detectors dataset lint parquet/train --against parquet/test
 
     Prints the findings: a line each on a terminal, one JSON object in a pipe. Ends with 1 if there is an error.
     """
@@ -165,10 +170,14 @@ def lint(
     except ImportError as error:
         fail(f"Linting needs {error.name}, which is not installed: pip install 'deepfake-detectors[lint]'")
     source = open_source(name, data_dir, config, read_options(option), max_pixels)
+    other = None if against is None else open_source(against, max_pixels=max_pixels)
+    totals = [source.total] if other is None else [source.total, other.total]
+    total = None if None in totals else sum(filter(None, totals))
     with work(), progress_bars() as bars:
-        task = bars.add_task("pictures", total=source.total)
+        task = bars.add_task("pictures", total=total)
         result = lint_dataset(
             source,
+            against=other,
             output=output,
             format=format.value,
             near=near,

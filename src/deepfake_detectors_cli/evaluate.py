@@ -25,8 +25,8 @@ FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's n
 PARAMETERS = frozenset(
     "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
     "finder predictions references explain max_new_tokens similarity spice protocol threshold fit fit_split "
-    "fit_predictions save_to fit_band false_alarm_rate head resamples seed batch_size max_pixels device dtype "
-    "output".split()
+    "fit_predictions save_to fit_band false_alarm_rate head robustness resamples seed batch_size max_pixels device "
+    "dtype output".split()
 )
 
 
@@ -107,10 +107,19 @@ def evaluate(
     head: Annotated[
         str | None, typer.Option(metavar="NAME", help="Head to measure, where the checkpoint has several.")
     ] = None,
+    robustness: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="Also judge changed pictures: light, full, fakevlm-table7, or names such as jpeg-70,messenger.",
+        ),
+    ] = None,
     resamples: Annotated[
         int, typer.Option(metavar="N", min=0, help="Bootstrap resamples of the 95 % intervals; 0 for none.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap, and of a protocol's coin.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of the bootstrap, a protocol's coin, and noise on pictures.")
+    ] = 0,
     batch_size: BatchSize = 8,
     max_pixels: MaxPixels = None,
     device: Device = None,
@@ -127,6 +136,7 @@ def evaluate(
           --fit-split validation --save-to m2f2-calibrated --threshold fpr@1% --output runs/calibrated
       deepfake-detectors evaluate --model m2f2 --real-dir photos --fake-dir forgeries --fit-band \\
           --false-alarm-rate 0.05 --save-to m2f2-band --output runs/band
+      deepfake-detectors evaluate --real-dir photos --fake-dir forgeries --robustness light --output runs/robust
       deepfake-detectors evaluate --protocol paper:m2f2_det --predictions DDVQA_det_c40.jsonl --output runs/judgement
       deepfake-detectors evaluate --protocol paper:m2f2_det --predictions DDVQA_exp_c40.jsonl \\
           --references test_explanation.jsonl --output runs/explanation
@@ -187,6 +197,7 @@ def evaluate(
                 fit_band=fit_band,
                 false_alarm_rate=false_alarm_rate,
                 head=head,
+                robustness=robustness,
                 resamples=resamples,
                 seed=seed,
                 batch_size=batch_size,
@@ -201,6 +212,8 @@ def evaluate(
     with work():
         files = results.save(output)
     _print(results)
+    for sentence in results.in_words:
+        say(sentence)
     say(f"Wrote {', '.join(path.name for path in files)} to {output}.")
     if save_to is not None:
         say(f"Stored what was fitted in {save_to}.")

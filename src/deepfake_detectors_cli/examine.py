@@ -75,6 +75,10 @@ def examine(
     checks: Annotated[
         bool, typer.Option("--checks/--no-checks", help="Refuse blank, tiny and drawn pictures, and documents.")
     ] = True,
+    stability: Annotated[
+        bool,
+        typer.Option("--stability", help="Judge re-encoded copies too; inconclusive where one gives another verdict."),
+    ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders at any depth.")] = False,
     format: Format = OutputFormat.auto,
     batch_size: BatchSize = 4,
@@ -126,6 +130,7 @@ def examine(
         "localize": localize,
         "question": question,
         "checks": checks,
+        "stability": stability,
     }
     if max_pixels is not None:
         options["max_pixels"] = max_pixels

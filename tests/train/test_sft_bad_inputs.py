@@ -173,5 +173,5 @@ class TestResuming:
 
 def test_recipe_that_is_no_mapping(tmp_path):
     (tmp_path / "list.yaml").write_text(yaml.safe_dump(["learning_rate"]))
-    with pytest.raises(ValueError, match="YAML"):
+    with pytest.raises(ValueError, match=r"list\.yaml"):
         parse_sft_recipe(["--config", str(tmp_path / "list.yaml")])

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deepfake_detectors.corruptions import Corruption, corruption_set
 from deepfake_detectors.evaluation.bands import DecisionBand
 from deepfake_detectors.evaluation.bands import fit_band as fit_decision_band
 from deepfake_detectors.evaluation.control import bytes_per_pixel_control
+from deepfake_detectors.evaluation.explanation_checks import check_explanations
 from deepfake_detectors.evaluation.fitting import (
     Calibration,
     calibrate,
@@ -20,16 +22,17 @@ from deepfake_detectors.evaluation.fitting import (
 from deepfake_detectors.evaluation.localisation import score_localisation
 from deepfake_detectors.evaluation.metrics import Settings
 from deepfake_detectors.evaluation.predictions import Prediction, read_references, read_rows
+from deepfake_detectors.evaluation.predictors import Predictor, PredictorDetector
 from deepfake_detectors.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, evaluate_rows, get_protocol
 from deepfake_detectors.evaluation.protocols.m2f2_det import evaluate_answers
-from deepfake_detectors.evaluation.report import WRITTEN_FILES, Results, results_content
+from deepfake_detectors.evaluation.report import CHECKS, WRITTEN_FILES, Results, results_content
+from deepfake_detectors.evaluation.robustness import corrupted_set, robustness_results, variant_folder
 from deepfake_detectors.evaluation.scoring import Detector, Progress, Scored
 from deepfake_detectors.evaluation.sets import PictureSet, cut_faces, data_set, folder_set
 from deepfake_detectors.evaluation.texts import explanation_results
 from deepfake_detectors.examination.clips import ClipView
 from deepfake_detectors.examination.crops import crop_recipe
 from deepfake_detectors.examination.faces import DEFAULT_FINDER
-from deepfake_detectors.files import weights_digest
 from deepfake_detectors.outputs import refuse_inputs
 
 __all__ = ["evaluate"]
@@ -39,7 +42,7 @@ DEFAULT_FALSE_ALARM_RATE = 0.05
 
 
 def evaluate(
-    model: str | Path | None = None,
+    model: str | Path | Predictor | None = None,
     *,
     dataset: str | Path | None = None,
     dataset_config: str | None = None,
@@ -68,6 +71,7 @@ def evaluate(
     fit_band: bool = False,
     false_alarm_rate: float | None = None,
     head: str | None = None,
+    robustness: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
     batch_size: int = 8,
@@ -85,7 +89,8 @@ def evaluate(
     ```
 
     Args:
-        model: folder, Hub id or name of a built-in checkpoint; the default is the demonstration detector.
+        model: folder, Hub id or name of a built-in checkpoint; the default is the demonstration detector. Or an object
+            with `predict(paths)` that returns P(fake) of each file.
         dataset: name of a data set, such as `"ddvqa"`, or a built folder.
         dataset_config: config of the data set.
         dataset_options: fields of that config, such as `{"masks": "masks"}`.
@@ -118,8 +123,11 @@ def evaluate(
             whose groups are set aside to measure it on; `bands` says what is promised.
         false_alarm_rate: largest share of real images that may read "likely fake", in (0, 0.5); 0.05 if `None`.
         head: of a checkpoint with several heads, such as `"face"`, the one to measure.
+        robustness: also measure re-encoded, resized and cropped pictures at the same threshold: `"light"`, `"full"`,
+            `"fakevlm-table7"`, or names of corruptions such as `"jpeg-70,messenger"`; see
+            `deepfake_detectors.corruptions`.
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
-        seed: of the bootstrap, and of a protocol's coin.
+        seed: of the bootstrap, of a protocol's coin, and of noise that is laid over pictures.
         batch_size: images per forward pass.
         max_pixels: width times height of an image that is decoded, by default 100 million.
         device: such as `"cuda:0"`; by default the first accelerator, or the CPU.
@@ -142,16 +150,31 @@ def evaluate(
     cached = [Path(file) for file in files]
     real, fake, masks = (None if path is None else Path(path) for path in (real_dir, fake_dir, mask_dir))
     folder, target = (None if path is None else Path(path) for path in (output, save_to))
-    model = None if model is None else str(model)
+    predictor = None if model is None or isinstance(model, (str, Path)) else model
+    name = model if predictor is None and model is not None else None
+    model = None if name is None else str(name)
+    corruptions: tuple[Corruption, ...] = () if robustness is None else corruption_set(robustness)
     rules = get_protocol(protocol)
     explains = explain or rules.needs == "text"
     _refuse(
+        (
+            predictor is not None and not isinstance(predictor, Predictor),
+            f"`model` is a {type(predictor).__name__}, expected a folder, a name, or an object with `predict(paths)`.",
+        ),
+        (
+            predictor is not None and (explains or save_to is not None or head is not None),
+            "`model` is an object with `predict`: leave out `explain`, `head` and `save_to`.",
+        ),
+        (
+            robustness is not None and (bool(cached) or protocol != DEFAULT_PROTOCOL),
+            f"`robustness` needs a model and pictures, and the protocol {DEFAULT_PROTOCOL}.",
+        ),
         (
             folder is not None and folder.exists() and not folder.is_dir(),
             f"`output` {folder} is a file; name a folder.",
         ),
         (
-            bool(cached) and (model is not None or explain),
+            bool(cached) and (model is not None or predictor is not None or explain),
             "`predictions` are scored without a model: leave out `model` and `explain`, or `predictions`.",
         ),
         (
@@ -206,7 +229,11 @@ def evaluate(
     if target is not None:
         check_target(model, target)
 
-    detector = None if cached else Detector(model, device, dtype, batch_size, max_pixels)
+    detector: Detector | PredictorDetector | None = None
+    if predictor is not None:
+        detector = PredictorDetector(predictor, batch_size, max_pixels)
+    elif not cached:
+        detector = Detector(model, device, dtype, batch_size, max_pixels)
     recipe = None if crop in (None, "none") else crop_recipe(crop)
 
     def view() -> ClipView:  # a recipe that is named cuts everything, below
@@ -231,7 +258,8 @@ def evaluate(
     inputs: dict[str, Any] = {"predictions": [file.name for file in cached]}
     scored: Scored | None = None
     if detector is not None and pictures is not None:
-        inputs = {"model": model or "the demonstration detector in this package", "dtype": dtype}
+        named = model or "the demonstration detector in this package"
+        inputs = {"model": named, "dtype": dtype} if predictor is None else {"model": detector.source}
         if head is not None:
             inputs["head"] = head
         scored = detector.score(pictures, folder, explains, max_new_tokens, progress, head)
@@ -284,11 +312,19 @@ def evaluate(
         results |= _explanations(rows, pictures, references, explains, failures, rules, settings)
         if pictures is not None:
             bootstrap = (settings.resamples, settings.seed)
-            results["control"] = bytes_per_pixel_control(pictures.rows, pictures.files, *bootstrap)
+            results["control"] = bytes_per_pixel_control(*_with_files(judged, pictures), *bootstrap)
             if scored is not None and "masks" in scored.run:
                 results["localisation"] = score_localisation(scored.pixel_counts(), rows, *bootstrap)
             elif scored is not None and pictures.masks is not None:
                 remarks.append("This detector cannot localize, so the masks of the set are not used.")
+        if corruptions and detector is not None and pictures is not None:
+            swept: dict[Corruption, list[Prediction]] = {}
+            for corruption in corruptions:
+                changed = corrupted_set(pictures, corruption, seed, max_pixels)
+                place = variant_folder(folder, corruption)
+                after = detector.score(changed, place, progress=progress, head=head).rows
+                swept[corruption] = after if calibration is None else calibration.apply(after)
+            results["robustness"] = robustness_results(str(robustness), judged, swept, settings, seed)
     if pictures is not None:
         inputs |= {"set": pictures.name, "pictures": len(pictures.rows), "unreadable": len(failures)}
         if "localisation" in results:
@@ -296,9 +332,8 @@ def evaluate(
         if pictures.remarks:
             inputs["note"] = "; ".join(pictures.remarks)
     if detector is not None:  # publishing asks whether the numbers are of the model it publishes
-        judge = {"model_type": detector.config.model_type, "weights": weights_digest(detector.source)}
-        results = {**judge, **results}
-        if target is not None:
+        results = {**detector.facts, **results}
+        if target is not None and isinstance(detector, Detector):
             save_calibrated(detector.source, target, calibration, results.get("calibration"), band, head)
     content = results_content(rules, inputs, results)
     return Results(content, judged, failures, remarks, settings.threshold, scored, band)
@@ -363,6 +398,15 @@ def _fitted_point(name: str, calibration: Calibration) -> float:
     return calibration.points.values[name]
 
 
+def _with_files(rows: list[Prediction], pictures: PictureSet) -> tuple[list[Prediction], list[Any]]:
+    """Return what is known of every picture of the set, with the scores there are, and where it lies."""
+    judged = {row.id: row for row in rows}
+    pairs = [
+        (judged[row.id], file) for row, file in zip(pictures.rows, pictures.files, strict=True) if row.id in judged
+    ]
+    return [row for row, _ in pairs], [file for _, file in pairs]
+
+
 def _explanations(
     rows: list[Prediction],
     pictures: PictureSet | None,
@@ -378,7 +422,10 @@ def _explanations(
         texts = read_references(Path(references))
     elif pictures is not None and explains:
         texts = pictures.references
-    if texts is None:
-        return {}
-    written = {name: several for name, several in texts.items() if name not in failures}
-    return {"explanation": explanation_results(rows, written, settings, rules.rouge_score)}
+    written = None if texts is None else {name: few for name, few in texts.items() if name not in failures}
+    found: dict[str, Any] = {}
+    if written is not None:
+        found["explanation"] = explanation_results(rows, written, settings, rules.rouge_score)
+    if rules.name == DEFAULT_PROTOCOL and rows and (explains or written is not None):
+        found[CHECKS] = check_explanations(rows, written, settings)
+    return found

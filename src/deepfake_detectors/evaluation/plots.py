@@ -14,7 +14,7 @@ from deepfake_detectors.evaluation.metrics import auc, require_scikit_learn
 from deepfake_detectors.evaluation.predictions import Prediction, labels_of, scores_of
 from deepfake_detectors.outputs import write_bytes
 
-__all__ = ["COLOURS", "new_figure", "figure_png", "plot_bars", "plot_scores", "save_figure"]
+__all__ = ["COLOURS", "figure_png", "new_figure", "plot_bars", "plot_heat_map", "plot_scores", "save_figure"]
 
 # Blue and orange stay apart for colour-blind readers, and in grey.
 COLOURS = {"real": "#3b76af", "fake": "#e08214"}
@@ -75,6 +75,42 @@ def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path,
         axes.legend(
             loc="upper center", bbox_to_anchor=(0.5, -0.75 / (1.4 + 0.55 * len(names))), ncols=3, frameon=False
         )
+    return save_figure(figure, file)
+
+
+def plot_heat_map(
+    values: Sequence[Sequence[float | None]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    higher_is_better: Sequence[bool],
+    file: Path,
+    title: str,
+) -> Path:
+    """Write a table of shares as colours with the numbers inside: blue is good, orange is bad.
+
+    Args:
+        values: in [0, 1], one list per row; `None` where a number is undefined.
+        rows, columns: their names.
+        higher_is_better: per column.
+        file: PNG to write.
+        title: above it.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    found = np.array([[np.nan if value is None else value for value in row] for row in values], dtype=np.float64)
+    good = np.where(np.asarray(higher_is_better)[None, :], found, 1 - found)
+    ends = [COLOURS["fake"], "#f7f7f7", COLOURS["real"]]
+    shades = LinearSegmentedColormap.from_list("bad to good", ends).with_extremes(bad="#dddddd")
+    figure, axes = new_figure(2.2 + 1.15 * len(columns), 1.2 + 0.3 * len(rows))
+    axes.imshow(np.ma.masked_invalid(good), cmap=shades, vmin=0, vmax=1, aspect="auto")
+    for (place, column), value in np.ndenumerate(found):
+        text = "undefined" if np.isnan(value) else f"{value:.3f}"
+        axes.text(column, place, text, ha="center", va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_xticks(range(len(columns)), columns, fontsize=8)
+    axes.xaxis.tick_top()
+    axes.set_title(title, fontsize=10)
+    axes.tick_params(length=0)
     return save_figure(figure, file)
 
 

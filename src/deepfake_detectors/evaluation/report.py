@@ -14,16 +14,23 @@ from deepfake_detectors.evaluation.metrics import LOWER_IS_BETTER
 from deepfake_detectors.evaluation.plots import plot_bars, plot_scores
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.protocols import Protocol
+from deepfake_detectors.evaluation.robustness import plot_robustness
 from deepfake_detectors.evaluation.scoring import RUN_FILE, Scored
-from deepfake_detectors.markup import as_markdown
+from deepfake_detectors.evaluation.wording import verdict_in_words
+from deepfake_detectors.markup import as_markdown, html_page
 from deepfake_detectors.outputs import folder_lock, write_json, write_text
 
-__all__ = ["RESULTS_FILE", "WRITTEN_FILES", "Results", "render_report", "results_content", "sections"]
+__all__ = ["CHECKS", "RESULTS_FILE", "WRITTEN_FILES", "Results", "render_report", "results_content", "sections"]
 
-RESULTS_FILE, REPORT_FILE = "results.json", "report.md"
-WRITTEN_FILES = (RESULTS_FILE, REPORT_FILE, RUN_FILE)  # beside predictions, which are only added to
+RESULTS_FILE, REPORT_FILE, PAGE_FILE = "results.json", "report.md", "report.html"
+WRITTEN_FILES = (RESULTS_FILE, REPORT_FILE, PAGE_FILE, RUN_FILE)  # beside predictions, which are only added to
 LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
-SECTIONS = ("judgement", "explanation", "localisation", "control")
+CHECKS = "explanation_checks"
+SECTIONS = ("judgement", "explanation", CHECKS, "localisation", "control")
+# Metrics of controls and checks, and what to wish for.
+NEUTRAL = {"bytes_per_pixel_auc": "near 0.5", "bytes_per_pixel_correlation": "near 0"}
+NEUTRAL |= dict.fromkeys(("commonest_answer", "same_answer_as_twin"), "lower")
+NEUTRAL |= {f"{name}_of_control": "far below" for name in ("ROUGE_L", "CIDEr", "region_agreement")}
 PLOTS = {  # table -> what its rows are, file
     "per_manipulation": ("manipulation", "manipulations.png"),
     "per_category": ("category", "categories.png"),
@@ -59,6 +66,11 @@ class Results:
         """Name -> `{"value", "low", "high"}`, as results.json has them; `None` where undefined or not asked for."""
         return self.content["metrics"]
 
+    @property
+    def in_words(self) -> list[str]:
+        """What was tested, how good it is, and what speaks against believing it, in sentences."""
+        return verdict_in_words(self.content)
+
     def summary(self) -> list[dict[str, Any]]:
         """Return the short table: one row per metric and section, in the order of the report.
 
@@ -82,7 +94,9 @@ class Results:
         return rows
 
     def save(self, directory: str | Path) -> list[Path]:
-        """Write `results.json`, `report.md`, the plots, and the predictions if a detector made them.
+        """Write `results.json`, the report, the plots, and the predictions if a detector made them.
+
+        The report is `report.md` beside its plots, and the same in one file, `report.html`.
 
         The same results give the same bytes.
 
@@ -102,10 +116,14 @@ class Results:
         with folder_lock(folder):
             files = [] if self.scored is None else self.scored.save(folder)
             plots = self._plot(folder)
-            report = write_text(folder / REPORT_FILE, render_report(self.content, [path.name for path in plots]))
+            text = render_report(self.content, [path.name for path in plots])
+            report = write_text(folder / REPORT_FILE, text)
+            page = write_text(
+                folder / PAGE_FILE, html_page("Evaluation", text, {plot.name: plot.read_bytes() for plot in plots})
+            )
             # Last: where it lies, the evaluation is complete.
             numbers = write_json(folder / RESULTS_FILE, self.content)
-        return [numbers, report, *plots, *files]
+        return [numbers, report, page, *plots, *files]
 
     def _plot(self, folder: Path) -> list[Path]:
         plots = []
@@ -113,6 +131,9 @@ class Results:
             plots += plot_scores(self.predictions, self.threshold, folder)
         if self.band is not None:
             plots.append(plot_band(self.band, folder / "band.png"))
+        if swept := self.content.get("robustness"):
+            unchanged = {name: entry["value"] for name, entry in self.metrics.items()}
+            plots.append(plot_robustness(swept, unchanged, folder / "robustness.png"))
         part = self.content.get("judgement", self.content)
         name = self.content["protocol"]["name"]
         sides = {"as published": part, "corrected": part["corrected"]} if "corrected" in part else {name: part}
@@ -147,16 +168,28 @@ def results_content(protocol: Protocol, inputs: Mapping[str, Any], results: Mapp
 def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
     """Render `results` as Markdown (the content of results.json), with links to the plots (file names)."""
     protocol = results["protocol"]
-    lines = ["# Evaluation", "", f"Protocol `{protocol['name']}`: {protocol['summary']}", ""]
+    lines = ["# Evaluation", "", *(line for words in verdict_in_words(results) for line in (as_markdown(words), ""))]
+    lines += ["## How it was measured", "", f"Protocol `{protocol['name']}`: {protocol['summary']}", ""]
     lines += [f"Rules from: {protocol['source']}. Positive class: {protocol['positive_class']}.", ""]
     lines += [f"- {name}: {as_markdown(_text(value))}" for name, value in results["inputs"].items()] + [""]
     for name, part in sections(results).items():
         lines += _part(name, part)
-        if name == "control":
+        if name == CHECKS:
             lines += [
-                "Ranking the pictures by bytes per pixel alone. Far from 0.5, the files give the class away.",
+                "The control gives every picture the answer that the detector wrote about another one: what it "
+                "reaches is owed to phrases that always fit. The answer given most often: "
+                f'"{as_markdown(part["commonest"])}".',
                 "",
             ]
+        if name == "control":
+            lines += [
+                "Ranking the pictures by bytes per pixel alone. Far from 0.5, the files give the class away. The "
+                "correlation is that of scores and bytes per pixel within each class: far from 0, the detector "
+                "follows the files.",
+                "",
+            ]
+    if swept := results.get("robustness"):
+        lines += _robustness(swept)
     if calibration := results.get("calibration"):
         lines += _calibration(calibration)
     if band := results.get("decision_band"):
@@ -198,6 +231,29 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
     return [*lines, *(f"- Note: {as_markdown(remark)}." for remark in found["remarks"]), ""]
 
 
+def _robustness(found: Mapping[str, Any]) -> list[str]:
+    """The table of a sweep: numbers with intervals, and what was done to the pictures."""
+    columns = {
+        "AUC": "auc",
+        "AUC, difference": "auc_difference",
+        "accuracy": "accuracy",
+        "reals called fake": "false_alarm_rate",
+        "verdicts flipped": "flip_rate",
+    }
+    lines = ["## Robustness", ""]
+    lines += [
+        f"Real and fake pictures changed alike and judged again at the same threshold, {found['threshold']:.4g} "
+        f"(set `{found['recipe']}`). Differences are to the same pictures as they are.",
+        "",
+        f"| pictures after | {' | '.join(columns)} | what was done |",
+        f"| --- |{' --- |' * (len(columns) + 1)}",
+    ]
+    for name, entry in found["variants"].items():
+        cells = [_with_interval(entry["metrics"][key]) if "metrics" in entry else "" for key in columns.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} | {entry['steps']} |")
+    return [*lines, ""]
+
+
 def _decision_band(band: Mapping[str, Any]) -> list[str]:
     return [
         "## Decision band",
@@ -222,7 +278,7 @@ def _with_interval(entry: Mapping[str, float | None]) -> str:
 
 def _part(title: str, part: Mapping[str, Any]) -> list[str]:
     corrected = part.get("corrected")
-    lines = [f"## {title.capitalize()}", ""]
+    lines = [f"## {title.replace('_', ' ').capitalize()}", ""]
     counts = part.get("counts") or {key: part[key] for key in ("num_real", "num_fake") if key in part}
     if counts:
         lines += [", ".join(f"{name.replace('num_', '')}: {count}" for name, count in counts.items()) + ".", ""]
@@ -258,8 +314,8 @@ def _metric_table(title: str, part: Mapping[str, Any]) -> list[str]:
 
 
 def _direction(name: str) -> str:
-    if name == "bytes_per_pixel_auc":
-        return "near 0.5"
+    if name in NEUTRAL:
+        return NEUTRAL[name]
     return "lower" if name in LOWER_IS_BETTER or name == MARKED_ON_REAL else "higher"
 
 

@@ -23,7 +23,7 @@ from deepfake_detectors.evaluation.predictions import Prediction, read_predictio
 from deepfake_detectors.evaluation.sets import PictureSet
 from deepfake_detectors.examination.crops import CropRecipe, recipe_of
 from deepfake_detectors.families import FAMILIES
-from deepfake_detectors.files import read_json_object
+from deepfake_detectors.files import read_json_object, weights_digest
 from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.modeling.detection import require_ability, require_head
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
@@ -37,6 +37,8 @@ __all__ = [
     "DetectorError",
     "Progress",
     "Scored",
+    "describe_set",
+    "score_pictures",
 ]
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -159,14 +161,13 @@ class Detector:
         # What the numbers of an image depend on. Rules and settings may change between runs.
         run = {
             "model": _describe_model(self.source),
-            "set": _describe_set(pictures),
+            "set": describe_set(pictures),
             "dtype": self.dtype,
             "explain": explain,
             **({"masks": pictures.mask_source} if localise else {}),
             **({"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}),
             **({"head": head} if head is not None else {}),
         }
-        scored = Scored([], run, folder)
 
         def judge(images: list[Any]) -> list[dict[str, Any]]:
             detector = self._load_able(options)
@@ -177,14 +178,12 @@ class Detector:
             except ValueError as error:  # unreadable images became rows: this is the model's own failure
                 raise DetectorError(str(error)) from error
 
-        with nullcontext() if folder is None else folder_lock(folder):
-            done = {} if folder is None else _resume(folder, run, pictures)
-            if progress is not None:
-                progress(len(done), len(pictures.rows))
-            for finished in _score_missing(judge, pictures, done, self.batch_size, scored, localise):
-                if progress is not None:
-                    progress(finished, len(pictures.rows))
-        return scored
+        return score_pictures(judge, pictures, run, folder, self.batch_size, localise, progress)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Family and digest of the weights: what tells whether numbers are of a certain checkpoint."""
+        return {"model_type": self.config.model_type, "weights": weights_digest(self.source)}
 
     def reported(self, head: str | None, field: str) -> Any:
         """Return a field of the config, such as `"operating_points"`, of that head where there are several."""
@@ -208,6 +207,40 @@ class Detector:
                 require_ability(self._pipeline.model, ability)
         require_head(self._pipeline.model, options.get("head"))
         return self._pipeline
+
+
+def score_pictures(
+    judge: Callable[[list[Any]], list[dict[str, Any]]],
+    pictures: PictureSet,
+    run: dict[str, Any],
+    folder: Path | None = None,
+    batch_size: int = 8,
+    localise: bool = False,
+    progress: Progress | None = None,
+) -> Scored:
+    """Score all pictures of a set that `folder` lacks.
+
+    Args:
+        judge: takes images and returns a row for each, `{"fake_probability", "explanation", "mask"}` or `{"error"}`.
+        pictures: the set.
+        run: what the numbers of an image depend on; a folder of another run is refused.
+        folder: of the run; `None` to keep the predictions in memory.
+        batch_size: images per call of `judge`.
+        localise: also count the pixels of the masks that `judge` gives.
+        progress: as in `Detector.score`.
+
+    Raises:
+        ValueError: for a folder of another run or one that another process fills.
+    """
+    scored = Scored([], run, folder)
+    with nullcontext() if folder is None else folder_lock(folder):
+        done = {} if folder is None else _resume(folder, run, pictures)
+        if progress is not None:
+            progress(len(done), len(pictures.rows))
+        for finished in _score_missing(judge, pictures, done, batch_size, scored, localise):
+            if progress is not None:
+                progress(finished, len(pictures.rows))
+    return scored
 
 
 def _resume(folder: Path, run: dict[str, Any], pictures: PictureSet) -> dict[str, Prediction]:
@@ -304,7 +337,7 @@ def _describe_model(source: str) -> dict[str, Any]:
     return {"name": source, "files": files}
 
 
-def _describe_set(pictures: PictureSet) -> dict[str, Any]:
+def describe_set(pictures: PictureSet) -> dict[str, Any]:
     """Return what tells one set of pictures from another: its name, size, files, and a digest of what is known.
 
     The files of a folder are not in it: a picture that could not be read may be replaced, see `_refuse_changed`.

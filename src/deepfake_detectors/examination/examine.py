@@ -9,16 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from deepfake_detectors.corruptions import STABILITY_SET, corruption
+from deepfake_detectors.examination.conclusion import conclude, of_head
 from deepfake_detectors.examination.crops import CropRecipe, crop_recipe
-from deepfake_detectors.examination.decision import NOT_APPLICABLE, decide_track, worst, worst_track
 from deepfake_detectors.examination.faces import DEFAULT_FINDER, FaceFinder, face_finder
 from deepfake_detectors.examination.judging import Judge, Reading
 from deepfake_detectors.examination.provenance import read_provenance
 from deepfake_detectors.examination.record import RECORD_FILE, library_versions, sealed, source_facts, to_json
-from deepfake_detectors.examination.sampling import WORST_FRAMES, FrameReader, frame_name
+from deepfake_detectors.examination.sampling import FrameReader, frame_name
 from deepfake_detectors.examination.sheet import SHEET_FILE, render_sheet
+from deepfake_detectors.examination.stability import apply_stability
 from deepfake_detectors.examination.timeline import TIMELINE_FILE, draw_timeline
-from deepfake_detectors.examination.tracks import DEFAULT_POOLING, POOLING, link_faces, pool
+from deepfake_detectors.examination.tracks import DEFAULT_POOLING, POOLING
 from deepfake_detectors.examination.video import is_video, probe, sample_frames
 from deepfake_detectors.masks import draw_overlay
 from deepfake_detectors.modeling.image_loading import MAX_PIXELS, load_image, read_image_facts
@@ -114,6 +116,7 @@ def examine(
     localize: bool = False,
     question: str | None = None,
     checks: bool = True,
+    stability: bool = False,
     device: str | None = None,
     dtype: str = "auto",
     batch_size: int = 4,
@@ -147,6 +150,8 @@ def examine(
         localize: mark the manipulated area in the worst frames.
         question: ask this instead of the detector's own question; needs `explain`.
         checks: refuse what no detector was tested on: blank, tiny and drawn pictures, documents.
+        stability: judge re-encoded copies too (`corruptions.STABILITY_SET`); where one gives another verdict, the
+            decision is inconclusive, with the numbers in the reason. Takes five times as long.
         device, dtype: as in `load_detector`; not for a loaded model.
         batch_size: crops or frames per forward pass.
         max_pixels: width times height of a picture, or of the frames of a moving one, that is decoded.
@@ -174,19 +179,36 @@ def examine(
     seeker = _finder(finder, readings)
     holder = tempfile.TemporaryDirectory(prefix="deepfake-examination-")
     reader = FrameReader(judge, readings, recipes, seeker, checks, explain or localize, Path(holder.name))
+    copies = [corruption(name) for name in STABILITY_SET] if stability else []
+    readers = [
+        FrameReader(judge, readings, recipes, seeker, checks, False, Path(holder.name) / "copies" / copy.name)
+        for copy in copies
+    ]
+
+    def look_at(index: int, seconds: float | None, image: Any) -> None:
+        reader.look_at(index, seconds, image)
+        for copy, other in zip(copies, readers, strict=True):
+            other.look_at(index, seconds, copy.apply(image, key=str(index)))
+
     described: dict[str, Any]
     if still is not None:
-        reader.look_at(0, None, still)
+        look_at(0, None, still)
         described = {key: value for key, value in read_image_facts(path).items() if key not in ("exif", "text")}
     else:
         described = probe(path, max_pixels=max_pixels)
         most = None if every is not None else frames
         for done, frame in enumerate(sample_frames(path, frames, every, start, end, max_pixels=max_pixels), start=1):
-            reader.look_at(frame.index, frame.seconds, frame.image)
+            look_at(frame.index, frame.seconds, frame.image)
             if progress is not None:
                 progress(done, most)
-    reader.finish()
-    found = _conclude(reader, pooling, moving)
+    for each in (reader, *readers):
+        each.finish()
+    found = conclude(reader, pooling, moving)
+    compared = None
+    if stability:
+        others = [conclude(other, pooling, moving) for other in readers]
+        compared = apply_stability(found, list(zip(copies, others, strict=True)))
+        shutil.rmtree(Path(holder.name) / "copies")
     if explain or localize:
         asked: dict[str, Any] = {"explain": explain, "localize": localize}
         if question is not None:
@@ -202,6 +224,7 @@ def examine(
         "model": judge.facts,
         **found,
         "frames": reader.frames,
+        "stability": compared,
         "options": {
             "head": head,
             "finder": None if seeker is None else seeker.name,
@@ -216,6 +239,7 @@ def examine(
             "localize": localize,
             "question": question,
             "checks": checks,
+            "stability": stability,
             "batch_size": judge.batch_size,
         },
         "provenance": read_provenance(path),
@@ -242,116 +266,6 @@ def _first(reader: FrameReader) -> int:
     return reader.frames[0]["index"] if reader.frames else 0
 
 
-def _conclude(reader: FrameReader, pooling: str, moving: bool) -> dict[str, Any]:
-    """Tracks, what each reading says, and what decides, as the record holds them."""
-    entries = {entry["index"]: entry for entry in reader.frames}
-    described = {
-        (moment.index, id(face)): entries[moment.index]["faces"][place]
-        for moment, faces in reader.faces
-        for place, face in enumerate(faces)  # those that are judged come first in the record
-    }
-    linked = link_faces(reader.faces)
-    tracks: list[dict[str, Any]] = []
-    for track in linked:
-        faces = [described[index, id(face)] for index, face in zip(track.frames, track.faces, strict=True)]
-        for face in faces:
-            face["track"] = track.id
-        for reading, recipe in zip(reader.readings, reader.recipes, strict=True):
-            if recipe is not None:
-                verdicts = [_of_head(face["verdicts"], reading) for face in faces]
-                tracks.append(
-                    {
-                        "id": track.id,
-                        "boxes": [face["box"] for face in faces],
-                        **_pooled(reading, list(track.frames), verdicts, pooling, moving, face=True),
-                    }
-                )
-    said = []
-    for reading, recipe in zip(reader.readings, reader.recipes, strict=True):
-        if recipe is not None:
-            own = [track for track in tracks if track["head"] == reading.head]
-            chosen = worst_track(own, reading.band) if moving else worst(own)
-        else:
-            own = [entry for entry in reader.frames if entry["verdicts"]]
-            chosen = None
-            if own:
-                verdicts = [_of_head(entry["verdicts"], reading) for entry in own]
-                chosen = _pooled(reading, [entry["index"] for entry in own], verdicts, pooling, moving, face=False)
-        said.append(_reading_entry(reader, reading, recipe, chosen, len(own)))
-    deciding = worst(said)
-    assert deciding is not None  # every checkpoint gives a verdict
-    return {
-        "decision": deciding["decision"],
-        "fake_probability": deciding["fake_probability"],
-        "reason": deciding["reason"],
-        "deciding": {"head": deciding["head"], "subject": deciding["subject"], "track": deciding["track"]},
-        "pooling": pooling if moving else None,
-        "readings": said,
-        "tracks": [
-            {("pooled" if name == "fake_probability" else name): value for name, value in track.items()}
-            for track in tracks
-        ],
-    }
-
-
-def _of_head(verdicts: Sequence[dict[str, Any]], reading: Reading) -> dict[str, Any]:
-    return next(verdict for verdict in verdicts if verdict["head"] == reading.head)
-
-
-def _pooled(
-    reading: Reading, frames: list[int], verdicts: list[dict[str, Any]], pooling: str, moving: bool, face: bool
-) -> dict[str, Any]:
-    scores = [verdict["fake_probability"] for verdict in verdicts]
-    probability = pool(scores, pooling) if moving else scores[0]
-    decision, reason = decide_track(probability, reading.band, len(frames) if moving and face else None)
-    ranked = sorted(range(len(frames)), key=lambda place: (-scores[place], place))
-    return {
-        "head": reading.head,
-        "frames": frames,
-        "fake_probability": probability,
-        "decision": decision,
-        "reason": reason,
-        "worst_frames": [frames[place] for place in ranked[:WORST_FRAMES]],
-    }
-
-
-def _reading_entry(
-    reader: FrameReader, reading: Reading, recipe: CropRecipe | None, chosen: Mapping[str, Any] | None, judged: int
-) -> dict[str, Any]:
-    probability = None if chosen is None else chosen["fake_probability"]
-    return {
-        "head": reading.head,
-        "subject": reading.subject,
-        "decision": NOT_APPLICABLE if chosen is None else chosen["decision"],
-        "fake_probability": probability,
-        "label": None if probability is None else "fake" if probability >= reading.threshold else "real",
-        "reason": _why_nothing(reader, recipe) if chosen is None else chosen["reason"],
-        "track": None if chosen is None else chosen.get("id"),
-        "judged": judged if recipe is not None else int(chosen is not None),
-        "worst_frames": [] if chosen is None else chosen["worst_frames"],
-        "threshold": reading.threshold,
-        "band": None if reading.band is None else dict(reading.band),
-        "crop": None if recipe is None else asdict(recipe),
-        "license_notice": reading.license_notice,
-    }
-
-
-def _why_nothing(reader: FrameReader, recipe: CropRecipe | None) -> str:
-    refused = [entry["check"] for entry in reader.frames if entry["check"] and not entry["check"]["applicable"]]
-    if refused and len(refused) == len(reader.frames):
-        return refused[0]["reason"]
-    if not reader.frames:
-        return "no frame could be looked at"
-    small = [face["check"] for entry in reader.frames for face in entry["faces"] if face["check"]]
-    if small:
-        largest = max(small, key=lambda check: check["measured"]["short_side"])
-        return f"every face that was found is too small. {largest['reason']}"
-    looked = len(reader.frames) - len(refused)
-    where = "the picture" if reader.frames[0]["seconds"] is None else f"{looked} frames"
-    name = "" if reader.finder is None else f" (face finder: {reader.finder.name})"
-    return f"this detector judges faces, and no face was found in {where}{name}"
-
-
 def _describe_worst(reader: FrameReader, found: dict[str, Any], options: Mapping[str, Any]) -> None:
     """Add explanations and masks to the verdicts of the worst frames of each reading."""
     entries = {entry["index"]: entry for entry in reader.frames}
@@ -366,7 +280,7 @@ def _describe_worst(reader: FrameReader, found: dict[str, Any], options: Mapping
         for index in said["worst_frames"]:
             for face in entries[index]["faces"]:
                 if face["track"] == said["track"]:
-                    verdict = _of_head(face["verdicts"], reading)
+                    verdict = of_head(face["verdicts"], reading)
                     crop = load_image(reader.folder / verdict["crop"])
                     _describe(reader, reading, verdict, crop, Path(verdict["crop"]).stem, options)
 

@@ -19,7 +19,7 @@ NOT_COMPARED = ("explanation", "explanation_verdict", "mask", "overlay", "licens
 TOLERANCES = {"logits": 1e-4, "fake_probability": 1e-4, "pooled": 1e-4, "box": 0.5, "boxes": 0.5, "landmarks": 0.5}
 TOLERANCE = 1e-3  # of other numbers
 # Arguments of `examine` that the options of a record hold. A head's explanations are not asked for again.
-REPEATED = ("head", "finder", "crop", "pooling", "frames", "every", "start", "end", "threshold", "checks")
+REPEATED = ("head", "finder", "crop", "pooling", "frames", "every", "start", "end", "threshold", "checks", "stability")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ def replay(
     differences += _compare("model.weights.sha256", _weights(before), _weights(now))
     for name in COMPARED:
         differences += _compare(name, before[name], now[name])
+    # Records of earlier versions have no such entry.
+    differences += _compare("stability", before.get("stability"), now["stability"])
     if before["record_sha256"] != record_digest(before):
         differences.append(Difference("record_sha256", before["record_sha256"], record_digest(before)))
     return Replay(differences, _causes(before, now), now)

@@ -61,6 +61,7 @@ def render_sheet(record: Mapping[str, Any], pictures: Path) -> str:
         checks=_checks(record),
         facts=_facts(record),
         commands=_commands(record),
+        stability=_stability(record),
     )
 
 
@@ -97,7 +98,7 @@ def _sentence(reason: str) -> str:
 
 def reading_in_words(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """Return one verdict (`title`, `words`, `tone`) with the rates measured for it (`lines`, `status`)."""
-    faces, moving = said["subject"] == "faces", record["kind"] == "video"
+    moving = record["kind"] == "video"
     lines = []
     band = said["band"]
     status = None
@@ -125,18 +126,31 @@ def reading_in_words(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict
             notes.append("the rates are of single pictures; of pooled video frames none were measured")
         if notes:
             lines.append(f"Mind: {'; '.join(notes)}.")
-    title = "Faces" if faces else "Whole picture" if not moving else "Whole frames"
-    if said["head"] is not None:
-        title += f" (head {said['head']})"
     return {
         **said,
-        "title": title,
+        "title": _title(record, said),
         "status": status,
         "lines": lines,
         "tone": TONES[said["decision"]],
         "words": decision_in_words(said["decision"]),
         "decides": len(record["readings"]) > 1 and said["head"] == record["deciding"]["head"],
     }
+
+
+def _stability(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What became of the verdict in re-encoded copies; `None` where none were judged."""
+    found = record.get("stability")
+    if not found:
+        return None
+    total = len(found["variants"])
+    words = f"{found['flips']} of {total} copies give another verdict." if found["flips"] else "No copy flips it."
+    return {"words": words, "titles": [_title(record, said).lower() for said in record["readings"]]}
+
+
+def _title(record: Mapping[str, Any], said: Mapping[str, Any]) -> str:
+    whole = "Whole frames" if record["kind"] == "video" else "Whole picture"
+    title = "Faces" if said["subject"] == "faces" else whole
+    return title if said["head"] is None else f"{title} (head {said['head']})"
 
 
 def _checks(record: Mapping[str, Any]) -> list[str]:

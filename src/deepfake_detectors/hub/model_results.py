@@ -54,10 +54,14 @@ METRIC_NAMES = {
     "iou_pooled": "IoU, all pixels together",
     "marked_on_real": "Share of real pictures marked as changed",
     "bytes_per_pixel_auc": "AUC of bytes per pixel alone",
+    "bytes_per_pixel_correlation": "Rank correlation of scores and bytes per pixel within the classes",
+    "auc_above_bytes_per_pixel": "AUC minus that of bytes per pixel alone",
 }
 TABLES = {"per_manipulation": "made with", "per_category": "category", "per_set": "set"}
+ROBUSTNESS_COLUMNS = ("auc", "accuracy", "false_alarm_rate", "flip_rate")
 CORRECTED = "corrected"
-CONTROL = "control"  # what the files alone give away: a yardstick, not a result of the model
+# What the files alone give away, and how generic explanations are: yardsticks, not results of the model.
+CONTROLS = ("control", "explanation_checks")
 NO_SUBJECT = (CORRECTED, "protocol")  # hold metrics too, but are no further kind of answers
 
 
@@ -92,7 +96,7 @@ def model_index(results: dict[str, Any], facts: dict[str, Any]) -> list[EvalResu
     protocol = results["protocol"]["name"]
     entries = []
     for part in result_parts(results):
-        if part["subject"] == CONTROL:
+        if part["subject"] in CONTROLS:
             continue
         rules = CORRECTED if part["corrected"] else protocol
         for name, entry in part["metrics"].items():
@@ -135,6 +139,8 @@ def result_parts(results: dict[str, Any]) -> list[dict[str, Any]]:
     parts = []
     for subject, part in [*whole, *((name, results[name]) for name in subjects)]:
         parts.append(_part(subject, part, protocol, False))
+        if part is results and "robustness" in results:
+            parts[-1]["tables"]["after"] = _table(_robustness(results["robustness"]))
         if protocol != CORRECTED and CORRECTED in part:
             parts.append(_part(subject, part[CORRECTED], CORRECTED, True))
     return [part for part in parts if part["metrics"]]
@@ -160,6 +166,19 @@ def _table(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "columns": [column.replace("_", " ") for column in columns],
         "rows": [[name, *(_cell(row.get(key)) for key in columns)] for name, row in rows.items()],
+    }
+
+
+def _robustness(swept: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return a row per changed picture set, at the threshold that the whole set was judged by."""
+    return {
+        name: {
+            **{key: entry["metrics"][key]["value"] for key in ROBUSTNESS_COLUMNS},
+            "auc interval": {end: entry["metrics"]["auc"][end] for end in ("low", "high")},
+            "what was done": entry["steps"],
+        }
+        for name, entry in swept["variants"].items()
+        if "metrics" in entry
     }
 
 

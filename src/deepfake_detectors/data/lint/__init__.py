@@ -9,7 +9,7 @@ for finding in lint_dataset("ddvqa", data_dir="ddvqa/", config="c23").findings:
 """
 
 from deepfake_detectors.data.lint.findings import LintResult
-from deepfake_detectors.data.lint.run import NEAR_RADIUS, lint_dataset
+from deepfake_detectors.data.lint.run import NEAR_RADIUS, lint_dataset, measure_source
 from deepfake_detectors.data.lint.sources import Source, builder_source, open_source, parquet_source
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Source",
     "builder_source",
     "lint_dataset",
+    "measure_source",
     "open_source",
     "parquet_source",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +11,7 @@ import pandas as pd
 from deepfake_detectors.data.lint.findings import LEVELS, LintResult, control_rows
 from deepfake_detectors.data.lint.shortcuts import NUMBERS
 from deepfake_detectors.evaluation.plots import COLOURS, figure_png, new_figure
-from deepfake_detectors.markup import as_markdown
+from deepfake_detectors.markup import as_markdown, html_page
 from deepfake_detectors.outputs import folder_lock, opened_whole, write_bytes, write_json, write_text
 
 __all__ = ["FORMATS", "write_report"]
@@ -30,11 +28,6 @@ NUMBERS_SHOWN = {**NUMBERS, "jpeg_quality": "JPEG quality"}
 BARS = {"format": "file format", "size": "size"}
 SHADES = ("#3b76af", "#e08214", "#7a7a7a", "#5aa469", "#a35ea8", "#c9b03c", "#8c5a3c", "#d4689b")
 BINS = 30
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left}
-img{max-width:100%}code{background:#f3f3f3;padding:0 .2em}li{margin:.3rem 0}li,code{overflow-wrap:anywhere}
-@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}td,th{border-color:#555}code{background:#2a2a2a}
-img{background:#fff}}"""
 
 
 def write_report(result: LintResult, folder: str | Path, format: str = "html") -> Path:
@@ -61,7 +54,10 @@ def write_report(result: LintResult, folder: str | Path, format: str = "html") -
     name, outdated = ("report.md", "report.html") if format == "markdown" else ("report.html", "report.md")
     with folder_lock(folder):
         if format == "html":
-            text, plots = _page(f"Lint of {result.name}", text, plots), {}
+            text, plots = (
+                html_page(f"Lint of {result.name}", text, {name: plot.content for name, plot in plots.items()}),
+                {},
+            )
         for file, plot in plots.items():
             write_bytes(folder / file, plot.content)
         if len(result.rows):
@@ -100,21 +96,6 @@ def render_markdown(result: LintResult, plots: dict[str, str]) -> str:
         lines += ["", "## Histograms", ""]
         lines += [line for name, caption in plots.items() for line in (f"![{caption}]({name})", "")]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _page(title: str, text: str, plots: dict[str, Plot]) -> str:
-    from markdown_it import MarkdownIt
-
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    for name, plot in plots.items():
-        content = base64.b64encode(plot.content).decode()
-        body = body.replace(f'src="{name}"', f'src="data:image/png;base64,{content}"')
-    head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-    )
-    return (
-        f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}</body></html>\n'
-    )
 
 
 class Plot(NamedTuple):

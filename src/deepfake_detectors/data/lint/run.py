@@ -21,6 +21,7 @@ from deepfake_detectors.data.lint.duplicates import (
     find_pairs,
 )
 from deepfake_detectors.data.lint.findings import LintResult, worst_first
+from deepfake_detectors.data.lint.leaks import find_leaks
 from deepfake_detectors.data.lint.measures import SCHEMA, Picture, measure
 from deepfake_detectors.data.lint.metadata_classifier import find_metadata_score
 from deepfake_detectors.data.lint.report import FORMATS, write_report
@@ -35,7 +36,7 @@ from deepfake_detectors.data.lint.shortcuts import (
 from deepfake_detectors.data.lint.sources import Source, open_source
 from deepfake_detectors.dataset_scripts._builder import Finding
 
-__all__ = ["NEAR_RADIUS", "lint_dataset"]
+__all__ = ["NEAR_RADIUS", "lint_dataset", "measure_source", "require_libraries"]
 
 # Of 64 bits. On 1483 face crops of DD-VQA, 311 of the 313 pairs within it are two versions of one video, and none
 # lies across the splits, which share no video; from 8 on unrelated faces come in.
@@ -50,6 +51,7 @@ def lint_dataset(
     config: str | None = None,
     options: dict[str, Any] | None = None,
     *,
+    against: str | Path | Source | None = None,
     output: str | Path | None = None,
     format: str = "html",
     near: int = NEAR_RADIUS,
@@ -64,6 +66,8 @@ def lint_dataset(
         source: a data set, a folder of Parquet or of pictures as `open_source` takes them, or a `Source` from there,
             which has the next three already.
         data_dir, config, options: as in `open_source`.
+        against: a second data set, such as the one to test on: look for pictures, near-copies, videos and persons that
+            both have, and for nothing else.
         output: folder for `lint.json`, the report and all measurements; see `write_report`. Nothing is written if
             `None`.
         format: of the report, `"html"` or `"markdown"`.
@@ -92,19 +96,44 @@ def lint_dataset(
         raise ValueError(
             "`data_dir`, `config`, `options` and `max_pixels` belong to a source given by name, not to an opened one."
         )
-    result = _lint(source, near, progress)
+    if against is None:
+        result = _lint(source, near, progress)
+    else:
+        other = against if isinstance(against, Source) else open_source(against, max_pixels=max_pixels)
+        rows = [measure_source(part, progress) for part in (source, other)]
+        findings = find_leaks(rows[0], rows[1], (source.name, other.name), near)
+        both = pd.concat([part.assign(split=name) for part, name in zip(rows, (source.name, other.name), strict=True)])
+        result = LintResult(f"{source.name} against {other.name}", worst_first(findings), count_rows(both))
     if output is not None:
         write_report(result, output, format)
     return result
 
 
-def _lint(source: Source, near: int, progress: Callable[[int], None] | None) -> LintResult:
+def measure_source(source: Source, progress: Callable[[int], None] | None = None) -> pd.DataFrame:
+    """Return the measurements of a source, one row per picture, with `error` where it cannot be decoded.
+
+    Raises:
+        ValueError: for a source without any picture.
+    """
+    return _once(_measured_rows(source, progress))
+
+
+def _measured_rows(source: Source, progress: Callable[[int], None] | None) -> pd.DataFrame:
     measured = list(_measure(source, progress))
     if not measured:
         raise ValueError(f"{source.name} holds no pictures.")
-    rows = pa.concat_tables(measured).to_pandas()
+    return pa.concat_tables(measured).to_pandas()
+
+
+def _once(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each picture once, however many rows of questions it stands in."""
+    return rows.drop_duplicates("picture").drop(columns="picture").reset_index(drop=True)
+
+
+def _lint(source: Source, near: int, progress: Callable[[int], None] | None) -> LintResult:
+    rows = _measured_rows(source, progress)
     findings = find_repeats(rows)
-    rows = rows.drop_duplicates("picture").drop(columns="picture").reset_index(drop=True)
+    rows = _once(rows)
     findings += source.remarks
     findings += _unreadable(rows)
     findings += find_imbalance(rows) + find_overlaps(rows) + find_pairs(rows)

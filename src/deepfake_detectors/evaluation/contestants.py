@@ -1,0 +1,216 @@
+"""What a benchmark compares, read from a plan: detectors, data sets, and what detectors were trained on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from deepfake_detectors.checkpoints import DEFAULT
+from deepfake_detectors.data.registry import DATASETS
+from deepfake_detectors.evaluation.predictors import Predictor
+from deepfake_detectors.evaluation.sets import PictureSet, data_set, folder_set
+from deepfake_detectors.examination.clips import ClipView
+from deepfake_detectors.examination.faces import DEFAULT_FINDER
+from deepfake_detectors.files import read_yaml
+
+__all__ = ["Contestant", "TestSet", "read_contestants", "read_plan", "read_test_sets"]
+
+NAME = re.compile(r"[\w+@][\w.+@ -]{0,79}")  # it becomes the name of a folder
+PLAN_KEYS = frozenset(
+    "detectors datasets train robustness resamples seed batch_size device dtype processes controls".split()
+)
+DETECTOR_KEYS = frozenset("name model head threshold scores predict".split())
+SET_KEYS = frozenset(
+    "name dataset dataset_config dataset_options split data_dir real_dir fake_dir frames crop finder".split()
+)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A detector of a benchmark: a checkpoint, an object with `predict`, or files of scores.
+
+    Attributes:
+        name: in the leaderboard.
+        model: folder, Hub id, name of a built-in checkpoint, or a `Predictor`; `None` for files of scores.
+        scores: name of a data set -> file of cached predictions; empty for a detector that is run.
+        options: `head` and `threshold`, as `evaluate` takes them.
+    """
+
+    name: str
+    model: str | Predictor | None = None
+    scores: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A data set of a benchmark.
+
+    Attributes:
+        name: in the leaderboard.
+        options: what `evaluate` is told of it: `dataset` and what belongs to it, or `real_dir` and `fake_dir`.
+    """
+
+    __test__ = False  # not a test, whatever its name begins with
+
+    name: str
+    options: Mapping[str, Any]
+
+    def open(self) -> PictureSet:
+        """Return its whole pictures, videos as frames; raise what `data_set` and `folder_set` raise."""
+        given = dict(self.options)
+        if "dataset" in given:
+            return data_set(
+                str(given["dataset"]),
+                given.get("dataset_config"),
+                given.get("data_dir"),
+                given.get("dataset_options"),
+                given.get("split", "test"),
+            )
+        sides = [None if given.get(key) is None else Path(given[key]) for key in ("real_dir", "fake_dir")]
+        view = ClipView(given.get("frames", 32), None, given.get("finder", DEFAULT_FINDER))
+        return folder_set(sides[0], sides[1], view=lambda: view)
+
+
+def read_plan(file: str | Path) -> dict[str, Any]:
+    """Return the parameters of `benchmark` that a YAML file holds. Paths in it count from the working directory.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not YAML, or holds something that `benchmark` does not take.
+    """
+    plan = read_yaml(file)
+    if not isinstance(plan, dict):
+        raise ValueError(f"{file} must hold `detectors` and `datasets`, but holds a {type(plan).__name__}.")
+    _check_keys(plan, PLAN_KEYS, str(file))
+    for key in ("detectors", "datasets", "train"):
+        if key in plan and not isinstance(plan[key], list):
+            raise ValueError(f"{file}: `{key}` must be a list, but is a {type(plan[key]).__name__}.")
+    return plan
+
+
+def read_contestants(given: Sequence[Any], sets: Sequence[TestSet]) -> list[Contestant]:
+    """Return the detectors of a benchmark.
+
+    Args:
+        given: a model name each; an object with `predict(paths)`; or a mapping with `name` and one of `model` (with
+            `head` and `threshold`), `predict` (`"module:object"`, an object with `predict(paths)`), or `scores`: a
+            file of cached predictions, or one per name of a data set.
+        sets: of the benchmark.
+
+    Raises:
+        ValueError: for something else, a name that is taken, or scores of unknown data sets.
+        ImportError: if there is no such module.
+    """
+    found = [_contestant(item, sets) for item in given]
+    if not found:
+        raise ValueError("`detectors` is empty: name at least one.")
+    _check_names([contestant.name for contestant in found], "detectors")
+    return found
+
+
+def _contestant(item: Any, sets: Sequence[TestSet]) -> Contestant:
+    if isinstance(item, (str, Path)):
+        return Contestant(_short(str(item)), str(item))
+    if not isinstance(item, Mapping):
+        if not isinstance(item, Predictor):
+            raise ValueError(
+                f"`detectors` holds a {type(item).__name__}, expected a model, a mapping, or an object with `predict`."
+            )
+        return Contestant(str(getattr(item, "name", type(item).__name__)), item)
+    _check_keys(item, DETECTOR_KEYS, "a detector")
+    kinds = [key for key in ("model", "scores", "predict") if item.get(key) is not None]
+    if len(kinds) > 1:
+        raise ValueError(f"`detectors`: {dict(item)} has {' and '.join(kinds)}, expected one of them.")
+    options = {key: item[key] for key in ("head", "threshold") if item.get(key) is not None}
+    if kinds == ["scores"]:
+        scores = item["scores"]
+        files = dict(scores) if isinstance(scores, Mapping) else {entry.name: scores for entry in sets}
+        unknown = sorted(set(files) - {entry.name for entry in sets})
+        if unknown:
+            raise ValueError(f"`detectors`: scores of {', '.join(unknown)}, which are not among the data sets.")
+        name = str(item.get("name") or "scores")
+        return Contestant(name, None, {key: Path(file) for key, file in files.items()}, options)
+    if kinds == ["predict"]:
+        judge = _imported(str(item["predict"]))
+        return Contestant(str(item.get("name") or getattr(judge, "name", type(judge).__name__)), judge, {}, options)
+    model = str(item.get("model") or DEFAULT)
+    return Contestant(str(item.get("name") or _short(model)), model, {}, options)
+
+
+def _imported(place: str) -> Predictor:
+    module, colon, attribute = place.partition(":")
+    if not colon:
+        raise ValueError(f"`predict` is {place!r}, expected module:object.")
+    found = getattr(import_module(module), attribute, None)
+    if isinstance(found, type):
+        found = found()
+    if not isinstance(found, Predictor):
+        raise ValueError(f"`predict` {place!r} is not an object with `predict(paths)`.")
+    return found
+
+
+def read_test_sets(given: Sequence[Any]) -> list[TestSet]:
+    """Return the data sets of a benchmark.
+
+    Args:
+        given: the name of a data set, a folder that was built, or a folder with the folders `real` and/or `fake`; or a
+            mapping with `name` and the parameters of `evaluate` for a set.
+
+    Raises:
+        ValueError: for something else, or a name that is taken.
+        FileNotFoundError: for a folder that is missing.
+    """
+    found = [_test_set(item) for item in given]
+    if not found:
+        raise ValueError("`datasets` is empty: name at least one.")
+    _check_names([entry.name for entry in found], "datasets")
+    return found
+
+
+def _test_set(item: Any) -> TestSet:
+    if isinstance(item, (str, Path)):
+        if str(item) in DATASETS:
+            return TestSet(str(item), {"dataset": str(item)})
+        folder = Path(item)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"`datasets`: {item} is neither a folder nor one of {', '.join(sorted(DATASETS))}."
+            )
+        sides = {f"{label}_dir": str(folder / label) for label in ("real", "fake") if (folder / label).is_dir()}
+        return TestSet(_short(str(folder.resolve())), sides or {"dataset": str(folder)})
+    if not isinstance(item, Mapping):
+        raise ValueError(f"`datasets` holds a {type(item).__name__}, expected a name, a folder or a mapping.")
+    _check_keys(item, SET_KEYS, "a data set")
+    options = {key: value for key, value in item.items() if key != "name" and value is not None}
+    if not {"dataset", "real_dir", "fake_dir"} & set(options):
+        raise ValueError(
+            f"`datasets`: {dict(item)} names no pictures: give `dataset`, or `real_dir` and/or `fake_dir`."
+        )
+    named = next(options[key] for key in ("dataset", "fake_dir", "real_dir") if key in options)
+    return TestSet(str(item.get("name") or _short(str(named))), options)
+
+
+def _short(name: str) -> str:
+    """The last part of a path or a Hub id."""
+    return re.sub(r"[^\w.+@ -]", "-", Path(name).name) or name
+
+
+def _check_names(names: Sequence[str], what: str) -> None:
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"`{what}`: the name {name!r} is not 1 to 80 letters, digits, spaces and signs of .+@-_ ."
+            )
+        if [other.casefold() for other in names].count(name.casefold()) > 1:
+            raise ValueError(f"`{what}`: the name {name!r} occurs twice; give each a `name` of its own.")
+
+
+def _check_keys(given: Mapping[Any, Any], known: frozenset[str], where: str) -> None:
+    unknown = sorted(str(key) for key in given if key not in known)
+    if unknown:
+        raise ValueError(f"{where} has {', '.join(unknown)}; known are {', '.join(sorted(known))}.")

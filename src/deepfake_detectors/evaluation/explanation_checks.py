@@ -1,0 +1,145 @@
+"""Are explanations about the picture? How generic they are, and what the same answers reach on other pictures."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepfake_detectors.evaluation.bootstrap import mean_interval
+from deepfake_detectors.evaluation.metrics import MetricSet, Settings
+from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups
+from deepfake_detectors.evaluation.texts import explanation_metrics, plain_words
+
+__all__ = ["REGIONS", "check_explanations", "named_regions"]
+
+# Region -> how explanations name it. Whole words, after `plain_words`.
+REGIONS = {
+    "eyes": r"eyes?|eyelids?|pupils?|iris(?:es)?|gaze",
+    "eyebrows": r"(?:eye)?brows?",
+    "nose": r"nose|nostrils?",
+    "mouth": r"mouth|lips?|smile",
+    "teeth": r"teeth|tooth",
+    "skin": r"skin|cheeks?|wrinkles?|complexion",
+    "chin": r"chin|jaw|jawline|beard",
+    "hair": r"hair|hairline|forehead",
+    "ears": r"ears?|earrings?",
+    "hands": r"hands?|fingers?",
+    "background": r"background|backdrop",
+    "text": r"text|letters?|lettering|writing",
+    "light": r"light(?:ing)?|shadows?|reflections?",
+    "edges": r"edges?|borders?|boundary|boundaries|contours?|outlines?",
+}
+PATTERNS = {name: re.compile(rf"\b(?:{words})\b") for name, words in REGIONS.items()}
+SCORES = ("ROUGE_L", "CIDEr")
+FEWEST = 2  # pictures, without which there is no other picture
+
+
+def named_regions(text: str) -> set[str]:
+    """Return the keys of `REGIONS` that a text names, in whatever sense."""
+    words = plain_words(text)
+    return {name for name, pattern in PATTERNS.items() if pattern.search(words)}
+
+
+def check_explanations(
+    rows: Sequence[Prediction], references: Mapping[str, Sequence[str]] | None, settings: Settings
+) -> dict[str, Any]:
+    """Measure how generic explanations are, beside the scores that compare them with references.
+
+    The control never looks: it answers for every picture what the detector said of another one. What it reaches of
+    ROUGE-L, CIDEr and the regions named is owed to phrases that always fit.
+
+    Args:
+        rows: with texts.
+        references: id -> reference explanations; `None` where there are none.
+        settings: seed of the control, and of the intervals.
+
+    Returns:
+        `commonest` (the answer given most often), `metrics` and `undefined`. All shares lie in [0, 1]:
+        `commonest_answer` and `distinct_answers`; `same_answer_as_twin`, of the fakes that share source material with
+        a real picture; with references `region_agreement` (Jaccard index of the regions that answer and reference
+        name, the best reference counts) and, of the control, `ROUGE_L_of_control`, `CIDEr_of_control` and
+        `region_agreement_of_control`.
+
+    Raises:
+        ValueError: for a row without a text.
+    """
+    without = [row.id for row in rows if row.text is None]
+    if without or not rows:
+        raise ValueError(f"{len(without)} of {len(rows)} predictions have no text, such as {without[:1]}.")
+    texts = {row.id: str(row.text) for row in rows}
+    words = {id: plain_words(text) for id, text in texts.items()}
+    commonest, times = Counter(words.values()).most_common(1)[0]
+    result = MetricSet()
+    result.add("commonest_answer", times / len(words))
+    result.add("distinct_answers", len(set(words.values())) / len(words))
+    _add_twins(result, rows, words, settings)
+    if references is not None:
+        _add_control(result, rows, texts, references, settings)
+    return {"commonest": commonest, **result.to_dict()}
+
+
+def _add_twins(result: MetricSet, rows: Sequence[Prediction], words: Mapping[str, str], settings: Settings) -> None:
+    """A fake and the real picture behind it should not get the same answer."""
+    real: dict[str, set[str]] = {}
+    for row in rows:
+        if row.label == "real" and row.group_id is not None:
+            real.setdefault(row.group_id, set()).add(words[row.id])
+    fakes = [row for row in rows if row.label == "fake" and row.group_id in real]
+    if not fakes:
+        result.add("same_answer_as_twin", None, "no fake shares its source material with a real picture of the set")
+        return
+    same = np.array([words[row.id] in real[str(row.group_id)] for row in fakes], dtype=np.float64)
+    groups = [str(row.group_id) for row in fakes]
+    result.add(
+        "same_answer_as_twin",
+        float(same.mean()),
+        interval=mean_interval(same, groups, settings.resamples, settings.seed),
+    )
+
+
+def _add_control(
+    result: MetricSet,
+    rows: Sequence[Prediction],
+    texts: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    settings: Settings,
+) -> None:
+    names = ["region_agreement", *(f"{name}_of_control" for name in (*SCORES, "region_agreement"))]
+    known = [row for row in rows if row.id in references]
+    if len(known) < FEWEST:
+        for name in names:
+            result.add(name, None, f"{len(known)} pictures have references, and a control needs {FEWEST}")
+        return
+    groups = bootstrap_groups(known)[1]
+
+    def add_regions(name: str, answers: Mapping[str, str]) -> None:
+        agreed = np.array([_agreement(answers[row.id], references[row.id]) for row in known])
+        interval = mean_interval(agreed, groups, settings.resamples, settings.seed)
+        result.add(name, float(agreed.mean()), interval=interval)
+
+    order = np.random.default_rng(settings.seed).permutation(len(known))
+    # One further along a random circle: never its own, and every answer is given once.
+    others = {known[place].id: texts[known[other].id] for place, other in zip(order, np.roll(order, 1), strict=True)}
+    others = {row.id: others[row.id] for row in known}
+    add_regions("region_agreement", texts)
+    found = explanation_metrics(
+        {id: plain_words(text) for id, text in others.items()},
+        {id: [plain_words(text) for text in references[id]] for id in others},
+        groups,
+        settings.resamples,
+        settings.seed,
+    )
+    for name in SCORES:
+        result.metrics[f"{name}_of_control"] = found.metrics[name]
+    add_regions("region_agreement_of_control", others)
+
+
+def _agreement(answer: str, references: Sequence[str]) -> float:
+    """Jaccard index of the named regions, 1 where neither names any."""
+    said = named_regions(answer)
+    expected = [named_regions(text) for text in references]
+    return max((len(said & named) / len(said | named) if said | named else 1.0) for named in expected)

@@ -1,0 +1,84 @@
+"""Two series of scores of the same pictures: how far they differ, and how much of that is luck of the draw.
+
+The bootstrap draws pictures (or whole groups), and each draw counts both series, so that what is hard in a picture for
+both cancels out (Efron and Tibshirani, "An Introduction to the Bootstrap", ch. 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from deepfake_detectors.evaluation.bootstrap import draw_weights, percentile_interval
+from deepfake_detectors.evaluation.curve import ScoreCurve, check_scores, gather, one_class_reason
+from deepfake_detectors.evaluation.metrics import MetricSet
+
+__all__ = ["compare_scores"]
+
+RANKED = ("auc", "auc_difference")
+
+
+def compare_scores(
+    labels: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    thresholds: tuple[float, float] = (0.5, 0.5),
+    groups: Sequence[str] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> MetricSet:
+    """Compare the second series of scores with the first.
+
+    Args:
+        labels: `(n,)`, 0 real and 1 fake.
+        first, second: `(n,)`, higher means more fake; of the same pictures in the same order.
+        thresholds: score from which a picture counts as fake, of each series.
+        groups: `(n,)`, pictures that share source material: whole groups are resampled.
+        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
+        seed: of the bootstrap.
+
+    Returns:
+        `auc`, `accuracy`, `false_alarm_rate` and `miss_rate` of the second; `flip_rate`, the share of pictures whose
+        verdict differs; `auc_difference` and `accuracy_difference`, second minus first.
+
+    Raises:
+        ValueError: as `check_scores`.
+    """
+    truth, before = check_scores(labels, first)
+    _, after = check_scores(labels, second)
+    curves = ScoreCurve(truth, before), ScoreCurve(truth, after)
+    said = [values >= limit for values, limit in zip((before, after), thresholds, strict=True)]
+    real, fake = (np.asarray(truth == label, dtype=np.float64) for label in (0, 1))
+    right = [verdict == (truth == 1) for verdict in said]
+
+    def values(weights: np.ndarray) -> dict[str, np.ndarray]:
+        total = weights.sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            areas = [curve.auc(weights) for curve in curves]
+            shares = [weights @ hits / total for hits in right]
+            return {
+                "auc": areas[1],
+                "accuracy": shares[1],
+                "false_alarm_rate": weights @ (real * said[1]) / (weights @ real),
+                "miss_rate": weights @ (fake * ~said[1]) / (weights @ fake),
+                "flip_rate": weights @ (said[0] != said[1]) / total,
+                "auc_difference": areas[1] - areas[0],
+                "accuracy_difference": shares[1] - shares[0],
+            }
+
+    whole = values(np.ones((1, truth.size)))
+    drawn = gather(map(values, draw_weights(truth, groups, resamples, seed))) if resamples else {}
+    one_class = one_class_reason(truth)
+    reasons = dict.fromkeys(RANKED, one_class) if one_class else {}
+    if not real.any():
+        reasons["false_alarm_rate"] = "the set holds no real picture"
+    if not fake.any():
+        reasons["miss_rate"] = "the set holds no fake picture"
+    result = MetricSet()
+    for name, found in whole.items():
+        reason = reasons.get(name)
+        interval = None if reason or not drawn else percentile_interval(drawn[name])
+        result.add(name, None if reason else float(found[0]), reason, interval)
+    return result

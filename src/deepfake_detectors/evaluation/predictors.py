@@ -1,0 +1,115 @@
+"""Other people's detectors: anything with `predict(paths)` that returns P(fake) of each picture."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any, Protocol, runtime_checkable
+
+from deepfake_detectors.evaluation.scoring import DetectorError, Progress, Scored, describe_set, score_pictures
+from deepfake_detectors.evaluation.sets import PictureSet
+from deepfake_detectors.modeling.image_loading import MAX_PIXELS, InputImageError, load_image
+
+__all__ = ["Predictor", "PredictorDetector"]
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What a detector of another package needs to be measured.
+
+    An attribute `name` names it in results; otherwise its class does. A `version` tells two states of it apart, so
+    that predictions of the one are not taken up by the other.
+    """
+
+    def predict(self, paths: Sequence[str]) -> Sequence[float]:
+        """Return P(fake) in [0, 1] of every picture file."""
+        ...
+
+
+class PredictorDetector:
+    """A `Predictor` in the place of a checkpoint.
+
+    Args:
+        predictor: judges files.
+        batch_size: files per call of it.
+        max_pixels: width times height of a picture that is decoded.
+    """
+
+    localises = False
+
+    def __init__(self, predictor: Predictor, batch_size: int = 8, max_pixels: int | None = None) -> None:
+        self.predictor, self.batch_size = predictor, batch_size
+        self.max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
+        self.source = str(getattr(predictor, "name", type(predictor).__name__))
+
+    facts: Mapping[str, Any] = {}
+
+    def reported(self, head: str | None, field: str) -> Any:
+        """Return nothing: no operating points are known of it."""
+        return {}
+
+    def face_recipe(self, head: str | None = None) -> None:
+        """Return nothing: it cuts out faces by itself, if it wants any."""
+
+    def score(
+        self,
+        pictures: PictureSet,
+        folder: Path | None = None,
+        explain: bool = False,
+        max_new_tokens: int | None = None,
+        progress: Progress | None = None,
+        head: str | None = None,
+    ) -> Scored:
+        """Score all pictures that can be read; the arguments as in `scoring.Detector.score`.
+
+        A picture that is not a file, such as a frame of a video, is written to a temporary PNG for the call.
+
+        Raises:
+            ValueError: for a folder of another run or one that another process fills, and for `explain` and `head`.
+            DetectorError: if `predict` fails, or returns something other than probabilities.
+        """
+        if explain or head is not None:
+            raise ValueError(f"{self.source} has `predict` alone: leave out `explain` and `head`.")
+        version = getattr(self.predictor, "version", None)
+        model = {"name": self.source, **({} if version is None else {"version": str(version)})}
+        run = {"model": model, "set": describe_set(pictures), "explain": False}
+        return score_pictures(self._judge, pictures, run, folder, self.batch_size, progress=progress)
+
+    def _judge(self, images: list[Any]) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = [{} for _ in images]
+        with tempfile.TemporaryDirectory(prefix="deepfake-benchmark-") as folder:
+            paths: dict[int, str] = {}
+            for place, image in enumerate(images):
+                try:
+                    paths[place] = self._file(image, Path(folder), place)
+                except InputImageError as error:
+                    rows[place] = {"error": str(error)}
+            try:
+                answers = [float(answer) for answer in self.predictor.predict(list(paths.values()))] if paths else []
+            except Exception as error:  # whatever other people's code raises, it is their detector that failed
+                raise DetectorError(f"{self.source}.predict failed: {type(error).__name__}: {error}") from error
+        if len(answers) != len(paths):
+            raise DetectorError(f"{self.source}.predict gave {len(answers)} answers for {len(paths)} pictures.")
+        for place, answer in zip(paths, answers, strict=True):
+            if not (math.isfinite(answer) and 0.0 <= answer <= 1.0):
+                raise DetectorError(f"{self.source}.predict answered {answer}, expected P(fake) in [0, 1].")
+            rows[place] = {"fake_probability": answer}
+        return rows
+
+    def _file(self, image: Any, folder: Path, place: int) -> str:
+        """Return a file that holds the picture, which is known to be readable."""
+        decoded = load_image(image, max_pixels=self.max_pixels)
+        if isinstance(image, (str, Path)):
+            return str(image)
+        content = image.get("bytes") if isinstance(image, dict) else None
+        if isinstance(image, dict) and content is None and image.get("path"):
+            return str(image["path"])
+        if content is not None:  # the very bytes: how a file was saved may be what a detector goes by
+            file = folder / f"{place}{PurePath(str(image.get('path') or '')).suffix}"
+            file.write_bytes(content)
+            return str(file)
+        file = folder / f"{place}.png"
+        decoded.save(file)
+        return str(file)
