@@ -133,7 +133,9 @@ class Results:
         if self.band is not None:
             plots.append(plot_band(self.band, folder / "band.png"))
         if swept := self.content.get("robustness"):
-            unchanged = {name: entry["value"] for name, entry in self.metrics.items()}
+            unchanged = {name: entry["value"] for name, entry in self.metrics.items()} | {"flip_rate": 0.0}
+            if "real" in self.content["per_manipulation"]:
+                unchanged["false_alarm_rate"] = 1 - self.content["per_manipulation"]["real"]["accuracy"]
             plots.append(plot_robustness(swept, unchanged, folder / "robustness.png"))
         part = self.content.get("judgement", self.content)
         name = self.content["protocol"]["name"]
