@@ -1,6 +1,8 @@
 """A kill while a checkpoint is saved, before each single move of a file: the old state or the new one, never a mix."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,37 @@ def test_a_failure_changes_nothing(models, tmp_path, monkeypatch):
         models[1].save_pretrained(folder)
         raise KeyboardInterrupt
     assert contents(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_another_living_process_keeps_its_half_written_files(tmp_path: Path) -> None:
+    """Two ranks of one training save into one checkpoint folder; the second must not sweep the first one's files."""
+    from deepfake_detectors.modeling.saving import saved_whole
+
+    program = (
+        "import sys; from deepfake_detectors.modeling.saving import saved_whole\n"
+        "with saved_whole(sys.argv[1]) as stage:\n"
+        "    print(stage, flush=True); sys.stdin.readline(); open(stage + '/config.json', 'w').write('{}')"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdin is not None and other.stdout is not None
+    stage = Path(other.stdout.readline().strip())
+    with saved_whole(tmp_path) as own:
+        assert stage.is_dir()
+        (Path(own) / "other.json").write_text("{}")
+    assert stage.is_dir()
+    other.communicate("go\n")
+    assert other.returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "other.json"]
+    killed = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert killed.stdout is not None
+    left = Path(killed.stdout.readline().strip())
+    killed.kill()
+    killed.wait()
+    assert left.is_dir()
+    with saved_whole(tmp_path):
+        assert not left.exists()

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from deepfake_detectors.conversion.merge import merge
 from deepfake_detectors.loading import open_checkpoint
+from deepfake_detectors.modeling.image_loading import load_image
 from deepfake_detectors.train.train_sft import build_trainer, train_sft
 from support.ddvqa_tree import stems, write_tree
 from support.sft_runs import BASES, ON_THIS_MACHINE, command, losses, offline, parsed, recipe, write_recipe
@@ -90,7 +91,7 @@ def test_whole_training_learns_its_own_pictures_and_resumes(base, tmp_path):
         *parsed(tmp_path / "again", {**settings, "output_dir": str(tmp_path / "again" / "out")})
     )
     rows = trainer.train_dataset
-    batch = processor(images=[picture.convert("RGB") for picture in rows["image"]])
+    batch = processor(images=[load_image(cell) for cell in rows["image"]])
     right = (model.detect(**batch).logits.argmax(-1) == torch.tensor(rows["label"][:])).float().mean().item()
     assert right > 0.9
     again = train_sft(*parsed(tmp_path, {**settings, "resume_from_checkpoint": str(out / "checkpoint-40")}))
