@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deepfake_detectors_cli.console import OutputFormat, hide_loading_bars, say, show, wants_table, work
-from deepfake_detectors_cli.options import Device, Dtype, DtypeName, Format, Model, Quiet
+from deepfake_detectors_cli.options import Device, Dtype, DtypeName, Family, Format, Model, Quiet
 
 __all__ = ["chat"]
 
@@ -17,6 +17,7 @@ __all__ = ["chat"]
 def chat(
     picture: Annotated[str, typer.Argument(metavar="PICTURE", help="File or http(s) URL to talk about.")],
     model: Model = None,
+    family: Family = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Longest answer. [default: the detector's own]")
     ] = None,
@@ -41,7 +42,7 @@ def chat(
 
     hide_loading_bars()
     image = load_image(picture)
-    detector = load_detector(model, device, dtype.value)
+    detector = load_detector(model, device, dtype.value, family)
     require_ability(detector.model, "converse")
     generation = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     features = detector.preprocess(image)
