@@ -24,9 +24,9 @@ TOLD = 5  # unreadable pictures that are named
 FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's name
 PARAMETERS = frozenset(
     "model family dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames "
-    "crop finder predictions labels references explain max_new_tokens similarity spice protocol threshold fit fit_split "
-    "fit_predictions save_to fit_band false_alarm_rate head robustness resamples seed batch_size max_pixels device "
-    "dtype output".split()
+    "crop finder predictions labels references explain max_new_tokens similarity spice protocol threshold fit "
+    "fit_split fit_predictions save_to fit_band false_alarm_rate head robustness resamples seed batch_size max_pixels "
+    "device dtype output".split()
 )
 
 
