@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from transformers import Cache, StoppingCriteria, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer
 from transformers.generation.streamers import BaseStreamer
 
 from .detection import DeepfakeDetectionOutput
@@ -67,6 +69,9 @@ class Conversation:
         self.model, self.processor, self.detection = model, processor, detection
         self._opening, self._cache, self._prompt_ids = list(opening), cache, prompt_ids
         self._generation, self._generate = generation, generate or model.generate
+        # Layers that forget what lies behind their window cannot be cut back; those begin again behind the opening.
+        exact = all(type(layer) is DynamicLayer for layer in cache.layers)
+        self._beginning = None if exact else copy.deepcopy(cache)
         self._read = list(opening)  # ids that the cache holds
         self._lock = threading.Lock()
 
@@ -167,7 +172,10 @@ class Conversation:
         """Keep what was read of so many tokens, and of the opening, which every prompt has."""
         length = max(length, len(self._opening))
         if surplus := self._cache.get_seq_length() - length:
-            self._cache.crop(-surplus)  # so many tokens off the end
+            if self._beginning is None:
+                self._cache.crop(-surplus)  # so many tokens off the end
+            else:
+                self._cache, length = copy.deepcopy(self._beginning), len(self._opening)
         self._read = self._read[:length]
 
     def _room(self) -> int:

@@ -13,6 +13,7 @@ from transformers.utils import CONFIG_NAME
 
 from .candidate_scoring import candidate_log_probabilities, class_log_probabilities
 from .configuration_chat_vlm import CLASSES, ChatVlmConfig, is_chat_model
+from .conversation import Conversation, History, require_one_picture
 from .detection import (
     HUB_ARGUMENTS,
     DeepfakeDetectionMixin,
@@ -23,7 +24,7 @@ from .detection import (
     require_complete,
 )
 from .generation_cache import cache_keyword
-from .processing_chat_vlm import ChatVlmProcessor
+from .processing_chat_vlm import ChatVlmProcessor, behind_last
 from .prompting_chat_vlm import answer_tokens
 from .verdict_parsing import parse_verdict
 
@@ -45,6 +46,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
     """
 
     can_explain = True
+    can_converse = True
     subject = "picture"
     config: ChatVlmConfig
     base_model_prefix = "vlm"
@@ -335,11 +337,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
                 in front of the picture.
         """
         tokens = self._answer_tokens
-        if processor.prompt() != tokens["text"]:
-            raise ValueError(
-                f"The processor does not belong to this model: it asks {processor.prompt()!r}, the model "
-                f"{tokens['text']!r}."
-            )
+        self._require_own(processor)
         picture = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
         options = {name: value for name, value in inputs.items() if name not in picture}
         options = {**self._padding(), **GENERATION_DEFAULTS, **options, "use_cache": True}
@@ -370,6 +368,67 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
             explanations=explanations,
             explanation_verdicts=[parse_verdict(text, "word") for text in explanations],
         )
+
+    @torch.no_grad()
+    def converse(
+        self,
+        processor: ChatVlmProcessor,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        **picture: Any,
+    ) -> Conversation:
+        """Begin a conversation about one picture, which is read once.
+
+        Args:
+            processor: the `ChatVlmProcessor` of this checkpoint.
+            input_ids, attention_mask: (1, length), the prompt of the verdict as the processor makes it.
+            picture: what else the processor made: the chat model's own inputs.
+
+        Returns:
+            A `Conversation`; its answers equal those of `explain` with the same question and history.
+
+        Raises:
+            ValueError: for more than one picture, a padded prompt, if the processor's prompts are not those of this
+                model, or if its template writes the question in front of the picture.
+        """
+        require_one_picture(input_ids)
+        tokens = self._answer_tokens
+        self._require_own(processor)
+        ids, mask, picture = _left_padded(input_ids, attention_mask, picture)
+        end = ids.shape[1] - tokens["cut"]
+        row = ids[0].tolist()
+        length = behind_last(row, self.config.image_token_id)
+        if not mask.all() or row[length:] != processor.tail_behind_picture():
+            raise ValueError("input_ids are not the prompt of the verdict, without padding; use the processor's own.")
+        ids, mask, picture = _cut(ids, mask, picture, length)
+        cache = self._new_cache()
+        self._prefill(ids, mask, cache, picture)
+        # The model keeps it of the last picture that it read, which may be another one when a question comes.
+        shift = getattr(self.vlm.base_model, "rope_deltas", None)
+        logits = self._judge_behind(copy.deepcopy(cache), mask, [*row[length:end], *tokens["prefix"]])
+        types = {name: value for name, value in picture.items() if getattr(value, "shape", None) == ids.shape}
+
+        def prompt_ids(question: str, history: History) -> list[int]:
+            return [*row[:length], *processor.tail_behind_picture(question, history)]
+
+        def generate(input_ids: torch.Tensor, **options: Any) -> torch.Tensor:
+            if shift is not None:
+                self.vlm.base_model.rope_deltas = shift
+            own = {
+                name: torch.cat([value, value.new_zeros(1, input_ids.shape[1] - length)], dim=1)
+                for name, value in types.items()
+            }
+            return self.vlm.generate(input_ids=input_ids, **own, **options)
+
+        detection = DeepfakeDetectionOutput(logits=self.calibrate(logits))
+        return Conversation(self, processor, detection, row[:length], cache, prompt_ids, GENERATION_DEFAULTS, generate)
+
+    def _require_own(self, processor: ChatVlmProcessor) -> None:
+        own = self._answer_tokens["text"]
+        if processor.prompt() != own:
+            raise ValueError(
+                f"The processor does not belong to this model: it asks {processor.prompt()!r}, the model {own!r}."
+            )
 
     def _judge_behind(self, cache: Cache, mask: torch.Tensor, tail: list[int]) -> torch.Tensor:
         ids = torch.tensor([tail], device=mask.device).expand(len(mask), -1)

@@ -351,6 +351,29 @@ class DeepfakeDetectionPipeline(Pipeline):
             "failure": failure,
         }
 
+    def converse(self, image: Any) -> Any:
+        """Begin a conversation about one picture.
+
+        Args:
+            image: as in `__call__`, a single one.
+
+        Returns:
+            A `Conversation`, with the verdict in `detection`.
+
+        Raises:
+            InputImageError: a `ValueError`, for a picture that cannot be read.
+            ValueError: if the detector cannot converse.
+        """
+        require_ability(self.model, "converse")
+        features = self.preprocess(image)
+        _, failure, _ = (features.pop(name) for name in ("source", "failure", "picture_size"))
+        if failure is not None:
+            raise failure
+        if "row" in features:
+            features = dict(self.processor.collate([features["row"]]))
+        inputs = {name: self._in_dtype(value.to(self.model.input_device)) for name, value in features.items()}
+        return self.model.converse(self.processor, **inputs)
+
     def _select(self, features: dict[str, Any], rows: list[int]) -> dict[str, Any]:
         """The tensors of `rows`, floating ones in the model's dtype."""
         selected = {}

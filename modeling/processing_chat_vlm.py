@@ -20,7 +20,7 @@ from .prompting_chat_vlm import answer_spans, messages_for, render, text_ids
 from .prompting_vicuna import read_turns
 from .verdict_parsing import parse_verdict
 
-__all__ = ["ChatVlmProcessor"]
+__all__ = ["ChatVlmProcessor", "behind_last"]
 
 IGNORED = -100
 BLANK = (64, 64)
@@ -261,6 +261,41 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
             shared += 1
         return verdict[shared:], own[shared:]
 
+    def tail_behind_picture(
+        self, question: str | None = None, history: Sequence[tuple[str, str]] | None = None
+    ) -> list[int]:
+        """Ids of a prompt behind its picture, which are the same for every picture.
+
+        Args:
+            question: by default the question of the verdict.
+            history: (question, answer) turns before it.
+
+        Raises:
+            ValueError: if a text holds the marker of a picture, or the chat template writes texts in front of it.
+        """
+        marker = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
+        for text in (self._asked(question), *(text for turn in history or () for text in turn)):
+            if marker in text or self.stock.image_token in text:
+                raise ValueError(f"The question or the history holds the marker of a picture: {text!r}.")
+        heads, tails = [], []
+        for turns in ([(self.question, None)], [*(history or ()), (self._asked(question), None)]):
+            ids = self.encode(messages_for(turns, self.system_prompt, Image.new("RGB", BLANK)))["input_ids"][
+                0
+            ].tolist()
+            end = behind_last(ids, self.image_token_id)
+            heads.append(ids[:end])
+            tails.append(ids[end:])
+        if heads[0] != heads[1]:
+            raise ValueError(
+                "The prompts of several questions do not share their picture, because the chat template writes the "
+                "question in front of it. Use `generate`."
+            )
+        return tails[1]
+
+    def suggested_questions(self, verdict: str) -> list[str]:
+        """Questions that the model was made to answer; they do not name the verdict."""
+        return [self._asked(self.explanation_question)]
+
     def decode_answers(self, new_ids: torch.Tensor) -> list[str]:
         """Texts of generated ids (prompts, new tokens), without special tokens, stripped."""
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new_ids]
@@ -324,6 +359,11 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
             shape = row["input_ids"].shape
             row = {name: value[:, :max_length] if value.shape == shape else value for name, value in row.items()}
         return row
+
+
+def behind_last(ids: Sequence[int], token: int) -> int:
+    """Return the position behind the last `token`."""
+    return len(ids) - list(reversed(ids)).index(token)
 
 
 def _padded_rows(values: Sequence[torch.Tensor], fill: int, side: str) -> torch.Tensor:

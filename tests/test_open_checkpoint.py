@@ -1,17 +1,22 @@
 """Stock folders and Hub ids: whose weights they hold is said by their id, else by the caller, else they are asked."""
 
+import json
 import logging
 
 import pytest
 import transformers
+from typer.testing import CliRunner
 
 import deepfake_detectors
+from deepfake_detectors.app.models import converse_about
+from deepfake_detectors.examination.judging import Judge
 from deepfake_detectors.families import FAMILIES, family_of
 from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.modeling.configuration_chat_vlm import FAMILY_FIELD
 from deepfake_detectors.modeling.detection import UnconvertedCheckpointError
 from deepfake_detectors.modeling.modeling_chat_vlm import ChatVlmForDeepfakeDetection
 from deepfake_detectors.pipelines import load_detector
+from deepfake_detectors_cli import app
 from support.pictures import random_pictures
 from support.tiny_models import chat_vlm
 
@@ -117,3 +122,29 @@ def test_info_reads_no_weights(stock):
         hidden.rename(weights)
     assert (info["family"], info["class"]) == ("chat_vlm", ChatVlmForDeepfakeDetection.__name__)
     assert info["explains"] and not info["localizes"]
+
+
+def test_three_turns_typed_are_three_calls_of_the_pipeline(stock, tmp_path):
+    folder, pictures, _ = stock
+    pictures[0].save(tmp_path / "face.png")
+    questions = ["Is it real?", "Why?", "What about the eyes?"]
+    command = ["chat", str(tmp_path / "face.png"), "--model", str(folder), "--max-new-tokens", "5"]
+    result = CliRunner().invoke(app, command, input="\n".join(questions) + "\n")
+    assert result.exit_code == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["question"] for row in rows] == questions
+    detector, history = deepfake_detectors.pipeline(model=folder), []
+    for row in rows:
+        options = {"explain": True, "question": row["question"], "generate_kwargs": {"max_new_tokens": 5}}
+        assert detector(pictures[0], history=history, **options)["explanation"] == row["answer"]
+        history.append((row["question"], row["answer"]))
+
+
+def test_the_page_talks_with_a_stock_folder(stock, tmp_path):
+    folder, pictures, _ = stock
+    judge = Judge(folder)
+    (reading,) = judge.readings()
+    conversation = converse_about(judge, pictures[0], reading)
+    (suggested,) = judge.pipeline.processor.suggested_questions("fake")
+    expected = judge.pipeline(pictures[0], explain=True, generate_kwargs={"max_new_tokens": 4})["explanation"]
+    assert conversation.ask(suggested, max_new_tokens=4) == expected

@@ -21,11 +21,12 @@ __all__ = ["model_info"]
 CARD_HEADER = re.compile(r"\s*---\r?\n(.*?)\r?\n---", re.DOTALL)
 
 
-def model_info(model: str | Path | None = None) -> dict[str, Any]:
+def model_info(model: str | Path | None = None, family: str | None = None) -> dict[str, Any]:
     """Describe a checkpoint.
 
     Args:
         model: a folder or Hub id of a detector, or the name of a built-in checkpoint; the default one if `None`.
+        family: of a stock folder, as in `pipeline`.
 
     Returns:
         A JSON-serialisable dict: `model` (where it is loaded from), `family`, `class`, `explains`, `localizes`,
@@ -37,7 +38,7 @@ def model_info(model: str | Path | None = None) -> dict[str, Any]:
         ValueError: if there is no detector in it.
         OSError: if there is no such model.
     """
-    source, config = load_config(model)
+    source, config = load_config(model, family)
     with model_faults(source), torch.device("meta"):  # sizes only: no weights are read
         detector = AutoModel.from_config(config, trust_remote_code=False)
     return {

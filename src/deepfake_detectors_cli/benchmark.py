@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import say, show
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName
+from deepfake_detectors_cli.console import fail, say, show
+from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Family
 
 __all__ = ["benchmark"]
 
@@ -22,6 +22,7 @@ def benchmark(
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", metavar="MODEL", help="A detector; may be repeated.")
     ] = None,
+    family: Family = None,
     dataset: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME|FOLDER", help="A data set, a built folder, or one with real and fake; repeatable."),
@@ -78,8 +79,10 @@ def benchmark(
 
     transformers_logging.disable_progress_bar()
     given: dict[str, Any] = {} if plan is None else read_plan(plan)
+    if family is not None and not model:
+        fail("--family says what the stock folders of --model hold; give --model, or `family` in the plan.")
     typed = {
-        "detectors": model,
+        "detectors": model if family is None else [{"model": name, "family": family} for name in model or ()],
         "datasets": dataset,
         "train": train,
         "robustness": robustness,

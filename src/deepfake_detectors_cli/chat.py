@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deepfake_detectors_cli.console import OutputFormat, hide_loading_bars, say, show, wants_table, work
-from deepfake_detectors_cli.options import Device, Dtype, DtypeName, Format, Model, Quiet
+from deepfake_detectors_cli.options import Device, Dtype, DtypeName, Family, Format, Model, Quiet
 
 __all__ = ["chat"]
 
@@ -17,6 +17,7 @@ __all__ = ["chat"]
 def chat(
     picture: Annotated[str, typer.Argument(metavar="PICTURE", help="File or http(s) URL to talk about.")],
     model: Model = None,
+    family: Family = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Longest answer. [default: the detector's own]")
     ] = None,
@@ -41,16 +42,12 @@ def chat(
 
     hide_loading_bars()
     image = load_image(picture)
-    detector = load_detector(model, device, dtype.value)
+    detector = load_detector(model, device, dtype.value, family)
     require_ability(detector.model, "converse")
     generation = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
-    features = detector.preprocess(image)
-    inputs = {name: value for name, value in features.items() if name not in ("source", "picture_size", "failure")}
-    if features["failure"] is not None:
-        raise features["failure"]
     table = wants_table(format)
     with work():
-        conversation = detector.model.converse(detector.processor, **_on_device(inputs, detector.model))
+        conversation = detector.converse(image)
     if not quiet:
         say(f"P(fake) {conversation.detection.fake_probability.item():.4f}. Ask; an empty line ends the conversation.")
     history: list[tuple[str, str]] = []
@@ -68,12 +65,3 @@ def _next_question(table: bool) -> str:
     if table and sys.stdin.isatty():
         typer.echo("> ", nl=False, err=True)
     return sys.stdin.readline().strip()
-
-
-def _on_device(inputs: dict, model: object) -> dict:
-    """The inputs where the model is, floating ones in its dtype."""
-    found = {}
-    for name, value in inputs.items():
-        value = value.to(model.input_device)  # type: ignore[attr-defined]
-        found[name] = value.to(model.dtype) if value.is_floating_point() else value  # type: ignore[attr-defined]
-    return found

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from deepfake_detectors_cli.console import fail, hide_loading_bars, say, work
-from deepfake_detectors_cli.options import Model, check_new_folder
+from deepfake_detectors_cli.options import Family, Model, check_new_folder
 from deepfake_detectors_cli.tables import list_families
 
 __all__ = ["convert", "export", "merge"]
@@ -147,6 +147,7 @@ def merge(
 def export(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
     model: Model = None,
+    family: Family = None,
     format_: Annotated[str, typer.Option("--format", metavar="NAME", help="onnx, the only one.")] = "onnx",
     int8: Annotated[
         bool, typer.Option("--int8", help="Multiply by large matrices in int8: smaller, faster, not exact.")
@@ -170,5 +171,5 @@ def export(
     from deepfake_detectors.runtime.export import export as run
 
     hide_loading_bars()
-    written = run(model, output, format_, int8, head)
+    written = run(model, output, format_, int8, head, family)
     say(f"Wrote {written}. Use it with: deepfake-detectors detect IMAGE --model {written} --backend onnxruntime")

@@ -17,6 +17,7 @@ from deepfake_detectors_cli.options import (
     Device,
     Dtype,
     DtypeName,
+    Family,
     Format,
     MaxPixels,
     Model,
@@ -50,12 +51,7 @@ def detect(
         ),
     ],
     model: Model = None,
-    family: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="What a stock folder holds, such as fakevlm. [default: by its Hub id, else chat_vlm]"
-        ),
-    ] = None,
+    family: Family = None,
     threshold: Annotated[
         str,
         typer.Option(metavar="T", help="Label fake from this P(fake) on: a number in [0, 1], or an operating point."),

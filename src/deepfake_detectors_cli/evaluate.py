@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepfake_detectors_cli.console import WorkFailed, fail, say, show, work
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, MaxPixels, Model, parse_option
+from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Family, MaxPixels, Model, parse_option
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -23,16 +23,17 @@ __all__ = ["evaluate"]
 TOLD = 5  # unreadable pictures that are named
 FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's name
 PARAMETERS = frozenset(
-    "model dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
-    "finder predictions labels references explain max_new_tokens similarity spice protocol threshold fit fit_split "
-    "fit_predictions save_to fit_band false_alarm_rate head robustness resamples seed batch_size max_pixels device "
-    "dtype output".split()
+    "model family dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames "
+    "crop finder predictions labels references explain max_new_tokens similarity spice protocol threshold fit "
+    "fit_split fit_predictions save_to fit_band false_alarm_rate head robustness resamples seed batch_size max_pixels "
+    "device dtype output".split()
 )
 
 
 def evaluate(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results.json, report.md and the plots.")],
     model: Model = None,
+    family: Family = None,
     dataset: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Data set, such as ddvqa; a built folder; or a CSV img_path,label."),
@@ -176,6 +177,7 @@ def evaluate(
         try:
             results = evaluate(
                 model,
+                family=family,
                 dataset=dataset,
                 dataset_config=dataset_config,
                 dataset_options=options,

@@ -19,7 +19,7 @@ from deepfake_detectors_cli.console import (
     wants_table,
     work,
 )
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Format, MaxPixels, Model, Quiet
+from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Family, Format, MaxPixels, Model, Quiet
 from deepfake_detectors_cli.rendering import print_records, write_json_lines
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def examine(
         list[str], typer.Argument(metavar="FILE...", help="Pictures, videos, folders of them, quoted globs.")
     ],
     model: Model = None,
+    family: Family = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write DIR/NAME/examination.json, sheet.html and pictures for each file."),
@@ -115,7 +116,7 @@ def examine(
     if crop is not None:
         crop_recipe(crop)
     found = expand_inputs(files, recursive, suffixes=PICTURE_SUFFIXES | VIDEO_SUFFIXES)
-    judge = Judge(model, device, dtype.value, batch_size)
+    judge = Judge(model, device, dtype.value, batch_size, family)
     options = {
         "head": head,
         "finder": finder,
@@ -248,6 +249,10 @@ def replay(
         str | None,
         typer.Option("--model", "-m", metavar="MODEL", help="Where the detector is. [default: the recorded name]"),
     ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What a stock folder holds. [default: what the record says]"),
+    ] = None,
     device: Device = None,
     format: Format = OutputFormat.auto,
     quiet: Quiet = False,
@@ -268,7 +273,7 @@ def replay(
     hide_loading_bars()
     read_record(record)
     with work(), _Progress("Replaying", quiet) as progress:
-        result = run_again(record, file, model=model, device=device, progress=progress)
+        result = run_again(record, file, model=model, family=family, device=device, progress=progress)
     if not wants_table(format):
         write_json_lines([result.to_dict()])
     elif result.equal:

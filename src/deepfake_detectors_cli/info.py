@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import OutputFormat, hide_loading_bars, wants_table
-from deepfake_detectors_cli.options import Format
+from deepfake_detectors_cli.console import OutputFormat, fail, hide_loading_bars, wants_table
+from deepfake_detectors_cli.options import Family, Format
 from deepfake_detectors_cli.rendering import print_facts, print_records
 from deepfake_detectors_cli.tables import list_checkpoints, list_families, list_plugins
 
@@ -22,6 +22,7 @@ def info(
             "--model", "-m", metavar="MODEL", help="Describe this one: folder, Hub id, or name of a built-in detector."
         ),
     ] = None,
+    family: Family = None,
     format: Format = OutputFormat.auto,
 ) -> None:
     """Describe a detector: family, abilities, size, thresholds, calibration, license. Without one, list what there is.
@@ -36,13 +37,15 @@ def info(
     and the detectors that are built in.
     """
     if model is None:
+        if family is not None:
+            fail("--family says what the stock folder of --model holds; give --model too.")
         _list_all(wants_table(format))
         return
 
     from deepfake_detectors import model_info
 
     hide_loading_bars()
-    facts = model_info(model)
+    facts = model_info(model, family)
     if wants_table(format):
         print_facts(facts)
     else:

@@ -17,6 +17,7 @@ __all__ = [
     "Device",
     "Dtype",
     "DtypeName",
+    "Family",
     "Format",
     "MaxPixels",
     "Model",
@@ -42,6 +43,14 @@ Model = Annotated[
         "-m",
         metavar="MODEL",
         help="Folder, Hub id, or name of a built-in detector. [default: the built-in demonstration detector]",
+    ),
+]
+Family = Annotated[
+    str | None,
+    typer.Option(
+        "--family",
+        metavar="NAME",
+        help="What a stock folder holds, such as fakevlm. [default: by its Hub id, else chat_vlm]",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Images per forward pass.")]

@@ -16,7 +16,7 @@ from deepfake_detectors_cli.console import (
     wants_table,
     work,
 )
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Format, Model, Quiet
+from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Family, Format, Model, Quiet
 from deepfake_detectors_cli.rendering import print_facts, write_json_lines
 
 __all__ = ["score"]
@@ -33,12 +33,7 @@ def score(
         str, typer.Option(metavar="NAME", help="local (this machine), or ray (a cluster, or this machine).")
     ] = "local",
     model: Model = None,
-    family: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="What a stock folder holds, such as fakevlm. [default: by its Hub id, else chat_vlm]"
-        ),
-    ] = None,
+    family: Family = None,
     head: Annotated[
         str | None, typer.Option(metavar="NAME", help="Judge with this head, where the detector has several.")
     ] = None,

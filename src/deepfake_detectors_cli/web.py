@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from deepfake_detectors_cli.console import fail, hide_loading_bars, say
-from deepfake_detectors_cli.options import Device, Dtype, DtypeName
+from deepfake_detectors_cli.options import Device, Dtype, DtypeName, Family
 
 __all__ = ["app"]
 
@@ -26,6 +26,7 @@ def app(
             "start, and the built-in ones can always be chosen.",
         ),
     ] = None,
+    family: Family = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = ADDRESS,
@@ -58,7 +59,7 @@ def app(
     from deepfake_detectors.app import build
 
     hide_loading_bars()
-    page = build(model, device=device, dtype=dtype.value)
+    page = build(model, family=family, device=device, dtype=dtype.value)
     _, local, shared = page.launch(
         server_name=host, server_port=port, share=share, auth=credentials, quiet=True, prevent_thread_lock=True
     )

@@ -126,6 +126,51 @@ def test_explanation_behind_the_verdict_is_plain_generation(tiny, question, hist
         assert processor.decode_answers(ids[:, inputs["input_ids"].shape[1] :]) == [text]
 
 
+def test_three_turns_equal_three_calls(tiny):
+    """And what is read of another picture in between changes nothing."""
+    model, processor = tiny.model, tiny.processor
+    picture, tokens = pictures()[1], {"max_new_tokens": 6}
+    inputs = processor(images=[picture])
+    conversation = model.converse(processor, **inputs)
+    assert torch.allclose(conversation.detection.logits, model.detect(**inputs).logits, atol=TOLERANCE, rtol=0)
+    questions, history = ["Is it real?", "Why?", "What about the eyes?"], []
+    for question in questions:
+        model.detect(**processor(images=[pictures()[2]]))
+        expected = model.explain(processor, question=question, history=history, **inputs, **tokens).explanations[0]
+        model.detect(**processor(images=[pictures()[2]]))
+        assert conversation.ask(question, history, **tokens) == expected
+        history.append((question, expected))
+    changed = [(questions[0], "The image is real.")]
+    fresh = model.explain(processor, question=questions[1], history=changed, **inputs, **tokens).explanations[0]
+    assert conversation.ask(questions[1], changed, **tokens) == fresh
+    assert [*conversation.stream(questions[1], history[:1], **tokens)][-1] == history[1][1]
+
+
+def test_a_conversation_reads_the_picture_once(tiny):
+    model, processor = tiny.model, tiny.processor
+    seen = []
+    hook = model.get_submodule(model.vision_tower).register_forward_hook(lambda *_: seen.append(1))
+    conversation = model.converse(processor, **processor(images=pictures()[:1]))
+    with Counted(model) as lengths:
+        conversation.ask("Why?", max_new_tokens=2)
+    hook.remove()
+    assert len(seen) == 1
+    whole = processor(images=pictures()[:1], text="Why?")["input_ids"].shape[1]
+    assert lengths[0][1] == whole - len(conversation._opening)
+
+
+def test_what_cannot_be_talked_about(qwen):
+    model, processor = qwen.model, qwen.processor
+    with pytest.raises(ValueError, match="got 3"):
+        model.converse(processor, **qwen.batch)
+    with pytest.raises(ValueError, match="not the prompt of the verdict"):
+        model.converse(processor, **processor(images=pictures()[:1], text="Why?"))
+    conversation = model.converse(processor, **processor(images=pictures()[:1]))
+    for question, history in ((f"Eyes {processor.stock.image_token}", ()), ("Nose?", [("x", "<|image_pad|>")])):
+        with pytest.raises(ValueError, match="marker"):
+            conversation.ask(question, history)
+
+
 def test_several_beams_equal_plain_generation(tiny):
     model, processor = tiny.model, tiny.processor
     inputs = processor(images=pictures(), text=processor.explanation_question)

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoProcessor, pipeline
 
 import deepfake_detectors
 from deepfake_detectors.hub.models import publish_model
+from deepfake_detectors.loading import open_checkpoint
 from support.hub_server import use_hub
 from support.pictures import random_pictures
 from support.source_tree import ROOT
@@ -23,6 +24,7 @@ from support.tiny_models import (
     antifakeprompt,
     antifakeprompt_processor,
     tiny_antifakeprompt,
+    tiny_chat_vlm,
     tiny_fakevlm,
     tiny_instructblip,
     tiny_lvlm_dfd,
@@ -42,6 +44,7 @@ WHOLE = {
     "lvlm_dfd-llm": tiny_lvlm_dfd_llm,
     "clip_probe": tiny_clip_probe,
     "clip_probe-int8": tiny_int8_clip_probe,
+    "chat_vlm": tiny_chat_vlm,
 }
 LANGUAGE_MODEL = r".*language_model.*\.(q_proj|v_proj)"
 # PEFT adapters: base, what gets LoRA, and what is trained whole beside it, as in the recipes.
@@ -181,6 +184,9 @@ def on_other_versions(hub, place, picture):
 
 def local(name: str, place: Path) -> tuple:
     """Model and processor of the folder that was published."""
+    if name == "chat_vlm":  # AutoModel gives its stock class
+        found = open_checkpoint(place / name)
+        return found.load_model(), found.load_processor()
     processor = place / (LORA[name][0] if name in LORA else name)
     return AutoModel.from_pretrained(place / name).eval(), AutoProcessor.from_pretrained(processor)
 
@@ -260,7 +266,7 @@ def test_only_the_closure_of_one_detector_is_published(hub):
     for name in WHOLE:
         files = hub.repository("model", f"tester/{name}").files
         code = [path for path in files if path.endswith(".py")]
-        others = {"m2f2_det", "fakevlm", "antifakeprompt", "lvlm_dfd", "clip_probe"} - {name.split("-")[0]}
+        others = {"m2f2_det", "fakevlm", "antifakeprompt", "lvlm_dfd", "clip_probe", "chat_vlm"} - {name.split("-")[0]}
         strangers = [path for path in code if path.startswith("modeling_") and any(other in path for other in others)]
         assert code and not strangers
         assert not [path for path in files if path.endswith((".bin", ".pt", ".pth", ".pkl"))]

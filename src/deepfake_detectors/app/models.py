@@ -31,6 +31,7 @@ class Models:
     Args:
         models: folders, Hub ids or names of built-in checkpoints; the first is chosen at start.
         device, dtype: as in `pipelines.load_detector`.
+        family: of the stock folders in `models`, as in `pipelines.pipeline`.
 
     Attributes:
         names: to choose from: those given, then the built-in ones.
@@ -39,11 +40,21 @@ class Models:
         ValueError, OSError: for a model that there is not; weights are not read for that.
     """
 
-    def __init__(self, models: Sequence[str | Path] = (), device: str | None = None, dtype: str = "auto") -> None:
+    def __init__(
+        self,
+        models: Sequence[str | Path] = (),
+        device: str | None = None,
+        dtype: str = "auto",
+        family: str | None = None,
+    ) -> None:
+        if family is not None and not models:
+            raise ValueError(f"family is {family!r}, but no model is given that it could be said of.")
         self._device, self._dtype = device, dtype
+        self._families: dict[str, str | None] = {}
         self._sources: dict[str, str] = {}
-        for model in [*models, *BUILT_IN]:
-            source, _ = load_config(model)
+        for model, said in [*((model, family) for model in models), *((name, None) for name in BUILT_IN)]:
+            source, _ = load_config(model, said)
+            self._families.setdefault(source, said)
             name, number = public_name(source), 1
             while self._sources.get(name, source) != source:
                 number += 1
@@ -66,7 +77,12 @@ class Models:
         with self._lock:
             if name not in self._judges:
                 try:
-                    self._judges[name] = Judge(self._sources[name], self._device, self._dtype)
+                    self._judges[name] = Judge(
+                        self._sources[name],
+                        self._device,
+                        self._dtype,
+                        family=self._families[self._sources[name]],
+                    )
                 except (ValueError, ImportError, OSError) as error:
                     logger.exception("The detector %s cannot be loaded", name)
                     raise RefusedUpload(

@@ -23,6 +23,7 @@ EXAMPLE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 def build(
     model: str | Path | Sequence[str | Path] | None = None,
     *,
+    family: str | None = None,
     examples: str | Path | None = None,
     limits: Limits | None = None,
     device: str | None = None,
@@ -39,6 +40,7 @@ def build(
     Args:
         model: folder, Hub id or name of a built-in checkpoint, or several: the first is chosen at start, and the
             built-in ones can always be chosen.
+        family: of the stock folders in `model`, as in `pipeline`.
         examples: a folder of pictures to try; those that the package ships by default.
         limits: of uploads, queue and time.
         device, dtype: as in `pipelines.load_detector`.
@@ -52,7 +54,7 @@ def build(
     """
     limits = limits or Limits()
     given = [] if model is None else [model] if isinstance(model, (str, Path)) else list(model)
-    models = Models(given, device, dtype)
+    models = Models(given, device, dtype, family)
     folder = workspace()
     worker = Worker(models, limits, folder)
     pictures = Path(str(files(__package__))) / "pictures" if examples is None else Path(examples)

@@ -23,7 +23,7 @@ NAME = re.compile(r"[\w+@][\w.+@ -]{0,79}")  # it becomes the name of a folder
 PLAN_KEYS = frozenset(
     "detectors datasets train robustness resamples seed batch_size device dtype processes controls".split()
 )
-DETECTOR_KEYS = frozenset("name model head threshold scores predict".split())
+DETECTOR_KEYS = frozenset("name model family head threshold scores predict".split())
 SET_KEYS = frozenset(
     "name dataset dataset_config dataset_options split data_dir real_dir fake_dir frames crop finder".split()
 )
@@ -37,7 +37,7 @@ class Contestant:
         name: in the leaderboard.
         model: folder, Hub id, name of a built-in checkpoint, or a `Predictor`; `None` for files of scores.
         scores: name of a data set -> file of cached predictions; empty for a detector that is run.
-        options: `head` and `threshold`, as `evaluate` takes them.
+        options: `family`, `head` and `threshold`, as `evaluate` takes them.
     """
 
     name: str
@@ -98,8 +98,8 @@ def read_contestants(given: Sequence[Any], sets: Sequence[TestSet]) -> list[Cont
 
     Args:
         given: a model name each; an object with `predict(paths)`; or a mapping with `name` and one of `model` (with
-            `head` and `threshold`), `predict` (`"module:object"`, an object with `predict(paths)`), or `scores`: a
-            file of cached predictions, or one per name of a data set.
+            `family`, `head` and `threshold`), `predict` (`"module:object"`, an object with `predict(paths)`), or
+            `scores`: a file of cached predictions, or one per name of a data set.
         sets: of the benchmark.
 
     Raises:
@@ -126,7 +126,9 @@ def _contestant(item: Any, sets: Sequence[TestSet]) -> Contestant:
     kinds = [key for key in ("model", "scores", "predict") if item.get(key) is not None]
     if len(kinds) > 1:
         raise ValueError(f"`detectors`: {dict(item)} has {' and '.join(kinds)}, expected one of them.")
-    options = {key: item[key] for key in ("head", "threshold") if item.get(key) is not None}
+    if item.get("family") is not None and kinds in (["scores"], ["predict"]):
+        raise ValueError(f"`detectors`: {dict(item)} has family, which says what a stock `model` holds.")
+    options = {key: item[key] for key in ("family", "head", "threshold") if item.get(key) is not None}
     if kinds == ["scores"]:
         scores = item["scores"]
         files = dict(scores) if isinstance(scores, Mapping) else {entry.name: scores for entry in sets}

@@ -46,6 +46,7 @@ DEFAULT_FALSE_ALARM_RATE = 0.05
 def evaluate(
     model: str | Path | Predictor | None = None,
     *,
+    family: str | None = None,
     dataset: str | Path | None = None,
     dataset_config: str | None = None,
     dataset_options: Mapping[str, Any] | None = None,
@@ -94,6 +95,7 @@ def evaluate(
     Args:
         model: folder, Hub id or name of a built-in checkpoint; the default is the demonstration detector. Or an object
             with `predict(paths)` that returns P(fake) of each file.
+        family: of a stock folder, as in `pipeline`.
         dataset: name of a data set, such as `"ddvqa"`; a built folder; or a CSV file `img_path,label`.
         dataset_config: config of the data set.
         dataset_options: fields of that config, such as `{"masks": "masks"}`.
@@ -183,6 +185,10 @@ def evaluate(
             "`predictions` are scored without a model: leave out `model` and `explain`, or `predictions`.",
         ),
         (
+            family is not None and model is None,
+            "`family` says what the stock folder `model` holds: give `model`, a folder or Hub id, with it.",
+        ),
+        (
             not cached and dataset is None and real is None and fake is None,
             "There is nothing to evaluate: give `predictions`, `dataset`, or `real_dir` and/or `fake_dir`.",
         ),
@@ -242,7 +248,7 @@ def evaluate(
     if predictor is not None:
         detector = PredictorDetector(predictor, batch_size, max_pixels)
     elif not cached:
-        detector = Detector(model, device, dtype, batch_size, max_pixels)
+        detector = Detector(model, device, dtype, batch_size, max_pixels, family)
     recipe = None if crop in (None, "none") else crop_recipe(crop)
 
     def view() -> ClipView:  # a recipe that is named cuts everything, below
@@ -357,7 +363,7 @@ def evaluate(
     if detector is not None:  # publishing asks whether the numbers are of the model it publishes
         results = {**detector.facts, **results}
         if target is not None and isinstance(detector, Detector):
-            save_calibrated(detector.source, target, calibration, results.get("calibration"), band, head)
+            save_calibrated(detector.source, target, calibration, results.get("calibration"), band, head, family)
     content = results_content(rules, inputs, results)
     return Results(content, judged, failures, remarks, settings.threshold, scored, band)
 

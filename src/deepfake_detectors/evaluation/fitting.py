@@ -29,6 +29,7 @@ from deepfake_detectors.evaluation.metrics import Settings, brier_score, expecte
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, labels_of, scores_of
 from deepfake_detectors.files import read_json_object
 from deepfake_detectors.loading import open_checkpoint
+from deepfake_detectors.modeling.configuration_chat_vlm import FAMILY_FIELD
 from deepfake_detectors.outputs import lock_beside, write_json, written_whole
 
 __all__ = [
@@ -254,6 +255,7 @@ def save_calibrated(
     record: Mapping[str, Any] | None,
     band: DecisionBand | None = None,
     head: str | None = None,
+    family: str | None = None,
 ) -> Path:
     """Write the checkpoint with what was fitted in its config, and `calibration.json` beside it.
 
@@ -267,6 +269,7 @@ def save_calibrated(
         record: what is known of the fit, such as the intervals; goes into `calibration.json`.
         band: the decision band. One that the checkpoint has goes where its scores are calibrated anew.
         head: of a checkpoint with several heads, the one that was fitted.
+        family: of a stock folder, as in `pipelines.pipeline`; the new config says it.
 
     Returns:
         The folder.
@@ -277,7 +280,10 @@ def save_calibrated(
     folder = checkpoint_folder(source)
     check_target(source, target)
     fields = read_json_object(folder / CONFIG_NAME)
-    config = open_checkpoint(folder).load_config()
+    checkpoint = open_checkpoint(source, family)
+    config = checkpoint.load_config()
+    if checkpoint.stock:  # whose library class has no such fields: say whose they are
+        fields[FAMILY_FIELD] = checkpoint.family.name
     own = config if not hasattr(config, "of_head") else _HeadFields(config, head)
     stored: dict[str, Any] = {}
     if calibration is not None:

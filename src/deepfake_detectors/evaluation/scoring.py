@@ -110,17 +110,24 @@ class Detector:
         device, dtype: as in `pipelines.load_detector`.
         batch_size: images per forward pass.
         max_pixels: width times height of an image that is decoded; `None` for the pipeline's own limit.
+        family: of a stock folder, as in `pipelines.pipeline`.
 
     Raises:
         OSError, ValueError: as `pipelines.load_config`.
     """
 
     def __init__(
-        self, model: str | None, device: str | None, dtype: str, batch_size: int, max_pixels: int | None = None
+        self,
+        model: str | None,
+        device: str | None,
+        dtype: str,
+        batch_size: int,
+        max_pixels: int | None = None,
+        family: str | None = None,
     ) -> None:
-        self.max_pixels = max_pixels
+        self.max_pixels, self.family = max_pixels, family
         self.model, self.device, self.dtype, self.batch_size = model, device, dtype, batch_size
-        self.source, self.config = load_config(model)
+        self.source, self.config = load_config(model, family)
         architectures = set(self.config.architectures or ())
         classes = FAMILIES[self.config.model_type].model_classes
         self.localises = any(cls.can_localize for cls in classes if cls.__name__ in architectures)
@@ -167,6 +174,7 @@ class Detector:
             **({"masks": pictures.mask_source} if localise else {}),
             **({"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}),
             **({"head": head} if head is not None else {}),
+            **({"family": self.family} if self.family is not None else {}),
         }
 
         def judge(images: list[Any]) -> list[dict[str, Any]]:
@@ -196,12 +204,12 @@ class Detector:
         judges = FAMILIES[self.config.model_type].judges if of_head is None else of_head(head, "subject")
         if judges != "faces":
             return None
-        return recipe_of(open_checkpoint(self.source).load_processor())
+        return recipe_of(open_checkpoint(self.source, self.family).load_processor())
 
     def _load_able(self, options: Mapping[str, Any]) -> DeepfakeDetectionPipeline:
         """Return the pipeline, once it is known that the model can do what `options` ask for."""
         if self._pipeline is None:
-            self._pipeline = load_detector(self.model, self.device, self.dtype)
+            self._pipeline = load_detector(self.model, self.device, self.dtype, self.family)
         for ability in ("explain", "localize"):
             if options[ability]:
                 require_ability(self._pipeline.model, ability)

@@ -120,6 +120,7 @@ def examine(
     device: str | None = None,
     dtype: str = "auto",
     batch_size: int = 4,
+    family: str | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Examination:
@@ -154,6 +155,7 @@ def examine(
             decision is inconclusive, with the numbers in the reason. Takes five times as long.
         device, dtype: as in `load_detector`; not for a loaded model.
         batch_size: crops or frames per forward pass.
+        family: of a stock folder, as in `pipeline`; not for a loaded model.
         max_pixels: width times height of a picture, or of the frames of a moving one, that is decoded.
         progress: called with how many frames are done, and how many there will be at most (`None` if unknown).
 
@@ -172,7 +174,9 @@ def examine(
     still = (
         None if moving else load_image(path, max_pixels=max_pixels)
     )  # before the model: a file that cannot be read is told at once
-    judge = model if isinstance(model, Judge) else Judge(model, device, dtype, batch_size)
+    if isinstance(model, Judge) and family is not None:
+        raise ValueError("family is that of the loaded `Judge`; leave it out.")
+    judge = model if isinstance(model, Judge) else Judge(model, device, dtype, batch_size, family)
     judge.require(explain, localize)
     readings = judge.readings(head, threshold)
     recipes = [reading.recipe if crop is None or reading.recipe is None else crop_recipe(crop) for reading in readings]

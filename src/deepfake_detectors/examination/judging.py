@@ -59,6 +59,7 @@ class Judge:
             `DeepfakeDetectionPipeline`.
         device, dtype: as in `pipelines.load_detector`; not for a loaded pipeline.
         batch_size: images per forward pass.
+        family: of a stock folder, as in `pipelines.pipeline`; not for a loaded pipeline.
 
     Attributes:
         pipeline: the loaded detector.
@@ -75,17 +76,18 @@ class Judge:
         device: str | None = None,
         dtype: str = "auto",
         batch_size: int = 4,
+        family: str | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size is {batch_size!r}, expected a whole number of at least 1.")
         loaded = isinstance(model, DeepfakeDetectionPipeline)
-        if loaded and (device is not None or dtype != "auto"):
-            raise ValueError("device and dtype are those of the loaded pipeline; leave them out.")
+        if loaded and (device is not None or dtype != "auto" or family is not None):
+            raise ValueError("device, dtype and family are those of the loaded pipeline; leave them out.")
         self.batch_size = batch_size
         if isinstance(model, DeepfakeDetectionPipeline):
             self.pipeline, source = model, str(model.model.name_or_path)
         else:
-            self.pipeline, source = load_detector(model, device, dtype), resolve_model(model)
+            self.pipeline, source = load_detector(model, device, dtype, family), resolve_model(model)
         detector = self.pipeline.model
         self.facts: dict[str, Any] = {
             "name": public_name(source),

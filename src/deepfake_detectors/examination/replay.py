@@ -10,7 +10,11 @@ from typing import Any
 from deepfake_detectors.examination.examine import Progress, examine
 from deepfake_detectors.examination.judging import Judge
 from deepfake_detectors.examination.record import COMPARED, read_record, record_digest
+from deepfake_detectors.families import FAMILIES
+from deepfake_detectors.loading import open_checkpoint
+from deepfake_detectors.model_folders import model_faults
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+from deepfake_detectors.pipelines import check_model_source, resolve_model
 
 __all__ = ["Difference", "Replay", "replay"]
 
@@ -69,6 +73,7 @@ def replay(
     file: str | Path | None = None,
     *,
     model: str | Path | DeepfakeDetectionPipeline | Judge | None = None,
+    family: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Replay:
@@ -81,6 +86,7 @@ def replay(
         file: the examined file; by default the file of the recorded name beside the record, in one of the two folders
             above it, or in the working directory.
         model: where the detector is, if its recorded name is that of a folder.
+        family: as in `examine`; by default what the record says, where the detector is a stock folder.
         device: as in `examine`.
         progress: as in `examine`.
 
@@ -92,7 +98,9 @@ def replay(
     before = read_record(record)
     path = _find_source(Path(record), str(before["source"]["name"])) if file is None else Path(file)
     options = before["options"]
-    judge = model if isinstance(model, Judge) else _load(before["model"], model, device, options)
+    if isinstance(model, Judge) and family is not None:
+        raise ValueError("family is that of the loaded `Judge`; leave it out.")
+    judge = model if isinstance(model, Judge) else _load(before["model"], model, device, options, family)
     repeated = {name: options[name] for name in REPEATED if options.get(name) is not None}
     try:
         now = examine(path, judge, **repeated, progress=progress).record
@@ -122,14 +130,16 @@ def _find_source(record: Path, name: str) -> Path:
     raise FileNotFoundError(f"The examined file {name!r} is not beside the record; give its path in `file`.")
 
 
-def _load(facts: Mapping[str, Any], model: Any, device: str | None, options: Mapping[str, Any]) -> Judge:
-
+def _load(
+    facts: Mapping[str, Any], model: Any, device: str | None, options: Mapping[str, Any], family: str | None
+) -> Judge:
     if isinstance(model, DeepfakeDetectionPipeline):
-        return Judge(model, batch_size=options["batch_size"])
+        return Judge(model, batch_size=options["batch_size"], family=family)
+    named = facts["name"] if model is None else model
     try:
-        judge = Judge(
-            facts["name"] if model is None else model, device, str(facts["dtype"]), batch_size=options["batch_size"]
-        )
+        if family is None:
+            family = _recorded_family(named, facts)
+        judge = Judge(named, device, str(facts["dtype"]), batch_size=options["batch_size"], family=family)
     except (OSError, ValueError) as error:
         if model is not None:
             raise
@@ -137,6 +147,19 @@ def _load(facts: Mapping[str, Any], model: Any, device: str | None, options: Map
             f"The detector {facts['name']!r} of the record was not found; give its folder in `model`. {error}"
         ) from error
     return judge
+
+
+def _recorded_family(model: str | Path, facts: Mapping[str, Any]) -> str | None:
+    """The family of the record, if the folder is a stock one that can hold its weights; a folder's own word is better.
+
+    Else a stock folder would be read as a chat model, whatever it was read as before.
+    """
+    source = resolve_model(model)
+    check_model_source(source)
+    row = FAMILIES.get(str(facts["family"]))
+    with model_faults(source):
+        found = open_checkpoint(source)
+    return row.name if row is not None and found.stock and row.stock_model_type == found.model_type else None
 
 
 def _weights(record: Mapping[str, Any]) -> Any:

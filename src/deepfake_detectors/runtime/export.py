@@ -61,6 +61,7 @@ def export(
     format: str = "onnx",
     int8: bool = False,
     head: str | None = None,
+    family: str | None = None,
 ) -> Path:
     """Export the verdict of a detector for a runtime without PyTorch.
 
@@ -75,6 +76,7 @@ def export(
         format: `"onnx"`.
         int8: store large matrices of linear layers in int8 and multiply by them in int8; other layers stay in float32.
         head: of a checkpoint with named heads, the one to export; its default if `None`.
+        family: of a stock folder, as in `pipeline`.
 
     Returns:
         `output`.
@@ -88,7 +90,7 @@ def export(
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}.")
     _require_packages(int8)
-    source, config = load_config(model)
+    source, config = load_config(model, family)
     cls = FAMILIES[config.model_type].load("verdict")
     if cls.can_explain:
         able = sorted(name for name, row in FAMILIES.items() if not row.load("verdict").can_explain)
