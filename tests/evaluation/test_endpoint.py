@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 from transformers.utils.import_utils import is_serve_available
 from typer.testing import CliRunner
 
@@ -233,10 +234,10 @@ def test_transformers_serve(folders, tmp_path):
         results = evaluate(endpoint=address, model_name=str(folder), **options)
         with pytest.raises(DetectorError, match="no-such-model"):
             evaluate(endpoint=address, model_name="no-such-model", **options)
-    pictures = [folders[f"{name}_dir"] / f"{index}.png" for index, name in enumerate(["real"] * 3 + ["fake"] * 3)]
-    own = [
-        model.explain(processor, question=QUESTION, max_new_tokens=8, **processor(images=[str(path)])).explanations[0]
-        for path in pictures
-    ]
+    files = [folders[f"{name}_dir"] / f"{index}.png" for index, name in enumerate(["real"] * 3 + ["fake"] * 3)]
+    own = []
+    for file in files:
+        batch = processor(images=[Image.open(file).convert("RGB")])
+        own += model.explain(processor, question=QUESTION, max_new_tokens=8, **batch).explanations
     assert [row.text for row in results.predictions] == own
     assert [row.score for row in results.predictions] == [None] * 6  # it ignores `logprobs`
