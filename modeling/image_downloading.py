@@ -15,7 +15,7 @@ from huggingface_hub.utils import httpx
 
 from .image_sources import InputImageError, without_credentials
 
-__all__ = ["URL_MAX_BYTES", "URL_TIMEOUT", "download"]
+__all__ = ["URL_MAX_BYTES", "URL_TIMEOUT", "RequestClock", "download"]
 
 URL_TIMEOUT = 20.0  # seconds, for the whole download: a server that drips bytes must not hold a batch for ever
 URL_MAX_BYTES = 100 * 2**20
@@ -39,7 +39,7 @@ def download(url: str, name: str, timeout: float, max_bytes: int, allow_private_
     """
     if constants.HF_HUB_OFFLINE:
         raise InputImageError(f"{name}: could not be downloaded, because HF_HUB_OFFLINE is set.", name)
-    clock = _Clock(timeout)
+    clock = RequestClock(timeout)
     try:
         for _ in range(MAX_REDIRECTS + 1):
             target = httpx.URL(url)
@@ -63,7 +63,7 @@ def download(url: str, name: str, timeout: float, max_bytes: int, allow_private_
         clock.stop()
 
 
-class _Clock:
+class RequestClock:
     """One limit of time over many connections: when it is over, the open one is cut.
 
     The timeouts of sockets begin anew with every byte, so that a server which drips its headers outlasts them.
@@ -107,7 +107,7 @@ class _Clock:
             self.connection = None
 
 
-def _read(target: httpx.URL, name: str, clock: _Clock, max_bytes: int, allow_private_hosts: bool) -> bytes | str:
+def _read(target: httpx.URL, name: str, clock: RequestClock, max_bytes: int, allow_private_hosts: bool) -> bytes | str:
     """The content, or where the server sends us instead."""
     fault: Exception | None = None
     for place, headers, extensions in _ways(target, name, clock, allow_private_hosts):
@@ -128,7 +128,7 @@ def _read(target: httpx.URL, name: str, clock: _Clock, max_bytes: int, allow_pri
     raise fault if fault is not None else TimeoutError
 
 
-def _content(response: httpx.Response, name: str, clock: _Clock, max_bytes: int) -> bytes | str:
+def _content(response: httpx.Response, name: str, clock: RequestClock, max_bytes: int) -> bytes | str:
     if response.status_code in REDIRECTS and "location" in response.headers:
         return str(response.headers["location"])
     if response.status_code != 200:
@@ -152,7 +152,7 @@ def _client() -> httpx.Client:
 
 
 def _ways(
-    target: httpx.URL, name: str, clock: _Clock, allow_private_hosts: bool
+    target: httpx.URL, name: str, clock: RequestClock, allow_private_hosts: bool
 ) -> list[tuple[httpx.URL, dict[str, str], dict[str, Any]]]:
     """What to ask for, by address: a name that is looked up twice can lead to two places."""
     behind_proxy = target.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(target.host)
@@ -177,7 +177,7 @@ def _ways(
     ]
 
 
-def _addresses(target: httpx.URL, clock: _Clock) -> list[Any]:
+def _addresses(target: httpx.URL, clock: RequestClock) -> list[Any]:
     found: list[Any] = []
 
     def look_up() -> None:

@@ -24,7 +24,7 @@ from deepfake_detectors.modeling.configuration_chat_vlm import FAMILY_FIELD, is_
 from deepfake_detectors.modeling.detection import VerdictProcessor
 from deepfake_detectors.registration import AutoModelForDeepfakeDetection
 from deepfake_detectors.train.arguments import ModelArguments, SftModelArguments
-from deepfake_detectors.train.trainers import ClassifierTrainer
+from deepfake_detectors.train.trainers import ClassifierTrainer, LoraTrainer
 
 __all__ = [
     "ClassifierTraining",
@@ -51,6 +51,8 @@ class ClassifierTraining:
     # `model_type` of library models that this training starts from, beside the family's own checkpoints.
     base_model_types: tuple[str, ...] = ()
     trainer_class: type[ClassifierTrainer] = ClassifierTrainer
+    # A finished LoRA folder holds both forms, whatever the family.
+    lora_trainer_class: type[LoraTrainer] = LoraTrainer
 
     def __init__(self, family: Family) -> None:
         self.family = family

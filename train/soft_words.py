@@ -1,4 +1,4 @@
-"""AntifakePrompt's training: two learned vectors in front of a frozen InstructBLIP, saved apart from it."""
+"""AntifakePrompt's training: two learned vectors before a frozen InstructBLIP, saved apart; and the LoRA baseline."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from deepfake_detectors.modeling.modeling_antifakeprompt import AntifakePromptFo
 from deepfake_detectors.modeling.modeling_antifakeprompt_adapter import ADAPTER_FILE, INITIALIZER_STD, save_soft_words
 from deepfake_detectors.modeling.processing_antifakeprompt import AntifakePromptProcessor, save_processor_settings
 from deepfake_detectors.train.families import ClassifierTraining, refuse_fields
-from deepfake_detectors.train.trainers import ClassifierTrainer
+from deepfake_detectors.train.trainers import ClassifierTrainer, LoraTrainer
 
-__all__ = ["AnswerCollator", "SoftWordTrainer", "SoftWordTraining"]
+__all__ = ["AnswerCollator", "AnswerLoraTrainer", "AnswerTrainer", "SoftWordTrainer", "SoftWordTraining"]
 
 PROMPT_FIELDS = ("soft_word", "soft_word_sides", "prompt", "plain_prompt", "candidates")
 
@@ -43,23 +43,8 @@ class AnswerCollator:
         return {**batch, "pixel_values": pixels, "class_labels": classes}
 
 
-class SoftWordTrainer(ClassifierTrainer):
-    """Trains the words alone; every folder it writes is an adapter folder.
-
-    The loss is the language model's on the answers; validation adds the verdicts of `detect`.
-
-    Raises:
-        ValueError: for `push_to_hub` of words whose base is a local folder, which nobody else would find.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        base = kwargs["model"].config.base_model_name_or_path
-        if kwargs["args"].push_to_hub and Path(base).is_dir():
-            raise ValueError(
-                f"push_to_hub is set, but the base {base} is a local folder, which others cannot load; start from its "
-                "Hub id."
-            )
-        super().__init__(*args, **kwargs)
+class AnswerTrainer(ClassifierTrainer):
+    """Trains by the language model's loss on the answers; validation adds the verdicts of `detect`."""
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -83,6 +68,23 @@ class SoftWordTrainer(ClassifierTrainer):
             verdict = self.accelerator.unwrap_model(model).detect(pixel_values=inputs["pixel_values"])
         return loss, verdict.logits, inputs["class_labels"]
 
+
+class SoftWordTrainer(AnswerTrainer):
+    """Trains the words alone; every folder it writes is an adapter folder.
+
+    Raises:
+        ValueError: for `push_to_hub` of words whose base is a local folder, which nobody else would find.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        base = kwargs["model"].config.base_model_name_or_path
+        if kwargs["args"].push_to_hub and Path(base).is_dir():
+            raise ValueError(
+                f"push_to_hub is set, but the base {base} is a local folder, which others cannot load; start from its "
+                "Hub id."
+            )
+        super().__init__(*args, **kwargs)
+
     def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         if self.args.should_save:
             folder = output_dir or self.args.output_dir
@@ -104,11 +106,29 @@ class SoftWordTrainer(ClassifierTrainer):
             word.copy_(words[name])
 
 
+class AnswerLoraTrainer(AnswerTrainer, LoraTrainer):
+    """Trains LoRA in an InstructBLIP that is asked without learned words, the paper's baseline.
+
+    Raises:
+        ValueError: for a model with learned words, which LoRA would leave frozen.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        sides = kwargs["model"].get_base_model().config.soft_word_sides
+        if sides != "none":
+            raise ValueError(
+                f"lora trains an InstructBLIP without learned words, but soft_word_sides is {sides!r}. Start from a "
+                'folder of convert("antifakeprompt", [instructblip], output, variant="zero_shot"), or leave out lora.'
+            )
+        super().__init__(*args, **kwargs)
+
+
 class SoftWordTraining(ClassifierTraining):
     """How `train_classifier` treats AntifakePrompt: the words are trained on an InstructBLIP, which stays as it is."""
 
     base_model_types = ("instructblip",)
     trainer_class = SoftWordTrainer
+    lora_trainer_class = AnswerLoraTrainer
 
     def build(self, config: Mapping[str, Any], image_processor: Mapping[str, Any]) -> tuple[Any, Any]:
         """Not possible.

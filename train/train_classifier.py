@@ -39,7 +39,6 @@ from deepfake_detectors.train.optimization import freeze_modules
 from deepfake_detectors.train.resuming import checkpoint_to_resume
 from deepfake_detectors.train.trainers import (
     ClassifierTrainer,
-    LoraTrainer,
     add_lora,
     run_lock,
     validation_metrics,
@@ -91,8 +90,7 @@ def build_trainer(
     train_set = training_pictures(rows, image_processor, side, data_arguments, arguments.seed)
     if resume_from is None and model_arguments.model_name_or_path is None:
         fit_standardization(model, _pixel_batches(PictureDataset(rows, image_processor)))
-    # A finished LoRA folder holds both forms, whatever the family.
-    trainer_class = LoraTrainer if model_arguments.lora else training.trainer_class
+    trainer_class = training.lora_trainer_class if model_arguments.lora else training.trainer_class
     trainer = trainer_class(
         model=model,
         args=arguments,

@@ -67,6 +67,7 @@ class Family:
     facts: str | None = None
     training: str | None = None
     sft: str | None = None
+    served: str | None = None
     mini: str | None = None
     plugin: str | None = None
 

@@ -23,6 +23,7 @@ __all__ = [
     "expand_inputs",
     "parse_yaml",
     "read_json_object",
+    "read_turns",
     "read_yaml",
     "walk_folder",
     "weight_files",
@@ -225,6 +226,20 @@ def _matches(pattern: str) -> tuple[list[str], dict[str, str]]:
             if path.is_file() or path.is_symlink() or not path.is_dir():
                 found.append(path)
     return [str(file) for file in _each_once(found)], faults
+
+
+def read_turns(path: str | Path) -> list[tuple[str, str]]:
+    """Return earlier questions with their answers from a JSON file, a list of `[question, answer]`.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it holds something else; the message names the file.
+    """
+    turns = parse_json(read_text(Path(path)), str(path))
+    for turn in turns if isinstance(turns, list) else [None]:
+        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(part, str) for part in turn)):
+            raise ValueError(f"{path} must hold a JSON list of [question, answer] pairs of texts.")
+    return [(question, answer) for question, answer in turns]
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:

@@ -62,6 +62,12 @@ def detect(
     question: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Ask this about every image; implies --explain.")
     ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Earlier turns, a JSON list of [question, answer]; the question follows them."
+        ),
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Longest explanation. [default: the detector's own]")
     ] = None,
@@ -99,6 +105,7 @@ def detect(
       deepfake-detectors detect photos/ "more/**/*.png" --threshold 0.8
       deepfake-detectors detect photos/ --recursive --output verdicts.jsonl
       deepfake-detectors detect face.jpg --model m2f2-llm --explain
+      deepfake-detectors detect face.jpg --model m2f2-llm --question "And the eyes?" --history turns.json
       deepfake-detectors detect photos/ --model lvlm-dfd --save-masks masks/
       deepfake-detectors detect photos/ --model m2f2-det-mini --heatmap attention/
 
@@ -110,6 +117,8 @@ def detect(
     explain = explain or question is not None
     if max_new_tokens is not None and not explain:
         fail("--max-new-tokens limits an explanation; add --explain.")
+    if history is not None and not explain:
+        fail("--history precedes a question; add --question or --explain.")
     for flag, place in (("--save-masks", save_masks), ("--heatmap", heatmap)):
         if place is not None and place.exists() and not place.is_dir():
             fail(f"{flag} {place} is a file; name a folder.")
@@ -123,14 +132,15 @@ def detect(
         fail("--backend onnxruntime needs --model, a folder of `export`; --device and --dtype are those of the graph.")
     table = wants_table(format) if output is None else format is OutputFormat.table
 
-    from deepfake_detectors.files import expand_inputs
+    from deepfake_detectors.files import expand_inputs, read_turns
     from deepfake_detectors.outputs import lock_beside, opened_whole, refuse_inputs
     from deepfake_detectors.pipelines import load_detector
 
     hide_loading_bars()
+    turns = None if history is None else read_turns(history)
     found = expand_inputs(inputs, recursive)
     if output is not None:
-        refuse_inputs([output], found.pictures)
+        refuse_inputs([output], [*found.pictures, *([] if history is None else [history])])
     if backend == "onnxruntime" and model is not None:
         from deepfake_detectors.runtime.onnx_detector import load_onnx_detector
 
@@ -142,6 +152,7 @@ def detect(
         "threshold": limit,
         "explain": explain or None,
         "question": question,
+        "history": turns or None,
         "generate_kwargs": None if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
         "localize": "heatmap" if heatmap is not None else save_masks is not None or None,
         "max_pixels": max_pixels,

@@ -23,17 +23,28 @@ __all__ = ["evaluate"]
 TOLD = 5  # unreadable pictures that are named
 FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's name
 PARAMETERS = frozenset(
-    "model family dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames "
-    "crop finder predictions labels references explain max_new_tokens similarity spice protocol threshold fit "
-    "fit_split fit_predictions save_to fit_band false_alarm_rate head robustness resamples seed batch_size max_pixels "
-    "device dtype output".split()
+    "model endpoint model_name family request_timeout "
+    "dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
+    "finder predictions labels references explain max_new_tokens similarity spice protocol threshold fit fit_split "
+    "fit_predictions save_to fit_band false_alarm_rate head robustness resamples seed batch_size max_pixels device "
+    "dtype output".split()
 )
 
 
 def evaluate(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for results.json, report.md and the plots.")],
     model: Model = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Ask this OpenAI-compatible server instead, such as http://localhost:8000/v1."
+        ),
+    ] = None,
+    model_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the server of --endpoint calls the model.")
+    ] = None,
     family: Family = None,
+    request_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For one answer of the server.")] = 120.0,
     dataset: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Data set, such as ddvqa; a built folder; or a CSV img_path,label."),
@@ -143,6 +154,8 @@ def evaluate(
       deepfake-detectors evaluate --model m2f2 --real-dir photos --fake-dir forgeries --fit-band \\
           --false-alarm-rate 0.05 --save-to m2f2-band --output runs/band
       deepfake-detectors evaluate --real-dir photos --fake-dir forgeries --robustness light --output runs/robust
+      deepfake-detectors evaluate --endpoint http://localhost:8000/v1 --model-name fakevlm --family fakevlm \\
+          --real-dir photos --fake-dir forgeries --output runs/served
       deepfake-detectors evaluate --protocol paper:m2f2_det --predictions DDVQA_det_c40.jsonl --output runs/judgement
       deepfake-detectors evaluate --protocol paper:fakevlm --predictions out.json --labels test.json --output runs/f
       deepfake-detectors evaluate --protocol paper:m2f2_det --predictions DDVQA_exp_c40.jsonl \\
@@ -177,7 +190,10 @@ def evaluate(
         try:
             results = evaluate(
                 model,
+                endpoint=endpoint,
+                model_name=model_name,
                 family=family,
+                request_timeout=request_timeout,
                 dataset=dataset,
                 dataset_config=dataset_config,
                 dataset_options=options,

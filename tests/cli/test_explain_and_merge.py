@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from deepfake_detectors import pipeline
 from support.tiny_models import tiny_m2f2_det_llm
 
 
@@ -26,6 +27,24 @@ def test_explanations_are_written(shell, explainer: Path, photos: Path) -> None:
 def test_a_question_implies_an_explanation(shell, explainer: Path, photos: Path) -> None:
     result = shell("detect", photos / "0.png", "-m", explainer, "--question", "Nose?", "--max-new-tokens", 3)
     assert json.loads(result.stdout)["explanation"] is not None
+
+
+def test_a_question_follows_earlier_turns(shell, explainer: Path, photos: Path, tmp_path: Path) -> None:
+    turns = [["Is it real?", "The image is fake."], ["Nose?", "It lacks detail."]]
+    file = tmp_path / "turns.json"
+    file.write_text(json.dumps(turns))
+    arguments = ["detect", photos / "0.png", "-m", explainer, "--question", "Eyes?", "--max-new-tokens", 6]
+    found = json.loads(shell(*arguments, "--history", file).stdout)["explanation"]
+    options = {"explain": True, "question": "Eyes?", "generate_kwargs": {"max_new_tokens": 6}}
+    detector = pipeline(model=str(explainer))
+    picture = str(photos / "0.png")
+    assert found == detector(picture, history=[tuple(turn) for turn in turns], **options)["explanation"]
+    assert found != detector(picture, **options)["explanation"]
+    for content in ('{"a": 1}', '[["one"]]', '[["a", 1]]', "["):
+        file.write_text(content)
+        result = shell(*arguments, "--history", file)
+        assert result.exit_code == 2 and "turns.json" in result.stderr
+    assert shell("detect", photos, "-m", explainer, "--history", file).exit_code == 2
 
 
 def test_a_verdict_only_detector_says_who_can(shell, model: str, photos: Path) -> None:

@@ -3,12 +3,6 @@
 import base64
 import io
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 
 import pytest
@@ -17,20 +11,14 @@ from PIL import Image
 from transformers.utils.import_utils import is_serve_available
 
 from support.pictures import random_pictures
+from support.serving import transformers_serve
 from support.tiny_models import chat_vlm
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not is_serve_available(), reason="needs transformers[serving]"),
 ]
-START_SECONDS = 180
 QUESTIONS = ["Is this image real or fake? Explain.", "What about the eyes?"]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -46,33 +34,8 @@ def detector(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(detector):
-    folder, *_ = detector
-    port = free_port()
-    options = ["serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    log = (folder.parent / "serve.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "transformers.cli.transformers", *options],
-        env=environment,
-        cwd=folder.parent,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(START_SECONDS * 4):
-            assert process.poll() is None, (folder.parent / "serve.log").read_text()[-2000:]
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=5)
-                break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.25)
+    with transformers_serve(detector[0]) as address:
         yield address
-    finally:
-        process.kill()
-        process.wait()
-        log.close()
 
 
 def said(address, model, messages):

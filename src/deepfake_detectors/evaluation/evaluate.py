@@ -11,6 +11,7 @@ from deepfake_detectors.corruptions import Corruption, corruption_set
 from deepfake_detectors.evaluation.bands import DecisionBand
 from deepfake_detectors.evaluation.bands import fit_band as fit_decision_band
 from deepfake_detectors.evaluation.control import bytes_per_pixel_control
+from deepfake_detectors.evaluation.endpoint import REQUEST_TIMEOUT, EndpointDetector, one_kind
 from deepfake_detectors.evaluation.explanation_checks import check_explanations
 from deepfake_detectors.evaluation.fitting import (
     Calibration,
@@ -46,7 +47,10 @@ DEFAULT_FALSE_ALARM_RATE = 0.05
 def evaluate(
     model: str | Path | Predictor | None = None,
     *,
+    endpoint: str | None = None,
+    model_name: str | None = None,
     family: str | None = None,
+    request_timeout: float = REQUEST_TIMEOUT,
     dataset: str | Path | None = None,
     dataset_config: str | None = None,
     dataset_options: Mapping[str, Any] | None = None,
@@ -95,7 +99,12 @@ def evaluate(
     Args:
         model: folder, Hub id or name of a built-in checkpoint; the default is the demonstration detector. Or an object
             with `predict(paths)` that returns P(fake) of each file.
-        family: of a stock folder, as in `pipeline`.
+        endpoint: address of a server that speaks OpenAI's chat completions, such as `"http://localhost:8000/v1"`: it
+            answers in place of a model, see `evaluation.endpoint`. Hosts of an inner network are fine.
+        model_name: what that server calls the model.
+        family: of a stock folder, as in `pipeline`. With `endpoint`, whose question is asked there, and by whose rule
+            its answers are read, such as `"fakevlm"`; by default that of the Hub id `model_name`, else `"chat_vlm"`.
+        request_timeout: seconds for one answer of the server.
         dataset: name of a data set, such as `"ddvqa"`; a built folder; or a CSV file `img_path,label`.
         dataset_config: config of the data set.
         dataset_options: fields of that config, such as `{"masks": "masks"}`.
@@ -117,7 +126,7 @@ def evaluate(
             whose labels are in FakeClue's `test.json`; its answers are the references then.
         references: file of reference explanations, JSON lines `{"<id>": {"answer": ["...", ...]}}`.
         explain: also write explanations, and compare them with the references.
-        max_new_tokens: longest explanation; by default the detector's own limit.
+        max_new_tokens: longest explanation, or answer of a server; by default the detector's own limit.
         similarity: sentence encoder (folder or Hub id) that compares explanations in meaning too.
         spice: run SPICE on explanations too; needs Java.
         protocol: `"corrected"`, or `"paper:FAMILY"` as published, defects included.
@@ -185,7 +194,7 @@ def evaluate(
             "`predictions` are scored without a model: leave out `model` and `explain`, or `predictions`.",
         ),
         (
-            family is not None and model is None,
+            family is not None and model is None and endpoint is None,
             "`family` says what the stock folder `model` holds: give `model`, a folder or Hub id, with it.",
         ),
         (
@@ -206,7 +215,7 @@ def evaluate(
             "`references` are compared with explanations: give `explain`, or `predictions`.",
         ),
         (
-            max_new_tokens is not None and (bool(cached) or not explains),
+            max_new_tokens is not None and (bool(cached) or not (explains or endpoint is not None)),
             "`max_new_tokens` is the length of an explanation: give `explain` with it.",
         ),
         (
@@ -214,6 +223,24 @@ def evaluate(
             "`labels` are those of one file of `predictions`, which it names the pictures of: give that file alone.",
         ),
         (masks is not None and fake is None, "`mask_dir` belongs to `fake_dir`."),
+        (
+            endpoint is None and model_name is not None,
+            "`model_name` belongs to `endpoint`.",
+        ),
+        (
+            endpoint is not None and model_name is None,
+            "`endpoint` needs `model_name`: what its server calls the model.",
+        ),
+        (
+            endpoint is not None and (model is not None or predictor is not None or bool(cached)),
+            "The server of `endpoint` answers in place of a model: leave out `model` and `predictions`.",
+        ),
+        (
+            endpoint is not None
+            and ((head, robustness, save_to, device) != (None, None, None, None) or dtype != "auto"),
+            "`head`, `robustness`, `save_to`, `device` and `dtype` are of a model that runs here: leave them out with "
+            "`endpoint`.",
+        ),
     )
     _refuse_fit(fit, protocol, split, fit_split, fit_predictions, save_to, dataset is not None, bool(cached), fit_band)
     _refuse(
@@ -244,8 +271,10 @@ def evaluate(
     if target is not None:
         check_target(model, target)
 
-    detector: Detector | PredictorDetector | None = None
-    if predictor is not None:
+    detector: Detector | PredictorDetector | EndpointDetector | None = None
+    if endpoint is not None:
+        detector = EndpointDetector(endpoint, str(model_name), family, batch_size, max_pixels, request_timeout)
+    elif predictor is not None:
         detector = PredictorDetector(predictor, batch_size, max_pixels)
     elif not cached:
         detector = Detector(model, device, dtype, batch_size, max_pixels, family)
@@ -274,7 +303,8 @@ def evaluate(
     scored: Scored | None = None
     if detector is not None and pictures is not None:
         named = model or "the demonstration detector in this package"
-        inputs = {"model": named, "dtype": dtype} if predictor is None else {"model": detector.source}
+        own = isinstance(detector, Detector)
+        inputs = {"model": named, "dtype": dtype} if own else {"model": detector.source}
         if head is not None:
             inputs["head"] = head
         scored = detector.score(pictures, folder, explains, max_new_tokens, progress, head)
@@ -296,6 +326,11 @@ def evaluate(
         inputs["references"] = Path(references).name
 
     remarks: list[str] = []
+    if isinstance(detector, EndpointDetector) and rows:
+        rows, told = one_kind(rows)
+        remarks += told
+        if rules.name == DEFAULT_PROTOCOL:
+            settings = replace(settings, answers_of=detector.family)
     calibration: Calibration | None = None
     band: DecisionBand | None = None
     if rows is None:

@@ -52,6 +52,7 @@ class Settings:
         seed: of the bootstrap and of FakeVLM's coin.
         encoder: folder or Hub id of the sentence encoder that compares explanations; `None` for no `similarity`.
         spice: whether to run SPICE on explanations.
+        answers_of: family by whose rule answers in words are read; `None` for whole words.
     """
 
     threshold: float = 0.5
@@ -59,6 +60,7 @@ class Settings:
     seed: int = 0
     encoder: str | None = None
     spice: bool = False
+    answers_of: str | None = None
 
 
 class MetricSet:

@@ -112,7 +112,9 @@ class Judgement:
                     for name in output
                     if output[name] is not None
                 }
-                verdict = self.pipeline.postprocess({"mask": None, "heatmap": None, "failure": None, **single}, **self._postprocess)
+                verdict = self.pipeline.postprocess(
+                    {"mask": None, "heatmap": None, "failure": None, **single}, **self._postprocess
+                )
                 rows[place] |= {name: value for name, value in verdict.items() if name != "mask"}
                 if verdict["mask"] is not None:
                     rows[place]["mask_png"] = _png(verdict["mask"])

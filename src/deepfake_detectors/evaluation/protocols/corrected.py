@@ -23,6 +23,7 @@ from deepfake_detectors.evaluation.metrics import (
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, labels_of, scores_of
 from deepfake_detectors.evaluation.verdicts import category_verdicts, confusion, verdict_metrics, verdict_table
 from deepfake_detectors.evaluation.videos import video_metrics
+from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.modeling.verdict_parsing import parse_verdict
 
 __all__ = [
@@ -97,11 +98,13 @@ def score_corrected(rows: Sequence[Prediction], settings: Settings) -> dict[str,
         common["bootstrap"] = {"level": 0.95, "resamples": settings.resamples, "seed": settings.seed, "by": by}
     categories = [row.category or "no category" for row in rows]
     if all(row.score is None for row in rows):
-        truth, said = [row.label for row in rows], [parse_verdict(str(row.text), "word") for row in rows]
+        served = None if settings.answers_of is None else FAMILIES[settings.answers_of].load("served")
+        read = parse_verdict if served is None else served.read
+        truth, said = [row.label for row in rows], [read(str(row.text)) for row in rows]
         return {
             **common,
             "level": "picture",
-            "parser": "word",
+            "parser": settings.answers_of or "word",
             **verdict_metrics(truth, said, groups, settings.resamples, settings.seed).to_dict(),
             "confusion": confusion(truth, said),
             "per_manipulation": verdict_table(truth, said, [row.method for row in rows]),
