@@ -11,6 +11,7 @@ from deepfake_detectors.corruptions import Corruption, corruption_set
 from deepfake_detectors.evaluation.bands import DecisionBand
 from deepfake_detectors.evaluation.bands import fit_band as fit_decision_band
 from deepfake_detectors.evaluation.control import bytes_per_pixel_control
+from deepfake_detectors.evaluation.covering import COVERING, covered_sets, covering_results
 from deepfake_detectors.evaluation.explanation_checks import check_explanations
 from deepfake_detectors.evaluation.fitting import (
     Calibration,
@@ -75,6 +76,7 @@ def evaluate(
     false_alarm_rate: float | None = None,
     head: str | None = None,
     robustness: str | None = None,
+    cover_regions: bool = False,
     resamples: int = 1000,
     seed: int = 0,
     batch_size: int = 8,
@@ -131,6 +133,8 @@ def evaluate(
         robustness: also measure re-encoded, resized and cropped pictures at the same threshold: `"light"`, `"full"`,
             `"fakevlm-table7"`, or names of corruptions such as `"jpeg-70,messenger"`; see
             `deepfake_detectors.corruptions`.
+        cover_regions: also judge pictures with the face regions that their explanations name covered, and with the
+            same shape covered elsewhere, as a control; pictures must be crops of one face. Belongs to `explain`.
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
         seed: of the bootstrap, of a protocol's coin, and of noise that is laid over pictures.
         batch_size: images per forward pass.
@@ -206,6 +210,10 @@ def evaluate(
         (
             labels is not None and (len(cached) != 1 or dataset is not None or real is not None or fake is not None),
             "`labels` are those of one file of `predictions`, which it names the pictures of: give that file alone.",
+        ),
+        (
+            cover_regions and (not explain or protocol != DEFAULT_PROTOCOL),
+            f"`cover_regions` covers what explanations name: give `explain`, and the protocol {DEFAULT_PROTOCOL}.",
         ),
         (masks is not None and fake is None, "`mask_dir` belongs to `fake_dir`."),
     )
@@ -340,6 +348,14 @@ def evaluate(
                 true_masks = pictures.masks
                 found = score_regions(rows, lambda name: true_masks[masks_of[name]], *bootstrap)
                 results |= {} if found is None else {"regions": found}
+        if cover_regions and detector is not None and pictures is not None:
+            named = covered_sets(pictures, rows, seed, max_pixels)
+            after = {}
+            for kind, changed in named.sets.items():
+                place = None if folder is None else folder / COVERING / kind
+                found_rows = detector.score(changed, place, progress=progress, head=head).rows
+                after[kind] = found_rows if calibration is None else calibration.apply(found_rows)
+            results[COVERING] = covering_results(judged, after, named.counts, settings)
         if corruptions and detector is not None and pictures is not None:
             swept: dict[Corruption, list[Prediction]] = {}
             for corruption in corruptions:
