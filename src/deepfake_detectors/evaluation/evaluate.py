@@ -42,10 +42,11 @@ __all__ = ["evaluate"]
 
 FIT_FOLDER = "fit"
 DEFAULT_FALSE_ALARM_RATE = 0.05
+DEFAULT_BATCH_SIZE = 8
 
 
 def evaluate(
-    model: str | Path | Predictor | None = None,
+    model: str | Path | Predictor | Detector | None = None,
     *,
     dataset: str | Path | None = None,
     dataset_config: str | None = None,
@@ -79,7 +80,7 @@ def evaluate(
     cover_regions: bool = False,
     resamples: int = 1000,
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int = DEFAULT_BATCH_SIZE,
     max_pixels: int | None = None,
     device: str | None = None,
     dtype: str = "auto",
@@ -95,7 +96,8 @@ def evaluate(
 
     Args:
         model: folder, Hub id or name of a built-in checkpoint; the default is the demonstration detector. Or an object
-            with `predict(paths)` that returns P(fake) of each file.
+            with `predict(paths)` that returns P(fake) of each file. Or a `Detector`, which loads its weights once for
+            all its calls; device, dtype, batch size and `max_pixels` are its own, and those given here must agree.
         dataset: name of a data set, such as `"ddvqa"`; a built folder; or a CSV file `img_path,label`.
         dataset_config: config of the data set.
         dataset_options: fields of that config, such as `{"masks": "masks"}`.
@@ -159,7 +161,11 @@ def evaluate(
     cached = [Path(file) for file in files]
     real, fake, masks = (None if path is None else Path(path) for path in (real_dir, fake_dir, mask_dir))
     folder, target = (None if path is None else Path(path) for path in (output, save_to))
-    predictor = None if model is None or isinstance(model, (str, Path)) else model
+    loaded = model if isinstance(model, Detector) else None
+    if loaded is not None:
+        _refuse_other_ways(loaded, batch_size, max_pixels, device, dtype)
+        model, dtype, max_pixels = loaded.model, loaded.dtype, loaded.max_pixels
+    predictor = None if model is None or isinstance(model, (str, Path, Detector)) else model
     name = model if predictor is None and model is not None else None
     model = None if name is None else str(name)
     corruptions: tuple[Corruption, ...] = () if robustness is None else corruption_set(robustness)
@@ -183,7 +189,7 @@ def evaluate(
             f"`output` {folder} is a file; name a folder.",
         ),
         (
-            bool(cached) and (model is not None or predictor is not None or explain),
+            bool(cached) and (model is not None or loaded is not None or predictor is not None or explain),
             "`predictions` are scored without a model: leave out `model` and `explain`, or `predictions`.",
         ),
         (
@@ -250,7 +256,7 @@ def evaluate(
     if predictor is not None:
         detector = PredictorDetector(predictor, batch_size, max_pixels)
     elif not cached:
-        detector = Detector(model, device, dtype, batch_size, max_pixels)
+        detector = loaded or Detector(model, device, dtype, batch_size, max_pixels)
     recipe = None if crop in (None, "none") else crop_recipe(crop)
 
     def view() -> ClipView:  # a recipe that is named cuts everything, below
@@ -383,6 +389,18 @@ def _refuse(*cases: tuple[bool, str]) -> None:
     for wrong, message in cases:
         if wrong:
             raise ValueError(message)
+
+
+def _refuse_other_ways(
+    loaded: Detector, batch_size: int, max_pixels: int | None, device: str | None, dtype: str
+) -> None:
+    """Raise a `ValueError` where the call asks for another way of judging than the loaded detector's."""
+    given = {"batch_size": batch_size, "max_pixels": max_pixels, "device": device, "dtype": dtype}
+    defaults = {"batch_size": DEFAULT_BATCH_SIZE, "max_pixels": None, "device": None, "dtype": "auto"}
+    for name, value in given.items():
+        own = getattr(loaded, name)
+        if value not in (own, defaults[name]):
+            raise ValueError(f"`{name}` is {value}, but `model` is a loaded detector with {own}: leave it out.")
 
 
 def _refuse_fit(
