@@ -355,13 +355,13 @@ def evaluate(
                 found = score_regions(rows, lambda name: true_masks[masks_of[name]], *bootstrap)
                 results |= {} if found is None else {"regions": found}
         if cover_regions and detector is not None and pictures is not None:
-            named = covered_sets(pictures, rows, seed, max_pixels)
-            after = {}
-            for kind, changed in named.sets.items():
-                place = None if folder is None else folder / COVERING / kind
-                found_rows = detector.score(changed, place, progress=progress, head=head).rows
-                after[kind] = found_rows if calibration is None else calibration.apply(found_rows)
-            results[COVERING] = covering_results(judged, after, named.counts, settings)
+            covered = covered_sets(pictures, rows, seed, max_pixels)
+            again: dict[str, list[Prediction]] = {}
+            for kind, with_cover in covered.sets.items():
+                inside = None if folder is None else folder / COVERING / kind
+                of_kind = detector.score(with_cover, inside, progress=progress, head=head).rows
+                again[kind] = of_kind if calibration is None else calibration.apply(of_kind)
+            results[COVERING] = covering_results(judged, again, covered.counts, settings)
         if corruptions and detector is not None and pictures is not None:
             swept: dict[Corruption, list[Prediction]] = {}
             for corruption in corruptions:
