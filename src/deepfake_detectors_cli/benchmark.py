@@ -64,7 +64,9 @@ def benchmark(
       datasets:
         - pictures                                        # a folder with real and fake
         - {name: faces, dataset: ddvqa, data_dir: ddvqa}
-      train: [training-pictures]
+      train:
+        - training-pictures
+        - {dataset: ddvqa, data_dir: ddvqa, split: train}
       robustness: light
 
     What is given on the command line comes before the plan. The same command after an interruption does only what is

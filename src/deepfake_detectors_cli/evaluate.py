@@ -26,8 +26,8 @@ PARAMETERS = frozenset(
     "model endpoint model_name family request_timeout "
     "dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
     "finder predictions labels references explain max_new_tokens similarity spice protocol threshold fit fit_split "
-    "fit_predictions save_to fit_band false_alarm_rate head robustness resamples seed batch_size max_pixels device "
-    "dtype output".split()
+    "fit_predictions save_to fit_band false_alarm_rate head robustness cover_regions resamples seed batch_size "
+    "max_pixels device dtype output".split()
 )
 
 
@@ -131,6 +131,9 @@ def evaluate(
             help="Also judge changed pictures: light, full, fakevlm-table7, or names such as jpeg-70,messenger.",
         ),
     ] = None,
+    cover_regions: Annotated[
+        bool, typer.Option("--cover-regions", help="With --explain: judge again with the regions named covered.")
+    ] = False,
     resamples: Annotated[
         int, typer.Option(metavar="N", min=0, help="Bootstrap resamples of the 95 % intervals; 0 for none.")
     ] = 1000,
@@ -223,6 +226,7 @@ def evaluate(
                 false_alarm_rate=false_alarm_rate,
                 head=head,
                 robustness=robustness,
+                cover_regions=cover_regions,
                 resamples=resamples,
                 seed=seed,
                 batch_size=batch_size,

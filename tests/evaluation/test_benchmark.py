@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import html5lib
@@ -12,8 +13,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from deepfake_detectors import benchmark
+from deepfake_detectors.evaluation import scoring
 from deepfake_detectors.evaluation.contestants import read_plan
 from deepfake_detectors.evaluation.evaluate import evaluate
+from deepfake_detectors.evaluation.scoring import Detector
 from deepfake_detectors.outputs import OutputInUseError, folder_lock
 from deepfake_detectors_cli import app
 from support.tiny_clip_probe import tiny_clip_probe
@@ -187,6 +190,56 @@ def test_leaks_are_told_before_the_numbers(sets, tmp_path):
     assert same["level"] == "error" and same["details"]["groups"] == 2
     text = board.to_markdown()
     assert text.index("the same bytes") < text.index("| detector |")
+
+
+def test_leaks_of_a_split_in_a_plan(sets, tmp_path):
+    lines = {"train": [], "test": []}
+    for label in ("real", "fake"):
+        for split, number in (("train", 0), ("test", 1)):
+            name = f"{split}-{label}.jpg"
+            (tmp_path / name).write_bytes((sets[0] / label / f"{number}.jpg").read_bytes())
+            lines[split].append(f"{name},{label}")
+    (tmp_path / "seen.csv").write_text("\n".join(["img_path,label", *lines["train"]]) + "\n")
+    entry = f"{{name: seen, dataset: {tmp_path / 'seen.csv'}, split: train}}"
+    (tmp_path / "plan.yaml").write_text(
+        f"detectors: [clip-probe-mini]\ndatasets: [{sets[0]}]\ntrain: [{entry}]\ncontrols: false\n"
+    )
+    plan = read_plan(tmp_path / "plan.yaml")
+    plan["detectors"] = [Sharp()]
+    board = benchmark(**plan, output=tmp_path / "out", resamples=0)
+    (same,) = [leak for leak in board.leaks if leak["code"] == "duplicate-bytes-splits"]
+    assert (same["train"], same["dataset"], same["details"]["groups"]) == ("seen", "alike", 2)
+    with pytest.raises(ValueError, match="`train`"):
+        benchmark([Sharp()], sets[:1], train=[{"name": "x", "split": "train"}], output=tmp_path / "b", resamples=0)
+    with pytest.raises(ValueError, match="splits"):
+        benchmark([Sharp()], sets[:1], train=[{"dataset": "x", "splits": "a"}], output=tmp_path / "b", resamples=0)
+
+
+def test_weights_are_loaded_once(model, sets, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    options = {"resamples": 0, "controls": False}
+    detector = Detector(str(copy), "cpu", "auto", 8)
+    calls = []
+    load = scoring.load_detector
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return load(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "load_detector", counted)
+        board = benchmark([str(copy)], sets, output=tmp_path / "out", device="cpu", **options)
+        assert len(calls) == 1 and len(board.rows) == 2
+        for folder in sets:
+            own = evaluate(detector, real_dir=folder / "real", fake_dir=folder / "fake", resamples=0)
+            assert own.metrics["auc"] == row_of(board, "copy", folder.name).metrics["auc"]
+            assert own.content["inputs"]["model"] == str(copy)
+        assert len(calls) == 2
+    with pytest.raises(ValueError, match="`batch_size`"):
+        evaluate(detector, real_dir=sets[0] / "real", batch_size=3)
+    with pytest.raises(ValueError, match="`predictions`"):
+        evaluate(detector, predictions=tmp_path / "p.jsonl")
 
 
 def test_one_process_at_a_time(sets, tmp_path):

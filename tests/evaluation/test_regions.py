@@ -55,3 +55,16 @@ def test_training_answers_name_what_the_mask_covers():
     assert LVLM_DFD.verdict_pairs({"label": 1})[0][1] == "Yes. This is a deepfake image."
     asked = LVLM_DFD.verdict_pairs({**fake, "question": "Why?", "answer": "Blur."})
     assert asked[1] == ("Why?", "Blur.")
+
+
+def test_the_control_never_looks():
+    parts = ["nose", "left eye", "right jaw", "left cheek"]
+    masks = {name: mask(name) for name in parts}
+    told = [Prediction(name, "fake", 0.5, text=verdict_answer(True, [name])) for name in parts]
+    looks = score_regions(told, masks.get, 20, 0)["metrics"]
+    assert looks["region_recall"]["value"] == 1.0 and looks["region_recall_of_control"]["value"] == 0.0
+    same = [Prediction(name, "fake", 0.5, text=verdict_answer(True, ["nose"])) for name in parts]
+    constant = score_regions(same, masks.get, 20, 0)["metrics"]
+    assert constant["region_precision_of_control"] == constant["region_precision"]
+    alone = score_regions(told[:1], masks.get, 20, 0)
+    assert alone["metrics"]["region_recall_of_control"]["value"] is None

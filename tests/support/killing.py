@@ -115,7 +115,7 @@ class Killer:
 
     def started(self, function: Callable[..., None], *arguments: Any) -> Any:
         """Return its process."""
-        process = self.context.Process(target=function, args=arguments, daemon=True)
+        process = self.context.Process(target=function, args=arguments, daemon=False)
         process.start()
         return process
 

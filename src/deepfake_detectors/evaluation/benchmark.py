@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,7 +27,7 @@ from deepfake_detectors.evaluation.evaluate import evaluate
 from deepfake_detectors.evaluation.leaderboard import BYTES_PER_PIXEL, METADATA_FOREST, Leaderboard, Row
 from deepfake_detectors.evaluation.paired import compare_scores
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, labels_of, scores_of
-from deepfake_detectors.evaluation.scoring import DetectorError
+from deepfake_detectors.evaluation.scoring import Detector, DetectorError
 from deepfake_detectors.evaluation.sets import PictureSet
 from deepfake_detectors.evaluation.wording import verdict_in_words
 from deepfake_detectors.files import read_json_object
@@ -60,7 +60,7 @@ def benchmark(
     datasets: Sequence[Any],
     *,
     output: str | Path,
-    train: Sequence[str | Path] = (),
+    train: Sequence[str | Path | Mapping[str, Any]] = (),
     robustness: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -85,7 +85,8 @@ def benchmark(
         detectors: models, objects with `predict(paths)`, or mappings, as `contestants.read_contestants` takes them.
         datasets: names, folders or mappings, as `contestants.read_test_sets` takes them.
         output: folder of the cells. `Leaderboard.save` writes the tables.
-        train: data sets that a detector was trained on: what they share with those above is looked for first.
+        train: data sets that a detector was trained on: what they share with those above is looked for first. Names
+            or folders, with all their splits; or mappings as in `datasets`, whose `split` is `train` by default.
         robustness: also judge changed pictures, as `evaluate` does.
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
         seed: of the bootstrap, and of noise that is laid over pictures.
@@ -113,13 +114,14 @@ def benchmark(
         raise ValueError(f"`resamples` is {resamples} and `batch_size` {batch_size}, expected at least 0 and 1.")
     if controls or train:
         require_libraries()
+    trained = [_train_source(item) for item in train]
     options = {"resamples": resamples, "seed": seed, "batch_size": batch_size, "device": device, "dtype": dtype}
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`output` {folder} is a file; name a folder.")
     board = Leaderboard(robustness=robustness, resamples=resamples, seed=seed)
     with folder_lock(folder):
-        _look_for_leaks(board, sets, train, controls, resamples, seed)
+        _look_for_leaks(board, sets, trained, controls, resamples, seed)
         cells: list[Cell] = []
         for contestant in contestants:
             try:
@@ -136,11 +138,10 @@ def benchmark(
 
 
 def _look_for_leaks(
-    board: Leaderboard, sets: Sequence[TestSet], train: Sequence[str | Path], controls: bool, resamples: int, seed: int
+    board: Leaderboard, sets: Sequence[TestSet], train: Sequence[Source], controls: bool, resamples: int, seed: int
 ) -> None:
     """Fill in what is known before a detector is run: leaks, and the rows of the controls."""
-    trained = [open_source(name) for name in train]
-    seen = [(source.name, measure_source(source)) for source in trained]
+    seen = [(source.name, measure_source(source)) for source in train]
     for entry in sets:
         pictures = entry.open()
         board.sets[entry.name] = {"set": pictures.name, "pictures": len(pictures.rows)}
@@ -154,6 +155,14 @@ def _look_for_leaks(
             ]
         if controls:
             board.rows += _controls(entry.name, pictures, measured, resamples, seed)
+
+
+def _train_source(item: str | Path | Mapping[str, Any]) -> Source:
+    if isinstance(item, (str, Path)):
+        return open_source(item)
+    (entry,) = read_test_sets([item], "train")
+    options = {"split": "train", **entry.options} if "dataset" in entry.options else entry.options
+    return _source(entry.name, replace(entry, options=options).open())
 
 
 def _source(name: str, pictures: PictureSet) -> Source:
@@ -204,6 +213,11 @@ def _run(
     progress: BenchmarkProgress | None,
 ) -> list[Cell]:
     if not processes or contestant.model is None:
+        model = contestant.model
+        if isinstance(model, str):  # its weights are loaded once for all sets
+            ways = {name: options[name] for name in ("device", "dtype", "batch_size")}
+            loaded = Detector(model, **ways, family=contestant.options.get("family"))
+            contestant = replace(contestant, model=loaded)
         return [_cell(contestant, entry, options, folder, progress) for entry in sets if _has(contestant, entry)]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:

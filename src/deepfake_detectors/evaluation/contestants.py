@@ -12,6 +12,7 @@ from typing import Any
 from deepfake_detectors.checkpoints import DEFAULT
 from deepfake_detectors.data.registry import DATASETS
 from deepfake_detectors.evaluation.predictors import Predictor
+from deepfake_detectors.evaluation.scoring import Detector
 from deepfake_detectors.evaluation.sets import PictureSet, data_set, folder_set
 from deepfake_detectors.examination.clips import ClipView
 from deepfake_detectors.examination.faces import DEFAULT_FINDER
@@ -35,13 +36,14 @@ class Contestant:
 
     Attributes:
         name: in the leaderboard.
-        model: folder, Hub id, name of a built-in checkpoint, or a `Predictor`; `None` for files of scores.
+        model: folder, Hub id, name of a built-in checkpoint, a `Predictor` or a `Detector`; `None` for files of
+            scores.
         scores: name of a data set -> file of cached predictions; empty for a detector that is run.
         options: `family`, `head` and `threshold`, as `evaluate` takes them.
     """
 
     name: str
-    model: str | Predictor | None = None
+    model: str | Predictor | Detector | None = None
     scores: Mapping[str, Path] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -156,42 +158,43 @@ def _imported(place: str) -> Predictor:
     return found
 
 
-def read_test_sets(given: Sequence[Any]) -> list[TestSet]:
+def read_test_sets(given: Sequence[Any], parameter: str = "datasets") -> list[TestSet]:
     """Return the data sets of a benchmark.
 
     Args:
         given: the name of a data set, a folder that was built, or a folder with the folders `real` and/or `fake`; or a
             mapping with `name` and the parameters of `evaluate` for a set.
+        parameter: that they were given as, for messages.
 
     Raises:
         ValueError: for something else, or a name that is taken.
         FileNotFoundError: for a folder that is missing.
     """
-    found = [_test_set(item) for item in given]
+    found = [_test_set(item, parameter) for item in given]
     if not found:
-        raise ValueError("`datasets` is empty: name at least one.")
-    _check_names([entry.name for entry in found], "datasets")
+        raise ValueError(f"`{parameter}` is empty: name at least one.")
+    _check_names([entry.name for entry in found], parameter)
     return found
 
 
-def _test_set(item: Any) -> TestSet:
+def _test_set(item: Any, parameter: str) -> TestSet:
     if isinstance(item, (str, Path)):
         if str(item) in DATASETS:
             return TestSet(str(item), {"dataset": str(item)})
         folder = Path(item)
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"`datasets`: {item} is neither a folder nor one of {', '.join(sorted(DATASETS))}."
+                f"`{parameter}`: {item} is neither a folder nor one of {', '.join(sorted(DATASETS))}."
             )
         sides = {f"{label}_dir": str(folder / label) for label in ("real", "fake") if (folder / label).is_dir()}
         return TestSet(_short(str(folder.resolve())), sides or {"dataset": str(folder)})
     if not isinstance(item, Mapping):
-        raise ValueError(f"`datasets` holds a {type(item).__name__}, expected a name, a folder or a mapping.")
+        raise ValueError(f"`{parameter}` holds a {type(item).__name__}, expected a name, a folder or a mapping.")
     _check_keys(item, SET_KEYS, "a data set")
     options = {key: value for key, value in item.items() if key != "name" and value is not None}
     if not {"dataset", "real_dir", "fake_dir"} & set(options):
         raise ValueError(
-            f"`datasets`: {dict(item)} names no pictures: give `dataset`, or `real_dir` and/or `fake_dir`."
+            f"`{parameter}`: {dict(item)} names no pictures: give `dataset`, or `real_dir` and/or `fake_dir`."
         )
     named = next(options[key] for key in ("dataset", "fake_dir", "real_dir") if key in options)
     return TestSet(str(item.get("name") or _short(str(named))), options)

@@ -11,6 +11,7 @@ from deepfake_detectors.corruptions import Corruption, corruption_set
 from deepfake_detectors.evaluation.bands import DecisionBand
 from deepfake_detectors.evaluation.bands import fit_band as fit_decision_band
 from deepfake_detectors.evaluation.control import bytes_per_pixel_control
+from deepfake_detectors.evaluation.covering import COVERING, covered_sets, covering_results
 from deepfake_detectors.evaluation.endpoint import REQUEST_TIMEOUT, EndpointDetector, one_kind
 from deepfake_detectors.evaluation.explanation_checks import check_explanations
 from deepfake_detectors.evaluation.fitting import (
@@ -42,10 +43,11 @@ __all__ = ["evaluate"]
 
 FIT_FOLDER = "fit"
 DEFAULT_FALSE_ALARM_RATE = 0.05
+DEFAULT_BATCH_SIZE = 8
 
 
 def evaluate(
-    model: str | Path | Predictor | None = None,
+    model: str | Path | Predictor | Detector | None = None,
     *,
     endpoint: str | None = None,
     model_name: str | None = None,
@@ -80,9 +82,10 @@ def evaluate(
     false_alarm_rate: float | None = None,
     head: str | None = None,
     robustness: str | None = None,
+    cover_regions: bool = False,
     resamples: int = 1000,
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int = DEFAULT_BATCH_SIZE,
     max_pixels: int | None = None,
     device: str | None = None,
     dtype: str = "auto",
@@ -98,7 +101,8 @@ def evaluate(
 
     Args:
         model: folder, Hub id or name of a built-in checkpoint; the default is the demonstration detector. Or an object
-            with `predict(paths)` that returns P(fake) of each file.
+            with `predict(paths)` that returns P(fake) of each file. Or a `Detector`, which loads its weights once for
+            all its calls; device, dtype, batch size and `max_pixels` are its own, and those given here must agree.
         endpoint: address of a server that speaks OpenAI's chat completions, such as `"http://localhost:8000/v1"`: it
             answers in place of a model, see `evaluation.endpoint`. Hosts of an inner network are fine.
         model_name: what that server calls the model.
@@ -142,6 +146,8 @@ def evaluate(
         robustness: also measure re-encoded, resized and cropped pictures at the same threshold: `"light"`, `"full"`,
             `"fakevlm-table7"`, or names of corruptions such as `"jpeg-70,messenger"`; see
             `deepfake_detectors.corruptions`.
+        cover_regions: also judge pictures with the face regions that their explanations name covered, and with the
+            same shape covered elsewhere, as a control; pictures must be crops of one face. Belongs to `explain`.
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
         seed: of the bootstrap, of a protocol's coin, and of noise that is laid over pictures.
         batch_size: images per forward pass.
@@ -166,7 +172,11 @@ def evaluate(
     cached = [Path(file) for file in files]
     real, fake, masks = (None if path is None else Path(path) for path in (real_dir, fake_dir, mask_dir))
     folder, target = (None if path is None else Path(path) for path in (output, save_to))
-    predictor = None if model is None or isinstance(model, (str, Path)) else model
+    loaded = model if isinstance(model, Detector) else None
+    if loaded is not None:
+        _refuse_other_ways(loaded, batch_size, max_pixels, device, dtype)
+        model, dtype, max_pixels = loaded.model, loaded.dtype, loaded.max_pixels
+    predictor = None if model is None or isinstance(model, (str, Path, Detector)) else model
     name = model if predictor is None and model is not None else None
     model = None if name is None else str(name)
     corruptions: tuple[Corruption, ...] = () if robustness is None else corruption_set(robustness)
@@ -190,7 +200,7 @@ def evaluate(
             f"`output` {folder} is a file; name a folder.",
         ),
         (
-            bool(cached) and (model is not None or predictor is not None or explain),
+            bool(cached) and (model is not None or loaded is not None or predictor is not None or explain),
             "`predictions` are scored without a model: leave out `model` and `explain`, or `predictions`.",
         ),
         (
@@ -221,6 +231,10 @@ def evaluate(
         (
             labels is not None and (len(cached) != 1 or dataset is not None or real is not None or fake is not None),
             "`labels` are those of one file of `predictions`, which it names the pictures of: give that file alone.",
+        ),
+        (
+            cover_regions and (not explain or protocol != DEFAULT_PROTOCOL),
+            f"`cover_regions` covers what explanations name: give `explain`, and the protocol {DEFAULT_PROTOCOL}.",
         ),
         (masks is not None and fake is None, "`mask_dir` belongs to `fake_dir`."),
         (
@@ -277,7 +291,7 @@ def evaluate(
     elif predictor is not None:
         detector = PredictorDetector(predictor, batch_size, max_pixels)
     elif not cached:
-        detector = Detector(model, device, dtype, batch_size, max_pixels, family)
+        detector = loaded or Detector(model, device, dtype, batch_size, max_pixels, family)
     recipe = None if crop in (None, "none") else crop_recipe(crop)
 
     def view() -> ClipView:  # a recipe that is named cuts everything, below
@@ -381,6 +395,14 @@ def evaluate(
                 true_masks = pictures.masks
                 found = score_regions(rows, lambda name: true_masks[masks_of[name]], *bootstrap)
                 results |= {} if found is None else {"regions": found}
+        if cover_regions and detector is not None and pictures is not None:
+            covered = covered_sets(pictures, rows, seed, max_pixels)
+            again: dict[str, list[Prediction]] = {}
+            for kind, with_cover in covered.sets.items():
+                inside = None if folder is None else folder / COVERING / kind
+                of_kind = detector.score(with_cover, inside, progress=progress, head=head).rows
+                again[kind] = of_kind if calibration is None else calibration.apply(of_kind)
+            results[COVERING] = covering_results(judged, again, covered.counts, settings)
         if corruptions and detector is not None and pictures is not None:
             swept: dict[Corruption, list[Prediction]] = {}
             for corruption in corruptions:
@@ -408,6 +430,18 @@ def _refuse(*cases: tuple[bool, str]) -> None:
     for wrong, message in cases:
         if wrong:
             raise ValueError(message)
+
+
+def _refuse_other_ways(
+    loaded: Detector, batch_size: int, max_pixels: int | None, device: str | None, dtype: str
+) -> None:
+    """Raise a `ValueError` where the call asks for another way of judging than the loaded detector's."""
+    given = {"batch_size": batch_size, "max_pixels": max_pixels, "device": device, "dtype": dtype}
+    defaults = {"batch_size": DEFAULT_BATCH_SIZE, "max_pixels": None, "device": None, "dtype": "auto"}
+    for name, value in given.items():
+        own = getattr(loaded, name)
+        if value not in (own, defaults[name]):
+            raise ValueError(f"`{name}` is {value}, but `model` is a loaded detector with {own}: leave it out.")
 
 
 def _refuse_fit(

@@ -14,7 +14,7 @@ from deepfake_detectors.evaluation.metrics import MetricSet, Settings
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups
 from deepfake_detectors.evaluation.texts import explanation_metrics, plain_words
 
-__all__ = ["REGIONS", "check_explanations", "named_regions"]
+__all__ = ["REGIONS", "check_explanations", "named_regions", "others_of"]
 
 # Region -> how explanations name it. Whole words, after `plain_words`.
 REGIONS = {
@@ -42,6 +42,14 @@ def named_regions(text: str) -> set[str]:
     """Return the keys of `REGIONS` that a text names, in whatever sense."""
     words = plain_words(text)
     return {name for name, pattern in PATTERNS.items() if pattern.search(words)}
+
+
+def others_of(count: int, seed: int) -> list[int]:
+    """Return for each of `count` places, 2 or more, another one whose answer the control gives; each is used once."""
+    order = np.random.default_rng(seed).permutation(count)
+    others = np.empty(count, dtype=int)
+    others[order] = np.roll(order, 1)  # one further along a random circle: never its own
+    return others.tolist()
 
 
 def check_explanations(
@@ -121,10 +129,8 @@ def _add_control(
         interval = mean_interval(agreed, groups, settings.resamples, settings.seed)
         result.add(name, float(agreed.mean()), interval=interval)
 
-    order = np.random.default_rng(settings.seed).permutation(len(known))
-    # One further along a random circle: never its own, and every answer is given once.
-    others = {known[place].id: texts[known[other].id] for place, other in zip(order, np.roll(order, 1), strict=True)}
-    others = {row.id: others[row.id] for row in known}
+    order = others_of(len(known), settings.seed)
+    others = {row.id: texts[known[other].id] for row, other in zip(known, order, strict=True)}
     add_regions("region_agreement", texts)
     found = explanation_metrics(
         {id: plain_words(text) for id, text in others.items()},

@@ -207,7 +207,6 @@ class Leaderboard:
     def to_html(self) -> str:
         """Return one page that loads nothing from elsewhere; a click on a heading sorts its table."""
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        environment.filters["metric"] = _text
         template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
         return template.render(
             board=self,

@@ -18,6 +18,7 @@ __all__ = ["COLOURS", "figure_png", "new_figure", "plot_bars", "plot_heat_map", 
 
 # Blue and orange stay apart for colour-blind readers, and in grey.
 COLOURS = {"real": "#3b76af", "fake": "#e08214"}
+DARK = 0.45  # brightness of a field below which its number is written in white
 DPI = 120
 BINS = 15
 
@@ -105,11 +106,15 @@ def plot_heat_map(
     axes.imshow(np.ma.masked_invalid(good), cmap=shades, vmin=0, vmax=1, aspect="auto")
     for (place, column), value in np.ndenumerate(found):
         text = "undefined" if np.isnan(value) else f"{value:.3f}"
-        axes.text(column, place, text, ha="center", va="center", fontsize=8)
+        red, green, blue = shades(np.nan if np.isnan(value) else float(good[place, column]))[:3]
+        ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < DARK else "black"
+        axes.text(column, place, text, ha="center", va="center", fontsize=8, color=ink)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set_xticks(range(len(columns)), columns, fontsize=8)
     axes.xaxis.tick_top()
     axes.set_title(title, fontsize=10)
+    axes.set_xlabel("blue: better, orange: worse", fontsize=8)
+    axes.xaxis.set_label_position("bottom")
     axes.tick_params(length=0)
     return save_figure(figure, file)
 

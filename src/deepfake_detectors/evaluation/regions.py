@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from deepfake_detectors.evaluation.bootstrap import mean_interval
+from deepfake_detectors.evaluation.explanation_checks import others_of
 from deepfake_detectors.evaluation.localisation import read_mask
 from deepfake_detectors.evaluation.metrics import MetricSet
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups
@@ -31,8 +32,9 @@ def score_regions(
     Returns:
         `counts`, `metrics` and `undefined`: `region_precision` and `region_recall`, means over the forged pictures
         with a mask (an answer that names nothing has precision and recall 0), and `named_on_real`, the share of real
-        pictures whose answer names a region. `unknown` counts words outside the list, which agree with nothing.
-        `None` where no answer names a region.
+        pictures whose answer names a region. `region_precision_of_control` and `region_recall_of_control` are those of
+        a control that never looks: each of these forged pictures gets the answer about another one. `unknown` lists
+        words outside the list, which agree with nothing. `None` where no answer names a region.
 
     Raises:
         ValueError: as `read_mask`.
@@ -41,8 +43,7 @@ def score_regions(
     if not any(known or unknown for known, unknown in named.values()):
         return None
     scored: list[Prediction] = []
-    precision: list[float] = []
-    recall: list[float] = []
+    masked: list[set[str]] = []
     for row in rows:
         truth = mask_of(row.id) if row.label == "fake" and row.id in named else None
         if truth is None:
@@ -50,15 +51,24 @@ def score_regions(
         covered = set(regions_of_mask(np.asarray(read_mask(truth), dtype=np.float32) / 255))
         if not covered:
             continue
-        known, unknown = named[row.id]
-        hits = len(covered & set(known))
         scored.append(row)
-        precision.append(hits / max(1, len(known) + len(unknown)))
-        recall.append(hits / len(covered))
+        masked.append(covered)
     result = MetricSet()
     reals = [row for row in rows if row.label == "real" and row.id in named]
-    _add(result, "region_precision", precision, scored, "no forged picture has a mask over a region", resamples, seed)
-    _add(result, "region_recall", recall, scored, "no forged picture has a mask over a region", resamples, seed)
+    own = list(range(len(scored)))
+    others = others_of(len(scored), seed) if len(scored) > 1 else []
+    for suffix, order, reason in (
+        ("", own, "no forged picture has a mask over a region"),
+        ("_of_control", others, f"{len(scored)} forged pictures have a mask over a region, and a control needs 2"),
+    ):
+        precision, recall = [], []
+        for covered, place in zip(masked, order, strict=False):
+            known, unknown = named[scored[place].id]
+            hits = len(covered & set(known))
+            precision.append(hits / max(1, len(known) + len(unknown)))
+            recall.append(hits / len(covered))
+        _add(result, f"region_precision{suffix}", precision, scored, reason, resamples, seed)
+        _add(result, f"region_recall{suffix}", recall, scored, reason, resamples, seed)
     on_real = [float(any(named[row.id])) for row in reals]
     _add(result, NAMED_ON_REAL, on_real, reals, "the set holds no real picture with an answer", resamples, seed)
     words = sorted({word for _, unknown in named.values() for word in unknown})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepfake_detectors.evaluation.bands import DecisionBand, plot_band
+from deepfake_detectors.evaluation.covering import COVERING
 from deepfake_detectors.evaluation.localisation import MARKED_ON_REAL
 from deepfake_detectors.evaluation.metrics import LOWER_IS_BETTER
 from deepfake_detectors.evaluation.plots import plot_bars, plot_scores
@@ -27,11 +28,12 @@ RESULTS_FILE, REPORT_FILE, PAGE_FILE = "results.json", "report.md", "report.html
 WRITTEN_FILES = (RESULTS_FILE, REPORT_FILE, PAGE_FILE, RUN_FILE)  # beside predictions, which are only added to
 LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
 CHECKS = "explanation_checks"
-SECTIONS = ("judgement", "explanation", CHECKS, "localisation", "regions", "control")
+SECTIONS = ("judgement", "explanation", CHECKS, "regions", COVERING, "localisation", "control")
 # Metrics of controls and checks, and what to wish for.
 NEUTRAL = {"bytes_per_pixel_auc": "near 0.5", "bytes_per_pixel_correlation": "near 0"}
 NEUTRAL |= dict.fromkeys(("commonest_answer", "same_answer_as_twin"), "lower")
 NEUTRAL |= {f"{name}_of_control": "far below" for name in ("ROUGE_L", "CIDEr", "region_agreement")}
+NEUTRAL |= {f"{name}_of_control": "far below" for name in ("region_precision", "region_recall", "score_drop")}
 PLOTS = {  # table -> what its rows are, file
     "per_manipulation": ("manipulation", "manipulations.png"),
     "per_category": ("category", "categories.png"),
@@ -182,6 +184,13 @@ def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
                 "The control gives every picture the answer that the detector wrote about another one: what it "
                 "reaches is owed to phrases that always fit. The answer given most often: "
                 f'"{as_markdown(part["commonest"])}".',
+                "",
+            ]
+        if name == COVERING:
+            lines += [
+                "P(fake) before minus after the named regions were covered with the mean colour of the picture. The "
+                "control covers the same shape elsewhere on the face: only a drop beyond it speaks for the regions "
+                "named.",
                 "",
             ]
         if name == "control":

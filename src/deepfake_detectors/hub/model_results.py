@@ -61,7 +61,7 @@ TABLES = {"per_manipulation": "made with", "per_category": "category", "per_set"
 ROBUSTNESS_COLUMNS = ("auc", "accuracy", "false_alarm_rate", "flip_rate")
 CORRECTED = "corrected"
 # What the files alone give away, and how generic explanations are: yardsticks, not results of the model.
-CONTROLS = ("control", "explanation_checks")
+CONTROLS = ("control", "explanation_checks", "covering")
 NO_SUBJECT = (CORRECTED, "protocol")  # hold metrics too, but are no further kind of answers
 
 
