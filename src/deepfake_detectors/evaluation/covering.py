@@ -14,7 +14,7 @@ from deepfake_detectors.evaluation.bootstrap import mean_interval
 from deepfake_detectors.evaluation.metrics import MetricSet, Settings
 from deepfake_detectors.evaluation.predictions import Prediction, bootstrap_groups, scores_of
 from deepfake_detectors.evaluation.sets import PictureSet
-from deepfake_detectors.modeling.image_loading import MAX_PIXELS, load_image
+from deepfake_detectors.modeling.image_loading import MAX_PIXELS, load_image, rgb_image
 from deepfake_detectors.modeling.regions_lvlm_dfd import REGIONS, parse_regions, region_area
 
 __all__ = ["COVERING", "CoveredSets", "cover", "covered_sets", "covering_results", "moved_area"]
@@ -64,7 +64,7 @@ class _CoveredPictures(Sequence):
 
 def cover(image: Image.Image, area: np.ndarray) -> Image.Image:
     """Return an RGB picture with the pixels of `area`, bool `(height, width)`, in the mean colour of the picture."""
-    pixels = np.array(image.convert("RGB"))
+    pixels = np.array(rgb_image(image))
     pixels[area] = np.rint(pixels.mean(axis=(0, 1))).astype(np.uint8)
     return Image.fromarray(pixels)
 
