@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers.utils import CONFIG_NAME
 
 from deepfake_detectors.checkpoints import BUILT_IN, DEFAULT, built_in_path
@@ -113,14 +112,11 @@ def load_detector(
     source, _ = load_config(model, family)
     if device is not None:
         _check_device(device)
-    try:
-        # Not by transformers.pipeline, which buries the cause under tracebacks of its own attempts.
-        with model_faults(source):
-            found = open_checkpoint(source, family)
-            detector, processor = found.load_model(dtype=dtype), found.load_processor()
-            return pipeline(model=detector, processor=processor, device=device)
-    except SafetensorError as error:
-        raise ValueError(f"No detector could be loaded from {source}: {error}") from error
+    # Not by transformers.pipeline, which buries the cause under tracebacks of its own attempts.
+    with model_faults(source):
+        found = open_checkpoint(source, family)
+        detector, processor = found.load_model(dtype=dtype), found.load_processor()
+        return pipeline(model=detector, processor=processor, device=device)
 
 
 def _check_device(device: str) -> None:

@@ -16,7 +16,14 @@ from huggingface_hub.utils import httpx
 
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.protocols.fakevlm import fakevlm_verdict
-from deepfake_detectors.evaluation.scoring import DetectorError, Progress, Scored, describe_set, score_pictures
+from deepfake_detectors.evaluation.scoring import (
+    DetectorError,
+    OutsideDetector,
+    Progress,
+    Scored,
+    describe_set,
+    score_pictures,
+)
 from deepfake_detectors.evaluation.sets import PictureSet
 from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.modeling.configuration_chat_vlm import QUESTION as CHAT_VLM_QUESTION
@@ -53,7 +60,7 @@ FAKEVLM = ServedFamily(FAKEVLM_QUESTION, fakevlm_verdict)
 CHAT_VLM = ServedFamily(CHAT_VLM_QUESTION, parse_verdict)
 
 
-class EndpointDetector:
+class EndpointDetector(OutsideDetector):
     """A server in the place of a checkpoint.
 
     It is asked greedily, and for log-probabilities. Where it returns them, P(fake) is the share of "fake" in the
@@ -74,8 +81,6 @@ class EndpointDetector:
             not positive.
     """
 
-    localises = False
-
     def __init__(
         self,
         endpoint: str,
@@ -93,15 +98,6 @@ class EndpointDetector:
         self.max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
         self.shown = without_credentials(endpoint)
         self.source = f"{model_name} at {self.shown}"
-
-    facts: Mapping[str, Any] = {}
-
-    def reported(self, head: str | None, field: str) -> Any:
-        """Return nothing: a server does not tell operating points."""
-        return {}
-
-    def face_recipe(self, head: str | None = None) -> None:
-        """Return nothing: these families judge whole pictures."""
 
     def score(
         self,

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, Protocol, runtime_checkable
 
-from deepfake_detectors.evaluation.scoring import DetectorError, Progress, Scored, describe_set, score_pictures
+from deepfake_detectors.evaluation.scoring import (
+    DetectorError,
+    OutsideDetector,
+    Progress,
+    Scored,
+    describe_set,
+    score_pictures,
+)
 from deepfake_detectors.evaluation.sets import PictureSet
 from deepfake_detectors.modeling.image_loading import MAX_PIXELS, InputImageError, load_image
 
@@ -28,7 +35,7 @@ class Predictor(Protocol):
         ...
 
 
-class PredictorDetector:
+class PredictorDetector(OutsideDetector):
     """A `Predictor` in the place of a checkpoint.
 
     Args:
@@ -37,21 +44,10 @@ class PredictorDetector:
         max_pixels: width times height of a picture that is decoded.
     """
 
-    localises = False
-
     def __init__(self, predictor: Predictor, batch_size: int = 8, max_pixels: int | None = None) -> None:
         self.predictor, self.batch_size = predictor, batch_size
         self.max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
         self.source = str(getattr(predictor, "name", type(predictor).__name__))
-
-    facts: Mapping[str, Any] = {}
-
-    def reported(self, head: str | None, field: str) -> Any:
-        """Return nothing: no operating points are known of it."""
-        return {}
-
-    def face_recipe(self, head: str | None = None) -> None:
-        """Return nothing: it cuts out faces by itself, if it wants any."""
 
     def score(
         self,

@@ -35,6 +35,7 @@ __all__ = [
     "RUN_FILE",
     "Detector",
     "DetectorError",
+    "OutsideDetector",
     "Progress",
     "Scored",
     "describe_set",
@@ -100,6 +101,20 @@ class Scored:
             write_counts(part, dict(self.pixel_counts()))
             part.replace(files[2])
         return files
+
+
+class OutsideDetector:
+    """What stands in the place of a checkpoint and tells nothing but scores of whole pictures."""
+
+    localises = False
+    facts: Mapping[str, Any] = {}
+
+    def reported(self, head: str | None, field: str) -> Any:
+        """Return nothing: no operating points are known."""
+        return {}
+
+    def face_recipe(self, head: str | None = None) -> None:
+        """Return nothing: pictures are handed over whole."""
 
 
 class Detector:

@@ -54,10 +54,8 @@ def write_report(result: LintResult, folder: str | Path, format: str = "html") -
     name, outdated = ("report.md", "report.html") if format == "markdown" else ("report.html", "report.md")
     with folder_lock(folder):
         if format == "html":
-            text, plots = (
-                html_page(f"Lint of {result.name}", text, {name: plot.content for name, plot in plots.items()}),
-                {},
-            )
+            text = html_page(f"Lint of {result.name}", text, {file: plot.content for file, plot in plots.items()})
+            plots = {}  # they are inside
         for file, plot in plots.items():
             write_bytes(folder / file, plot.content)
         if len(result.rows):
