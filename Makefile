@@ -3,13 +3,14 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := .venv/bin
+BUILD_DOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # The first of these that really runs and is new enough; set PYTHON=... to choose another.
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help demo test test-newest test-oldest kill fuzz lint format wheel clean distclean
+.PHONY: help demo test test-newest test-oldest kill fuzz lint docs format wheel clean distclean
 
 help:
 	@echo "make demo    judge the pictures in examples/pictures with the built-in detector, and draw a sheet of them"
@@ -17,7 +18,8 @@ help:
 	@echo "make test-newest, make test-oldest: all but the slow tests, with the newest or oldest libraries allowed"
 	@echo "make kill N=30: kill each command that writes N times at random, and compare what its rerun writes"
 	@echo "make fuzz N=10000    change good files N times and decode them; counts what must not happen"
-	@echo "make lint    ruff, formatting, types and imports; changes nothing"
+	@echo "make lint    ruff, formatting, types, imports and the documentation; changes nothing"
+	@echo "make docs    build the documentation into build/site"
 	@echo "make format  let ruff fix and format the sources"
 	@echo "make wheel   build sdist and wheel into dist/"
 	@echo "make clean   remove what builds and checks leave behind; make distclean also removes .venv"
@@ -55,6 +57,10 @@ lint: .venv/.dev
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python .ci/check_types.py
 	cd build/typing && "$(CURDIR)/$(BIN)/lint-imports" --no-cache ../../pyproject.toml
+	$(BUILD_DOCS)
+
+docs: .venv/.dev
+	$(BUILD_DOCS)
 
 format: .venv/.dev
 	$(BIN)/python -m ruff check --fix .

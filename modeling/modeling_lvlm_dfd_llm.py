@@ -194,7 +194,9 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         cache: Cache | None = None,
         **kwargs: Any,
     ) -> LvlmDfdCausalLMOutput:
-        """With `pixel_values` the whole system; without them the language model alone, as `generate` needs it.
+        """Run the whole system with `pixel_values`, or the language model alone without, as `generate` needs it.
+
+        Arguments that are not described here are those of every decoder of transformers.
 
         Args:
             input_ids, attention_mask, prompt_start_ids, score_prompt_ids: see `assemble`; right-padded.
@@ -203,7 +205,6 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             class_labels: (batch,) int64, 0 = real, 1 = fake.
             mask_labels: (batch, image_size, image_size) float, manipulated share in [0, 1].
             cache, past_key_values: keys and values of the tokens so far, under either name.
-            The other arguments are those of every decoder of transformers.
 
         Raises:
             ValueError: if pictures come without text, or class and mask labels without pictures.

@@ -252,11 +252,11 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         cache: Cache | None = None,
         **kwargs: Any,
     ) -> M2F2DetCausalLMOutput:
-        """
+        """Predict tokens; arguments that are not described here are those of `M2F2DetModel.forward`.
+
         Args:
             labels: (batch, length) token ids, -100 where not supervised; placeholders never are.
             logits_to_keep: as in transformers: logits of the last so many positions only.
-            The other arguments are those of `M2F2DetModel.forward`.
         """
         outputs = self.model(
             input_ids=input_ids,

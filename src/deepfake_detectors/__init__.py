@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deepfake_detectors.conversion.merge import merge as merge
     from deepfake_detectors.data import build_dataset as build_dataset
     from deepfake_detectors.data import check_dataset as check_dataset
+    from deepfake_detectors.data import dataset_info as dataset_info
     from deepfake_detectors.data import lint_dataset as lint_dataset
     from deepfake_detectors.data import load_split as load_split
     from deepfake_detectors.description import model_info as model_info
@@ -43,6 +44,7 @@ _LATER = {
     "build_dataset": "deepfake_detectors.data:build_dataset",
     "check_dataset": "deepfake_detectors.data:check_dataset",
     "convert": "deepfake_detectors.conversion:convert",
+    "dataset_info": "deepfake_detectors.data:dataset_info",
     "evaluate": "deepfake_detectors.evaluation.evaluate:evaluate",
     "examine": "deepfake_detectors.examination.examine:examine",
     "export": "deepfake_detectors.runtime.export:export",
@@ -65,6 +67,7 @@ __all__ = [
     "build_dataset",
     "check_dataset",
     "convert",
+    "dataset_info",
     "evaluate",
     "examine",
     "export",

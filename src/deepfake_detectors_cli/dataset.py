@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -82,10 +81,9 @@ def info(name: Name, format: Format = OutputFormat.auto) -> None:
     Example:
       deepfake-detectors dataset info ffpp_hdf5
     """
-    from deepfake_detectors.data.registry import builder_class
+    from deepfake_detectors.data import dataset_info
 
-    kind = builder_class(name)
-    facts = _facts(name, kind) | {"published_counts": _published_counts(kind)}
+    facts = dataset_info(name)
     if wants_table(format):
         _print([{"field": key, "value": value} for key, value in facts.items()], ("field", "value"), format)
     else:
@@ -197,40 +195,6 @@ def lint(
 
 app.command(short_help="Write a data set as Parquet with its pictures inside.")(build)
 app.command(short_help="Push a data set as Parquet with a card.")(publish)
-
-
-def _facts(name: str, kind: Any) -> dict[str, Any]:
-    """Return what the builder says of its data set."""
-    inherited = {"name", "version", "data_dir", "data_files", "description"}
-    fields = dataclasses.fields(kind.BUILDER_CONFIG_CLASS)
-    return {
-        "name": name,
-        "title": kind.NAME,
-        "configs": [config.name for config in kind.BUILDER_CONFIGS],
-        "default_config": kind.DEFAULT_CONFIG_NAME,
-        "options": [item.name for item in fields if item.name not in inherited],
-        "layout": kind.LAYOUT,
-        "layout_verified": kind.LAYOUT_VERIFIED,
-        "terms": kind.TERMS,
-        "research_only": kind.RESEARCH_ONLY,
-        "homepage": kind.HOMEPAGE,
-        "get_it": kind.REMEDY,
-        "version": str(kind.VERSION),
-    }
-
-
-def _published_counts(kind: Any) -> dict[str, Any]:
-    """Return counts per config, split and class, of the configs that open without options and have any."""
-    counts = {}
-    for config in kind.BUILDER_CONFIGS:
-        try:
-            builder = kind(config_name=config.name)
-        except ValueError:  # it cannot be opened without options
-            continue
-        known = {**builder.likely_counts(), **builder.official_counts()}
-        if known:
-            counts[config.name] = known
-    return counts
 
 
 def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], format: OutputFormat) -> None:

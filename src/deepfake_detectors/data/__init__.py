@@ -16,10 +16,17 @@ if TYPE_CHECKING:
     from deepfake_detectors.data.lint import lint_dataset
     from deepfake_detectors.data.loading import load_split
     from deepfake_detectors.data.parquet import build_dataset
+    from deepfake_detectors.data.registry import dataset_info
 
-__all__ = ["build_dataset", "check_dataset", "lint_dataset", "load_split"]
+__all__ = ["build_dataset", "check_dataset", "dataset_info", "lint_dataset", "load_split"]
 
-_PLACES = {"build_dataset": "parquet", "check_dataset": "check", "lint_dataset": "lint", "load_split": "loading"}
+_PLACES = {
+    "build_dataset": "parquet",
+    "check_dataset": "check",
+    "dataset_info": "registry",
+    "lint_dataset": "lint",
+    "load_split": "loading",
+}
 
 
 def __getattr__(name: str) -> Any:

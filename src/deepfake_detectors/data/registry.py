@@ -24,6 +24,7 @@ __all__ = [
     "builder_class",
     "config_options",
     "data_folder",
+    "dataset_info",
     "make_builder",
     "open_builder",
     "with_limit",
@@ -97,6 +98,53 @@ def builder_class(dataset: str) -> Any:
         ) from error
     module, _, name = DATASETS[dataset].builder.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def dataset_info(dataset: str) -> dict[str, Any]:
+    """Return what is known of a dataset before any file of it is read.
+
+    Args:
+        dataset: a key of `DATASETS`.
+
+    Returns:
+        Name, title, configs and their options, the expected layout, the terms, where to get it, and the published
+        counts per config, split and class.
+
+    Raises:
+        ValueError, ImportError: as `builder_class`.
+    """
+    kind = builder_class(dataset)
+    inherited = {"name", "version", "data_dir", "data_files", "description"}
+    fields = dataclasses.fields(kind.BUILDER_CONFIG_CLASS)
+    return {
+        "name": dataset,
+        "title": kind.NAME,
+        "configs": [config.name for config in kind.BUILDER_CONFIGS],
+        "default_config": kind.DEFAULT_CONFIG_NAME,
+        "options": [item.name for item in fields if item.name not in inherited],
+        "layout": kind.LAYOUT,
+        "layout_verified": kind.LAYOUT_VERIFIED,
+        "terms": kind.TERMS,
+        "research_only": kind.RESEARCH_ONLY,
+        "homepage": kind.HOMEPAGE,
+        "get_it": kind.REMEDY,
+        "version": str(kind.VERSION),
+        "published_counts": _published_counts(kind),
+    }
+
+
+def _published_counts(kind: Any) -> dict[str, Any]:
+    """Return counts per config, split and class, of the configs that open without options and have any."""
+    counts = {}
+    for config in kind.BUILDER_CONFIGS:
+        try:
+            builder = kind(config_name=config.name)
+        except ValueError:  # it cannot be opened without options
+            continue
+        known = {**builder.likely_counts(), **builder.official_counts()}
+        if known:
+            counts[config.name] = known
+    return counts
 
 
 def make_builder(
