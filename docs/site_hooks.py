@@ -86,7 +86,7 @@ def dataset_page(name: str) -> str:
     summary, _, layout = module.partition("\n\n")
     lines = [f"# {facts['title']}", summary, inspect.getdoc(kind) or "", "## Terms", facts["terms"]]
     lines += [f"[Home page]({facts['homepage']})." if facts["homepage"] else "", facts["get_it"]]
-    lines += ["## Layout", f"```text\n{layout or facts['layout']}\n```"]
+    lines += ["## Layout", *_paragraphs(layout or f"    {facts['layout']}")]
     if not facts["layout_verified"]:
         lines.append(
             "Layout or counts come from publications and other code: nobody compared them with an original copy."
@@ -104,6 +104,13 @@ def dataset_page(name: str) -> str:
             for split, counts in splits.items():
                 lines[-1] += f"\n| `{config}` | {split} | {counts.get('real', '')} | {counts.get('fake', '')} |"
     return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Yield paragraphs of a docstring; those that are indented are code."""
+    for paragraph in text.split("\n\n"):
+        code = all(line.startswith("    ") for line in paragraph.splitlines())
+        yield f"```text\n{inspect.cleandoc(paragraph)}\n```" if code else paragraph
 
 
 def _options(kind: type) -> Iterator[str]:
@@ -124,7 +131,7 @@ def commands_page() -> str:
     lines = ["# Commands", "What `deepfake-detectors COMMAND --help` prints."]
     runner = typer.testing.CliRunner()
     for words in _command_names():
-        shown = runner.invoke(command_line, [*words, "--help"], terminal_width=100, catch_exceptions=False)
+        shown = runner.invoke(command_line, [*words, "--help"], terminal_width=88, catch_exceptions=False)
         lines += [f"## {' '.join(words)}", f"```text\n{shown.output.strip()}\n```"]
     return "\n\n".join(lines) + "\n"
 
