@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 
 import pytest
 import yaml
 
-from support.source_tree import ROOT
+from support.source_tree import PROJECT, ROOT
 
 # Citation File Format 1.2.0, unchanged, as cffconvert 2.0.0 (Apache-2.0) carries it.
 SCHEMA = ROOT / "tests" / "support" / "cff_1.2.0_schema.json"
@@ -44,9 +43,8 @@ def test_what_is_wrong_is_found(citation, change):
 
 
 def test_the_package_is_the_one_that_is_built(citation):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert [citation[name] for name in ("title", "version", "license", "keywords")] == [
-        project[name] for name in ("name", "version", "license", "keywords")
+        PROJECT[name] for name in ("name", "version", "license", "keywords")
     ]
 
 
