@@ -56,6 +56,18 @@ with av.open("clip.mp4", "w") as container:
         container.mux(stream.encode(av.VideoFrame.from_image(picture.crop((number, 0, number + side, side)))))
     container.mux(stream.encode())
 """
+# Commands of borrowed libraries, which pip did not install here.
+BORROW_COMMANDS = """
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+for command in entry_points(group="console_scripts"):
+    file = Path(sys.executable).parent / command.name
+    if not file.exists():
+        call = f"import sys\\nfrom {command.module} import {command.attr}\\nsys.exit({command.attr}())\\n"
+        file.write_text(f"#!{sys.executable}\\n{call}")
+        file.chmod(0o755)
+"""
 CALL_DETECT = """
 import json, sys
 from gradio_client import Client, handle_file
@@ -64,6 +76,7 @@ print(json.dumps(row))
 """
 SERVED = re.compile(r"http://[\w.:]+\d/?")
 KEPT = re.compile(r"(HOME|LANG|TMPDIR|PIP_.*|.*_proxy)$", re.IGNORECASE)  # of the variables of this process
+NEWLINE = "\n"
 START_SECONDS, STOP_SECONDS, STEP_SECONDS = 300, 30, 3600
 
 
@@ -161,7 +174,7 @@ class Stranger:
         Raises:
             PathBlocked: if it fails, with the end of what it printed.
         """
-        say(f"$ {shlex.join(words)}")
+        say(f"$ {shlex.join('...' if NEWLINE in word else word for word in words)}")
         try:
             done = subprocess.run(
                 words, cwd=self.place, env=self.environment, capture_output=True, text=True, timeout=STEP_SECONDS
@@ -183,6 +196,8 @@ class Stranger:
             self.type(["git", "clone", "--quiet", str(ROOT), "deepfake-detectors"])
             self.place = self.folder / "deepfake-detectors"
         self.type([self.from_checkout(word) for word in words])
+        if self.borrow is not None:
+            self.type(["python", "-c", BORROW_COMMANDS])
         self.environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder / "hub")}
         shutil.copyfile(PICTURES / "real_astronaut_whole.jpg", self.place / "photo.jpg")
         for kind, names in {"real": ("photos", "training/real"), "fake": ("forgeries", "training/fake")}.items():
