@@ -44,7 +44,8 @@ STEPS = {
     "fine-tune a miniature": "accelerate launch",
     "publish a dry run": "deepfake-detectors publish",
 }
-MAKE_CLIP = """
+PREPARE = """
+from pathlib import Path
 import av
 from PIL import Image
 picture = Image.open("photo.jpg").convert("RGB")
@@ -55,6 +56,14 @@ with av.open("clip.mp4", "w") as container:
     for number in range(50):
         container.mux(stream.encode(av.VideoFrame.from_image(picture.crop((number, 0, number + side, side)))))
     container.mux(stream.encode())
+for source, kind in (("photos", "real"), ("forgeries", "fake")):  # eleven pictures are too few to set some aside
+    for path in sorted(Path(source).iterdir()):
+        picture = Image.open(path)
+        half, across = min(picture.size) // 2, picture.width
+        for number, left in enumerate((0, (across - half) // 2, across - half)):
+            for top in (0, picture.height - half):
+                name = f"{path.stem}_{number}_{top}.jpg"
+                picture.crop((left, top, left + half, top + half)).save(Path("training") / kind / name, quality=92)
 """
 # Commands of borrowed libraries, which pip did not install here.
 BORROW_COMMANDS = """
@@ -200,12 +209,12 @@ class Stranger:
             self.type(["python", "-c", BORROW_COMMANDS])
         self.environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder / "hub")}
         shutil.copyfile(PICTURES / "real_astronaut_whole.jpg", self.place / "photo.jpg")
-        for kind, names in {"real": ("photos", "training/real"), "fake": ("forgeries", "training/fake")}.items():
-            for name in names:
-                (self.place / name).mkdir(parents=True)
-                for path in PICTURES.glob(f"{kind}_*.jpg"):
-                    shutil.copyfile(path, self.place / name / path.name)
-        self.type(["python", "-c", MAKE_CLIP])
+        for kind, name in {"real": "photos", "fake": "forgeries"}.items():
+            (self.place / name).mkdir()
+            (self.place / "training" / kind).mkdir(parents=True)
+            for path in PICTURES.glob(f"{kind}_*.jpg"):
+                shutil.copyfile(path, self.place / name / path.name)
+        self.type(["python", "-c", PREPARE])
         where = self.type(["python", "-I", "-c", "import deepfake_detectors; print(deepfake_detectors.__file__)"])
         return f"installed in {where.strip()}"
 
