@@ -36,12 +36,12 @@ def test_an_issue_form(path):
             assert len(set(options)) == len(options)
 
 
-def test_whoever_reports_a_verdict_confirms_that_no_private_picture_is_shown():
+def test_whoever_reports_a_verdict_confirms_that_no_private_image_is_shown():
     form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "wrong_verdict.yml").read_text(encoding="utf-8"))
     (boxes,) = [element for element in form["body"] if element["type"] == "checkboxes"]
     assert all(option["required"] for option in boxes["attributes"]["options"])
     assert form["body"][0]["type"] == "markdown"
-    assert "private picture" in form["body"][0]["attributes"]["value"]
+    assert "private image" in form["body"][0]["attributes"]["value"]
 
 
 def test_vulnerabilities_are_led_away_from_public_issues():
