@@ -3,7 +3,7 @@
     python tests/packaging/strangers_path.py FOLDER        # or: make stranger FOLDER=...
 
 The commands are taken from the bash blocks of README.md, so that the two cannot drift apart. A clone is made of this
-checkout instead of the published repository, and a distribution that is installed by name is this checkout. The rest
+checkout (of what is committed) instead of the published repository, and a distribution that is installed by name is this checkout. The rest
 is typed as it stands there, with the pictures that the README speaks of prepared from `examples/pictures`, and without
 network once everything is installed. Each step prints its name and ends the run when it fails.
 
@@ -204,7 +204,10 @@ class Stranger:
         if any(command[:2] == ["git", "clone"] for command in commands_of(self.readme)):
             self.type(["git", "clone", "--quiet", str(ROOT), "deepfake-detectors"])
             self.place = self.folder / "deepfake-detectors"
-        self.type([self.from_checkout(word) for word in words])
+        typed = [self.from_checkout(word) for word in words]
+        if typed == words:
+            raise PathBlocked(f"This installs something else than deepfake-detectors: {shlex.join(words)}")
+        self.type(typed)
         if self.borrow is not None:
             self.type(["python", "-c", BORROW_COMMANDS])
         self.environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder / "hub")}
