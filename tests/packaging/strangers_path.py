@@ -3,9 +3,10 @@
     python tests/packaging/strangers_path.py FOLDER        # or: make stranger FOLDER=...
 
 The commands are taken from the bash blocks of README.md, so that the two cannot drift apart. A clone is made of this
-checkout (of what is committed) instead of the published repository, and a distribution that is installed by name is this checkout. The rest
-is typed as it stands there, with the pictures that the README speaks of prepared from `examples/pictures`, and without
-network once everything is installed. Each step prints its name and ends the run when it fails.
+checkout (of what is committed) instead of the published repository, and a distribution that is installed by name is
+this checkout. The rest is typed as it stands there, with the images that the README speaks of prepared from
+`examples/pictures`, and without network once everything is installed. Each step prints its name and ends the run when
+it fails.
 
 `--borrow FOLDER` names a site-packages folder whose libraries the new environment sees, which spares a trial the
 gigabytes of PyTorch. Only the standard library is needed here; the new environment does the work.
