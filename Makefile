@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 
-.PHONY: help demo test test-newest test-oldest kill fuzz lint docs format wheel clean distclean
+.PHONY: help demo test test-newest test-oldest kill fuzz stranger lint docs format wheel clean distclean
 
 help:
 	@echo "make demo    judge the pictures in examples/pictures with the built-in detector, and draw a sheet of them"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-newest, make test-oldest: all but the slow tests, with the newest or oldest libraries allowed"
 	@echo "make kill N=30: kill each command that writes N times at random, and compare what its rerun writes"
 	@echo "make fuzz N=10000    change good files N times and decode them; counts what must not happen"
+	@echo "make stranger FOLDER=new    type the README in a fresh environment, from installation to a dry run; gigabytes"
 	@echo "make lint    ruff, formatting, types, imports and the documentation; changes nothing"
 	@echo "make docs    build the documentation into build/site"
 	@echo "make format  let ruff fix and format the sources"
@@ -51,6 +52,9 @@ kill: .venv/.dev
 fuzz: N ?= 2000
 fuzz: .venv/.dev
 	cd tests && HF_HUB_OFFLINE=1 "$(CURDIR)/$(BIN)/python" -m fuzz.driver $(N)
+
+stranger:
+	$(PYTHON) tests/packaging/strangers_path.py $(FOLDER)
 
 lint: .venv/.dev
 	$(BIN)/python -m ruff check .

@@ -6,8 +6,6 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
@@ -16,6 +14,7 @@ from trl import ModelConfig, SFTConfig, TrlParser
 
 from deepfake_detectors.files import read_yaml
 from deepfake_detectors.train.optimization import OPTIMIZERS, SCHEDULES, schedule_options
+from deepfake_detectors.train.recipe_files import find_recipe
 
 __all__ = [
     "CONVERSATIONS",
@@ -246,15 +245,19 @@ def parse_recipe(arguments: list[str] | None = None) -> tuple[ModelArguments, Da
 def read_recipe(classes: tuple[type, ...], arguments: list[str] | None = None) -> tuple[Any, ...]:
     """One instance of each class, from `--config recipe.yaml` and the overrides behind it.
 
+    `--config` takes a path, or the name of a recipe that ships with the package (`recipe_files.find_recipe`).
+
     Raises:
         ValueError: for a key in the recipe, or an option, that no class has.
         FileNotFoundError: for a recipe that does not exist.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    for name, value in pairwise([*given, ""]):  # as TrlParser finds it, whose own reader has no bounds
-        if name == "--config" and Path(value).is_file() and not isinstance(content := read_yaml(value), dict):
-            raise ValueError(f"{value} must hold keys and values, but is a {type(content).__name__}.")
-    return TrlParser(classes).parse_args_and_config(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--config" in given[:-1]:  # as TrlParser finds it, whose own reader has no bounds
+        place = given.index("--config") + 1
+        given[place] = str(find_recipe(given[place]))
+        if not isinstance(content := read_yaml(given[place]), dict):
+            raise ValueError(f"{given[place]} must hold keys and values, but is a {type(content).__name__}.")
+    return TrlParser(classes).parse_args_and_config(given)
 
 
 def _require_known(name: str, value: str | None, known: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepfake_detectors.files import read_yaml
+from deepfake_detectors.train.recipe_files import find_recipe
 
 __all__ = ["CopySettings", "HeadRecipe", "Part", "ProbeRecipe", "read_probe_recipe"]
 
@@ -148,12 +149,13 @@ class ProbeRecipe:
 
 
 def read_probe_recipe(path: str | Path) -> ProbeRecipe:
-    """Read a recipe.
+    """Read a recipe: a file, or by name one that ships with the package (`recipe_files.find_recipe`).
 
     Raises:
-        OSError: if the file cannot be read.
+        OSError: if there is no such file, or it cannot be read.
         ValueError: if it is not YAML, or for a key or value that is not allowed; the message names it.
     """
+    path = find_recipe(path)
     content = read_yaml(path)
     heads = {}
     for name, fields in _mapping(content, "heads", path).items():

@@ -1,7 +1,7 @@
 """Train an image classifier on real and fake pictures.
 
     accelerate launch -m deepfake_detectors.train.train_classifier \
-        --config train/recipes/m2f2_det_default.yaml --output_dir outputs/m2f2_det_default
+        --config m2f2_det_default --output_dir outputs/m2f2_det_default
 
 Every key of the recipe can be overridden behind it: `--learning_rate 1e-3`. The best checkpoint by validation AUC ends
 up in the output folder, with processor, calibration and `validation.json`.

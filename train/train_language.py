@@ -1,6 +1,6 @@
 """Train a small Llama and its tokenizer on a data set's own conversations, from scratch.
 
-    python -m deepfake_detectors.train.train_language --config train/recipes/m2f2_det_default_language.yaml
+    python -m deepfake_detectors.train.train_language --config m2f2_det_default_language
 
 It stands in for Vicuna where no pretrained weights can be had: M2F2-Det's stages 2 and 3 need a language model that
 can write before it sees. What it knows is the training split's questions and answers, and nothing else.

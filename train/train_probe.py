@@ -1,6 +1,6 @@
 """Fit linear heads on a frozen CLIP encoder, as it is stored.
 
-    python -m deepfake_detectors.train.train_probe --config train/recipes/clip_probe_mini.yaml
+    python -m deepfake_detectors.train.train_probe --config clip_probe_mini
 
 Features are computed once and kept; then the heads take a minute. The output folder holds the encoder's file as it
 was, the heads, the processor and `validation.json`; and for each head the scores behind calibration and band
@@ -44,7 +44,7 @@ LEAST_COVERAGE = 0.3  # a band that answers less often is not worth having
 class ProbeArguments:
     """Which recipe, and what of it to change."""
 
-    config: str = field(metadata={"help": "Recipe, a YAML file."})
+    config: str = field(metadata={"help": "Recipe: a YAML file, or the name of one of this package."})
     encoder: str | None = field(default=None, metadata={"help": "Instead of the recipe's."})
     output_dir: str | None = field(default=None, metadata={"help": "Instead of the recipe's."})
     features_dir: str | None = field(default=None, metadata={"help": "Instead of the recipe's."})

@@ -1,7 +1,7 @@
 """Supervised fine-tuning of a detector that writes: FakeVLM, M2F2-Det stages 2 and 3, LVLM-DFD stage 2.
 
     accelerate launch -m deepfake_detectors.train.train_sft \
-        --config train/recipes/m2f2_det_stage2.yaml --model_name_or_path m2f2-base --output_dir m2f2-stage2
+        --config m2f2_det_stage2 --model_name_or_path m2f2-base --output_dir m2f2-stage2
 
 Every key of the recipe can be overridden behind it. Full fine-tuning writes a whole folder; LoRA writes an adapter,
 which `deepfake-detectors merge --model BASE --delta ADAPTER --output FOLDER` puts into its base.

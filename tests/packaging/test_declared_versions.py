@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import re
-import tomllib
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from support.source_tree import ROOT
+from support.source_tree import PROJECT, ROOT, pins
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 FOR_USERS = set("data eval lint train probe faces video provenance heic app scale export all".split())
 ONLY_PINNED = ("dev", "docs")  # tools that every version of the libraries is checked with
-
-
-def pins(name: str) -> dict[str, Version]:
-    """Return the versions that a constraints file pins, by canonical name."""
-    found = {}
-    for line in (ROOT / name).read_text().splitlines():
-        if line and not line.startswith("#"):
-            library, version = line.partition("#")[0].split("==")
-            assert canonicalize_name(library) not in found, library
-            found[canonicalize_name(library)] = Version(version.strip())
-    return found
 
 
 def declared(*left_out: str) -> list[Requirement]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
 ROOT = Path(__file__).resolve().parents[2]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
 PACKAGE_DIR = {name: ROOT / folder for name, folder in SETUPTOOLS["package-dir"].items()}
 NOT_SOURCES = {".venv", ".venv-newest", ".venv-oldest", ".git", "build", "dist", "goldens", "__pycache__"}
 
@@ -26,3 +31,14 @@ def module_name(path: Path) -> str:
     )
     parts = path.relative_to(folder).with_suffix("").parts
     return ".".join([name, *parts])
+
+
+def pins(name: str) -> dict[str, Version]:
+    """Return the versions that a constraints file pins, by canonical name."""
+    found = {}
+    for line in (ROOT / name).read_text().splitlines():
+        if line and not line.startswith("#"):
+            library, version = line.partition("#")[0].split("==")
+            assert canonicalize_name(library) not in found, library
+            found[canonicalize_name(library)] = Version(version.strip())
+    return found

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression, Ridge
 
 import deepfake_detectors
+from deepfake_detectors import publish_model
 from deepfake_detectors.modeling.modeling_clip_probe_storage import ENCODER_FILE
 from deepfake_detectors.train import probe_features
 from deepfake_detectors.train.probe_features import Picture, changed_copy
@@ -340,6 +341,19 @@ def test_new_features_give_the_same_heads_to_1e_6(place, tmp_path):
     train_probe(arguments.recipe())
     first, again = (load_file(folder / "heads.safetensors") for folder in (place / "out", tmp_path / "again"))
     assert all(torch.allclose(first[name], again[name], atol=1e-6, rtol=0) for name in first)
+
+
+def test_what_was_trained_can_be_published(place, tmp_path):
+    """Without strangers, cross-checked parts or facts of its own, as a recipe of the user's is."""
+    target = publish_model(place / "out", "tester/own", without_results=True, dry_run=tmp_path / "look")
+    card = (Path(target) / "README.md").read_text()
+    report = json.loads((place / "out" / "validation.json").read_text())["heads"]["picture"]
+    assert f"mean {report['m1']:.3f}" in card
+    assert "| fake_b | 130 / 130 |" in card
+    assert "recorded nothing" not in card
+    assert "FFHQ" not in card
+    detector = deepfake_detectors.pipeline(model=target)
+    assert detector(str(place / "data" / "a" / "fake" / "000.png"))["label"] == "fake"
 
 
 def test_another_encoder_does_not_get_kept_features(place, tmp_path):

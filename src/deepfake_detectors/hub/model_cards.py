@@ -256,12 +256,12 @@ def _label(dataset: dict[str, str | None]) -> str:
     return ", ".join(part for part in (dataset["name"], dataset["config"], dataset["split"]) if part)
 
 
-def _three(value: float) -> str:
-    return f"{value:.3f}"
+def _three(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def _number(entry: dict[str, Any]) -> str:
-    return "undefined" if entry["value"] is None else _three(entry["value"])
+    return _three(entry["value"])
 
 
 def _interval(entry: dict[str, Any]) -> str:
