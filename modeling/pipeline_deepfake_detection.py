@@ -21,7 +21,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
 from .configuration_detection import decide
-from .detection import detector_classes, named_after, require_ability, require_head
+from .detection import detector_classes, join_prepared, named_after, require_ability, require_head
 from .image_loading import InputImageError, describe_image_source, load_image
 from .saving import saved_whole
 
@@ -314,10 +314,10 @@ class DeepfakeDetectionPipeline(Pipeline):
         heatmaps: torch.Tensor | None = None
         if good:
             if rows is not None:
-                features = self.processor.collate([rows[index] for index in good] if batched else [rows])
-                features = {name: self._in_dtype(value) for name, value in features.items()}
-            else:
-                features = self._select(features, good)
+                features = join_prepared(self.processor, [rows[index] for index in good] if batched else [rows])
+            elif len(good) < len(failures):
+                features = _select(features, good)
+            features = {name: self._in_dtype(value) for name, value in features.items()}
             if explain:
                 turns = {} if history is None else {"history": history}
                 output = self.model.explain(
@@ -370,17 +370,9 @@ class DeepfakeDetectionPipeline(Pipeline):
         if failure is not None:
             raise failure
         if "row" in features:
-            features = dict(self.processor.collate([features["row"]]))
+            features = join_prepared(self.processor, [features["row"]])
         inputs = {name: self._in_dtype(value.to(self.model.input_device)) for name, value in features.items()}
         return self.model.converse(self.processor, **inputs)
-
-    def _select(self, features: dict[str, Any], rows: list[int]) -> dict[str, Any]:
-        """The tensors of `rows`, floating ones in the model's dtype."""
-        selected = {}
-        for key, value in features.items():
-            value = value[rows] if isinstance(value, torch.Tensor) else [value[row] for row in rows]
-            selected[key] = self._in_dtype(value)
-        return selected
 
     def _in_dtype(self, value: Any) -> Any:
         floating = isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -449,6 +441,14 @@ class DeepfakeDetectionPipeline(Pipeline):
             vars(config).pop("custom_pipelines", None)
             if inherited is not None:
                 config.custom_pipelines = inherited
+
+
+def _select(features: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """The entries of `rows`."""
+    return {
+        name: value[rows] if isinstance(value, torch.Tensor) else [value[row] for row in rows]
+        for name, value in features.items()
+    }
 
 
 @contextmanager
