@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import pipeline
 
+from deepfake_detectors.modeling.conversation import turns_per_picture
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import PROMPT_STYLES, training_text
 from deepfake_detectors.modeling.prompting_m2f2_det import inference_prompt, training_prompt
@@ -148,6 +149,71 @@ def test_batch_of_one_equals_batch_of_n(family):
     together = model.explain(processor, **processor(images=pictures), **options).explanations
     alone = [model.explain(processor, **processor(images=[p]), **options).explanations[0] for p in pictures]
     assert together == alone
+
+
+# Token counts of question and history differ from picture to picture; the second has its family's own question.
+OWN_QUESTIONS = ["Nose?", None, "What about the eyes? The eyes look odd. The nose lacks detail."]
+OWN_HISTORIES = [
+    [("Is it real?", "no"), ("Is this photo real? yes no not sure.", "The image is fake.")],
+    [],
+    [("What about the eyes?", "The skin is overly smooth. The eyes look unnaturally asymmetric.")],
+]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"question": OWN_QUESTIONS, "history": OWN_HISTORIES},
+        {"question": "Nose?", "history": OWN_HISTORIES},
+        {"question": OWN_QUESTIONS, "history": OWN_HISTORIES[0]},
+    ],
+    ids=["both", "histories", "questions"],
+)
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_conversation_for_each_picture(family, given, beams):
+    """Question and history of each picture, of different lengths in one batch."""
+    model, processor, _ = family
+    pictures, options = random_pictures(3), {**TOKENS, "num_beams": beams}
+    turns = turns_per_picture(given["question"], given["history"], 3)
+    together = model.explain(processor, **processor(images=pictures), **given, **options)
+    for number, (question, history) in enumerate(turns):
+        alone = model.explain(
+            processor, **processor(images=[pictures[number]]), question=question, history=history, **options
+        )
+        assert together.explanations[number] == alone.explanations[0]
+        assert torch.allclose(together.logits[number], alone.logits[0], atol=1e-4)
+    assert len(set(together.explanations)) == 3, "equal answers could not show a swapped history"
+
+
+def test_three_turns_in_a_batch_equal_three_calls(family):
+    """Three pictures go through three turns together, their answers and so their histories of different lengths."""
+    model, processor, _ = family
+    pictures = random_pictures(3)
+    inputs = processor(images=pictures)
+    questions = [QUESTIONS, QUESTIONS[::-1], ["Nose?", "What about the eyes? The eyes look odd.", "Is it fake?"]]
+    histories = [[], [], []]
+    for turn in range(3):
+        asked = [own[turn] for own in questions]
+        together = model.explain(processor, question=asked, history=histories, **inputs, **TOKENS).explanations
+        for number, picture in enumerate(pictures):
+            conversation = model.converse(processor, **processor(images=[picture]))
+            assert together[number] == conversation.ask(asked[number], histories[number], **TOKENS)
+        histories = [[*own, (question, answer)] for own, question, answer in zip(histories, asked, together)]
+
+
+def test_questions_and_histories_that_do_not_fit_the_pictures(family):
+    model, processor, _ = family
+    inputs = processor(images=random_pictures(2))
+    for given, named in (
+        ({"question": ["Nose?"]}, "question is given for 1 pictures, but there are 2"),
+        ({"question": ["Nose?", 3]}, "question holds 3"),
+        ({"history": OWN_HISTORIES}, "history is given for 3 pictures, but there are 2"),
+        ({"history": [("Is it real?",)]}, r"history holds \('Is it real\?',\)"),
+        ({"history": [[("Is it real?", "no")], ["Is it real?"]]}, "history holds 'Is it real"),
+        ({"history": ["Is it real?", "no"]}, "history holds 'Is it real"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            model.explain(processor, **inputs, **{"question": "Nose?", **given}, **TOKENS)
 
 
 def test_what_cannot_be_asked(family):
