@@ -198,7 +198,7 @@ def test_three_turns_in_a_batch_equal_three_calls(family):
         for number, picture in enumerate(pictures):
             conversation = model.converse(processor, **processor(images=[picture]))
             assert together[number] == conversation.ask(asked[number], histories[number], **TOKENS)
-        histories = [[*own, (question, answer)] for own, question, answer in zip(histories, asked, together)]
+        histories = [[*own, (question, answer)] for own, question, answer in zip(histories, asked, together, strict=True)]
 
 
 def test_questions_and_histories_that_do_not_fit_the_pictures(family):
@@ -297,6 +297,73 @@ def test_the_pipeline_takes_a_history(family):
     assert row["explanation"] == direct.explanations[0]
     with pytest.raises(ValueError, match="explain=True"):
         judge(picture, history=options["history"])
+
+
+class Stored:
+    """As a dataset: rows by number."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return {"image": self.rows[index]}
+
+
+@pytest.mark.parametrize("given", [list, tuple, Stored], ids=["list", "tuple", "dataset"])
+def test_the_pipeline_takes_a_history_for_each_picture(family, given, tmp_path):
+    """The picture that cannot be read, in the middle of the batch, shifts nobody's question."""
+    model, processor, _ = family
+    judge = pipeline("deepfake-detection", model=model, processor=processor)
+    pictures = random_pictures(3)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    questions, histories = ([*own[:1], own[0], *own[1:]] for own in (OWN_QUESTIONS, OWN_HISTORIES))
+    options = {"explain": True, "generate_kwargs": TOKENS, "on_error": "record"}
+    rows = list(
+        judge(
+            given([pictures[0], str(broken), *pictures[1:]]),
+            question=questions,
+            history=histories,
+            batch_size=4 if given is not tuple else 1,
+            **options,
+        )
+    )
+    assert "error" in rows.pop(1)
+    for row, picture, question, history in zip(rows, pictures, OWN_QUESTIONS, OWN_HISTORIES, strict=True):
+        assert row["explanation"] == judge(picture, question=question, history=history, **options)["explanation"]
+    mixed = judge(pictures, question="Nose?", history=OWN_HISTORIES, **options, batch_size=3)
+    alone = [judge(p, question="Nose?", history=h, **options) for p, h in zip(pictures, OWN_HISTORIES, strict=True)]
+    assert [row["explanation"] for row in mixed] == [row["explanation"] for row in alone]
+
+
+def test_what_the_pipeline_says_of_questions_for_each_picture():
+    judge = pipeline("deepfake-detection", model=fakevlm(), processor=fakevlm_processor())
+    pictures = random_pictures(2)
+    for inputs, given, named in (
+        (pictures, {"question": ["Nose?"], "explain": True}, "question is given for 1 pictures, but there are 2"),
+        (pictures, {"history": OWN_HISTORIES, "explain": True}, "history is given for 3 pictures, but there are 2"),
+        (pictures, {"history": [[("Nose?",)], []], "explain": True}, r"history holds \('Nose\?',\)"),
+        (pictures[0], {"question": ["Nose?"], "explain": True}, "needs a list of pictures"),
+        (iter(pictures), {"history": OWN_HISTORIES[:2], "explain": True}, "needs a list of pictures"),
+        (pictures, {"question": ["Nose?", "Eyes?"]}, "explain=True"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            judge(inputs, **given)
+    with pytest.raises(ValueError, match="belong to the call"):
+        pipeline("deepfake-detection", model=judge.model, processor=judge.processor, explain=True, question=["Nose?"])
+
+
+def test_a_family_without_conversations_takes_a_question_for_each_picture():
+    judge = pipeline("deepfake-detection", model=antifakeprompt(), processor=antifakeprompt_processor())
+    pictures, options = random_pictures(3), {"explain": True, "generate_kwargs": {"max_new_tokens": 4, "num_beams": 1}}
+    rows = judge(pictures, question=OWN_QUESTIONS, history=[[], [], []], batch_size=3, **options)
+    alone = [judge(p, question=q, **options) for p, q in zip(pictures, OWN_QUESTIONS, strict=True)]
+    assert [row["explanation"] for row in rows] == [row["explanation"] for row in alone]
+    with pytest.raises(ValueError, match="M2F2DetForConditionalGeneration"):
+        judge(pictures, question="Nose?", history=OWN_HISTORIES, **options)
 
 
 def test_a_family_without_conversations_says_who_can():
