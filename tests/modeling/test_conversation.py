@@ -198,7 +198,9 @@ def test_three_turns_in_a_batch_equal_three_calls(family):
         for number, picture in enumerate(pictures):
             conversation = model.converse(processor, **processor(images=[picture]))
             assert together[number] == conversation.ask(asked[number], histories[number], **TOKENS)
-        histories = [[*own, (question, answer)] for own, question, answer in zip(histories, asked, together, strict=True)]
+        histories = [
+            [*own, (question, answer)] for own, question, answer in zip(histories, asked, together, strict=True)
+        ]
 
 
 def test_questions_and_histories_that_do_not_fit_the_pictures(family):
