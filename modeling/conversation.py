@@ -13,63 +13,11 @@ from transformers import Cache, StoppingCriteria, StoppingCriteriaList
 from transformers.cache_utils import DynamicLayer
 from transformers.generation.streamers import BaseStreamer
 
+from .conversation_turns import History, checked_turns
 from .detection import DeepfakeDetectionOutput
 from .generation_cache import cache_keyword, common_prefix_length
 
-__all__ = ["Conversation", "Histories", "History", "has_one_per_picture", "require_one_picture", "turns_per_picture"]
-
-# Earlier questions with their answers, the oldest first.
-History = Sequence[tuple[str, str]]
-# One for every picture of a batch, or one per picture.
-Histories = History | Sequence[History]
-
-
-def has_one_per_picture(history: Histories | None) -> bool:
-    """Return whether these are histories of several pictures, not the turns of one that holds for all."""
-    return any(isinstance(item, (list, tuple)) and not (item and isinstance(item[0], str)) for item in history or ())
-
-
-def turns_per_picture(
-    question: str | Sequence[str | None] | None, history: Histories | None, pictures: int
-) -> list[tuple[str | None, list[tuple[str, str]]]]:
-    """Lay out what is asked of each picture of a batch.
-
-    Args:
-        question: one for every picture, or a list with one per picture; `None` is the family's own.
-        history: earlier questions with their answers, the oldest first, `[(question, answer), ...]` for every picture;
-            or a list of such lists, one per picture, empty where nothing was said before.
-        pictures: their number.
-
-    Returns:
-        Question and history of each picture.
-
-    Raises:
-        ValueError: if there are more or fewer questions or histories than pictures, or if a turn is not a pair of
-            texts.
-    """
-    questions = [question] * pictures if question is None or isinstance(question, str) else list(question)
-    histories = [history or ()] * pictures if not has_one_per_picture(history) else list(history or ())
-    for name, given in (("question", questions), ("history", histories)):
-        if len(given) != pictures:
-            raise ValueError(
-                f"{name} is given for {len(given)} pictures, but there are {pictures}: give one per picture, or one "
-                "for all of them."
-            )
-    for asked in questions:
-        if asked is not None and not isinstance(asked, str):
-            raise ValueError(f"question holds {asked!r}, expected a text, or None for the family's own question.")
-    return [(asked, _checked_turns(turns)) for asked, turns in zip(questions, histories, strict=True)]
-
-
-def _checked_turns(history: Any) -> list[tuple[str, str]]:
-    turns = list(history) if isinstance(history, (list, tuple)) else [history]
-    for turn in turns:
-        if not (isinstance(turn, (list, tuple)) and len(turn) == 2 and all(isinstance(part, str) for part in turn)):
-            raise ValueError(
-                f"history holds {turn!r}, expected (question, answer), both texts: [(question, answer), ...] for all "
-                "pictures, or a list of such lists, one per picture."
-            )
-    return [(asked, answered) for asked, answered in turns]
+__all__ = ["Conversation", "require_one_picture"]
 
 
 def require_one_picture(pixel_values: torch.Tensor) -> None:
@@ -179,7 +127,7 @@ class Conversation:
     def _checked_ids(self, question: str, history: History) -> list[int]:
         if not question.strip():
             raise ValueError("question is empty; ask something.")
-        ids = self._prompt_ids(question, _checked_turns(history))
+        ids = self._prompt_ids(question, checked_turns(history))
         if ids[: len(self._opening)] != self._opening:
             raise ValueError(f"The question or the history holds the marker of a picture: {question!r}.")
         return ids

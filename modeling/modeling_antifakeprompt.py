@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from .configuration_antifakeprompt import AntifakePromptConfig
-from .conversation import turns_per_picture
+from .conversation_turns import turns_per_picture
 from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, DeepfakeExplanationOutput, own_weights
 from .generation_cache import candidate_nll, next_token_logits
 from .heatmaps import patch_map

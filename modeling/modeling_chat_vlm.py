@@ -13,7 +13,8 @@ from transformers.utils import CONFIG_NAME
 
 from .candidate_scoring import candidate_log_probabilities, class_log_probabilities
 from .configuration_chat_vlm import CLASSES, ChatVlmConfig, is_chat_model
-from .conversation import Conversation, Histories, History, require_one_picture, turns_per_picture
+from .conversation import Conversation, require_one_picture
+from .conversation_turns import Histories, History, turns_per_picture
 from .detection import (
     HUB_ARGUMENTS,
     DeepfakeDetectionMixin,
@@ -336,7 +337,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
 
         Raises:
             ValueError: if the processor's prompts are not those of this model, or if its template writes the question
-                in front of the picture; see also `conversation.turns_per_picture`.
+                in front of the picture; see also `conversation_turns.turns_per_picture`.
         """
         tokens = self._answer_tokens
         self._require_own(processor)

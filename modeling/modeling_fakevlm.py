@@ -16,7 +16,8 @@ from transformers.utils import CONFIG_NAME
 
 from .candidate_scoring import candidate_log_probabilities
 from .configuration_fakevlm import SCORES, FakeVLMConfig
-from .conversation import Conversation, Histories, History, require_one_picture, turns_per_picture
+from .conversation import Conversation, require_one_picture
+from .conversation_turns import Histories, History, turns_per_picture
 from .detection import (
     HUB_ARGUMENTS,
     DeepfakeDetectionMixin,
@@ -397,7 +398,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
 
         Raises:
             ValueError: if the processor's prompts are not those of this model; see also
-                `conversation.turns_per_picture`.
+                `conversation_turns.turns_per_picture`.
         """
         row = self._checked_row(processor)
         rows = [

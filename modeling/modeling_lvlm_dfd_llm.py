@@ -11,7 +11,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
 from .configuration_lvlm_dfd import LvlmDfdConfig
-from .conversation import Conversation, Histories, History, require_one_picture, turns_per_picture
+from .conversation import Conversation, require_one_picture
+from .conversation_turns import Histories, History, turns_per_picture
 from .detection import DeepfakeExplanationOutput
 from .generation_cache import cache_keyword, cache_of, one_cache
 from .modeling_lvlm_dfd import LvlmDfdDetector, LvlmDfdEvidence, LvlmDfdPreTrainedModel
@@ -312,7 +313,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             `DeepfakeExplanationOutput` with `mask`. The texts equal those of `generate` on the same inputs.
 
         Raises:
-            ValueError: see `conversation.turns_per_picture`.
+            ValueError: see `conversation_turns.turns_per_picture`.
         """
         turns = turns_per_picture(question, history, len(pixel_values))
         pictures = self.encode_pictures(pixel_values)

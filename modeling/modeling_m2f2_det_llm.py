@@ -13,7 +13,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from .configuration_m2f2_det import M2F2DetConfig
-from .conversation import Conversation, Histories, History, require_one_picture, turns_per_picture
+from .conversation import Conversation, require_one_picture
+from .conversation_turns import Histories, History, turns_per_picture
 from .detection import DeepfakeExplanationOutput
 from .generation_cache import cache_keyword, cache_of, generate_from_shared_prefix, one_cache
 from .modeling_m2f2_det import (
@@ -341,7 +342,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
             `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same prompts.
 
         Raises:
-            ValueError: see `conversation.turns_per_picture`, or for a marker in a text.
+            ValueError: see `conversation_turns.turns_per_picture`, or for a marker in a text.
         """
         turns = turns_per_picture(question, history, len(pixel_values))
         image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)

@@ -18,7 +18,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
 from .configuration_detection import decide
-from .conversation import History, has_one_per_picture
+from .conversation_turns import History, has_one_per_picture
 from .detection import detector_classes, join_prepared, named_after, require_ability, require_head
 from .image_loading import InputImageError, describe_image_source, load_image
 from .pipeline_inputs import Asked, asked_pictures, is_single, readable_rows

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from .conversation import turns_per_picture
+from .conversation_turns import turns_per_picture
 from .image_loading import InputImageError
 
 __all__ = ["Asked", "asked_pictures", "is_single", "readable_rows"]

@@ -15,7 +15,7 @@ from transformers.image_utils import make_flat_list_of_images
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
 from .configuration_chat_vlm import ANSWERS, EXPLANATION_QUESTION, FAMILY_FIELD, QUESTION, ChatVlmConfig
-from .conversation import Histories, turns_per_picture
+from .conversation_turns import Histories, turns_per_picture
 from .detection import HUB_ARGUMENTS, DetectorProcessorMixin
 from .generation_cache import common_prefix_length
 from .prompting_chat_vlm import answer_spans, messages_for, render, text_ids

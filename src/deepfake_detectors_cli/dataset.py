@@ -140,7 +140,7 @@ def lint(
     option: Options = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FOLDER", help="A second data set: look only for what both have."),
+        typer.Option(metavar="NAME|FOLDER|CSV", help="A second data set: look only for what both have."),
     ] = None,
     output: Annotated[
         Path | None,

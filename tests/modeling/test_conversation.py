@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from deepfake_detectors.modeling.conversation import turns_per_picture
+from deepfake_detectors.modeling.conversation_turns import turns_per_picture
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import PROMPT_STYLES, training_text
 from deepfake_detectors.modeling.prompting_m2f2_det import inference_prompt, training_prompt
