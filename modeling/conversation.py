@@ -13,13 +13,11 @@ from transformers import Cache, StoppingCriteria, StoppingCriteriaList
 from transformers.cache_utils import DynamicLayer
 from transformers.generation.streamers import BaseStreamer
 
+from .conversation_turns import History, checked_turns
 from .detection import DeepfakeDetectionOutput
 from .generation_cache import cache_keyword, common_prefix_length
 
-__all__ = ["Conversation", "History", "require_one_picture"]
-
-# Earlier questions with their answers, the oldest first.
-History = Sequence[tuple[str, str]]
+__all__ = ["Conversation", "require_one_picture"]
 
 
 def require_one_picture(pixel_values: torch.Tensor) -> None:
@@ -84,8 +82,8 @@ class Conversation:
             generation: arguments of `generate`; greedy, and as long as the family's `explain`, unless told.
 
         Raises:
-            ValueError: for an empty question, one that holds a marker, a conversation that no longer fits into the
-                language model, or several beams or answers.
+            ValueError: for an empty question, one that holds a marker, a history of something else than pairs, a
+                conversation that no longer fits into the language model, or several beams or answers.
         """
         with self._lock:
             return self._answer(self._checked_ids(question, history), generation)
@@ -129,7 +127,7 @@ class Conversation:
     def _checked_ids(self, question: str, history: History) -> list[int]:
         if not question.strip():
             raise ValueError("question is empty; ask something.")
-        ids = self._prompt_ids(question, history)
+        ids = self._prompt_ids(question, checked_turns(history))
         if ids[: len(self._opening)] != self._opening:
             raise ValueError(f"The question or the history holds the marker of a picture: {question!r}.")
         return ids

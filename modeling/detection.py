@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ __all__ = [
     "VerdictProcessor",
     "MaskSupervision",
     "given_mask_labels",
+    "join_prepared",
     "named_after",
     "own_weights",
     "detector_classes",
@@ -310,6 +311,25 @@ class VerdictProcessor(DetectorProcessorMixin, ProcessorMixin):
 
     def __init__(self, image_processor: Any = None, **kwargs: Any) -> None:
         super().__init__(image_processor, **kwargs)
+
+
+def join_prepared(processor: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Put together what a processor made of single pictures, as the model reads a batch.
+
+    Args:
+        processor: the one that made them. One whose tensors do not have one row per picture, or whose prompts differ
+            in length, has `collate(rows)`; the tensors of all others are laid in a row.
+        rows: of each picture, tensors with a batch axis of 1, and lists.
+    """
+    if hasattr(processor, "collate"):
+        return dict(processor.collate(rows))
+    joined: dict[str, Any] = {}
+    for name, first in rows[0].items():
+        values = [row[name] for row in rows]
+        joined[name] = (
+            torch.cat(values) if isinstance(first, torch.Tensor) else [part for value in values for part in value]
+        )
+    return joined
 
 
 def require_complete(cls: Any, source: Any, info: dict[str, Any]) -> None:

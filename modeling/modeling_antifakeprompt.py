@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from .configuration_antifakeprompt import AntifakePromptConfig
+from .conversation_turns import turns_per_picture
 from .detection import DeepfakeDetectionMixin, DeepfakeDetectionOutput, DeepfakeExplanationOutput, own_weights
 from .generation_cache import candidate_nll, next_token_logits
 from .heatmaps import patch_map
@@ -281,7 +282,7 @@ class AntifakePromptForDeepfakeDetection(
         self,
         processor: Any,
         pixel_values: torch.Tensor,
-        question: str | None = None,
+        question: str | Sequence[str | None] | None = None,
         threshold: float = 0.5,
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
@@ -292,17 +293,24 @@ class AntifakePromptForDeepfakeDetection(
         Args:
             processor: the `AntifakePromptProcessor` of this checkpoint.
             pixel_values: (batch, 3, size, size).
-            question: asked of every picture; by default the processor's own, which names the verdict.
+            question: asked of every picture, or a list with one per picture; by default the processor's own,
+                which names the verdict.
             threshold: P(fake) from which on that question calls the picture fake.
             generation: arguments of `generate`; the official ones (five beams) unless told.
 
         Returns:
             `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same questions.
+
+        Raises:
+            ValueError: if there are more or fewer questions than pictures.
         """
+        questions = [asked for asked, _ in turns_per_picture(question, None, len(pixel_values))]
         image_embeds = self.encode_pictures(pixel_values)
         detection = self._judge(*self._prefix(None, image_embeds, {}))
         names = [self.config.id2label[int(fake)] for fake in detection.fake_probability >= threshold]
-        text = processor.tokenize([processor.explanation_prompt(question, verdict=name) for name in names])
+        text = processor.tokenize(
+            [processor.explanation_prompt(asked, verdict=name) for asked, name in zip(questions, names, strict=True)]
+        )
         new_ids = self.generate(
             image_embeds=image_embeds, **text.to(self.input_device), **{**GENERATION_DEFAULTS, **generation}
         )

@@ -13,7 +13,8 @@ from transformers.utils import CONFIG_NAME
 
 from .candidate_scoring import candidate_log_probabilities, class_log_probabilities
 from .configuration_chat_vlm import CLASSES, ChatVlmConfig, is_chat_model
-from .conversation import Conversation, History, require_one_picture
+from .conversation import Conversation, require_one_picture
+from .conversation_turns import Histories, History, turns_per_picture
 from .detection import (
     HUB_ARGUMENTS,
     DeepfakeDetectionMixin,
@@ -242,7 +243,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         ids, mask, picture = _left_padded(input_ids, attention_mask, picture)
         length = ids.shape[1]
         ids, mask, picture = _cut(ids, mask, picture, length - tokens["cut"])
-        ids, mask, picture = _extended(ids, mask, picture, tokens["prefix"])
+        ids, mask, picture = _extended(ids, mask, picture, [tokens["prefix"]] * len(ids))
         cache = self._new_cache()
         first = self._prefill(ids, mask, cache, picture)
         return DeepfakeDetectionOutput(logits=self.calibrate(self._compare(first, mask, cache)))
@@ -310,8 +311,8 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         processor: ChatVlmProcessor,
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor | None = None,
-        question: str | None = None,
-        history: Sequence[tuple[str, str]] | None = None,
+        question: str | Sequence[str | None] | None = None,
+        history: Histories | None = None,
         threshold: float = 0.5,
         **inputs: Any,
     ) -> DeepfakeExplanationOutput:
@@ -323,8 +324,10 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         Args:
             processor: the `ChatVlmProcessor` of this checkpoint.
             input_ids, attention_mask: (batch, length), prompts of the verdict as the processor makes them.
-            question: asked of every picture; by default the config's `explanation_question`.
-            history: earlier (question, answer) turns about the same picture.
+            question: asked of every picture, or a list with one per picture; by default the config's
+                `explanation_question`.
+            history: earlier questions with their answers, the oldest first, for every picture; or a list of such
+                lists, one per picture. Where what is asked differs in length, the pictures are read once more.
             threshold: not used; the question does not name the verdict.
             inputs: tensors are what else the processor made; everything else is an argument of `generate`; greedy
                 and 256 new tokens unless told.
@@ -334,19 +337,23 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
 
         Raises:
             ValueError: if the processor's prompts are not those of this model, or if its template writes the question
-                in front of the picture.
+                in front of the picture; see also `conversation_turns.turns_per_picture`.
         """
         tokens = self._answer_tokens
         self._require_own(processor)
         picture = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
         options = {name: value for name, value in inputs.items() if name not in picture}
         options = {**self._padding(), **GENERATION_DEFAULTS, **options, "use_cache": True}
-        verdict_tail, own_tail = processor.own_suffix(question, history, tokens)
+        turns = turns_per_picture(question, history, len(input_ids))
+        verdict_tail, own_tails = processor.own_suffixes(turns, tokens)
         ids, mask, picture = _left_padded(input_ids, attention_mask, picture)
         end = ids.shape[1] - tokens["cut"]
         shared = end - len(verdict_tail)
         found = ids[:, shared:end]
-        if self.config.image_token_id in own_tail or not (found == found.new_tensor(verdict_tail)).all():
+        if (
+            any(self.config.image_token_id in tail for tail in own_tails)
+            or not (found == found.new_tensor(verdict_tail)).all()
+        ):
             raise ValueError(
                 "The prompts of verdict and explanation do not share their picture, because the chat template writes "
                 "the question in front of it, or input_ids are not the prompts of the verdict. Use `generate`."
@@ -355,8 +362,9 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         cache = self._new_cache()
         self._prefill(ids, mask, cache, picture)
         logits = self._judge_behind(copy.deepcopy(cache), mask, [*verdict_tail, *tokens["prefix"]])
-        ids, mask, picture = _extended(ids, mask, picture, own_tail)
-        if options["num_beams"] == 1 and options.get("num_return_sequences", 1) == 1:
+        ids, mask, picture = _extended(ids, mask, picture, own_tails)
+        single = options["num_beams"] == 1 and options.get("num_return_sequences", 1) == 1
+        if single and len({len(tail) for tail in own_tails}) == 1:
             # The picture is in the cache.
             types = {name: value for name, value in picture.items() if value.shape == ids.shape}
             new_ids = self.vlm.generate(input_ids=ids, attention_mask=mask, **types, **cache_keyword(cache), **options)
@@ -484,18 +492,21 @@ def _cut(
 
 
 def _extended(
-    ids: torch.Tensor, mask: torch.Tensor, picture: Mapping[str, Any], tail: Sequence[int]
+    ids: torch.Tensor, mask: torch.Tensor, picture: Mapping[str, Any], tails: Sequence[Sequence[int]]
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-    """The same text behind every row; it is text, whose type is 0."""
-    more = torch.tensor([list(tail)], dtype=ids.dtype, device=ids.device).expand(len(ids), -1)
+    """Text behind every row, padded on the left where it differs in length; its type is 0."""
 
-    def longer(row: torch.Tensor) -> torch.Tensor:
-        return torch.cat([row, row.new_zeros(more.shape)], dim=1)
+    def longer(rows: torch.Tensor, more: Sequence[Sequence[int]], fill: int = 0) -> torch.Tensor:
+        whole = [torch.cat([row, row.new_tensor(list(tail))]) for row, tail in zip(rows, more, strict=True)]
+        return torch.nn.utils.rnn.pad_sequence(whole, True, fill, "left")
 
     return (
-        torch.cat([ids, more], dim=1),
-        torch.cat([mask, torch.ones_like(more)], dim=1),
-        {name: _per_token(value, ids, longer) for name, value in picture.items()},
+        longer(ids, tails, tails[0][-1] if tails[0] else 0),  # any id but a picture's
+        longer(mask, [[1] * len(tail) for tail in tails]),
+        {
+            name: _per_token(value, ids, lambda row: longer(row, [[0] * len(tail) for tail in tails]))
+            for name, value in picture.items()
+        },
     )
 
 

@@ -16,7 +16,8 @@ from transformers.utils import CONFIG_NAME
 
 from .candidate_scoring import candidate_log_probabilities
 from .configuration_fakevlm import SCORES, FakeVLMConfig
-from .conversation import Conversation, History, require_one_picture
+from .conversation import Conversation, require_one_picture
+from .conversation_turns import Histories, History, turns_per_picture
 from .detection import (
     HUB_ARGUMENTS,
     DeepfakeDetectionMixin,
@@ -372,9 +373,9 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         self,
         processor: Any,
         pixel_values: torch.Tensor,
-        question: str | None = None,
+        question: str | Sequence[str | None] | None = None,
         threshold: float = 0.5,
-        history: Sequence[tuple[str, str]] = (),
+        history: Histories | None = None,
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
         """Verdict and explanation of a batch from one encoding of its pictures.
@@ -385,37 +386,46 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         Args:
             processor: the `FakeVLMProcessor` of this checkpoint.
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
-            question: asked of every picture; by default the question of the verdict.
+            question: asked of every picture, or a list with one per picture; by default the question of the
+                verdict.
             threshold: not used; FakeVLM's question does not name the verdict.
-            history: earlier questions with their answers, the oldest first, the same for every picture.
+            history: earlier questions with their answers, the oldest first, for every picture; or a list of such
+                lists, one per picture.
             generation: arguments of `generate`; greedy and 256 new tokens unless told.
 
         Returns:
             `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same prompts.
 
         Raises:
-            ValueError: if the processor's prompts are not those of this model.
+            ValueError: if the processor's prompts are not those of this model; see also
+                `conversation_turns.turns_per_picture`.
         """
         row = self._checked_row(processor)
-        plain = question is None and not history
-        own_row = row if plain else processor.token_ids(processor.explanation_prompt(question, history))
-        own_ids = self._rows(own_row, len(pixel_values))
+        rows = [
+            row if asked is None and not earlier else processor.token_ids(processor.explanation_prompt(asked, earlier))
+            for asked, earlier in turns_per_picture(question, history, len(pixel_values))
+        ]
         picture = {"mm_encoder_outputs": {"image": self.get_image_features(pixel_values, return_dict=True)}}
         options = {"pad_token_id": processor.tokenizer.pad_token_id, **GENERATION_DEFAULTS, **generation}
         cache = DynamicCache(config=self.config.get_text_config())
         logits = self._own_score(len(pixel_values), picture, cache)
         shared = 0
         if cache.get_seq_length():
-            shared = common_prefix_length([self._prompts(None, None, 1)[0].followed_by("prefix"), own_row])
-        if own_row[:shared].count(self.config.image_token_index) == self.config.num_image_tokens:
+            shared = common_prefix_length([self._prompts(None, None, 1)[0].followed_by("prefix"), *rows])
+        if rows[0][:shared].count(self.config.image_token_index) == self.config.num_image_tokens:
             cache.crop(shared - cache.get_seq_length())  # negative: so many tokens off the end
             if options["num_beams"] > 1:
                 cache.batch_repeat_interleave(options["num_beams"])
             options |= cache_keyword(cache)
         else:  # no cache, or a question of its own in front of the picture
+            shared = 0
             options |= picture
-        new_ids = self.generate(input_ids=own_ids, attention_mask=torch.ones_like(own_ids), **options)
-        explanations = processor.decode_answers(new_ids[:, len(own_row) :])
+        # Padding stands behind what is cached, whose keys keep their positions.
+        tails, mask = self._left_padded([own[shared:] for own in rows])
+        ids = torch.cat([self._rows(rows[0][:shared], len(rows)), tails], dim=1)
+        mask = torch.cat([torch.ones_like(ids[:, :shared]), mask], dim=1)
+        new_ids = self.generate(input_ids=ids, attention_mask=mask, **options)
+        explanations = processor.decode_answers(new_ids[:, ids.shape[1] :])
         verdicts = [parse_fakevlm_verdict(text, self.config.verdict_rule) for text in explanations]
         return DeepfakeExplanationOutput(
             logits=self.calibrate(logits),

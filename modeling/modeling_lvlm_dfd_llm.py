@@ -11,7 +11,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
 from .configuration_lvlm_dfd import LvlmDfdConfig
-from .conversation import Conversation, History, require_one_picture
+from .conversation import Conversation, require_one_picture
+from .conversation_turns import Histories, History, turns_per_picture
 from .detection import DeepfakeExplanationOutput
 from .generation_cache import cache_keyword, cache_of, one_cache
 from .modeling_lvlm_dfd import LvlmDfdDetector, LvlmDfdEvidence, LvlmDfdPreTrainedModel
@@ -293,9 +294,9 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         self,
         processor: Any,
         pixel_values: torch.Tensor,
-        question: str | None = None,
+        question: str | Sequence[str | None] | None = None,
         threshold: float = 0.5,
-        history: Sequence[tuple[str, str]] = (),
+        history: Histories | None = None,
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
         """Verdict, mask and explanation of a batch from one encoding of its pictures.
@@ -303,17 +304,21 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         Args:
             processor: the `LvlmDfdProcessor` of this checkpoint.
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
-            question: asked of every picture; the published one by default.
+            question: asked of every picture, or a list with one per picture; the published one by default.
             threshold: not used: the prompt names the score itself, not a verdict.
-            history: earlier questions with their answers, the oldest first, the same for every picture.
+            history: earlier questions with their answers, the oldest first, for every picture; or a list of such
+                lists, one per picture.
             generation: arguments of `generate`; greedy and 512 new tokens unless told.
 
         Returns:
             `DeepfakeExplanationOutput` with `mask`. The texts equal those of `generate` on the same inputs.
+
+        Raises:
+            ValueError: see `conversation_turns.turns_per_picture`.
         """
+        turns = turns_per_picture(question, history, len(pixel_values))
         pictures = self.encode_pictures(pixel_values)
-        prompt = processor.dialogue_prompt(question, history)
-        text = processor.tokenize([prompt] * len(pixel_values)).to(self.input_device)
+        text = processor.tokenize([processor.dialogue_prompt(*turn) for turn in turns]).to(self.input_device)
         answers = processor.decode_answers(
             self.generate(**text, pictures=pictures, **{**GENERATION_DEFAULTS, **generation})
         )

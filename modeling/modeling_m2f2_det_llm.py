@@ -13,7 +13,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from .configuration_m2f2_det import M2F2DetConfig
-from .conversation import Conversation, History, require_one_picture
+from .conversation import Conversation, require_one_picture
+from .conversation_turns import Histories, History, turns_per_picture
 from .detection import DeepfakeExplanationOutput
 from .generation_cache import cache_keyword, cache_of, generate_from_shared_prefix, one_cache
 from .modeling_m2f2_det import (
@@ -320,9 +321,9 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         processor: Any,
         pixel_values: torch.Tensor,
         detector_pixel_values: torch.Tensor | None = None,
-        question: str | None = None,
+        question: str | Sequence[str | None] | None = None,
         threshold: float = 0.5,
-        history: Sequence[tuple[str, str]] = (),
+        history: Histories | None = None,
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
         """Verdict and explanation of a batch from one encoding of its pictures.
@@ -330,18 +331,27 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         Args:
             processor: the `M2F2DetProcessor` of this checkpoint.
             pixel_values, detector_pixel_values: see `M2F2DetModel.encode_pictures`.
-            question: asked of every picture; by default the processor's own, which names the detector's verdict.
+            question: asked of every picture, or a list with one per picture; by default the processor's own,
+                which names the detector's verdict.
             threshold: P(fake) from which on that question calls the picture fake.
-            history: earlier questions with their answers, the oldest first, the same for every picture.
+            history: earlier questions with their answers, the oldest first, for every picture; or a list of such
+                lists, one per picture.
             generation: arguments of `generate`; greedy and 512 new tokens unless told.
 
         Returns:
             `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same prompts.
+
+        Raises:
+            ValueError: see `conversation_turns.turns_per_picture`, or for a marker in a text.
         """
+        turns = turns_per_picture(question, history, len(pixel_values))
         image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)
         detection = self._detection(output)
         names = [self.config.id2label[int(fake)] for fake in detection.fake_probability >= threshold]
-        prompts = [processor.explanation_prompt(question, name, history) for name in names]
+        prompts = [
+            processor.explanation_prompt(asked, name, earlier)
+            for (asked, earlier), name in zip(turns, names, strict=True)
+        ]
         text = processor.tokenize(prompts).to(self.input_device)
         new_ids = self.generate(
             **text, image_embeds=image_embeds, detector_logits=output.logits, **{**GENERATION_DEFAULTS, **generation}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,17 +11,17 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
 from .configuration_detection import decide
-from .detection import detector_classes, named_after, require_ability, require_head
+from .conversation_turns import History, has_one_per_picture
+from .detection import detector_classes, join_prepared, named_after, require_ability, require_head
 from .image_loading import InputImageError, describe_image_source, load_image
+from .pipeline_inputs import Asked, asked_pictures, is_single, readable_rows
 from .saving import saved_whole
 
 __all__ = ["TASK", "DeepfakeDetectionPipeline", "show_license_notice"]
@@ -33,7 +32,9 @@ TASK = "deepfake-detection"
 DEFAULT_THRESHOLD = 0.5
 ON_ERROR = ("raise", "record")
 HEATMAP = "heatmap"
-SINGLE_INPUTS = (str, os.PathLike, bytes, bytearray, memoryview, Mapping, Image.Image, np.ndarray, torch.Tensor)
+NEEDS_EXPLAIN = "question, history and generate_kwargs shape the explanation: pass explain=True with them."
+TURN_PARTS = ("question", "history")
+OWN_TURN = "own_"  # in front of their names among the features of a picture
 
 
 class DeepfakeDetectionPipeline(Pipeline):
@@ -110,9 +111,11 @@ class DeepfakeDetectionPipeline(Pipeline):
                 say what was changed, nor whether anything was.
             head (`str`, *optional*): judge with this head, where the checkpoint has several: `"face"` of the built-in
                 `clip-probe-mini` takes crops of faces. The default is `model.config.default_head`.
-            question (`str`, *optional*): ask this instead of the detector's own question; needs `explain=True`.
-            history (`list[tuple[str, str]]`, *optional*): earlier questions with their answers, the oldest first,
-                which the question follows; needs `explain=True`.
+            question (`str` or list, *optional*): ask this instead of the detector's own question; needs
+                `explain=True`. A list has one per picture, `None` for the detector's own.
+            history (`list[tuple[str, str]]` or list of such lists, *optional*): earlier questions with their answers,
+                the oldest first, which the question follows; needs `explain=True`. A list of lists has one per
+                picture.
             generate_kwargs (`dict`, *optional*): arguments of `generate` for the explanation.
             on_error (`str`, *optional*): `"raise"` (default) stops at the first picture that cannot be read;
                 `"record"` gives the row `{"error": <message>, "input": <path or description>}` in its place.
@@ -136,21 +139,34 @@ class DeepfakeDetectionPipeline(Pipeline):
             InputImageError: a `ValueError` that names the picture, unless `on_error="record"`.
             ValueError: for an argument out of range, or for an ability that the model does not have.
         """
-        if isinstance(inputs, SINGLE_INPUTS) or hasattr(inputs, "read"):
+        if own := self._pop_own_turns(kwargs):
+            inputs = asked_pictures(inputs, own)
+        if is_single(inputs):
             return super().__call__(inputs, **kwargs)
         if isinstance(inputs, (list, tuple)):
             self._require_sendable(inputs, kwargs)
             # The base class looks at the first element.
             return super().__call__(list(inputs), **kwargs) if inputs else []
-        if hasattr(inputs, "iloc"):  # pandas: by position, because labels may be in any order or have gaps
-            inputs = _column(inputs).to_numpy(dtype=object)
-            return super().__call__(_ReadableRows(inputs), **kwargs)
-        if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
-            return super().__call__(_ReadableRows(inputs), **kwargs)
+        if (rows := readable_rows(inputs)) is not None:
+            return super().__call__(rows, **kwargs)
         if isinstance(inputs, Iterable):
             self._require_sendable(inputs, kwargs)
             return super().__call__((item for item in inputs), **kwargs)
         return super().__call__(inputs, **kwargs)
+
+    def _pop_own_turns(self, options: dict[str, Any]) -> dict[str, Sequence[Any]]:
+        """Take questions and histories that are given one per picture out of a call's options."""
+        own: dict[str, Sequence[Any]] = {}
+        if isinstance(options.get("question"), (list, tuple)):
+            own["question"] = options.pop("question")
+        if has_one_per_picture(options.get("history")):
+            histories = options.pop("history")
+            if any(histories):
+                require_ability(self.model, "converse")
+                own["history"] = histories
+        if own and not options.get("explain", self._forward_params.get("explain")):
+            raise ValueError(NEEDS_EXPLAIN)
+        return own
 
     def _require_sendable(self, inputs: Any, options: Mapping[str, Any]) -> None:
         """Refuse inputs that cannot go to worker processes which do not inherit them, before any is judged."""
@@ -172,7 +188,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         explain: bool | None = None,
         localize: bool | str | None = None,
         question: str | None = None,
-        history: Sequence[tuple[str, str]] | None = None,
+        history: History | None = None,
         generate_kwargs: dict[str, Any] | None = None,
         threshold: float | str | None = None,
         on_error: str | None = None,
@@ -204,8 +220,10 @@ class DeepfakeDetectionPipeline(Pipeline):
         # A call may add its question to explain=True of the construction.
         explains = {**getattr(self, "_forward_params", {}), **forward}.get("explain", False)
         if not explains and any(value is not None for value in (question, history, generate_kwargs)):
+            raise ValueError(NEEDS_EXPLAIN)
+        if isinstance(question, (list, tuple)) or has_one_per_picture(history):
             raise ValueError(
-                "question, history and generate_kwargs shape the explanation: pass explain=True with them."
+                "question and history with one entry per picture belong to the call that has the pictures."
             )
         loading = {"max_pixels": max_pixels, "allow_private_hosts": allow_private_hosts, "timeout": timeout}
         preprocess: dict[str, Any] = {name: value for name, value in loading.items() if value is not None}
@@ -251,11 +269,13 @@ class DeepfakeDetectionPipeline(Pipeline):
 
         Returns:
             The processor's tensors, each with a batch axis of 1, plus `source` (its name), `picture_size` (width and
-            height, for the mask) and `failure` (`None`, or the `InputImageError`). A picture that failed has the
-            tensors of a blank one, so that it keeps its place in the batch; and its error is raised later, in the main
-            process, because a worker process would lose it.
+            height, for the mask), `failure` (`None`, or the `InputImageError`) and, where every picture has its own,
+            question and history. A picture that failed has the tensors of a blank one, so that it keeps its place in
+            the batch; and its error is raised later, in the main process, because a worker process would lose it.
         """
-        failure, picture_size = None, (0, 0)
+        failure, picture_size, own = None, (0, 0), {}
+        if isinstance(input_, Asked):
+            input_, own = input_.image, {OWN_TURN + name: value for name, value in input_.turn.items()}
         try:
             if isinstance(input_, InputImageError):
                 raise input_
@@ -268,7 +288,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         source = describe_image_source(input_) if failure is None else failure.source
         if hasattr(self.processor, "collate"):
             features = {"row": features}  # which batching leaves alone
-        return {**features, "source": source, "picture_size": picture_size, "failure": failure}
+        return {**features, **own, "source": source, "picture_size": picture_size, "failure": failure}
 
     def _process(self, image: Image.Image, head: str | None) -> Mapping[str, Any]:
         options = {} if head is None else {"head": head}
@@ -291,7 +311,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         explain: bool = False,
         localize: bool | str = False,
         question: str | None = None,
-        history: Sequence[tuple[str, str]] | None = None,
+        history: History | None = None,
         generate_kwargs: dict[str, Any] | None = None,
         threshold: float = DEFAULT_THRESHOLD,
         head: str | None = None,
@@ -299,6 +319,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         features = dict(model_inputs)
         rows = features.pop("row", None)
         source, failure, picture_size = (features.pop(name) for name in ("source", "failure", "picture_size"))
+        own = {name: features.pop(OWN_TURN + name) for name in TURN_PARTS if OWN_TURN + name in features}
         batched = isinstance(failure, list)  # of a single picture, the entries come bare
         failures = failure if batched else [failure]
         if on_error == "raise":
@@ -314,17 +335,18 @@ class DeepfakeDetectionPipeline(Pipeline):
         heatmaps: torch.Tensor | None = None
         if good:
             if rows is not None:
-                features = self.processor.collate([rows[index] for index in good] if batched else [rows])
-                features = {name: self._in_dtype(value) for name, value in features.items()}
-            else:
-                features = self._select(features, good)
+                features = join_prepared(self.processor, [rows[index] for index in good] if batched else [rows])
+            elif len(good) < len(failures):
+                features = _select(features, good)
+            features = {name: self._in_dtype(value) for name, value in features.items()}
             if explain:
-                turns = {} if history is None else {"history": history}
+                turn = {"question": question, **({} if history is None else {"history": history})}
+                for name, value in own.items():
+                    turn[name] = [value[index] for index in good] if batched else [value]
                 output = self.model.explain(
                     self.processor,
-                    question=question,
                     threshold=threshold,
-                    **turns,
+                    **turn,
                     **features,
                     **(generate_kwargs or {}),
                 )
@@ -370,17 +392,9 @@ class DeepfakeDetectionPipeline(Pipeline):
         if failure is not None:
             raise failure
         if "row" in features:
-            features = dict(self.processor.collate([features["row"]]))
+            features = join_prepared(self.processor, [features["row"]])
         inputs = {name: self._in_dtype(value.to(self.model.input_device)) for name, value in features.items()}
         return self.model.converse(self.processor, **inputs)
-
-    def _select(self, features: dict[str, Any], rows: list[int]) -> dict[str, Any]:
-        """The tensors of `rows`, floating ones in the model's dtype."""
-        selected = {}
-        for key, value in features.items():
-            value = value[rows] if isinstance(value, torch.Tensor) else [value[row] for row in rows]
-            selected[key] = self._in_dtype(value)
-        return selected
 
     def _in_dtype(self, value: Any) -> Any:
         floating = isinstance(value, torch.Tensor) and value.is_floating_point()
@@ -451,6 +465,14 @@ class DeepfakeDetectionPipeline(Pipeline):
                 config.custom_pipelines = inherited
 
 
+def _select(features: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """The entries of `rows`."""
+    return {
+        name: value[rows] if isinstance(value, torch.Tensor) else [value[row] for row in rows]
+        for name, value in features.items()
+    }
+
+
 @contextmanager
 def _carrying_code(model: Any, processor: Any) -> Iterator[None]:
     """While it lasts, `save_pretrained` also writes the code of model, config and processors, and names it."""
@@ -476,31 +498,3 @@ def _carrying_code(model: Any, processor: Any) -> Iterator[None]:
 def show_license_notice(notice: str) -> None:
     """Log the terms of restricted weights as a warning, once per process. Detectors carry it as `license_notice`."""
     logger.warning_once(notice)
-
-
-def _column(table: Any) -> Any:
-    """The column of a pandas table that holds its pictures; a single column as it is."""
-    if not hasattr(table, "columns"):
-        return table
-    if "image" not in table.columns:
-        names = ", ".join(map(str, table.columns))
-        raise InputImageError(f"a table with the columns {names}: pass one of them, or name it 'image'.", "a table")
-    return table["image"]
-
-
-class _ReadableRows(Dataset):
-    """A dataset or a column whose rows may fail to decode, because `datasets` opens pictures by itself."""
-
-    def __init__(self, rows: Any) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            row = self.rows[index]
-            return row.as_py() if hasattr(row, "as_py") else row  # a cell of pyarrow
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            name = f"row {index}"
-            return InputImageError(f"{name}: cannot be read ({type(error).__name__}: {error}).", name)

@@ -15,7 +15,9 @@ from transformers.image_utils import make_flat_list_of_images
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
 from .configuration_chat_vlm import ANSWERS, EXPLANATION_QUESTION, FAMILY_FIELD, QUESTION, ChatVlmConfig
+from .conversation_turns import Histories, turns_per_picture
 from .detection import HUB_ARGUMENTS, DetectorProcessorMixin
+from .generation_cache import common_prefix_length
 from .prompting_chat_vlm import answer_spans, messages_for, render, text_ids
 from .prompting_vicuna import read_turns
 from .verdict_parsing import parse_verdict
@@ -150,7 +152,7 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,
-        history: Sequence[tuple[str, str]] | None = None,
+        history: Histories | None = None,
         padding_side: str = "left",
         **kwargs: Any,
     ) -> BatchFeature:
@@ -158,7 +160,8 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         Args:
             images: one picture or a list, of any sizes.
             text: a question, or one per picture; by default the question of the verdict.
-            history: (question, answer) turns of the same conversation before it; see `explain`.
+            history: (question, answer) turns before it, of every conversation, or a list of such lists, one per
+                picture.
             padding_side: of the prompts.
             kwargs: `return_tensors="pt"` only, for the sake of the pipeline.
 
@@ -167,7 +170,7 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
             inputs of pictures.
 
         Raises:
-            ValueError: if pictures and questions differ in number, or without pictures.
+            ValueError: if pictures, questions and histories differ in number, or without pictures.
         """
         pictures = [] if images is None else make_flat_list_of_images(images)
         if not pictures:
@@ -177,12 +180,10 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
                 f"return_tensors is {tensors!r} and further arguments are {sorted(kwargs)}; allowed is "
                 "return_tensors='pt' alone, because settings of pictures belong to the checkpoint's processor files."
             )
-        questions = [text] * len(pictures) if text is None or isinstance(text, str) else list(text)
-        if len(questions) != len(pictures):
-            raise ValueError(f"{len(questions)} questions but {len(pictures)} pictures were given; each is about one.")
+        turns = turns_per_picture(text, history, len(pictures))
         rows = [
-            self.encode(messages_for([*(history or ()), (self._asked(question), None)], self.system_prompt, picture))
-            for question, picture in zip(questions, pictures, strict=True)
+            self.encode(messages_for([*earlier, (self._asked(question), None)], self.system_prompt, picture))
+            for (question, earlier), picture in zip(turns, pictures, strict=True)
         ]
         return self.collate(rows, padding_side)
 
@@ -237,29 +238,33 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
                 batch[name] = _joined(values)
         return BatchFeature(batch)
 
-    def own_suffix(
-        self, question: str | None, history: Sequence[tuple[str, str]] | None, answer_tokens: Mapping[str, Any]
-    ) -> tuple[list[int], list[int]]:
-        """Where the verdict's prompt and another one part: the ids of each from there on.
+    def own_suffixes(
+        self, turns: Sequence[tuple[str | None, Sequence[tuple[str, str]]]], answer_tokens: Mapping[str, Any]
+    ) -> tuple[list[int], list[list[int]]]:
+        """Where the verdict's prompt and others part: the ids of each from there on.
 
         Args:
-            question, history: of the other one.
+            turns: question and history of each of the others; `None` asks `explanation_question`.
             answer_tokens: of the model; its forced prefix belongs to the verdict's prompt.
 
         They are read off prompts about a blank picture, because a processor may also write text around a picture.
         """
-        asked = self.explanation_question if question is None else question
-        verdict, own = (
-            self.encode(messages_for(turns, self.system_prompt, Image.new("RGB", BLANK)))["input_ids"][0].tolist()
-            for turns in ([(self.question, None)], [*(history or ()), (self._asked(asked), None)])
-        )
+        blank = Image.new("RGB", BLANK)
+
+        def ids_of(said: list[tuple[str, str | None]]) -> list[int]:
+            return self.encode(messages_for(said, self.system_prompt, blank))["input_ids"][0].tolist()
+
+        verdict = ids_of([(self.question, None)])
+        asked = [
+            (*earlier, (self._asked(self.explanation_question if question is None else question), None))
+            for question, earlier in turns
+        ]
+        known = {said: ids_of(list(said)) for said in dict.fromkeys(asked)}
+        own = [known[said] for said in asked]
         verdict = verdict[: len(verdict) - answer_tokens["cut"]]
-        shared = 0
-        # One token of each is left, to be read for its logits.
-        limit = min(len(verdict) - (not answer_tokens["prefix"]), len(own) - 1)
-        while shared < limit and verdict[shared] == own[shared]:
-            shared += 1
-        return verdict[shared:], own[shared:]
+        # One token of each is left, to be read for its logits; but behind the verdict's prompt comes its prefix.
+        shared = common_prefix_length([[*verdict, -1] if answer_tokens["prefix"] else verdict, *own])
+        return verdict[shared:], [ids[shared:] for ids in own]
 
     def tail_behind_picture(
         self, question: str | None = None, history: Sequence[tuple[str, str]] | None = None

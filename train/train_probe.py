@@ -27,7 +27,7 @@ from deepfake_detectors.modeling.image_processing_clip_probe import ClipProbeIma
 from deepfake_detectors.modeling.modeling_clip_probe import ClipProbeForDeepfakeDetection
 from deepfake_detectors.modeling.modeling_clip_probe_storage import ENCODER_FILE
 from deepfake_detectors.module_command import run_command
-from deepfake_detectors.outputs import folder_lock, write_text
+from deepfake_detectors.outputs import folder_lock, write_bytes, write_text
 from deepfake_detectors.train.probe_features import FeatureStore, data_root, encoder_digest, list_pictures
 from deepfake_detectors.train.probe_fitting import LinearHead, TrainingSet, fit_head
 from deepfake_detectors.train.probe_recipe import HeadRecipe, ProbeRecipe, read_probe_recipe
@@ -174,7 +174,7 @@ def _band(validation: ProbeValidation, recipe: HeadRecipe, name: str, output: Pa
     except ValueError as error:
         logger.warning("head %s gets no decision band: %s", name, error)
         return None
-    plot_band(band, output / f"band_{name}.png")
+    write_bytes(output / f"band_{name}.png", plot_band(band))
     if band.coverage < LEAST_COVERAGE:
         logger.warning(
             "head %s gets no decision band: it would answer for %.2f of the pictures, less than %.2f",

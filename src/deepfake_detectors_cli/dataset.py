@@ -131,14 +131,14 @@ def check(
 @app.command(short_help="Find what would let a detector cheat.")
 def lint(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|FOLDER", help="A data set, or a folder of Parquet or of pictures.")
+        str, typer.Argument(metavar="NAME|FOLDER|CSV", help="A data set, a folder of Parquet or pictures, or a table.")
     ],
     data_dir: DataDir = None,
     config: Config = None,
     option: Options = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FOLDER", help="A second data set: look only for what both have."),
+        typer.Option(metavar="NAME|FOLDER|CSV", help="A second data set: look only for what both have."),
     ] = None,
     output: Annotated[
         Path | None,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from deepfake_detectors.corruptions import corruption_set
 from deepfake_detectors.data.registry import DATASETS
 from deepfake_detectors.evaluation.protocols import PROTOCOLS
 from deepfake_detectors.examination.crops import crop_recipe
@@ -36,4 +37,5 @@ def test_command_parses(command):
         assert dataset is None or dataset in DATASETS
         config = given["dataset_config"]
         assert config is None or config in DATASETS[dataset].configs
+        assert given["robustness"] is None or corruption_set(given["robustness"])
         assert given["crop"] is None or crop_recipe(given["crop"])

@@ -7,7 +7,9 @@ import pytest
 
 from deepfake_detectors.data.loading import load_split
 from deepfake_detectors.data.registry import make_builder
+from deepfake_detectors.evaluation.evaluate import evaluate
 from support.ddvqa_tree import stems, training_conversations, write_clone, write_tree
+from support.tiny_clip_probe import tiny_clip_probe
 
 TRAIN = stems(range(3), "01")
 TEST = stems(range(10, 12), "03")
@@ -41,6 +43,14 @@ def test_zipped_pictures_give_the_rows_of_the_unpacked_layout(clone, tmp_path):
         for row in zipped:
             assert without_image(row) == without_image(rows[row["id"]])
             assert row["image"].tobytes() == rows[row["id"]]["image"].tobytes()
+
+
+def test_evaluate_takes_a_clone(clone, tmp_path):
+    """As it is: nothing is unpacked."""
+    results = evaluate(tiny_clip_probe(tmp_path / "model"), dataset="ddvqa", data_dir=clone, resamples=0)
+    assert {row.id for row in results.predictions} == set(load_split("ddvqa", "test", clone)["id"])
+    assert not results.failures and len(results.predictions) == len(TEST)
+    assert not (clone / "utils" / "DDVQA_images" / "c40").exists()
 
 
 def test_folders_unpacked_beside_the_zip_are_read_instead(clone):

@@ -1,12 +1,16 @@
 """Agreement of named regions with true masks."""
 
+import json
+
 import numpy as np
 from PIL import Image
 
+from deepfake_detectors.evaluation.evaluate import evaluate
 from deepfake_detectors.evaluation.predictions import Prediction
 from deepfake_detectors.evaluation.regions import score_regions
 from deepfake_detectors.modeling.regions_lvlm_dfd import region_area, verdict_answer
 from deepfake_detectors.train.sft_families import LVLM_DFD
+from support.pictures import random_pictures
 
 
 def mask(*names):
@@ -37,6 +41,29 @@ def test_named_regions_against_masks():
     assert found["metrics"]["named_on_real"]["value"] == 0.0
     assert found["unknown"] == ["chin"]
     assert found["counts"] == {"forged with mask": 2, "real": 1, "naming a region": 3}
+
+
+def test_evaluate_compares_the_regions_of_answers_with_the_masks(tmp_path):
+    for folder in ("real", "fake", "masks"):
+        (tmp_path / folder).mkdir()
+    said = {"a": "nose", "b": "right jaw"}
+    rows = []
+    for name, picture in zip(("a", "b", "r"), random_pictures(3), strict=True):
+        label = "real" if name == "r" else "fake"
+        picture.save(tmp_path / label / f"{name}.png")
+        answer = verdict_answer(name in said, [said[name]] if name in said else [])
+        rows.append({"id": f"{label}/{name}.png", "label": label, "score": 0.5, "text": answer})
+        if name in said:
+            mask("nose").save(tmp_path / "masks" / f"{name}.png")
+    (tmp_path / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {
+        f"{name}_dir": tmp_path / folder for name, folder in (("real", "real"), ("fake", "fake"), ("mask", "masks"))
+    }
+    found = evaluate(predictions=tmp_path / "said.jsonl", **given, resamples=0)
+    values = {name: entry["value"] for name, entry in found.content["regions"]["metrics"].items()}
+    assert values["region_precision"] == values["region_recall"] == 0.5  # one of two names it
+    assert values["named_on_real"] == 0.0
+    assert any(row["metric"] == "region_recall" for row in found.summary())
 
 
 def test_answers_without_regions_give_no_section():

@@ -43,7 +43,12 @@ def answers(prefix="/root/playground/data/test/", field="output", before=""):
 
 @pytest.mark.parametrize(
     ("prefix", "field", "before"),
-    [("", "output", ""), ("/root/data/test/", "output", f"{QUESTION}\n"), ("C:\\data\\", "response", "\n")],
+    [
+        ("", "output", ""),
+        ("data/test/", "output", " "),
+        ("/root/data/test/", "output", f"{QUESTION}\n"),
+        ("C:\\data\\", "response", "\n"),
+    ],
 )
 def test_answers_get_their_labels(labels, tmp_path, prefix, field, before):
     file = write(tmp_path / "out.json", answers(prefix, field, before))
@@ -51,6 +56,17 @@ def test_answers_get_their_labels(labels, tmp_path, prefix, field, before):
     assert {row.id: (row.label, row.category, row.text.strip()) for row in rows} == {
         name: (["fake", "real"][label], category, said) for name, (label, category, _, said) in ANSWERS.items()
     }
+
+
+def test_what_stands_beside_the_known_fields_is_left_alone(labels, tmp_path):
+    rows = [{**row, "id": number, "text": "other", "label": "fake"} for number, row in enumerate(answers())]
+    found = read_result_array(write(tmp_path / "out.json", rows), read_labels(labels), labels)
+    assert [(row.label, row.text) for row in found] == [
+        (["fake", "real"][label], said) for label, _, _, said in ANSWERS.values()
+    ]
+    renamed = [{"image": row["image_path"], "id": row["image_path"], "response": row["output"]} for row in rows]
+    found = read_result_array(write(tmp_path / "out.json", renamed), read_labels(labels), labels)
+    assert [row.text for row in found] == [said for *_, said in ANSWERS.values()]
 
 
 def test_command_scores_and_compares_them(labels, tmp_path):
@@ -76,6 +92,20 @@ def test_command_scores_and_compares_them(labels, tmp_path):
         (lambda rows: rows.append(rows[0]), r"doc/fake/1\.png is answered twice"),
         (lambda rows: rows[0].pop("output"), "the answer should be in one of output"),
         (lambda rows: rows[0].pop("image_path"), "the picture should be in one of image_path"),
+        (  # another script's: its answers begin with another name, and two fields may be the answer
+            lambda rows: rows.__setitem__(0, {"image": "doc/fake/1.png", "pred": "fake", "text": "This is fake."}),
+            "'pred', 'text', and each may hold the answer",
+        ),
+        (  # LLaVA's own evaluation
+            lambda rows: rows.__setitem__(
+                0, {"question_id": 1, "prompt": "Is it real?", "text": "No.", "answer_id": 2}
+            ),
+            "has the fields 'question_id', 'prompt', 'text', 'answer_id'; the picture should be in one of image_path",
+        ),
+        (  # the test list itself
+            lambda rows: rows.__setitem__(0, {"image": "doc/fake/1.png", "label": 0, "conversations": []}),
+            "the answer should be in one of output",
+        ),
         (lambda rows: rows[0].update(output=3), "the field 'output' is 3, expected a text"),
         (lambda rows: rows.insert(0, "text"), "record 0 is str, expected an object"),
         (lambda rows: rows.clear(), "should be a JSON array"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import pipeline
 
+from deepfake_detectors.modeling.conversation_turns import turns_per_picture
 from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.prompting_fakevlm import PROMPT_STYLES, training_text
 from deepfake_detectors.modeling.prompting_m2f2_det import inference_prompt, training_prompt
@@ -150,6 +151,73 @@ def test_batch_of_one_equals_batch_of_n(family):
     assert together == alone
 
 
+# Token counts of question and history differ from picture to picture; the second has its family's own question.
+OWN_QUESTIONS = ["Nose?", None, "What about the eyes? The eyes look odd. The nose lacks detail."]
+OWN_HISTORIES = [
+    [("Is it real?", "no"), ("Is this photo real? yes no not sure.", "The image is fake.")],
+    [],
+    [("What about the eyes?", "The skin is overly smooth. The eyes look unnaturally asymmetric.")],
+]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"question": OWN_QUESTIONS, "history": OWN_HISTORIES},
+        {"question": "Nose?", "history": OWN_HISTORIES},
+        {"question": OWN_QUESTIONS, "history": OWN_HISTORIES[0]},
+    ],
+    ids=["both", "histories", "questions"],
+)
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_conversation_for_each_picture(family, given, beams):
+    """Question and history of each picture, of different lengths in one batch."""
+    model, processor, _ = family
+    pictures, options = random_pictures(3), {**TOKENS, "num_beams": beams}
+    turns = turns_per_picture(given["question"], given["history"], 3)
+    together = model.explain(processor, **processor(images=pictures), **given, **options)
+    for number, (question, history) in enumerate(turns):
+        alone = model.explain(
+            processor, **processor(images=[pictures[number]]), question=question, history=history, **options
+        )
+        assert together.explanations[number] == alone.explanations[0]
+        assert torch.allclose(together.logits[number], alone.logits[0], atol=1e-4)
+    assert len(set(together.explanations)) == 3, "equal answers could not show a swapped history"
+
+
+def test_three_turns_in_a_batch_equal_three_calls(family):
+    """Three pictures go through three turns together, their answers and so their histories of different lengths."""
+    model, processor, _ = family
+    pictures = random_pictures(3)
+    inputs = processor(images=pictures)
+    questions = [QUESTIONS, QUESTIONS[::-1], ["Nose?", "What about the eyes? The eyes look odd.", "Is it fake?"]]
+    histories = [[], [], []]
+    for turn in range(3):
+        asked = [own[turn] for own in questions]
+        together = model.explain(processor, question=asked, history=histories, **inputs, **TOKENS).explanations
+        for number, picture in enumerate(pictures):
+            conversation = model.converse(processor, **processor(images=[picture]))
+            assert together[number] == conversation.ask(asked[number], histories[number], **TOKENS)
+        histories = [
+            [*own, (question, answer)] for own, question, answer in zip(histories, asked, together, strict=True)
+        ]
+
+
+def test_questions_and_histories_that_do_not_fit_the_pictures(family):
+    model, processor, _ = family
+    inputs = processor(images=random_pictures(2))
+    for given, named in (
+        ({"question": ["Nose?"]}, "question is given for 1 pictures, but there are 2"),
+        ({"question": ["Nose?", 3]}, "question holds 3"),
+        ({"history": OWN_HISTORIES}, "history is given for 3 pictures, but there are 2"),
+        ({"history": [("Is it real?",)]}, r"history holds \('Is it real\?',\)"),
+        ({"history": [[("Is it real?", "no")], ["Is it real?"]]}, "history holds 'Is it real"),
+        ({"history": ["Is it real?", "no"]}, "history holds 'Is it real"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            model.explain(processor, **inputs, **{"question": "Nose?", **given}, **TOKENS)
+
+
 def test_what_cannot_be_asked(family):
     model, processor, _ = family
     conversation = model.converse(processor, **processor(images=random_pictures(1)))
@@ -231,6 +299,73 @@ def test_the_pipeline_takes_a_history(family):
     assert row["explanation"] == direct.explanations[0]
     with pytest.raises(ValueError, match="explain=True"):
         judge(picture, history=options["history"])
+
+
+class Stored:
+    """As a dataset: rows by number."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return {"image": self.rows[index]}
+
+
+@pytest.mark.parametrize("given", [list, tuple, Stored], ids=["list", "tuple", "dataset"])
+def test_the_pipeline_takes_a_history_for_each_picture(family, given, tmp_path):
+    """The picture that cannot be read, in the middle of the batch, shifts nobody's question."""
+    model, processor, _ = family
+    judge = pipeline("deepfake-detection", model=model, processor=processor)
+    pictures = random_pictures(3)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    questions, histories = ([*own[:1], own[0], *own[1:]] for own in (OWN_QUESTIONS, OWN_HISTORIES))
+    options = {"explain": True, "generate_kwargs": TOKENS, "on_error": "record"}
+    rows = list(
+        judge(
+            given([pictures[0], str(broken), *pictures[1:]]),
+            question=questions,
+            history=histories,
+            batch_size=4 if given is not tuple else 1,
+            **options,
+        )
+    )
+    assert "error" in rows.pop(1)
+    for row, picture, question, history in zip(rows, pictures, OWN_QUESTIONS, OWN_HISTORIES, strict=True):
+        assert row["explanation"] == judge(picture, question=question, history=history, **options)["explanation"]
+    mixed = judge(pictures, question="Nose?", history=OWN_HISTORIES, **options, batch_size=3)
+    alone = [judge(p, question="Nose?", history=h, **options) for p, h in zip(pictures, OWN_HISTORIES, strict=True)]
+    assert [row["explanation"] for row in mixed] == [row["explanation"] for row in alone]
+
+
+def test_what_the_pipeline_says_of_questions_for_each_picture():
+    judge = pipeline("deepfake-detection", model=fakevlm(), processor=fakevlm_processor())
+    pictures = random_pictures(2)
+    for inputs, given, named in (
+        (pictures, {"question": ["Nose?"], "explain": True}, "question is given for 1 pictures, but there are 2"),
+        (pictures, {"history": OWN_HISTORIES, "explain": True}, "history is given for 3 pictures, but there are 2"),
+        (pictures, {"history": [[("Nose?",)], []], "explain": True}, r"history holds \('Nose\?',\)"),
+        (pictures[0], {"question": ["Nose?"], "explain": True}, "needs a list of pictures"),
+        (iter(pictures), {"history": OWN_HISTORIES[:2], "explain": True}, "needs a list of pictures"),
+        (pictures, {"question": ["Nose?", "Eyes?"]}, "explain=True"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            judge(inputs, **given)
+    with pytest.raises(ValueError, match="belong to the call"):
+        pipeline("deepfake-detection", model=judge.model, processor=judge.processor, explain=True, question=["Nose?"])
+
+
+def test_a_family_without_conversations_takes_a_question_for_each_picture():
+    judge = pipeline("deepfake-detection", model=antifakeprompt(), processor=antifakeprompt_processor())
+    pictures, options = random_pictures(3), {"explain": True, "generate_kwargs": {"max_new_tokens": 4, "num_beams": 1}}
+    rows = judge(pictures, question=OWN_QUESTIONS, history=[[], [], []], batch_size=3, **options)
+    alone = [judge(p, question=q, **options) for p, q in zip(pictures, OWN_QUESTIONS, strict=True)]
+    assert [row["explanation"] for row in rows] == [row["explanation"] for row in alone]
+    with pytest.raises(ValueError, match="M2F2DetForConditionalGeneration"):
+        judge(pictures, question="Nose?", history=OWN_HISTORIES, **options)
 
 
 def test_a_family_without_conversations_says_who_can():

@@ -126,6 +126,27 @@ def test_explanation_behind_the_verdict_is_plain_generation(tiny, question, hist
         assert processor.decode_answers(ids[:, inputs["input_ids"].shape[1] :]) == [text]
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_conversation_for_each_picture(tiny, beams):
+    """Of different lengths in one batch; the second with the model's own question."""
+    model, processor = tiny.model, tiny.processor
+    questions = ["Why?", None, "What about the eyes? The image is fake."]
+    histories = [[*HISTORY, ("Is it real?", "The image is real.")], [], HISTORY]
+    options = {"max_new_tokens": 6, "num_beams": beams}
+    together = model.explain(processor, question=questions, history=histories, **tiny.batch, **options)
+    for number, picture in enumerate(pictures()):
+        own = {"question": questions[number], "history": histories[number]}
+        alone = model.explain(processor, **own, **processor(images=[picture]), **options)
+        assert together.explanations[number] == alone.explanations[0]
+        assert torch.allclose(together.logits[number], alone.logits[0], atol=TOLERANCE, rtol=0)
+    asked = [processor.explanation_question if question is None else question for question in questions]
+    batch = processor(images=pictures(), text=asked, history=histories)
+    ids = model.vlm.generate(**batch, do_sample=False, **options)
+    assert together.explanations == processor.decode_answers(ids[:, batch["input_ids"].shape[1] :])
+    with pytest.raises(ValueError, match="history is given for 3 pictures, but there are 2"):
+        processor(images=pictures()[:2], history=histories)
+
+
 def test_three_turns_equal_three_calls(tiny):
     """And what is read of another picture in between changes nothing."""
     model, processor = tiny.model, tiny.processor

@@ -85,7 +85,7 @@ def test_own_question_and_history_are_in_the_prompt(processor):
 
 
 def test_questions_and_pictures_must_agree_in_number(processor):
-    with pytest.raises(ValueError, match="3 questions but 2"):
+    with pytest.raises(ValueError, match="for 3 pictures, but there are 2"):
         processor(images=random_pictures(2), text=["a", "b", "c"])
     with pytest.raises(ValueError, match="picture"):
         processor(text="a")

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModel, AutoProcessor
 
+from deepfake_detectors.modeling.prompting_fakevlm import QUESTION
 from support.comparison import assert_within, outputs_of
 from support.fakevlm_folders import convert_fakevlm, read_config
 from support.golden_files import golden_folder
@@ -18,6 +19,9 @@ FOLDER = golden_folder("fakevlm")
 GOLDEN = read_config(FOLDER)
 RECORDS = json.loads((FOLDER / "records.json").read_text())
 CONVERSATIONS = [record["conversations"] for record in RECORDS["records"]]
+# What a converted folder asks by itself: the published question, or that of the recordings where it is another.
+FIRST_QUESTION = CONVERSATIONS[0][0]["value"]
+FIRST_QUESTION = QUESTION if FIRST_QUESTION == f"<image>{QUESTION}" else FIRST_QUESTION
 with safe_open(FOLDER / "model_io.safetensors", "pt") as file:
     NAMES = sorted(file.keys())
 with safe_open(FOLDER / "collator.safetensors", "pt") as file:
@@ -52,7 +56,7 @@ def loaded(tmp_path_factory):
     root = tmp_path_factory.mktemp("converted")
     found = {}
     for name, (style, aspect) in STYLES.items():
-        folder = convert_fakevlm(FOLDER, root / name, prompt_style=style, image_aspect=aspect)
+        folder = convert_fakevlm(FOLDER, root / name, prompt_style=style, image_aspect=aspect, question=FIRST_QUESTION)
         found[name] = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     return found
 
@@ -224,7 +228,7 @@ def test_fakevlm_tensor(name, trained, generated, scored):
 
 @pytest.mark.parametrize("style", ["vicuna_pad", "raw_crop"])
 def test_fakevlm_own_prompt_is_the_official_one(style, loaded, pictures):
-    """`detect` on pictures alone asks what the first record asks."""
+    """`detect` on pictures alone asks its own question, here that of the first record."""
     model, processor = loaded[style]
     assert processor.explanation_prompt() == model.config.verdict_prompt == prompts_of(style)[0]
     pixels = processor(images=pictures)["pixel_values"]

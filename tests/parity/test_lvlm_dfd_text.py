@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors import AutoModelForDeepfakeDetection
-from deepfake_detectors.modeling.processing_lvlm_dfd import QUESTION, score_sentence
+from deepfake_detectors.modeling.processing_lvlm_dfd import QUESTION, REPLY, score_sentence
 from deepfake_detectors.modeling.verdict_parsing import parse_answer
 from support.golden_files import golden_folder
 from support.lvlm_dfd_folders import convert_golden, read_config
@@ -33,11 +33,15 @@ def model(folder):
 
 @pytest.fixture
 def processor(folder):
-    return AutoProcessor.from_pretrained(folder)
+    found = AutoProcessor.from_pretrained(folder)
+    found.question = GOLDEN["question"]
+    return found
 
 
-def test_lvlm_dfd_question():
-    assert QUESTION == GOLDEN["question"]
+def test_lvlm_dfd_question(folder, processor):
+    """A converted folder asks the published question; another one is asked as it was recorded."""
+    assert AutoProcessor.from_pretrained(folder).question == QUESTION
+    assert processor.dialogue_prompt() == GOLDEN["question"] + REPLY
 
 
 @pytest.mark.parametrize("entry", INFERENCE, ids=lambda entry: f"image_{entry['image']}")

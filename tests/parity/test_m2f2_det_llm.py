@@ -11,7 +11,13 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 from deepfake_detectors import AutoModelForDeepfakeDetection
-from deepfake_detectors.modeling.prompting_m2f2_det import inference_prompt, judgement_prompt, training_prompt
+from deepfake_detectors.modeling.prompting_m2f2_det import (
+    DEEPFAKE_MARKER,
+    JUDGEMENT_QUESTION,
+    inference_prompt,
+    judgement_prompt,
+    training_prompt,
+)
 from support.comparison import assert_within, outputs_of
 from support.golden_files import golden_folder
 from support.m2f2_det_folders import convert_language_model, read_config
@@ -185,15 +191,16 @@ def test_m2f2_det_llm_collated_ids(batch, goldens, model):
     assert (batch["labels"] != -100).sum() == (goldens["labels"] != -100).sum()
 
 
-def question_of(prompt):
-    return prompt.split("\n")[-1].removesuffix(" ###Assistant:")
+def candidates_for(prompt):
+    """What this package asks with the question of a prompt, in the form of either task of the official evaluation."""
+    question = prompt.partition(f"{DEEPFAKE_MARKER}\n")[2].removesuffix(" ###Assistant:").strip()
+    return {inference_prompt(question), judgement_prompt().replace(JUDGEMENT_QUESTION, question)}
 
 
 @pytest.mark.parametrize("index", range(len(GENERATION)))
 def test_m2f2_det_llm_generation_prompt(index, processor, model, goldens):
     prompt = GENERATION[index]["prompt"]
-    candidates = {judgement_prompt(), inference_prompt(question_of(prompt))}
-    assert prompt in candidates
+    assert prompt in candidates_for(prompt)
     ids = processor.token_ids(prompt)
     assert official_ids(ids, model.config) == GENERATION[index]["input_ids"]
     assert goldens[f"gen{index}_input_ids"][0].tolist() == GENERATION[index]["input_ids"]

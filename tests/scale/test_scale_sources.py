@@ -132,3 +132,15 @@ def test_urls_without_their_secrets(monkeypatch) -> None:
     monkeypatch.setattr(sources, "download", lambda path, *rest, **more: path.encode())
     (entry,) = entries("https://user:word@host.example/a.jpg?token=secret")
     assert "word" in entry.content.decode() and "word" not in entry.source + entry.id and "secret" not in entry.id
+
+
+def test_a_table_in_place_of_a_folder(tmp_path) -> None:
+    (tmp_path / "in").mkdir()
+    for number, content in enumerate(CONTENTS):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(content)
+    table = tmp_path / "pictures.csv"
+    table.write_text("img_path,label\n" + "".join(f"in/{number}.jpg,real\n" for number in range(10)))
+    assert [entry.content for entry in entries(str(table))] == CONTENTS
+    table.write_text("name\n1.jpg\n")
+    with pytest.raises(ValueError, match="expected img_path"):
+        find_stretches(str(table), 3)

@@ -41,11 +41,20 @@ def golden_fields(golden: dict[str, Any]) -> dict[str, Any]:
         "ln_vision_eps": vision["ln_vision_eps"],
         "prompt_position": next((name for name, text in PROMPTS.items() if text == golden["prompt"]), "custom"),
         "prompt": golden["prompt"],
-        "plain_prompt": golden["prompt"].replace(" [*]", ""),
+        "plain_prompt": plain_question(golden),
         "candidates": golden["candidates"],
         "image_mean": golden["mean"],
         "image_std": golden["std"],
     }
+
+
+def plain_question(golden: dict[str, Any]) -> str:
+    """The question without the word, wherever the word stands in the prompt: as the table of tokens writes it."""
+    texts = [entry["text"] for entry in golden["tokenization"]]
+    questions = [text for text in texts if "[*]" not in text and text.endswith("?")]
+    wanted = golden["prompt"].replace("[*]", "").replace(" ", "")
+    same = [text for text in questions if text.replace(" ", "") == wanted]
+    return [*same, *questions, "Is this photo real?"][0]
 
 
 def convert_golden(folder: Path, output: Path, **fields: Any) -> Path:

@@ -15,7 +15,8 @@ from deepfake_detectors.app.views import Subject, subject_of
 from deepfake_detectors.examination.examine import examine
 from deepfake_detectors.examination.judging import Judge
 from deepfake_detectors.examination.record import source_facts
-from deepfake_detectors.modeling.conversation import Conversation, History
+from deepfake_detectors.modeling.conversation import Conversation
+from deepfake_detectors.modeling.conversation_turns import History
 from deepfake_detectors.modeling.detection import require_ability
 from deepfake_detectors.modeling.image_loading import load_image
 

@@ -16,12 +16,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deepfake_detectors.evaluation.plots import COLOURS, new_figure, save_figure
+from deepfake_detectors.evaluation.plots import COLOURS, figure_png, new_figure
 from deepfake_detectors.evaluation.predictions import LABELS, Prediction
 
 __all__ = ["DecisionBand", "fit_band", "needed_units", "plot_band", "safe_rank"]
@@ -218,8 +217,11 @@ def _ends(scores: _Scores, false_alarm_rate: float, miss_rate: float, confidence
     return low, high
 
 
-def plot_band(band: DecisionBand, file: Path) -> Path:
-    """Write what answering costs: error rates against coverage, on the pictures that were set aside.
+def plot_band(band: DecisionBand) -> bytes:
+    """Draw what answering costs: error rates against coverage, on the pictures that were set aside.
+
+    Returns:
+        The content of a PNG file.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -243,4 +245,4 @@ def plot_band(band: DecisionBand, file: Path) -> Path:
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", frameon=False)
-    return save_figure(figure, file)
+    return figure_png(figure)

@@ -1,10 +1,9 @@
-"""PNG plots of an evaluation that a person can read."""
+"""Plots of an evaluation that a person can read, as the content of PNG files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,8 @@ import numpy as np
 from deepfake_detectors.evaluation.curve import one_class_reason
 from deepfake_detectors.evaluation.metrics import auc, require_scikit_learn
 from deepfake_detectors.evaluation.predictions import Prediction, labels_of, scores_of
-from deepfake_detectors.outputs import write_bytes
 
-__all__ = ["COLOURS", "figure_png", "new_figure", "plot_bars", "plot_heat_map", "plot_scores", "save_figure"]
+__all__ = ["COLOURS", "figure_png", "new_figure", "plot_bars", "plot_heat_map", "plot_scores"]
 
 # Blue and orange stay apart for colour-blind readers, and in grey.
 COLOURS = {"real": "#3b76af", "fake": "#e08214"}
@@ -23,36 +21,34 @@ DPI = 120
 BINS = 15
 
 
-def plot_scores(rows: Sequence[Prediction], threshold: float, folder: Path) -> list[Path]:
-    """Write what the scores allow: `scores.png`, and `roc.png` and `reliability.png` where they are defined.
+def plot_scores(rows: Sequence[Prediction], threshold: float) -> dict[str, bytes]:
+    """Draw what the scores allow: `scores.png`, and `roc.png` and `reliability.png` where they are defined.
 
     Args:
         rows: with scores.
         threshold: P(fake) from which a picture counts as fake.
-        folder: where to write.
 
     Returns:
-        The files.
+        File name -> content.
 
     Raises:
         ImportError: if matplotlib is not installed, with the command that installs it.
     """
     labels, scores = labels_of(rows), scores_of(rows)
     proper = 0.0 <= scores.min() and scores.max() <= 1.0
-    files = [_histogram(labels, scores, threshold, proper, folder / "scores.png")]
+    plots = {"scores.png": _histogram(labels, scores, threshold, proper)}
     if not one_class_reason(labels):
-        files.append(_roc(labels, scores, threshold, folder / "roc.png"))
+        plots["roc.png"] = _roc(labels, scores, threshold)
         if proper:
-            files.append(_reliability(labels, scores, folder / "reliability.png"))
-    return files
+            plots["reliability.png"] = _reliability(labels, scores)
+    return plots
 
 
-def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path, by: str = "kind of picture") -> Path:
-    """Write accuracy per row of one or several tables side by side.
+def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], by: str = "kind of picture") -> bytes:
+    """Draw accuracy per row of one or several tables side by side.
 
     Args:
         tables: legend -> row name -> `{"accuracy", "count"}`; the first table's rows give the order.
-        file: PNG to write.
         by: what the rows are, for the title.
     """
     names = list(next(iter(tables.values())))
@@ -76,7 +72,7 @@ def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path,
         axes.legend(
             loc="upper center", bbox_to_anchor=(0.5, -0.75 / (1.4 + 0.55 * len(names))), ncols=3, frameon=False
         )
-    return save_figure(figure, file)
+    return figure_png(figure)
 
 
 def plot_heat_map(
@@ -84,16 +80,14 @@ def plot_heat_map(
     rows: Sequence[str],
     columns: Sequence[str],
     higher_is_better: Sequence[bool],
-    file: Path,
     title: str,
-) -> Path:
-    """Write a table of shares as colours with the numbers inside: blue is good, orange is bad.
+) -> bytes:
+    """Draw a table of shares as colours with the numbers inside: blue is good, orange is bad.
 
     Args:
         values: in [0, 1], one list per row; `None` where a number is undefined.
         rows, columns: their names.
         higher_is_better: per column.
-        file: PNG to write.
         title: above it.
     """
     from matplotlib.colors import LinearSegmentedColormap
@@ -116,10 +110,10 @@ def plot_heat_map(
     axes.set_xlabel("blue: better, orange: worse", fontsize=8)
     axes.xaxis.set_label_position("bottom")
     axes.tick_params(length=0)
-    return save_figure(figure, file)
+    return figure_png(figure)
 
 
-def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper: bool, file: Path) -> Path:
+def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper: bool) -> bytes:
     figure, axes = new_figure(6.4, 4.0)
     edges = np.linspace(0, 1, 31) if proper else np.linspace(scores.min(), scores.max() + 1e-9, 31)
     for code, name in enumerate(COLOURS):
@@ -135,10 +129,10 @@ def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper:
         title="Scores by class",
     )
     axes.legend(framealpha=0.9)
-    return save_figure(figure, file)
+    return figure_png(figure)
 
 
-def _roc(labels: np.ndarray, scores: np.ndarray, threshold: float, file: Path) -> Path:
+def _roc(labels: np.ndarray, scores: np.ndarray, threshold: float) -> bytes:
     false_positive, true_positive, _ = require_scikit_learn().roc_curve(labels, scores, drop_intermediate=False)
     figure, axes = new_figure(5.0, 5.0)
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1, label="chance")
@@ -155,10 +149,10 @@ def _roc(labels: np.ndarray, scores: np.ndarray, threshold: float, file: Path) -
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
-    return save_figure(figure, file)
+    return figure_png(figure)
 
 
-def _reliability(labels: np.ndarray, scores: np.ndarray, file: Path) -> Path:
+def _reliability(labels: np.ndarray, scores: np.ndarray) -> bytes:
     place = np.minimum((scores * BINS).astype(int), BINS - 1)
     counts = np.bincount(place, minlength=BINS)
     filled = counts > 0
@@ -178,7 +172,7 @@ def _reliability(labels: np.ndarray, scores: np.ndarray, file: Path) -> Path:
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", frameon=False)
-    return save_figure(figure, file)
+    return figure_png(figure)
 
 
 def new_figure(width: float, height: float) -> tuple[Any, Any]:
@@ -200,8 +194,3 @@ def figure_png(figure: Any) -> bytes:
     stream = BytesIO()
     figure.savefig(stream, format="png", bbox_inches="tight", metadata={"Software": None})
     return stream.getvalue()
-
-
-def save_figure(figure: Any, file: Path) -> Path:
-    """Write a figure as a PNG file, whole or not at all."""
-    return write_bytes(file, figure_png(figure))

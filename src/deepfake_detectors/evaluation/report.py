@@ -20,7 +20,7 @@ from deepfake_detectors.evaluation.robustness import plot_robustness
 from deepfake_detectors.evaluation.scoring import RUN_FILE, Scored
 from deepfake_detectors.evaluation.wording import verdict_in_words
 from deepfake_detectors.markup import as_markdown, html_page
-from deepfake_detectors.outputs import folder_lock, write_json, write_text
+from deepfake_detectors.outputs import folder_lock, write_bytes, write_json, write_text
 
 __all__ = ["CHECKS", "RESULTS_FILE", "WRITTEN_FILES", "Results", "render_report", "results_content", "sections"]
 
@@ -118,34 +118,34 @@ class Results:
             raise ValueError(f"{folder} is a file; name a folder.")
         with folder_lock(folder):
             files = [] if self.scored is None else self.scored.save(folder)
-            plots = self._plot(folder)
-            text = render_report(self.content, [path.name for path in plots])
+            plots = self._plots()
+            drawn = [write_bytes(folder / name, content) for name, content in plots.items()]
+            text = render_report(self.content, list(plots))
             report = write_text(folder / REPORT_FILE, text)
-            page = write_text(
-                folder / PAGE_FILE, html_page("Evaluation", text, {plot.name: plot.read_bytes() for plot in plots})
-            )
+            page = write_text(folder / PAGE_FILE, html_page("Evaluation", text, plots))
             # Last: where it lies, the evaluation is complete.
             numbers = write_json(folder / RESULTS_FILE, self.content)
-        return [numbers, report, page, *plots, *files]
+        return [numbers, report, page, *drawn, *files]
 
-    def _plot(self, folder: Path) -> list[Path]:
-        plots = []
+    def _plots(self) -> dict[str, bytes]:
+        """File name -> content."""
+        plots: dict[str, bytes] = {}
         if self.predictions and all(row.score is not None for row in self.predictions):
-            plots += plot_scores(self.predictions, self.threshold, folder)
+            plots |= plot_scores(self.predictions, self.threshold)
         if self.band is not None:
-            plots.append(plot_band(self.band, folder / "band.png"))
+            plots["band.png"] = plot_band(self.band)
         if swept := self.content.get("robustness"):
             unchanged = {name: entry["value"] for name, entry in self.metrics.items()} | {"flip_rate": 0.0}
             if "real" in self.content["per_manipulation"]:
                 unchanged["false_alarm_rate"] = 1 - self.content["per_manipulation"]["real"]["accuracy"]
-            plots.append(plot_robustness(swept, unchanged, folder / "robustness.png"))
+            plots["robustness.png"] = plot_robustness(swept, unchanged)
         part = self.content.get("judgement", self.content)
         name = self.content["protocol"]["name"]
         sides = {"as published": part, "corrected": part["corrected"]} if "corrected" in part else {name: part}
         for key, (kind, file) in PLOTS.items():
             tables = {legend: source[key] for legend, source in sides.items() if key in source}
             if tables:
-                plots.append(plot_bars(tables, folder / file, kind))
+                plots[file] = plot_bars(tables, kind)
         return plots
 
 

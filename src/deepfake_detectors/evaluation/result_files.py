@@ -1,7 +1,9 @@
 """Answers that other scripts wrote as one JSON array, joined with the labels of the test list they were made from.
 
 FakeVLM's `eval.py` and `eval_vllm.py` write such arrays: a picture and an answer each, and no label. The labels are in
-FakeClue's `data_json/test.json`, where 1 is real.
+FakeClue's `data_json/test.json`, where 1 is real. Known are the fields of `eval.py`, from a public fork of it:
+`image_path`, the folder of pictures joined with the list's `image`, and `output`, what follows the last question mark
+of prompt and answer. Those of `eval_vllm.py` could not be read; the other names here are what such scripts use.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from deepfake_detectors.evaluation.predictions import LABELS, Prediction
 
 __all__ = ["LabelledPicture", "read_labels", "read_result_array"]
 
-# What scripts call the picture and the answer; exactly one of each must be there.
+# What scripts call the picture and the answer. Where the first, which is known, is absent, one of the others may stand
+# alone; an `id` beside it is not a second picture.
 PICTURE_FIELDS = ("image_path", "image", "img_path", "image_file", "file_name", "filename", "path", "id")
 TEXT_FIELDS = ("output", "outputs", "answer", "response", "prediction", "pred", "text", "generated_text")
 FAKECLUE = {1: "real", 0: "fake"}
@@ -156,6 +159,11 @@ def _one_of(where: str, record: Mapping[str, Any], names: Sequence[str], what: s
         raise ValueError(
             f"{where} has the fields {', '.join(map(repr, record)) or 'none'}; the {what} should be in one of "
             f"{', '.join(names)}. This is not an array of FakeVLM's scripts."
+        )
+    if len(found) > 1 and found[0] != names[0] and found[1:] != ["id"]:
+        raise ValueError(
+            f"{where} has the fields {', '.join(map(repr, found))}, and each may hold the {what}. Keep one, or "
+            f"call it {names[0]!r}."
         )
     value = record[found[0]]
     if isinstance(value, list) and len(value) == 1:  # as batch decoding gives it

@@ -112,13 +112,12 @@ def robustness_results(
     return {"recipe": recipe, "threshold": settings.threshold, "seed": image_seed, "variants": table}
 
 
-def plot_robustness(found: Mapping[str, Any], unchanged: Mapping[str, Any], file: Path) -> Path:
-    """Write the heat map of a sweep.
+def plot_robustness(found: Mapping[str, Any], unchanged: Mapping[str, Any]) -> bytes:
+    """Draw the heat map of a sweep.
 
     Args:
         found: as `robustness_results` gives it.
         unchanged: metric -> value of the pictures as they are, where it is known.
-        file: PNG to write.
     """
     names = ["as they are", *found["variants"]]
     rows = [[unchanged.get(metric) for metric in SHOWN]]
@@ -128,4 +127,4 @@ def plot_robustness(found: Mapping[str, Any], unchanged: Mapping[str, Any], file
     ]
     better = [metric in HIGHER_IS_BETTER for metric in SHOWN]
     title = f"After re-encoding, threshold {found['threshold']:.4g}"
-    return plot_heat_map(rows, names, list(SHOWN.values()), better, file, title)
+    return plot_heat_map(rows, names, list(SHOWN.values()), better, title)

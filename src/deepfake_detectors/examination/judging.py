@@ -17,7 +17,7 @@ from deepfake_detectors.checkpoints import BUILT_IN, built_in_path
 from deepfake_detectors.examination.crops import CropRecipe, recipe_of
 from deepfake_detectors.facts import family_facts
 from deepfake_detectors.files import weights_digest
-from deepfake_detectors.modeling.detection import require_ability
+from deepfake_detectors.modeling.detection import join_prepared, require_ability
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
 from deepfake_detectors.pipelines import load_detector, resolve_model
 
@@ -159,14 +159,11 @@ class Judge:
             ValueError: if the model answers with something that is not a number.
         """
         model = self.pipeline.model
-        features: dict[str, Any] = {}
-        for name, first in prepared[0].items():
-            values = [item[name] for item in prepared]
-            if not isinstance(first, torch.Tensor):
-                features[name] = [part for value in values for part in value]
-                continue
-            batch = torch.cat(values).to(model.device)
-            features[name] = batch.to(model.dtype) if batch.is_floating_point() else batch
+        features = join_prepared(self.pipeline.processor, prepared)
+        for name, value in features.items():
+            if isinstance(value, torch.Tensor):
+                value = value.to(model.device)
+                features[name] = value.to(model.dtype) if value.is_floating_point() else value
         heads = {} if reading.head is None else {"head": reading.head}
         logits = model.detect(**features, **heads).logits.float().cpu()
         if not torch.isfinite(logits).all():

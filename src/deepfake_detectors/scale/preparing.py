@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-import torch
-
+from deepfake_detectors.modeling.detection import join_prepared
 from deepfake_detectors.modeling.image_loading import InputImageError, load_image
 from deepfake_detectors.scale.sources import Entry
 from deepfake_detectors.scale.units import Unit
@@ -28,7 +27,7 @@ class Batch:
             cannot be read, or `same_as`, the place of an earlier image with the same content.
         places: of the images that are judged, in the order of the tensors.
         sizes: width and height of each of them.
-        features: what the processor makes of them, stacked.
+        features: what the processor makes of them, as the model reads a batch.
     """
 
     unit: int
@@ -88,11 +87,11 @@ def _batches(
         batch.places.append(place)
         batch.sizes.append(size)
         if len(items) == batch_size:
-            batch.features = _stacked(items)
+            batch.features = join_prepared(processor, items)
             yield batch
             batch, items = Batch(unit.index), []
     if batch.rows:
-        batch.features = _stacked(items)
+        batch.features = join_prepared(processor, items) if items else {}
         yield batch
 
 
@@ -155,16 +154,3 @@ def _prepare(entry: Entry, processor: Any, head: str | None) -> Prepared:
             f"{name}: the processor cannot use this image of {image.width}x{image.height} pixels ({error}).", name
         ) from error
     return {name: value for name, value in found.items() if name != "head"}, image.size
-
-
-def _stacked(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Join features of single images, each with a batch axis of 1."""
-    if not items:
-        return {}
-    stacked: dict[str, Any] = {}
-    for name, first in items[0].items():
-        values = [item[name] for item in items]
-        stacked[name] = (
-            torch.cat(values) if isinstance(first, torch.Tensor) else [each for value in values for each in value]
-        )
-    return stacked

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from pathlib import Path
 
 import datasets
 import pyarrow as pa
@@ -9,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepfake_detectors.data.lint import Source, builder_source, lint_dataset, parquet_source
+from deepfake_detectors.data.lint.sources import open_source
 from deepfake_detectors.data.registry import make_builder
 from support import raw_trees_pictures, raw_trees_videos
+from support.pictures import random_pictures
 from support.raw_trees import Tree
 
 TREES = {
@@ -141,3 +144,20 @@ def write_clip(path, rate, codec, shade):
             pixels = np.full((48, 48, 3), shade + number, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
+
+
+def test_a_table_in_place_of_a_folder(tmp_path):
+    pictures = random_pictures(4)
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{number}.png")
+    table = tmp_path / "pictures.csv"
+    table.write_text("img_path,label\n" + "".join(f"{n}.png,{('real', 'fake')[n % 2]}\n" for n in range(4)))
+    found = list(open_source(table).pictures)
+    assert [(picture.label, Path(picture.name).name) for picture in found] == [
+        (("real", "fake")[n % 2], f"{n}.png") for n in range(4)
+    ]
+    assert "4" in lint_dataset(table, against=table).findings[0].message  # all of them are in both
+    with pytest.raises(ValueError, match="leave it out"):
+        open_source(table, config="casia")
+    with pytest.raises(ValueError, match="Leave it out"):
+        open_source(table, data_dir=tmp_path)

@@ -11,7 +11,8 @@ from deepfake_detectors.data.lint.measures import Picture, clip_traces
 from deepfake_detectors.data.registry import DATASETS, make_builder, with_limit
 from deepfake_detectors.dataset_scripts._builder import Finding
 from deepfake_detectors.dataset_scripts._frames import CLIP_SUFFIXES
-from deepfake_detectors.dataset_scripts.image_folder import CONVENTIONS
+from deepfake_detectors.dataset_scripts.image_folder import CONVENTIONS, TABLE
+from deepfake_detectors.files import TABLE_SUFFIX
 from deepfake_detectors.modeling.image_loading import MAX_PIXELS
 
 __all__ = ["Source", "builder_source", "open_source", "parquet_source"]
@@ -46,11 +47,11 @@ def open_source(
     options: dict[str, Any] | None = None,
     max_pixels: int | None = None,
 ) -> Source:
-    """Return the pictures of a data set by name, of a built folder, or of a folder of real and fake pictures.
+    """Return the pictures of a data set by name, of a built folder, of a table, or of a folder of real and fake ones.
 
     Args:
-        name: a key of `DATASETS`, or a folder: with Parquet files, or with pictures in class folders whose names fit
-            one of the conventions of `image_folder`.
+        name: a key of `DATASETS`; a folder with Parquet files, or with pictures in class folders whose names fit one
+            of the conventions of `image_folder`; or a CSV file `img_path,label`, the table of its config `table`.
         data_dir: the raw files of a data set that is given by name.
         config: config of the builder or of the Parquet folder.
         options: further fields of the builder's config.
@@ -64,11 +65,15 @@ def open_source(
     if name in DATASETS:
         return builder_source(str(name), make_builder(str(name), data_dir, config, options))
     folder = Path(name)
+    if data_dir is not None and folder.exists():
+        raise ValueError(f"`data_dir` is for data sets given by name; {folder} is a path. Leave it out.")
+    if folder.suffix.lower() == TABLE_SUFFIX and folder.is_file():
+        if config not in (None, TABLE):
+            raise ValueError(f"{folder} is a table of pictures: `config` is {config!r}, leave it out.")
+        return builder_source(folder.name, make_builder("image_folder", folder, TABLE, options))
     if not folder.is_dir():
         known = ", ".join(sorted(DATASETS))
-        raise ValueError(f"{str(name)!r} is neither a folder nor a data set; known sets are {known}.")
-    if data_dir is not None:
-        raise ValueError(f"`data_dir` is for data sets given by name; {folder} is a folder. Leave it out.")
+        raise ValueError(f"{str(name)!r} is neither a folder, a CSV file, nor a data set; known sets are {known}.")
     if next(folder.rglob("*.parquet"), None) is not None:
         return parquet_source(folder, config)._replace(max_pixels=max_pixels or MAX_PIXELS)
     if config is None:
