@@ -1,6 +1,6 @@
-"""Pictures inside zip, tar and LMDB files, read without unpacking.
+"""Images inside zip, tar and LMDB files, read without unpacking.
 
-LMDB is what DeepfakeBench packs frames into, one file per data set: `<set>_lmdb/data.mdb`.
+LMDB is what DeepfakeBench packs frames into, one file per dataset: `<set>_lmdb/data.mdb`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DAMAGED = (
 )
 METHODS = {zipfile.ZIP_STORED: "none (0)", zipfile.ZIP_DEFLATED: "deflate (8)", zipfile.ZIP_BZIP2: "bzip2 (12)"}
 ENCRYPTED = 0x1
-LARGEST_MEMBER = 256 * 2**20  # a member is one picture
+LARGEST_MEMBER = 256 * 2**20  # a member is one image
 SMALL, HIGHEST_RATIO = 2**20, 500
 BLOCK = 2**20
 
@@ -169,13 +169,13 @@ def _open_tar(path: Path) -> Archive:
 def _check_size(path: Path, name: str, size: int, packed: int) -> None:
     if size > LARGEST_MEMBER or (size > SMALL and size > HIGHEST_RATIO * packed):
         raise ValueError(
-            f"{path} holds {name!r}, which unpacks from {packed} to {size} bytes; a picture has at most "
+            f"{path} holds {name!r}, which unpacks from {packed} to {size} bytes; an image has at most "
             f"{LARGEST_MEMBER}, and not {HIGHEST_RATIO} times its packed size."
         )
 
 
 def store_file(root: Path, dataset: str) -> Path:
-    """The file of a data set.
+    """The file of a dataset.
 
     Raises:
         ImportError: if lmdb is not installed.
@@ -212,7 +212,7 @@ def mask_key(key: str) -> str:
 
 
 def read_value(path: Path, key: str) -> bytes | None:
-    """What lies under a key: the bytes of a picture file."""
+    """What lies under a key: the bytes of an image file."""
     with _environment(path).begin() as reading:
         return reading.get(key.encode())
 

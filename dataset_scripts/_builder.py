@@ -1,4 +1,4 @@
-"""What all data set builders share: one schema, grouping by shared source video, and the checks before building.
+"""What all dataset builders share: one schema, grouping by shared source video, and the checks before building.
 
 Imports only `datasets`, neighbours and the standard library, so that a builder stays usable as a loading script.
 """
@@ -47,7 +47,7 @@ def detection_features(mask: bool = False, dialogue: bool = False) -> datasets.F
         dialogue: whether rows carry a question, its answers and the same as chat `messages`.
 
     Returns:
-        Features. `video_id` is `<data set>/<method>/<name>`, because bare names collide between methods; `group_id` is
+        Features. `video_id` is `<dataset>/<method>/<name>`, because bare names collide between methods; `group_id` is
         the connected component over shared source material, by which splits must be made.
     """
     text = datasets.Value("string")
@@ -148,7 +148,7 @@ def split_by_group(group_ids: Sequence[str], fraction: float, seed: int) -> tupl
         rows[group].append(index)
     if len(rows) < 2:
         raise ValueError(
-            f"{len(group_ids)} rows in {len(rows)} group(s) cannot be split: pictures of one group share source "
+            f"{len(group_ids)} rows in {len(rows)} group(s) cannot be split: images of one group share source "
             "videos and must stay together. Give at least two groups, or a validation split of its own."
         )
     order = sorted(rows)
@@ -164,7 +164,7 @@ def split_by_group(group_ids: Sequence[str], fraction: float, seed: int) -> tupl
 
 @dataclass(frozen=True)
 class Finding:
-    """One observation about a data set, by a builder, `check_dataset` or `lint_dataset`.
+    """One observation about a dataset, by a builder, `check_dataset` or `lint_dataset`.
 
     Args:
         level: of raw files, `error` where they contradict the official list or count; of a lint, `error` where a
@@ -188,13 +188,13 @@ class Finding:
 
 
 class Unit(NamedTuple):
-    """What one shard item stands for: a picture, or the frames of one video.
+    """What one shard item stands for: an image, or the frames of one video.
 
     Args:
-        id: unique in the data set and the same on every machine: no absolute path, Unicode in NFC.
+        id: unique in the dataset and the same on every machine: no absolute path, Unicode in NFC.
         path: the file or folder with the pixels.
         columns: the columns of its rows that do not change from frame to frame.
-        frames: file names or frame numbers; empty for a single picture.
+        frames: file names or frame numbers; empty for a single image.
         masks: the folder or clip with the masks of the frames; empty for none.
     """
 
@@ -229,7 +229,7 @@ class RawConfig(datasets.BuilderConfig):
     Args:
         allow_missing: build what is there although files of the official list are missing. They are logged and listed
             by `check` all the same.
-        max_pixels: width times height of a picture that is decoded; see `open_image`.
+        max_pixels: width times height of an image that is decoded; see `open_image`.
     """
 
     allow_missing: bool = False
@@ -244,7 +244,7 @@ class RawConfig(datasets.BuilderConfig):
 class RawBuilder(datasets.GeneratorBasedBuilder):
     """Base of the builders: finds the units of each split, refuses what is ambiguous, writes down what it noticed.
 
-    A subclass sets the class attributes and writes `units`, and `examples` where a unit is not one picture.
+    A subclass sets the class attributes and writes `units`, and `examples` where a unit is not one image.
     """
 
     NAME = ""
@@ -258,14 +258,14 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     SOURCE_SUFFIXES: tuple[str, ...] = ()  # of files that may be given as `data_dir`, in place of a folder
     BUILDER_CONFIG_CLASS = RawConfig
     log_findings = True
-    decode_listed = True  # False where `units` must not decode: lint measures every picture, also beside broken ones
+    decode_listed = True  # False where `units` must not decode: lint measures every image, also beside broken ones
     findings: list[Finding]
     kept: dict[str, list[Unit]] | None = None  # what `keep_splits` was given
     missing: list[str]
     ignored: list[str]  # files that `units` came across and has no use for
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """The units of each split, in the data set's own order where it has one."""
+        """The units of each split, in the dataset's own order where it has one."""
         raise NotImplementedError
 
     @classmethod
@@ -299,7 +299,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         }
 
     def open_picture(self, source: Path | bytes, where: str = "", mode: str | None = None) -> Image.Image:
-        """Decode a picture within the limit of the config; see `open_image`."""
+        """Decode an image within the limit of the config; see `open_image`."""
         return open_image(source, where, mode, self.config.max_pixels)
 
     def report(self, level: str, message: str) -> None:

@@ -36,8 +36,8 @@ class ClassFoldersConfig(RawConfig):
     """The published sets, and folders of one's own.
 
     Args:
-        real: names of further folders with real pictures.
-        fake: names of further folders with fake pictures.
+        real: names of further folders with real images.
+        fake: names of further folders with fake images.
     """
 
     real: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class ClassFolders(RawBuilder):
         return identity.split("/")[1]
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per picture, set by set in the order of the table."""
+        """One unit per image, set by set in the order of the table."""
         known = {plain_name(alias): name for name, known in self.SETS.items() for alias in (name, *known.aliases)}
         own = {
             name: PictureSet(label, manipulation=name)
@@ -98,7 +98,7 @@ class ClassFolders(RawBuilder):
                 "fake=...",
             )
         if stray:
-            self.report("warning", f"{len(stray)} picture(s) in no set, not read: {first_names(stray)}.")
+            self.report("warning", f"{len(stray)} image(s) in no set, not read: {first_names(stray)}.")
         absent = [name for name in self.SETS if name not in folders]
         if absent:
             self.report("warning", f"{len(absent)} sets are not there: {first_names(absent, limit=len(absent))}.")
@@ -108,13 +108,13 @@ class ClassFolders(RawBuilder):
         return {self.SPLIT: units}
 
     def picture_units(self, root: Path, name: str, folder: Path, known: PictureSet) -> list[Unit]:
-        """The pictures of one set, sorted by path."""
+        """The images of one set, sorted by path."""
         other: list[str] = []
         units = list(self._pictures(root, name, folder, known, other))
         if other:
-            self.report("warning", f"{name}: {len(other)} files are no pictures: {first_names(other)}.")
+            self.report("warning", f"{name}: {len(other)} files are no images: {first_names(other)}.")
         if not units:
-            self.missing.append(f"{folder} (no pictures)")
+            self.missing.append(f"{folder} (no images)")
         return units
 
     def _pictures(self, root: Path, name: str, folder: Path, known: PictureSet, other: list[str]) -> Iterator[Unit]:

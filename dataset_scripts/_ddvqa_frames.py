@@ -1,7 +1,7 @@
 """DD-VQA on frames of FaceForensics++ videos, as FakeVLM's authors explain their protocol.
 
 Their question number n about a video goes with frame number n of that video (their repository, issue 3), so that the
-pictures are other ones than the crops that M2F2-Det publishes.
+images are other ones than the crops that M2F2-Det publishes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class AskedFrame(NamedTuple):
     """A question with its frame.
 
     Args:
-        entry: the question; its picture is `<type>_<target>[_<source>]`.
+        entry: the question; its image is `<type>_<target>[_<source>]`.
         place: a clip, a folder of frames, or where one should be.
         number: of the frame, from 0.
     """

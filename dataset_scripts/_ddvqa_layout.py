@@ -20,7 +20,7 @@ CONVERSATIONS = "train_DDVQA_format.json"
 
 
 class Picture(NamedTuple):
-    """A picture file, or a member of an archive.
+    """An image file, or a member of an archive.
 
     Args:
         archive: the zip that holds it; `None` for a file.
@@ -50,13 +50,13 @@ class Layout(NamedTuple):
     """The files of one copy.
 
     Args:
-        root: the folder that was given; no picture may lie outside.
+        root: the folder that was given; no image may lie outside.
         images: the folder with `images_<level>/<split>/`, or with `<level>.zip` and `<level>/<split>/` in a clone.
-        judgements: real/fake conversations on the training pictures.
+        judgements: real/fake conversations on the training images.
         conversations: real/fake and explaining conversations on them; not in every copy.
-        explanations: questions and reference answers on the test pictures.
+        explanations: questions and reference answers on the test images.
         annotations: the folder with the questions and answers as collected; not in a clone.
-        prefix: what stands before the level in the names of the folders with pictures.
+        prefix: what stands before the level in the names of the folders with images.
     """
 
     root: Path
@@ -68,17 +68,17 @@ class Layout(NamedTuple):
     prefix: str
 
     def holds(self, level: str, split: str) -> bool:
-        """Whether there is anything that could hold these pictures."""
+        """Whether there is anything that could hold these images."""
         return self._folder(level, split).is_dir() or self._archive(level) is not None
 
     def place(self, level: str, split: str) -> str:
-        """Where these pictures lie, for messages."""
+        """Where these images lie, for messages."""
         archive = self._archive(level)
         folder = self._folder(level, split)
         return f"{archive}{INSIDE}{split}" if archive is not None and not folder.is_dir() else str(folder)
 
     def list(self, level: str, split: str, remedy: str) -> tuple[list[Picture], list[str]]:
-        """The pictures of a split in a stable order, and what lies elsewhere in an archive.
+        """The images of a split in a stable order, and what lies elsewhere in an archive.
 
         Raises:
             FileNotFoundError: if neither the folder nor the archive is there.
@@ -86,7 +86,7 @@ class Layout(NamedTuple):
         """
         folder, archive = self._folder(level, split), self._archive(level)
         if archive is None or folder.is_dir():
-            require_folder(folder, f"the {level} pictures of the {split} split", remedy)
+            require_folder(folder, f"the {level} images of the {split} split", remedy)
             files = list_files(folder)
             for path in files:
                 refuse_outside(self.root, path)

@@ -84,7 +84,7 @@ FOLDERS = frozenset(  # where a path of another machine starts to mean something
 )
 
 
-# What a name says of whose material a video shows, by the data set in whose folder its frames lie.
+# What a name says of whose material a video shows, by the dataset in whose folder its frames lie.
 FF_VIDEO = re.compile(r"(?P<target>\d{3})(_(?P<source>\d{3}))?")
 NAMES = {
     FACEFORENSICS: FF_VIDEO,
@@ -120,7 +120,7 @@ class Record(NamedTuple):
 def read_records(
     path: Path, compression: str, remedy: str, report: Callable[[str, str], None]
 ) -> tuple[str, list[Record]]:
-    """The name of the data set and its videos, as often as they are listed.
+    """The name of the dataset and its videos, as often as they are listed.
 
     Args:
         path: the file.
@@ -134,7 +134,7 @@ def read_records(
     """
     content = read_json(path, remedy)
     if not isinstance(content, dict) or len(content) != 1 or not isinstance(next(iter(content.values())), dict):
-        raise ValueError(f"{path} should hold one data set, {{name: {{group: {{split: ...}}}}}}.")
+        raise ValueError(f"{path} should hold one dataset, {{name: {{group: {{split: ...}}}}}}.")
     ((name, groups),) = content.items()
     records = []
     skipped: list[str] = []
@@ -204,10 +204,10 @@ def manipulation_of_group(group: str, file: str) -> tuple[str, str | None]:
 
 
 def shared_material(name: str, record: Record) -> tuple[str, ...]:
-    """The videos or persons that a video shows, target first, each behind its data set; nothing where none is known.
+    """The videos or persons that a video shows, target first, each behind its dataset; nothing where none is known.
 
     Args:
-        name: the data set of the file.
+        name: the dataset of the file.
         record: the video. Of DF40 the folders of its frames say whose videos were forged.
     """
     parts = relative_path(record.frames[0]).parts if record.frames else ()
@@ -255,7 +255,7 @@ def _released(name: str, parts: tuple[str, ...]) -> str:
 
 
 def relative_path(listed: str) -> PurePosixPath:
-    """A listed path without the machine it was made on: from the first known data set folder on.
+    """A listed path without the machine it was made on: from the first known dataset folder on.
 
     Raises:
         ValueError: for a path with `..` in it.

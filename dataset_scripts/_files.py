@@ -79,7 +79,7 @@ COEFFICIENTS = 64
 PROGRESSIVE = 0xC2
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
-# What stands in place of the missing end. The bits that a cut picture lacks would be read from here; behind each
+# What stands in place of the missing end. The bits that a cut image lacks would be read from here; behind each
 # restart marker, where one is due.
 PATTERNS = (b"\x00", b"\xfe", b"\x9d\x36\xe1\x52\xb7\x0c\x68\xdb", b"\x55\x2a\xcb")
 FILLINGS = tuple(
@@ -138,14 +138,14 @@ def refuse_outside(root: Path, path: Path) -> None:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the file name has the extension of a picture."""
+    """Whether the file name has the extension of an image."""
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
 def open_image(
     source: Path | bytes, where: str = "", mode: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Decode a picture in full; the only place of the builders that does.
+    """Decode an image in full; the only place of the builders that does.
 
     The twin of `load_image` of the package, because loading scripts stand alone: the same formats, the same budget,
     and with `mode` the same pixels. Of 16 bits it converts plain ones only and refuses the rest.
@@ -158,10 +158,10 @@ def open_image(
         max_pixels: width times height that is decoded; memory is bounded to ten bytes for each of them.
 
     Returns:
-        The decoded picture. Without `mode` its `format` is that of the content, for example `"JPEG"`.
+        The decoded image. Without `mode` its `format` is that of the content, for example `"JPEG"`.
 
     Raises:
-        ValueError: naming the picture and its size in bytes, if it is empty, truncated, too large, of another format
+        ValueError: naming the image and its size in bytes, if it is empty, truncated, too large, of another format
             or not a regular file.
     """
     where, size = where or str(source), -1
@@ -176,7 +176,7 @@ def open_image(
         raise ValueError(f"{where} ({size} bytes) {error}") from error
     except DECODING_ERRORS as error:
         # Pillow's own words name an object in memory.
-        reason = "no picture of a format that is read" if isinstance(error, UnidentifiedImageError) else error
+        reason = "no image of a format that is read" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{where} ({size} bytes) cannot be decoded: {reason}. Fetch this file again.") from error
 
 
@@ -242,7 +242,7 @@ def _identified(file: io.BytesIO) -> Any:
                 return factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
             pass  # as `Image.open` does: the next format is asked
-    raise ValueError(f"it is not a picture in one of the formats {', '.join(FORMATS)}")
+    raise ValueError(f"it is not an image in one of the formats {', '.join(FORMATS)}")
 
 
 def _check_budget(image: Any, max_pixels: int) -> None:
@@ -374,7 +374,7 @@ def _upright(image: Any) -> Any:
 
 
 def complete_jpeg(content: bytes, pixels: Callable[[bytes], bytes]) -> bytes | None:
-    """Return a JPEG without an end marker with one, or `None` if part of its picture is missing.
+    """Return a JPEG without an end marker with one, or `None` if part of its image is missing.
 
     Every scan must be there, and the decoder must need nothing of what follows the last one: with different
     fillings before the end marker it gives the same pixels.
@@ -581,10 +581,10 @@ def inner_path(listed: str, where: str) -> PurePosixPath:
 
 
 def require_same_size(mask: Image.Image, picture: Image.Image, where: str) -> None:
-    """Raise a `ValueError` that names `where` if a mask does not lie pixel by pixel on its picture, both upright."""
+    """Raise a `ValueError` that names `where` if a mask does not lie pixel by pixel on its image, both upright."""
     sizes = [_upright_size(image) for image in (mask, picture)]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"{where}: the mask is {sizes[0]}, its picture {sizes[1]}. Fetch both again.")
+        raise ValueError(f"{where}: the mask is {sizes[0]}, its image {sizes[1]}. Fetch both again.")
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

@@ -45,7 +45,7 @@ class FrameConfig(RawConfig):
         frames_per_video: that many, spread evenly from the first to the last; 0 for all.
         source: `"frames"` (folder `frames/<video>/`), `"images"` (folder `images/<video>/`), `"videos"` (the clips) or
             `"auto"`: the first of these that every class has. Real and fake frames must come by the same way.
-        masks: add the column `mask` (white where the data set says that a fake frame was changed), where it ships any.
+        masks: add the column `mask` (white where the dataset says that a fake frame was changed), where it ships any.
     """
 
     frames_per_video: int = 32
@@ -72,7 +72,7 @@ class FrameBuilder(RawBuilder):
         """Whether masks are asked for.
 
         Raises:
-            ValueError: if they are, but this data set has none.
+            ValueError: if they are, but this dataset has none.
         """
         if self.config.masks and not self.SHIPS_MASKS:
             raise ValueError(f"{self.NAME} ships no masks; leave the option masks out.")

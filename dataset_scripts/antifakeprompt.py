@@ -2,7 +2,7 @@
 
 Chang et al., "AntifakePrompt: Prompt-Tuned Vision-Language Models are Fake Image Detectors" (2023). Expected:
 
-    <set>/.../<picture>      3,000 pictures per set; the published code walks a folder and takes its label as given
+    <set>/.../<image>      3,000 images per set; the published code walks a folder and takes its label as given
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ SETS = {
 class AntifakePrompt(ClassFolders):
     """The test sets of AntifakePrompt, each folder of one class; a folder of another name is never given a class.
 
-    `category` says whether the published prompts were trained on pictures of this set (`held_in`) or not (`held_out`).
-    Attacked photographs count as fake. The training pictures have no published layout and are not read.
+    `category` says whether the published prompts were trained on images of this set (`held_in`) or not (`held_out`).
+    Attacked photographs count as fake. The training images have no published layout and are not read.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -65,7 +65,7 @@ class AntifakePrompt(ClassFolders):
     TERMS = (
         "Those of each source; several (FaceForensics++, DFDC, DeeperForensics) are for non-commercial research only."
     )
-    LAYOUT = f"<set>/.../<picture>, the sets being {', '.join(SETS)}"
+    LAYOUT = f"<set>/.../<image>, the sets being {', '.join(SETS)}"
     REMEDY = "Point data_dir at the folder above the sets (github.com/nctu-eva-lab/AntifakePrompt)."
     HOMEPAGE = "https://github.com/nctu-eva-lab/AntifakePrompt"
     LAYOUT_VERIFIED = False
@@ -74,12 +74,12 @@ class AntifakePrompt(ClassFolders):
     SETS = SETS
 
     def picture_units(self, root: Path, name: str, folder: Path, known: PictureSet) -> list[Unit]:
-        """The pictures of one set; says where the published code would read fewer, or found more."""
+        """The images of one set; says where the published code would read fewer, or found more."""
         units = super().picture_units(root, name, folder, known)
         if name in SETS and len(units) != PICTURES_PER_SET:
-            self.report("warning", f"{name}: {len(units)} pictures, published are {PICTURES_PER_SET}.")
+            self.report("warning", f"{name}: {len(units)} images, published are {PICTURES_PER_SET}.")
         unseen = [Path(unit.path).name for unit in units if Path(unit.path).suffix not in READ_BY_OFFICIAL_CODE]
         if unseen:
-            text = f"{name}: {len(unseen)} pictures that the published code skips: {first_names(unseen)}."
+            text = f"{name}: {len(unseen)} images that the published code skips: {first_names(unseen)}."
             self.report("warning", text)
         return units

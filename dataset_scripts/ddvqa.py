@@ -5,10 +5,10 @@ Vision-Language Model in Face Forensics" (M2F2-Det, CVPR 2025). Expected in the 
 
     images_c40/{train,test}/<type>_<target>[_<source>].jpg      224 x 224
     images_c23/test/<type>_<target>[_<source>].jpg              160 x 160
-    splits/train_DDVQA_format_judge_only.json                   real/fake conversations on the training pictures
+    splits/train_DDVQA_format_judge_only.json                   real/fake conversations on the training images
     splits/train_DDVQA_format.json                              the same and explaining ones; not in every copy
-    splits/test_explanation.jsonl                               questions and reference answers on the test pictures
-    annotations/train_set/<type>/<type>.json                    questions and answers on the training pictures
+    splits/test_explanation.jsonl                               questions and reference answers on the test images
+    annotations/train_set/<type>/<type>.json                    questions and answers on the training images
 
 or a clone of github.com/CHELSEA234/M2F2_Det as it is: `utils/DDVQA_images/{c40,c23}.zip`, which need not be unpacked,
 `utils/DDVQA_split/c40/*.json` and `utils/DDVQA_eval/c40/test.jsonl`.
@@ -49,7 +49,7 @@ REMEDY = (
     "Point data_dir at a clone of github.com/CHELSEA234/M2F2_Det, or at a folder with images_c40/, images_c23/, "
     "splits/ and annotations/ (these from github.com/Reality-Defender/Research-DD-VQA)."
 )
-SOURCE_SET = "FaceForensics++"  # the pictures are its videos, so these ids may meet those of other data sets
+SOURCE_SET = "FaceForensics++"  # the images are its videos, so these ids may meet those of other datasets
 
 MANIPULATIONS = {  # type digit -> name, family
     "0": ("Deepfakes", "swap"),
@@ -59,7 +59,7 @@ MANIPULATIONS = {  # type digit -> name, family
     "5": ("real", None),
     "6": ("NeuralTextures", "reenact"),
 }
-WITHOUT_C40_PICTURES = "2"  # FaceShifter has annotations, but the published c40 archive holds none of its pictures
+WITHOUT_C40_PICTURES = "2"  # FaceShifter has annotations, but the published c40 archive holds none of its images
 
 PICTURE_SPLITS = {"c40": ("train", "test"), "c23": ("test",)}
 TASKS = ("classify", "judge", "explain", "converse", "frames")
@@ -68,7 +68,7 @@ QUESTION_FORMS = ("collected", "stated")
 
 
 class PictureName(NamedTuple):
-    """A file name of the data set, `<type>_<target>[_<source>]`, in its parts."""
+    """A file name of the dataset, `<type>_<target>[_<source>]`, in its parts."""
 
     stem: str
     type: str
@@ -82,18 +82,18 @@ class PictureName(NamedTuple):
 
 @dataclass
 class DDVQAConfig(RawConfig):
-    """One form of the data set.
+    """One form of the dataset.
 
     Args:
         compression: `"c40"` (low quality, train and test) or `"c23"` (high quality, test only).
-        task: `"classify"`: one row per picture. `"judge"`: one row per published real/fake conversation, which exist
-            for training pictures only. `"explain"`: one row per question about what looks real or fake.
+        task: `"classify"`: one row per image. `"judge"`: one row per published real/fake conversation, which exist
+            for training images only. `"explain"`: one row per question about what looks real or fake.
             `"converse"`: what M2F2-Det's stage 3 trains on, one row per conversation of `train_DDVQA_format.json`, of
             one or several turns (`question` and `answer` are its first turn, `messages` all of them). A copy without
             that file gives its parts: the judgements, and the annotators' questions in the stated form. Test rows are
             those of `"explain"`. `"frames"`: FakeVLM's protocol, one row per question as collected, on frames of the
             FaceForensics++ videos in `ffpp_dir`.
-        on_label_conflict: what to do with a fake picture that is byte-identical to a real one: `"keep"` (as published,
+        on_label_conflict: what to do with a fake image that is byte-identical to a real one: `"keep"` (as published,
             with a warning), `"drop"` (right for training: it is a frame that the manipulation missed) or `"error"`.
             In the published data this is `0_281_474`, identical to `5_281`.
         ffpp_dir: of `"frames"`: the folder of FaceForensics++ with `original_sequences/`.
@@ -130,19 +130,19 @@ class DDVQA(RawBuilder):
     """Builder over the published layout: `DDVQA(config_name="c40", data_dir=...).download_and_prepare()`.
 
     Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`, `c40_converse`, and `fakevlm`, on frames
-    of FaceForensics++. Splits are the official ones. Split validation off the training pictures with `split_by_group`
-    on `group_id`, never by picture.
+    of FaceForensics++. Splits are the official ones. Split validation off the training images with `split_by_group`
+    on `group_id`, never by image.
 
     Raises:
-        FileNotFoundError: for a missing folder, annotation file or picture, with its path.
-        ValueError: for a file name outside the convention, or a picture that cannot be decoded.
+        FileNotFoundError: for a missing folder, annotation file or image, with its path.
+        ValueError: for a file name outside the convention, or an image that cannot be decoded.
     """
 
     VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIG_CLASS = DDVQAConfig
     BUILDER_CONFIGS = [
-        DDVQAConfig(name="c40", version=VERSION, description="Pictures, strongly compressed."),
-        DDVQAConfig(name="c23", version=VERSION, compression="c23", description="Test pictures, lightly compressed."),
+        DDVQAConfig(name="c40", version=VERSION, description="Images, strongly compressed."),
+        DDVQAConfig(name="c23", version=VERSION, compression="c23", description="Test images, lightly compressed."),
         DDVQAConfig(name="c40_judge", version=VERSION, task="judge", description="Real/fake conversations."),
         DDVQAConfig(name="c40_explain", version=VERSION, task="explain", description="Questions on details."),
         DDVQAConfig(name="c40_converse", version=VERSION, task="converse", description="Conversations of stage 3."),
@@ -152,7 +152,7 @@ class DDVQA(RawBuilder):
     ]
     DEFAULT_CONFIG_NAME = "c40"
     NAME = "DD-VQA"
-    TERMS = "Pictures: FaceForensics++ terms of use, non-commercial research only."
+    TERMS = "Images: FaceForensics++ terms of use, non-commercial research only."
     LAYOUT = "images_c40/{train,test}/, images_c23/test/, splits/, annotations/train_set/<type>/<type>.json"
     REMEDY = REMEDY
     HOMEPAGE = "https://github.com/CHELSEA234/M2F2_Det"
@@ -163,7 +163,7 @@ class DDVQA(RawBuilder):
         return self.config.task != "classify"
 
     def official_counts(self) -> dict[str, dict[str, int]]:
-        """Pictures of c40 as published; the lists of the other tasks are their own count."""
+        """Images of c40 as published; the lists of the other tasks are their own count."""
         if (
             self.config.task != "classify"
             or self.config.compression != "c40"
@@ -173,7 +173,7 @@ class DDVQA(RawBuilder):
         return {"train": {"real": 455, "fake": 884}, "test": {"real": 72, "fake": 72}}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per row: a picture, or a question about one."""
+        """One unit per row: an image, or a question about one."""
         if self.config.task == "frames":
             return {split: list(self._frame_units(root, split)) for split in ("train", "test")}
         layout = find_layout(root)
@@ -194,7 +194,7 @@ class DDVQA(RawBuilder):
         return splits
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The row, whose picture `units` has decoded, or the frame of a video."""
+        """The row, whose image `units` has decoded, or the frame of a video."""
         if unit.frames:
             place, (frame,) = Path(unit.path), unit.frames
             folder = place.is_dir()
@@ -232,7 +232,7 @@ class DDVQA(RawBuilder):
         """The group of each video; two stretches of one YouTube video are one, under the name its training group has.
 
         Over all splits at once, so that a group has the same name whichever config or split it is seen in: where no
-        training pictures are published, those of c40 count.
+        training images are published, those of c40 count.
         """
         trained = set(pictures.get("train", ()))
         if not trained and layout.holds("c40", "train"):
@@ -248,7 +248,7 @@ class DDVQA(RawBuilder):
         pairs = [f"{a} (test) / {b} (train)" for a, b in crossing.items()]
         self.report(
             "warning",
-            f"{describe_crossing(pairs)} They touch {len(touched)} of {len(pictures['test'])} test pictures: "
+            f"{describe_crossing(pairs)} They touch {len(touched)} of {len(images['test'])} test images: "
             f"{first_names(touched)}.",
         )
         renamed = {groups[a]: groups[b] for a, b in crossing.items()}
@@ -262,11 +262,11 @@ class DDVQA(RawBuilder):
         for picture in listed:
             name = _parse_name(picture)
             if name in pictures:
-                raise ValueError(f"{picture} and {pictures[name]} are the same picture by name; keep one of them.")
+                raise ValueError(f"{picture} and {pictures[name]} are the same image by name; keep one of them.")
             pictures[name] = picture
         if not pictures:
-            raise FileNotFoundError(f"{layout.place(level, split)} holds no pictures. {REMEDY}")
-        if level == "c40":  # no list of the c23 pictures is published
+            raise FileNotFoundError(f"{layout.place(level, split)} holds no images. {REMEDY}")
+        if level == "c40":  # no list of the c23 images is published
             entries = (
                 read_judgements(layout.judgements, REMEDY)
                 if split == "train"
@@ -307,7 +307,7 @@ class DDVQA(RawBuilder):
     def _expand(
         self, layout: Layout, split: str, pictures: dict[PictureName, Picture]
     ) -> Iterator[tuple[PictureName, str, dict[str, Any]]]:
-        """The rows of a split: picture, what to append to its id, and the question with its answers."""
+        """The rows of a split: image, what to append to its id, and the question with its answers."""
         if self.config.task == "classify":
             yield from ((name, "", {}) for name in pictures)
         elif split == "test" and self.config.task != "judge":
@@ -410,7 +410,7 @@ def _parse_name(picture: Picture) -> PictureName:
     kind, *videos = picture.stem.split("_")
     if picture.suffix not in (".jpg", ".jpeg", ".png"):
         raise ValueError(
-            f"{picture} is not a picture of this data set; expected <type>_<target>[_<source>].jpg. Move it away."
+            f"{picture} is not an image of this dataset; expected <type>_<target>[_<source>].jpg. Move it away."
         )
     if kind not in MANIPULATIONS:
         allowed = ", ".join(f"{digit} ({name})" for digit, (name, _) in MANIPULATIONS.items())

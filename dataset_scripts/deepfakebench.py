@@ -4,7 +4,7 @@ Yan et al., "DeepfakeBench" (NeurIPS 2023); also used by DF40. Expected:
 
     {set: {group: {train|val|test: {[raw|c23|c40:] {video: {"label": text, "frames": [path, ...]}}}}}}
 
-and the frames below data_dir, under the data set's own folder (`Celeb-DF-v2/Celeb-real/frames/<video>/<NNN>.png`).
+and the frames below data_dir, under the dataset's own folder (`Celeb-DF-v2/Celeb-real/frames/<video>/<NNN>.png`).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class DeepfakeBench(FrameBuilder):
     spellings: dict[Path, dict[str, str]]  # of the names in a folder, without case
     NAME = "DeepfakeBench JSON"
     SHIPS_MASKS = True
-    TERMS = "Those of the data set behind the file; the preprocessed frames fall under them too."
+    TERMS = "Those of the dataset behind the file; the preprocessed frames fall under them too."
     LAYOUT = "<json>: {set: {group: {split: {[level:] {video: {label, frames}}}}}}, frames below data_dir"
     REMEDY = "Point data_dir at the rgb folder (rgb_dir of DeepfakeBench) and json at one of its dataset_json files."
     HOMEPAGE = "https://github.com/SCLBD/DeepfakeBench"
@@ -157,7 +157,7 @@ class DeepfakeBench(FrameBuilder):
         return splits | official
 
     def _official_splits(self, root: Path, name: str, records: list[Record]) -> dict[tuple[str, str], str]:
-        """What the official list says, where it lies in the data set's folder."""
+        """What the official list says, where it lies in the dataset's folder."""
         folder = root / name if (root / name).is_dir() else root
         if name.startswith("Celeb-DF"):
             return self._celeb_splits(folder, records)

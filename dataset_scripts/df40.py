@@ -4,7 +4,7 @@ Yan et al., "DF40: Toward Next-Generation Deepfake Detection" (NeurIPS 2024). Ex
 
     DF40_train/<method>/[ff/][frames/]<video>/<frame>.png            training fakes, of FaceForensics++ alone
     DF40/<method>/{ff,cdf}/[frames/]<video>/<frame>.png              test fakes
-    DF40/<method>/{fake,real}/...                                    the methods that ship real pictures of their own
+    DF40/<method>/{fake,real}/...                                    the methods that ship real images of their own
     FaceForensics++/original_sequences/youtube/c23/frames/<video>/   real, with train.json, val.json, test.json
     Celeb-DF-v2/{Celeb-real,YouTube-real}/frames/<video>/            real, with List_of_testing_videos.txt
 """
@@ -44,7 +44,7 @@ class DF40Config(FrameConfig):
 
     Args:
         methods: names of methods; empty for all that are there.
-        domains: `"ff"` and `"cdf"`, the data sets that the fakes were made from. Methods with real pictures of their
+        domains: `"ff"` and `"cdf"`, the datasets that the fakes were made from. Methods with real images of their
             own, and those that start from nothing, belong to neither and are always read.
     """
 
@@ -76,7 +76,7 @@ class Clip(NamedTuple):
 
     @property
     def video(self) -> str | None:
-        """The name of a video of FaceForensics++ or Celeb-DF; synthetic pictures lie in numbered bins instead."""
+        """The name of a video of FaceForensics++ or Celeb-DF; synthetic images lie in numbered bins instead."""
         name = stable_id(self.folder.name)
         pattern = {"ff": FF_NAME, "cdf": CELEB_NAME}.get(self.domain or "")
         return name if pattern is not None and pattern.fullmatch(name) else None
@@ -155,7 +155,7 @@ class DF40(FrameBuilder):
                 continue
             label = "real" if "real" in (part.casefold() for part in parts) else "fake"
             if label == "real" and method not in OWN_REALS:
-                raise ValueError(f"{parent}: {method} ships no real pictures of its own. Move this folder away.")
+                raise ValueError(f"{parent}: {method} ships no real images of its own. Move this folder away.")
             identity = stable_id("df40", section, method, *(part for part in parts if part != "frames"))
             if identity in seen:
                 raise ValueError(f"{parent} and {seen[identity]} are the same folder by name; keep one of them.")
@@ -164,10 +164,10 @@ class DF40(FrameBuilder):
             if clip.frames:
                 yield clip
         if other:
-            self.report("warning", f"{method}: {len(other)} file(s) are no pictures, not read: {first_names(other)}.")
+            self.report("warning", f"{method}: {len(other)} file(s) are no images, not read: {first_names(other)}.")
 
     def _whole(self, folder: Path, pictures: list[str]) -> list[str]:
-        """The pictures that are not empty files."""
+        """The images that are not empty files."""
         empty = [name for name in pictures if not (folder / name).stat().st_size]
         self.missing += [f"{folder / name} (empty)" for name in empty]
         if len({frame_key(name) for name in pictures}) < len(pictures):

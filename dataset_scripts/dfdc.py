@@ -1,4 +1,4 @@
-"""The Deepfake Detection Challenge data set (DFDC) as unpacked from its archives.
+"""The Deepfake Detection Challenge dataset (DFDC) as unpacked from its archives.
 
 Dolhansky et al., "The DeepFake Detection Challenge (DFDC) Dataset" (2020). Expected, each part optional:
 

@@ -1,4 +1,4 @@
-"""The preview of the Deepfake Detection Challenge data set (DFDC preview, DFDCP).
+"""The preview of the Deepfake Detection Challenge dataset (DFDC preview, DFDCP).
 
 Dolhansky et al., "The Deepfake Detection Challenge (DFDC) Preview Dataset" (2019). Expected:
 

@@ -1,9 +1,9 @@
-"""FakeClue: real and synthetic pictures of seven categories with explanations, in the form of its Hub repository.
+"""FakeClue: real and synthetic images of seven categories with explanations, in the form of its Hub repository.
 
 Wen et al., "Spot the Fake: Large Multimodal Model-Based Synthetic Image Detection with Artifact Explanation" (FakeVLM,
 NeurIPS 2025). Expected in the data folder:
 
-    {train,test}.zip, or unpacked {train,test}/         pictures <source>/{fake,real}/...
+    {train,test}.zip, or unpacked {train,test}/         images <source>/{fake,real}/...
     data_json/{train,test}.json                         list of {image, label, cate, conversations}
 """
 
@@ -31,11 +31,11 @@ class FakeClue(RawBuilder):
     """FakeClue: `label` and `cate` come from the JSON alone; there 1 is real and 0 is fake, here 0 is real.
 
     Its FaceForensics++ frames were split at random: `group_id` joins the frames of related videos, and videos on both
-    sides are reported. It contains pictures of Chameleon, which is then no clean test.
+    sides are reported. It contains images of Chameleon, which is then no clean test.
     """
 
     VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [RawConfig(name="default", version=VERSION, description="Pictures with explanations.")]
+    BUILDER_CONFIGS = [RawConfig(name="default", version=VERSION, description="Images with explanations.")]
     DEFAULT_CONFIG_NAME = "default"
     NAME = "FakeClue"
     TERMS = (
@@ -43,12 +43,12 @@ class FakeClue(RawBuilder):
         "non-commercial research only."
     )
     LAYOUT = "{train,test}.zip or {train,test}/, data_json/{train,test}.json"
-    REMEDY = "Point data_dir at a copy of the Hub data set lingcco/FakeClue."
+    REMEDY = "Point data_dir at a copy of the Hub dataset lingcco/FakeClue."
     HOMEPAGE = "https://huggingface.co/datasets/lingcco/FakeClue"
     LAYOUT_VERIFIED = False
 
     def has_dialogue(self) -> bool:
-        """Always: every picture has a question and an explanation."""
+        """Always: every image has a question and an explanation."""
         return True
 
     def likely_counts(self) -> dict[str, dict[str, int]]:
@@ -117,7 +117,7 @@ class FakeClue(RawBuilder):
             units.append(unit)
         extra = sorted(set(pictures) - used)
         if extra:
-            self.report("warning", f"{split}: {len(extra)} pictures without a record, not read: {first_names(extra)}.")
+            self.report("warning", f"{split}: {len(extra)} images without a record, not read: {first_names(extra)}.")
         if contradicted:
             self.report(
                 "warning",
@@ -127,7 +127,7 @@ class FakeClue(RawBuilder):
         return units
 
     def _pictures(self, root: Path, split: str) -> dict[str, str]:
-        """Name as in the JSON -> where the picture is: a path, or `<zip>::<member>`."""
+        """Name as in the JSON -> where the image is: a path, or `<zip>::<member>`."""
         folder, archive = root / split, root / f"{split}.zip"
         if folder.is_dir():
             found = {path.relative_to(folder).as_posix(): str(path) for path in walk_files(root, folder)}
@@ -172,7 +172,7 @@ class FakeClue(RawBuilder):
         return Unit(identity, location, columns)
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The picture, from its file or from inside the zip."""
+        """The image, from its file or from inside the zip."""
         archive, inside, name = unit.path.partition(INSIDE)
         if inside:
             yield {"id": unit.id, **read_picture(Path(archive), name, self.config.max_pixels), **unit.columns}
@@ -181,7 +181,7 @@ class FakeClue(RawBuilder):
 
 
 def _video(name: str) -> str:
-    """The FaceForensics++ video a picture is from, or nothing: `ff++/<class>/.../frames/<video>/<frame>.png`."""
+    """The FaceForensics++ video an image is from, or nothing: `ff++/<class>/.../frames/<video>/<frame>.png`."""
     parts = PurePosixPath(name).parts
     if parts[0] == FACEFORENSICS and "frames" in parts[:-2]:
         return parts[parts.index("frames") + 1]

@@ -31,7 +31,7 @@ from ._releases import (
 
 try:
     import h5py
-except ImportError:  # only this data set needs it; said when it is used
+except ImportError:  # only this dataset needs it; said when it is used
     h5py = None
 
 __all__ = ["FFPPHdf5", "FFPPHdf5Config"]

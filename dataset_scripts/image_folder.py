@@ -1,13 +1,13 @@
-"""Any folder of real and fake pictures, with the polarity always stated and never guessed from the order of names.
+"""Any folder of real and fake images, with the polarity always stated and never guessed from the order of names.
 
 A plain image-folder loader numbers its classes by sorted names, so that `ai` < `nature` and `fake` < `real` come out
 inverted. Here each config says which folder names mean real and which mean fake. Expected in the data folder:
 
-    [<generator>/][<split>/]<real or fake folder>/[<generator or source>/...]/<picture>
-    [<mask folder>/]<picture>             optional: white where the picture of the same name was changed
+    [<generator>/][<split>/]<real or fake folder>/[<generator or source>/...]/<image>
+    [<mask folder>/]<image>             optional: white where the image of the same name was changed
     [manifest.csv]                        optional: columns file, label, group; compared with the files
 
-With the config `table` the pictures are those of a table instead, wherever they lie: a CSV file with the columns
+With the config `table` the images are those of a table instead, wherever they lie: a CSV file with the columns
 `img_path,label`, as AntifakePrompt takes it, and if known `split`, `group`, `manipulation` and `category`.
 """
 
@@ -57,7 +57,7 @@ SPLIT_NAMES = {
 }
 MANIFEST = "manifest.csv"
 VERSION = datasets.Version("1.0.0")
-OTHER_TEXTS = frozenset({".md", ".txt", ".pdf", ".json", ".csv", ""})  # read-me files and licences beside the pictures
+OTHER_TEXTS = frozenset({".md", ".txt", ".pdf", ".json", ".csv", ""})  # read-me files and licences beside the images
 
 
 @dataclass
@@ -66,10 +66,10 @@ class RealFakeFolderConfig(RawConfig):
 
     Args:
         real, fake: folder names, compared without case. Set by the named configs; `custom` needs both.
-        masks: folder with the masks of fake pictures, each with the picture's stem; empty for none.
-        default_split: the split of pictures that lie below no folder named after a split.
+        masks: folder with the masks of fake images, each with the image's stem; empty for none.
+        default_split: the split of images that lie below no folder named after a split.
         prefix: first part of every id; give each collection its own.
-        table: name of a table in the folder that lists the pictures, instead of folder names; `data_dir` may be the
+        table: name of a table in the folder that lists the images, instead of folder names; `data_dir` may be the
             table itself. Paths are relative to its folder, or absolute. Labels are real, fake, yes (real) or no.
         number_real: what number means real where the labels are 0 and 1, `"0"` or `"1"`; empty where they are words.
     """
@@ -112,15 +112,15 @@ def _names(given: tuple[str, ...] | str) -> frozenset[str]:
 
 
 class RealFakeFolder(RawBuilder):
-    """Real and fake pictures in folders; the config names the polarity, there is no default.
+    """Real and fake images in folders; the config names the polarity, there is no default.
 
     Generators come from the folder above the class (as in GenImage and CNNDetection) or, without one, from the folder
     below it. Pass `masks="masks"` where the folder holds masks.
 
     Raises:
         FileNotFoundError: for a missing folder or mask.
-        ValueError: for a picture below both a real and a fake folder, a class without pictures, a label that
-            contradicts the manifest, a picture that cannot be decoded, or a mask of another size.
+        ValueError: for an image below both a real and a fake folder, a class without images, a label that
+            contradicts the manifest, an image that cannot be decoded, or a mask of another size.
     """
 
     VERSION = VERSION
@@ -135,8 +135,8 @@ class RealFakeFolder(RawBuilder):
     SOURCE_SUFFIXES = (".csv",)
     NAME = "real/fake image folder"
     TERMS = "Those of the pictures' sources; see the files beside them."
-    LAYOUT = "[<generator>/][<split>/]<real or fake folder>/[<generator>/...]/<picture>"
-    RESEARCH_ONLY = False  # the user's own pictures, as far as this builder knows
+    LAYOUT = "[<generator>/][<split>/]<real or fake folder>/[<generator>/...]/<image>"
+    RESEARCH_ONLY = False  # the user's own images, as far as this builder knows
     REMEDY = "Point data_dir at the folder above the real and the fake folder, and name their convention as config."
 
     def inspect(self, root: Path) -> dict[str, list[Unit]]:
@@ -151,7 +151,7 @@ class RealFakeFolder(RawBuilder):
         return bool(self.config.masks)
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per picture, sorted by path; of a table in its order."""
+        """One unit per image, sorted by path; of a table in its order."""
         if self.config.table:
             return self._listed(root)
         masks = self._find_masks(root)
@@ -183,13 +183,13 @@ class RealFakeFolder(RawBuilder):
             - {unit.columns.get("mask") for units in splits.values() for unit in units}
         )
         if unused:
-            self.report("warning", f"{len(unused)} mask(s) belong to no picture: {first_names(unused)}.")
+            self.report("warning", f"{len(unused)} mask(s) belong to no image: {first_names(unused)}.")
         return splits
 
     def _listed(self, root: Path) -> dict[str, list[Unit]]:
-        """The pictures of the table."""
+        """The images of the table."""
         if self.config.masks:
-            raise ValueError("masks belong to pictures in folders, not to a table. Leave them out.")
+            raise ValueError("masks belong to images in folders, not to a table. Leave them out.")
         table = root / self.config.table
         if not table.is_file():
             raise FileNotFoundError(f"{table} is missing: name the table as data_dir. {self.REMEDY}")
@@ -198,7 +198,7 @@ class RealFakeFolder(RawBuilder):
             raise ValueError(f"{table} has the columns {columns}, expected {', '.join(TABLE_COLUMNS)}.")
         paths = [root / row["img_path"] for _, row in rows]
         inside = all(path.is_relative_to(root) and ".." not in path.parts for path in paths)
-        # Ids must not hold where the pictures lie on this machine.
+        # Ids must not hold where the images lie on this machine.
         base = root if inside or not paths else Path(os.path.commonpath([path.parent.absolute() for path in paths]))
         splits: dict[str, list[Unit]] = defaultdict(list)
         for (where, row), path in zip(rows, paths, strict=True):
@@ -305,7 +305,7 @@ class RealFakeFolder(RawBuilder):
             return
         if row["label"] != unit.columns["label"]:
             raise ValueError(
-                f"{path} lies in a folder of {unit.columns['label']} pictures, but {MANIFEST} calls it "
+                f"{path} lies in a folder of {unit.columns['label']} images, but {MANIFEST} calls it "
                 f"{row['label']!r}. Correct the one that is wrong."
             )
         if row.get("group"):
@@ -320,13 +320,13 @@ class RealFakeFolder(RawBuilder):
         hint = f" Its folder names fit config {' or '.join(fitting)}." if fitting else ""
         lacking = [label for label in ("real", "fake") if label not in present]
         raise FileNotFoundError(
-            f"{root} holds no {' and no '.join(lacking)} pictures below folders named "
+            f"{root} holds no {' and no '.join(lacking)} images below folders named "
             f"{', '.join(sorted(self.config.real_names))} (real) and {', '.join(sorted(self.config.fake_names))} "
             f"(fake).{hint} {self.REMEDY}"
         )
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The picture, and its mask after comparing their sizes."""
+        """The image, and its mask after comparing their sizes."""
         picture, mask = self.open_picture(Path(unit.path)), unit.columns.get("mask")
         if mask is not None:
             require_same_size(self.open_picture(Path(mask)), picture, str(mask))

@@ -1,11 +1,11 @@
-"""LOKI, its pictures: real and synthetic ones of seven categories, with questions and with descriptions of faults.
+"""LOKI, its images: real and synthetic ones of seven categories, with questions and with descriptions of faults.
 
 Ye et al., "LOKI: A Comprehensive Synthetic Data Detection Benchmark using Large Multimodal Models" (ICLR 2025).
 Expected:
 
     media_data/image/<uuid>.{png,jpg,JPG}
-    data_json/image/true_or_false.json      two questions per picture: image_path, question, answer, question_type
-    data_json/image/open_ended_vqa.json     UTF-16; faults of fake pictures: image_path, question, problems
+    data_json/image/true_or_false.json      two questions per image: image_path, question, answer, question_type
+    data_json/image/open_ended_vqa.json     UTF-16; faults of fake images: image_path, question, problems
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ MARKER = "<image>"
 
 @dataclass
 class LOKIConfig(RawConfig):
-    """One form of the data set.
+    """One form of the dataset.
 
     Args:
-        task: `"pictures"`: one row per picture. `"questions"`: one row per question, two per picture. `"faults"`: what
-            is wrong with fake pictures, in words; most of these pictures are not among the others.
+        task: `"pictures"`: one row per image. `"questions"`: one row per question, two per image. `"faults"`: what
+            is wrong with fake images, in words; most of these images are not among the others.
     """
 
     task: str = "pictures"
@@ -68,7 +68,7 @@ class Entry(NamedTuple):
 
 
 class LOKI(RawBuilder):
-    """LOKI, its pictures: 900 real and 1,317 fake ones, test only, each with two questions of opposite answers.
+    """LOKI, its images: 900 real and 1,317 fake ones, test only, each with two questions of opposite answers.
 
     Which of the two questions published results use is not stated.
     """
@@ -76,13 +76,13 @@ class LOKI(RawBuilder):
     VERSION = VERSION
     BUILDER_CONFIG_CLASS = LOKIConfig
     BUILDER_CONFIGS = [
-        LOKIConfig(name="pictures", version=VERSION, description="One row per picture."),
-        LOKIConfig(name="questions", version=VERSION, task="questions", description="Two questions per picture."),
-        LOKIConfig(name="faults", version=VERSION, task="faults", description="Faults of fake pictures in words."),
+        LOKIConfig(name="pictures", version=VERSION, description="One row per image."),
+        LOKIConfig(name="questions", version=VERSION, task="questions", description="Two questions per image."),
+        LOKIConfig(name="faults", version=VERSION, task="faults", description="Faults of fake images in words."),
     ]
     DEFAULT_CONFIG_NAME = "pictures"
     NAME = "LOKI"
-    TERMS = "No licence is stated for the pictures; their sources have terms of their own. Use for research only."
+    TERMS = "No licence is stated for the images; their sources have terms of their own. Use for research only."
     LAYOUT = "media_data/image/<uuid>.{png,jpg,JPG}, data_json/image/{true_or_false,open_ended_vqa}.json"
     REMEDY = "Point data_dir at a copy of github.com/opendatalab/LOKI with its media_data/."
     HOMEPAGE = "https://github.com/opendatalab/LOKI"
@@ -92,7 +92,7 @@ class LOKI(RawBuilder):
         return self.config.task != "pictures"
 
     def official_counts(self) -> dict[str, dict[str, int]]:
-        """900 real and 1,317 fake pictures with two questions each; 229 fake ones with faults."""
+        """900 real and 1,317 fake images with two questions each; 229 fake ones with faults."""
         if self.config.task == "faults":
             return {"test": {"real": 0, "fake": FAULTY}}
         each = 2 if self.config.task == "questions" else 1
@@ -118,7 +118,7 @@ class LOKI(RawBuilder):
             units.append(self._unit(file, entry))
         extra = [str(file) for file in walk_files(root, root / MEDIA) if file not in read and is_picture(file)]
         if extra:
-            self.report("warning", f"{len(extra)} picture(s) not in {path.name}, not read: {first_names(extra)}.")
+            self.report("warning", f"{len(extra)} image(s) not in {path.name}, not read: {first_names(extra)}.")
         return {"test": units}
 
     def _unit(self, file: Path, entry: Entry) -> Unit:
@@ -163,7 +163,7 @@ def _questions(path: Path, rows: list[dict[str, Any]]) -> Iterator[Entry]:
         label, asked = match["label"], match["asked"]
         answer = str(row.get("answer"))
         if answer.strip().casefold() != ("yes" if label == asked else "no"):
-            raise ValueError(f"{where} ({picture}) answers {answer!r} to whether a {label} picture is {asked}.")
+            raise ValueError(f"{where} ({picture}) answers {answer!r} to whether a {label} image is {asked}.")
         if labels.setdefault(picture, label) != label:
             raise ValueError(f"{where} calls {picture} {label}, an earlier record does not. Fetch the list again.")
         if not isinstance(row.get("question"), str):

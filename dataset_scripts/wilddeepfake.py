@@ -91,7 +91,7 @@ class WildDeepfake(RawBuilder):
             if name not in FOLDERS:
                 self.report("error", f"{path} is none of {', '.join(FOLDERS)}, not read.")
             elif name in found:
-                raise ValueError(f"{path} and {found[name]} are the same part of the data set; keep one of them.")
+                raise ValueError(f"{path} and {found[name]} are the same part of the dataset; keep one of them.")
             else:
                 found[name] = path
         return found
@@ -126,7 +126,7 @@ class WildDeepfake(RawBuilder):
         if gaps:
             self.report("warning", f"{folder} has no archive {first_names(gaps)}, but higher numbers.")
         if ignored:
-            self.report("warning", f"{len(ignored)} file(s) are no pictures, not read: {first_names(ignored)}.")
+            self.report("warning", f"{len(ignored)} file(s) are no images, not read: {first_names(ignored)}.")
 
     def _unit(self, path: Path, place: tuple[str, ...], frames: list[str], label: str) -> Unit:
         if len({frame_key(frame) for frame in frames}) < len(frames):

@@ -1,7 +1,7 @@
 """How probable each of several answers is: one implementation for every family that compares answers.
 
 The prompt is read once. Where answers differ in their first token, its logits decide; where they are longer, one pass
-over their few remaining tokens follows, all answers of all pictures together, on copies of the prompt's cache.
+over their few remaining tokens follows, all answers of all images together, on copies of the prompt's cache.
 transformers' own `pipeline("decision")` compares single-token labels of prompts in a form of its own, so it serves
 neither answers of several tokens nor these families' prompts.
 """

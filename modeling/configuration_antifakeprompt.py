@@ -39,7 +39,7 @@ class AntifakePromptConfig(InstructBlipConfig):
         plain_prompt: the question for a side without the word.
         candidates: the two answers that are compared, order real, fake.
         qformer_prompt_ids, llm_prompt_ids, candidate_ids: what `AntifakePromptProcessor.prompt_fields` makes of
-            `prompt` and `candidates`, so that a picture alone is enough for `detect`.
+            `prompt` and `candidates`, so that an image alone is enough for `detect`.
         ln_vision_eps: epsilon of the norm behind the vision tower: 1e-5 in the official code, 1e-6 (the value of
             `vision_config`) in transformers.
         llm_base: the language model that the words were trained with; for information.

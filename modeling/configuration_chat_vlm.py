@@ -104,7 +104,7 @@ class ChatVlmConfig(PreTrainedConfig):
         if self.image_token_id is None:
             raise ValueError(
                 f"The config of {self.vlm_config.model_type} has no image token (image_token_id, image_token_index), "
-                "so a question cannot be asked about a picture. Choose a model that chats about images."
+                "so a question cannot be asked about an image. Choose a model that chats about images."
             )
         super().__post_init__(**kwargs)
         if self.architectures is None:
@@ -125,7 +125,7 @@ class ChatVlmConfig(PreTrainedConfig):
 
     @property
     def image_token_id(self) -> int | None:
-        """The id that stands for a piece of a picture."""
+        """The id that stands for a piece of an image."""
         named = (getattr(self.vlm_config, name, None) for name in ("image_token_id", "image_token_index"))
         return next((found for found in named if found is not None), None)
 

@@ -142,7 +142,7 @@ class ClipProbeConfig(PreTrainedConfig):
         return self.heads[name][field]
 
     def feature_size(self, head: str) -> int:
-        """Return how many numbers a head reads of a picture."""
+        """Return how many numbers a head reads of an image."""
         vision = self.vision_config
         widths = dict.fromkeys(FEATURES, vision.hidden_size) | {"projection": vision.projection_dim}
         return sum(widths[name] for name in self.heads[head]["features"])

@@ -4,10 +4,10 @@
 
 - `low`, `high`: P(fake) of at most `low` reads "likely real", of at least `high` "likely fake"; between them it is
   "inconclusive". 0 <= low < high <= 1;
-- `fitted_on`: in words, the pictures and the promise that the band was fitted for;
-- `false_alarm_rate`, `miss_rate`: shares of real pictures that read "likely fake" and of fakes that read "likely
-  real", measured on pictures that the band was not fitted on;
-- `coverage`: share of those pictures that got an answer, both classes weighing alike.
+- `fitted_on`: in words, the images and the promise that the band was fitted for;
+- `false_alarm_rate`, `miss_rate`: shares of real images that read "likely fake" and of fakes that read "likely
+  real", measured on images that the band was not fitted on;
+- `coverage`: share of those images that got an answer, both classes weighing alike.
 """
 
 from __future__ import annotations

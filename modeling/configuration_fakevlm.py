@@ -68,7 +68,7 @@ class FakeVLMConfig(LlavaConfig):
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(map(repr, values))}.")
-        build_prompt(self.question, self.prompt_style)  # refuses a question about two pictures
+        build_prompt(self.question, self.prompt_style)  # refuses a question about two images
         if self.vision_config.image_size % self.vision_config.patch_size:
             raise ValueError(
                 f"image_size {self.vision_config.image_size} is not a multiple of patch_size "
@@ -92,7 +92,7 @@ class FakeVLMConfig(LlavaConfig):
 
     @property
     def num_image_tokens(self) -> int:
-        """Tokens that one picture takes in the language model: its patches, and CLS where the strategy keeps it."""
+        """Tokens that one image takes in the language model: its patches, and CLS where the strategy keeps it."""
         patches = (self.vision_config.image_size // self.vision_config.patch_size) ** 2
         return patches + (self.vision_feature_select_strategy == "full")
 

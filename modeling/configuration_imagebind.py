@@ -16,7 +16,7 @@ class ImageBindVisionConfig(PreTrainedConfig):
     Args:
         hidden_size, intermediate_size, num_hidden_layers, num_attention_heads: of the pre-norm transformer.
         image_size, patch_size: pixels; a multiple of each other.
-        num_channels: colours of a picture.
+        num_channels: colours of an image.
         hidden_act, layer_norm_eps, attention_dropout, initializer_range: as elsewhere in transformers.
 
     Raises:
@@ -46,7 +46,7 @@ class ImageBindVisionConfig(PreTrainedConfig):
 
     @property
     def grid_size(self) -> int:
-        """Patches along one side of the picture."""
+        """Patches along one side of the image."""
         return self.image_size // self.patch_size
 
 

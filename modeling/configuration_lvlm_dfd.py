@@ -120,7 +120,7 @@ class LvlmDfdConfig(PreTrainedConfig):
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures and of the mask, pixels."""
+        """Side of the images and of the mask, pixels."""
         return self.imagebind_config.vision_config.image_size
 
     @property

@@ -46,10 +46,10 @@ class M2F2DetConfig(PreTrainedConfig):
         bridge_adapter_dim: width of the bridge vector at the head.
         bridge_num_heads, bridge_intermediate_size, bridge_dropout: of the three transformer blocks.
         bridge_norm: `"official"` normalises each token's single score with LayerNorm(1), which returns its bias
-            whatever the picture shows; `"layer"` normalises over all tokens; `"none"` leaves the scores alone.
-        bridge_attention_axis: `"batch"` as released (attention runs across the pictures of a batch) or `"tokens"`.
+            whatever the image shows; `"layer"` normalises over all tokens; `"none"` leaves the scores alone.
+        bridge_attention_axis: `"batch"` as released (attention runs across the images of a batch) or `"tokens"`.
             By default as released under `bridge_norm="official"`, which throws the result away, else `"tokens"`, so
-            that no verdict depends on the other pictures of its batch.
+            that no verdict depends on the other images of its batch.
         bridge_attention_dtype: `"float32"`, or `"bfloat16"` as the released code runs it.
         bridge_clip_tokens: `"drop_last"` as released (drops the last patch, keeps CLS) or `"drop_cls"`.
         bridge_fast_path: skip what `bridge_norm="official"` wipes out (the taps, the three blocks): same result.
@@ -61,7 +61,7 @@ class M2F2DetConfig(PreTrainedConfig):
         projector_hidden_act, multimodal_projector_bias: of the projector from the tower to the language model.
         vision_pixel_dtype: `"float16"` rounds the tower's pixels to half precision first, as the released code does
             in the language model (not in the detectors); `"native"` does not.
-        conditional_deepfake_prob: in training, the share of pictures whose `<deepfake>` token is made from a random
+        conditional_deepfake_prob: in training, the share of images whose `<deepfake>` token is made from a random
             probability on the side of the true class instead of the detector's own.
         mask_loss_weight: weight of the encoder's auxiliary mask loss when `mask_labels` are given.
         initializer_range: standard deviation of the new projections.

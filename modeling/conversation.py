@@ -1,4 +1,4 @@
-"""A conversation about one picture, which is encoded once; what was read stays in the cache between turns."""
+"""A conversation about one image, which is encoded once; what was read stays in the cache between turns."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ History = Sequence[tuple[str, str]]
 
 
 def require_one_picture(pixel_values: torch.Tensor) -> None:
-    """Raise a `ValueError` if there is not exactly one picture to talk about."""
+    """Raise a `ValueError` if there is not exactly one image to talk about."""
     if len(pixel_values) != 1:
-        raise ValueError(f"A conversation is about one picture, got {len(pixel_values)}; begin one for each.")
+        raise ValueError(f"A conversation is about one image, got {len(pixel_values)}; begin one for each.")
 
 
 class Conversation:
-    """Questions on one picture, each with the history it follows.
+    """Questions on one image, each with the history it follows.
 
     The history comes with every question, so that an answer can be asked for again, or an earlier turn be edited.
     Whatever an earlier call has read already is not read again; the answer is the same as without it. Calls from
@@ -44,8 +44,8 @@ class Conversation:
     Args:
         model: a generator.
         processor: of the same checkpoint; `decode_answers` turns new ids into texts.
-        detection: the verdict on the picture, shapes `(1, ...)`.
-        opening: ids of the beginning of every prompt, the picture's places among them.
+        detection: the verdict on the image, shapes `(1, ...)`.
+        opening: ids of the beginning of every prompt, the image's places among them.
         cache: what the language model keeps of `opening`, length by length.
         prompt_ids: ids of the whole prompt for a question and a history; begins with `opening`.
         generation: arguments of `generate` where a call says nothing.
@@ -79,7 +79,7 @@ class Conversation:
         """Return the answer to a question.
 
         Args:
-            question: free text without the markers of pictures.
+            question: free text without the markers of images.
             history: earlier questions with their answers.
             generation: arguments of `generate`; greedy, and as long as the family's `explain`, unless told.
 
@@ -131,7 +131,7 @@ class Conversation:
             raise ValueError("question is empty; ask something.")
         ids = self._prompt_ids(question, history)
         if ids[: len(self._opening)] != self._opening:
-            raise ValueError(f"The question or the history holds the marker of a picture: {question!r}.")
+            raise ValueError(f"The question or the history holds the marker of an image: {question!r}.")
         return ids
 
     def _answer(self, ids: list[int], generation: dict[str, Any], criteria: StoppingCriteriaList | None = None) -> str:

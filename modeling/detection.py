@@ -95,7 +95,7 @@ class DeepfakeDetectionOutput(ModelOutput):
 class DeepfakeExplanationOutput(DeepfakeDetectionOutput):
     """
     Args:
-        explanations (`list[str]`): one text per picture, without special tokens.
+        explanations (`list[str]`): one text per image, without special tokens.
         explanation_verdicts (`list[str | None]`): what each text itself says, `"real"` or `"fake"`; `None` where it
             says neither or both.
     """
@@ -105,7 +105,7 @@ class DeepfakeExplanationOutput(DeepfakeDetectionOutput):
 
 
 class MaskSupervision(TypedDict, total=False):
-    """Keyword arguments of a verdict class's `forward` beside its pictures and class labels.
+    """Keyword arguments of a verdict class's `forward` beside its images and class labels.
 
     `Trainer` takes every parameter with "label" in its name for a label that each batch must have, and reports neither
     loss nor metrics without it. Mask labels are optional, so they are not parameters. `Trainer` keeps their column
@@ -210,8 +210,8 @@ class DeepfakeDetectionMixin:
         can_localize: whether `detect` gives a `mask`.
         can_heatmap: whether the class has `heatmap`, which says what the verdict looked at, not what was changed.
         can_converse: whether `explain` takes a `history`, and the class has `converse`.
-        subject: what the class was trained to judge: `"faces"` (give it face crops) or `"picture"` (any picture as it
-            is). What cuts pictures, and what says whether a verdict applies, goes by it.
+        subject: what the class was trained to judge: `"faces"` (give it face crops) or `"picture"` (any image as it
+            is). What cuts images, and what says whether a verdict applies, goes by it.
     """
 
     can_explain: ClassVar[bool] = False
@@ -302,7 +302,7 @@ class DetectorProcessorMixin:
 
 
 class VerdictProcessor(DetectorProcessorMixin, ProcessorMixin):
-    """The processor of every folder that holds a verdict only: pictures in, `pixel_values` out, no tokenizer.
+    """The processor of every folder that holds a verdict only: images in, `pixel_values` out, no tokenizer.
 
     Args:
         image_processor: the family's image processor.

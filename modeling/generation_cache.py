@@ -63,12 +63,12 @@ def generate_from_shared_prefix(
     pad_token_id: int,
     **generation: Any,
 ) -> torch.LongTensor:
-    """`model.generate` for prompts on one picture, whose placeholders lie in their common beginning.
+    """`model.generate` for prompts on one image, whose placeholders lie in their common beginning.
 
     Args:
         model: a generator whose `base_model_prefix` backbone takes `input_ids`, a cache and `picture_inputs`.
         rows: token ids of each prompt.
-        picture_inputs: inputs of the one picture, read in the prefill of the common beginning.
+        picture_inputs: inputs of the one image, read in the prefill of the common beginning.
         pad_token_id: fills up shorter prompts between the common beginning and their own part.
         generation: arguments of `generate`.
 

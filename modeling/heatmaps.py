@@ -1,4 +1,4 @@
-"""Heat maps over image patches, and over the picture that the patches were cut from."""
+"""Heat maps over image patches, and over the image that the patches were cut from."""
 
 import math
 
@@ -10,14 +10,14 @@ __all__ = ["map_to_picture", "patch_map"]
 
 
 def patch_map(values: torch.Tensor, from_zero: bool = False) -> torch.FloatTensor:
-    """Values of the patches of square pictures, row by row from the top left, as maps in [0, 1].
+    """Values of the patches of square images, row by row from the top left, as maps in [0, 1].
 
     Args:
         values: (batch, patches).
         from_zero: 0 stays 0 instead of the smallest value becoming 0.
 
     Returns:
-        (batch, side, side); all zero for a picture whose patches are all alike.
+        (batch, side, side); all zero for an image whose patches are all alike.
 
     Raises:
         ValueError: for a number of patches that is not a square.
@@ -33,7 +33,7 @@ def patch_map(values: torch.Tensor, from_zero: bool = False) -> torch.FloatTenso
 def map_to_picture(
     values: torch.Tensor, picture_size: tuple[int, int], resized: int, cropped: int, padded: bool = False
 ) -> Image.Image:
-    """A map over what the model saw, as a picture over the whole input.
+    """A map over what the model saw, as an image over the whole input.
 
     Args:
         values: (rows, columns) in [0, 1].

@@ -1,4 +1,4 @@
-"""Whether a JPEG that lacks its end marker has all of its picture."""
+"""Whether a JPEG that lacks its end marker has all of its image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COEFFICIENTS = 64
 PROGRESSIVE = 0xC2
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
-# What stands in place of the missing end. The bits that a cut picture lacks would be read from here; behind each
+# What stands in place of the missing end. The bits that a cut image lacks would be read from here; behind each
 # restart marker, where one is due.
 PATTERNS = (b"\x00", b"\xfe", b"\x9d\x36\xe1\x52\xb7\x0c\x68\xdb", b"\x55\x2a\xcb")
 FILLINGS = tuple(
@@ -22,7 +22,7 @@ FILLINGS = tuple(
 
 
 def complete_jpeg(content: bytes, pixels: Callable[[bytes], bytes]) -> bytes | None:
-    """Return a JPEG without an end marker with one, or `None` if part of its picture is missing.
+    """Return a JPEG without an end marker with one, or `None` if part of its image is missing.
 
     Every scan must be there, and the decoder must need nothing of what follows the last one: with different
     fillings before the end marker it gives the same pixels.

@@ -12,8 +12,8 @@ from .image_processing_clip import ClipPictureProcessor, ClipPictureProcessorKwa
 
 __all__ = ["IMAGE_STATISTICS", "AntifakePromptImageProcessor", "AntifakePromptImageProcessorKwargs"]
 
-# mean, deviation: from the model settings of each released checkpoint. `lama`: trained with LaMa pictures too;
-# `real_60k`, `real_120k`: the ablation of the number of real pictures.
+# mean, deviation: from the model settings of each released checkpoint. `lama`: trained with LaMa images too;
+# `real_60k`, `real_120k`: the ablation of the number of real images.
 IMAGE_STATISTICS = {
     "coco_sd2_sd2ip": ([0.4730, 0.4499, 0.4129], [0.2780, 0.2713, 0.2872]),
     "lama": ([0.4722, 0.4490, 0.4117], [0.2772, 0.2708, 0.2867]),
@@ -33,11 +33,11 @@ class AntifakePromptImageProcessorKwargs(ClipPictureProcessorKwargs, total=False
 
 
 class AntifakePromptImageProcessor(ClipPictureProcessor):
-    """Pictures to `pixel_values` (batch, 3, height, width), float32.
+    """Images to `pixel_values` (batch, 3, height, width), float32.
 
     Shortest edge to `size` (bicubic), centre crop to `crop_size`, 1/255, mean and deviation of the checkpoint (see
     `IMAGE_STATISTICS`; by default those of COCO + SD2 + SD2-inpainting). Exact on PIL; with `fast=True` by
-    torchvision's tensors, which differ by up to two grey levels. Float arrays in [0, 1] are taken as 8-bit pictures
+    torchvision's tensors, which differ by up to two grey levels. Float arrays in [0, 1] are taken as 8-bit images
     divided by 255.
     """
 
@@ -80,7 +80,7 @@ def _center_crop(image: Any, size: Any, rounding: str) -> Any:
     margins = image.shape[-2] - size.height, image.shape[-1] - size.width
     if min(margins) < 0:
         raise ValueError(
-            f"crop_size {size.height}x{size.width} is larger than the resized picture "
+            f"crop_size {size.height}x{size.width} is larger than the resized image "
             f"{image.shape[-2]}x{image.shape[-1]}; crop_size must not exceed size."
         )
     # Python rounds halves to the even neighbour.

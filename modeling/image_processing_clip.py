@@ -27,11 +27,11 @@ __all__ = [
 
 
 def as_bytes(image: Any, rounded: bool = False) -> Any:
-    """uint8 arrays and PIL pictures as they are; floats in [0, 1] to uint8.
+    """uint8 arrays and PIL images as they are; floats in [0, 1] to uint8.
 
     Args:
-        image: a PIL picture, a numpy array or a torch tensor.
-        rounded: round to the nearest level instead of cutting off; both are exact for 8-bit pictures over 255.
+        image: a PIL image, a numpy array or a torch tensor.
+        rounded: round to the nearest level instead of cutting off; both are exact for 8-bit images over 255.
 
     Raises:
         ValueError: for another dtype, or floats outside [0, 1] (NaN too), naming both.
@@ -52,13 +52,13 @@ def as_bytes(image: Any, rounded: bool = False) -> Any:
 
 
 def shortest_edge_size(image: Image.Image, edge: int) -> tuple[int, int]:
-    """Return height and width of a picture whose shortest edge becomes `edge`."""
+    """Return height and width of an image whose shortest edge becomes `edge`."""
     shaped = np.broadcast_to(np.uint8(0), (3, image.height, image.width))  # takes no memory: only its shape is read
     return get_resize_output_image_size(shaped, edge, default_to_square=False, input_data_format="channels_first")
 
 
 def shrink_in_fixed_order(image: Image.Image, height: int, width: int, resample: Any) -> Image.Image:
-    """Resize a picture as `FixedOrderResizeMixin` does, see there."""
+    """Resize an image as `FixedOrderResizeMixin` does, see there."""
     rows, columns = image.height - height, image.width - width
     if rows > 0 and rows > 2 * columns:
         image = image.resize((image.width, height), resample)
@@ -69,8 +69,8 @@ class FixedOrderResizeMixin:
     """Put before a processor of the PIL backend: the same bytes from every Pillow.
 
     Pillow resizes one direction after the other and rounds in between. Up to version 12 it always began with the
-    width; version 13 begins with the height of a picture that loses far more rows than columns. Some pixels of such a
-    picture differ by up to eleven grey levels. Version 13's order, which the reference outputs have, is kept here.
+    width; version 13 begins with the height of an image that loses far more rows than columns. Some pixels of such a
+    image differ by up to eleven grey levels. Version 13's order, which the reference outputs have, is kept here.
     """
 
     def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
@@ -105,11 +105,11 @@ class ClipPictureProcessorKwargs(ImagesKwargs, total=False):
 
 
 class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
-    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
+    """Images to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
 
     Shortest edge to `size` (bicubic), centre crop to `crop_size`, 1/255, CLIP mean and deviation. `do_pad=True` first
     pads to a square with the mean colour (122, 116, 104), LLaVA's "pad" mode. Float arrays in [0, 1] are taken as
-    8-bit pictures divided by 255 (what `ToTensor` gives) and turned back, by truncation as in the official codes.
+    8-bit images divided by 255 (what `ToTensor` gives) and turned back, by truncation as in the official codes.
     """
 
     size = {"shortest_edge": 336}
@@ -127,7 +127,7 @@ class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
         return super().process_image(image, *args, **kwargs)
 
     def _shrunk(self, image: Image.Image, settings: Mapping[str, Any]) -> Image.Image:
-        """The picture in the size that `_preprocess` would bring it to first, so that no array of the whole is made.
+        """The image in the size that `_preprocess` would bring it to first, so that no array of the whole is made.
 
         Pillow does both, so the pixels are the same; what has its size already is not resized again.
         """
@@ -160,16 +160,16 @@ class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
 
 
 class FakeVLMImageProcessor(ClipPictureProcessor):
-    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
+    """Images to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
 
     `do_pad=False` is the newer official code's route (shortest edge to `size`, bicubic, centre crop: the ends of long
-    pictures are lost), `do_pad=True` the first one's (padded to a square with the mean colour before that).
+    images are lost), `do_pad=True` the first one's (padded to a square with the mean colour before that).
     """
 
 
 class M2F2DetImageProcessorKwargs(ClipPictureProcessorKwargs, total=False):
     """
-    face_crop: how faces are cut out of pictures before this processor sees them, a recipe's name or fields.
+    face_crop: how faces are cut out of images before this processor sees them, a recipe's name or fields.
     """
 
     face_crop: str | dict[str, Any]

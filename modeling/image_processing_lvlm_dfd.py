@@ -1,4 +1,4 @@
-"""LVLM-DFD preprocessing, bit for bit as the official code on PIL, and masks back to the picture's size."""
+"""LVLM-DFD preprocessing, bit for bit as the official code on PIL, and masks back to the image's size."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ CROP_MODES = ("squash", "center_crop")
 class LvlmDfdImageProcessorKwargs(ImagesKwargs, total=False):
     """
     crop_mode: `"squash"` or `"center_crop"`.
-    face_crop: how faces are cut out of pictures before this processor sees them, a recipe's name or fields.
+    face_crop: how faces are cut out of images before this processor sees them, a recipe's name or fields.
     """
 
     crop_mode: str
@@ -29,11 +29,11 @@ class LvlmDfdImageProcessorKwargs(ImagesKwargs, total=False):
 
 
 class LvlmDfdImageProcessor(FixedOrderResizeMixin, CLIPImageProcessorPil):
-    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
+    """Images to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
 
-    `crop_mode="squash"` resizes straight to `size`, whatever the picture's form, as everything in the official code
+    `crop_mode="squash"` resizes straight to `size`, whatever the image's form, as everything in the official code
     does; `"center_crop"` resizes the short side and cuts out the middle, half-way offsets rounded to even. Bicubic,
-    on bytes. Float arrays in [0, 1] are taken as 8-bit pictures divided by 255. `face_crop` is not applied here: it
+    on bytes. Float arrays in [0, 1] are taken as 8-bit images divided by 255. `face_crop` is not applied here: it
     tells `examine`, training and evaluation on videos how to cut faces. Its default is ours, the official recipe being
     unpublished.
     """
@@ -76,11 +76,11 @@ class LvlmDfdImageProcessor(FixedOrderResizeMixin, CLIPImageProcessorPil):
         return image[..., top : top + size.height, left : left + size.width]
 
     def mask_to_picture(self, mask: torch.Tensor, picture_size: tuple[int, int]) -> Image.Image:
-        """A mask of the model as a picture over the whole input.
+        """A mask of the model as an image over the whole input.
 
         Args:
             mask: (height, width), manipulated share in [0, 1].
-            picture_size: width and height of the picture that this processor was given, in pixels.
+            picture_size: width and height of the image that this processor was given, in pixels.
 
         Returns:
             Mode `L`, 0-255, of size `picture_size`; zero where the model did not look.

@@ -79,7 +79,7 @@ class AntifakePromptForDeepfakeDetection(
             word.requires_grad_(True)
 
     def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(pictures, 3, size, size) to (pictures, patches + 1, vision width); independent of the question."""
+        """(images, 3, size, size) to (images, patches + 1, vision width); independent of the question."""
         return self.vision_model(pixel_values=pixel_values).last_hidden_state
 
     def _prefix(
@@ -109,7 +109,7 @@ class AntifakePromptForDeepfakeDetection(
         return embeds.masked_scatter(places, features.to(embeds.device, embeds.dtype)), text["attention_mask"]
 
     def _text_or_prompt(self, text: dict[str, torch.Tensor | None], pictures: int) -> dict[str, torch.Tensor]:
-        """Complete text inputs: those given, or the checkpoint's own prompt for every picture."""
+        """Complete text inputs: those given, or the checkpoint's own prompt for every image."""
         config = self.config
         ids, question = text.get("input_ids"), text.get("qformer_input_ids")
         if (ids is None) != (question is None):
@@ -117,18 +117,18 @@ class AntifakePromptForDeepfakeDetection(
         if ids is None:
             if config.llm_prompt_ids is None or config.qformer_prompt_ids is None:
                 raise ValueError(
-                    "The config holds no prompt ids, so pictures alone cannot be judged. Give it the fields of "
+                    "The config holds no prompt ids, so images alone cannot be judged. Give it the fields of "
                     "AntifakePromptProcessor.prompt_fields(), or pass input_ids and qformer_input_ids."
                 )
             lead = [config.image_token_index] * config.num_query_tokens
             ids = torch.tensor([[*lead, *config.llm_prompt_ids]], device=self.input_device).expand(pictures, -1)
             question = torch.tensor([config.qformer_prompt_ids], device=self.input_device).expand(pictures, -1)
         if not len(ids) == len(question) == pictures:
-            raise ValueError(f"{len(ids)} questions but {pictures} pictures were given; each question is about one.")
+            raise ValueError(f"{len(ids)} questions but {pictures} images were given; each question is about one.")
         placeholders = (ids == config.image_token_index).sum(dim=-1)
         if (placeholders != config.num_query_tokens).any():
             raise ValueError(
-                f"The questions hold {placeholders.tolist()} picture placeholders, but each needs "
+                f"The questions hold {placeholders.tolist()} image placeholders, but each needs "
                 f"{config.num_query_tokens} (num_query_tokens)."
             )
         mask, question_mask = text.get("attention_mask"), text.get("qformer_attention_mask")
@@ -157,7 +157,7 @@ class AntifakePromptForDeepfakeDetection(
             labels: (batch, length) token ids, -100 where not supervised; see the processor's `encode_answers`.
 
         Raises:
-            ValueError: if questions, placeholders and pictures do not agree in number.
+            ValueError: if questions, placeholders and images do not agree in number.
         """
         given = (qformer_input_ids, qformer_attention_mask, input_ids, attention_mask)
         text = self._text_or_prompt(dict(zip(TEXT_INPUTS, given, strict=True)), len(pixel_values))
@@ -188,7 +188,7 @@ class AntifakePromptForDeepfakeDetection(
             pixel_values: (batch, 3, size, size).
 
         Returns:
-            (batch, rows, columns) in [0, 1], each picture's most relevant patch at 1.
+            (batch, rows, columns) in [0, 1], each image's most relevant patch at 1.
         """
         states = self.encode_pictures(pixel_values).detach()
         with torch.enable_grad():
@@ -218,7 +218,7 @@ class AntifakePromptForDeepfakeDetection(
 
         Args:
             pixel_values, text: see `detect`.
-            candidates: token ids of each answer, for all pictures alike, or one such list per picture.
+            candidates: token ids of each answer, for all images alike, or one such list per image.
 
         Returns:
             (batch, answers), float32. The official loss is this divided by the number of positions it averages over.
@@ -230,8 +230,8 @@ class AntifakePromptForDeepfakeDetection(
         rows = [candidates] * len(pixel_values) if shared else candidates
         if len(rows) != len(pixel_values) or len({len(row) for row in rows}) != 1:
             raise ValueError(
-                f"candidates has {len(rows)} lists for {len(pixel_values)} pictures; expected one list of answers for "
-                "all, or one per picture, all with the same number of answers."
+                f"candidates has {len(rows)} lists for {len(pixel_values)} images; expected one list of answers for "
+                "all, or one per image, all with the same number of answers."
             )
         if not all(ids for row in rows for ids in row):
             raise ValueError("Every answer needs at least one token.")
@@ -255,7 +255,7 @@ class AntifakePromptForDeepfakeDetection(
 
         Args:
             pixel_values: (batch, 3, size, size).
-            image_embeds: what `encode_pictures` gave, instead of the pictures.
+            image_embeds: what `encode_pictures` gave, instead of the images.
             qformer_input_ids, qformer_attention_mask, input_ids, attention_mask: the question, left-padded.
             generation: arguments of `generate`.
 
@@ -285,15 +285,15 @@ class AntifakePromptForDeepfakeDetection(
         threshold: float = 0.5,
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
-        """Verdict, and what InstructBLIP answers to a question, from one encoding of the pictures.
+        """Verdict, and what InstructBLIP answers to a question, from one encoding of the images.
 
         The Q-Former reads the question too, so that no more than the encoding can be shared.
 
         Args:
             processor: the `AntifakePromptProcessor` of this checkpoint.
             pixel_values: (batch, 3, size, size).
-            question: asked of every picture; by default the processor's own, which names the verdict.
-            threshold: P(fake) from which on that question calls the picture fake.
+            question: asked of every image; by default the processor's own, which names the verdict.
+            threshold: P(fake) from which on that question calls the image fake.
             generation: arguments of `generate`; the official ones (five beams) unless told.
 
         Returns:

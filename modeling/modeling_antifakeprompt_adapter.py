@@ -50,7 +50,7 @@ class SoftWordEmbedding(nn.Embedding):
     Args:
         table: the embedding to wrap; its weight is shared, not copied.
         soft_word_id: id of the learned word, which may lie behind the table; `None` for no word.
-        placeholder_ids: ids behind the table that stand for something put in later (picture, padding). Every other id
+        placeholder_ids: ids behind the table that stand for something put in later (image, padding). Every other id
             behind the table is an error, as in any embedding.
     """
 

@@ -10,7 +10,7 @@ __all__ = ["FeatureKeeper"]
 
 
 class FeatureKeeper(nn.Module):
-    """Base of modules that give the same feature for every picture."""
+    """Base of modules that give the same feature for every image."""
 
     def __init__(self) -> None:
         super().__init__()

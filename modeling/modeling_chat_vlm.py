@@ -222,7 +222,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
     def detect(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **picture: Any
     ) -> DeepfakeDetectionOutput:
-        """Judge a batch of pictures by what the chat model would answer.
+        """Judge a batch of images by what the chat model would answer.
 
         One prefill, whose last logits decide where the answers part at one token; longer answers take one more pass
         over their few own tokens. Nothing is decoded.
@@ -284,7 +284,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         """
         positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         shift = getattr(self.vlm.base_model, "rope_deltas", None)
-        if shift is not None:  # pictures take less room on these models' axes than they have tokens
+        if shift is not None:  # images take less room on these models' axes than they have tokens
             shift = shift.to(positions.device).repeat_interleave(len(ids) // len(shift), dim=0)
             positions = (positions + shift)[None].expand(3, -1, -1)
         output = self.vlm(
@@ -315,16 +315,16 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         threshold: float = 0.5,
         **inputs: Any,
     ) -> DeepfakeExplanationOutput:
-        """Verdict and explanation of a batch from one encoding of its pictures.
+        """Verdict and explanation of a batch from one encoding of its images.
 
-        What the prompts of verdict and explanation have in common, the picture in it, is read once; both go on from
+        What the prompts of verdict and explanation have in common, the image in it, is read once; both go on from
         there.
 
         Args:
             processor: the `ChatVlmProcessor` of this checkpoint.
             input_ids, attention_mask: (batch, length), prompts of the verdict as the processor makes them.
-            question: asked of every picture; by default the config's `explanation_question`.
-            history: earlier (question, answer) turns about the same picture.
+            question: asked of every image; by default the config's `explanation_question`.
+            history: earlier (question, answer) turns about the same image.
             threshold: not used; the question does not name the verdict.
             inputs: tensors are what else the processor made; everything else is an argument of `generate`; greedy
                 and 256 new tokens unless told.
@@ -334,7 +334,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
 
         Raises:
             ValueError: if the processor's prompts are not those of this model, or if its template writes the question
-                in front of the picture.
+                in front of the image.
         """
         tokens = self._answer_tokens
         self._require_own(processor)
@@ -348,7 +348,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         found = ids[:, shared:end]
         if self.config.image_token_id in own_tail or not (found == found.new_tensor(verdict_tail)).all():
             raise ValueError(
-                "The prompts of verdict and explanation do not share their picture, because the chat template writes "
+                "The prompts of verdict and explanation do not share their image, because the chat template writes "
                 "the question in front of it, or input_ids are not the prompts of the verdict. Use `generate`."
             )
         ids, mask, picture = _cut(ids, mask, picture, shared)
@@ -357,7 +357,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         logits = self._judge_behind(copy.deepcopy(cache), mask, [*verdict_tail, *tokens["prefix"]])
         ids, mask, picture = _extended(ids, mask, picture, own_tail)
         if options["num_beams"] == 1 and options.get("num_return_sequences", 1) == 1:
-            # The picture is in the cache.
+            # The image is in the cache.
             types = {name: value for name, value in picture.items() if value.shape == ids.shape}
             new_ids = self.vlm.generate(input_ids=ids, attention_mask=mask, **types, **cache_keyword(cache), **options)
         else:
@@ -377,7 +377,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         **picture: Any,
     ) -> Conversation:
-        """Begin a conversation about one picture, which is read once.
+        """Begin a conversation about one image, which is read once.
 
         Args:
             processor: the `ChatVlmProcessor` of this checkpoint.
@@ -388,8 +388,8 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
             A `Conversation`; its answers equal those of `explain` with the same question and history.
 
         Raises:
-            ValueError: for more than one picture, a padded prompt, if the processor's prompts are not those of this
-                model, or if its template writes the question in front of the picture.
+            ValueError: for more than one image, a padded prompt, if the processor's prompts are not those of this
+                model, or if its template writes the question in front of the image.
         """
         require_one_picture(input_ids)
         tokens = self._answer_tokens
@@ -403,7 +403,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         ids, mask, picture = _cut(ids, mask, picture, length)
         cache = self._new_cache()
         self._prefill(ids, mask, cache, picture)
-        # The model keeps it of the last picture that it read, which may be another one when a question comes.
+        # The model keeps it of the last image that it read, which may be another one when a question comes.
         shift = getattr(self.vlm.base_model, "rope_deltas", None)
         logits = self._judge_behind(copy.deepcopy(cache), mask, [*row[length:end], *tokens["prefix"]])
         types = {name: value for name, value in picture.items() if getattr(value, "shape", None) == ids.shape}

@@ -111,7 +111,7 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
 
     Also an image classifier in the sense of transformers: `forward` gives calibrated logits of the default head, so
     that the stock `image-classification` pipeline shows the same probability, and takes `labels`, so that the stock
-    `Trainer` trains (freeze the tower with `freeze_encoder()`). Pictures must be prepared for the head that judges
+    `Trainer` trains (freeze the tower with `freeze_encoder()`). Images must be prepared for the head that judges
     them: `processor(images=..., head="face")` notes the head in what it returns.
     """
 
@@ -146,14 +146,14 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
             head.requires_grad_(name == self.config.default_head)
 
     def features(self, pixel_values: torch.Tensor, head: str | None = None) -> torch.Tensor:
-        """Return what a head reads of pictures, before it standardises: `(batch, feature size)`, float32.
+        """Return what a head reads of images, before it standardises: `(batch, feature size)`, float32.
 
         Args:
             pixel_values: `(batch, 3, image_size, image_size)`, CLIP-normalised float, prepared for that head.
             head: name of the head; the default one when `None`.
 
         Raises:
-            ValueError: if there is no such head, or for pictures of another size.
+            ValueError: if there is no such head, or for images of another size.
         """
         settings = self.config.heads[self.config.require_head(head)]
         size = self.config.vision_config.image_size
@@ -199,7 +199,7 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
 
     @torch.no_grad()
     def detect(self, pixel_values: torch.Tensor, head: str | None = None) -> DeepfakeDetectionOutput:
-        """Judge a batch of pictures; arguments as in `forward`. No mask: this family does not localise."""
+        """Judge a batch of images; arguments as in `forward`. No mask: this family does not localise."""
         return DeepfakeDetectionOutput(logits=self(pixel_values, head=head, return_dict=True).logits)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""FakeVLM (Wen et al., arXiv 2503.14905): a LLaVA that says whether a picture is fake, and why."""
+"""FakeVLM (Wen et al., arXiv 2503.14905): a LLaVA that says whether an image is fake, and why."""
 
 import copy
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class FakeVLMDetectionOutput(DeepfakeDetectionOutput):
     """
     Args:
         logits (`torch.FloatTensor` of shape `(batch, 2)`): what is compared, `[real, fake]`, calibrated: next-token
-            logits, or for `score="continuation"` log-probabilities of whole sentences. NaN for a picture whose
+            logits, or for `score="continuation"` log-probabilities of whole sentences. NaN for an image whose
             generated answer (`score="generate"`) names neither.
         generated_ids (`torch.LongTensor` of shape `(batch, new tokens)`, *optional*): the answers of
             `score="generate"`; `processor.read_verdicts` says what they mean by the official rule.
@@ -184,7 +184,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
     def _prompts(
         self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, count: int
     ) -> list[_Prompt]:
-        """One per picture: the config's own, or those given, each with its candidates."""
+        """One per image: the config's own, or those given, each with its candidates."""
         tokens = self._verdict_tokens
         own = self._prompt_row()
         # Folders from before `kept` was written hold prompts whose ids are all kept.
@@ -208,7 +208,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         attention_mask: torch.Tensor | None = None,
         score: str | None = None,
     ) -> FakeVLMDetectionOutput:
-        """Judge a batch of pictures.
+        """Judge a batch of images.
 
         Args:
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
@@ -246,7 +246,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
 
     def _left_padded(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask (rows, longest)."""
-        longest, filler = max(map(len, rows)), self._verdict_tokens["real"]  # any id but the picture's
+        longest, filler = max(map(len, rows)), self._verdict_tokens["real"]  # any id but the image's
         filled = [[filler] * (longest - len(row)) + row for row in rows]
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         return torch.tensor(filled, device=self.input_device), torch.tensor(mask, device=self.input_device)
@@ -336,7 +336,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
 
     @torch.no_grad()
     def converse(self, processor: Any, pixel_values: torch.Tensor) -> Conversation:
-        """Begin a conversation about one picture; with `score="prefix"` its verdict costs no further prefill.
+        """Begin a conversation about one image; with `score="prefix"` its verdict costs no further prefill.
 
         Args:
             processor: the `FakeVLMProcessor` of this checkpoint.
@@ -346,7 +346,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             A `Conversation`; its answers equal those of `explain` with the same question and history.
 
         Raises:
-            ValueError: for more than one picture, or if the processor's prompts are not those of this model.
+            ValueError: for more than one image, or if the processor's prompts are not those of this model.
         """
         require_one_picture(pixel_values)
         row = self._checked_row(processor)
@@ -377,7 +377,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         history: Sequence[tuple[str, str]] = (),
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
-        """Verdict and explanation of a batch from one encoding of its pictures.
+        """Verdict and explanation of a batch from one encoding of its images.
 
         With `score="prefix"` the explanation goes on from the verdict's prefill: the cache is cut to what both
         prompts have in common, so the forced prefix leaves no trace in the text.
@@ -385,9 +385,9 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         Args:
             processor: the `FakeVLMProcessor` of this checkpoint.
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
-            question: asked of every picture; by default the question of the verdict.
+            question: asked of every image; by default the question of the verdict.
             threshold: not used; FakeVLM's question does not name the verdict.
-            history: earlier questions with their answers, the oldest first, the same for every picture.
+            history: earlier questions with their answers, the oldest first, the same for every image.
             generation: arguments of `generate`; greedy and 256 new tokens unless told.
 
         Returns:
@@ -412,7 +412,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             if options["num_beams"] > 1:
                 cache.batch_repeat_interleave(options["num_beams"])
             options |= cache_keyword(cache)
-        else:  # no cache, or a question of its own in front of the picture
+        else:  # no cache, or a question of its own in front of the image
             options |= picture
         new_ids = self.generate(input_ids=own_ids, attention_mask=torch.ones_like(own_ids), **options)
         explanations = processor.decode_answers(new_ids[:, len(own_row) :])

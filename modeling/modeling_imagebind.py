@@ -48,10 +48,10 @@ class ImageBindTrunkOutput(ModelOutput):
 class ImageBindOutput(ModelOutput):
     """
     Args:
-        image_embeds (`torch.FloatTensor` of shape `(pictures, projection_dim)`): of length 1.
+        image_embeds (`torch.FloatTensor` of shape `(images, projection_dim)`): of length 1.
         text_embeds (`torch.FloatTensor` of shape `(texts, projection_dim)`): of length `logit_scale`, at most
             `max_logit_scale`, as in the published model.
-        logits_per_image (`torch.FloatTensor` of shape `(pictures, texts)`): their products.
+        logits_per_image (`torch.FloatTensor` of shape `(images, texts)`): their products.
     """
 
     image_embeds: torch.FloatTensor | None = None
@@ -60,9 +60,9 @@ class ImageBindOutput(ModelOutput):
 
 
 class ImageBindVisionEmbeddings(nn.Module):
-    """Pictures to tokens, CLS first.
+    """Images to tokens, CLS first.
 
-    The published stem is a 3-d convolution over the picture shown twice; its kernel summed over both frames is this
+    The published stem is a 3-d convolution over the image shown twice; its kernel summed over both frames is this
     2-d one.
     """
 
@@ -253,7 +253,7 @@ class ImageBindModel(ImageBindPreTrainedModel):
         return F.normalize(self.visual_projection(pooled), dim=-1)
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(pictures, channels, image_size, image_size) to (pictures, projection_dim) of length 1."""
+        """(images, channels, image_size, image_size) to (images, projection_dim) of length 1."""
         return self.embed_picture_vector(self.vision_model(pixel_values).pooler_output)
 
     def get_text_features(self, input_ids: torch.LongTensor) -> torch.Tensor:
@@ -266,7 +266,7 @@ class ImageBindModel(ImageBindPreTrainedModel):
     ) -> ImageBindOutput:
         """
         Args:
-            pixel_values: (pictures, channels, image_size, image_size), CLIP-normalised float.
+            pixel_values: (images, channels, image_size, image_size), CLIP-normalised float.
             input_ids: (texts, length), see `ImageBindTextModel`.
 
         Raises:

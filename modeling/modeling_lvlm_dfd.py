@@ -1,4 +1,4 @@
-"""LVLM-DFD without its language model (Yu et al., ICML 2025): verdict and mask of a face picture."""
+"""LVLM-DFD without its language model (Yu et al., ICML 2025): verdict and mask of a face image."""
 
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -44,7 +44,7 @@ class LvlmDfdEvidence(ModelOutput):
         maps (`tuple` of `torch.FloatTensor` of shape `(batch, 2, image_size, image_size)`): per tap, `map_scale`
             times the cosine of each place with the class texts.
         patch_maps (`tuple` of `torch.FloatTensor` of shape `(batch, 2, grid, grid)`): the same per patch.
-        pooler_output (`torch.FloatTensor` of shape `(batch, vision width)`): the picture's CLS token.
+        pooler_output (`torch.FloatTensor` of shape `(batch, vision width)`): the image's CLS token.
     """
 
     logits: torch.FloatTensor | None = None
@@ -130,8 +130,8 @@ class LvlmDfdDetector(nn.Module):
         Args:
             evidence: what `forward` gave.
             class_labels: (batch,) int64, 0 = real, 1 = fake.
-            mask_labels: (batch, image_size, image_size), manipulated share in [0, 1]; all 0 of a real picture.
-                Negative where unknown: such a picture is left out of the mask losses.
+            mask_labels: (batch, image_size, image_size), manipulated share in [0, 1]; all 0 of a real image.
+                Negative where unknown: such an image is left out of the mask losses.
 
         Raises:
             ValueError: for masks of another shape.

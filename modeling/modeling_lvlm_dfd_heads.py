@@ -27,7 +27,7 @@ SMOOTH = 1e-5
 class LvlmDfdClassTexts(FeatureKeeper):
     """Per class: the mean of the learned vectors and of the sentences' embeddings, brought to length 1.
 
-    The result depends on weights only, not on pictures; in inference it is kept while they stand still.
+    The result depends on weights only, not on images; in inference it is kept while they stand still.
     """
 
     def __init__(self, config: LvlmDfdConfig) -> None:
@@ -73,7 +73,7 @@ class LvlmDfdImageDecoder(nn.Module):
 
 
 class LvlmDfdLocator(nn.Module):
-    """The maps to a mask: where in the picture it is fake."""
+    """The maps to a mask: where in the image it is fake."""
 
     def __init__(self, config: LvlmDfdConfig) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ def focal_loss(probabilities: torch.Tensor, mask_labels: torch.Tensor, threshold
 
 
 def dice_loss(fake_mask: torch.Tensor, mask_labels: torch.Tensor) -> torch.Tensor:
-    """Mean over pictures of 1 - (2 sum(p g) + 1) / (sum p + sum g + 1); both (batch, height, width) in [0, 1]."""
+    """Mean over images of 1 - (2 sum(p g) + 1) / (sum p + sum g + 1); both (batch, height, width) in [0, 1]."""
     predicted, true = fake_mask.flatten(1), mask_labels.flatten(1).to(fake_mask.dtype)
     shared = (predicted * true).sum(dim=1)
     return (1 - (2 * shared + 1) / (predicted.sum(dim=1) + true.sum(dim=1) + 1)).mean()

@@ -37,9 +37,9 @@ class LvlmDfdPictures(ModelOutput):
     """
     Args:
         evidence (`LvlmDfdEvidence`): what the detector found.
-        image_tokens (`torch.FloatTensor` of shape `(pictures, 1, hidden)`): the pictures for the language model.
-        prompt_tokens (`torch.FloatTensor` of shape `(pictures, num_prompt_tokens, hidden)`): the forgery prompts.
-        score_tokens (`torch.FloatTensor` of shape `(pictures, 1 or 2, hidden)`): see `prob_token_mode`.
+        image_tokens (`torch.FloatTensor` of shape `(images, 1, hidden)`): the images for the language model.
+        prompt_tokens (`torch.FloatTensor` of shape `(images, num_prompt_tokens, hidden)`): the forgery prompts.
+        score_tokens (`torch.FloatTensor` of shape `(images, 1 or 2, hidden)`): see `prob_token_mode`.
     """
 
     evidence: LvlmDfdEvidence | None = None
@@ -102,7 +102,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         self.language_model.set_output_embeddings(value)
 
     def encode_pictures(self, pixel_values: torch.Tensor) -> LvlmDfdPictures:
-        """All that the language model is told about a batch (pictures, 3, image_size, image_size)."""
+        """All that the language model is told about a batch (images, 3, image_size, image_size)."""
         evidence = self.detector(pixel_values)
         probabilities = evidence.probabilities
         hidden = self.config.text_config.hidden_size
@@ -129,25 +129,25 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         padding_side: str = "left",
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Opening, picture, score sentence, forgery prompts, score tokens, text: one row per picture.
+        """Opening, image, score sentence, forgery prompts, score tokens, text: one row per image.
 
         Args:
             pictures: what `encode_pictures` gave.
-            input_ids, attention_mask: (pictures, length), the text behind the picture.
-            prompt_start_ids: (opening,), the begin token and what stands in front of the picture.
+            input_ids, attention_mask: (images, length), the text behind the image.
+            prompt_start_ids: (opening,), the begin token and what stands in front of the image.
             score_prompt_ids: (101, longest), the sentence of each percentage, filled up with -1.
-            labels: (pictures, length), -100 where not supervised.
+            labels: (images, length), -100 where not supervised.
             padding_side: `"left"` to generate, `"right"` to train.
 
         Returns:
-            Embeddings (pictures, total, hidden), padded with zeros; mask and labels (pictures, total).
+            Embeddings (images, total, hidden), padded with zeros; mask and labels (images, total).
 
         Raises:
-            ValueError: if texts and pictures differ in number; both numbers are named.
+            ValueError: if texts and images differ in number; both numbers are named.
         """
         count = len(pictures.image_tokens)
         if len(input_ids) != count:
-            raise ValueError(f"{len(input_ids)} texts were given for {count} pictures; each picture needs one.")
+            raise ValueError(f"{len(input_ids)} texts were given for {count} images; each image needs one.")
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         labels = torch.full_like(input_ids, IGNORED) if labels is None else labels
         # Truncated, not rounded, as the official sentence is.
@@ -206,7 +206,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             The other arguments are those of every decoder of transformers.
 
         Raises:
-            ValueError: if pictures come without text, or class and mask labels without pictures.
+            ValueError: if images come without text, or class and mask labels without images.
         """
         evidence, losses = None, {}
         if pixel_values is not None:
@@ -254,7 +254,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         pictures: LvlmDfdPictures | None = None,
         **generation: Any,
     ) -> Any:
-        """Answer one text per picture; each row stops by itself, at the end token or at `stop_token_id`.
+        """Answer one text per image; each row stops by itself, at the end token or at `stop_token_id`.
 
         Args:
             input_ids, attention_mask, prompt_start_ids, score_prompt_ids: see `assemble`.
@@ -267,7 +267,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             New ids only, (batch, new tokens), right-padded; or what `return_dict_in_generate` asks for.
 
         Raises:
-            ValueError: if pictures or text are missing, or differ in number.
+            ValueError: if images or text are missing, or differ in number.
         """
         if (pixel_values is None) == (pictures is None):
             raise ValueError("generate needs exactly one of pixel_values and pictures.")
@@ -297,14 +297,14 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         history: Sequence[tuple[str, str]] = (),
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
-        """Verdict, mask and explanation of a batch from one encoding of its pictures.
+        """Verdict, mask and explanation of a batch from one encoding of its images.
 
         Args:
             processor: the `LvlmDfdProcessor` of this checkpoint.
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
-            question: asked of every picture; the published one by default.
+            question: asked of every image; the published one by default.
             threshold: not used: the prompt names the score itself, not a verdict.
-            history: earlier questions with their answers, the oldest first, the same for every picture.
+            history: earlier questions with their answers, the oldest first, the same for every image.
             generation: arguments of `generate`; greedy and 512 new tokens unless told.
 
         Returns:
@@ -326,7 +326,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def converse(self, processor: Any, pixel_values: torch.Tensor) -> Conversation:
-        """Begin a conversation about one picture.
+        """Begin a conversation about one image.
 
         Args:
             processor: the `LvlmDfdProcessor` of this checkpoint.
@@ -337,7 +337,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             and history.
 
         Raises:
-            ValueError: for more than one picture.
+            ValueError: for more than one image.
         """
         require_one_picture(pixel_values)
         pictures = self.encode_pictures(pixel_values)
@@ -368,5 +368,5 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
 def _require_text(*inputs: torch.Tensor | None) -> None:
     if any(each is None for each in inputs):
         raise ValueError(
-            "Pictures need input_ids, prompt_start_ids and score_prompt_ids; the processor gives them with text=..."
+            "Images need input_ids, prompt_start_ids and score_prompt_ids; the processor gives them with text=..."
         )

@@ -1,4 +1,4 @@
-"""M2F2-Det detectors (Guo et al., CVPR 2025): CLIP and a CNN give one real/fake verdict per face picture."""
+"""M2F2-Det detectors (Guo et al., CVPR 2025): CLIP and a CNN give one real/fake verdict per face image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -151,7 +151,7 @@ class M2F2Detector(nn.Module):
 
     @property
     def runs_bridge(self) -> bool:
-        """Whether the bridge must be computed per picture; otherwise its constant stands for it."""
+        """Whether the bridge must be computed per image; otherwise its constant stands for it."""
         return self.bridge is not None and not (self.config.bridge_fast_path and self.config.bridge_norm == "official")
 
     @property
@@ -224,7 +224,7 @@ class M2F2DetPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
             pixel_values, detector_pixel_values: as in `detect`.
 
         Returns:
-            (batch, rows, columns) in [0, 1], each picture's least alike patch at 0 and its most alike at 1.
+            (batch, rows, columns) in [0, 1], each image's least alike patch at 0 and its most alike at 1.
 
         Raises:
             ValueError: for a bridge detector that does not use the prompt.
@@ -306,7 +306,7 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
         Args:
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised float.
             labels: (batch,) int64, 0 = real, 1 = fake.
-            detector_pixel_values: pictures for the CNN where they differ from those for the tower (a folder whose
+            detector_pixel_values: images for the CNN where they differ from those for the tower (a folder whose
                 language model pads to a square); same shape.
             return_dict: a tuple instead of `M2F2DetOutput` when `False`; the config's `return_dict` when `None`.
             kwargs: `mask_labels`, float of the shape of `mask_logits`, share of manipulated area in [0, 1], negative
@@ -329,7 +329,7 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
     def detect(
         self, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
     ) -> M2F2DetDetectionOutput:
-        """Judge a batch of pictures; arguments as in `forward`. No mask: this family does not localise."""
+        """Judge a batch of images; arguments as in `forward`. No mask: this family does not localise."""
         output = self(pixel_values, detector_pixel_values=detector_pixel_values, return_dict=True)
         return M2F2DetDetectionOutput(logits=self.calibrate(output.logits), patch_scores=output.patch_scores)
 

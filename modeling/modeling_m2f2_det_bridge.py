@@ -69,7 +69,7 @@ class M2F2DetBridgeBlock(nn.Module):
 
 
 class M2F2DetBridge(nn.Module):
-    """Reads one CNN map and one CLIP hidden state per level; gives one vector per picture.
+    """Reads one CNN map and one CLIP hidden state per level; gives one vector per image.
 
     Args:
         config: the model's config.
@@ -92,7 +92,7 @@ class M2F2DetBridge(nn.Module):
         self.reduction_norm = nn.LayerNorm(config.bridge_adapter_dim)
 
     def constant(self, device: torch.device) -> torch.Tensor:
-        """What the adapter gives for every picture under `bridge_norm="official"`: (1, `bridge_adapter_dim`)."""
+        """What the adapter gives for every image under `bridge_norm="official"`: (1, `bridge_adapter_dim`)."""
         return self._reduced(self.score_norm(torch.zeros(1, self.num_tokens, device=device), "official"))
 
     def forward(self, encoder_maps: Sequence[torch.Tensor], vision_states: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -111,7 +111,7 @@ class M2F2DetBridge(nn.Module):
             state = state[:, 1:] if self.drop_cls else state[:, :-1]
             level = [project(feature_map.flatten(2).transpose(1, 2)), self.vision_proj(state)]
             sequence = torch.cat([*tokens, *level], dim=1)
-            if self.over_batch:  # attention across the pictures of the batch, one sequence per token
+            if self.over_batch:  # attention across the images of the batch, one sequence per token
                 sequence = block(sequence.transpose(0, 1)).transpose(0, 1)
             else:
                 sequence = block(sequence)

@@ -78,7 +78,7 @@ def build_encoder(spec: dict[str, Any]) -> nn.Module:
 
 
 def feature_shapes(encoder: CnnEncoder, image_size: int, layers: Sequence[str]) -> tuple[torch.Size, list[torch.Size]]:
-    """Shapes (1, channels, height, width) of the last map and of the named layers for a square picture.
+    """Shapes (1, channels, height, width) of the last map and of the named layers for a square image.
 
     Nothing is computed: a copy runs on the meta device.
     """

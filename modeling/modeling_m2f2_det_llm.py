@@ -36,7 +36,7 @@ class M2F2DetModelOutput(BaseModelOutputWithPast):
     """
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch, length, hidden)`): lines up with `input_ids`.
-        detector_logits (`torch.FloatTensor` of shape `(pictures, 2)`, *optional*): raw, `[real, fake]`.
+        detector_logits (`torch.FloatTensor` of shape `(images, 2)`, *optional*): raw, `[real, fake]`.
     """
 
     detector_logits: torch.FloatTensor | None = None
@@ -50,7 +50,7 @@ class M2F2DetCausalLMOutput(CausalLMOutputWithPast):
         logits (`torch.FloatTensor` of shape `(batch, length, vocabulary)`): the two placeholders can never win.
         cache (`Cache`, *optional*): keys and values of the tokens so far; `past_key_values` before transformers 5.24.
         hidden_states, attentions: of the language model, where asked for.
-        detector_logits (`torch.FloatTensor` of shape `(pictures, 2)`, *optional*): raw, `[real, fake]`.
+        detector_logits (`torch.FloatTensor` of shape `(images, 2)`, *optional*): raw, `[real, fake]`.
     """
 
     detector_logits: torch.FloatTensor | None = None
@@ -67,7 +67,7 @@ class M2F2DetDeepfakeProjector(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def forward(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """(pictures, 2), order real, fake, to (pictures, hidden)."""
+        """(images, 2), order real, fake, to (images, hidden)."""
         return self.linear_2(self.act(self.linear_1(probabilities)))
 
 
@@ -109,11 +109,11 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
         """One tower pass for both halves.
 
         Args:
-            pixel_values: (pictures, 3, image_size, image_size), CLIP-normalised, for the tower.
-            detector_pixel_values: the same pictures for the CNN where they differ (padded against cropped).
+            pixel_values: (images, 3, image_size, image_size), CLIP-normalised, for the tower.
+            detector_pixel_values: the same images for the CNN where they differ (padded against cropped).
 
         Returns:
-            (pictures, patches, hidden) for the language model, and the detector's raw output.
+            (images, patches, hidden) for the language model, and the detector's raw output.
         """
         index = self.config.vision_feature_index
         if self.config.vision_pixel_dtype == "float16":
@@ -141,15 +141,15 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
     ) -> M2F2DetModelOutput:
         """
         Args:
-            input_ids: (batch, length) with `image_token_id` once per patch and `deepfake_token_id` once per picture.
-            pixel_values, detector_pixel_values: see `encode_pictures`; pictures in the order of their placeholders.
-            image_embeds, detector_logits: what `encode_pictures` gave, instead of the pictures.
-            class_labels: (pictures,) 0 = real, 1 = fake; read in training when `conditional_deepfake_prob` is set.
+            input_ids: (batch, length) with `image_token_id` once per patch and `deepfake_token_id` once per image.
+            pixel_values, detector_pixel_values: see `encode_pictures`; images in the order of their placeholders.
+            image_embeds, detector_logits: what `encode_pictures` gave, instead of the images.
+            class_labels: (images,) 0 = real, 1 = fake; read in training when `conditional_deepfake_prob` is set.
             cache, past_key_values: keys and values of the tokens so far, under either name.
             The other arguments are those of every decoder of transformers.
 
         Raises:
-            ValueError: if placeholders and pictures do not agree in number; both numbers are named.
+            ValueError: if placeholders and images do not agree in number; both numbers are named.
         """
         cache = one_cache(cache, past_key_values)
         if (input_ids is None) == (inputs_embeds is None):
@@ -160,7 +160,7 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         elif image_embeds is not None:
-            raise ValueError("Pictures need input_ids, because their placeholders are found by id.")
+            raise ValueError("Images need input_ids, because their placeholders are found by id.")
         if image_embeds is not None:
             probabilities = self._token_probabilities(detector_logits, class_labels)
             tokens = self.deepfake_projector(probabilities.to(self.deepfake_projector.linear_1.weight.dtype))
@@ -197,12 +197,12 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
     def _place(
         inputs_embeds: torch.Tensor, input_ids: torch.Tensor, token_id: int, features: torch.Tensor, what: str
     ) -> torch.Tensor:
-        """Put `features` (pictures, tokens, hidden) where `token_id` stands."""
+        """Put `features` (images, tokens, hidden) where `token_id` stands."""
         places = input_ids == token_id
         found, needed = int(places.sum()), features.shape[0] * features.shape[1]
         if found != needed:
             raise ValueError(
-                f"The prompts hold {found} {what} placeholder tokens, but {features.shape[0]} pictures need {needed} "
+                f"The prompts hold {found} {what} placeholder tokens, but {features.shape[0]} images need {needed} "
                 f"({features.shape[1]} each)."
             )
         return inputs_embeds.masked_scatter(places.unsqueeze(-1), features.to(inputs_embeds.dtype))
@@ -325,14 +325,14 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         history: Sequence[tuple[str, str]] = (),
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
-        """Verdict and explanation of a batch from one encoding of its pictures.
+        """Verdict and explanation of a batch from one encoding of its images.
 
         Args:
             processor: the `M2F2DetProcessor` of this checkpoint.
             pixel_values, detector_pixel_values: see `M2F2DetModel.encode_pictures`.
-            question: asked of every picture; by default the processor's own, which names the detector's verdict.
-            threshold: P(fake) from which on that question calls the picture fake.
-            history: earlier questions with their answers, the oldest first, the same for every picture.
+            question: asked of every image; by default the processor's own, which names the detector's verdict.
+            threshold: P(fake) from which on that question calls the image fake.
+            history: earlier questions with their answers, the oldest first, the same for every image.
             generation: arguments of `generate`; greedy and 512 new tokens unless told.
 
         Returns:
@@ -357,7 +357,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
     def converse(
         self, processor: Any, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
     ) -> Conversation:
-        """Begin a conversation about one picture.
+        """Begin a conversation about one image.
 
         Args:
             processor: the `M2F2DetProcessor` of this checkpoint.
@@ -367,7 +367,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
             A `Conversation`; its answers equal those of `explain` with the same question and history.
 
         Raises:
-            ValueError: for more than one picture.
+            ValueError: for more than one image.
         """
         require_one_picture(pixel_values)
         image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)
@@ -390,7 +390,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
     def answer_questions(
         self, processor: Any, questions: Sequence[str], pixel_values: torch.Tensor, **options: Any
     ) -> list[str]:
-        """Several questions on one picture; see `answer_prompts`, which does it for whole prompts.
+        """Several questions on one image; see `answer_prompts`, which does it for whole prompts.
 
         Args:
             processor: the `M2F2DetProcessor` of this checkpoint.
@@ -411,7 +411,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         skip_special_tokens: bool = True,
         **generation: Any,
     ) -> list[str]:
-        """Several prompts on one picture; what they have in common is encoded and prefilled once.
+        """Several prompts on one image; what they have in common is encoded and prefilled once.
 
         Args:
             processor: the `M2F2DetProcessor` of this checkpoint.
@@ -424,10 +424,10 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
             One answer per prompt, equal to what each prompt alone gives.
 
         Raises:
-            ValueError: for no prompt, more than one picture, or prompts that differ before the picture ends.
+            ValueError: for no prompt, more than one image, or prompts that differ before the image ends.
         """
         if len(pixel_values) != 1:
-            raise ValueError(f"Questions with a shared prefill take one picture, got {len(pixel_values)}.")
+            raise ValueError(f"Questions with a shared prefill take one image, got {len(pixel_values)}.")
         if not prompts:
             raise ValueError("There must be at least one question.")
         image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)

@@ -47,7 +47,7 @@ class EncoderFeatures(NamedTuple):
 
     Attributes:
         feature_map: last feature map, `(batch, channels, height, width)`.
-        pooled: one vector per picture, `(batch, num_features)`.
+        pooled: one vector per image, `(batch, num_features)`.
         mask_logits: logits of "this cell was manipulated", `(batch, mask_height, mask_width)`, or `None` where the
             branch does not localise.
     """
@@ -73,7 +73,7 @@ class ResidualEnergyEncoder(nn.Module):
         plane_noise: deviation of Gaussian noise that is constant over a plane, in training mode.
         cell_noise: deviation of Gaussian noise per cell, in training mode.
         plane_dropout: probability of zeroing a whole plane, in training mode.
-        log_offset: grey levels added before the logarithm; about the noise floor of an 8-bit picture.
+        log_offset: grey levels added before the logarithm; about the noise floor of an 8-bit image.
 
     Attributes:
         num_features: width of `pooled`: mean, maximum and mean of the central cells of the last map.
@@ -129,7 +129,7 @@ class ResidualEnergyEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, pixel_values: torch.Tensor) -> EncoderFeatures:
-        """Encode normalised pictures.
+        """Encode normalised images.
 
         Args:
             pixel_values: `(batch, 3, image_size, image_size)`, normalised with `image_mean` and `image_std`. Pass
@@ -139,7 +139,7 @@ class ResidualEnergyEncoder(nn.Module):
             `EncoderFeatures` in the dtype of the weights; `feature_map` is `(batch, widths[-1], h, w)`.
 
         Raises:
-            ValueError: if the pictures have another size.
+            ValueError: if the images have another size.
         """
         planes = (self.energy_planes(pixel_values) - self.plane_mean.float()[:, None, None]) / self.plane_std.float()[
             :, None, None
@@ -190,13 +190,13 @@ class ResidualEnergyEncoder(nn.Module):
 
     @torch.no_grad()
     def fit_standardization(self, batches: Iterable[torch.Tensor]) -> None:
-        """Set mean and deviation of each plane from training pictures.
+        """Set mean and deviation of each plane from training images.
 
         Args:
             batches: tensors as `forward` takes them.
 
         Raises:
-            ValueError: if there is no picture.
+            ValueError: if there is no image.
         """
         count, total, squares = 0, torch.zeros(NUM_PLANES, dtype=torch.float64), None
         for batch in batches:
@@ -206,11 +206,11 @@ class ResidualEnergyEncoder(nn.Module):
             batch_squares = planes.square().sum(dim=(0, 2, 3))
             squares = batch_squares if squares is None else squares + batch_squares
         if squares is None:
-            raise ValueError("fit_standardization got no pictures; give it the training split.")
+            raise ValueError("fit_standardization got no images; give it the training split.")
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
         self.plane_mean.copy_(mean)
-        # A plane that never varies (grey pictures have no chroma) carries nothing; 1 keeps it at zero.
+        # A plane that never varies (grey images have no chroma) carries nothing; 1 keeps it at zero.
         self.plane_std.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
 
     def _colour_planes(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -220,7 +220,7 @@ class ResidualEnergyEncoder(nn.Module):
             255.0 * (levels[:, channel] * self.image_std[channel] + self.image_mean[channel]) for channel in range(3)
         )
         if pixel_values.dtype in (torch.bfloat16, torch.float16):
-            # Half-precision pixels are off by up to half a grey level, as much as the residuals themselves. Pictures
+            # Half-precision pixels are off by up to half a grey level, as much as the residuals themselves. Images
             # hold whole grey levels, so rounding brings them back.
             red, green, blue = red.round(), green.round(), blue.round()
         luma = LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue

@@ -1,4 +1,4 @@
-"""The `deepfake-detection` pipeline: any detector of this package, any kind of picture, one row per picture."""
+"""The `deepfake-detection` pipeline: any detector of this package, any kind of image, one row per image."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ SINGLE_INPUTS = (str, os.PathLike, bytes, bytearray, memoryview, Mapping, Image.
 
 
 class DeepfakeDetectionPipeline(Pipeline):
-    """Judges pictures with a detector that keeps the contract of this package.
+    """Judges images with a detector that keeps the contract of this package.
 
     That is `model.detect(**inputs)`, and of a class with `can_explain` also `model.explain(processor, question=...,
-    threshold=..., **inputs)`, where `inputs` are what the processor makes of pictures alone. The image processor of a
+    threshold=..., **inputs)`, where `inputs` are what the processor makes of images alone. The image processor of a
     class with `can_localize` has `mask_to_picture(mask, picture_size)`. A model that reads stock folders has
-    `adopt_processor(stock_processor)`; a processor whose tensors do not have one row per picture has `collate(rows)`.
+    `adopt_processor(stock_processor)`; a processor whose tensors do not have one row per image has `collate(rows)`.
 
     ```python
     import deepfake_detectors
@@ -96,7 +96,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             show_license_notice(notice)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-        """Judge one picture or many.
+        """Judge one image or many.
 
         Args:
             inputs: a path, an http(s) URL, bytes, an open file, a PIL image, a numpy array, a torch tensor or a dict
@@ -106,7 +106,7 @@ class DeepfakeDetectionPipeline(Pipeline):
                 one of the model's operating points (`model.config.operating_points`). Default 0.5.
             explain (`bool`, *optional*): also write an explanation.
             localize (`bool` or `"heatmap"`, *optional*): also give the manipulated area; or, of a family that gives
-                none, what its verdict looked at. A heat map is attention or relevance within one picture: it does not
+                none, what its verdict looked at. A heat map is attention or relevance within one image: it does not
                 say what was changed, nor whether anything was.
             head (`str`, *optional*): judge with this head, where the checkpoint has several: `"face"` of the built-in
                 `clip-probe-mini` takes crops of faces. The default is `model.config.default_head`.
@@ -114,26 +114,26 @@ class DeepfakeDetectionPipeline(Pipeline):
             history (`list[tuple[str, str]]`, *optional*): earlier questions with their answers, the oldest first,
                 which the question follows; needs `explain=True`.
             generate_kwargs (`dict`, *optional*): arguments of `generate` for the explanation.
-            on_error (`str`, *optional*): `"raise"` (default) stops at the first picture that cannot be read;
+            on_error (`str`, *optional*): `"raise"` (default) stops at the first image that cannot be read;
                 `"record"` gives the row `{"error": <message>, "input": <path or description>}` in its place.
             max_pixels (`int`, *optional*): width times height that is decoded, default 100 million; memory for it
                 is bounded to ten bytes for each of them.
             allow_private_hosts (`bool`, *optional*): also download from loopback, link-local and private addresses.
             timeout (`float`, *optional*): seconds that a download may take, default 20.
-            batch_size (`int`, *optional*): pictures per forward pass, default 1.
-            num_workers (`int`, *optional*): processes that load and prepare pictures, default 0.
+            batch_size (`int`, *optional*): images per forward pass, default 1.
+            num_workers (`int`, *optional*): processes that load and prepare images, default 0.
 
         Returns:
-            For one picture a dict, for a list or tuple a list of dicts in the same order, and for everything else a
+            For one image a dict, for a list or tuple a list of dicts in the same order, and for everything else a
             lazy iterator of them. Each has `label` (`"real"` or `"fake"`), `score` (the probability of that label),
             `fake_probability` (in [0, 1]), `threshold`, `decision` (`"likely fake"`, `"likely real"` or
             `"inconclusive"` by the checkpoint's decision band; `None` where none was fitted), `explanation` and
             `explanation_verdict` (`str` or `None`) and `mask` (`None`, or a PIL image of mode `L`, 0-255, at the
-            size of the picture). With `localize="heatmap"` also `heatmap`, of the same form. Of a checkpoint with
+            size of the image). With `localize="heatmap"` also `heatmap`, of the same form. Of a checkpoint with
             named heads also `head`, and `terms` of that head's weights.
 
         Raises:
-            InputImageError: a `ValueError` that names the picture, unless `on_error="record"`.
+            InputImageError: a `ValueError` that names the image, unless `on_error="record"`.
             ValueError: for an argument out of range, or for an ability that the model does not have.
         """
         if isinstance(inputs, SINGLE_INPUTS) or hasattr(inputs, "read"):
@@ -247,11 +247,11 @@ class DeepfakeDetectionPipeline(Pipeline):
         return float(threshold)
 
     def preprocess(self, input_: Any, head: str | None = None, **loading: Any) -> dict[str, Any]:
-        """Load and prepare one picture, for one of the model's heads; `loading` is passed to `load_image`.
+        """Load and prepare one image, for one of the model's heads; `loading` is passed to `load_image`.
 
         Returns:
             The processor's tensors, each with a batch axis of 1, plus `source` (its name), `picture_size` (width and
-            height, for the mask) and `failure` (`None`, or the `InputImageError`). A picture that failed has the
+            height, for the mask) and `failure` (`None`, or the `InputImageError`). An image that failed has the
             tensors of a blank one, so that it keeps its place in the batch; and its error is raised later, in the main
             process, because a worker process would lose it.
         """
@@ -280,7 +280,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             return self._process(image, head)
         except ValueError as error:
             raise InputImageError(
-                f"{source}: the processor cannot use this picture of {image.width}x{image.height} pixels ({error}).",
+                f"{source}: the processor cannot use this image of {image.width}x{image.height} pixels ({error}).",
                 source,
             ) from error
 
@@ -299,13 +299,13 @@ class DeepfakeDetectionPipeline(Pipeline):
         features = dict(model_inputs)
         rows = features.pop("row", None)
         source, failure, picture_size = (features.pop(name) for name in ("source", "failure", "picture_size"))
-        batched = isinstance(failure, list)  # of a single picture, the entries come bare
+        batched = isinstance(failure, list)  # of a single image, the entries come bare
         failures = failure if batched else [failure]
         if on_error == "raise":
             for error in failures:
                 if error is not None:
                     raise error
-        # The blank that stands for a failed picture goes no further: it must not reach the others of its batch.
+        # The blank that stands for a failed image goes no further: it must not reach the others of its batch.
         good = [index for index, error in enumerate(failures) if error is None]
         probability = torch.full((len(failures),), math.nan, dtype=torch.float32, device=self.device)
         texts: list[str | None] = [None] * len(failures)
@@ -352,7 +352,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         }
 
     def converse(self, image: Any) -> Any:
-        """Begin a conversation about one picture.
+        """Begin a conversation about one image.
 
         Args:
             image: as in `__call__`, a single one.
@@ -361,7 +361,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             A `Conversation`, with the verdict in `detection`.
 
         Raises:
-            InputImageError: a `ValueError`, for a picture that cannot be read.
+            InputImageError: a `ValueError`, for an image that cannot be read.
             ValueError: if the detector cannot converse.
         """
         require_ability(self.model, "converse")
@@ -389,7 +389,7 @@ class DeepfakeDetectionPipeline(Pipeline):
     def postprocess(
         self, model_outputs: dict[str, Any], threshold: float = DEFAULT_THRESHOLD, head: str | None = None
     ) -> dict[str, Any]:
-        """Turn the output for one picture into its row; see `__call__`."""
+        """Turn the output for one image into its row; see `__call__`."""
         if (failure := model_outputs["failure"]) is not None:
             return {"error": str(failure), "input": failure.source}
         probability = model_outputs["fake_probability"].item()
@@ -479,7 +479,7 @@ def show_license_notice(notice: str) -> None:
 
 
 def _column(table: Any) -> Any:
-    """The column of a pandas table that holds its pictures; a single column as it is."""
+    """The column of a pandas table that holds its images; a single column as it is."""
     if not hasattr(table, "columns"):
         return table
     if "image" not in table.columns:
@@ -489,7 +489,7 @@ def _column(table: Any) -> Any:
 
 
 class _ReadableRows(Dataset):
-    """A dataset or a column whose rows may fail to decode, because `datasets` opens pictures by itself."""
+    """A dataset or a column whose rows may fail to decode, because `datasets` opens images by itself."""
 
     def __init__(self, rows: Any) -> None:
         self.rows = rows

@@ -1,4 +1,4 @@
-"""Pictures and questions for AntifakePrompt: two tokenizers that both know the learned word."""
+"""Images and questions for AntifakePrompt: two tokenizers that both know the learned word."""
 
 import json
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         image_processor: `AntifakePromptImageProcessor` with the statistics of the checkpoint.
         tokenizer: of the language model, fast, with `<image>` and the learned word (`add_soft_word`).
         qformer_tokenizer: BERT's, with the learned word.
-        num_query_tokens: placeholders per picture.
+        num_query_tokens: placeholders per image.
         soft_word, soft_word_sides, prompt, plain_prompt, candidates: as in `AntifakePromptConfig`.
         soft_word_strip: the tokenization of the training: no blank piece beside the word, and a fresh prefix blank
             behind it. Checked on the pieces; `False` leaves out that check.
@@ -161,19 +161,19 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: one picture or a list; alone enough for a verdict on the checkpoint's own prompt.
-            text: one question per picture, with the learned word once.
-            padding_side: `"left"` to generate (between picture and question), `"right"` to score and to train.
+            images: one image or a list; alone enough for a verdict on the checkpoint's own prompt.
+            text: one question per image, with the learned word once.
+            padding_side: `"left"` to generate (between image and question), `"right"` to score and to train.
             require_soft_word: `False` also takes questions without the word (InstructBLIP as it was, zero-shot).
-            return_tensors: of the pictures; token ids are always torch tensors.
+            return_tensors: of the images; token ids are always torch tensors.
             image_options: of the image processor.
 
         Returns:
-            `pixel_values` (pictures, 3, size, size), and of the text `qformer_input_ids`, `qformer_attention_mask`
+            `pixel_values` (images, 3, size, size), and of the text `qformer_input_ids`, `qformer_attention_mask`
             (questions, length), `input_ids`, `attention_mask` (questions, queries + length), int64.
 
         Raises:
-            ValueError: if questions and pictures differ in number, or if a question lacks the word.
+            ValueError: if questions and images differ in number, or if a question lacks the word.
         """
         if images is None and text is None:
             raise ValueError("AntifakePromptProcessor needs images, text or both.")
@@ -186,8 +186,8 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
             texts = [text] if isinstance(text, str) else list(text)
             if images is not None and len(data["pixel_values"]) != len(texts):
                 raise ValueError(
-                    f"{len(texts)} questions but {len(data['pixel_values'])} pictures were given; each question is "
-                    "about one picture."
+                    f"{len(texts)} questions but {len(data['pixel_values'])} images were given; each question is "
+                    "about one image."
                 )
             if require_soft_word and self.soft_word_sides != "none":
                 self._require_soft_word(texts)
@@ -206,7 +206,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         Args:
             texts: one question per row.
             answers: `"yes"` (real) or `"no"` (fake) in the official training; any text.
-            images: one picture per row, or `None` for the text alone.
+            images: one image per row, or `None` for the text alone.
             end: put the end token behind the answer, with loss on it too, as the official training does; its
                 scoring does not.
             image_options: of the image processor.
@@ -215,7 +215,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
             As `__call__`, and `labels` (rows, queries + length), -100 where not supervised.
 
         Raises:
-            ValueError: if questions, answers and pictures differ in number.
+            ValueError: if questions, answers and images differ in number.
         """
         if len(texts) != len(answers):
             raise ValueError(f"{len(texts)} questions but {len(answers)} answers were given.")
@@ -232,7 +232,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         if images is not None:
             pixels = self.image_processor(images, return_tensors="pt", **image_options)["pixel_values"]
             if len(pixels) != len(texts):
-                raise ValueError(f"{len(texts)} questions but {len(pixels)} pictures were given.")
+                raise ValueError(f"{len(texts)} questions but {len(pixels)} images were given.")
             batch["pixel_values"] = pixels
         return batch
 
@@ -241,7 +241,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         return self._limited(self.qformer_tokenizer(self._side_text(text, "qformer")).input_ids, text)
 
     def llm_ids(self, text: str) -> list[int]:
-        """Ids of one question for the language model, with the start token, without the picture."""
+        """Ids of one question for the language model, with the start token, without the image."""
         start = self.tokenizer.convert_tokens_to_ids(self.start_token)
         ids = self.tokenizer(self._side_text(text, "llm"), add_special_tokens=False).input_ids
         return self._limited([start, *ids], text)
@@ -273,7 +273,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         }
 
     def explanation_prompt(self, question: str | None = None, verdict: str | None = None) -> str:
-        """The question for one picture: `question`, or the processor's own with the verdict in its place.
+        """The question for one image: `question`, or the processor's own with the verdict in its place.
 
         Raises:
             ValueError: if both are missing.
@@ -321,7 +321,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         questions = [self.qformer_ids(text) for text in texts]
         ids, mask = _padded(llm_rows, self.tokenizer.pad_token_id, padding_side)
         qformer_ids, qformer_mask = _padded(questions, self.qformer_tokenizer.pad_token_id or 0, "right")
-        # The pictures come first even where the padding is on the left: the official order.
+        # The images come first even where the padding is on the left: the official order.
         lead = torch.tensor([pictures] * len(texts))
         return BatchFeature(
             {

@@ -1,4 +1,4 @@
-"""Pictures and conversations for `chat_vlm`: a stock processor, the detector's question, and batches of both."""
+"""Images and conversations for `chat_vlm`: a stock processor, the detector's question, and batches of both."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
 
     Raises:
         ValueError: if `stock` has no tokenizer, no image processor, no chat template or no image token, or if its
-            template leaves the picture out.
+            template leaves the image out.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         self._adopt_template()
         marker = getattr(stock, "image_token", None)
         if marker is None:
-            raise ValueError(f"{name} has no image token, so a question cannot be asked about a picture.")
+            raise ValueError(f"{name} has no image token, so a question cannot be asked about an image.")
         if marker not in self.prompt():
             raise ValueError(
-                f"The chat template of {name} leaves the picture of a message out (no image token {marker} in "
+                f"The chat template of {name} leaves the image of a message out (no image token {marker} in "
                 f"{self.prompt()!r}); set processor.chat_template to one that shows it."
             )
 
@@ -97,8 +97,8 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
 
     @property
     def image_token_id(self) -> int:
-        """Id of a piece of a picture in this tokenizer."""
-        # The tokenizer first: Gemma 3's processor calls the token in front of a picture its image token.
+        """Id of a piece of an image in this tokenizer."""
+        # The tokenizer first: Gemma 3's processor calls the token in front of an image its image token.
         for part in (self.tokenizer, self.stock):
             if (found := getattr(part, "image_token_id", None)) is not None:
                 return found
@@ -156,30 +156,30 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: one picture or a list, of any sizes.
-            text: a question, or one per picture; by default the question of the verdict.
+            images: one image or a list, of any sizes.
+            text: a question, or one per image; by default the question of the verdict.
             history: (question, answer) turns of the same conversation before it; see `explain`.
             padding_side: of the prompts.
             kwargs: `return_tensors="pt"` only, for the sake of the pipeline.
 
         Returns:
-            Everything the chat model takes: `input_ids`, `attention_mask` (pictures, length) and the model's own
-            inputs of pictures.
+            Everything the chat model takes: `input_ids`, `attention_mask` (images, length) and the model's own
+            inputs of images.
 
         Raises:
-            ValueError: if pictures and questions differ in number, or without pictures.
+            ValueError: if images and questions differ in number, or without images.
         """
         pictures = [] if images is None else make_flat_list_of_images(images)
         if not pictures:
-            raise ValueError("ChatVlmProcessor needs at least one picture in `images`.")
+            raise ValueError("ChatVlmProcessor needs at least one image in `images`.")
         if (tensors := kwargs.pop("return_tensors", "pt")) != "pt" or kwargs:
             raise ValueError(
                 f"return_tensors is {tensors!r} and further arguments are {sorted(kwargs)}; allowed is "
-                "return_tensors='pt' alone, because settings of pictures belong to the checkpoint's processor files."
+                "return_tensors='pt' alone, because settings of images belong to the checkpoint's processor files."
             )
         questions = [text] * len(pictures) if text is None or isinstance(text, str) else list(text)
         if len(questions) != len(pictures):
-            raise ValueError(f"{len(questions)} questions but {len(pictures)} pictures were given; each is about one.")
+            raise ValueError(f"{len(questions)} questions but {len(images)} images were given; each is about one.")
         rows = [
             self.encode(messages_for([*(history or ()), (self._asked(question), None)], self.system_prompt, picture))
             for question, picture in zip(questions, pictures, strict=True)
@@ -192,18 +192,18 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
     def messages(
         self, question: str | None = None, history: Sequence[tuple[str, str]] | None = None
     ) -> list[dict[str, Any]]:
-        """Messages that ask a question about a picture, whose place they mark."""
+        """Messages that ask a question about an image, whose place they mark."""
         return messages_for([*(history or ()), (self._asked(question), None)], self.system_prompt)
 
     def prompt(self, question: str | None = None, history: Sequence[tuple[str, str]] | None = None) -> str:
-        """The prompt for one picture, its placeholder once."""
+        """The prompt for one image, its placeholder once."""
         return render(self.stock, self.messages(question, history), True)
 
     def encode(self, messages: Sequence[Mapping[str, Any]], answer_follows: bool = True) -> dict[str, torch.Tensor]:
-        """What the stock processor makes of one conversation about one picture, with a batch axis of 1.
+        """What the stock processor makes of one conversation about one image, with a batch axis of 1.
 
         Raises:
-            ValueError: if no picture arrived in the tokens.
+            ValueError: if no image arrived in the tokens.
         """
         row = dict(
             self.stock.apply_chat_template(
@@ -222,9 +222,9 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         return row
 
     def collate(self, rows: Sequence[Mapping[str, torch.Tensor]], padding_side: str = "left") -> BatchFeature:
-        """Put conversations of `encode` together: tokens padded, pictures as the stock model reads them.
+        """Put conversations of `encode` together: tokens padded, images as the stock model reads them.
 
-        Pictures of one size per batch are stacked; those cut into pieces follow each other; where their number or
+        Images of one size per batch are stacked; those cut into pieces follow each other; where their number or
         size differs within a batch, zeros fill up, as the stock processors do.
         """
         batch: dict[str, torch.Tensor] = {}
@@ -246,7 +246,7 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
             question, history: of the other one.
             answer_tokens: of the model; its forced prefix belongs to the verdict's prompt.
 
-        They are read off prompts about a blank picture, because a processor may also write text around a picture.
+        They are read off prompts about a blank image, because a processor may also write text around an image.
         """
         asked = self.explanation_question if question is None else question
         verdict, own = (
@@ -264,19 +264,19 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
     def tail_behind_picture(
         self, question: str | None = None, history: Sequence[tuple[str, str]] | None = None
     ) -> list[int]:
-        """Ids of a prompt behind its picture, which are the same for every picture.
+        """Ids of a prompt behind its image, which are the same for every image.
 
         Args:
             question: by default the question of the verdict.
             history: (question, answer) turns before it.
 
         Raises:
-            ValueError: if a text holds the marker of a picture, or the chat template writes texts in front of it.
+            ValueError: if a text holds the marker of an image, or the chat template writes texts in front of it.
         """
         marker = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
         for text in (self._asked(question), *(text for turn in history or () for text in turn)):
             if marker in text or self.stock.image_token in text:
-                raise ValueError(f"The question or the history holds the marker of a picture: {text!r}.")
+                raise ValueError(f"The question or the history holds the marker of an image: {text!r}.")
         heads, tails = [], []
         for turns in ([(self.question, None)], [*(history or ()), (self._asked(question), None)]):
             ids = self.encode(messages_for(turns, self.system_prompt, Image.new("RGB", BLANK)))["input_ids"][
@@ -287,7 +287,7 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
             tails.append(ids[end:])
         if heads[0] != heads[1]:
             raise ValueError(
-                "The prompts of several questions do not share their picture, because the chat template writes the "
+                "The prompts of several questions do not share their image, because the chat template writes the "
                 "question in front of it. Use `generate`."
             )
         return tails[1]
@@ -310,8 +310,8 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         """A training batch: right-padded, loss on the answers and the marker that ends each.
 
         Args:
-            conversations: see `prompting_vicuna.read_turns`; the picture belongs to the first question.
-            images: one picture per conversation.
+            conversations: see `prompting_vicuna.read_turns`; the image belongs to the first question.
+            images: one image per conversation.
             max_length: cut rows to this many tokens; `None` does not cut.
 
         Returns:
@@ -319,11 +319,11 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
 
         Raises:
             ValueError: if the chat template does not fit (`prompting_chat_vlm.answer_spans`), or if `max_length`
-                leaves nothing of an answer or cuts a picture.
+                leaves nothing of an answer or cuts an image.
         """
         pictures = make_flat_list_of_images(images)
         if len(conversations) != len(pictures):
-            raise ValueError(f"{len(conversations)} conversations but {len(pictures)} pictures were given.")
+            raise ValueError(f"{len(conversations)} conversations but {len(images)} images were given.")
         rows = []
         for conversation, picture in zip(conversations, pictures, strict=True):
             said = [text for _, text in read_turns(conversation)]
@@ -342,7 +342,7 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         tail = row["input_ids"][0, length - (len(ids) - first) :].tolist()
         if tail != ids[first:]:
             raise ValueError(
-                f"The processor tokenises the answers of {text[-120:]!r} in another way with the picture than without "
+                f"The processor tokenises the answers of {text[-120:]!r} in another way with the image than without "
                 "it, so they cannot be found in the tokens."
             )
         learn = torch.zeros(length, dtype=torch.bool)
@@ -354,7 +354,7 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
             kept = row["input_ids"][0, max_length:] == self.image_token_id
             if kept.any() or not learn[:max_length].any():
                 raise ValueError(
-                    f"max_length={max_length} of {length} tokens leaves no answer to learn from, or cuts the picture."
+                    f"max_length={max_length} of {length} tokens leaves no answer to learn from, or cuts the image."
                 )
             shape = row["input_ids"].shape
             row = {name: value[:, :max_length] if value.shape == shape else value for name, value in row.items()}

@@ -1,4 +1,4 @@
-"""Pictures and texts for FakeVLM."""
+"""Images and texts for FakeVLM."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,17 +95,17 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
     def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any) -> BatchFeature:
         """
         Args:
-            images: one picture or a list, one per prompt; without `text` enough for a verdict.
-            text: prompts, each with one `<image>` (none where there are no pictures).
+            images: one image or a list, one per prompt; without `text` enough for a verdict.
+            text: prompts, each with one `<image>` (none where there are no images).
             kwargs: of `LlavaProcessor`. Unless told: `padding=True`, `padding_side="left"` (to generate),
                 `return_tensors="pt"`.
 
         Returns:
-            `pixel_values` (pictures, 3, size, size), and `input_ids`, `attention_mask` (prompts, length) where text
+            `pixel_values` (images, 3, size, size), and `input_ids`, `attention_mask` (prompts, length) where text
             was given.
 
         Raises:
-            ValueError: if markers and pictures differ in number; both are named.
+            ValueError: if markers and images differ in number; both are named.
         """
         if images is None and text is None:
             raise ValueError("FakeVLMProcessor needs images, text or both.")
@@ -121,25 +121,25 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
         counts = [prompt.count(self.image_token) for prompt in prompts]
         if sum(counts) != pictures:
             raise ValueError(
-                f"The prompts hold {sum(counts)} {self.image_token} markers, but {pictures} pictures were given; each "
-                "picture needs one."
+                f"The prompts hold {sum(counts)} {self.image_token} markers, but {pictures} images were given; each "
+                "image needs one."
             )
         for prompt, count in zip(prompts, counts, strict=True):
             if pictures and count != 1:
                 raise ValueError(
-                    f"A prompt holds {count} {self.image_token} markers, but FakeVLM is asked about one picture at a "
+                    f"A prompt holds {count} {self.image_token} markers, but FakeVLM is asked about one image at a "
                     f"time: {prompt[:120]!r}"
                 )
 
     @property
     def num_image_tokens(self) -> int:
-        """Image tokens of one picture."""
+        """Image tokens of one image."""
         crop = self.image_processor.crop_size
         patches = (crop["height"] // self.patch_size) * (crop["width"] // self.patch_size)
         return patches + (self.vision_feature_select_strategy == "full")
 
     def explanation_prompt(self, question: str | None = None, history: Sequence[tuple[str, str]] = ()) -> str:
-        """A prompt for one picture in this processor's style; `None` asks the processor's own question.
+        """A prompt for one image in this processor's style; `None` asks the processor's own question.
 
         Args:
             question: the newest question.
@@ -178,7 +178,7 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
 
         Args:
             conversations: see `training_text`; the template is that of `prompt_style`.
-            images: one picture per conversation.
+            images: one image per conversation.
             max_length: cut rows to this many tokens (official: 1024 in the newer code, 2048 in the first). A cut row
                 loses its end token. `None` does not cut.
             pad_to_max_length: pad all rows to `max_length`, as the newer code does (same loss, more work).
@@ -188,8 +188,8 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
             not supervised.
 
         Raises:
-            ValueError: if markers and pictures differ, or if `max_length` leaves nothing of an answer, or of a
-                picture's tokens less than all.
+            ValueError: if markers and images differ, or if `max_length` leaves nothing of an answer, or of a
+                image's tokens less than all.
         """
         if pad_to_max_length and max_length is None:
             raise ValueError("pad_to_max_length needs a max_length.")
@@ -201,7 +201,7 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
             ids, supervised = ids[:max_length], supervised[:max_length]
             if not any(supervised) or ids.count(self.image_token_id) != self.num_image_tokens:
                 raise ValueError(
-                    f"max_length={max_length} leaves no answer to learn from, or cuts the picture's "
+                    f"max_length={max_length} leaves no answer to learn from, or cuts the image's "
                     f"{self.num_image_tokens} tokens: {text[-120:]!r}"
                 )
             rows.append(ids)
@@ -239,7 +239,7 @@ def _own_image_processor(image_processor: Any) -> FakeVLMImageProcessor:
 
 
 def _model_fields(source: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What the config of the model in the same folder says about its pictures; nothing where there is none."""
+    """What the config of the model in the same folder says about its images; nothing where there is none."""
     if Path(str(source)).is_dir() and not (Path(str(source)) / CONFIG_NAME).exists():
         return {}
     hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}

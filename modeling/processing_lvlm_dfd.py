@@ -1,4 +1,4 @@
-"""Pictures and texts for LVLM-DFD with its language model, in the exact words of the official code."""
+"""Images and texts for LVLM-DFD with its language model, in the exact words of the official code."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,12 +36,12 @@ SCORE_SOURCES = ("deepfake", "KFD", "by_batch")
 
 
 def score_sentence(percent: int, source: str = "deepfake") -> str:
-    """What stands between the picture's token and the forgery prompts; the space at the end belongs to it."""
+    """What stands between the image's token and the forgery prompts; the space at the end belongs to it."""
     return f"</Img> According to {source} prediction, the forgery score is {percent}%. "
 
 
 def dialogue_prompt(question: str, history: Sequence[tuple[str, str]] = ()) -> str:
-    """What stands behind the picture, ready to be answered.
+    """What stands behind the image, ready to be answered.
 
     Args:
         question: the newest question.
@@ -75,7 +75,7 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
         tokenizer: of the language model; padded with its end token.
         question: asked when the caller asks nothing.
         score_source: what the score sentence calls the detector: `"deepfake"` (released inference), `"KFD"` (released
-            training with two pictures), or `"by_batch"`: "deepfake" for one text, "KFD" for several.
+            training with two images), or `"by_batch"`: "deepfake" for one text, "KFD" for several.
         stop_token_id: id that ends an answer, the config's `stop_token_id`.
         legacy_trim: cut the last two ids of every answer, whatever they are, as the official code does.
     """
@@ -115,17 +115,17 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: one picture or a list; without `text` enough for verdict and mask.
-            text: one prompt per picture, as `dialogue_prompt` gives them.
+            images: one image or a list; without `text` enough for verdict and mask.
+            text: one prompt per image, as `dialogue_prompt` gives them.
             padding_side: `"left"` or `"right"`, of the texts.
-            return_tensors: of the pictures; token ids are always torch tensors.
+            return_tensors: of the images; token ids are always torch tensors.
             image_options: of the image processor.
 
         Returns:
-            `pixel_values` (pictures, 3, size, size) and what `tokenize` gives.
+            `pixel_values` (images, 3, size, size) and what `tokenize` gives.
 
         Raises:
-            ValueError: if texts and pictures differ in number; both are named.
+            ValueError: if texts and images differ in number; both are named.
         """
         if images is None and text is None:
             raise ValueError("LvlmDfdProcessor needs images, text or both.")
@@ -136,13 +136,13 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
             prompts = [text] if isinstance(text, str) else list(text)
             if images is not None and len(prompts) != len(data["pixel_values"]):
                 raise ValueError(
-                    f"{len(prompts)} texts were given for {len(data['pixel_values'])} pictures; each needs one."
+                    f"{len(prompts)} texts were given for {len(data['pixel_values'])} images; each needs one."
                 )
             data |= self.tokenize(prompts, padding_side)
         return BatchFeature(data)
 
     def dialogue_prompt(self, question: str | None = None, history: Sequence[tuple[str, str]] = ()) -> str:
-        """The text behind the picture: earlier questions with their answers, then the newest question."""
+        """The text behind the image: earlier questions with their answers, then the newest question."""
         return dialogue_prompt(self.question if question is None else question, history)
 
     def suggested_questions(self, verdict: str) -> list[str]:
@@ -210,17 +210,17 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
         """A training batch: right-padded, with loss on the answers only.
 
         Args:
-            conversations: per picture its questions with their answers.
-            images: the pictures, in the same order.
+            conversations: per image its questions with their answers.
+            images: the images, in the same order.
             max_length: cut the texts (not what stands in front of them) to this many tokens, as the official script
                 does. `None` does not cut.
             image_options: of the image processor.
 
         Returns:
-            As `__call__`, and `labels` (pictures, length), -100 where not supervised.
+            As `__call__`, and `labels` (images, length), -100 where not supervised.
 
         Raises:
-            ValueError: if conversations and pictures differ in number, or if `max_length` leaves no answer.
+            ValueError: if conversations and images differ in number, or if `max_length` leaves no answer.
         """
         rows, labels = [], []
         for conversation in conversations:
@@ -238,5 +238,5 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
             )
         pixel_values = self.image_processor(images, return_tensors="pt", **image_options)["pixel_values"]
         if len(pixel_values) != len(rows):
-            raise ValueError(f"{len(rows)} conversations were given for {len(pixel_values)} pictures; each needs one.")
+            raise ValueError(f"{len(rows)} conversations were given for {len(pixel_values)} images; each needs one.")
         return BatchFeature({**self._padded(rows, "right", labels=labels), "pixel_values": pixel_values})

@@ -1,4 +1,4 @@
-"""Pictures and texts for M2F2-Det with its language model."""
+"""Images and texts for M2F2-Det with its language model."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
             detector's CNN the crop (`detector_pixel_values`).
         tokenizer: of the language model, with `<image>` and `<deepfake>` as added tokens.
         chat_template: the training template unless told.
-        image_seq_length: placeholder tokens per picture, the number of the tower's patches.
+        image_seq_length: placeholder tokens per image, the number of the tower's patches.
         prompt_style: `"official_cli"` or `"vicuna_v1"`, used for questions.
         newline_compat: see `inference_prompt`.
         explanation_question: asked when the caller asks nothing; `{verdict}` becomes the detector's verdict.
@@ -79,27 +79,27 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: one picture or a list, in the order of their markers; without `text` enough for a verdict.
-            text: prompts, each with one `<image>` and one `<deepfake>` per picture it speaks of.
+            images: one image or a list, in the order of their markers; without `text` enough for a verdict.
+            text: prompts, each with one `<image>` and one `<deepfake>` per image it speaks of.
             videos, audio: refused; this family has none.
             padding_side: `"left"` to generate, `"right"` to train.
             padding: rows of several lengths are always padded to the longest; `"max_length"` is refused.
             truncation, max_length: refused, because a cut prompt could lose a placeholder.
             add_special_tokens: begin with `<s>`.
-            return_tensors: of the pictures; token ids are always torch tensors.
+            return_tensors: of the images; token ids are always torch tensors.
             image_options: of the image processor.
 
         Returns:
-            `pixel_values` (pictures, 3, size, size), `detector_pixel_values` likewise where the image processor pads,
+            `pixel_values` (images, 3, size, size), `detector_pixel_values` likewise where the image processor pads,
             and `input_ids`, `attention_mask` (prompts, length).
 
         Raises:
-            ValueError: if markers and pictures differ in number; both are named.
+            ValueError: if markers and images differ in number; both are named.
         """
         if images is None and text is None:
             raise ValueError("M2F2DetProcessor needs images, text or both.")
         if videos is not None or audio is not None:
-            raise ValueError("M2F2-Det reads pictures only; leave videos and audio out.")
+            raise ValueError("M2F2-Det reads images only; leave videos and audio out.")
         if truncation or max_length is not None or padding == "max_length":
             raise ValueError("Prompts are neither cut nor padded to a length: leave truncation and max_length out.")
         data: dict[str, Any] = {}
@@ -121,12 +121,12 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
             if found[IMAGE_MARKER] != found[DEEPFAKE_MARKER]:
                 raise ValueError(
                     f"A prompt holds {found[IMAGE_MARKER]} {IMAGE_MARKER} and {found[DEEPFAKE_MARKER]} "
-                    f"{DEEPFAKE_MARKER} markers; each picture needs one of both: {prompt[:120]!r}"
+                    f"{DEEPFAKE_MARKER} markers; each image needs one of both: {prompt[:120]!r}"
                 )
         markers = sum(prompt.count(IMAGE_MARKER) for prompt in prompts)
         if markers != pictures:
             raise ValueError(
-                f"The prompts hold {markers} {IMAGE_MARKER} markers, but {pictures} pictures were given; each picture "
+                f"The prompts hold {markers} {IMAGE_MARKER} markers, but {pictures} images were given; each image "
                 "needs one."
             )
 
@@ -188,7 +188,7 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
     def explanation_prompt(
         self, question: str | None = None, verdict: str | None = None, history: Sequence[tuple[str, str]] = ()
     ) -> str:
-        """A prompt for one picture.
+        """A prompt for one image.
 
         Args:
             question: free text without markers, or a name of `NAMED_QUESTIONS`, such as `"demo"`; `None` asks
@@ -248,8 +248,8 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
         """A training batch: right-padded, with loss on the assistant's words and `</s>` only.
 
         Args:
-            conversations: see `training_prompt`; markers as in DD-VQA's files, one pair per picture.
-            images: the pictures in the order of their markers.
+            conversations: see `training_prompt`; markers as in DD-VQA's files, one pair per image.
+            images: the images in the order of their markers.
             max_length: cut rows to this many tokens; the official limit is 2048. `None` does not cut.
             image_options: of the image processor.
 
@@ -257,7 +257,7 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
             As `__call__`, and `labels` (conversations, length), -100 where not supervised.
 
         Raises:
-            ValueError: if markers and pictures differ, or if `max_length` cuts into a picture's placeholders.
+            ValueError: if markers and images differ, or if `max_length` cuts into an image's placeholders.
         """
         prompts, rows, labels = [], [], []
         for conversation in conversations:
@@ -272,6 +272,6 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
         if max_length is not None:
             placeholders = {self.tokenizer.convert_tokens_to_ids(marker) for marker in (IMAGE_MARKER, DEEPFAKE_MARKER)}
             if any(placeholders.intersection(row[max_length:]) for row in rows):
-                raise ValueError(f"max_length={max_length} cuts off a picture's placeholders; give a larger one.")
+                raise ValueError(f"max_length={max_length} cuts off an image's placeholders; give a larger one.")
             rows, labels = [row[:max_length] for row in rows], [row[:max_length] for row in labels]
         return BatchFeature({**self._padded(rows, "right", labels=labels), **data})

@@ -1,7 +1,7 @@
 """Where on a face: the region words of LVLM-DFD's published dialogues, read from answers and named from masks.
 
 The words and the sentences are those of the official dialogue page. Where each region lies, and from which share on a
-mask covers it, is not published and is this package's. Left and right are those of the picture.
+mask covers it, is not published and is this package's. Left and right are those of the image.
 """
 
 import re
@@ -66,7 +66,7 @@ def region_area(name: str, height: int, width: int, landmarks: Sequence | np.nda
 
     Args:
         name: one of `REGIONS`.
-        height, width: of the picture, a crop of one face.
+        height, width: of the image, a crop of one face.
         landmarks: `(points, 2)`, x and y in pixels: dlib's 68 or 81; without them the regions lie where they are in
             a centred crop.
 
@@ -138,12 +138,12 @@ def verdict_answer(fake: bool, regions: Sequence[str] = ()) -> str:
     """The answer to `VERDICT_QUESTION` in the official words.
 
     Raises:
-        ValueError: for a region that is not among `REGIONS`, or regions of a real picture.
+        ValueError: for a region that is not among `REGIONS`, or regions of a real image.
     """
     _require_known(regions)
     if not fake:
         if regions:
-            raise ValueError(f"A real picture has no forged regions, got {', '.join(regions)}.")
+            raise ValueError(f"A real image has no forged regions, got {', '.join(regions)}.")
         return "No, this is not a deepfake image. The image appears to be a genuine photograph of a person's face."
     place = f", the artifact is at the {', '.join(regions)} of the image" if regions else ""
     return f"Yes. This is a deepfake image{place}."
@@ -154,7 +154,7 @@ def score_answer(percent: int, regions: Sequence[str] = ()) -> str:
 
     Args:
         percent: P(fake) in 0 to 100.
-        regions: of a fake picture.
+        regions: of a fake image.
     """
     _require_known(regions)
     if not 0 <= percent <= 100:

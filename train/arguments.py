@@ -82,11 +82,11 @@ class SourceArguments:
     )
     data_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder in the data set's official layout. If unset: $DEEPFAKE_DATA/<dataset>."},
+        metadata={"help": "Folder in the dataset's official layout. If unset: $DEEPFAKE_DATA/<dataset>."},
     )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     validation_fraction: float = field(
-        default=0.17, metadata={"help": "Share of the training pictures set aside, by whole groups of source videos."}
+        default=0.17, metadata={"help": "Share of the training images set aside, by whole groups of source videos."}
     )
     validation_seed: int = field(default=0, metadata={"help": "Which groups are set aside."})
 
@@ -96,15 +96,15 @@ class SourceArguments:
 
 @dataclass
 class DataArguments(SourceArguments):
-    """Which pictures to train on, and how they are varied."""
+    """Which images to train on, and how they are varied."""
 
     validation_split: str | None = field(
-        default=None, metadata={"help": "The data set's own split to validate on, instead of setting a share aside."}
+        default=None, metadata={"help": "The dataset's own split to validate on, instead of setting a share aside."}
     )
     balanced_sampling: bool = field(
         default=False, metadata={"help": "Draw half real, and the fakes evenly over the manipulations."}
     )
-    mirror: bool = field(default=False, metadata={"help": "Mirror every second picture."})
+    mirror: bool = field(default=False, metadata={"help": "Mirror every second image."})
     shift_cell: int = field(
         default=0,
         metadata={"help": "Shift by -1, 0 or 1 times this many pixels; a multiple of 8 keeps JPEG's block grid."},
@@ -123,9 +123,9 @@ class DataArguments(SourceArguments):
     twin_masks: bool = field(
         default=False, metadata={"help": "Mask labels from the difference to the real frame behind a fake."}
     )
-    mask_column: str | None = field(default=None, metadata={"help": "Mask labels from this column of the data set."})
+    mask_column: str | None = field(default=None, metadata={"help": "Mask labels from this column of the dataset."})
     self_blend: float = field(
-        default=0.0, metadata={"help": "Share of the real pictures drawn that become self-blended fakes."}
+        default=0.0, metadata={"help": "Share of the real images drawn that become self-blended fakes."}
     )
     self_blend_regions: list[str] | None = field(
         default=None, metadata={"help": "Regions to blend; see train/self_blended.py."}
@@ -133,7 +133,7 @@ class DataArguments(SourceArguments):
     self_blend_landmarks: str | None = field(
         default=None, metadata={"help": "Column with (points, 2) landmarks in pixels; drawn shapes if unset."}
     )
-    only_reals: bool = field(default=False, metadata={"help": "Train on real pictures and self-blended fakes alone."})
+    only_reals: bool = field(default=False, metadata={"help": "Train on real images and self-blended fakes alone."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,14 +149,14 @@ class DataArguments(SourceArguments):
             ("balanced_sampling", "one_frame_per_video", "each decides the order; choose one"),
             ("balanced_sampling", "only_reals", "there are no fakes to balance with"),
             ("twin_masks", "mask_column", "each gives the masks; choose one"),
-            ("random_crop", "twin_masks", "the masks are not cropped with the picture"),
-            ("random_crop", "mask_column", "the masks are not cropped with the picture"),
-            ("random_crop", "self_blend", "the masks are not cropped with the picture"),
+            ("random_crop", "twin_masks", "the masks are not cropped with the image"),
+            ("random_crop", "mask_column", "the masks are not cropped with the image"),
+            ("random_crop", "self_blend", "the masks are not cropped with the image"),
         )
         if self.only_reals and not 0.0 < self.self_blend < 1.0:
             raise ValueError(
                 f"only_reals needs self_blend between 0 and 1 (exclusive), not {self.self_blend}: the share of the "
-                "pictures that become fakes, 0.5 for as many as real ones."
+                "images that become fakes, 0.5 for as many as real ones."
             )
 
 
@@ -188,7 +188,7 @@ class ClassifierTrainingArguments(TrainingArguments):
         metadata={"help": "Threads of torch on CPU. The last digits of a sum, and so of the weights, depend on it."},
     )
     calibrate: bool = field(
-        default=True, metadata={"help": "Fit calibration and the operating point 'eer' on the validation pictures."}
+        default=True, metadata={"help": "Fit calibration and the operating point 'eer' on the validation images."}
     )
 
     def __post_init__(self) -> None:
@@ -204,7 +204,7 @@ class ClassifierTrainingArguments(TrainingArguments):
             raise ValueError(f"cpu_threads is {self.cpu_threads}, expected 1 or more.")
         if self.dataloader_drop_last:
             raise ValueError(
-                "dataloader_drop_last is true, which would leave the last validation pictures out of every metric, "
+                "dataloader_drop_last is true, which would leave the last validation images out of every metric, "
                 "too; set it to false."
             )
 
@@ -319,12 +319,12 @@ class SftDataArguments(SourceArguments):
     conversation: str = field(
         default="dataset",
         metadata={
-            "help": "'dataset': question and answer as the data set has them. 'verdict': the family's own question "
-            "and verdict sentence for the row's label, then the data set's words where it has any."
+            "help": "'dataset': question and answer as the dataset has them. 'verdict': the family's own question "
+            "and verdict sentence for the row's label, then the dataset's words where it has any."
         },
     )
     validation_pictures: int | None = field(
-        default=None, metadata={"help": "At most so many validation pictures, drawn by validation_seed; default all."}
+        default=None, metadata={"help": "At most so many validation images, drawn by validation_seed; default all."}
     )
 
     def __post_init__(self) -> None:
@@ -341,7 +341,7 @@ class SftDataArguments(SourceArguments):
 
 @dataclass
 class SftTrainingArguments(SFTConfig):
-    """TRL's `SFTConfig` with defaults that fit conversations about pictures."""
+    """TRL's `SFTConfig` with defaults that fit conversations about images."""
 
     # The collator needs columns that the model does not.
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay false."})
@@ -357,7 +357,7 @@ class SftTrainingArguments(SFTConfig):
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns is true, but the collator reads those columns; leave it false.")
         if self.packing or self.padding_free:
-            raise ValueError("packing and padding_free do not fit conversations about pictures; leave both false.")
+            raise ValueError("packing and padding_free do not fit conversations about images; leave both false.")
         if self.cpu_threads is not None and self.cpu_threads < 1:
             raise ValueError(f"cpu_threads is {self.cpu_threads}, expected 1 or more.")
         check_publishing(self)

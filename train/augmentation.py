@@ -1,4 +1,4 @@
-"""How a picture is varied when it comes up in training: mirrored, shifted, cropped, blurred, compressed."""
+"""How an image is varied when it comes up in training: mirrored, shifted, cropped, blurred, compressed."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Variation:
     quality: int | None = None
 
     def move(self, values: np.ndarray) -> np.ndarray:
-        """`(height, width, ...)` shifted and mirrored; masks move like pictures."""
+        """`(height, width, ...)` shifted and mirrored; masks move like images."""
         values = shift_image(values, self.down, self.right)
         return np.ascontiguousarray(values[:, ::-1] if self.flip else values)
 
     def picture(self, image: np.ndarray, crop_side: int | None = None) -> Image.Image:
-        """The varied picture.
+        """The varied image.
 
         Args:
             image: uint8 `(height, width, 3)`.
@@ -64,7 +64,7 @@ class Variation:
         if self.sigma > 0:
             tensor = torch.from_numpy(image.copy()).permute(2, 0, 1)
             kernel = 2 * int(4.0 * self.sigma + 0.5) + 1  # four deviations on either side, as SciPy cuts it
-            reach = 2 * min(tensor.shape[1:]) - 1  # a reflected edge cannot be longer than the picture
+            reach = 2 * min(tensor.shape[1:]) - 1  # a reflected edge cannot be longer than the image
             tensor = transforms.gaussian_blur(tensor, [min(kernel, reach)] * 2, [self.sigma] * 2)
             image = tensor.permute(1, 2, 0).numpy()
         picture = Image.fromarray(np.ascontiguousarray(image))
@@ -79,12 +79,12 @@ class Variation:
 
 @dataclass(frozen=True)
 class PictureVariation:
-    """What may happen to a training picture.
+    """What may happen to a training image.
 
     Args:
-        mirror: mirror every second picture.
+        mirror: mirror every second image.
         shift_cell: shift by -1, 0 or 1 times this many pixels in both directions.
-        random_crop: resize the short side to the model's picture size and cut out a random square.
+        random_crop: resize the short side to the model's image size and cut out a random square.
         blur: probability of a Gaussian blur, its deviation uniform in 0 to 3 pixels.
         jpeg: probability of JPEG at one of `JPEG_QUALITIES`.
     """

@@ -1,4 +1,4 @@
-"""From a dataset builder to batches of pictures: splits, the order of the rows, and rows as model inputs."""
+"""From a dataset builder to batches of images: splits, the order of the rows, and rows as model inputs."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def set_validation_aside(
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Rows to train on, and rows set aside by whole groups, each with both classes.
 
-    A row without a group shares its source with no other. The share is one of pictures, however many questions are
+    A row without a group shares its source with no other. The share is one of images, however many questions are
     asked about each, so that every stage of a training holds out the same groups.
     """
     groups = [
@@ -216,9 +216,9 @@ class PictureDataset(Dataset):
     Args:
         rows: with the columns `image` and `label`.
         image_processor: the family's own, so that training sees what inference will see.
-        variation: what may happen to a picture; `None` for nothing.
+        variation: what may happen to an image; `None` for nothing.
         masks: mask labels of the rows as they are, or `None` for no mask labels.
-        blending: turns this share of the real pictures (its `probability`) into self-blended fakes.
+        blending: turns this share of the real images (its `probability`) into self-blended fakes.
         mask_shaper: of the masks of self-blended fakes; needed with `blending` and `masks`.
         seed: of whatever is drawn. What a draw gets follows from it and the draw's number, not from a global random
             state that loaders advance at their own pace: a resumed run sees what the first would have.
@@ -273,7 +273,7 @@ class PictureDataset(Dataset):
 
 
 def crop_side(image_processor: Any) -> int:
-    """Side of the square picture that a family's image processor makes."""
+    """Side of the square image that a family's image processor makes."""
     size = image_processor.crop_size or image_processor.size
     return int(size["height"])
 
@@ -291,7 +291,7 @@ def training_pictures(
         seed: of whatever is drawn.
 
     Raises:
-        ValueError: for masks that the model cannot learn from, or columns that the data set does not have.
+        ValueError: for masks that the model cannot learn from, or columns that the dataset does not have.
     """
     wants = [name for name in ("twin_masks", "mask_column") if getattr(arguments, name)]
     if wants and side is None:
@@ -301,7 +301,7 @@ def training_pictures(
         landmarks = arguments.self_blend_landmarks
         if landmarks is not None and landmarks not in rows.column_names:
             raise ValueError(
-                f"self_blend_landmarks is {landmarks!r}, but the data set has {', '.join(rows.column_names)}."
+                f"self_blend_landmarks is {landmarks!r}, but the dataset has {', '.join(rows.column_names)}."
             )
         blending = SelfBlending(arguments.self_blend, arguments.self_blend_regions, landmarks=landmarks)
     shaper = None if side is None else MaskShaper(image_processor, side)

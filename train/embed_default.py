@@ -55,11 +55,11 @@ STAGES = ("language", "stage2", "stage3")
 RESAMPLES = 2000  # of the intervals on the card
 MAX_BYTES = 20_000_000  # every installation carries it
 LICENSE_NOTICE = (
-    "The embedded default weights were trained on FaceForensics++ pictures and are for non-commercial research only "
+    "The embedded default weights were trained on FaceForensics++ images and are for non-commercial research only "
     "(terms: LICENSE beside them). They demonstrate the pipeline; do not rely on their verdicts."
 )
 TASKS = ("judgement", "explanation")
-# In the data set's folder: the official system's answers, and the references of both.
+# In the dataset's folder: the official system's answers, and the references of both.
 PUBLISHED = {"judgement": "predictions/DDVQA_det_c40.jsonl", "explanation": "predictions/DDVQA_exp_c40.jsonl"}
 REFERENCES = "splits/test_explanation.jsonl"
 EXAMPLES = 4
@@ -105,10 +105,10 @@ def score_default_explanations(model: str | Path, output: Path, data_dir: str | 
 
 
 def control_answers(asked: list[Answer], questions: dict[str, str], data_dir: str | None = None) -> list[Answer]:
-    """For each question the most frequent answer to it in the training split, whatever the picture shows.
+    """For each question the most frequent answer to it in the training split, whatever the image shows.
 
     Args:
-        asked: answers whose pictures and keys are kept, and whose texts are replaced.
+        asked: answers whose images and keys are kept, and whose texts are replaced.
         questions: key -> question of the test split.
         data_dir: raw DD-VQA; if `None`, its folder in `$DEEPFAKE_DATA`.
     """

@@ -296,7 +296,7 @@ def fit_standardization(model: nn.Module, batches: Iterable[torch.Tensor]) -> bo
 
     Args:
         model: any model; its parts are asked for a method `fit_standardization`.
-        batches: `pixel_values` of training pictures.
+        batches: `pixel_values` of training images.
 
     Returns:
         Whether there was such a part; `batches` is not read otherwise.

@@ -1,4 +1,4 @@
-"""Mask labels of training pictures: where they come from, in the geometry in which the model sees the picture."""
+"""Mask labels of training images: where they come from, in the geometry in which the model sees the image."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class TwinMasks:
 
     Args:
         rows: with the columns `image`, `label`, `target_id`. Rows of one target video must show the same frame.
-        size: side of a mask label. It divides the picture's side divided by 4 (averaged), or is a multiple of that
-            (interpolated, for models whose mask is as large as the picture).
+        size: side of a mask label. It divides the image's side divided by 4 (averaged), or is a multiple of that
+            (interpolated, for models whose mask is as large as the image).
     """
 
     def __init__(self, rows: datasets.Dataset, size: int) -> None:
@@ -44,7 +44,7 @@ class TwinMasks:
         self._kept: dict[int, np.ndarray | None] = {}
 
     def label(self, index: int, flip: bool = False, rows: int = 0, columns: int = 0) -> np.ndarray:
-        """float32 `(size, size)` in [0, 1], or all -1; moved and mirrored as the picture is (moved first)."""
+        """float32 `(size, size)` in [0, 1], or all -1; moved and mirrored as the image is (moved first)."""
         if self.labels[index] == 0:
             return np.zeros((self.size, self.size), dtype=np.float32)
         if index not in self._kept:
@@ -69,7 +69,7 @@ class TwinMasks:
         fits = height % (CELL * self.size) == 0 or (height % CELL == 0 and self.size % (height // CELL) == 0)
         if height != width or not fits:
             raise ValueError(
-                f"Picture {index} has {width} x {height} pixels; mask labels of {self.size} x {self.size} cells need "
+                f"Image {index} has {width} x {height} pixels; mask labels of {self.size} x {self.size} cells need "
                 f"a square side that is a multiple of {CELL * self.size}, or {CELL} times a divisor of {self.size}. "
                 "Train without twin_masks."
             )
@@ -88,11 +88,11 @@ class MaskLabels(Protocol):
     """Mask labels of the rows of a split."""
 
     def label(self, row: int, variation: Variation) -> np.ndarray:
-        """float32 `(size, size)` in [0, 1], or -1 everywhere where the mask is not known; varied as the picture."""
+        """float32 `(size, size)` in [0, 1], or -1 everywhere where the mask is not known; varied as the image."""
 
 
 class MaskShaper:
-    """A mask over a picture to the model's mask size, through the resizing and cropping of the image processor.
+    """A mask over an image to the model's mask size, through the resizing and cropping of the image processor.
 
     Args:
         image_processor: the family's own.
@@ -103,7 +103,7 @@ class MaskShaper:
         self.image_processor, self.size = image_processor, size
 
     def __call__(self, mask: np.ndarray, variation: Variation) -> np.ndarray:
-        """`(height, width)` in [0, 1], of the unvaried picture, to float32 `(size, size)`."""
+        """`(height, width)` in [0, 1], of the unvaried image, to float32 `(size, size)`."""
         grey = rgb_image(Image.fromarray((variation.move(mask) * 255).round().astype(np.uint8)))
         seen = self.image_processor(grey, do_normalize=False, resample=Image.Resampling.BILINEAR, return_tensors="pt")[
             "pixel_values"
@@ -126,11 +126,11 @@ class PairMasks:
 
 
 class ColumnMasks:
-    """The data set's own masks, white where a picture was changed; a fake without one is unknown.
+    """The dataset's own masks, white where an image was changed; a fake without one is unknown.
 
     Args:
         rows: with the columns `label` and `column`.
-        column: name of the picture column.
+        column: name of the image column.
         shaper: of the model.
 
     Raises:
@@ -139,7 +139,7 @@ class ColumnMasks:
 
     def __init__(self, rows: datasets.Dataset, column: str, shaper: MaskShaper) -> None:
         if column not in rows.column_names:
-            raise ValueError(f"mask_column is {column!r}, but the data set has {', '.join(rows.column_names)}.")
+            raise ValueError(f"mask_column is {column!r}, but the dataset has {', '.join(rows.column_names)}.")
         self.rows, self.column, self.shaper = undecoded(rows), column, shaper
         self.labels = rows["label"][:]
 
@@ -153,7 +153,7 @@ class ColumnMasks:
 
 
 class NoMasks:
-    """Nothing is known of the data set's fakes; real pictures are all zero."""
+    """Nothing is known of the dataset's fakes; real images are all zero."""
 
     def __init__(self, labels: list[int], shaper: MaskShaper) -> None:
         self.labels, self.shaper = labels, shaper

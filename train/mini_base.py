@@ -6,7 +6,7 @@
 
 The official trainings start from LLaVA-1.5, Vicuna or InstructBLIP. Where no pretrained weights can be had, this
 stands in for them: the same classes, the same files and the same prompts at a size that runs on a processor, with a
-tokenizer trained on the questions and answers of the data set's training split. Such a base can write nothing before
+tokenizer trained on the questions and answers of the dataset's training split. Such a base can write nothing before
 it is trained; it proves that a recipe runs, not that it is good.
 """
 
@@ -86,7 +86,7 @@ def mini_base(arguments: MiniBaseArguments) -> Path:
 
 
 def write_mini_base(arguments: MiniBaseArguments, texts: Sequence[str]) -> Path:
-    """Build a base on the words of `texts` instead of a data set's."""
+    """Build a base on the words of `texts` instead of a dataset's."""
     output = Path(arguments.output)
     _require_new(output)
     set_seed(arguments.seed)
@@ -160,7 +160,7 @@ def dialogue_texts(dataset: str, configs: Sequence[str], data_dir: str | Path | 
         data_dir: its raw files; if `None`, its folder in `$DEEPFAKE_DATA`.
 
     Raises:
-        ValueError: for an unknown data set or config, or one without dialogues.
+        ValueError: for an unknown dataset or config, or one without dialogues.
         FileNotFoundError: for missing data.
     """
     texts: list[str] = []
@@ -168,7 +168,7 @@ def dialogue_texts(dataset: str, configs: Sequence[str], data_dir: str | Path | 
         rows = load_split(dataset, "train", data_dir, config)
         if "answers" not in rows.column_names:
             raise ValueError(
-                f"{dataset} {config} holds pictures without questions and answers, so there are no words to learn; "
+                f"{dataset} {config} holds images without questions and answers, so there are no words to learn; "
                 "name configs with dialogues (of ddvqa: c40_explain, c40_judge)."
             )
         for question, answers in zip(rows["question"], rows["answers"], strict=True):

@@ -1,4 +1,4 @@
-"""Pictures of a probe's recipe, and their features, computed once and kept."""
+"""Images of a probe's recipe, and their features, computed once and kept."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ FORM = 1  # of the kept features; raise it when their computation changes
 
 @dataclass(frozen=True)
 class Picture:
-    """A training picture.
+    """A training image.
 
     Attributes:
         part, source: as in the recipe.
         id: its name inside the part.
         fake: its class.
         manipulation: what made it; `"real"` for a real one.
-        group: pictures of one group share source material.
-        twin: id of the real picture that this fake was made of, where it is known.
-        image: what `load_image` takes: a path, or a cell of a data set with its bytes.
+        group: images of one group share source material.
+        twin: id of the real image that this fake was made of, where it is known.
+        image: what `load_image` takes: a path, or a cell of a dataset with its bytes.
         shrink_to: see `Part`.
     """
 
@@ -75,10 +75,10 @@ def data_root(data_dir: str | None) -> Path:
 
 
 def list_pictures(recipe: HeadRecipe, root: Path) -> list[Picture]:
-    """Return the pictures of all parts, in the order of the recipe and then of their names.
+    """Return the images of all parts, in the order of the recipe and then of their names.
 
     Raises:
-        ValueError, FileNotFoundError: for a part without pictures.
+        ValueError, FileNotFoundError: for a part without images.
     """
     found = []
     for name, part in recipe.parts.items():
@@ -117,7 +117,7 @@ def _of_dataset(name: str, part: Part, root: Path) -> list[Picture]:
 
 
 def changed_copy(picture: Image.Image, settings: CopySettings, digest: str) -> Image.Image:
-    """Return the copy of a picture as `settings` and its own bytes decide.
+    """Return the copy of an image as `settings` and its own bytes decide.
 
     Args:
         picture: RGB.
@@ -151,10 +151,10 @@ def encoder_digest(model: ClipProbeForDeepfakeDetection) -> str:
 
 
 class FeatureStore:
-    """Features of one head, from files or computed, each picture alone so that its neighbours do not matter.
+    """Features of one head, from files or computed, each image alone so that its neighbours do not matter.
 
     Args:
-        folder: where they are kept, one file of a picture each, named by a hash of all that decides them.
+        folder: where they are kept, one file of an image each, named by a hash of all that decides them.
         model: with that head.
         image_processor: the model's.
         head: name of the head.
@@ -175,7 +175,7 @@ class FeatureStore:
         folder.mkdir(parents=True, exist_ok=True)
 
     def features(self, pictures: Sequence[Picture], copies: CopySettings | None = None) -> np.ndarray:
-        """Return `(pictures, feature size)` float32, of the pictures as they are or of their copies."""
+        """Return `(images, feature size)` float32, of the images as they are or of their copies."""
         return np.stack([self._of(picture, copies) for picture in pictures])
 
     def _of(self, picture: Picture, copies: CopySettings | None) -> np.ndarray:

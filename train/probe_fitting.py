@@ -1,4 +1,4 @@
-"""Linear heads on kept features: weights of pictures, logistic and ridge regression, calibration."""
+"""Linear heads on kept features: weights of images, logistic and ridge regression, calibration."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Pictures with their features.
+    """Images with their features.
 
     Attributes:
         pictures: `n` of them.
@@ -60,13 +60,13 @@ class TrainingSet:
         return np.array([picture.fake for picture in self.pictures])
 
     def subset(self, chosen: np.ndarray) -> TrainingSet:
-        """Return the pictures where bool `(n,)` is true."""
+        """Return the images where bool `(n,)` is true."""
         kept = [picture for picture, keep in zip(self.pictures, chosen, strict=True) if keep]
         return TrainingSet(kept, self.features[chosen], None if self.copies is None else self.copies[chosen])
 
 
 def picture_weights(pictures: Sequence[Picture], parts: Mapping[str, Part]) -> np.ndarray:
-    """Return the weight of each picture, float64 `(n,)`: masses of the parts, and each class half of `n` in all.
+    """Return the weight of each image, float64 `(n,)`: masses of the parts, and each class half of `n` in all.
 
     Raises:
         ValueError: if a class is missing.
@@ -81,14 +81,14 @@ def picture_weights(pictures: Sequence[Picture], parts: Mapping[str, Part]) -> n
             weights[places] = parts[part].mass / len(kinds) / len(places)
     fake = np.array([picture.fake for picture in pictures])
     if fake.all() or not fake.any():
-        raise ValueError("The training pictures are of one class; a head needs real and fake ones.")
+        raise ValueError("The training images are of one class; a head needs real and fake ones.")
     for chosen in (fake, ~fake):
         weights[chosen] *= len(pictures) / 2 / weights[chosen].sum()
     return weights
 
 
 def fit_head(data: TrainingSet, recipe: HeadRecipe) -> LinearHead:
-    """Fit a head as its recipe says; a picture and its copy have half its weight each."""
+    """Fit a head as its recipe says; an image and its copy have half its weight each."""
     features, fake, weights = data.features, data.fake, picture_weights(data.pictures, recipe.parts)
     if data.copies is not None:
         features = np.concatenate([features, data.copies])
@@ -109,7 +109,7 @@ def fit_weighted_platt(fake: np.ndarray, differences: np.ndarray, weights: np.nd
     """Fit `P(fake) = sigmoid(scale * difference + bias)` without regularisation.
 
     Args:
-        fake: bool `(n,)`, of pictures that the head has not seen.
+        fake: bool `(n,)`, of images that the head has not seen.
         differences: `(n,)`.
         weights: `(n,)`.
 

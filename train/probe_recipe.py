@@ -17,18 +17,18 @@ VALIDATIONS = ("leave_one_source_out", "cross_validation")
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures that count as one: a folder of one class, or a split of a data set of this package.
+    """Images that count as one: a folder of one class, or a split of a dataset of this package.
 
     Args:
-        folder: folder of pictures, below the data folder; needs `label`.
+        folder: folder of images, below the data folder; needs `label`.
         label: `"real"` or `"fake"`, of a folder.
         dataset, dataset_config, split, dataset_options: of a builder, whose rows bring their labels.
-        mass: weight of the part's pictures of one class together, before the classes are made equal.
+        mass: weight of the part's images of one class together, before the classes are made equal.
         per_manipulation: share that weight equally among the manipulations first.
         source: parts of one source are left out together in validation.
         against: of a fake part, the real parts it is compared with.
         every: `[start, step]`, take only these of the sorted files.
-        shrink_to: instead of the head's own preprocessing, for sets of small pictures.
+        shrink_to: instead of the head's own preprocessing, for sets of small images.
     """
 
     folder: str | None = None
@@ -57,10 +57,10 @@ class Part:
 
 @dataclass(frozen=True)
 class CopySettings:
-    """One changed copy of every training picture; probabilities in [0, 1], ranges `[low, high]`.
+    """One changed copy of every training image; probabilities in [0, 1], ranges `[low, high]`.
 
     Args:
-        seed: with the picture's bytes it decides what happens, so that the order of pictures does not.
+        seed: with the image's bytes it decides what happens, so that the order of images does not.
         shrink, shrink_factor: probability, and range of the factor (log-uniform).
         blur, blur_sigma: probability, and range of the deviation of a Gaussian, in pixels.
         jpeg, jpeg_quality: probability, and range of the quality (4:2:0).
@@ -77,23 +77,23 @@ class CopySettings:
 
 @dataclass(frozen=True)
 class HeadRecipe:
-    """One head: what it reads, of which pictures, and how it is fitted and validated.
+    """One head: what it reads, of which images, and how it is fitted and validated.
 
     Args:
-        parts: name -> pictures.
+        parts: name -> images.
         features, layers, clip, subject: as in `ClipProbeConfig`.
         preprocessing: as in `ClipProbeImageProcessor`.
         license_notice: terms of the head.
         method: `"logistic"` (L2, `strength` is scikit-learn's C) or `"ridge"` (targets +1 and -1, `strength` is the
             penalty per row).
         pair_term: of ridge, weight of "a fake minus its real twin scores 2".
-        copies: changed copies of the training pictures; `None` for none.
+        copies: changed copies of the training images; `None` for none.
         validation: `"leave_one_source_out"`, or `"cross_validation"` over groups.
         folds, fold_seed: of cross-validation.
         strangers: groups of real parts that are left out together with the fakes of `strange_fakes`, to see how an
             unknown source of photographs fares.
         strange_fakes: the fake parts of that.
-        cross_checked: real parts whose false alarms are also found by cross-validation inside the training pictures.
+        cross_checked: real parts whose false alarms are also found by cross-validation inside the training images.
         false_alarm_rate: that the decision band promises.
     """
 

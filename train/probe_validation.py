@@ -1,4 +1,4 @@
-"""How good a head is on pictures whose sources it has not seen, found from training pictures alone."""
+"""How good a head is on images whose sources it has not seen, found from training images alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ProbeValidation:
 
     Attributes:
         calibration: fitted on the scores below.
-        out_of_fold: one per picture that was scored while its source (or group) was left out, P(fake) calibrated.
+        out_of_fold: one per image that was scored while its source (or group) was left out, P(fake) calibrated.
         report: numbers by name, for `validation.json`.
     """
 
@@ -105,7 +105,7 @@ def _cross_validation(data: TrainingSet, recipe: HeadRecipe) -> ProbeValidation:
 
 
 def _held_out_scores(data: TrainingSet, recipe: HeadRecipe, groups: Sequence[str]) -> np.ndarray:
-    """Logit differences `(n,)`, each by a head that has not seen the picture's group."""
+    """Logit differences `(n,)`, each by a head that has not seen the image's group."""
     names = sorted(set(groups))
     order = np.random.default_rng(recipe.fold_seed).permutation(len(names))
     fold_of = {names[place]: number % recipe.folds for number, place in enumerate(order)}
@@ -118,7 +118,7 @@ def _held_out_scores(data: TrainingSet, recipe: HeadRecipe, groups: Sequence[str
 
 
 def _measured(data: TrainingSet, chosen: np.ndarray, scores: np.ndarray) -> dict[str, float | int | None]:
-    """AUC of the chosen pictures with its 95 % interval over groups, and what their files alone would give."""
+    """AUC of the chosen images with its 95 % interval over groups, and what their files alone would give."""
     truth, values = data.fake[chosen].astype(int), scores[chosen]
     pictures = [picture for picture, keep in zip(data.pictures, chosen, strict=True) if keep]
     interval = score_intervals(truth, values, groups=[picture.group for picture in pictures])["auc"]

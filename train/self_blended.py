@@ -1,4 +1,4 @@
-"""Self-blended pictures (Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022).
+"""Self-blended images (Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022).
 
 A real face is blended with a slightly changed copy of itself: a fake with the traces that blending leaves (another
 colour cast, another sharpness, a seam) and no particular generator's. Written from the paper: the order of the steps
@@ -25,17 +25,17 @@ __all__ = ["REGIONS", "SelfBlended", "SelfBlending", "region_mask"]
 # The paper replaces the whole face; the parts are ours, for a localiser that has to find them.
 DEFAULT_REGIONS = (*["face"] * 3, "upper_face", "lower_face", "eyes", "nose", "mouth")
 RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)  # full blends come up half of the time
-SHIFT_X, SHIFT_Y, SCALE = 0.03, 0.015, 0.05  # of the source, as shares of the picture
+SHIFT_X, SHIFT_Y, SCALE = 0.03, 0.015, 0.05  # of the source, as shares of the image
 ELASTIC_SHARES = (0.12, 0.05)  # ours: size and smoothness of the mask's deformation, as shares of the shorter side
 BLUR_SHARES = (0.005, 0.035)  # ours: the same for both smoothings of the mask
 COLOUR_PROBABILITY = 0.5  # ours, of each of the colour changes below
 LEVELS, HUE, SATURATION, BRIGHTNESS, CONTRAST = 20, 0.02, 0.3, 0.1, 0.1  # ours but the 20 grey levels
 SHRINKING = (2, 4)  # factors of the lost resolution
 SHARPENING = (1.5, 3.0)  # ours
-# Ours: a blend that changes what it replaces by less, grey levels on average, cannot be told from the real picture and
-# is drawn again; a plain picture cannot give more, whatever is drawn.
+# Ours: a blend that changes what it replaces by less, grey levels on average, cannot be told from the real image and
+# is drawn again; a plain image cannot give more, whatever is drawn.
 SMALLEST_CHANGE, TRIES = 1.5, 5
-SMALLEST_AREA = 0.002  # of a mask, as share of the picture; erosion that leaves less is not applied
+SMALLEST_AREA = 0.002  # of a mask, as share of the image; erosion that leaves less is not applied
 # Ellipses in a centred crop of one face with some margin: middle x, y and half axes, as shares of width and height.
 SHAPES: dict[str, tuple[float, float, float, float]] = {
     "face": (0.50, 0.52, 0.34, 0.42),
@@ -67,7 +67,7 @@ def region_mask(
 
     Args:
         name: one of `REGIONS`.
-        height, width: of the picture, pixels.
+        height, width: of the image, pixels.
         generator: moves and stretches the drawn shape a little; not used with landmarks.
         landmarks: `(points, 2)`, x and y in pixels: dlib's 68 or 81. Any other number of at least three points serves
             `"face"` alone, as their convex hull.
@@ -120,17 +120,17 @@ class SelfBlended(NamedTuple):
 
 
 class SelfBlending:
-    """Turns real pictures into self-blended fakes, as a transform of `datasets`.
+    """Turns real images into self-blended fakes, as a transform of `datasets`.
 
         rows.with_transform(SelfBlending(probability=0.5, seed=0))
 
-    Also for `rows.map(..., batched=True)`. It gives every row a picture, `mask` (PIL, mode `L`, 0-255; black where
-    nothing was changed; `None` for a fake of the data set, whose mask it does not know) and `regions`, and sets the
+    Also for `rows.map(..., batched=True)`. It gives every row an image, `mask` (PIL, mode `L`, 0-255; black where
+    nothing was changed; `None` for a fake of the dataset, whose mask it does not know) and `regions`, and sets the
     label of what it blended to 1. What a row gets follows from the seed, the epoch and the row's own id (its pixels
     where it has none), whatever the order, the number of workers or what was drawn before.
 
     Args:
-        probability: share of the real pictures that become fakes.
+        probability: share of the real images that become fakes.
         regions: names among `REGIONS` of which each blend takes one; a name given twice comes up twice as often.
         seed: of everything drawn.
         image, label, mask, identity: names of the columns.

@@ -1,4 +1,4 @@
-"""Conversations about pictures: rows of a builder, and batches of them as a family's processor encodes them."""
+"""Conversations about images: rows of a builder, and batches of them as a family's processor encodes them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ COLUMNS = ("image", "mask", "label", "question", "answer", "messages")
 
 
 def load_conversations(arguments: SftDataArguments, rebuild: bool = True) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Training rows, and validation rows with one conversation per picture.
+    """Training rows, and validation rows with one conversation per image.
 
     Args:
         arguments: rows of several configs are joined before whole groups of source videos are set aside, so that a
-            picture is on one side only.
+            image is on one side only.
         rebuild: see `load_split`.
 
     Raises:
@@ -61,7 +61,7 @@ def load_conversations(arguments: SftDataArguments, rebuild: bool = True) -> tup
 
 
 def _one_row_per_picture(rows: datasets.Dataset, seed: int, limit: int | None) -> list[int]:
-    """Indices in an order that follows from the seed, the first row of every picture in it, `limit` at most."""
+    """Indices in an order that follows from the seed, the first row of every image in it, `limit` at most."""
     stored = undecoded(rows.select_columns(["image"]))
     first: dict[str, int] = {}
     for index in np.random.default_rng(seed).permutation(len(rows)).tolist():

@@ -33,7 +33,7 @@ Pairs = list[tuple[str, str]]
 
 
 def _turns(marker: str, pairs: Pairs) -> list[Any]:
-    """Turns with what stands for the picture in front of the first question."""
+    """Turns with what stands for the image in front of the first question."""
     turns = []
     for index, (question, answer) in enumerate(pairs):
         turns.append({"role": "user", "content": question if index else f"{marker}{question}"})
@@ -50,7 +50,7 @@ def _lvlm_dfd_pairs(row: Mapping[str, Any]) -> Pairs:
     """The verdict in the words of the published dialogues; then the row's own question, or the one about the score.
 
     A fake whose row has a mask is said to be forged where the mask lies. The score is the one that the label stands
-    for: what the detector will say of this picture is not known here.
+    for: what the detector will say of this image is not known here.
     """
     fake = row["label"] == 1
     mask = row.get("mask") if fake else None

@@ -6,7 +6,7 @@
         --language_model lmsys/vicuna-7b-v1.5-16k --output lvlm-dfd-stage1
 
 What neither brings starts at random and is trained in stage 2 or 3: M2F2-Det's `deepfake_projector` (and its projector
-of pictures, where the language model is not a LLaVA), LVLM-DFD's prompt learner and picture projection.
+of images, where the language model is not a LLaVA), LVLM-DFD's prompt learner and image projection.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _join_m2f2_det(detector_folder: str, source: str) -> tuple[Any, Any]:
         needed, found = model.config.vision_config.hidden_size, projector.linear_1.in_features
         if needed != found:
             raise ValueError(
-                f"The projector of {source} reads pictures of width {found}, but the tower of {detector_folder} gives "
+                f"The projector of {source} reads images of width {found}, but the tower of {detector_folder} gives "
                 f"{needed}: they belong to different CLIP models."
             )
         model.model.multi_modal_projector.load_state_dict(projector.state_dict())

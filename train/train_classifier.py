@@ -1,4 +1,4 @@
-"""Train an image classifier on real and fake pictures.
+"""Train an image classifier on real and fake images.
 
     accelerate launch -m deepfake_detectors.train.train_classifier \
         --config train/recipes/m2f2_det_default.yaml --output_dir outputs/m2f2_det_default
@@ -82,9 +82,9 @@ def build_trainer(
         model = add_lora(model, model_arguments.lora)
     freeze_modules(model, arguments.freeze or [])
     resume_from = checkpoint_to_resume(arguments, model)
-    with arguments.main_process_first(desc="building the data set"):
+    with arguments.main_process_first(desc="building the dataset"):
         rows, held_out = load_train_and_validation(data_arguments, rebuild=arguments.local_process_index == 0)
-    logger.info("%d pictures to train on, %d to validate on", len(rows), len(held_out))
+    logger.info("%d images to train on, %d to validate on", len(rows), len(held_out))
 
     image_processor = processor.image_processor
     train_set = training_pictures(rows, image_processor, side, data_arguments, arguments.seed)
@@ -105,7 +105,7 @@ def build_trainer(
 
 
 def _finish(trainer: ClassifierTrainer, data_arguments: DataArguments, train_seconds: float) -> None:
-    """Calibrate the model on the validation pictures, and save it with what was measured there."""
+    """Calibrate the model on the validation images, and save it with what was measured there."""
     config = trainer.finished_model().config
     trainer.save_model(_internal_call=True)  # before anything that can fail: the training is done
     prediction = trainer.predict(trainer.eval_dataset, metric_key_prefix="validation")

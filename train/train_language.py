@@ -1,4 +1,4 @@
-"""Train a small Llama and its tokenizer on a data set's own conversations, from scratch.
+"""Train a small Llama and its tokenizer on a dataset's own conversations, from scratch.
 
     python -m deepfake_detectors.train.train_language --config train/recipes/m2f2_det_default_language.yaml
 
@@ -57,20 +57,20 @@ logger = logging.getLogger("deepfake_detectors.train")
 
 COLUMNS = ["id", "video_id", "group_id", "frame", "label", "question", "answers"]
 MAX_TURNS = 3
-HINT_SHARE = 0.5  # of the texts tell in front of the first question what the picture will tell later
+HINT_SHARE = 0.5  # of the texts tell in front of the first question what the image will tell later
 CLI_SHARE = 0.25  # of the texts are in the form of the official evaluation, the others in that of the training
 
 Turn = tuple[str, str]
 
 
 def conversation_texts(rows: Sequence[Mapping[str, Any]], passes: int, seed: int) -> Iterator[str]:
-    """Texts of up to three turns on one picture each; no text holds a picture's placeholder.
+    """Texts of up to three turns on one image each; no text holds an image's placeholder.
 
-    Half of the texts have "The image is real." (or fake) where picture and detector will stand, so that the language
-    model learns to read its answer from there. That sentence is all that later stages have to teach by pictures.
+    Half of the texts have "The image is real." (or fake) where image and detector will stand, so that the language
+    model learns to read its answer from there. That sentence is all that later stages have to teach by images.
 
     Args:
-        rows: with `video_id` (rows on one picture share it; `None` where `id` is that of a picture), `label` (0 real,
+        rows: with `video_id` (rows on one image share it; `None` where `id` is that of an image), `label` (0 real,
             1 fake), `question` and `answers`.
         passes: how often every question is asked, each time in another order and with another of its answers.
         seed: of the order.

@@ -60,7 +60,7 @@ def train_probe(recipe: ProbeRecipe) -> Path:
     """Fit, validate and save all heads of a recipe; return the output folder.
 
     Raises:
-        ValueError: for settings that do not fit together, or a part without pictures.
+        ValueError: for settings that do not fit together, or a part without images.
         FileNotFoundError: for missing data.
     """
     root = data_root(recipe.data_dir)
@@ -138,7 +138,7 @@ def _training_set(
     root: Path,
 ) -> TrainingSet:
     pictures = list_pictures(head_recipe, root)
-    logger.info("head %s: %d pictures, %d of them fake", name, len(pictures), sum(item.fake for item in pictures))
+    logger.info("head %s: %d images, %d of them fake", name, len(pictures), sum(item.fake for item in pictures))
     store = FeatureStore(Path(recipe.features_dir), model, image_processor, name)
     copies = None if head_recipe.copies is None else store.features(pictures, head_recipe.copies)
     return TrainingSet(pictures, store.features(pictures), copies)
@@ -165,19 +165,19 @@ def _set_reported(config: ClipProbeConfig, name: str, **fields: Any) -> None:
 
 
 def _band(validation: ProbeValidation, recipe: HeadRecipe, name: str, output: Path) -> DecisionBand | None:
-    """The band of a head, with its plot and the scores behind it; `None` where too few pictures were scored."""
+    """The band of a head, with its plot and the scores behind it; `None` where too few images were scored."""
     rows = validation.out_of_fold
     lines = "".join(f"{row.to_json()}\n" for row in rows)
     (output / f"out_of_fold_{name}.jsonl").write_text(lines, encoding="utf-8")
     try:
-        band = fit_band(rows, recipe.false_alarm_rate, fitted_on="out-of-fold pictures of the training sets")
+        band = fit_band(rows, recipe.false_alarm_rate, fitted_on="out-of-fold images of the training sets")
     except ValueError as error:
         logger.warning("head %s gets no decision band: %s", name, error)
         return None
     plot_band(band, output / f"band_{name}.png")
     if band.coverage < LEAST_COVERAGE:
         logger.warning(
-            "head %s gets no decision band: it would answer for %.2f of the pictures, less than %.2f",
+            "head %s gets no decision band: it would answer for %.2f of the images, less than %.2f",
             name,
             band.coverage,
             LEAST_COVERAGE,

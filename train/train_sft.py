@@ -71,7 +71,7 @@ def train_sft(
 def build_trainer(
     model_arguments: SftModelArguments, data_arguments: SftDataArguments, arguments: SftTrainingArguments
 ) -> tuple[DetectorSFTTrainer, DetectionCallback]:
-    """The trainer, and the callback that judges the validation pictures.
+    """The trainer, and the callback that judges the validation images.
 
     `arguments.resume_from_checkpoint` becomes the folder to resume from, or `None`.
     """
@@ -85,9 +85,9 @@ def build_trainer(
     if not model_arguments.train_vision:
         freeze_modules(model, [family.vision_tower], "train_vision=False")
     arguments.resume_from_checkpoint = checkpoint_to_resume(arguments, model, adapter=model_arguments.use_peft)
-    with arguments.main_process_first(desc="building the data set"):
+    with arguments.main_process_first(desc="building the dataset"):
         rows, held_out = load_conversations(data_arguments, rebuild=arguments.local_process_index == 0)
-    logger.info("%d conversations to train on, %d pictures to validate on", len(rows), len(held_out))
+    logger.info("%d conversations to train on, %d images to validate on", len(rows), len(held_out))
     trainer = DetectorSFTTrainer(
         model=model,
         args=arguments,

@@ -277,7 +277,7 @@ class DetectionCallback(TrainerCallback):
     Args:
         trainer: a `DetectorSFTTrainer`.
         rows: with `image` and `label`, both classes.
-        batch_size: pictures per call of `detect`.
+        batch_size: images per call of `detect`.
     """
 
     def __init__(self, trainer: Any, rows: datasets.Dataset, batch_size: int) -> None:

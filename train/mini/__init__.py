@@ -22,7 +22,7 @@ class Size:
     """Sizes that all families share.
 
     Args:
-        image_size, patch_size: side of a picture and of a patch, pixels.
+        image_size, patch_size: side of an image and of a patch, pixels.
         width, inner_width: of towers and language model.
         heads: attention heads of both.
         vision_layers, language_layers: how many.
@@ -69,7 +69,7 @@ class Size:
         return {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
 
 
-MINI = Size(224, 32, 64, 128)  # of DD-VQA's pictures; 49 patches keep the prompts short
+MINI = Size(224, 32, 64, 128)  # of DD-VQA's images; 49 patches keep the prompts short
 TINY = Size(56, 14, 32, 48)
 PROMPT_SHARE = 10  # one copy of a family's prompts per so many texts: every training row will hold them
 

@@ -55,7 +55,7 @@ __all__ = [
     "m2f2_det_tokenizer",
 ]
 
-M2F2_DET_RECIPE = "recipes/m2f2_det_default.yaml"  # of the detector that ships: its sizes and its pictures
+M2F2_DET_RECIPE = "recipes/m2f2_det_default.yaml"  # of the detector that ships: its sizes and its images
 MARKERS = [IMAGE_MARKER, DEEPFAKE_MARKER]
 M2F2_DET_ENCODERS: dict[str, dict[str, Any]] = {
     "bridge": {
