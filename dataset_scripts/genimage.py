@@ -1,4 +1,4 @@
-"""GenImage: ImageNet photographs against the images of eight generators.
+"""GenImage: ImageNet photographs and images from eight generators.
 
 Zhu et al., "GenImage: A Million-Scale Benchmark for Detecting AI-Generated Image" (NeurIPS 2023). Expected:
 
@@ -17,7 +17,7 @@ from .image_folder import RealFakeFolder, RealFakeFolderConfig
 
 __all__ = ["GenImage"]
 
-GENERATORS = {  # first folder, without case and punctuation -> name
+GENERATORS = {  # first folder, ignoring case and punctuation -> name
     "adm": "ADM",
     "biggan": "BigGAN",
     "glide": "glide",
@@ -30,10 +30,10 @@ GENERATORS = {  # first folder, without case and punctuation -> name
 
 
 class GenImage(RealFakeFolder):
-    """GenImage: `nature` is real, `ai` is fake; the first folder names the generator.
+    """GenImage: `nature` is real, `ai` is fake; the first folder is the generator.
 
-    The category of a fake is its ImageNet class number. Published counts are not known for certain, so none are
-    compared. Real images are JPEG and fake ones PNG of fixed sizes, which decides results on the raw files.
+    The category of a fake is its ImageNet class number. Counts are not compared, because the published ones are
+    uncertain. Real images are JPEG and fake ones PNG of fixed sizes, which determines results on the raw files.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -50,12 +50,12 @@ class GenImage(RealFakeFolder):
     RESEARCH_ONLY = True
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per image; says which generators are absent and which folders are none."""
+        """Return one unit per image; report missing generators and unknown folders."""
         splits = super().units(root)
         found = {unit.columns["manipulation"] for units in splits.values() for unit in units} - {"real"}
         unknown = sorted(str(name) for name in found - set(GENERATORS.values()))
         if unknown:
-            self.report("warning", f"Not a generator of GenImage by its folder name: {first_names(unknown)}.")
+            self.report("warning", f"Folders that are not a generator of GenImage: {first_names(unknown)}.")
         absent = sorted(set(GENERATORS.values()) - found)
         if absent:
             self.report("warning", f"No images of {first_names(absent, limit=len(absent))}.")

@@ -1,9 +1,9 @@
-"""Fit linear heads on a frozen CLIP encoder, as it is stored.
+"""Fit linear heads on a frozen, unchanged CLIP encoder.
 
     python -m deepfake_detectors.train.train_probe --config train/recipes/clip_probe_mini.yaml
 
-Features are computed once and kept; then the heads take a minute. The output folder holds the encoder's file as it
-was, the heads, the processor and `validation.json`; and for each head the scores behind calibration and band
+Features are computed once and cached; after that the heads take a minute. The output folder has the unchanged encoder
+file, the heads, the processor and `validation.json`, and for each head the scores used for calibration and band
 (`out_of_fold_HEAD.jsonl`) and a plot of risk against coverage (`band_HEAD.png`).
 """
 
@@ -37,18 +37,18 @@ __all__ = ["LEAST_COVERAGE", "ProbeArguments", "build_probe", "train_probe"]
 
 logger = logging.getLogger("deepfake_detectors.train")  # __name__ is "__main__" when launched
 
-LEAST_COVERAGE = 0.3  # a band that answers less often is not worth having
+LEAST_COVERAGE = 0.3  # a band that answers less frequently is not useful
 
 
 @dataclass
 class ProbeArguments:
-    """Which recipe, and what of it to change."""
+    """Recipe, and changes to it."""
 
     config: str = field(metadata={"help": "Recipe, a YAML file."})
-    encoder: str | None = field(default=None, metadata={"help": "Instead of the recipe's."})
-    output_dir: str | None = field(default=None, metadata={"help": "Instead of the recipe's."})
-    features_dir: str | None = field(default=None, metadata={"help": "Instead of the recipe's."})
-    data_dir: str | None = field(default=None, metadata={"help": "Folder of the parts; $DEEPFAKE_DATA if unset."})
+    encoder: str | None = field(default=None, metadata={"help": "Overrides the recipe."})
+    output_dir: str | None = field(default=None, metadata={"help": "Overrides the recipe."})
+    features_dir: str | None = field(default=None, metadata={"help": "Overrides the recipe."})
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of the parts; default: $DEEPFAKE_DATA."})
 
     def recipe(self) -> ProbeRecipe:
         """Return the recipe with the changes."""
@@ -60,7 +60,7 @@ def train_probe(recipe: ProbeRecipe) -> Path:
     """Fit, validate and save all heads of a recipe; return the output folder.
 
     Raises:
-        ValueError: for settings that do not fit together, or a part without images.
+        ValueError: for settings that contradict each other, or a part without images.
         FileNotFoundError: for missing data.
     """
     root = data_root(recipe.data_dir)
@@ -93,7 +93,7 @@ def train_probe(recipe: ProbeRecipe) -> Path:
 
 
 def build_probe(recipe: ProbeRecipe) -> tuple[ClipProbeForDeepfakeDetection, ClipProbeImageProcessor]:
-    """Return the encoder with the recipe's heads, not fitted yet, and its image processor."""
+    """Return the encoder with the recipe's unfitted heads, and its image processor."""
     base = ClipProbeForDeepfakeDetection.from_pretrained(recipe.encoder)
     heads: dict[str, dict[str, Any]] = {}
     default = next(iter(recipe.heads))
@@ -113,7 +113,7 @@ def build_probe(recipe: ProbeRecipe) -> tuple[ClipProbeForDeepfakeDetection, Cli
     if config.has_projection != base.config.has_projection:
         raise ValueError(
             f"The heads of the recipe {'do' if config.has_projection else 'do not'} read 'projection', but those of "
-            f"{recipe.encoder} {'do' if base.config.has_projection else 'do not'}; convert the tower for such heads."
+            f"{recipe.encoder} {'do' if base.config.has_projection else 'do not'}; convert the tower for these heads."
         )
     model = ClipProbeForDeepfakeDetection(config).eval()
     weights = {name: weight for name, weight in base.state_dict().items() if not name.startswith("heads.")}
@@ -165,7 +165,7 @@ def _set_reported(config: ClipProbeConfig, name: str, **fields: Any) -> None:
 
 
 def _band(validation: ProbeValidation, recipe: HeadRecipe, name: str, output: Path) -> DecisionBand | None:
-    """The band of a head, with its plot and the scores behind it; `None` where too few images were scored."""
+    """Return the band of a head, and write its plot and scores; `None` if too few images were scored."""
     rows = validation.out_of_fold
     lines = "".join(f"{row.to_json()}\n" for row in rows)
     (output / f"out_of_fold_{name}.jsonl").write_text(lines, encoding="utf-8")

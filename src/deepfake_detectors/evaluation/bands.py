@@ -209,9 +209,7 @@ def _ends(scores: _Scores, false_alarm_rate: float, miss_rate: float, confidence
     low, high = float(found["fake"]), float(found["real"])
     if high > 1.0 or low < 0.0:
         label = "real" if high > 1.0 else "fake"
-        return (
-            f"Too many {label} images have the most extreme score; no threshold keeps the rate that was asked for."
-        )
+        return f"Too many {label} images have the most extreme score; no threshold keeps the rate that was asked for."
     if low >= high:  # the classes hardly overlap: any threshold between the two keeps both promises
         high = (low + high) / 2
         low = float(np.nextafter(high, -np.inf))
