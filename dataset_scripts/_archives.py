@@ -1,6 +1,6 @@
-"""Pictures inside zip, tar and LMDB files, read without unpacking.
+"""Images in zip, tar and LMDB files, read without unpacking.
 
-LMDB is what DeepfakeBench packs frames into, one file per data set: `<set>_lmdb/data.mdb`.
+DeepfakeBench packs frames into LMDB, one file per dataset: `<set>_lmdb/data.mdb`.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from ._files import MAX_PIXELS, open_image
 lmdb: Any
 try:
     lmdb = importlib.import_module("lmdb")
-except ImportError:  # only this form needs it; said when it is used
+except ImportError:  # needed only for LMDB; reported when it is used
     lmdb = None
 
 __all__ = ["find_key", "list_members", "mask_key", "read_member", "read_picture", "read_value", "store_file"]
 
-# What the libraries say of damaged archives, of their headers as well as of their contents.
+# Errors that the libraries raise for damaged archives, both for headers and contents.
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
     *(OSError, EOFError, KeyError, IndexError, TypeError, OverflowError, RuntimeError, UnicodeDecodeError),
 )
 METHODS = {zipfile.ZIP_STORED: "none (0)", zipfile.ZIP_DEFLATED: "deflate (8)", zipfile.ZIP_BZIP2: "bzip2 (12)"}
 ENCRYPTED = 0x1
-LARGEST_MEMBER = 256 * 2**20  # a member is one picture
+LARGEST_MEMBER = 256 * 2**20  # each member is one image
 SMALL, HIGHEST_RATIO = 2**20, 500
 BLOCK = 2**20
 
 
 class Archive(NamedTuple):
-    """An open archive: the names of its files in their order, and how to read one."""
+    """An open archive: the names of its files in order, and a function that reads one."""
 
     names: list[str]
     read: Callable[[str], bytes]
 
 
 def list_members(path: Path) -> list[str]:
-    """The files in a zip or tar (compressed or not, whatever its name says), in its order.
+    """List the files in a zip or tar (compressed or not, regardless of its name), in archive order.
 
     Raises:
-        ValueError: naming the archive, if it is broken, if a member would leave the folder it is unpacked in or is a
-            link, or if two have the same name.
+        ValueError: naming the archive, if it is damaged, if a member is a link or would be unpacked outside the
+            folder, or if two members have the same name.
     """
     seen: set[str] = set()
     names = _kept_open(*_identity(path)).names
@@ -62,16 +62,17 @@ def list_members(path: Path) -> list[str]:
         plain = PurePosixPath(name.replace("\\", "/"))
         if plain.is_absolute() or ".." in plain.parts or (plain.parts and plain.parts[0].endswith(":")):
             raise ValueError(
-                f"{path} holds {name!r}, which leads out of its folder. Do not unpack it; fetch it again."
+                f"{path} contains {name!r}, which would be unpacked outside its folder. Do not unpack it; download "
+                "it again."
             )
         if name in seen:
-            raise ValueError(f"{path} holds {name!r} twice. Fetch this file again.")
+            raise ValueError(f"{path} contains {name!r} twice. Download this file again.")
         seen.add(name)
     return names
 
 
 def read_member(path: Path, name: str) -> bytes:
-    """The bytes of a member. Compressed tars are fast in the order of their members only.
+    """Return the bytes of a member. Compressed tars are fast only if members are read in order.
 
     Raises:
         ValueError: naming archive and member, if it cannot be read.
@@ -79,11 +80,11 @@ def read_member(path: Path, name: str) -> bytes:
     try:
         return _kept_open(*_identity(path)).read(name)
     except DAMAGED as error:
-        raise ValueError(f"{name} in {path} cannot be read: {error}. Fetch this file again.") from error
+        raise ValueError(f"{name} in {path} cannot be read: {error}. Download this file again.") from error
 
 
 def read_picture(path: Path, name: str, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
-    """The columns `image` and `file_format` of a member, decoded; errors as in `read_member` and `open_image`."""
+    """Decode a member into the columns `image` and `file_format`; errors as in `read_member` and `open_image`."""
     content = read_member(path, name)
     image = {"bytes": content, "path": PurePosixPath(name).name}
     picture = open_image(content, f"{name} in {path}", max_pixels=max_pixels)
@@ -97,12 +98,12 @@ def _identity(path: Path) -> tuple[Path, int, int, int]:
 
 @functools.lru_cache(maxsize=4)
 def _kept_open(path: Path, process: int, changed: int, size: int) -> Archive:
-    """Open once per process, because reading the list of 100,000 members takes a second; anew if the file changed."""
+    """Opened once per process, because listing 100,000 members takes a second; opened again if the file changed."""
     try:
         return _open_zip(path) if path.suffix.lower() == ".zip" else _open_tar(path)
     except DAMAGED as error:
         kind = "zip" if path.suffix.lower() == ".zip" else "tar"
-        raise ValueError(f"{path} cannot be read as {kind}: {error}. Fetch this file again.") from error
+        raise ValueError(f"{path} cannot be read as {kind}: {error}. Download this file again.") from error
 
 
 def _open_zip(path: Path) -> Archive:
@@ -111,18 +112,22 @@ def _open_zip(path: Path) -> Archive:
     for info in infos:
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
-            raise ValueError(f"{path} holds {info.filename!r}, which is a link or a device. Fetch this file again.")
+            raise ValueError(
+                f"{path} contains {info.filename!r}, which is a link or a device. Download this file again."
+            )
         if info.flag_bits & ENCRYPTED:
-            raise ValueError(f"{path} holds {info.filename!r}, which is encrypted. Unpack it with its password first.")
+            raise ValueError(
+                f"{path} contains {info.filename!r}, which is encrypted. Unpack it with its password first."
+            )
         if info.compress_type not in METHODS:
             raise ValueError(
-                f"{path} holds {info.filename!r}, which is packed by method {info.compress_type}; allowed "
-                f"are {', '.join(METHODS.values())}. Pack it again with one of those."
+                f"{path} contains {info.filename!r}, which is compressed with method {info.compress_type}; allowed "
+                f"are {', '.join(METHODS.values())}. Repack it with one of those."
             )
         _check_size(path, info.filename, info.file_size, info.compress_size)
-    # Members that share their bytes are how a small file holds petabytes.
+    # Overlapping members are how a small file can unpack to petabytes.
     if sum(info.compress_size for info in infos) > path.stat().st_size:
-        raise ValueError(f"{path} holds members that overlap. Fetch this file again.")
+        raise ValueError(f"{path} contains overlapping members. Download this file again.")
     return Archive([info.filename for info in infos], archive.read)
 
 
@@ -130,31 +135,33 @@ def _open_tar(path: Path) -> Archive:
     archive = tarfile.open(path, "r:*")
     end: Any = archive.fileobj
     if isinstance(end, lzma.LZMAFile):
-        raise ValueError(f"{path} is packed by LZMA; allowed are gzip, bzip2 and nothing. Pack it again.")
+        raise ValueError(f"{path} is compressed with LZMA; allowed are gzip, bzip2 and no compression. Repack it.")
     packed = isinstance(end, (gzip.GzipFile, bz2.BZ2File))
     limit = max(LARGEST_MEMBER, HIGHEST_RATIO * path.stat().st_size)
     infos = []
-    # One by one: to go to the next member of a packed tar is to unpack this one.
+    # One at a time, because moving to the next member of a compressed tar unpacks this one.
     while (info := archive.next()) is not None:
         if info.issparse():
-            raise ValueError(f"{path} holds {info.name!r}, which is sparse. Pack it again without that.")
+            raise ValueError(f"{path} contains {info.name!r}, which is a sparse file. Repack it without sparse files.")
         if not (info.isfile() or info.isdir()):
-            raise ValueError(f"{path} holds {info.name!r}, which is a link or a device. Fetch this file again.")
+            raise ValueError(f"{path} contains {info.name!r}, which is a link or a device. Download this file again.")
         _check_size(path, info.name, info.size, info.size)
         if packed and info.offset_data + info.size > limit:
-            raise ValueError(f"{path} unpacks to more than {limit} bytes at {info.name!r}. Is it what it should be?")
+            raise ValueError(
+                f"{path} unpacks to more than {limit} bytes at {info.name!r}. Check that it is the right file."
+            )
         if info.isfile():
             infos.append(info)
-    # The library takes a file that was cut off between two members for a whole one.
+    # The library accepts a file that was truncated between two members.
     if end is None:
         raise tarfile.ReadError("it is closed")
     end.seek(archive.offset)
     if end.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("it ends without the mark of its end")
-    # The checksum stands behind the last byte, where the library does not look.
+        raise tarfile.ReadError("its end marker is missing")
+    # The checksum comes after the last byte, which the library does not read.
     while packed and end.read(BLOCK):
         if end.tell() > limit:
-            raise ValueError(f"{path} unpacks to more than {limit} bytes behind its end. Fetch this file again.")
+            raise ValueError(f"{path} unpacks to more than {limit} bytes after its end. Download this file again.")
     by_name = {info.name: info for info in infos}
 
     def read(name: str) -> bytes:
@@ -169,13 +176,13 @@ def _open_tar(path: Path) -> Archive:
 def _check_size(path: Path, name: str, size: int, packed: int) -> None:
     if size > LARGEST_MEMBER or (size > SMALL and size > HIGHEST_RATIO * packed):
         raise ValueError(
-            f"{path} holds {name!r}, which unpacks from {packed} to {size} bytes; a picture has at most "
-            f"{LARGEST_MEMBER}, and not {HIGHEST_RATIO} times its packed size."
+            f"{path} contains {name!r}, which unpacks from {packed} to {size} bytes; allowed are at most "
+            f"{LARGEST_MEMBER} bytes, and less than {HIGHEST_RATIO} times the packed size."
         )
 
 
 def store_file(root: Path, dataset: str) -> Path:
-    """The file of a data set.
+    """Return the LMDB file of a dataset.
 
     Raises:
         ImportError: if lmdb is not installed.
@@ -185,12 +192,12 @@ def store_file(root: Path, dataset: str) -> Path:
         raise ImportError("Reading LMDB files needs lmdb: pip install 'deepfake-detectors[data]'")
     path = root / f"{dataset}_lmdb" / "data.mdb"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, but lmdb=True reads the frames of {dataset} from it.")
+        raise FileNotFoundError(f"{path} is missing, but lmdb=True needs it for the frames of {dataset}.")
     return path
 
 
 def find_key(path: Path, relative: PurePosixPath) -> str | None:
-    """The key of a frame: `<set>\\<rest>`, the rest with the separators of the machine that packed it."""
+    """Return the key of a frame: `<set>\\<rest>`, with the path separators of the machine that packed it."""
     dataset, *rest = relative.parts
     with _environment(path).begin() as reading:
         for separator in ("/", "\\"):
@@ -201,7 +208,7 @@ def find_key(path: Path, relative: PurePosixPath) -> str | None:
 
 
 def mask_key(key: str) -> str:
-    """The key of a frame's mask: beside the frames, and under c23 for all levels."""
+    """Return the key of a frame's mask, which is next to the frames, and under c23 for all levels."""
     separator = "/" if "/" in key else "\\"
     dataset, rest = key.split("\\", 1)
     parts = rest.split(separator)
@@ -212,7 +219,7 @@ def mask_key(key: str) -> str:
 
 
 def read_value(path: Path, key: str) -> bytes | None:
-    """What lies under a key: the bytes of a picture file."""
+    """Return the bytes of the image file for a key."""
     with _environment(path).begin() as reading:
         return reading.get(key.encode())
 
@@ -223,14 +230,14 @@ def _environment(path: Path) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def _open_lmdb(path: Path, process: int, changed: int, size: int) -> Any:
-    """Open once per process: an environment does not survive being sent to another one."""
+    """Opened once per process, because an environment cannot be sent to another process."""
     try:
         environment = lmdb.open(str(path.parent), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
-        raise ValueError(f"{path} cannot be read as LMDB: {error}. Fetch this file again.") from error
-    # The file is mapped into memory: to read pages that were cut off would end the process.
+        raise ValueError(f"{path} cannot be read as LMDB: {error}. Download this file again.") from error
+    # The file is memory-mapped: reading pages missing from a truncated file would crash the process.
     expected = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     if size < expected:
         environment.close()
-        raise ValueError(f"{path} has {size} of {expected} bytes. Fetch this file again.")
+        raise ValueError(f"{path} has {size} of {expected} bytes. Download this file again.")
     return environment

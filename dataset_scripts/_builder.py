@@ -1,6 +1,6 @@
-"""What all data set builders share: one schema, grouping by shared source video, and the checks before building.
+"""Code shared by all dataset builders: the schema, grouping by shared source video, and checks before building.
 
-Imports only `datasets`, neighbours and the standard library, so that a builder stays usable as a loading script.
+Imports only `datasets`, neighbours and the standard library, so that a builder also works as a loading script.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ logger = logging.getLogger(__name__)
 
 SPLIT_ORDER = ("train", "validation", "test")
 INSIDE = "::"  # between an archive and a member, as in `train.zip::doc/real/1.jpg`
-CLASS_NAMES = ["real", "fake"]  # label 0 and 1, whatever the source data used
+CLASS_NAMES = ["real", "fake"]  # labels 0 and 1, regardless of the source data
 
 
 def detection_features(mask: bool = False, dialogue: bool = False) -> datasets.Features:
-    """The schema of every builder of this package.
+    """Return the schema used by every builder of this package.
 
     Args:
-        mask: whether rows carry a manipulation mask.
-        dialogue: whether rows carry a question, its answers and the same as chat `messages`.
+        mask: whether rows have a manipulation mask.
+        dialogue: whether rows have a question with answers, also as chat `messages`.
 
     Returns:
-        Features. `video_id` is `<data set>/<method>/<name>`, because bare names collide between methods; `group_id` is
-        the connected component over shared source material, by which splits must be made.
+        Features. `video_id` is `<dataset>/<method>/<name>`, because bare names collide between methods; `group_id` is
+        the connected component over shared source material; splits must keep groups together.
     """
     text = datasets.Value("string")
     features: dict[str, Any] = {
@@ -64,7 +64,8 @@ def detection_features(mask: bool = False, dialogue: bool = False) -> datasets.F
         "frame": datasets.Value("int32"),
         "compression": text,
         "category": text,
-        "file_format": text,  # by content: a file name may lie, and a format that follows the class is a shortcut
+        # detected from the content: file names can be wrong, and a format that depends on the class is a shortcut
+        "file_format": text,
     }
     if mask:
         features["mask"] = datasets.Image()
@@ -87,7 +88,7 @@ def unit_columns(
     compression: str | None = None,
     category: str | None = "face",
 ) -> dict[str, Any]:
-    """The columns of a unit in the schema of `detection_features`; `manipulation` of a real one is always `real`."""
+    """Return the columns of a unit in the schema of `detection_features`; for real ones `manipulation` is `real`."""
     return {
         "label": label,
         "manipulation": "real" if label == "real" else manipulation,
@@ -103,13 +104,13 @@ def unit_columns(
 
 
 def components(links: Iterable[Sequence[Hashable]]) -> dict[Any, Any]:
-    """Connected components of a graph.
+    """Return the connected components of a graph.
 
     Args:
-        links: the nodes that belong together, one sequence each; a single node stands for itself.
+        links: sequences of nodes that belong together; a sequence with one node adds just that node.
 
     Returns:
-        For every node the smallest node of its component, which names it whatever the order of `links`.
+        For every node the smallest node of its component, independent of the order of `links`.
     """
     parent: dict[Any, Any] = {}
 
@@ -128,18 +129,18 @@ def components(links: Iterable[Sequence[Hashable]]) -> dict[Any, Any]:
 
 
 def split_by_group(group_ids: Sequence[str], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split rows so that no group lies on both sides.
+    """Split rows so that no group is in both parts.
 
     Args:
         group_ids: the group of each row.
-        fraction: share of rows for the second part, in (0, 1). Groups are drawn until it is reached.
-        seed: the same seed and groups give the same split, whatever the order of the rows.
+        fraction: share of rows for the second part, in (0, 1). Groups are drawn until this share is reached.
+        seed: the same seed and groups give the same split, independent of the order of rows.
 
     Returns:
-        Row indices of the first part (for training) and of the second (for validation), each ascending.
+        Ascending row indices of the first part (for training) and of the second part (for validation).
 
     Raises:
-        ValueError: if `fraction` is out of range, or if there are too few groups to put one on each side.
+        ValueError: if `fraction` is out of range, or if there are fewer than two groups.
     """
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"The validation fraction is {fraction}, expected a share between 0 and 1 (exclusive).")
@@ -148,13 +149,13 @@ def split_by_group(group_ids: Sequence[str], fraction: float, seed: int) -> tupl
         rows[group].append(index)
     if len(rows) < 2:
         raise ValueError(
-            f"{len(group_ids)} rows in {len(rows)} group(s) cannot be split: pictures of one group share source "
-            "videos and must stay together. Give at least two groups, or a validation split of its own."
+            f"{len(group_ids)} rows in {len(rows)} group(s) cannot be split: images in a group share source videos "
+            "and must stay together. Use at least two groups, or a separate validation split."
         )
     order = sorted(rows)
     random.Random(seed).shuffle(order)
     second: list[int] = []
-    for group in order[:-1]:  # one group always stays in the first part
+    for group in order[:-1]:  # at least one group stays in the first part
         if len(second) >= fraction * len(group_ids):
             break
         second.extend(rows[group])
@@ -164,16 +165,16 @@ def split_by_group(group_ids: Sequence[str], fraction: float, seed: int) -> tupl
 
 @dataclass(frozen=True)
 class Finding:
-    """One observation about a data set, by a builder, `check_dataset` or `lint_dataset`.
+    """A finding about a dataset, from a builder, `check_dataset` or `lint_dataset`.
 
     Args:
-        level: of raw files, `error` where they contradict the official list or count; of a lint, `error` where a
-            detector can solve the set, or a part of it, without looking at the forgery, or where its score would be
-            wrong. `warning` and `note` for less, `ok` for a check that passed.
-        message: a sentence for a reader.
-        code: stable name of what was looked at.
-        split: the split it is about, or `None`.
-        details: the numbers, and examples by id; JSON-serialisable.
+        level: for raw files, `error` if they contradict the official list or count; for lint, `error` if a detector
+            could solve all or part of the dataset without looking at the forgery, or if scores would be wrong.
+            `warning` and `note` are less severe, `ok` is for checks that passed.
+        message: a sentence for the user.
+        code: stable name of the check.
+        split: the split concerned, or `None`.
+        details: numbers and example ids; JSON-serialisable.
     """
 
     level: str
@@ -183,19 +184,19 @@ class Finding:
     details: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as they stand in a `lint.json`."""
+        """Return the fields as in `lint.json`."""
         return asdict(self)
 
 
 class Unit(NamedTuple):
-    """What one shard item stands for: a picture, or the frames of one video.
+    """One item of a shard: an image, or the frames of one video.
 
     Args:
-        id: unique in the data set and the same on every machine: no absolute path, Unicode in NFC.
+        id: unique in the dataset and the same on every machine: without absolute paths, Unicode in NFC.
         path: the file or folder with the pixels.
-        columns: the columns of its rows that do not change from frame to frame.
-        frames: file names or frame numbers; empty for a single picture.
-        masks: the folder or clip with the masks of the frames; empty for none.
+        columns: the columns that are the same for all of its rows.
+        frames: file names or frame numbers; empty for a single image.
+        masks: the folder or clip with the masks of the frames; empty without masks.
     """
 
     id: str
@@ -209,7 +210,7 @@ class Unit(NamedTuple):
         return len(self.frames) or 1
 
     def files(self) -> Iterator[Path]:
-        """The files that its rows are read from, the frames of a folder one by one."""
+        """Return the files that its rows are read from; frames in a folder are listed separately."""
         place = Path(self.path.partition(INSIDE)[0])
         if self.frames and place.is_dir():
             yield from (place / str(name) for name in self.frames)
@@ -224,27 +225,27 @@ class Unit(NamedTuple):
 
 @dataclass
 class RawConfig(datasets.BuilderConfig):
-    """What every config knows.
+    """Fields shared by all configs.
 
     Args:
-        allow_missing: build what is there although files of the official list are missing. They are logged and listed
-            by `check` all the same.
-        max_pixels: width times height of a picture that is decoded; see `open_image`.
+        allow_missing: build the existing files even if files from the official list are missing. Missing files are
+            still logged and listed by `check`.
+        max_pixels: largest width times height to decode; see `open_image`.
     """
 
     allow_missing: bool = False
     max_pixels: int = MAX_PIXELS
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels is {self.max_pixels}, expected 1 or more.")
 
 
 class RawBuilder(datasets.GeneratorBasedBuilder):
-    """Base of the builders: finds the units of each split, refuses what is ambiguous, writes down what it noticed.
+    """Base class of the builders: finds the units of each split, refuses ambiguous data and records findings.
 
-    A subclass sets the class attributes and writes `units`, and `examples` where a unit is not one picture.
+    Subclasses set the class attributes and implement `units`, and also `examples` if a unit is not a single image.
     """
 
     NAME = ""
@@ -252,45 +253,45 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     LAYOUT = ""
     REMEDY = ""
     HOMEPAGE = ""
-    LAYOUT_VERIFIED = True  # False where layout or counts come from hearsay; `info` and `check` say so
-    RESEARCH_ONLY = True  # False only where the terms allow more than non-commercial research, or are the user's own
+    LAYOUT_VERIFIED = True  # False if layout or counts come from second-hand sources; `info` and `check` say so
+    RESEARCH_ONLY = True  # False only if the terms allow more than non-commercial research, or are the user's own
     UNIT_NAME = "pictures"
-    SOURCE_SUFFIXES: tuple[str, ...] = ()  # of files that may be given as `data_dir`, in place of a folder
+    SOURCE_SUFFIXES: tuple[str, ...] = ()  # suffixes of files that can be passed as `data_dir` instead of a folder
     BUILDER_CONFIG_CLASS = RawConfig
     log_findings = True
-    decode_listed = True  # False where `units` must not decode: lint measures every picture, also beside broken ones
+    decode_listed = True  # False if `units` must not decode: lint measures every image, even if others are damaged
     findings: list[Finding]
-    kept: dict[str, list[Unit]] | None = None  # what `keep_splits` was given
+    kept: dict[str, list[Unit]] | None = None  # set by `keep_splits`
     missing: list[str]
-    ignored: list[str]  # files that `units` came across and has no use for
+    ignored: list[str]  # files found by `units` that are not used
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """The units of each split, in the data set's own order where it has one."""
+        """Return the units of each split, in the dataset's own order if it has one."""
         raise NotImplementedError
 
     @classmethod
     def set_of(cls, identity: str) -> str | None:
-        """The set of one class that the row of this id is of; `None` where the data are not made of such sets."""
+        """Return the single-class set of the row with this id; `None` if the dataset does not consist of such sets."""
         return None
 
     def has_masks(self) -> bool:
-        """Whether this config's rows carry a mask."""
+        """Whether rows of this config have a mask."""
         return False
 
     def has_dialogue(self) -> bool:
-        """Whether this config's rows carry a question and its answers."""
+        """Whether rows of this config have a question and answers."""
         return False
 
     def official_counts(self) -> dict[str, dict[str, int]]:
-        """Units per split and class as published, for this config; a difference is an error."""
+        """Return the published number of units per split and class for this config; a difference is an error."""
         return {}
 
     def likely_counts(self) -> dict[str, dict[str, int]]:
-        """Counts whose source is not certain: a difference is a warning."""
+        """Return counts from uncertain sources; a difference is only a warning."""
         return {}
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The rows of a unit."""
+        """Yield the rows of a unit."""
         yield {
             "id": unit.id,
             "image": unit.path,
@@ -299,21 +300,21 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         }
 
     def open_picture(self, source: Path | bytes, where: str = "", mode: str | None = None) -> Image.Image:
-        """Decode a picture within the limit of the config; see `open_image`."""
+        """Decode an image within the limit of the config; see `open_image`."""
         return open_image(source, where, mode, self.config.max_pixels)
 
     def report(self, level: str, message: str) -> None:
-        """Note a finding for `check`, and log it if it is more than a remark."""
+        """Record a finding for `check`, and log it if it is more than a note."""
         self.findings.append(Finding(level, message))
         if self.log_findings and level != "note":
             logger.warning("%s: %s", self.NAME, message)
 
     def inspect(self, root: Path) -> dict[str, list[Unit]]:
-        """The units of each split after all checks that need no decoding; fills `findings`.
+        """Return the units of each split after all checks that do not need decoding; fill `findings`.
 
         Raises:
             FileNotFoundError: if the folder or something in it is missing.
-            ValueError: for ids that occur twice, an empty result, or whatever a subclass refuses.
+            ValueError: for duplicate ids, an empty result, or data that a subclass refuses.
         """
         self.findings, self.missing, self.ignored = [], [], []
         if not self.LAYOUT_VERIFIED:
@@ -325,7 +326,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         if not splits:
             absent = f"Missing: {first_names(self.missing)}. " if self.missing else ""
             raise FileNotFoundError(
-                f"{root} holds nothing of {self.NAME} that this config reads. {absent}{self.REMEDY}"
+                f"{root} does not contain any files of {self.NAME} for this config. {absent}{self.REMEDY}"
             )
         seen: dict[str, Unit] = {}
         for unit in (unit for units in splits.values() for unit in units):
@@ -350,7 +351,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
                 where[unit.columns["group_id"]].add(split)
         shared = sorted(group for group, found in where.items() if len(found) > 1)
         if shared:
-            text = f"{len(shared)} group(s) of related material lie in several splits: {first_names(shared)}."
+            text = f"{len(shared)} group(s) of related material are in several splits: {first_names(shared)}."
             self.report("note", text)
 
     def _compare_counts(self, splits: dict[str, list[Unit]], counts: dict[str, dict[str, int]], level: str) -> None:
@@ -358,10 +359,12 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
             found = Counter(unit.columns["label"] for unit in splits.get(split, []))
             for label, expected in classes.items():
                 if found[label] != expected:
-                    self.report(level, f"{split}: {found[label]} {label} {self.UNIT_NAME}, published are {expected}.")
+                    self.report(
+                        level, f"{split}: {found[label]} {label} {self.UNIT_NAME}, but {expected} were published."
+                    )
 
     def _info(self) -> datasets.DatasetInfo:
-        self.config.check()  # here: options given to the builder are set behind the config's __post_init__
+        self.config.check()  # checked here, because options are set after the config's __post_init__
         return datasets.DatasetInfo(
             description=inspect.getdoc(type(self)) or "",
             features=detection_features(mask=self.has_masks(), dialogue=self.has_dialogue()),
@@ -371,30 +374,31 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         )
 
     def find_splits(self) -> dict[str, list[Unit]]:
-        """Return the units of each split, to be built; nothing is decoded.
+        """Return the units of each split to build, without decoding.
 
         Raises:
             FileNotFoundError: for listed files that are missing, unless `allow_missing` is set.
-            ValueError: as `inspect`, or where `data_dir` is not set.
+            ValueError: as for `inspect`, or if `data_dir` is not set.
         """
         if self.config.data_dir is None:
             raise ValueError(f"{self.NAME} cannot be downloaded by a builder, and data_dir is not set. {self.REMEDY}")
         splits = self.inspect(Path(self.config.data_dir))
         if self.missing and not self.config.allow_missing:
             raise FileNotFoundError(
-                f"{len(self.missing)} listed file(s) of {self.NAME} are missing: {first_names(self.missing)}. Fetch "
-                "them, or pass allow_missing=True to build the rest."
+                f"{len(self.missing)} listed file(s) of {self.NAME} are missing: {first_names(self.missing)}. "
+                "Download them, or pass allow_missing=True to build the rest."
             )
         return splits
 
     def keep_splits(self, splits: dict[str, list[Unit]]) -> None:
-        """Build these, some of what `find_splits` gave, and do not look at the raw files again."""
+        """Restrict the build to these splits from `find_splits`, without reading the raw files again."""
         self.kept = splits
-        self.info.splits = None  # the others are not expected, though a cached build of the whole set knows them
+        # the other splits are not expected, even if a cached build of the whole dataset has them
+        self.info.splits = None
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         splits = self.find_splits() if self.kept is None else self.kept
-        # Lists, so that num_proc can shard them.
+        # Lists, so that num_proc can split them.
         return [datasets.SplitGenerator(name=name, gen_kwargs={"units": units}) for name, units in splits.items()]
 
     def _generate_examples(self, units: list[Unit]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Collections of folders that are of one class each, which only a table can tell."""
+"""Collections of single-class folders, whose classes come from a table."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["ClassFolders", "ClassFoldersConfig", "PictureSet", "plain_name"]
 
 
 class PictureSet(NamedTuple):
-    """What is known of a folder.
+    """Facts about a folder.
 
     Args:
         label: `"real"` or `"fake"`.
         family: see `detection_features`.
-        manipulation: what made the fakes.
+        manipulation: generator or method of the fakes.
         category: value of that column.
-        aliases: further names of the folder.
+        aliases: other names of the folder.
     """
 
     label: str
@@ -33,11 +33,10 @@ class PictureSet(NamedTuple):
 
 @dataclass
 class ClassFoldersConfig(RawConfig):
-    """The published sets, and folders of one's own.
+    """The published sets, and the user's own folders.
 
     Args:
-        real: names of further folders with real pictures.
-        fake: names of further folders with fake pictures.
+        real: names of additional folders with real images. fake: names of additional folders with fake images.
     """
 
     real: tuple[str, ...] = ()
@@ -52,7 +51,7 @@ class ClassFoldersConfig(RawConfig):
 
 
 class ClassFolders(RawBuilder):
-    """Base of the builders over such collections. A folder that no table knows is never given a class."""
+    """Base class of builders for such collections. Folders that are not in the table never get a class."""
 
     BUILDER_CONFIG_CLASS = ClassFoldersConfig
     PREFIX = ""  # first part of every id
@@ -61,11 +60,11 @@ class ClassFolders(RawBuilder):
 
     @classmethod
     def set_of(cls, identity: str) -> str:
-        """The folder, by its name in the table: the part of the id behind the prefix."""
+        """Return the folder's name in the table, which is the part of the id after the prefix."""
         return identity.split("/")[1]
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per picture, set by set in the order of the table."""
+        """Return one unit per image, set by set in the order of the table."""
         known = {plain_name(alias): name for name, known in self.SETS.items() for alias in (name, *known.aliases)}
         own = {
             name: PictureSet(label, manipulation=name)
@@ -75,7 +74,7 @@ class ClassFolders(RawBuilder):
         published = {name: self.SETS[known[plain_name(name)]] for name in own if plain_name(name) in known}
         contradicted = [name for name, said in published.items() if said.label != own[name].label]
         if contradicted:
-            raise ValueError(f"{first_names(contradicted)}: published as the other class; take the option away.")
+            raise ValueError(f"{first_names(contradicted)}: published as the other class; remove the option.")
         folders: dict[str, Path] = {}
         unknown, stray = [], []
         for path in sorted(path for path in root.iterdir() if not path.name.startswith(".")):
@@ -94,27 +93,29 @@ class ClassFolders(RawBuilder):
         if unknown:
             self.report(
                 "error",
-                f"Folders that are no published set, not read: {first_names(unknown)}. State their class: real=... or "
-                "fake=...",
+                f"Ignored folders that are not a published set: {first_names(unknown)}. Set their class with "
+                "real=... or fake=...",
             )
         if stray:
-            self.report("warning", f"{len(stray)} picture(s) in no set, not read: {first_names(stray)}.")
+            self.report(
+                "warning", f"{len(stray)} image(s) ignored because they are not in any set: {first_names(stray)}."
+            )
         absent = [name for name in self.SETS if name not in folders]
         if absent:
-            self.report("warning", f"{len(absent)} sets are not there: {first_names(absent, limit=len(absent))}.")
+            self.report("warning", f"{len(absent)} sets are missing: {first_names(absent, limit=len(absent))}.")
         units = []
         for name in sorted(folders, key=[*self.SETS, *own].index):
             units += self.picture_units(root, name, folders[name], self.SETS.get(name) or own[name])
         return {self.SPLIT: units}
 
     def picture_units(self, root: Path, name: str, folder: Path, known: PictureSet) -> list[Unit]:
-        """The pictures of one set, sorted by path."""
+        """Return the images of one set, sorted by path."""
         other: list[str] = []
         units = list(self._pictures(root, name, folder, known, other))
         if other:
-            self.report("warning", f"{name}: {len(other)} files are no pictures: {first_names(other)}.")
+            self.report("warning", f"{name}: {len(other)} files are not images: {first_names(other)}.")
         if not units:
-            self.missing.append(f"{folder} (no pictures)")
+            self.missing.append(f"{folder} (no images)")
         return units
 
     def _pictures(self, root: Path, name: str, folder: Path, known: PictureSet, other: list[str]) -> Iterator[Unit]:
@@ -134,5 +135,5 @@ class ClassFolders(RawBuilder):
 
 
 def plain_name(name: str) -> str:
-    """A name without case and punctuation, by which folders are compared."""
+    """Normalise a folder name for comparison, without case and punctuation."""
     return "".join(character for character in name.casefold() if character.isalnum() or character == "+")

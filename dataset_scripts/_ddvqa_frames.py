@@ -1,7 +1,7 @@
-"""DD-VQA on frames of FaceForensics++ videos, as FakeVLM's authors explain their protocol.
+"""DD-VQA on frames of FaceForensics++ videos, following the explanation of FakeVLM's authors.
 
-Their question number n about a video goes with frame number n of that video (their repository, issue 3), so that the
-pictures are other ones than the crops that M2F2-Det publishes.
+Question number n about a video belongs to frame number n of that video (issue 3 in their repository), so the images
+differ from the crops published by M2F2-Det.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class AskedFrame(NamedTuple):
     """A question with its frame.
 
     Args:
-        entry: the question; its picture is `<type>_<target>[_<source>]`.
-        place: a clip, a folder of frames, or where one should be.
-        number: of the frame, from 0.
+        entry: the question; its image is `<type>_<target>[_<source>]`.
+        place: a clip or a folder of frames, or the expected path if missing.
+        number: number of the frame, starting at 0.
     """
 
     entry: Entry
@@ -36,19 +36,19 @@ class AskedFrame(NamedTuple):
 def asked_frames(
     root: Path, ffpp: Path, compression: str, split: str, methods: dict[str, str], remedy: str
 ) -> Iterator[AskedFrame]:
-    """The questions of a split with their frames.
+    """Return the questions of a split with their frames.
 
     Args:
         root: the folder with `annotations/`.
         ffpp: the folder with `original_sequences/` and `manipulated_sequences/`.
-        compression: level of the videos.
+        compression: compression level of the videos.
         split: `"train"` or `"test"`.
         methods: type digit -> name of the method's folder, `"real"` for the originals.
-        remedy: for messages.
+        remedy: advice for error messages.
 
     Raises:
         FileNotFoundError: for missing annotations.
-        ValueError: for annotations of another form.
+        ValueError: for annotations in another format.
     """
     for entry in read_annotations(root / "annotations" / ANNOTATIONS[split], remedy):
         kind, _, video = entry.picture.partition("_")

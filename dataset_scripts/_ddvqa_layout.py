@@ -1,7 +1,7 @@
-"""Where the files of DD-VQA lie: in the folder this package describes, or in a clone of M2F2-Det's repository.
+"""Locations of the files of DD-VQA: in the folder layout of this package, or in a clone of M2F2-Det's repository.
 
-A clone holds `utils/DDVQA_images/{c40,c23}.zip`, which are read without unpacking (or unpacked beside, as the official
-scripts want them), `utils/DDVQA_split/<level>/*.json` and `utils/DDVQA_eval/<level>/test.jsonl`.
+A clone has `utils/DDVQA_images/{c40,c23}.zip`, which are read without unpacking (or unpacked next to them, as the
+official scripts expect), `utils/DDVQA_split/<level>/*.json` and `utils/DDVQA_eval/<level>/test.jsonl`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ CONVERSATIONS = "train_DDVQA_format.json"
 
 
 class Picture(NamedTuple):
-    """A picture file, or a member of an archive.
+    """An image file, or a member of an archive.
 
     Args:
-        archive: the zip that holds it; `None` for a file.
+        archive: the zip that contains it; `None` for a file.
         name: path of the file, or name of the member.
     """
 
@@ -50,13 +50,13 @@ class Layout(NamedTuple):
     """The files of one copy.
 
     Args:
-        root: the folder that was given; no picture may lie outside.
+        root: the given folder; all images must be inside it.
         images: the folder with `images_<level>/<split>/`, or with `<level>.zip` and `<level>/<split>/` in a clone.
-        judgements: real/fake conversations on the training pictures.
-        conversations: real/fake and explaining conversations on them; not in every copy.
-        explanations: questions and reference answers on the test pictures.
+        judgements: real/fake conversations on the training images.
+        conversations: real/fake and explanation conversations on them; not in every copy.
+        explanations: questions and reference answers on the test images.
         annotations: the folder with the questions and answers as collected; not in a clone.
-        prefix: what stands before the level in the names of the folders with pictures.
+        prefix: prefix before the level in the names of the image folders.
     """
 
     root: Path
@@ -68,25 +68,25 @@ class Layout(NamedTuple):
     prefix: str
 
     def holds(self, level: str, split: str) -> bool:
-        """Whether there is anything that could hold these pictures."""
+        """Return whether the folder or archive of these images exists."""
         return self._folder(level, split).is_dir() or self._archive(level) is not None
 
     def place(self, level: str, split: str) -> str:
-        """Where these pictures lie, for messages."""
+        """Return the location of these images, for messages."""
         archive = self._archive(level)
         folder = self._folder(level, split)
         return f"{archive}{INSIDE}{split}" if archive is not None and not folder.is_dir() else str(folder)
 
     def list(self, level: str, split: str, remedy: str) -> tuple[list[Picture], list[str]]:
-        """The pictures of a split in a stable order, and what lies elsewhere in an archive.
+        """Return the images of a split in a stable order, and other members of an archive.
 
         Raises:
-            FileNotFoundError: if neither the folder nor the archive is there.
-            ValueError: for an archive that cannot be read, or a link that leads out of the root.
+            FileNotFoundError: if neither the folder nor the archive exists.
+            ValueError: for an archive that cannot be read, or a link that points outside the root.
         """
         folder, archive = self._folder(level, split), self._archive(level)
         if archive is None or folder.is_dir():
-            require_folder(folder, f"the {level} pictures of the {split} split", remedy)
+            require_folder(folder, f"the {level} images of the {split} split", remedy)
             files = list_files(folder)
             for path in files:
                 refuse_outside(self.root, path)
@@ -112,7 +112,7 @@ class Layout(NamedTuple):
 
 
 def find_layout(root: Path) -> Layout:
-    """The files of a copy of either form; whether they exist is seen when they are read."""
+    """Return the file locations of a copy in either layout, without checking that they exist."""
     for base in (root / "utils", root):
         if (base / "DDVQA_images").is_dir():
             lists = base / "DDVQA_split" / "c40"

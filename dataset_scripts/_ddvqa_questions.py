@@ -77,7 +77,7 @@ def read_judgements(path: Path, remedy: str) -> Iterator[Entry]:
     for where, stem, number, turns in _read_records(path, remedy):
         if len(turns) != 1:
             raise ValueError(
-                f"{where} has {len(turns)} questions, expected one with its answer. Fetch this file again."
+                f"{where} has {len(turns)} questions, expected one with its answer. Download this file again."
             )
         (question, answer) = turns[0]
         if _label(stem) not in answer:
@@ -122,11 +122,11 @@ def _read_records(path: Path, remedy: str) -> Iterator[tuple[str, str, int, list
             speakers = [turn["from"] for turn in record["conversations"]]
             texts = [turn["value"] for turn in record["conversations"]]
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{where} should have an image and conversations. Fetch this file again.") from error
+            raise ValueError(f"{where} should have an image and conversations. Download this file again.") from error
         if not texts or speakers != ["human", "gpt"] * (len(texts) // 2) or not all(isinstance(t, str) for t in texts):
             raise ValueError(
                 f"{where} has turns from {speakers}, expected questions from human, each with an answer from gpt. "
-                "Fetch this file again."
+                "Download this file again."
             )
         questions = [_without_markers(text) for text in texts[::2]]
         yield where, stem, seen[stem], list(zip(questions, texts[1::2], strict=True))
@@ -138,7 +138,9 @@ def _label(stem: str) -> str:
 
 
 def _contradiction(path: Path, stem: str, answer: str) -> ValueError:
-    return ValueError(f"{path} says {answer!r} of {stem}, which is {_label(stem)} by its name. Fetch this file again.")
+    return ValueError(
+        f"{path} says {answer!r} of {stem}, which is {_label(stem)} by its name. Download this file again."
+    )
 
 
 def read_annotations(folder: Path, remedy: str) -> Iterator[Entry]:
@@ -157,7 +159,7 @@ def read_explanations(path: Path, remedy: str) -> Iterator[Entry]:
         raise FileNotFoundError(f"{path} is missing, but this config reads it. {remedy}")
     for where, records in parse_json_lines(read_text(path), str(path)):
         if not isinstance(records, dict):
-            raise ValueError(f"{where} is not a JSON object. Fetch this file again.")
+            raise ValueError(f"{where} is not a JSON object. Download this file again.")
         for key, record in records.items():
             stem, _, number = key.rpartition("_")
             yield _explanation(stem, number, record, where)

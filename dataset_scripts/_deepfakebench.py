@@ -1,4 +1,4 @@
-"""What DeepfakeBench and DF40 call things: the methods, and the videos, labels and paths of a JSON file."""
+"""Naming in DeepfakeBench and DF40: methods, and the videos, labels and paths of a JSON file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ FAMILIES = {
     "edit": "CollabDiff e4e stargan starganv2 styleclip",
 }
 METHODS = {name: family for family, names in FAMILIES.items() for name in names.split()}
-ALIASES = {"whichisreal": "whichfaceisreal", "dagan": "danet", "ddpm": "ddim"}  # files, folders and paper differ
+# files, folders and the paper use different names
+ALIASES = {"whichisreal": "whichfaceisreal", "dagan": "danet", "ddpm": "ddim"}
 OWN_REALS = frozenset(
     (
         "deepfacelab",
@@ -69,7 +70,7 @@ GROUP_METHODS = {
     "DFDCP_FakeA": "method_A",
     "DFDCP_FakeB": "method_B",
 }
-FOLDERS = frozenset(  # where a path of another machine starts to mean something
+FOLDERS = frozenset(  # folders at which the relevant part of a path from another machine starts
     {
         FACEFORENSICS,
         "Celeb-DF-v1",
@@ -84,7 +85,7 @@ FOLDERS = frozenset(  # where a path of another machine starts to mean something
 )
 
 
-# What a name says of whose material a video shows, by the data set in whose folder its frames lie.
+# How a video's name encodes its source material, for each dataset folder that its frames are in.
 FF_VIDEO = re.compile(r"(?P<target>\d{3})(_(?P<source>\d{3}))?")
 NAMES = {
     FACEFORENSICS: FF_VIDEO,
@@ -93,17 +94,18 @@ NAMES = {
     "UADFV": re.compile(r"(?P<target>\d+)(_fake)?"),
     "DFD": re.compile(r"(?P<target>[^_]+)(_(?P<source>[^_]+))?__.+"),
 }
-PLACES = {"DeeperForensics-1.0": FACEFORENSICS, "DFD": "DeepFakeDetection"}  # the first forges videos of the second
+# the first contains forgeries of videos of the second
+PLACES = {"DeeperForensics-1.0": FACEFORENSICS, "DFD": "DeepFakeDetection"}
 
 
 def method_name(name: str) -> str | None:
-    """The name of a method as in `METHODS`, from any of its spellings; `None` for no method."""
+    """Return a method's name in `METHODS` from any of its spellings, or `None`."""
     plain = ALIASES.get(name.casefold(), name).casefold()
     return next((method for method in METHODS if method.casefold() == plain), None)
 
 
 class Record(NamedTuple):
-    """A video of the file."""
+    """A video in the file."""
 
     group: str
     split: str
@@ -120,21 +122,20 @@ class Record(NamedTuple):
 def read_records(
     path: Path, compression: str, remedy: str, report: Callable[[str, str], None]
 ) -> tuple[str, list[Record]]:
-    """The name of the data set and its videos, as often as they are listed.
+    """Return the name of the dataset and its videos, including repeated entries.
 
     Args:
-        path: the file.
-        compression: the level to read where there are several.
-        remedy: what to do if the file is missing.
-        report: called with level and message of what is noticed.
+        path: the JSON file.
+        compression: the level to read if there are several.
+        remedy: advice if the file is missing. report: called with the level and message of each finding.
 
     Raises:
         FileNotFoundError: if the file is missing.
-        ValueError: naming it, for another form, a label against its group, or no videos.
+        ValueError: naming the file, for another format, a label that contradicts its group, or no videos.
     """
     content = read_json(path, remedy)
     if not isinstance(content, dict) or len(content) != 1 or not isinstance(next(iter(content.values())), dict):
-        raise ValueError(f"{path} should hold one data set, {{name: {{group: {{split: ...}}}}}}.")
+        raise ValueError(f"{path} should contain one dataset, {{name: {{group: {{split: ...}}}}}}.")
     ((name, groups),) = content.items()
     records = []
     skipped: list[str] = []
@@ -154,23 +155,23 @@ def read_records(
                 if level is not None and level != compression:
                     continue
                 if not all(isinstance(frame, str) for frame in value["frames"]):
-                    raise ValueError(f"{path}: {where} lists frames that are no paths. Correct the file.")
+                    raise ValueError(f"{path}: {where} has frames that are not paths. Correct the file.")
                 own = value.get("label")
                 if isinstance(own, str) and label_of_group(own) != label:
                     raise ValueError(f"{path}: {where} is labelled {own!r} in a {label} group. Correct the file.")
                 records.append(Record(group, SPLITS[split], level, video, value["frames"], bool(value.get("masks"))))
     if skipped:
-        report("warning", f"{len(skipped)} entries are no videos, skipped: {first_names(skipped)}.")
+        report("warning", f"{len(skipped)} entries skipped because they are not videos: {first_names(skipped)}.")
     if not records:
-        raise ValueError(f"{path} lists no videos at compression {compression}.")
+        raise ValueError(f"{path} does not list any videos with compression {compression}.")
     return name, records
 
 
 def label_of_group(group: str) -> str:
-    """`real` or `fake` by the end of a group's name; never by what it contains: `whichisreal_Fake` is fake.
+    """`real` or `fake` from the end of a group's name; the rest is ignored: `whichisreal_Fake` is fake.
 
     Raises:
-        ValueError: for a name without such an end.
+        ValueError: for a name with another ending.
     """
     if group in FF_GROUPS:
         return "real" if group == "FF-real" else "fake"
@@ -179,17 +180,15 @@ def label_of_group(group: str) -> str:
         return end
     if end in ("fakea", "fakeb"):
         return "fake"
-    raise ValueError(
-        f"Group {group!r} says neither real nor fake; known are names ending in _Real or _Fake, and FF-*."
-    )
+    raise ValueError(f"Group {group!r} does not say real or fake; expected a name ending in _Real or _Fake, or FF-*.")
 
 
 def manipulation_of_group(group: str, file: str) -> tuple[str, str | None]:
-    """Manipulation and family of a group.
+    """Return the manipulation and family of a group.
 
     Args:
         group: name of the group.
-        file: stem of the JSON file, which names the method where the group does not: DF40 labels some of its methods
+        file: stem of the JSON file, which names the method if the group does not: DF40 labels some of its methods
             after the tool, `roop`.
     """
     if group in FF_GROUPS:
@@ -204,11 +203,11 @@ def manipulation_of_group(group: str, file: str) -> tuple[str, str | None]:
 
 
 def shared_material(name: str, record: Record) -> tuple[str, ...]:
-    """The videos or persons that a video shows, target first, each behind its data set; nothing where none is known.
+    """Return the videos or persons shown in a video, target first, each prefixed with its dataset; empty if unknown.
 
     Args:
-        name: the data set of the file.
-        record: the video. Of DF40 the folders of its frames say whose videos were forged.
+        name: the dataset of the file.
+        record: the video. For DF40, the folders of its frames show whose videos were forged.
     """
     parts = relative_path(record.frames[0]).parts if record.frames else ()
     origin = _origin(name, record, parts)
@@ -223,8 +222,8 @@ def shared_material(name: str, record: Record) -> tuple[str, ...]:
 
 
 def target_and_source(people: tuple[str, ...], record: Record) -> tuple[str | None, str | None]:
-    """The columns `target_id` and `source_id`; a target is a video: `id0_0000` of `id0_id1_0000` (Celeb-DF), and
-    `01__walking` of `01_02__walking__ABCDEFGH` (DeepFakeDetection)."""
+    """Return the columns `target_id` and `source_id`. The target is a video: `id0_0000` for `id0_id1_0000` (Celeb-DF),
+    and `01__walking` for `01_02__walking__ABCDEFGH` (DeepFakeDetection)."""
     if not people:
         return None, None
     target = people[0].rsplit("/", 1)[-1]
@@ -235,10 +234,10 @@ def target_and_source(people: tuple[str, ...], record: Record) -> tuple[str | No
 
 
 def _origin(name: str, record: Record, parts: tuple[str, ...]) -> str | None:
-    """Which naming of `NAMES` a video follows."""
+    """Return the naming scheme in `NAMES` that a video follows."""
     first = parts[0] if parts else ""
     if record.group in FF_GROUPS or first == FACEFORENSICS:
-        # Its tree also holds the actors of DeepFakeDetection.
+        # Its tree also contains the actors of DeepFakeDetection.
         return "DFD" if "actors" in parts or "DeepFakeDetection" in parts else FACEFORENSICS
     if first.startswith("DF40"):
         if "cdf" in parts:
@@ -250,29 +249,29 @@ def _origin(name: str, record: Record, parts: tuple[str, ...]) -> str | None:
 
 
 def _released(name: str, parts: tuple[str, ...]) -> str:
-    """Which Celeb-DF; DF40 forged the second."""
+    """Return the version of Celeb-DF; DF40 forged the second."""
     return next((text for text in (*parts[:1], name) if text.startswith("Celeb-DF")), "Celeb-DF-v2")
 
 
 def relative_path(listed: str) -> PurePosixPath:
-    """A listed path without the machine it was made on: from the first known data set folder on.
+    """Return a listed path without machine-specific parts, starting at the first known dataset folder.
 
     Raises:
         ValueError: for a path with `..` in it.
     """
     parts = [part for part in listed.replace("\\", "/").split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise ValueError(f"{listed} leads out of its folder; correct the file that lists it.")
+        raise ValueError(f"{listed} points outside its folder; correct the file that lists it.")
     if parts and parts[0].endswith(":"):
         parts = parts[1:]
     if not parts:
-        raise ValueError(f"{listed!r} is no path of a frame; correct the file that lists it.")
+        raise ValueError(f"{listed!r} is not the path of a frame; correct the file that lists it.")
     start = next((number for number, part in enumerate(parts) if part in FOLDERS), 0)
     return PurePosixPath(*parts[start:])
 
 
 def _videos(node: dict[str, Any]) -> Iterator[tuple[str | None, str, Any]]:
-    """Level, name and value of what a split holds; of a record in a split's place, its fields, which are no videos."""
+    """Yield level, name and value for each entry of a split; for a record in place of a split, its fields."""
     for name, value in node.items():
         if name in LEVELS and isinstance(value, dict) and "frames" not in value:
             yield from ((name, video, record) for video, record in value.items())

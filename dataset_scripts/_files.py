@@ -1,4 +1,4 @@
-"""Raw files as the builders read them: walked in a stable order, never out of their folder, decoded in one place."""
+"""File access for the builders: a stable order, never outside the folder, decoding in one place."""
 
 from __future__ import annotations
 
@@ -73,21 +73,21 @@ DECODING_ERRORS = (
     Image.DecompressionBombError,
 )
 
-# Of JPEG, as in `deepfake_detectors.modeling.image_jpeg`.
+# JPEG markers, as in `deepfake_detectors.modeling.image_jpeg`.
 END = b"\xff\xd9"
 COEFFICIENTS = 64
 PROGRESSIVE = 0xC2
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
-# What stands in place of the missing end. The bits that a cut picture lacks would be read from here; behind each
-# restart marker, where one is due.
+# Filling for the missing end. A decoder would read the bits missing from a truncated image from here, after each
+# restart marker if one is due.
 PATTERNS = (b"\x00", b"\xfe", b"\x9d\x36\xe1\x52\xb7\x0c\x68\xdb", b"\x55\x2a\xcb")
 FILLINGS = tuple(
     pattern * 256 + b"".join(bytes((0xFF, 0xD0 + number)) + pattern * 32 for number in range(8)) * 2
     for pattern in PATTERNS
 )
 
-# The longer marks first: that of UTF-32 begins with that of UTF-16.
+# Longer marks first, because that of UTF-32 begins with that of UTF-16.
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -99,74 +99,75 @@ PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 
 
 def require_folder(path: Path, what: str, remedy: str) -> Path:
-    """Return `path` if it is a folder, else raise a `FileNotFoundError` that says what it should hold."""
+    """Return `path` if it is a folder, otherwise raise a `FileNotFoundError` that names the expected content."""
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is not a folder, but it should hold {what}. {remedy}")
+        raise FileNotFoundError(f"{path} is not a folder; it should contain {what}. {remedy}")
     return path
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The files of a folder, sorted by name, without hidden ones."""
+    """Return the files in a folder, sorted by name, without hidden ones."""
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def walk_files(root: Path, folder: Path) -> Iterator[Path]:
-    """The files below `folder` in a stable order, without hidden ones.
+    """Return the files below `folder` in a stable order, without hidden ones.
 
     Raises:
-        ValueError: for a link that leaves `root` or leads to a folder: its content depends on the machine, or would be
-            read twice.
+        ValueError: for a link that leaves `root` or points to a folder: its content depends on the machine, or would
+            be read twice.
     """
     refuse_outside(root, folder)
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
             if (Path(parent) / name).is_symlink():
-                raise ValueError(f"{Path(parent) / name} is a link to a folder; put the folder itself in its place.")
+                raise ValueError(f"{Path(parent) / name} is a link to a folder; replace it by the folder itself.")
         for name in sorted(files):
             if not name.startswith("."):
                 path = Path(parent) / name
-                if path.is_symlink():  # to resolve every path takes ten times as long as to list them
+                if path.is_symlink():  # resolving every path takes ten times as long as listing them
                     refuse_outside(root, path)
                 yield path
 
 
 def refuse_outside(root: Path, path: Path) -> None:
-    """Raise a `ValueError` if `path` is a link, or lies behind one, that leaves `root`."""
+    """Raise a `ValueError` if `path` leaves `root` through a link."""
     if not path.resolve().is_relative_to(root):
-        raise ValueError(f"{path} leads out of {root}, to {path.resolve()}. Replace it by the file itself.")
+        raise ValueError(f"{path} is outside {root}, at {path.resolve()}. Replace the link by the file itself.")
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the file name has the extension of a picture."""
+    """Return whether the file name has an image extension."""
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
 def open_image(
     source: Path | bytes, where: str = "", mode: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Decode a picture in full; the only place of the builders that does.
+    """Decode an image completely; builders decode only here.
 
-    The twin of `load_image` of the package, because loading scripts stand alone: the same formats, the same budget,
-    and with `mode` the same pixels. Of 16 bits it converts plain ones only and refuses the rest.
+    The counterpart of the package's `load_image`, because loading scripts must be self-contained: the same formats,
+    the same limits, and with `mode` the same pixels. Of 16-bit images it converts only plain ones and refuses the
+    rest.
 
     Args:
-        source: a file, or the content of one.
-        where: what the message of an error calls it; needed for `bytes`.
-        mode: `"RGB"` (upright, transparency laid over white) or `"L"` (upright, transparency dropped, as in masks) to
-            convert to; as it is stored if `None`.
-        max_pixels: width times height that is decoded; memory is bounded to ten bytes for each of them.
+        source: a file, or its content.
+        where: name for error messages; needed for `bytes`.
+        mode: `"RGB"` (upright, transparency blended with white) or `"L"` (upright, transparency dropped, as for
+            masks); `None` does not convert.
+        max_pixels: largest width times height to decode; decoding uses at most ten bytes per pixel.
 
     Returns:
-        The decoded picture. Without `mode` its `format` is that of the content, for example `"JPEG"`.
+        The decoded image. Without `mode` its `format` is detected from the content, for example `"JPEG"`.
 
     Raises:
-        ValueError: naming the picture and its size in bytes, if it is empty, truncated, too large, of another format
-            or not a regular file.
+        ValueError: naming the image and its size in bytes, if it is empty, truncated, too large, in an unsupported
+            format or not a regular file.
     """
     where, size = where or str(source), -1
     try:
-        if isinstance(source, Path) and not source.is_file():  # to open a pipe waits for its writer
+        if isinstance(source, Path) and not source.is_file():  # opening a pipe would wait for its writer
             raise ValueError("it is not a regular file")
         content = source if isinstance(source, bytes) else source.read_bytes()
         size = len(content)
@@ -175,16 +176,16 @@ def open_image(
     except _RefusedError as error:
         raise ValueError(f"{where} ({size} bytes) {error}") from error
     except DECODING_ERRORS as error:
-        # Pillow's own words name an object in memory.
-        reason = "no picture of a format that is read" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"{where} ({size} bytes) cannot be decoded: {reason}. Fetch this file again.") from error
+        # Pillow's own message names an object in memory.
+        reason = "not an image in a supported format" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{where} ({size} bytes) cannot be decoded: {reason}. Download this file again.") from error
 
 
 def identical_files(files: Iterable[tuple[T, Callable[[], bytes]]]) -> list[list[T]]:
-    """Groups of two or more files with the same bytes, in the order given.
+    """Return groups of two or more files with the same bytes, in the given order.
 
     Args:
-        files: what stands for each file, and how to read it.
+        files: a name for each file, and a function that reads it.
     """
     by_digest: dict[str, list[T]] = defaultdict(list)
     for file, read in files:
@@ -193,7 +194,7 @@ def identical_files(files: Iterable[tuple[T, Callable[[], bytes]]]) -> list[list
 
 
 class _StrictFile(io.BytesIO):
-    """Bytes that end in an error while pixels are read, whatever `ImageFile.LOAD_TRUNCATED_IMAGES` says."""
+    """A stream that raises an error at its end while pixels are read, even with `ImageFile.LOAD_TRUNCATED_IMAGES`."""
 
     strict = False
 
@@ -205,7 +206,7 @@ class _StrictFile(io.BytesIO):
 
 
 class _RefusedError(ValueError):
-    """The file is whole, but is not read as it is; another copy would not help."""
+    """Raised for a complete file that cannot be read as it is; another copy would not help."""
 
 
 def _decoded(content: bytes, max_pixels: int) -> Image.Image:
@@ -228,11 +229,11 @@ def _decoded(content: bytes, max_pixels: int) -> Image.Image:
 
 
 def _identified(file: io.BytesIO) -> Any:
-    """As `Image.open`, which has a limit of the whole process in place of ours."""
+    """Open like `Image.open`, whose limit applies to the whole process, with our own limit."""
     Image.init()
     start = file.read(16)
     for form in FORMATS:
-        if form not in Image.OPEN:  # a Pillow without that library
+        if form not in Image.OPEN:  # this Pillow was built without the library
             continue
         factory, accept = Image.OPEN[form]
         try:
@@ -241,8 +242,8 @@ def _identified(file: io.BytesIO) -> Any:
                 file.seek(0)
                 return factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
-            pass  # as `Image.open` does: the next format is asked
-    raise ValueError(f"it is not a picture in one of the formats {', '.join(FORMATS)}")
+            pass  # as in `Image.open`, the next format is tried
+    raise ValueError(f"it is not an image in one of the formats {', '.join(FORMATS)}")
 
 
 def _check_budget(image: Any, max_pixels: int) -> None:
@@ -256,14 +257,14 @@ def _check_budget(image: Any, max_pixels: int) -> None:
     each = max(each, CANVAS_BYTES.get(image.format or "", 0))
     if pixels > max_pixels or pixels * each > max_pixels * BYTES_PER_PIXEL:
         raise _RefusedError(
-            f"is too large: {image.width}x{image.height} pixels take about {pixels * each / 1e6:.0f} MB, the budget "
-            f"is {max_pixels / 1e6:g} megapixels and {max_pixels * BYTES_PER_PIXEL / 1e6:.0f} MB. A larger "
-            "`max_pixels` reads it."
+            f"is too large: {image.width}x{image.height} pixels need about {pixels * each / 1e6:.0f} MB, but the "
+            f"limit is {max_pixels / 1e6:g} megapixels and {max_pixels * BYTES_PER_PIXEL / 1e6:.0f} MB. Raise "
+            "`max_pixels` to read it."
         )
 
 
 def _seek_full_size(image: Any) -> None:
-    """Turn to the full-size page of a TIFF whose first page is a thumbnail."""
+    """Seek to the full-size page of a TIFF whose first page is a thumbnail."""
     if _is_full_size(image):
         return
     best, place, page = 0, None, 0
@@ -276,7 +277,7 @@ def _seek_full_size(image: Any) -> None:
         except EOFError:
             break
     if place is None:
-        raise _RefusedError("begins with a thumbnail and has no full-size page; develop it to JPEG or PNG first.")
+        raise _RefusedError("starts with a thumbnail and has no full-size page; convert it to JPEG or PNG first.")
     image.seek(place)
 
 
@@ -286,14 +287,14 @@ def _is_full_size(image: Any) -> bool:
 
 
 def _note_samples(image: Any) -> None:
-    """Keep what Pillow forgets once the pixels are read: whether colours had 16 bits. Their colour key shrinks too."""
+    """Record what Pillow forgets when it reads the pixels: whether colours had 16 bits; scale their colour key."""
     raw = ""
     for *_, args in getattr(image, "tile", ()):
         raw = args if isinstance(args, str) else str(args[0]) if args else ""
     key = image.info.get("transparency")
     if image.format == "PNG" and isinstance(key, tuple) and ";16" in raw:
         image.info["transparency"] = tuple(value >> 8 for value in key)
-    elif image.format == "PNG" and isinstance(key, int) and raw in ("L;2", "L;4"):  # stretched, as the pixels are
+    elif image.format == "PNG" and isinstance(key, int) and raw in ("L;2", "L;4"):  # scaled like the pixels
         image.info["transparency"] = key * (85 if raw == "L;2" else 17)
     if ";16" in raw and image.mode in ("RGB", "RGBA", "RGBX"):
         image.wide_samples = True
@@ -301,13 +302,13 @@ def _note_samples(image: Any) -> None:
 
 def _converted(image: Any, mode: str) -> Image.Image:
     if mode == "L":
-        image.info.pop("transparency", None)  # some authors mark the black of masks as transparent
+        image.info.pop("transparency", None)  # some authors mark black as transparent in masks
     if image.mode == "F":
-        raise _RefusedError("holds floating-point pixels without a known range; save it with 8 bits.")
+        raise _RefusedError("has floating-point pixels without a known range; save it with 8 bits.")
     if getattr(image, "wide_samples", False):
         top = max(image.getchannel(index).getextrema()[1] for index in range(3))
         if 0 < top < DARK_8_BIT:
-            raise _RefusedError(f"has 16-bit samples up to {top * 256 + 255} only; save it with 8 bits.")
+            raise _RefusedError(f"has 16-bit samples only up to {top * 256 + 255}; save it with 8 bits.")
     tags = getattr(image, "tag_v2", {})
     image = _upright(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
@@ -334,26 +335,26 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(image: Image.Image, tags: Any) -> Image.Image:
-    """Plain 16-bit grey with 8 bits. What needs more than a scale is refused."""
+    """Convert plain 16-bit grey to 8 bits; refuse anything that needs more than scaling."""
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 or _stated_peak(tags) is not None:
-        raise _RefusedError("holds 16-bit values whose white is not 65535; save it with 8 bits.")
+        raise _RefusedError("has 16-bit values whose white is not 65535; save it with 8 bits.")
     if "transparency" in image.info:
-        raise _RefusedError("has 16 bits and a transparent grey; save it with 8 bits.")
+        raise _RefusedError("has 16-bit grey with transparency; save it with 8 bits.")
     values: Any = image.convert("I")
     low, high = values.getextrema()
     if low < 0 or high > 65535:
-        raise _RefusedError(f"holds integers from {low} to {high}, expected 0 to 65535; save it with 8 bits.")
+        raise _RefusedError(f"has integers from {low} to {high}, expected 0 to 65535; save it with 8 bits.")
     # Pillow's own conversion clips at 255.
     grey = values.point(lambda value: value * (1 / WIDENED) + 0.5)
     if 0 < high < DARK_16_BIT and grey.point(lambda value: value * WIDENED + 0).tobytes() != values.tobytes():
         raise _RefusedError(
-            f"holds 16-bit values up to {high} only, as of a camera with fewer bits; save it with 8 bits."
+            f"has 16-bit values only up to {high}, like a camera with fewer bits; save it with 8 bits."
         )
     return grey.convert("L")
 
 
 def _stated_peak(tags: Any) -> int | None:
-    """The value of white that a TIFF states, `None` where it is that of 16 bits or not stated."""
+    """Return the white level stated in a TIFF; `None` if it is that of 16 bits or missing."""
     stated = tags.get(MAX_SAMPLE_VALUE)
     stated = stated[0] if isinstance(stated, tuple) else stated
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
@@ -364,7 +365,7 @@ def _stated_peak(tags: Any) -> int | None:
 
 
 def _upright(image: Any) -> Any:
-    """The image turned as its EXIF says, with its colour key."""
+    """Return the image rotated according to its EXIF data, with its colour key."""
     if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
         return image
     turned = ImageOps.exif_transpose(image)
@@ -374,14 +375,14 @@ def _upright(image: Any) -> Any:
 
 
 def complete_jpeg(content: bytes, pixels: Callable[[bytes], bytes]) -> bytes | None:
-    """Return a JPEG without an end marker with one, or `None` if part of its picture is missing.
+    """Add the end marker to a JPEG without one; return `None` if part of its image is missing.
 
-    Every scan must be there, and the decoder must need nothing of what follows the last one: with different
-    fillings before the end marker it gives the same pixels.
+    Every scan must be present, and the decoder must not need anything after the last one: different fillings before
+    the end marker must give the same pixels.
 
     Args:
-        content: of the file.
-        pixels: decodes a JPEG, to compare.
+        content: bytes of the file.
+        pixels: function that decodes a JPEG, for comparison.
     """
     if not _has_every_scan(content):
         return None
@@ -390,7 +391,7 @@ def complete_jpeg(content: bytes, pixels: Callable[[bytes], bytes]) -> bytes | N
 
 
 def _has_every_scan(content: bytes) -> bool:
-    """Whether the scans bring all coefficients of all components in full."""
+    """Return whether the scans contain all coefficients of all components completely."""
     missing: dict[int, list[int]] = {}
     progressive = False
     place = 2
@@ -411,7 +412,8 @@ def _has_every_scan(content: bytes) -> bool:
             return False
         if marker in FRAMES:
             progressive = marker == PROGRESSIVE
-            # The lowest bit that each coefficient still lacks; 1 more than any is for those that never came.
+            # The lowest bit that each coefficient still lacks; coefficients that never appeared get 1 more than the
+            # maximum.
             missing = {body[6 + 3 * index]: [99] * COEFFICIENTS for index in range(body[5])}
         elif marker == 0xDA:
             components = body[1 : 1 + 2 * body[0] : 2]
@@ -426,11 +428,11 @@ def _has_every_scan(content: bytes) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16.
+    """Return the text of a file in UTF-8, with or without a byte order mark, or in UTF-16.
 
     Raises:
-        ValueError: naming the file and the encoding it seems to be in, if it is in another one, or if it is not a
-            regular file (a pipe would be waited for without end).
+        ValueError: naming the file and its probable encoding, if that is another one, or if it is not a regular file
+            (reading a pipe could wait forever).
         OSError: if it cannot be read.
     """
     if path.exists() and not path.is_file():
@@ -439,28 +441,28 @@ def read_text(path: Path) -> str:
 
 
 def decode_text(content: bytes, where: str) -> str:
-    """The text in `content`; see `read_text`. `where` names it in the message of an error."""
+    """Decode the text in `content`; see `read_text`. `where` is its name in error messages."""
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if content.startswith(mark)), None)
-    if encoding is None:  # text has NUL in every second byte there, and nowhere else
+    if encoding is None:  # UTF-16 text has NUL in every second byte, and only there
         start = content[:256]
         halves = {"utf-16-le": start[1::2], "utf-16-be": start[::2]}
         encoding = next((name for name, half in halves.items() if half.count(0) > len(half) // 2), "utf-8")
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        hint = "it seems to be cp1252" if encoding == "utf-8" and 0 not in content else "it is no text"
+        hint = "it seems to be cp1252" if encoding == "utf-8" and 0 not in content else "it is not text"
         raise ValueError(
             f"{where} is not in {encoding.upper()} (byte {content[error.start]:#04x} at {error.start}); {hint}. Save "
-            "it again in UTF-8."
+            "it as UTF-8."
         ) from error
 
 
 def parse_json(text: str, where: str) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: naming `where`, if it is not JSON, if it is nested too deep, if a number is too long, or if an
-            object has a key twice, of which a reader sees one only.
+        ValueError: naming `where`, if it is not JSON, nested too deep, has too long a number, or has a key twice in an
+            object (only one of which would be used).
     """
     return _parsed(text, f"{where} is")
 
@@ -469,14 +471,14 @@ def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
     except RecursionError as error:
-        raise ValueError(f"{where} not valid JSON (nested too deep).") from error
+        raise ValueError(f"{where} not valid JSON (nested too deeply).") from error
     except ValueError as error:
         raise ValueError(f"{where} not valid JSON ({error}).") from error
 
 
 def parse_json_lines(text: str, where: str) -> Iterator[tuple[str, Any]]:
-    """Yield the place, for messages, and the value of every line that is not blank; errors as in `parse_json`."""
-    # Lines end at "\n" alone: JSON allows other separators inside a string.
+    """Yield the location (for messages) and value of every non-blank line; errors as in `parse_json`."""
+    # Lines end only at "\n", because JSON allows other separators inside strings.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             place = f"{where}, line {number}"
@@ -484,15 +486,15 @@ def parse_json_lines(text: str, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def read_csv(path: Path, fill: bool = False) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """The columns of a table separated by commas, and the place, for messages, and the fields of each row.
+    """Read a CSV table: return its columns, and the location (for messages) and fields of each row.
 
     Args:
         path: the file; see `read_text`.
-        fill: a row may leave out fields at its end; they are empty then.
+        fill: rows may omit fields at the end, which are then empty.
 
     Raises:
-        ValueError: naming the file, if it cannot be read as a table, if a column has a name twice, or if a row has
-            more or fewer fields than there are columns.
+        ValueError: naming the file, if it cannot be parsed, if a column name occurs twice, or if a row has more or
+            fewer fields than columns.
         OSError: if it cannot be read.
     """
     lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
@@ -500,7 +502,7 @@ def read_csv(path: Path, fill: bool = False) -> tuple[list[str], list[tuple[str,
     try:
         columns = next(lines, [])
         if repeated := [name for name, count in Counter(columns).items() if count > 1]:
-            raise ValueError(f"{path} has the column {first_names(map(repr, repeated))} twice. Rename one.")
+            raise ValueError(f"{path} has the column {first_names(map(repr, repeated))} twice. Rename one of them.")
         for fields in lines:
             where = f"{path}, line {lines.line_num}"
             if not fields:
@@ -509,8 +511,8 @@ def read_csv(path: Path, fill: bool = False) -> tuple[list[str], list[tuple[str,
                 fields += [""] * (len(columns) - len(fields))
             if len(fields) != len(columns):
                 raise ValueError(
-                    f"{where} has {len(fields)} fields, but there are {len(columns)} columns. A field that holds a "
-                    "comma must stand in double quotes."
+                    f"{where} has {len(fields)} fields, but there are {len(columns)} columns. A field that contains "
+                    "a comma must be in double quotes."
                 )
             rows.append((where, dict(zip(columns, fields, strict=True))))
     except csv.Error as error:
@@ -523,28 +525,28 @@ def read_json(path: Path, remedy: str) -> Any:
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: naming it; see `read_text` and `parse_json`.
+        ValueError: naming the file; see `read_text` and `parse_json`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing. {remedy}")
     try:
         return parse_json(read_text(path), str(path))
     except ValueError as error:
-        raise ValueError(f"{error} Fetch this file again.") from error
+        raise ValueError(f"{error} Download this file again.") from error
 
 
 def read_table(path: Path, remedy: str) -> dict[str, dict[str, Any]]:
-    """`read_json` of a list that gives a record for each name.
+    """Read a JSON file with one record for each name.
 
     Raises:
-        ValueError: naming the list, and the first name whose record is none.
+        ValueError: naming the file, and the first name whose record is invalid.
     """
     table = read_json(path, remedy)
     if not isinstance(table, dict):
-        raise ValueError(f"{path} is a {type(table).__name__}, expected {{name: {{...}}}}. Fetch this file again.")
+        raise ValueError(f"{path} is a {type(table).__name__}, expected {{name: {{...}}}}. Download this file again.")
     for name, row in table.items():
         if not isinstance(row, dict):
-            raise ValueError(f"{path}, {name} is {row!r}, expected a record {{...}}. Fetch this file again.")
+            raise ValueError(f"{path}, {name} is {row!r}, expected a record {{...}}. Download this file again.")
     return table
 
 
@@ -557,34 +559,34 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def stable_id(*parts: str) -> str:
-    """Join with `/` and normalise: some file systems store accents decomposed, others composed."""
+    """Join with `/` and normalise Unicode: some file systems store accents decomposed, others composed."""
     return unicodedata.normalize("NFC", "/".join(parts))
 
 
 def first_names(names: Iterable[Any], limit: int = 3) -> str:
-    """`a, b, c and 5 more`, for messages about many files."""
+    """Return text like `a, b, c and 5 more`, for messages about many files."""
     listed = [str(name) for name in names]
     rest = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + rest
 
 
 def inner_path(listed: str, where: str) -> PurePosixPath:
-    """A path that a list gives, with either kind of separator.
+    """Return a path from a list, with either kind of separator.
 
     Raises:
-        ValueError: naming the list (`where`), for an absolute path or one with `..` in it.
+        ValueError: naming the list (`where`), for an absolute path or one that contains `..`.
     """
     path = PurePosixPath(listed.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or not path.parts or path.parts[0].endswith(":"):
-        raise ValueError(f"{where} names {listed!r}, which leads out of the folder. Correct the list.")
+        raise ValueError(f"{where} contains {listed!r}, which points outside the folder. Correct the list.")
     return path
 
 
 def require_same_size(mask: Image.Image, picture: Image.Image, where: str) -> None:
-    """Raise a `ValueError` that names `where` if a mask does not lie pixel by pixel on its picture, both upright."""
+    """Raise a `ValueError` that names `where` if an image and its mask have different sizes when upright."""
     sizes = [_upright_size(image) for image in (mask, picture)]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"{where}: the mask is {sizes[0]}, its picture {sizes[1]}. Fetch both again.")
+        raise ValueError(f"{where}: the mask is {sizes[0]}, its image {sizes[1]}. Download both again.")
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

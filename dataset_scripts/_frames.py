@@ -1,4 +1,4 @@
-"""Frames of videos: the sets that ship clips, or folders of frames made from them."""
+"""Frames of videos, for datasets that come as clips or as folders of frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._files import is_picture, refuse_outside, require_same_size, stable_id, wa
 av: Any
 try:
     av = importlib.import_module("av")
-except ImportError:  # only clips need it; said when one is opened
+except ImportError:  # needed only for clips; reported when one is opened
     av = None
 
 __all__ = [
@@ -32,20 +32,20 @@ __all__ = [
     "spread",
 ]
 
-SOURCES = ("frames", "images", "videos")  # in the order in which "auto" prefers them
-LIST_SUFFIXES = (".json", ".csv", ".txt")  # lists lie beside the videos of some sets
+SOURCES = ("frames", "images", "videos")  # in the order preferred by "auto"
+LIST_SUFFIXES = (".json", ".csv", ".txt")  # some datasets have lists next to the videos
 CLIP_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 
 
 @dataclass
 class FrameConfig(RawConfig):
-    """Which frames of a video become rows.
+    """Selection of the frames of a video that become rows.
 
     Args:
-        frames_per_video: that many, spread evenly from the first to the last; 0 for all.
+        frames_per_video: number of frames, evenly spaced from the first to the last; 0 for all.
         source: `"frames"` (folder `frames/<video>/`), `"images"` (folder `images/<video>/`), `"videos"` (the clips) or
-            `"auto"`: the first of these that every class has. Real and fake frames must come by the same way.
-        masks: add the column `mask` (white where the data set says that a fake frame was changed), where it ships any.
+            `"auto"`: the first of these that every class has. Real and fake frames must come from the same source.
+        masks: add the column `mask` (white where a fake frame was manipulated), if the dataset has masks.
     """
 
     frames_per_video: int = 32
@@ -53,36 +53,38 @@ class FrameConfig(RawConfig):
     masks: bool = False
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         if self.source not in ("auto", *SOURCES):
             raise ValueError(f"source is {self.source!r}, expected auto, {', '.join(SOURCES)}.")
         if self.frames_per_video < 0:
-            raise ValueError(f"frames_per_video is {self.frames_per_video}, expected a number, or 0 for all frames.")
+            raise ValueError(
+                f"frames_per_video is {self.frames_per_video}, expected a positive number, or 0 for all frames."
+            )
 
 
 class FrameBuilder(RawBuilder):
-    """Base of the builders over videos. A container is the folder that holds the videos of one class and level."""
+    """Base class of builders for videos. A container is the folder with the videos of one class and level."""
 
     BUILDER_CONFIG_CLASS = FrameConfig
     UNIT_NAME = "videos"
     SHIPS_MASKS = False
 
     def has_masks(self) -> bool:
-        """Whether masks are asked for.
+        """Whether masks are requested.
 
         Raises:
-            ValueError: if they are, but this data set has none.
+            ValueError: if they are, but this dataset does not have any.
         """
         if self.config.masks and not self.SHIPS_MASKS:
-            raise ValueError(f"{self.NAME} ships no masks; leave the option masks out.")
+            raise ValueError(f"{self.NAME} does not have masks; leave out the option masks.")
         return bool(self.config.masks)
 
     def choose_source(self, containers: Sequence[Path]) -> str:
-        """The config's source, or the first that all existing containers have.
+        """Return the config's source, or the first one that all existing containers have.
 
         Raises:
-            ValueError: if there is none: frames cut by different tools give the classes away.
+            ValueError: if there is none, because frames extracted by different tools reveal the class.
         """
         if self.config.source != "auto":
             return str(self.config.source)
@@ -92,12 +94,12 @@ class FrameBuilder(RawBuilder):
                 return source
         table = "; ".join(f"{path}: {', '.join(sources_of(path)) or 'none'}" for path in present)
         raise ValueError(
-            f"The classes have no common source of frames ({table}). Real and fake frames must be made the same way: "
-            "complete one of frames/, images/ or videos/."
+            f"The classes have no common source of frames ({table}). Real and fake frames must be extracted the same "
+            "way: complete one of frames/, images/ or videos/."
         )
 
     def find_videos(self, root: Path, container: Path, source: str) -> dict[str, Path]:
-        """Name and path of every video of a container, sorted."""
+        """Return the sorted name and path of every video in a container."""
         folder = container / source
         if source == "videos":
             folder = folder if folder.is_dir() else container
@@ -126,17 +128,17 @@ class FrameBuilder(RawBuilder):
     def video_unit(
         self, root: Path, name: str, path: Path, columns: dict[str, Any], masks: Path | None = None
     ) -> Unit | None:
-        """The unit of a video; `None`, noted as missing, for a folder without frames.
+        """Return the unit of a video; for a folder without frames return `None` and record it as missing.
 
         Args:
             root: the data folder.
             name: id of the unit.
             path: a clip, or a folder of frames.
             columns: see `Unit`.
-            masks: where the masks of its frames should lie, if it has any: a clip, or a folder.
+            masks: expected location of the masks of its frames, if any: a clip or a folder.
         """
         wanted = self.config.frames_per_video
-        chosen: Sequence[Any] = range(wanted)  # how many frames a clip has is seen when it is opened
+        chosen: Sequence[Any] = range(wanted)  # the number of frames is read when the clip is opened
         if path.is_dir():
             there = list(walk_files(root, path))
             files = sorted(
@@ -148,12 +150,14 @@ class FrameBuilder(RawBuilder):
                 return None
             keys = {frame_key(file) for file in files}
             if len(keys) < len(files):
-                raise ValueError(f"{path} holds a frame under two names, such as 1.png and 001.jpg; keep one of them.")
+                raise ValueError(
+                    f"{path} contains a frame under two names, such as 1.png and 001.jpg; keep one of them."
+                )
             chosen = [files[index] for index in spread(len(files), wanted)]
         return self.with_masks(root, Unit(name, str(path), columns, tuple(chosen)), masks)
 
     def with_masks(self, root: Path, unit: Unit, masks: Path | None) -> Unit:
-        """The unit with its masks, if they are asked for; what is not there is noted as missing."""
+        """Add the masks to a unit if requested; record missing ones."""
         if not self.config.masks or masks is None:
             return unit
         if masks.is_dir():
@@ -169,7 +173,7 @@ class FrameBuilder(RawBuilder):
         return unit._replace(masks=str(masks.resolve()))
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The chosen frames of a video; a frame or mask that cannot be read is an error, never skipped."""
+        """Yield the chosen frames of a video; an unreadable frame or mask is an error and never skipped."""
         path = Path(unit.path)
         if path.is_dir():
             for name, mask in zip(unit.frames, self._masks(unit, unit.frames), strict=True):
@@ -199,7 +203,7 @@ class FrameBuilder(RawBuilder):
             yield {**unit.columns, **row, **({"mask": mask} if self.config.masks else {})}
 
     def _masks(self, unit: Unit, frames: Sequence[Any]) -> Iterator[Image.Image | None]:
-        """One mask per frame; `None` for videos without masks, and for what is allowed to be missing."""
+        """Return one mask per frame; `None` for videos without masks and for masks that may be missing."""
         keys = [frame_key(str(frame)) for frame in frames]
         path = Path(unit.masks)
         if not unit.masks:
@@ -208,7 +212,7 @@ class FrameBuilder(RawBuilder):
             found = {frame_key(file.name): file for file in walk_files(path, path) if is_picture(file)}
             for key in keys:
                 if key not in found and not self.config.allow_missing:
-                    raise ValueError(f"{path} has no mask of frame {key}. Pass allow_missing=True to leave it empty.")
+                    raise ValueError(f"{path} has no mask for frame {key}. Pass allow_missing=True to leave it empty.")
                 yield self.open_picture(found[key], mode="L") if key in found else None
         else:
             # Some mask clips end long before their videos.
@@ -217,8 +221,8 @@ class FrameBuilder(RawBuilder):
             if len(present) < len(keys) and not self.config.allow_missing:
                 late = next(key for key in keys if key not in present)
                 raise ValueError(
-                    f"{path} has {length} frames, so no mask of frame {late}. Pass allow_missing=True to leave such "
-                    "masks empty."
+                    f"{path} has {length} frames and therefore no mask for frame {late}. Pass allow_missing=True to "
+                    "leave such masks empty."
                 )
             drawn = read_frames(path, present)
             for key in keys:
@@ -226,7 +230,7 @@ class FrameBuilder(RawBuilder):
 
 
 def beside_frames(root: Path, folder: Path, sister: str = "masks") -> Path:
-    """The sister of a folder of frames: only the last `frames` of a path means frames."""
+    """Return the sibling of a folder of frames, replacing only the last `frames` in its path."""
     parts = list(folder.relative_to(root).parts)
     if "frames" in parts:
         parts[len(parts) - 1 - parts[::-1].index("frames")] = sister
@@ -234,13 +238,13 @@ def beside_frames(root: Path, folder: Path, sister: str = "masks") -> Path:
 
 
 def frame_key(name: str) -> int | str:
-    """By what a frame and its mask belong together: the number, whatever its zeros, else the name."""
+    """Return the key that matches a frame with its mask: the number without leading zeros, otherwise the name."""
     stem = PurePosixPath(name).stem
     return int(stem) if stem.isdecimal() else stable_id(stem)
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """`wanted` positions from the first to the last of `count`, evenly; all of them for 0 or too few."""
+    """Return `wanted` evenly spaced positions out of `count`; all of them for 0 or if there are fewer."""
     if wanted == 0 or count <= wanted:
         return list(range(count))
     if wanted == 1:
@@ -249,12 +253,12 @@ def spread(count: int, wanted: int) -> list[int]:
 
 
 def natural_order(name: str) -> list[Any]:
-    """Sort key by which `9.png` comes before `10.png`, and `seed9` before `seed10`."""
+    """Return a sort key that puts `9.png` before `10.png`, and `seed9` before `seed10`."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def sources_of(container: Path) -> list[str]:
-    """Which of `SOURCES` a container has something of."""
+    """Return those of `SOURCES` that a container has."""
     found = [name for name in SOURCES if (container / name).is_dir() and any((container / name).iterdir())]
     if "videos" not in found and container.is_dir():
         if any(path.suffix.lower() in CLIP_SUFFIXES for path in container.iterdir()):
@@ -269,7 +273,7 @@ def _other_files(folder: Path, known: tuple[str, ...]) -> list[str]:
 
 
 def walk_clips(root: Path, folder: Path) -> Iterator[Path]:
-    """The clips directly in a folder, sorted by name."""
+    """Return the clips directly in a folder, sorted by name."""
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in CLIP_SUFFIXES and not path.name.startswith("."):
             refuse_outside(root, path)
@@ -277,11 +281,11 @@ def walk_clips(root: Path, folder: Path) -> Iterator[Path]:
 
 
 def count_frames(path: Path) -> int:
-    """How many frames a clip has, without decoding them.
+    """Return the number of frames of a clip without decoding them.
 
     Raises:
         ImportError: if PyAV is not installed.
-        ValueError: naming the clip, if it cannot be read or has none.
+        ValueError: naming the clip, if it cannot be read or has no frames.
     """
     if av is None:
         raise ImportError("Reading clips needs PyAV: pip install 'deepfake-detectors[data]', or extract frames first.")
@@ -289,17 +293,17 @@ def count_frames(path: Path) -> int:
         with av.open(str(path), metadata_errors="replace") as container:
             count = sum(1 for packet in container.demux(container.streams.video[0]) if packet.size)
     except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"{path} cannot be decoded: {error}. Fetch this file again.") from error
+        raise ValueError(f"{path} cannot be decoded: {error}. Download this file again.") from error
     if not count:
-        raise ValueError(f"{path} has no frames. Fetch this file again.")
+        raise ValueError(f"{path} has no frames. Download this file again.")
     return count
 
 
 def read_frames(path: Path, numbers: Sequence[int]) -> Iterator[Image.Image]:
-    """The frames of a clip with these numbers, which ascend.
+    """Yield the frames of a clip with these ascending numbers.
 
     Raises:
-        ValueError: naming the clip, if it cannot be decoded that far.
+        ValueError: naming the clip, if it cannot be decoded up to there.
     """
     wanted = iter(numbers)
     awaited = next(wanted, None)
@@ -312,6 +316,6 @@ def read_frames(path: Path, numbers: Sequence[int]) -> Iterator[Image.Image]:
                     yield frame.to_image()
                     awaited = next(wanted, None)
     except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"{path} cannot be decoded: {error}. Fetch this file again.") from error
+        raise ValueError(f"{path} cannot be decoded: {error}. Download this file again.") from error
     if awaited is not None:
-        raise ValueError(f"{path} ends before frame {awaited}. Fetch this file again.")
+        raise ValueError(f"{path} ends before frame {awaited}. Download this file again.")

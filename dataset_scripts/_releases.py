@@ -1,4 +1,4 @@
-"""Official releases: the folders, lists and splits that several builders read."""
+"""Folders, lists and splits of official releases that several builders read."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = [
 
 Pairs = list[tuple[str, str]]
 
-# Two stretches of one YouTube video on both sides of the official split (from the authors' conversion_dict.json).
+# Pairs from the same YouTube video that are in different official splits (from the authors' conversion_dict.json).
 CROSSING_PAIRS = (
     ("755", "756"), ("955", "954"), ("606", "605"), ("640", "639"), ("837", "838"), ("875", "876"), ("982", "983"),
 )  # fmt: skip
-FF_LEVELS = {"raw": ("raw", "c0"), "c23": ("c23",), "c40": ("c40",)}  # some scripts write c0 for raw
+FF_LEVELS = {"raw": ("raw", "c0"), "c23": ("c23",), "c40": ("c40",)}  # some scripts use c0 for raw
 FF_LISTS = {"train": "train.json", "validation": "val.json", "test": "test.json"}
 CELEB_FOLDERS = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "fake"}
 CELEB_LIST = "List_of_testing_videos.txt"
-CELEB_LABELS = {"1": "real", "0": "fake"}  # the other way round than everywhere else
+CELEB_LABELS = {"1": "real", "0": "fake"}  # the opposite of everywhere else
 DFDCP_LIST = "dataset.json"
 DFDCP_FOLDERS = {"original_videos": "real", "method_A": "fake", "method_B": "fake"}
 DFDCP_SETS = ("train", "test")
@@ -52,20 +52,20 @@ DEEPER_NAME = re.compile(r"(\d{3})_([MW]\d{3})")  # video of FaceForensics++, ac
 
 
 def level_folder(folder: Path, compression: str) -> Path:
-    """The folder of a compression level below that of a method."""
+    """Return the folder of a compression level below that of a method."""
     names = FF_LEVELS[compression]
     return next((folder / name for name in names if (folder / name).is_dir()), folder / names[0])
 
 
 def mask_place(method: Path, container: Path, source: str, video: str) -> Path:
-    """Where the masks of a fake should lie.
+    """Return the expected location of the masks of a fake.
 
     Args:
         method: the folder of the manipulation. Masks exist once per method, not per compression level.
-        container: its folder of one level.
-        source: where the frames come from. Cropped frames (`"frames"`) have masks of their own, made beside those of
-            c23; whole ones share `masks/`.
-        video: name of the fake.
+        container: its folder for one level.
+        source: source of the frames. Cropped frames (`"frames"`) have their own masks, next to those of c23; whole
+            frames share `masks/`.
+        video: name of the fake video.
     """
     if source == "frames":
         own = container / "masks" / video
@@ -75,17 +75,17 @@ def mask_place(method: Path, container: Path, source: str, video: str) -> Path:
 
 
 def list_path(root: Path, name: str) -> Path:
-    """Where a split list lies: in `splits/`, or beside the data."""
+    """Return the location of a split list: in `splits/` or next to the data."""
     nested = root / "splits" / name
     return nested if nested.is_file() else root / name
 
 
 def read_splits(root: Path, lists: Mapping[str, str], remedy: str) -> dict[str, Pairs]:
-    """The pairs of video ids of each split.
+    """Return the pairs of video ids of each split.
 
     Raises:
         FileNotFoundError: for a missing list.
-        ValueError: naming the list, if it is no list of pairs, or if a video is listed twice.
+        ValueError: naming the list, if it is not a list of pairs, or if a video is listed twice.
     """
     seen: dict[str, Path] = {}
     splits = {}
@@ -99,23 +99,21 @@ def read_splits(root: Path, lists: Mapping[str, str], remedy: str) -> dict[str, 
             raise ValueError(f"{path} should be a list of pairs of video ids, such as [['003', '017']].")
         for video in (video for pair in pairs for video in pair):
             if video in seen:
-                raise ValueError(
-                    f"{path} lists the video {video}, which {seen[video]} lists too. Fetch the lists again."
-                )
+                raise ValueError(f"The video {video} is in both {path} and {seen[video]}. Download the lists again.")
             seen[video] = path
         splits[split] = [(a, b) for a, b in pairs]
     return splits
 
 
 def video_names(pairs: Pairs, real: bool) -> list[tuple[str, ...]]:
-    """The videos of a class in the order of the list: originals one by one, fakes in both directions."""
+    """Return the videos of a class in the order of the list: each original, or fakes in both directions."""
     if real:
         return [(video,) for pair in pairs for video in pair]
     return [names for a, b in pairs for names in ((a, b), (b, a))]
 
 
 def crossing_pairs(splits: Mapping[str, Pairs]) -> list[str]:
-    """Which of the known pairs lie on both sides, as text."""
+    """Return the known pairs that are in both splits, as text."""
     where = {video: split for split, pairs in splits.items() for pair in pairs for video in pair}
     return [
         f"{a} ({where[a]}) / {b} ({where[b]})"
@@ -125,16 +123,16 @@ def crossing_pairs(splits: Mapping[str, Pairs]) -> list[str]:
 
 
 def group_videos(splits: Mapping[str, Pairs]) -> dict[str, str]:
-    """The group of every video: pairs were swapped with each other, and crossing pairs share their source."""
+    """Return the group of every video: pairs were swapped with each other, and crossing pairs share a source."""
     return related_videos(pair for pairs in splits.values() for pair in pairs)
 
 
 def related_videos(links: Iterable[Sequence[str]], prefix: str = "") -> dict[str, str]:
-    """Return the group of every video or person; two stretches of one YouTube video are one source.
+    """Return the group of every video or person; two parts of one YouTube video are one source.
 
     Args:
-        links: the FaceForensics++ videos that share material, a sequence each; others may be among them.
-        prefix: what stands before a FaceForensics++ id in `links`.
+        links: sequences of FaceForensics++ videos that share material; other videos may be included.
+        prefix: prefix of FaceForensics++ ids in `links`.
     """
     found = list(links)
     present = {name for names in found for name in names}
@@ -143,19 +141,19 @@ def related_videos(links: Iterable[Sequence[str]], prefix: str = "") -> dict[str
 
 
 def describe_crossing(crossing: list[str]) -> str:
-    """A sentence for `check`."""
+    """Return a sentence for `check`."""
     return (
-        f"{len(crossing)} pair(s) of originals from one YouTube video cross the official splits: "
+        f"{len(crossing)} pair(s) of originals from the same YouTube video are in different official splits: "
         f"{first_names(crossing, limit=len(CROSSING_PAIRS))}."
     )
 
 
 def read_celeb_list(path: Path, remedy: str) -> dict[str, str]:
-    """`<folder>/<name>` without extension -> label of every line of the official list.
+    """Return `<folder>/<name>` without extension -> label for every line of the official list.
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: naming the line: wrong form, a label that contradicts the folder, or a video listed twice.
+        ValueError: naming the line: wrong format, a label that contradicts the folder, or a video listed twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; without it there is no test split. {remedy}")
@@ -172,33 +170,34 @@ def read_celeb_list(path: Path, remedy: str) -> dict[str, str]:
         folder = by_case[video.parent.name.casefold()]
         if CELEB_LABELS[digit] != CELEB_FOLDERS[folder]:
             raise ValueError(
-                f"{where} calls {file.strip()} {CELEB_LABELS[digit]} (1 is real), but {folder} holds "
-                f"{CELEB_FOLDERS[folder]} videos. Fetch the official list again."
+                f"{where} calls {file.strip()} {CELEB_LABELS[digit]} (1 is real), but {folder} is for "
+                f"{CELEB_FOLDERS[folder]} videos. Download the official list again."
             )
         key = stable_id(folder, video.stem)
         if key in listed:
-            raise ValueError(f"{where} lists {file.strip()} a second time.")
+            raise ValueError(f"{where} has {file.strip()} a second time.")
         listed[key] = CELEB_LABELS[digit]
     return listed
 
 
 def read_dfdcp_list(path: Path, remedy: str) -> dict[str, dict[str, Any]]:
-    """Path of a video -> its row, in the order of the list.
+    """Return path of a video -> its row, in the order of the list.
 
     Raises:
         FileNotFoundError: if the list is missing.
-        ValueError: naming the video: a path out of the folder, an unknown set, or a label against its folder.
+        ValueError: naming the video: a path outside the folder, an unknown set, or a label that contradicts its
+            folder.
     """
     listed = {}
     for name, row in read_table(path, remedy).items():
         inner = inner_path(name, str(path))
         where = f"{path}, {name}"
         if inner.parts[0] not in DFDCP_FOLDERS:
-            raise ValueError(f"{where} lies in {inner.parts[0]!r}, expected one of {', '.join(DFDCP_FOLDERS)}.")
+            raise ValueError(f"{where} is in {inner.parts[0]!r}, expected one of {', '.join(DFDCP_FOLDERS)}.")
         if row.get("label") != DFDCP_FOLDERS[inner.parts[0]]:
             raise ValueError(
-                f"{where} has label {row.get('label')!r}, but lies in a folder of "
-                f"{DFDCP_FOLDERS[inner.parts[0]]} videos. Fetch the list again."
+                f"{where} has label {row.get('label')!r}, but is in a folder of {DFDCP_FOLDERS[inner.parts[0]]} "
+                "videos. Download the list again."
             )
         if row.get("set") not in DFDCP_SETS:
             raise ValueError(f"{where} has set {row.get('set')!r}, expected train or test.")
@@ -207,11 +206,11 @@ def read_dfdcp_list(path: Path, remedy: str) -> dict[str, dict[str, Any]]:
 
 
 def read_deeper_lists(folder: Path, remedy: str) -> dict[str, list[tuple[str, str]]]:
-    """FaceForensics++ id and actor of the fakes of each split.
+    """Return FaceForensics++ id and actor of the fakes of each split.
 
     Raises:
         FileNotFoundError: for a missing list.
-        ValueError: naming the line: another form of name, or a video listed twice.
+        ValueError: naming the line: a name in another format, or a video listed twice.
     """
     seen: dict[str, str] = {}
     splits: dict[str, list[tuple[str, str]]] = {}
@@ -229,7 +228,7 @@ def read_deeper_lists(folder: Path, remedy: str) -> dict[str, list[tuple[str, st
             if match is None:
                 raise ValueError(f"{where} is {line!r}, expected a fake video such as 000_M101.mp4.")
             if video in seen:
-                raise ValueError(f"{where} lists {video}, which {seen[video]} lists too. Fetch the lists again.")
+                raise ValueError(f"The video {video} is in both {where} and {seen[video]}. Download the lists again.")
             seen[video] = where
             splits[split].append((match.group(1), match.group(2)))
     return splits

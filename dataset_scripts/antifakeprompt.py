@@ -1,8 +1,8 @@
-"""The 23 test sets of AntifakePrompt: one folder per set, each of one class.
+"""The 23 test sets of AntifakePrompt: one folder per set, each with one class.
 
 Chang et al., "AntifakePrompt: Prompt-Tuned Vision-Language Models are Fake Image Detectors" (2023). Expected:
 
-    <set>/.../<picture>      3,000 pictures per set; the published code walks a folder and takes its label as given
+    <set>/.../<image>      3,000 images per set; in the published code the label is given per folder
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["SETS", "AntifakePrompt"]
 
 PICTURES_PER_SET = 3000
 HELD_IN = frozenset({"COCO", "SD3", "SD2IP"})
-READ_BY_OFFICIAL_CODE = (".jpg", ".jpeg", ".png")  # as written: it compares with case
+READ_BY_OFFICIAL_CODE = (".jpg", ".jpeg", ".png")  # exactly as in the published code, which is case-sensitive
 PUBLISHED = {
     "COCO": PictureSet("real", aliases=("coco_val", "coco2017")),
     "Flickr": PictureSet("real", aliases=("flickr30k",)),
@@ -52,20 +52,21 @@ SETS = {
 
 
 class AntifakePrompt(ClassFolders):
-    """The test sets of AntifakePrompt, each folder of one class; a folder of another name is never given a class.
+    """The test sets of AntifakePrompt, one class per folder; folders with other names never get a class.
 
-    `category` says whether the published prompts were trained on pictures of this set (`held_in`) or not (`held_out`).
-    Attacked photographs count as fake. The training pictures have no published layout and are not read.
+    `category` says whether the published prompts were trained on images of this set (`held_in`) or not (`held_out`).
+    Attacked photographs count as fake. The training images are not read, because their layout is not published.
     """
 
     VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [ClassFoldersConfig(name="default", version=VERSION, description="All sets that are there.")]
+    BUILDER_CONFIGS = [ClassFoldersConfig(name="default", version=VERSION, description="All available sets.")]
     DEFAULT_CONFIG_NAME = "default"
     NAME = "AntifakePrompt"
     TERMS = (
-        "Those of each source; several (FaceForensics++, DFDC, DeeperForensics) are for non-commercial research only."
+        "The terms of each source apply; several (FaceForensics++, DFDC, DeeperForensics) allow only non-commercial "
+        "research."
     )
-    LAYOUT = f"<set>/.../<picture>, the sets being {', '.join(SETS)}"
+    LAYOUT = f"<set>/.../<image>, with the sets {', '.join(SETS)}"
     REMEDY = "Point data_dir at the folder above the sets (github.com/nctu-eva-lab/AntifakePrompt)."
     HOMEPAGE = "https://github.com/nctu-eva-lab/AntifakePrompt"
     LAYOUT_VERIFIED = False
@@ -74,12 +75,12 @@ class AntifakePrompt(ClassFolders):
     SETS = SETS
 
     def picture_units(self, root: Path, name: str, folder: Path, known: PictureSet) -> list[Unit]:
-        """The pictures of one set; says where the published code would read fewer, or found more."""
+        """Return the images of one set; report differences from the published code."""
         units = super().picture_units(root, name, folder, known)
         if name in SETS and len(units) != PICTURES_PER_SET:
-            self.report("warning", f"{name}: {len(units)} pictures, published are {PICTURES_PER_SET}.")
+            self.report("warning", f"{name}: {len(units)} images, but {PICTURES_PER_SET} were published.")
         unseen = [Path(unit.path).name for unit in units if Path(unit.path).suffix not in READ_BY_OFFICIAL_CODE]
         if unseen:
-            text = f"{name}: {len(unseen)} pictures that the published code skips: {first_names(unseen)}."
+            text = f"{name}: {len(unseen)} images that the published code skips: {first_names(unseen)}."
             self.report("warning", text)
         return units

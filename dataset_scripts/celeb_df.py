@@ -1,4 +1,4 @@
-"""Celeb-DF v1 and v2 in their official tree, as clips or as frames made from them.
+"""Celeb-DF v1 and v2 in their official layout, as clips or extracted frames.
 
 Li et al., "Celeb-DF: A Large-scale Challenging Dataset for DeepFake Forensics" (CVPR 2020). Expected:
 
@@ -27,7 +27,7 @@ TEST_LINES = {"v1": 100, "v2": 518}
 
 @dataclass
 class CelebDFConfig(FrameConfig):
-    """One release.
+    """One of the releases.
 
     Args:
         release: `"v1"` or `"v2"`.
@@ -36,17 +36,17 @@ class CelebDFConfig(FrameConfig):
     release: str = "v2"
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         if self.release not in TEST_LINES:
             raise ValueError(f"release is {self.release!r}, expected v1 or v2.")
 
 
 class CelebDF(FrameBuilder):
-    """Celeb-DF: the test split is the official list, training is everything else; there is no validation split.
+    """Celeb-DF: the official list is the test split, everything else is training; there is no validation split.
 
-    In the list 1 is real and 0 is fake, here as everywhere 0 is real. The people of the test videos also occur in
-    training, so `group_id` joins nearly everything: no split by identity exists.
+    In the official list 1 is real and 0 is fake; here 0 is real, as in all builders. The people in test videos also
+    appear in training, so `group_id` joins nearly everything: there is no split by identity.
     """
 
     VERSION = VERSION
@@ -65,19 +65,19 @@ class CelebDF(FrameBuilder):
     HOMEPAGE = "https://github.com/yuezunli/celeb-deepfakeforensics"
 
     def official_counts(self) -> dict[str, dict[str, int]]:
-        """v2: 890 real and 5639 fake, of which 178 and 340 are the test."""
+        """v2: 890 real and 5639 fake videos, of which 178 and 340 are in the test split."""
         if self.config.release == "v1":
             return {}
         return {"train": {"real": 890 - 178, "fake": 5639 - 340}, "test": {"real": 178, "fake": 340}}
 
     def likely_counts(self) -> dict[str, dict[str, int]]:
-        """v1: 408 real and 795 fake; the shares of the test are from memory."""
+        """v1: 408 real and 795 fake videos; the test counts are unverified."""
         if self.config.release == "v2":
             return {}
         return {"train": {"real": 408 - 38, "fake": 795 - 62}, "test": {"real": 38, "fake": 62}}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per video, folder by folder, sorted by name."""
+        """Return one unit per video, folder by folder, sorted by name."""
         folders = {name: _find_folder(root, name) for name in CELEB_FOLDERS}
         for name, folder in folders.items():
             require_folder(folder, f"the {CELEB_FOLDERS[name]} videos of {name}", self.REMEDY)
@@ -85,7 +85,7 @@ class CelebDF(FrameBuilder):
         if len(listed) != TEST_LINES[self.config.release]:
             self.report(
                 "error",
-                f"{CELEB_LIST} has {len(listed)} videos, published are {TEST_LINES[self.config.release]} for "
+                f"{CELEB_LIST} has {len(listed)} videos, but {TEST_LINES[self.config.release]} were published for "
                 f"{self.config.release}.",
             )
         source = self.choose_source(list(folders.values()))
@@ -122,17 +122,17 @@ class CelebDF(FrameBuilder):
 
 
 def _find_folder(root: Path, name: str) -> Path:
-    """The folder whatever its case: some copies write Youtube-real."""
+    """Return the folder, ignoring case: some copies use Youtube-real."""
     found = [path for path in root.iterdir() if path.is_dir() and path.name.casefold() == name.casefold()]
     return found[0] if found else root / name
 
 
 def _people(folder: str, video: str) -> tuple[str, ...]:
-    """The people in a video, or the video itself where nothing is known of them."""
+    """Return the people in a video, or the video itself if they are unknown."""
     parts = video.split("_")
     expected = {"Celeb-real": 2, "YouTube-real": 1, "Celeb-synthesis": 3}[folder]
     if len(parts) != expected:
         raise ValueError(
-            f"{folder}/{video} is not named like a video of {folder}: id0_0000, 00000 or id0_id1_0000. Move it away."
+            f"{folder}/{video} does not have a name for {folder}: id0_0000, 00000 or id0_id1_0000. Move it elsewhere."
         )
     return (f"YouTube-real/{video}",) if folder == "YouTube-real" else tuple(parts[:-1])

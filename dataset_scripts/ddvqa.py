@@ -5,12 +5,12 @@ Vision-Language Model in Face Forensics" (M2F2-Det, CVPR 2025). Expected in the 
 
     images_c40/{train,test}/<type>_<target>[_<source>].jpg      224 x 224
     images_c23/test/<type>_<target>[_<source>].jpg              160 x 160
-    splits/train_DDVQA_format_judge_only.json                   real/fake conversations on the training pictures
-    splits/train_DDVQA_format.json                              the same and explaining ones; not in every copy
-    splits/test_explanation.jsonl                               questions and reference answers on the test pictures
-    annotations/train_set/<type>/<type>.json                    questions and answers on the training pictures
+    splits/train_DDVQA_format_judge_only.json                   real/fake conversations on the training images
+    splits/train_DDVQA_format.json                              the same with explanations; not in every copy
+    splits/test_explanation.jsonl                               questions and reference answers on the test images
+    annotations/train_set/<type>/<type>.json                    questions and answers on the training images
 
-or a clone of github.com/CHELSEA234/M2F2_Det as it is: `utils/DDVQA_images/{c40,c23}.zip`, which need not be unpacked,
+or an unmodified clone of github.com/CHELSEA234/M2F2_Det: `utils/DDVQA_images/{c40,c23}.zip` (unpacking is optional),
 `utils/DDVQA_split/c40/*.json` and `utils/DDVQA_eval/c40/test.jsonl`.
 """
 
@@ -49,7 +49,7 @@ REMEDY = (
     "Point data_dir at a clone of github.com/CHELSEA234/M2F2_Det, or at a folder with images_c40/, images_c23/, "
     "splits/ and annotations/ (these from github.com/Reality-Defender/Research-DD-VQA)."
 )
-SOURCE_SET = "FaceForensics++"  # the pictures are its videos, so these ids may meet those of other data sets
+SOURCE_SET = "FaceForensics++"  # the images come from its videos, so these ids can match those of other datasets
 
 MANIPULATIONS = {  # type digit -> name, family
     "0": ("Deepfakes", "swap"),
@@ -59,7 +59,7 @@ MANIPULATIONS = {  # type digit -> name, family
     "5": ("real", None),
     "6": ("NeuralTextures", "reenact"),
 }
-WITHOUT_C40_PICTURES = "2"  # FaceShifter has annotations, but the published c40 archive holds none of its pictures
+WITHOUT_C40_PICTURES = "2"  # FaceShifter has annotations, but the published c40 archive does not contain its images
 
 PICTURE_SPLITS = {"c40": ("train", "test"), "c23": ("test",)}
 TASKS = ("classify", "judge", "explain", "converse", "frames")
@@ -68,7 +68,7 @@ QUESTION_FORMS = ("collected", "stated")
 
 
 class PictureName(NamedTuple):
-    """A file name of the data set, `<type>_<target>[_<source>]`, in its parts."""
+    """The parts of a file name in the dataset, `<type>_<target>[_<source>]`."""
 
     stem: str
     type: str
@@ -82,25 +82,25 @@ class PictureName(NamedTuple):
 
 @dataclass
 class DDVQAConfig(RawConfig):
-    """One form of the data set.
+    """One version of the dataset.
 
     Args:
         compression: `"c40"` (low quality, train and test) or `"c23"` (high quality, test only).
-        task: `"classify"`: one row per picture. `"judge"`: one row per published real/fake conversation, which exist
-            for training pictures only. `"explain"`: one row per question about what looks real or fake.
-            `"converse"`: what M2F2-Det's stage 3 trains on, one row per conversation of `train_DDVQA_format.json`, of
-            one or several turns (`question` and `answer` are its first turn, `messages` all of them). A copy without
-            that file gives its parts: the judgements, and the annotators' questions in the stated form. Test rows are
-            those of `"explain"`. `"frames"`: FakeVLM's protocol, one row per question as collected, on frames of the
-            FaceForensics++ videos in `ffpp_dir`.
-        on_label_conflict: what to do with a fake picture that is byte-identical to a real one: `"keep"` (as published,
-            with a warning), `"drop"` (right for training: it is a frame that the manipulation missed) or `"error"`.
+        task: `"classify"`: one row per image. `"judge"`: one row per published real/fake conversation, available only
+            for training images. `"explain"`: one row per question about what looks real or fake. `"converse"`:
+            training data of M2F2-Det's stage 3, one row per conversation of `train_DDVQA_format.json`, with one or
+            more turns (`question` and `answer` are the first turn, `messages` all of them). Without that file, it uses
+            the judgements and the annotators' questions in the stated form. Test rows are those of `"explain"`.
+            `"frames"`: FakeVLM's protocol, one row per collected question, on frames of the FaceForensics++ videos in
+            `ffpp_dir`.
+        on_label_conflict: what to do with a fake image that is byte-identical to a real one: `"keep"` (as published,
+            with a warning), `"drop"` (recommended for training: the manipulation missed this frame) or `"error"`.
             In the published data this is `0_281_474`, identical to `5_281`.
-        ffpp_dir: of `"frames"`: the folder of FaceForensics++ with `original_sequences/`.
-        questions: of `"explain"` training rows: `"collected"` as the annotators were asked ("Do the person's eyes look
-            real/fake?"), or `"stated"` as the test rows ask ("The eyes in the image are fake, tell me why. ..."), with
-            answers that do not repeat the verdict; see `stated_question`. Other rows are as published, and so are
-            training rows of a copy without annotations, which are taken from its conversations.
+        ffpp_dir: for `"frames"`, the folder of FaceForensics++ with `original_sequences/`.
+        questions: for `"explain"` training rows, `"collected"` as asked to the annotators ("Do the person's eyes look
+            real/fake?"), or `"stated"` as in the test rows ("The eyes in the image are fake, tell me why. ..."), with
+            answers that do not repeat the verdict; see `stated_question`. Other rows are as published. In a copy
+            without annotations, training rows come from its conversations and are also as published.
     """
 
     compression: str = "c40"
@@ -110,7 +110,7 @@ class DDVQAConfig(RawConfig):
     ffpp_dir: str = ""
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         for name, allowed in (
             ("compression", tuple(PICTURE_SPLITS)),
@@ -121,49 +121,53 @@ class DDVQAConfig(RawConfig):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}.")
         if (self.task == "frames") != bool(self.ffpp_dir):
-            raise ValueError("Task 'frames' reads FaceForensics++ videos from ffpp_dir, and no other task does.")
+            raise ValueError("ffpp_dir is required for the task 'frames' and not allowed for other tasks.")
         if self.task not in ("classify", "frames") and self.compression != "c40":
-            raise ValueError(f"Task {self.task!r} is published for c40 only, not for {self.compression!r}.")
+            raise ValueError(f"Task {self.task!r} is only published for c40, not for {self.compression!r}.")
 
 
 class DDVQA(RawBuilder):
-    """Builder over the published layout: `DDVQA(config_name="c40", data_dir=...).download_and_prepare()`.
+    """Builder for the published layout: `DDVQA(config_name="c40", data_dir=...).download_and_prepare()`.
 
-    Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`, `c40_converse`, and `fakevlm`, on frames
-    of FaceForensics++. Splits are the official ones. Split validation off the training pictures with `split_by_group`
-    on `group_id`, never by picture.
+    Configs: `c40` (default), `c23`, `c40_judge` (train only), `c40_explain`, `c40_converse`, and `fakevlm` on frames
+    of FaceForensics++. The splits are official. Split off a validation set with `split_by_group` on `group_id`, never
+    by image.
 
     Raises:
-        FileNotFoundError: for a missing folder, annotation file or picture, with its path.
-        ValueError: for a file name outside the convention, or a picture that cannot be decoded.
+        FileNotFoundError: for a missing folder, annotation file or image, with its path.
+        ValueError: for an unexpected file name, or an image that cannot be decoded.
     """
 
     VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIG_CLASS = DDVQAConfig
     BUILDER_CONFIGS = [
-        DDVQAConfig(name="c40", version=VERSION, description="Pictures, strongly compressed."),
-        DDVQAConfig(name="c23", version=VERSION, compression="c23", description="Test pictures, lightly compressed."),
+        DDVQAConfig(name="c40", version=VERSION, description="Images, strongly compressed."),
+        DDVQAConfig(name="c23", version=VERSION, compression="c23", description="Test images, lightly compressed."),
         DDVQAConfig(name="c40_judge", version=VERSION, task="judge", description="Real/fake conversations."),
-        DDVQAConfig(name="c40_explain", version=VERSION, task="explain", description="Questions on details."),
-        DDVQAConfig(name="c40_converse", version=VERSION, task="converse", description="Conversations of stage 3."),
+        DDVQAConfig(name="c40_explain", version=VERSION, task="explain", description="Questions about details."),
+        DDVQAConfig(name="c40_converse", version=VERSION, task="converse", description="Conversations for stage 3."),
         DDVQAConfig(
-            name="fakevlm", version=VERSION, compression="c23", task="frames", description="FakeVLM's: pass ffpp_dir."
+            name="fakevlm",
+            version=VERSION,
+            compression="c23",
+            task="frames",
+            description="FakeVLM's protocol; pass ffpp_dir.",
         ),
     ]
     DEFAULT_CONFIG_NAME = "c40"
     NAME = "DD-VQA"
-    TERMS = "Pictures: FaceForensics++ terms of use, non-commercial research only."
+    TERMS = "Images: FaceForensics++ terms of use, non-commercial research only."
     LAYOUT = "images_c40/{train,test}/, images_c23/test/, splits/, annotations/train_set/<type>/<type>.json"
     REMEDY = REMEDY
     HOMEPAGE = "https://github.com/CHELSEA234/M2F2_Det"
     UNIT_NAME = "rows"
 
     def has_dialogue(self) -> bool:
-        """For all tasks but `"classify"`."""
+        """Return true for all tasks except `"classify"`."""
         return self.config.task != "classify"
 
     def official_counts(self) -> dict[str, dict[str, int]]:
-        """Pictures of c40 as published; the lists of the other tasks are their own count."""
+        """Return the published counts of c40 images; other tasks are counted from their lists."""
         if (
             self.config.task != "classify"
             or self.config.compression != "c40"
@@ -173,7 +177,7 @@ class DDVQA(RawBuilder):
         return {"train": {"real": 455, "fake": 884}, "test": {"real": 72, "fake": 72}}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per row: a picture, or a question about one."""
+        """Return one unit per row: an image, or a question about one."""
         if self.config.task == "frames":
             return {split: list(self._frame_units(root, split)) for split in ("train", "test")}
         layout = find_layout(root)
@@ -194,7 +198,7 @@ class DDVQA(RawBuilder):
         return splits
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The row, whose picture `units` has decoded, or the frame of a video."""
+        """Yield the row with an image that `units` has decoded, or with the frame of a video."""
         if unit.frames:
             place, (frame,) = Path(unit.path), unit.frames
             folder = place.is_dir()
@@ -229,10 +233,10 @@ class DDVQA(RawBuilder):
             yield unit._replace(frames=(frame,))
 
     def _groups(self, layout: Layout, pictures: dict[str, dict[PictureName, Picture]]) -> dict[str, str]:
-        """The group of each video; two stretches of one YouTube video are one, under the name its training group has.
+        """Return the group of each video; parts of one YouTube video share the name of their training group.
 
-        Over all splits at once, so that a group has the same name whichever config or split it is seen in: where no
-        training pictures are published, those of c40 count.
+        Computed over all splits, so that a group has the same name in every config and split; without published
+        training images, those of c40 are used.
         """
         trained = set(pictures.get("train", ()))
         if not trained and layout.holds("c40", "train"):
@@ -248,7 +252,7 @@ class DDVQA(RawBuilder):
         pairs = [f"{a} (test) / {b} (train)" for a, b in crossing.items()]
         self.report(
             "warning",
-            f"{describe_crossing(pairs)} They touch {len(touched)} of {len(pictures['test'])} test pictures: "
+            f"{describe_crossing(pairs)} They affect {len(touched)} of {len(pictures['test'])} test images: "
             f"{first_names(touched)}.",
         )
         renamed = {groups[a]: groups[b] for a, b in crossing.items()}
@@ -262,11 +266,11 @@ class DDVQA(RawBuilder):
         for picture in listed:
             name = _parse_name(picture)
             if name in pictures:
-                raise ValueError(f"{picture} and {pictures[name]} are the same picture by name; keep one of them.")
+                raise ValueError(f"{picture} and {pictures[name]} are the same image by name; keep one of them.")
             pictures[name] = picture
         if not pictures:
-            raise FileNotFoundError(f"{layout.place(level, split)} holds no pictures. {REMEDY}")
-        if level == "c40":  # no list of the c23 pictures is published
+            raise FileNotFoundError(f"{layout.place(level, split)} does not contain images. {REMEDY}")
+        if level == "c40":  # there is no published list of the c23 images
             entries = (
                 read_judgements(layout.judgements, REMEDY)
                 if split == "train"
@@ -300,14 +304,14 @@ class DDVQA(RawBuilder):
             counts = ", ".join(f"{count} {method} {form}" for (method, form), count in sorted(table.items()))
             self.report(
                 "warning",
-                f"{self.config.compression} {split} mixes file formats, which a detector can learn instead of the "
-                f"forgery: {counts}.",
+                f"{self.config.compression} {split} has mixed file formats, which a detector could learn instead of "
+                f"the forgery: {counts}.",
             )
 
     def _expand(
         self, layout: Layout, split: str, pictures: dict[PictureName, Picture]
     ) -> Iterator[tuple[PictureName, str, dict[str, Any]]]:
-        """The rows of a split: picture, what to append to its id, and the question with its answers."""
+        """Return the rows of a split: image, suffix of its id, and the question with its answers."""
         if self.config.task == "classify":
             yield from ((name, "", {}) for name in pictures)
         elif split == "test" and self.config.task != "judge":
@@ -324,8 +328,8 @@ class DDVQA(RawBuilder):
         elif task == "converse":
             self.report(
                 "warning",
-                f"{layout.conversations} is not there: the judgements and the annotators' questions in the words of "
-                "the test questions stand in for it.",
+                f"{layout.conversations} is missing; using the judgements and the annotators' questions, worded like "
+                "the test questions.",
             )
             yield from read_judgements(layout.judgements, REMEDY)
             yield from self._stated(read_annotations(layout.annotations, REMEDY))
@@ -355,7 +359,7 @@ class DDVQA(RawBuilder):
         absent: set[str] = set()
         for stem, suffix, question, answers, later in entries:
             if stem not in by_stem:
-                # Left out by name above, or never published; anything else is a hole in this copy.
+                # Left out by name above, or never published; anything else is missing from this copy.
                 dropped = self.config.on_label_conflict == "drop" and stem in published
                 if not dropped and not stem.startswith(f"{WITHOUT_C40_PICTURES}_"):
                     absent.add(f"{place}/{stem}.jpg")
@@ -393,13 +397,13 @@ class DDVQA(RawBuilder):
             source_id=name.source,
             compression=self.config.compression,
         )
-        columns |= {"file_format": form} | dialogue  # which frame it was is not published
+        columns |= {"file_format": form} | dialogue  # the frame number is not published
         identity = stable_id("ddvqa", self.config.compression, split, f"{name.stem}{suffix}")
         return Unit(identity, str(picture), columns)
 
 
 def _frame_in(place: Path, number: int) -> str | int | None:
-    """The frame of that number: a file name in a folder, the number itself in a clip; `None` where there is none."""
+    """Return the frame with this number: a file name, or the number itself for a clip; `None` if missing."""
     if not place.is_dir():
         return number if place.is_file() else None
     files = (path.name for path in list_files(place) if is_picture(path) and frame_key(path.name) == number)
@@ -410,7 +414,7 @@ def _parse_name(picture: Picture) -> PictureName:
     kind, *videos = picture.stem.split("_")
     if picture.suffix not in (".jpg", ".jpeg", ".png"):
         raise ValueError(
-            f"{picture} is not a picture of this data set; expected <type>_<target>[_<source>].jpg. Move it away."
+            f"{picture} is not an image of this dataset; expected <type>_<target>[_<source>].jpg. Move it elsewhere."
         )
     if kind not in MANIPULATIONS:
         allowed = ", ".join(f"{digit} ({name})" for digit, (name, _) in MANIPULATIONS.items())
@@ -418,7 +422,7 @@ def _parse_name(picture: Picture) -> PictureName:
     expected = 1 if kind == REAL_TYPE else 2
     if len(videos) != expected or not all(video.isdigit() for video in videos):
         raise ValueError(
-            f"{picture} names the videos {videos}, but type {kind} ({MANIPULATIONS[kind][0]}) needs {expected} "
+            f"{picture} refers to the videos {videos}, but type {kind} ({MANIPULATIONS[kind][0]}) needs {expected} "
             "numeric video id(s) after the type."
         )
     return PictureName(picture.stem, kind, videos[0], videos[1] if expected == 2 else None)

@@ -30,21 +30,21 @@ VARIANTS = (
     "reenact_postprocess",
 )
 VIDEOS = {"train": 703, "validation": 96, "test": 201}  # of each variant
-REALS = "original_sequences/youtube"  # c23, as the authors ask
+REALS = "original_sequences/youtube"  # c23, as requested by the authors
 
 
 @dataclass
 class DeeperForensicsConfig(FrameConfig):
-    """Which fakes are read.
+    """Selection of the fakes.
 
     Args:
-        variants: folders of `manipulated_videos`.
+        variants: folders in `manipulated_videos` to read.
     """
 
     variants: tuple[str, ...] = ("end_to_end",)
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         unknown = [variant for variant in self.variants if variant not in VARIANTS]
         if unknown or not self.variants:
@@ -52,12 +52,12 @@ class DeeperForensicsConfig(FrameConfig):
 
 
 class DeeperForensics(FrameBuilder):
-    """DeeperForensics-1.0 with its official splits by source actor: 703, 96 and 201 fakes of each variant.
+    """DeeperForensics-1.0 with its official splits by source actor: 703, 96 and 201 fakes per variant.
 
-    Its `source_videos` are the actors whose faces were used, not the real class; that is the c23 originals of
-    FaceForensics++, which are not shipped: put `original_sequences/` beside the fakes. A real video lies in the split
-    of the fakes made from it. The splits do not follow those of FaceForensics++, whose lists, if they are there too,
-    tell which of its training videos are tested here.
+    Its `source_videos` show the actors whose faces were used and are not the real class. The real class is the c23
+    originals of FaceForensics++, which are not included: put `original_sequences/` next to the fakes. A real video is
+    in the split of the fakes made from it. The splits differ from those of FaceForensics++; if its lists are present
+    too, its training videos in this test split are reported.
     """
 
     VERSION = VERSION
@@ -74,11 +74,11 @@ class DeeperForensics(FrameBuilder):
     HOMEPAGE = "https://github.com/EndlessSora/DeeperForensics-1.0"
 
     def official_counts(self) -> dict[str, dict[str, int]]:
-        """703, 96 and 201 fakes of each variant, and as many reals."""
+        """703, 96 and 201 fakes per variant, and as many real videos."""
         return {split: {"real": n, "fake": n * len(self.config.variants)} for split, n in VIDEOS.items()}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per video, in the order of the lists: the real ones, then variant by variant."""
+        """Return one unit per video, in the order of the lists: real ones, then variant by variant."""
         listed = read_deeper_lists(root / "lists" / "splits", self.REMEDY)
         containers = {variant: root / "manipulated_videos" / variant for variant in self.config.variants}
         for folder in containers.values():
@@ -88,7 +88,7 @@ class DeeperForensics(FrameBuilder):
         videos = {variant: self.find_videos(root, folder, source) for variant, folder in containers.items()}
         originals = self.find_videos(root, reals, source) if reals.is_dir() else {}
         if not originals:
-            self.report("error", f"{reals} has no {source}: the real class is missing, see the layout.")
+            self.report("error", f"{reals} has no {source}, so the real class is missing; see the layout.")
         groups = components(pair for pairs in listed.values() for pair in pairs)
         splits: dict[str, list[Unit]] = {}
         for split, pairs in listed.items():
@@ -104,7 +104,9 @@ class DeeperForensics(FrameBuilder):
             splits[split] = [unit for unit in found if unit is not None]
         extra = [str(path) for there in videos.values() for path in there.values()]
         if extra:
-            self.report("warning", f"{len(extra)} video(s) in no list, not read: {first_names(extra)}.")
+            self.report(
+                "warning", f"{len(extra)} video(s) ignored because they are not in any list: {first_names(extra)}."
+            )
         self._compare_with_faceforensics(root, listed)
         return splits
 

@@ -1,10 +1,10 @@
-"""Preprocessed frames in the JSON form of DeepfakeBench, with the defects of its generator repaired and reported.
+"""Preprocessed frames in DeepfakeBench's JSON format; known defects of its generator are repaired and reported.
 
 Yan et al., "DeepfakeBench" (NeurIPS 2023); also used by DF40. Expected:
 
     {set: {group: {train|val|test: {[raw|c23|c40:] {video: {"label": text, "frames": [path, ...]}}}}}}
 
-and the frames below data_dir, under the data set's own folder (`Celeb-DF-v2/Celeb-real/frames/<video>/<NNN>.png`).
+and the frames below data_dir, under the dataset's own folder (`Celeb-DF-v2/Celeb-real/frames/<video>/<NNN>.png`).
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ from ._releases import (
 __all__ = ["DeepfakeBench", "DeepfakeBenchConfig"]
 
 VERSION = datasets.Version("1.0.0")
-KEEP_FIRST = ("test", "validation", "train")  # where a video of several splits stays
+KEEP_FIRST = ("test", "validation", "train")  # the split that keeps a video listed in several
 DF40_SECTIONS = {"DF40_train": "train", "DF40": "test"}
 
 
 @dataclass
 class DeepfakeBenchConfig(RawConfig):
-    """One JSON file.
+    """One JSON file of DeepfakeBench.
 
     Args:
         json: the file, absolute or below data_dir.
-        compression: the level to read where the file has several.
-        frames_per_video: that many, spread evenly; 0 for all that are listed.
-        masks: add the column `mask` for the fakes that the file lists masks of.
+        compression: the level to read if the file has several.
+        frames_per_video: number of frames, evenly spaced; 0 for all listed frames.
+        masks: add the column `mask` for fakes with masks in the file.
         lmdb: read the frames from `<set>_lmdb/data.mdb` instead of their folders.
-        prefix_map: replacements for the beginnings of paths that the rules do not resolve.
+        prefix_map: replacements for prefixes of paths that the rules do not resolve.
     """
 
     json: str = ""
@@ -76,38 +76,40 @@ class DeepfakeBenchConfig(RawConfig):
     prefix_map: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         if not self.json:
-            raise ValueError("Say which file to read: json='Celeb-DF-v2.json' (below data_dir, or absolute).")
+            raise ValueError("Pass the file to read: json='Celeb-DF-v2.json' (relative to data_dir, or absolute).")
         if self.compression not in LEVELS:
             raise ValueError(f"compression is {self.compression!r}, expected one of {', '.join(LEVELS)}.")
         if self.frames_per_video < 0:
-            raise ValueError(f"frames_per_video is {self.frames_per_video}, expected a number, or 0 for all frames.")
+            raise ValueError(
+                f"frames_per_video is {self.frames_per_video}, expected a positive number, or 0 for all frames."
+            )
 
 
 class DeepfakeBench(FrameBuilder):
     """Frames listed by a DeepfakeBench JSON file.
 
-    Repaired, each with a finding: videos listed in several splits (kept in the test, so that nothing tested is trained
-    on), splits that differ from the official lists where those are present, records in the place of a split, paths of
-    another machine or of Windows, unsorted frames. A frame that is listed but absent is an error.
+    These are repaired, each with a finding: videos in several splits (kept in the test split, so that no test video is
+    used for training), splits that differ from official lists if those are present, records in place of a split, paths
+    from another machine or Windows, and unsorted frames. A listed frame that does not exist is an error.
     """
 
     VERSION = VERSION
     BUILDER_CONFIG_CLASS = DeepfakeBenchConfig
     BUILDER_CONFIGS = [DeepfakeBenchConfig(name="default", version=VERSION)]
     DEFAULT_CONFIG_NAME = "default"
-    spellings: dict[Path, dict[str, str]]  # of the names in a folder, without case
+    spellings: dict[Path, dict[str, str]]  # names in a folder, ignoring case
     NAME = "DeepfakeBench JSON"
     SHIPS_MASKS = True
-    TERMS = "Those of the data set behind the file; the preprocessed frames fall under them too."
+    TERMS = "The terms of the original dataset, which also apply to the preprocessed frames."
     LAYOUT = "<json>: {set: {group: {split: {[level:] {video: {label, frames}}}}}}, frames below data_dir"
     REMEDY = "Point data_dir at the rgb folder (rgb_dir of DeepfakeBench) and json at one of its dataset_json files."
     HOMEPAGE = "https://github.com/SCLBD/DeepfakeBench"
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per video, in the order of the file."""
+        """Return one unit per video, in the order of the file."""
         self.spellings = {}
         path = root / self.config.json
         name, records = read_records(path, self.config.compression, self.REMEDY, self.report)
@@ -118,24 +120,24 @@ class DeepfakeBench(FrameBuilder):
         if unknown:
             self.report(
                 "warning",
-                f"{len(unknown)} videos have names that say nothing of shared material, each is a group of its own: "
-                f"{first_names(unknown)}. Never split them further by video.",
+                f"{len(unknown)} videos have names that do not show shared material, so each is its own group: "
+                f"{first_names(unknown)}. Do not split them further by video.",
             )
         found: dict[str, list[Unit]] = {split: [] for split in SPLITS.values()}
         tally: Counter[str] = Counter()
         read: set[Path] = set()
         for record in records:
-            split = splits.pop(record.key, None)  # once per video, however often it is listed
+            split = splits.pop(record.key, None)  # once per video, even if it is listed several times
             if split is not None:
                 unit = self._unit(root, name, record, people[record.key], related, tally, read)
                 if unit is not None:
                     found[split].append(unit)
         self._report_unlisted(read)
-        self.report("note", f"{tally['found']} of {tally['listed']} listed frames are there.")
+        self.report("note", f"{tally['found']} of {tally['listed']} listed frames exist.")
         return found
 
     def _repair_splits(self, root: Path, name: str, records: list[Record]) -> dict[tuple[str, str], str]:
-        """The split of each video."""
+        """Return the split of each video."""
         listed: dict[tuple[str, str], set[str]] = {}
         for record in records:
             listed.setdefault(record.key, set()).add(record.split)
@@ -143,7 +145,7 @@ class DeepfakeBench(FrameBuilder):
         if several:
             self.report(
                 "warning",
-                f"{len(several)} videos are listed in several splits, each kept in one, the test before the others: "
+                f"{len(several)} videos are listed in several splits and kept in only one, preferably test: "
                 f"{first_names(several)}.",
             )
         splits = {key: next(split for split in KEEP_FIRST if split in found) for key, found in listed.items()}
@@ -157,7 +159,7 @@ class DeepfakeBench(FrameBuilder):
         return splits | official
 
     def _official_splits(self, root: Path, name: str, records: list[Record]) -> dict[tuple[str, str], str]:
-        """What the official list says, where it lies in the data set's folder."""
+        """Return the official splits, if their list is in the dataset's folder."""
         folder = root / name if (root / name).is_dir() else root
         if name.startswith("Celeb-DF"):
             return self._celeb_splits(folder, records)
@@ -169,7 +171,7 @@ class DeepfakeBench(FrameBuilder):
             reals = {record.name for record in records if label_of_group(record.group) == "real"}
             if reals:
                 self.report(
-                    "error", f"{len(reals)} videos of actors are called real; the real class is FaceForensics++."
+                    "error", f"{len(reals)} videos of actors are labelled real, but the real class is FaceForensics++."
                 )
             if (folder / "lists" / "splits").is_dir():
                 listed = read_deeper_lists(folder / "lists" / "splits", self.REMEDY)
@@ -179,7 +181,7 @@ class DeepfakeBench(FrameBuilder):
 
     def _celeb_splits(self, folder: Path, records: list[Record]) -> dict[tuple[str, str], str]:
         if not (folder / CELEB_LIST).is_file():
-            self.report("error", f"{folder / CELEB_LIST} is missing: the test split cannot be compared with it.")
+            self.report("error", f"{folder / CELEB_LIST} is missing, so the test split cannot be compared with it.")
             return {}
         tested = read_celeb_list(folder / CELEB_LIST, self.REMEDY)
         keys = {record.key: _listed_name(record) for record in records}
@@ -192,12 +194,13 @@ class DeepfakeBench(FrameBuilder):
         if lost:
             self.report(
                 "error",
-                f"The file lost the training videos of {', '.join(lost)}; read the tree with builder celeb_df.",
+                f"The file lacks the training videos of {', '.join(lost)}; read the original folders with the "
+                "builder celeb_df.",
             )
         return splits
 
     def _df40_splits(self, records: list[Record]) -> dict[tuple[str, str], str]:
-        """By the folder of the frames: some files of DF40 list every fake in all splits."""
+        """Determined by the folder of the frames, because some files of DF40 list every fake in all splits."""
         first = {record.key: _first_folder(record) for record in records}
         return {key: DF40_SECTIONS[folder] for key, folder in first.items() if folder in DF40_SECTIONS}
 
@@ -264,7 +267,7 @@ class DeepfakeBench(FrameBuilder):
         return self.with_masks(root, Unit(identity, str(folder), columns, tuple(chosen)), masks)
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The frames, from their folder or from LMDB."""
+        """Yield the frames from their folder or from LMDB."""
         store, inside, _ = unit.path.partition(INSIDE)
         if not inside:
             yield from super().examples(unit)
@@ -290,7 +293,7 @@ class DeepfakeBench(FrameBuilder):
         return find_key(store, relative)
 
     def _report_unlisted(self, read: set[Path]) -> None:
-        """Frames and videos that lie beside the listed ones."""
+        """Report frames and videos that are not listed."""
         folders = {path.parent for path in read}
         beside = [path for folder in sorted(folders) for path in sorted(folder.iterdir()) if is_picture(path)]
         extra = [path for path in beside if path not in read]
@@ -299,7 +302,9 @@ class DeepfakeBench(FrameBuilder):
             there = [path for path in sorted(container.iterdir()) if path.is_dir()]
             extra += [path for path in there if path not in folders and path not in above]
         if extra:
-            self.report("warning", f"{len(extra)} frames or videos are not listed, not read: {first_names(extra)}.")
+            self.report(
+                "warning", f"{len(extra)} frames or videos ignored because they are not listed: {first_names(extra)}."
+            )
 
     def _mapped(self, listed: str) -> str:
         for prefix, replacement in self.config.prefix_map.items():
@@ -318,7 +323,7 @@ class DeepfakeBench(FrameBuilder):
         return None
 
     def _other_spelling(self, root: Path, relative: PurePosixPath) -> Path | None:
-        """The path with each part as it is spelt on disk: DF40's lists and folders differ in case and in names."""
+        """Return the path as spelt on disk: DF40's lists and folders differ in case and names."""
         path = root
         for part in relative.parts:
             if path not in self.spellings:
@@ -333,7 +338,7 @@ class DeepfakeBench(FrameBuilder):
 
 
 def _mask_folder(root: Path, frames: Path) -> Path:
-    """Masks exist once per method, under c23, and serve all levels."""
+    """Masks exist once per method, under c23, and are used for all levels."""
     masks = beside_frames(root, frames)
     shared = (part if part not in LEVELS else "c23" for part in masks.relative_to(root).parts)
     return masks if masks.is_dir() else root.joinpath(*shared)
@@ -344,6 +349,6 @@ def _first_folder(record: Record) -> str:
 
 
 def _listed_name(record: Record) -> str:
-    """`<folder>/<video>` as in the official list, from the first frame's path."""
+    """Return `<folder>/<video>` as in the official list, from the first frame's path."""
     parts = relative_path(record.frames[0]).parts if record.frames else ()
     return stable_id(parts[1] if len(parts) > 1 else record.group, record.name)

@@ -1,10 +1,10 @@
-"""DF40: forty ways of forging, with the frames of FaceForensics++ and Celeb-DF that they started from.
+"""DF40: forty forgery methods, with the original frames of FaceForensics++ and Celeb-DF.
 
 Yan et al., "DF40: Toward Next-Generation Deepfake Detection" (NeurIPS 2024). Expected, each part optional:
 
-    DF40_train/<method>/[ff/][frames/]<video>/<frame>.png            training fakes, of FaceForensics++ alone
+    DF40_train/<method>/[ff/][frames/]<video>/<frame>.png            training fakes, from FaceForensics++ only
     DF40/<method>/{ff,cdf}/[frames/]<video>/<frame>.png              test fakes
-    DF40/<method>/{fake,real}/...                                    the methods that ship real pictures of their own
+    DF40/<method>/{fake,real}/...                                    methods with their own real images
     FaceForensics++/original_sequences/youtube/c23/frames/<video>/   real, with train.json, val.json, test.json
     Celeb-DF-v2/{Celeb-real,YouTube-real}/frames/<video>/            real, with List_of_testing_videos.txt
 """
@@ -40,19 +40,19 @@ CELEB_REALS = ("Celeb-real", "YouTube-real")
 
 @dataclass
 class DF40Config(FrameConfig):
-    """Which fakes are read.
+    """Selection of the fakes.
 
     Args:
-        methods: names of methods; empty for all that are there.
-        domains: `"ff"` and `"cdf"`, the data sets that the fakes were made from. Methods with real pictures of their
-            own, and those that start from nothing, belong to neither and are always read.
+        methods: names of methods; empty for all available ones.
+        domains: `"ff"` and `"cdf"`, the datasets that the fakes were made from. Methods with their own real images,
+            and those without a source image, belong to neither and are always read.
     """
 
     methods: tuple[str, ...] = ()
     domains: tuple[str, ...] = DOMAINS
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         unknown = [name for name in self.methods if method_name(name) is None]
         if unknown:
@@ -60,7 +60,7 @@ class DF40Config(FrameConfig):
         if not self.domains or set(self.domains) - set(DOMAINS):
             raise ValueError(f"domains is {self.domains}, expected some of {', '.join(DOMAINS)}.")
         if self.source not in ("auto", "frames"):
-            raise ValueError(f"source is {self.source!r}, but DF40 ships frames only.")
+            raise ValueError(f"source is {self.source!r}, but DF40 only has frames.")
 
 
 class Clip(NamedTuple):
@@ -76,7 +76,7 @@ class Clip(NamedTuple):
 
     @property
     def video(self) -> str | None:
-        """The name of a video of FaceForensics++ or Celeb-DF; synthetic pictures lie in numbered bins instead."""
+        """Return the name of a FaceForensics++ or Celeb-DF video; synthetic images are in numbered folders instead."""
         name = stable_id(self.folder.name)
         pattern = {"ff": FF_NAME, "cdf": CELEB_NAME}.get(self.domain or "")
         return name if pattern is not None and pattern.fullmatch(name) else None
@@ -85,8 +85,9 @@ class Clip(NamedTuple):
 class DF40(FrameBuilder):
     """DF40: training fakes of FaceForensics++, test fakes of FaceForensics++ and Celeb-DF, and their real frames.
 
-    Real frames are assigned by the official lists, and fakes that those lists put elsewhere are reported. Empty files,
-    of which the release has some, count as missing. Folders named `masks` beside `frames` are read on request.
+    Real frames are assigned by the official lists, and fakes that belong to another split by those lists are reported.
+    Empty files, which occur in the release, count as missing. Folders named `masks` next to `frames` are read on
+    request.
     """
 
     VERSION = VERSION
@@ -94,19 +95,19 @@ class DF40(FrameBuilder):
     BUILDER_CONFIGS = [
         DF40Config(name="default", version=VERSION, description="All methods."),
         DF40Config(name="ff", version=VERSION, domains=("ff",), description="Made from FaceForensics++."),
-        DF40Config(name="cdf", version=VERSION, domains=("cdf",), description="Made from Celeb-DF; test alone."),
+        DF40Config(name="cdf", version=VERSION, domains=("cdf",), description="Made from Celeb-DF; test only."),
     ]
     DEFAULT_CONFIG_NAME = "default"
     NAME = "DF40"
     TERMS = "CC BY-NC 4.0, access by form, and the terms of FaceForensics++ and Celeb-DF: non-commercial research."
     LAYOUT = "DF40_train/<method>/..., DF40/<method>/{ff,cdf,fake,real}/..., FaceForensics++/..., Celeb-DF-v2/..."
-    LAYOUT_VERIFIED = False  # levels of folders from third parties, and they differ between methods
+    LAYOUT_VERIFIED = False  # folder levels are from third-party sources, and differ between methods
     REMEDY = "Point data_dir at the folder above DF40/ and DF40_train/ (github.com/YZY-stack/DF40)."
     HOMEPAGE = "https://github.com/YZY-stack/DF40"
     SHIPS_MASKS = True
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per folder of frames: the real ones, then method by method."""
+        """Return one unit per folder of frames: real ones, then method by method."""
         fakes = [clip for section, split in SECTIONS.items() for clip in self._section(root, section, split)]
         where = self._official_splits(root)
         fakes = self._move(fakes, where)
@@ -117,7 +118,7 @@ class DF40(FrameBuilder):
             self.report("error", "The real class is missing: add the frames of FaceForensics++ or Celeb-DF-v2.")
         absent = [name for name in METHODS if name not in {clip.method for clip in fakes}]
         if absent and not self.config.methods:
-            self.report("warning", f"{len(absent)} methods are not there: {first_names(absent, limit=len(absent))}.")
+            self.report("warning", f"{len(absent)} methods are missing: {first_names(absent, limit=len(absent))}.")
         splits: dict[str, list[Unit]] = {"train": [], "validation": [], "test": []}
         for clip in clips:
             splits[clip.split].append(self._unit(root, clip, groups))
@@ -131,8 +132,8 @@ class DF40(FrameBuilder):
                 continue
             method = method_name(path.name) if path.is_dir() else None
             if method is None:
-                hint = " uniface's archive lacks its top folder: make it." if path.name in DOMAINS else ""
-                self.report("error", f"{path} is none of the methods, not read.{hint}")
+                hint = " uniface's archive lacks its top folder: create it." if path.name in DOMAINS else ""
+                self.report("error", f"{path} is ignored, because it is not one of the methods.{hint}")
             elif not wanted or method in wanted:
                 yield from self._clips(root, path, (section, method), split)
 
@@ -146,16 +147,16 @@ class DF40(FrameBuilder):
             other += [str(parent / name) for name in files if name not in pictures]
             parts = parent.relative_to(folder).parts
             domain = parts[0] if parts and parts[0] in DOMAINS else None
-            # Training fakes of videos lie without the level of the domain, which can only be FaceForensics++.
+            # Training fakes of videos have no folder level for the domain, which can only be FaceForensics++.
             if section == "DF40_train":
                 if domain == "cdf":
-                    raise ValueError(f"{parent}: fakes of Celeb-DF are for testing. Move them to DF40.")
+                    raise ValueError(f"{parent}: fakes of Celeb-DF are test data. Move them to DF40.")
                 domain = "ff" if METHODS[method] in ("swap", "reenact") else domain
             if not pictures or (domain is not None and domain not in self.config.domains):
                 continue
             label = "real" if "real" in (part.casefold() for part in parts) else "fake"
             if label == "real" and method not in OWN_REALS:
-                raise ValueError(f"{parent}: {method} ships no real pictures of its own. Move this folder away.")
+                raise ValueError(f"{parent}: {method} does not have its own real images. Move this folder elsewhere.")
             identity = stable_id("df40", section, method, *(part for part in parts if part != "frames"))
             if identity in seen:
                 raise ValueError(f"{parent} and {seen[identity]} are the same folder by name; keep one of them.")
@@ -164,10 +165,12 @@ class DF40(FrameBuilder):
             if clip.frames:
                 yield clip
         if other:
-            self.report("warning", f"{method}: {len(other)} file(s) are no pictures, not read: {first_names(other)}.")
+            self.report(
+                "warning", f"{method}: {len(other)} file(s) ignored because they are not images: {first_names(other)}."
+            )
 
     def _whole(self, folder: Path, pictures: list[str]) -> list[str]:
-        """The pictures that are not empty files."""
+        """Return the images that are not empty files."""
         empty = [name for name in pictures if not (folder / name).stat().st_size]
         self.missing += [f"{folder / name} (empty)" for name in empty]
         if len({frame_key(name) for name in pictures}) < len(pictures):
@@ -175,14 +178,14 @@ class DF40(FrameBuilder):
         return sorted(set(pictures) - set(empty), key=natural_order)
 
     def _official_splits(self, root: Path) -> dict[str, str]:
-        """Split of each video of FaceForensics++; empty if its frames are not wanted or not there."""
+        """Return the split of each FaceForensics++ video; empty if its frames are not selected or do not exist."""
         if "ff" not in self.config.domains or not (root / FF_REALS).is_dir():
             return {}
         pairs = read_splits(root / "FaceForensics++", FF_LISTS, self.REMEDY)
         return {video: split for split, found in pairs.items() for pair in found for video in pair}
 
     def _move(self, fakes: list[Clip], where: dict[str, str]) -> list[Clip]:
-        """Fakes of FaceForensics++ in the official split of their target."""
+        """Move fakes of FaceForensics++ to the official split of their target."""
         official = [
             where.get(clip.video[:3], clip.split) if clip.domain == "ff" and clip.video else clip.split
             for clip in fakes
@@ -195,7 +198,7 @@ class DF40(FrameBuilder):
         return [clip._replace(split=split) for clip, split in zip(fakes, official, strict=True)]
 
     def _celeb_df(self, root: Path) -> Iterator[Clip]:
-        """Real test frames of Celeb-DF."""
+        """Return real test frames of Celeb-DF."""
         folder = root / "Celeb-DF-v2"
         if "cdf" not in self.config.domains or not any((folder / name).is_dir() for name in CELEB_REALS):
             return
@@ -216,10 +219,11 @@ class DF40(FrameBuilder):
                 identity = stable_id("df40", domain, folder.parent.name, video)
                 yield Clip(parent, frames, "real", "real", domain, unread.pop(video), identity)
         self.missing += [str(folder / video) for video in unread]
-        if other:  # of Celeb-DF these are its training videos
+        if other:  # for Celeb-DF, these are its training videos
             self.report(
                 "warning" if domain == "ff" else "note",
-                f"{len(other)} real videos are in no list of this config, not read: {first_names(other)}.",
+                f"{len(other)} real videos ignored because they are not in a list of this config: "
+                f"{first_names(other)}.",
             )
 
     def _unit(self, root: Path, clip: Clip, groups: dict[str, str]) -> Unit:
@@ -247,7 +251,7 @@ class DF40(FrameBuilder):
 
 
 def _frames(root: Path, folder: Path) -> dict[Path, list[str]]:
-    """The files of each folder below, masks and landmarks left out."""
+    """Yield the files of each subfolder, without masks and landmarks."""
     found: dict[Path, list[str]] = defaultdict(list)
     for path in walk_files(root, folder):
         if not NOT_FRAMES & set(path.relative_to(folder).parts[:-1]):
@@ -256,7 +260,7 @@ def _frames(root: Path, folder: Path) -> dict[Path, list[str]]:
 
 
 def _related(clips: list[Clip]) -> dict[str, str]:
-    """Videos of FaceForensics++ that were swapped with each other, and people of Celeb-DF."""
+    """Return FaceForensics++ videos that were swapped with each other, and people of Celeb-DF."""
     links = []
     for clip in clips:
         if clip.video:

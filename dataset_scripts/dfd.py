@@ -1,4 +1,4 @@
-"""DeepFakeDetection (DFD, "Deep Fake Detection Dataset" of Google and Jigsaw) in the FaceForensics tree.
+"""DeepFakeDetection (DFD, "Deep Fake Detection Dataset" of Google and Jigsaw) in the FaceForensics layout.
 
 Dufour and Gully, "Contributing Data to Deepfake Detection Research" (2019). Expected:
 
@@ -41,17 +41,18 @@ class DeepFakeDetectionConfig(FrameConfig):
     compression: str = "c23"
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         if self.compression not in FF_LEVELS:
             raise ValueError(f"compression is {self.compression!r}, expected one of {', '.join(FF_LEVELS)}.")
 
 
 class DeepFakeDetection(FrameBuilder):
-    """DeepFakeDetection: 363 real and 3068 fake videos of paid actors, published without a split, so all are `test`.
+    """DeepFakeDetection: 363 real and 3068 fake videos of paid actors, published without splits, so all are `test`.
 
-    Scenes hold several people of whom one is forged: a face crop of a fake video is fake only where it overlaps the
-    mask. Some mask clips are far shorter than their video. Actors join nearly everything into few groups.
+    Scenes show several people, only one of whom is forged: a face crop from a fake video is fake only if it overlaps
+    the mask. Some mask clips are much shorter than their video. Shared actors join nearly everything into a few
+    groups.
     """
 
     VERSION = VERSION
@@ -73,7 +74,7 @@ class DeepFakeDetection(FrameBuilder):
         return {"test": {"real": 363, "fake": 3068}}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per video, sorted by name, the real ones first."""
+        """Return one unit per video, sorted by name, real ones first."""
         methods = {label: root / folder for label, folder in FOLDERS.items()}
         containers = {label: level_folder(folder, self.config.compression) for label, folder in methods.items()}
         for label, folder in containers.items():
@@ -113,7 +114,7 @@ class DeepFakeDetection(FrameBuilder):
                     units.append(unit)
         alone = {unit.columns["target_id"] for unit in units if unit.columns["label"] == "fake"} - set(videos["real"])
         if alone:
-            self.report("warning", f"The originals of some fakes are not there: {first_names(sorted(alone))}.")
+            self.report("warning", f"The originals of some fakes are missing: {first_names(sorted(alone))}.")
         return {"test": units}
 
 
@@ -121,7 +122,7 @@ def _parse(folder: Path, label: str, name: str) -> dict[str, str]:
     match = NAMES[label].fullmatch(name)
     if match is None or (label == "real" and NAMES["fake"].fullmatch(name)):
         raise ValueError(
-            f"{folder} holds {name}, which is not named like a {label} video: <actor>__<scene> is real, "
-            "<target>_<source>__<scene>__<8 characters> is fake. Move it away."
+            f"{folder} contains {name}, which does not have the name of a {label} video: <actor>__<scene> is real, "
+            "<target>_<source>__<scene>__<8 characters> is fake. Move it elsewhere."
         )
     return match.groupdict()

@@ -1,4 +1,4 @@
-"""The Deepfake Detection Challenge data set (DFDC) as unpacked from its archives.
+"""The Deepfake Detection Challenge dataset (DFDC), unpacked from its archives.
 
 Dolhansky et al., "The DeepFake Detection Challenge (DFDC) Dataset" (2020). Expected, each part optional:
 
@@ -27,29 +27,29 @@ VERSION = datasets.Version("1.0.0")
 LABELS = {"REAL": "real", "FAKE": "fake", "0": "real", "1": "fake", "0.0": "real", "1.0": "fake"}
 PART = re.compile(r"dfdc_train_part_(\d+)")
 PARTS = 50
-TRAIN_PARTS, VALIDATION_PARTS = 35, 5  # the customary cut of the training parts: 0-34, 35-39, 40-49
+TRAIN_PARTS, VALIDATION_PARTS = 35, 5  # the usual division of the training parts: 0-34, 35-39, 40-49
 
 
 @dataclass
 class DFDCConfig(FrameConfig):
-    """How the splits are made.
+    """Definition of the splits.
 
     Args:
-        splits: `"official"`: train, validation and test as released. `"parts"`: from the training parts alone, 0 to
-            34, 35 to 39 and 40 to 49, as is customary where the released validation and test are not at hand.
+        splits: `"official"`: train, validation and test as released. `"parts"`: from the training parts only, 0 to 34,
+            35 to 39 and 40 to 49, as is usual without the released validation and test data.
     """
 
     splits: str = "official"
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         if self.splits not in ("official", "parts"):
             raise ValueError(f"splits is {self.splits!r}, expected official or parts.")
 
 
 class Entry(NamedTuple):
-    """A line of a list."""
+    """One line of a list."""
 
     label: str
     original: str | None
@@ -58,26 +58,26 @@ class Entry(NamedTuple):
 class DFDC(FrameBuilder):
     """DFDC: 119,154 training, 4,000 validation and 5,000 test videos, grouped by original.
 
-    The test is the released one of 5,000 videos, not the 400 `test_videos` of the challenge page. Clips hold several
-    faces, and some fakes change the sound alone.
+    The test split is the released one with 5,000 videos, not the 400 `test_videos` of the challenge page. Clips can
+    show several faces, and some fakes change only the sound.
     """
 
     VERSION = VERSION
     BUILDER_CONFIG_CLASS = DFDCConfig
     BUILDER_CONFIGS = [
         DFDCConfig(name="official", version=VERSION, description="Train, validation and test as released."),
-        DFDCConfig(name="parts", version=VERSION, splits="parts", description="Training parts cut 35/5/10."),
+        DFDCConfig(name="parts", version=VERSION, splits="parts", description="Training parts divided 35/5/10."),
     ]
     DEFAULT_CONFIG_NAME = "official"
     NAME = "DFDC"
-    TERMS = "Rules of the challenge: access by account, research only, no redistribution."
+    TERMS = "Rules of the challenge: access with an account, research only, no redistribution."
     LAYOUT = "train/dfdc_train_part_<n>/{*.mp4,metadata.json}, validation/ and test/{*.mp4,labels.csv|metadata.json}"
-    LAYOUT_VERIFIED = False  # the lists of validation and test as third parties read them
+    LAYOUT_VERIFIED = False  # the lists of validation and test, as used by third parties
     REMEDY = "Point data_dir at the folder with train/, validation/ and test/ (ai.meta.com/datasets/dfdc)."
     HOMEPAGE = "https://ai.meta.com/datasets/dfdc/"
 
     def official_counts(self) -> dict[str, dict[str, int]]:
-        """Published counts of the released splits."""
+        """Return the published counts of the released splits."""
         if self.config.splits == "parts":
             return {}
         return {
@@ -87,7 +87,7 @@ class DFDC(FrameBuilder):
         }
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per video, in the order of the lists."""
+        """Return one unit per video, in the order of the lists."""
         folders = dict(self._folders(root))
         if not folders:
             return {}
@@ -110,22 +110,26 @@ class DFDC(FrameBuilder):
                 if unit is not None:
                     splits[split].append(unit)
             if videos:
-                self.report("warning", f"{folder} has videos in no list, not read: {first_names(videos.values())}.")
+                self.report(
+                    "warning",
+                    f"{folder} has videos that are ignored because they are not in any list: "
+                    f"{first_names(videos.values())}.",
+                )
         if unknown:
-            self.report("error", f"Originals that no list has: {first_names(unknown)}.")
+            self.report("error", f"Originals that are not in any list: {first_names(unknown)}.")
         return splits
 
     def _folders(self, root: Path) -> Iterator[tuple[Path, str]]:
-        """The folders that hold videos, and their split."""
+        """Return the folders with videos, and their split."""
         numbered = {}
         for path in sorted((root / "train").iterdir()) if (root / "train").is_dir() else []:
             match = PART.fullmatch(path.name)
             if match is None:
-                self.report("error", f"{path} is no part of the training set, not read.")
+                self.report("error", f"{path} is ignored, because it is not a part of the training set.")
             else:
                 numbered[int(match.group(1))] = path
         if numbered and len(numbered) != PARTS:
-            self.report("warning", f"{len(numbered)} training parts, published are {PARTS}.")
+            self.report("warning", f"{len(numbered)} training parts, but {PARTS} were published.")
         for number, path in sorted(numbered.items()):
             split = "train"
             if self.config.splits == "parts" and number >= TRAIN_PARTS:
@@ -135,7 +139,7 @@ class DFDC(FrameBuilder):
             yield from ((root / name, name) for name in ("validation", "test") if (root / name).is_dir())
 
     def _read_list(self, folder: Path) -> dict[str, Entry]:
-        """File name -> label and original, from whichever lists the folder has; they must agree."""
+        """Return file name -> label and original, from the lists in the folder, which must agree."""
         tables = {
             path: read(path)
             for path, read in ((folder / "labels.csv", _read_csv), (folder / "metadata.json", self._read_metadata))
@@ -147,7 +151,9 @@ class DFDC(FrameBuilder):
         for path, table in tables.items():
             for name, entry in table.items():
                 if merged.get(name, entry).label != entry.label:
-                    raise ValueError(f"{path} calls {name} {entry.label}, the other list of {folder} does not.")
+                    raise ValueError(
+                        f"{path} labels {name} as {entry.label}, but the other list in {folder} does not."
+                    )
                 merged[name] = entry
         return merged
 
@@ -158,9 +164,9 @@ class DFDC(FrameBuilder):
             label = _label(row.get("label", row.get("is_fake")), where)
             original = row.get("original") or None
             if original is not None and not isinstance(original, str):
-                raise ValueError(f"{where} has original {original!r}, expected a file name. Fetch this list again.")
+                raise ValueError(f"{where} has original {original!r}, expected a file name. Download this list again.")
             if label == "real" and original is not None:
-                raise ValueError(f"{where} is labelled REAL, but was made from {original}. Fetch this list again.")
+                raise ValueError(f"{where} is labelled REAL, but was made from {original}. Download this list again.")
             if label == "fake" and original is None and "label" in row:
                 self.report("error", f"{where} is labelled FAKE, but has no original.")
             table[inner_path(name, str(path)).as_posix()] = Entry(label, original)

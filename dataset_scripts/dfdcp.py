@@ -1,9 +1,9 @@
-"""The preview of the Deepfake Detection Challenge data set (DFDC preview, DFDCP).
+"""The preview of the Deepfake Detection Challenge dataset (DFDC preview, DFDCP).
 
 Dolhansky et al., "The Deepfake Detection Challenge (DFDC) Preview Dataset" (2019). Expected:
 
     original_videos/<actor>/.../<name>.mp4
-    method_A/<actor>/<actor>_<X>/<name>.mp4, method_B/...        X is where it was recorded, not the method
+    method_A/<actor>/<actor>_<X>/<name>.mp4, method_B/...        X is the recording location, not the method
     dataset.json                                    path -> label, set, target_id, swapped_id, augmentations
 """
 
@@ -27,53 +27,53 @@ VERSION = datasets.Version("1.0.0")
 
 @dataclass
 class DFDCPConfig(FrameConfig):
-    """What counts as test.
+    """Definition of the test split.
 
     Args:
-        test: `"set"`: the videos that `dataset.json` says. `"all"`: all 5,250, as some papers do.
+        test: `"set"`: the test videos in `dataset.json`. `"all"`: all 5,250, as in some papers.
     """
 
     test: str = "set"
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         if self.test not in ("set", "all"):
             raise ValueError(f"test is {self.test!r}, expected set or all.")
 
 
 class DFDCP(FrameBuilder):
-    """DFDC preview: 1,131 real and 4,119 fake videos; there is no validation split.
+    """DFDC preview: 1,131 real and 4,119 fake videos, without a validation split.
 
-    The top folder is the method; the letter in an inner folder's name is not.
+    The top folder is the method; the letter in the name of an inner folder is not.
     """
 
     VERSION = VERSION
     BUILDER_CONFIG_CLASS = DFDCPConfig
     BUILDER_CONFIGS = [
-        DFDCPConfig(name="default", version=VERSION, description="Train and test as dataset.json says."),
+        DFDCPConfig(name="default", version=VERSION, description="Train and test as in dataset.json."),
         DFDCPConfig(name="all_test", version=VERSION, test="all", description="All videos as test."),
     ]
     DEFAULT_CONFIG_NAME = "default"
     NAME = "DFDC preview"
-    TERMS = "Terms of the DFDC preview: access by account, research only, no redistribution."
+    TERMS = "Terms of the DFDC preview: access with an account, research only, no redistribution."
     LAYOUT = "{original_videos,method_A,method_B}/<actor>/.../<name>.mp4 (or <top>/frames/<name>/), dataset.json"
-    LAYOUT_VERIFIED = False  # the keys of dataset.json as third parties read them
+    LAYOUT_VERIFIED = False  # the keys of dataset.json, as used by third parties
     REMEDY = "Point data_dir at the folder with dataset.json (ai.meta.com/datasets/dfdc)."
     HOMEPAGE = "https://ai.meta.com/datasets/dfdc/"
 
     def official_counts(self) -> dict[str, dict[str, int]]:
-        """1,131 real and 4,119 fake videos, of which 276 and 501 are the test."""
+        """1,131 real and 4,119 fake videos, of which 276 and 501 are in the test split."""
         if self.config.test == "all":
             return {"test": {"real": 1131, "fake": 4119}}
         return {"train": {"real": 855, "fake": 3618}, "test": {"real": 276, "fake": 501}}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per video, in the order of the list."""
+        """Return one unit per video, in the order of the list."""
         listed = read_dfdcp_list(root / DFDCP_LIST, self.REMEDY)
         containers = {top: root / top for top in DFDCP_FOLDERS}
         present = [folder for folder in containers.values() if folder.is_dir()]
-        # Clips lie in folders of actors; extracted frames lost them.
+        # Clips are in folders of actors, which extracted frames do not have.
         nested = {folder: _clips(root, folder) for folder in present}
         source = self.config.source
         if source == "auto":
@@ -93,7 +93,7 @@ class DFDCP(FrameBuilder):
                 continue
             refuse_outside(root, path)
             if path in read:
-                raise ValueError(f"{DFDCP_LIST} has {name} and {read[path]}, but there is one {path} for both.")
+                raise ValueError(f"{DFDCP_LIST} has {name} and {read[path]}, but only one {path} for both.")
             read[path] = name
             unit = self._unit(root, name, path, row, groups)
             if unit is not None:
@@ -101,7 +101,9 @@ class DFDCP(FrameBuilder):
         there = nested.values() if source == "videos" else [list(found.values()) for found in by_stem.values()]
         extra = [str(path) for found in there for path in found if path not in read]
         if extra:
-            self.report("warning", f"{len(extra)} video(s) not in {DFDCP_LIST}, not read: {first_names(extra)}.")
+            self.report(
+                "warning", f"{len(extra)} video(s) ignored because they are not in {DFDCP_LIST}: {first_names(extra)}."
+            )
         return splits
 
     def _unit(self, root: Path, name: str, path: Path, row: dict[str, Any], groups: dict[str, str]) -> Unit | None:
@@ -127,7 +129,7 @@ def _clips(root: Path, folder: Path) -> list[Path]:
 
 
 def _people(name: str, row: dict[str, Any]) -> tuple[str, ...]:
-    """The actors in a video, by whom groups are joined; of an original without ids, its folder."""
+    """Return the actors in a video, which define the groups; for an original without ids, its folder."""
     people = [_text(row.get(key)) for key in ("target_id", "swapped_id")]
     return tuple(person for person in people if person) or (PurePosixPath(name).parts[1],)
 

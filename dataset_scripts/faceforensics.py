@@ -1,4 +1,4 @@
-"""FaceForensics++ in the tree of its download script, as clips or as frames made from them.
+"""FaceForensics++ in the layout of its download script, as clips or extracted frames.
 
 Roessler et al., "FaceForensics++: Learning to Detect Manipulated Facial Images" (ICCV 2019). Expected:
 
@@ -53,14 +53,14 @@ class FaceForensicsConfig(FrameConfig):
 
     Args:
         compression: `"raw"`, `"c23"` or `"c40"`.
-        methods: folders of `manipulated_sequences` to read; the official four by default, FaceShifter on request.
+        methods: folders in `manipulated_sequences` to read; by default the official four, without FaceShifter.
     """
 
     compression: str = "c23"
     methods: tuple[str, ...] = OFFICIAL_METHODS
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         if self.compression not in FF_LEVELS:
             raise ValueError(f"compression is {self.compression!r}, expected one of {', '.join(FF_LEVELS)}.")
@@ -72,9 +72,9 @@ class FaceForensicsConfig(FrameConfig):
 class FaceForensics(FrameBuilder):
     """FaceForensics++ with its official splits: 720, 140 and 140 videos per class.
 
-    Fakes are named `<target>_<source>`: the target gives head and scene. Seven pairs of originals are stretches of one
-    YouTube video on both sides of the split; their groups are joined and reported. Masks mean different things: those
-    of Deepfakes are boxes, those of NeuralTextures the tracked face and not the changed pixels; FaceShifter has none.
+    Fakes are named `<target>_<source>`: head and scene come from the target. Seven pairs of originals are parts of one
+    YouTube video in different splits; their groups are joined and reported. The meaning of masks varies: for Deepfakes
+    they are boxes, for NeuralTextures the tracked face instead of the changed pixels; FaceShifter has none.
     """
 
     VERSION = VERSION
@@ -96,7 +96,7 @@ class FaceForensics(FrameBuilder):
         return {split: {"real": n, "fake": n * len(self.config.methods)} for split, n in VIDEOS.items()}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per video: originals in the order of the list, then method by method."""
+        """Return one unit per video: originals in the order of the list, then method by method."""
         pairs = read_splits(root, FF_LISTS, self.REMEDY)
         groups = group_videos(pairs)
         crossing = crossing_pairs(pairs)
@@ -124,7 +124,9 @@ class FaceForensics(FrameBuilder):
                         splits[split].append(unit)
         extra = [str(path) for found in videos.values() for path in found.values()]
         if extra:
-            self.report("warning", f"{len(extra)} video(s) in no split, not read: {first_names(extra)}.")
+            self.report(
+                "warning", f"{len(extra)} video(s) ignored because they are not in any split: {first_names(extra)}."
+            )
         return splits
 
     def _unit(

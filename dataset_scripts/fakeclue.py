@@ -1,9 +1,9 @@
-"""FakeClue: real and synthetic pictures of seven categories with explanations, in the form of its Hub repository.
+"""FakeClue: real and synthetic images of seven categories with explanations, in the layout of its Hub repository.
 
 Wen et al., "Spot the Fake: Large Multimodal Model-Based Synthetic Image Detection with Artifact Explanation" (FakeVLM,
 NeurIPS 2025). Expected in the data folder:
 
-    {train,test}.zip, or unpacked {train,test}/         pictures <source>/{fake,real}/...
+    {train,test}.zip, or unpacked {train,test}/         images <source>/{fake,real}/...
     data_json/{train,test}.json                         list of {image, label, cate, conversations}
 """
 
@@ -23,19 +23,20 @@ from ._releases import related_videos
 __all__ = ["FakeClue"]
 
 SPLITS = ("train", "test")
-LABELS = {1: "real", 0: "fake"}  # the other way round than everywhere else
+LABELS = {1: "real", 0: "fake"}  # the opposite of everywhere else
 FACEFORENSICS = "ff++"
 
 
 class FakeClue(RawBuilder):
-    """FakeClue: `label` and `cate` come from the JSON alone; there 1 is real and 0 is fake, here 0 is real.
+    """FakeClue: `label` and `cate` come only from the JSON, where 1 is real and 0 is fake; here 0 is real.
 
-    Its FaceForensics++ frames were split at random: `group_id` joins the frames of related videos, and videos on both
-    sides are reported. It contains pictures of Chameleon, which is then no clean test.
+    Its FaceForensics++ frames were split at random: `group_id` joins the frames of related videos, and videos in both
+    splits are reported. It includes images of Chameleon, so Chameleon is not a clean test set for models trained on
+    it.
     """
 
     VERSION = datasets.Version("1.0.0")
-    BUILDER_CONFIGS = [RawConfig(name="default", version=VERSION, description="Pictures with explanations.")]
+    BUILDER_CONFIGS = [RawConfig(name="default", version=VERSION, description="Images with explanations.")]
     DEFAULT_CONFIG_NAME = "default"
     NAME = "FakeClue"
     TERMS = (
@@ -43,20 +44,20 @@ class FakeClue(RawBuilder):
         "non-commercial research only."
     )
     LAYOUT = "{train,test}.zip or {train,test}/, data_json/{train,test}.json"
-    REMEDY = "Point data_dir at a copy of the Hub data set lingcco/FakeClue."
+    REMEDY = "Point data_dir at a copy of the Hub dataset lingcco/FakeClue."
     HOMEPAGE = "https://huggingface.co/datasets/lingcco/FakeClue"
     LAYOUT_VERIFIED = False
 
     def has_dialogue(self) -> bool:
-        """Always: every picture has a question and an explanation."""
+        """Return true, because every image has a question and an explanation."""
         return True
 
     def likely_counts(self) -> dict[str, dict[str, int]]:
-        """The test as counted by others."""
+        """Return the counts of the test split from third parties."""
         return {"test": {"real": 1808, "fake": 3192}}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per record, in the order of the JSON."""
+        """Return one unit per record, in the order of the JSON."""
         records = {split: self._read(root, split) for split in SPLITS}
         videos = [
             tuple(_video(record["image"]).split("_"))
@@ -71,7 +72,9 @@ class FakeClue(RawBuilder):
         ]
         shared = sorted(sides[0] & sides[1])
         if shared:
-            self.report("warning", f"{len(shared)} groups of videos lie in train and test: {first_names(shared)}.")
+            self.report(
+                "warning", f"{len(shared)} groups of videos are in both train and test: {first_names(shared)}."
+            )
         return splits
 
     def _read(self, root: Path, split: str) -> list[dict[str, Any]]:
@@ -94,10 +97,11 @@ class FakeClue(RawBuilder):
             ]
             if speakers != ["human", "gpt"]:
                 raise ValueError(
-                    f"{where} ({record['image']}) should have one question and one answer, each with a text as value."
+                    f"{where} ({record['image']}) should have one question and one answer, each with a text as its "
+                    "value."
                 )
             if ".." in PurePosixPath(record["image"]).parts or record["image"].startswith("/"):
-                raise ValueError(f"{where} names {record['image']!r}, which leads out of the folder.")
+                raise ValueError(f"{where} has the image {record['image']!r}, which is outside the folder.")
         return records
 
     def _split(self, root: Path, split: str, records: list[dict[str, Any]], groups: dict[str, str]) -> list[Unit]:
@@ -117,17 +121,19 @@ class FakeClue(RawBuilder):
             units.append(unit)
         extra = sorted(set(pictures) - used)
         if extra:
-            self.report("warning", f"{split}: {len(extra)} pictures without a record, not read: {first_names(extra)}.")
+            self.report(
+                "warning", f"{split}: {len(extra)} images ignored because they have no record: {first_names(extra)}."
+            )
         if contradicted:
             self.report(
                 "warning",
-                f"{split}: {len(contradicted)} labels differ from the folder's name; the JSON's stand: "
+                f"{split}: {len(contradicted)} labels differ from the folder name; those in the JSON are used: "
                 f"{first_names(contradicted)}.",
             )
         return units
 
     def _pictures(self, root: Path, split: str) -> dict[str, str]:
-        """Name as in the JSON -> where the picture is: a path, or `<zip>::<member>`."""
+        """Return name in the JSON -> location of the image: a path, or `<zip>::<member>`."""
         folder, archive = root / split, root / f"{split}.zip"
         if folder.is_dir():
             found = {path.relative_to(folder).as_posix(): str(path) for path in walk_files(root, folder)}
@@ -135,7 +141,7 @@ class FakeClue(RawBuilder):
             refuse_outside(root, archive)
             found = {name: f"{archive}{INSIDE}{name}" for name in list_members(archive)}
         else:
-            raise FileNotFoundError(f"Neither {archive} nor {folder} is there. {self.REMEDY}")
+            raise FileNotFoundError(f"Neither {archive} nor {folder} exists. {self.REMEDY}")
         # Zips may repeat the split as their first folder.
         return {
             stable_id(name.removeprefix(f"{split}/")): place
@@ -172,7 +178,7 @@ class FakeClue(RawBuilder):
         return Unit(identity, location, columns)
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The picture, from its file or from inside the zip."""
+        """Yield the image, from its file or from the zip."""
         archive, inside, name = unit.path.partition(INSIDE)
         if inside:
             yield {"id": unit.id, **read_picture(Path(archive), name, self.config.max_pixels), **unit.columns}
@@ -181,7 +187,7 @@ class FakeClue(RawBuilder):
 
 
 def _video(name: str) -> str:
-    """The FaceForensics++ video a picture is from, or nothing: `ff++/<class>/.../frames/<video>/<frame>.png`."""
+    """Return the FaceForensics++ video of an image, or nothing: `ff++/<class>/.../frames/<video>/<frame>.png`."""
     parts = PurePosixPath(name).parts
     if parts[0] == FACEFORENSICS and "frames" in parts[:-2]:
         return parts[parts.index("frames") + 1]

@@ -1,4 +1,4 @@
-"""FFIW10K: videos with several people of whom few are forged, and masks that say which.
+"""FFIW10K: videos of several people, few of whom are forged, with masks that show them.
 
 Zhou et al., "Face Forensics in the Wild" (CVPR 2021). Expected:
 
@@ -20,38 +20,38 @@ from ._frames import FrameBuilder, FrameConfig
 __all__ = ["FFIW"]
 
 VERSION = datasets.Version("1.0.0")
-FOLDERS = {"source": "real", "target": "fake"}  # a sorted list of folders gives them the right way round by luck only
+FOLDERS = {"source": "real", "target": "fake"}  # sorting the folders by name gives the right order only by luck
 MASKS = "target_mask"
 SPLITS = {"train": "train", "val": "validation", "test": "test"}  # the test is a separate release
 
 
 class FFIW(FrameBuilder):
-    """FFIW10K: labels are those of whole videos; a crop of one face in a fake video is fake only below the mask."""
+    """FFIW10K: labels are for whole videos; the crop of a face in a fake video is only fake under the mask."""
 
     VERSION = VERSION
     BUILDER_CONFIG_CLASS = FrameConfig
-    BUILDER_CONFIGS = [FrameConfig(name="default", version=VERSION, description="All splits that are there.")]
+    BUILDER_CONFIGS = [FrameConfig(name="default", version=VERSION, description="All available splits.")]
     DEFAULT_CONFIG_NAME = "default"
     NAME = "FFIW10K"
     TERMS = "FFIW10K terms of use: access by form, non-commercial research only."
     LAYOUT = "{source,target,target_mask}/{train,val[,test]}/[videos/]<name>.mp4 (or frames/<name>/ below each)"
-    LAYOUT_VERIFIED = False  # the names of the files are from memory
+    LAYOUT_VERIFIED = False  # file names are unverified
     REMEDY = "Point data_dir at the folder with source/ and target/ (form in github.com/tfzhou/FFIW)."
     HOMEPAGE = "https://github.com/tfzhou/FFIW"
     SHIPS_MASKS = True
 
     def likely_counts(self) -> dict[str, dict[str, int]]:
-        """8000, 250 and 1750 videos of each class; the test is a separate release."""
+        """8000, 250 and 1750 videos per class; the test split is a separate release."""
         return {split: {"real": n, "fake": n} for split, n in (("train", 8000), ("validation", 250), ("test", 1750))}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per video, the real ones of a split first; videos of one name are one group."""
+        """Return one unit per video, real ones of each split first; videos with the same name are one group."""
         for name in FOLDERS:
             require_folder(root / name, f"the {FOLDERS[name]} videos", self.REMEDY)
         known = {name for name in SPLITS if any((root / folder / name).is_dir() for folder in FOLDERS)}
         strange = [str(path) for folder in FOLDERS for path in _folders(root / folder) if path.name not in SPLITS]
         if strange:
-            self.report("error", f"Folders that are no split, not read: {first_names(strange)}.")
+            self.report("error", f"Folders ignored because they are not a split: {first_names(strange)}.")
         containers = {(folder, name): root / folder / name for name in SPLITS if name in known for folder in FOLDERS}
         for path in containers.values():
             require_folder(path, "the videos of one class and split", self.REMEDY)
@@ -68,11 +68,11 @@ class FFIW(FrameBuilder):
         for split in sorted(known):
             alone = names["source", split] ^ names["target", split]
             if alone:
-                self.report("warning", f"{split}: videos of one class only: {first_names(sorted(alone))}.")
+                self.report("warning", f"{split}: videos that are in only one class: {first_names(sorted(alone))}.")
             place = _mask_place(root, split, source)
             unused = sorted({stable_id(path.stem) for path in _entries(place)} - names["target", split])
             if unused:
-                self.report("error", f"{MASKS}/{split} has masks of no fake video: {first_names(unused)}.")
+                self.report("error", f"{MASKS}/{split} has masks without a fake video: {first_names(unused)}.")
         return splits
 
     def _unit(self, root: Path, folder: str, split: str, name: str, path: Path, source: str) -> Unit | None:

@@ -1,9 +1,9 @@
-"""FaceForensics++ as M2F2-Det reads it: one HDF5 file per manipulation, one uint8 RGB clip per video.
+"""FaceForensics++ in the format of M2F2-Det: one HDF5 file per manipulation, one uint8 RGB clip per video.
 
 Roessler et al., "FaceForensics++" (ICCV 2019), in the form used by Guo et al. (M2F2-Det, CVPR 2025). Expected:
 
     FF++_{original|Deepfakes|FaceSwap|NeuralTextures|Face2Face}_{c23|c40}.h5     key "071" or "071_054"
-    FF++_..._test_only.h5                                                        the same, test videos alone
+    FF++_..._test_only.h5                                                        the same with only test videos
     {train,val,test}.json or splits/{train,val,test}.json                        official pairs of video ids
 """
 
@@ -31,12 +31,12 @@ from ._releases import (
 
 try:
     import h5py
-except ImportError:  # only this data set needs it; said when it is used
+except ImportError:  # needed only for this dataset; reported when it is used
     h5py = None
 
 __all__ = ["FFPPHdf5", "FFPPHdf5Config"]
 
-FILES = {  # in the order of the official reader, whose ids start with the position
+FILES = {  # in the order of the official reader, which starts ids with the position
     "original": None,
     "Deepfakes": "swap",
     "FaceSwap": "swap",
@@ -45,7 +45,7 @@ FILES = {  # in the order of the official reader, whose ids start with the posit
 }
 REAL_FILE = "original"
 TEST_FRAMES = 100  # the official reader takes frames 0..99 of every test video
-BLOCK_BYTES = 32 * 2**20  # what one read may hold
+BLOCK_BYTES = 32 * 2**20  # size limit of a single read
 
 
 @dataclass
@@ -54,9 +54,9 @@ class FFPPHdf5Config(RawConfig):
 
     Args:
         compression: `"c23"` or `"c40"`.
-        train_frames: frames per training and validation video, spread evenly over those that the official reader can
-            draw: all but the last.
-        split_file: name of a list of pairs to read as the test split, instead of the official lists.
+        train_frames: frames per training and validation video, evenly spaced over the frames that the official reader
+            can draw, which are all except the last.
+        split_file: name of a list of pairs to use as the test split, instead of the official lists.
     """
 
     compression: str = "c40"
@@ -64,7 +64,7 @@ class FFPPHdf5Config(RawConfig):
     split_file: str | None = None
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         if self.compression not in ("c23", "c40"):
             raise ValueError(f"compression is {self.compression!r}, expected c23 or c40.")
@@ -75,8 +75,8 @@ class FFPPHdf5Config(RawConfig):
 class FFPPHdf5(RawBuilder):
     """FaceForensics++ clips in the HDF5 files of M2F2-Det, with the official splits.
 
-    Test rows follow the official reader: its file, video and frame order, its ids `<file>_<video>_<frame>`, frames
-    0..99. Training and validation need the full files; a copy with `_test_only` files has the test split alone.
+    Test rows follow the official reader: its order of files, videos and frames, its ids `<file>_<video>_<frame>`, and
+    frames 0..99. Training and validation need the full files; a copy with `_test_only` files has only the test split.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -88,7 +88,7 @@ class FFPPHdf5(RawBuilder):
     DEFAULT_CONFIG_NAME = "c40"
     NAME = "FaceForensics++ (HDF5)"
     TERMS = "FaceForensics terms of use: non-commercial research and education only, no redistribution."
-    LAYOUT = "FF++_<manipulation>_<c23|c40>[_test_only].h5 beside train.json, val.json, test.json (or in splits/)"
+    LAYOUT = "FF++_<manipulation>_<c23|c40>[_test_only].h5 next to train.json, val.json, test.json (or in splits/)"
     REMEDY = (
         "Point data_dir at the folder with the FF++_*.h5 files of github.com/CHELSEA234/M2F2_Det and the split lists "
         "of github.com/ondyari/FaceForensics."
@@ -97,7 +97,7 @@ class FFPPHdf5(RawBuilder):
     UNIT_NAME = "videos"
 
     def official_counts(self) -> dict[str, dict[str, int]]:
-        """720/140/140 videos per file; nothing for a list of one's own."""
+        """720/140/140 videos per file; nothing for a custom list."""
         if self.config.split_file is not None:
             return {}
         fakes = len(FILES) - 1
@@ -105,7 +105,7 @@ class FFPPHdf5(RawBuilder):
         return {split: {"real": count, "fake": count * fakes} for split, count in videos.items()}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per video of every file, in the order of the official reader."""
+        """Return one unit per video of every file, in the order of the official reader."""
         if h5py is None:
             raise ImportError("Reading HDF5 files needs h5py: pip install 'deepfake-detectors[data]'")
         lists = {"test": self.config.split_file} if self.config.split_file else dict(FF_LISTS)
@@ -123,14 +123,14 @@ class FFPPHdf5(RawBuilder):
         return splits
 
     def _report_unlisted(self, root: Path, pairs: Pairs) -> None:
-        """Videos of the full files that are in no list."""
+        """Report videos in the full files that are not in any list."""
         for name in FILES:
             path = self._find_file(root, name, "train")
             if path is not None:
                 with _open(path) as file:
                     extra = sorted(set(file) - {"_".join(key) for key in video_names(pairs, name == REAL_FILE)})
                 if extra:
-                    text = f"{path.name} holds {len(extra)} video(s) in no list: {first_names(extra)}."
+                    text = f"{path.name} has {len(extra)} video(s) that are not in any list: {first_names(extra)}."
                     self.report("warning", text)
 
     def _split(self, root: Path, split: str, pairs: Pairs, groups: dict[str, str]) -> list[Unit]:
@@ -144,17 +144,18 @@ class FFPPHdf5(RawBuilder):
         units = []
         for number, (name, path) in enumerate(paths.items()):
             if path is None:
-                continue  # said above
+                continue  # reported above
             keys = video_names(pairs, name == REAL_FILE)
             with _open(path) as file:
                 listed = {"_".join(key) for key in keys}
                 missing = [key for key in sorted(listed) if key not in file]
                 if missing:
-                    raise ValueError(f"{path} lacks the {split} video(s) {first_names(missing)}. Fetch it again.")
+                    raise ValueError(f"{path} lacks the {split} video(s) {first_names(missing)}. Download it again.")
                 extra = sorted(set(file) - listed) if path.stem.endswith("_test_only") else []
                 if extra:
                     self.report(
-                        "warning", f"{path.name} holds {len(extra)} video(s) in no list: {first_names(extra)}."
+                        "warning",
+                        f"{path.name} has {len(extra)} video(s) that are not in any list: {first_names(extra)}.",
                     )
                 for key in keys:
                     units.append(self._unit(path, file["_".join(key)], number, name, key, split, groups))
@@ -171,7 +172,9 @@ class FFPPHdf5(RawBuilder):
         length = clip.shape[0]
         if split == "test":
             if length < TEST_FRAMES:
-                raise ValueError(f"{path}: test video {video} has {length} frames, the protocol reads {TEST_FRAMES}.")
+                raise ValueError(
+                    f"{path}: test video {video} has {length} frames, but the protocol reads {TEST_FRAMES}."
+                )
             frames = list(range(TEST_FRAMES))
         else:
             drawable = max(length - 1, 1)
@@ -192,9 +195,9 @@ class FFPPHdf5(RawBuilder):
         return Unit(stable_id(f"{number}_{video}"), str(path), columns, tuple(frames))
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The frames of a video, read in contiguous blocks."""
+        """Yield the frames of a video, read in contiguous blocks."""
         video = unit.id.split("_", 1)[1]
-        # Opened here: an HDF5 handle does not survive being sent to another process.
+        # Opened here, because an HDF5 handle cannot be sent to another process.
         with _open(Path(unit.path)) as file:
             clip = file[video]
             size = max(1, BLOCK_BYTES // max(1, clip[0].nbytes))
@@ -223,4 +226,4 @@ def _open(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise ValueError(f"{path} cannot be read as HDF5: {error}. Fetch this file again.") from error
+        raise ValueError(f"{path} cannot be read as HDF5: {error}. Download this file again.") from error

@@ -1,8 +1,8 @@
-"""GenImage: ImageNet photographs against the pictures of eight generators.
+"""GenImage: ImageNet photographs and images from eight generators.
 
 Zhu et al., "GenImage: A Million-Scale Benchmark for Detecting AI-Generated Image" (NeurIPS 2023). Expected:
 
-    <generator>/[<inner folder>/]{train,val}/{ai,nature}/<picture>
+    <generator>/[<inner folder>/]{train,val}/{ai,nature}/<image>
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .image_folder import RealFakeFolder, RealFakeFolderConfig
 
 __all__ = ["GenImage"]
 
-GENERATORS = {  # first folder, without case and punctuation -> name
+GENERATORS = {  # first folder, ignoring case and punctuation -> name
     "adm": "ADM",
     "biggan": "BigGAN",
     "glide": "glide",
@@ -30,10 +30,10 @@ GENERATORS = {  # first folder, without case and punctuation -> name
 
 
 class GenImage(RealFakeFolder):
-    """GenImage: `nature` is real, `ai` is fake; the first folder names the generator.
+    """GenImage: `nature` is real, `ai` is fake; the first folder is the generator.
 
-    The category of a fake is its ImageNet class number. Published counts are not known for certain, so none are
-    compared. Real pictures are JPEG and fake ones PNG of fixed sizes, which decides results on the raw files.
+    The category of a fake is its ImageNet class number. Counts are not compared, because the published ones are
+    uncertain. Real images are JPEG and fake ones PNG of fixed sizes, which determines results on the raw files.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -43,22 +43,22 @@ class GenImage(RealFakeFolder):
     DEFAULT_CONFIG_NAME = "default"
     NAME = "GenImage"
     TERMS = "CC BY-NC-SA 4.0 and the terms of ImageNet: non-commercial research only."
-    LAYOUT = "<generator>/[<inner folder>/]{train,val}/{ai,nature}/<picture>"
+    LAYOUT = "<generator>/[<inner folder>/]{train,val}/{ai,nature}/<image>"
     REMEDY = "Point data_dir at the folder above the generators (github.com/GenImage-Dataset/GenImage)."
     HOMEPAGE = "https://github.com/GenImage-Dataset/GenImage"
     LAYOUT_VERIFIED = False
     RESEARCH_ONLY = True
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per picture; says which generators are absent and which folders are none."""
+        """Return one unit per image; report missing generators and unknown folders."""
         splits = super().units(root)
         found = {unit.columns["manipulation"] for units in splits.values() for unit in units} - {"real"}
         unknown = sorted(str(name) for name in found - set(GENERATORS.values()))
         if unknown:
-            self.report("warning", f"Not a generator of GenImage by its folder name: {first_names(unknown)}.")
+            self.report("warning", f"Folders that are not a generator of GenImage: {first_names(unknown)}.")
         absent = sorted(set(GENERATORS.values()) - found)
         if absent:
-            self.report("warning", f"No pictures of {first_names(absent, limit=len(absent))}.")
+            self.report("warning", f"No images of {first_names(absent, limit=len(absent))}.")
         return splits
 
     def _generator(self, above: tuple[str, ...], below: tuple[str, ...], label: str) -> tuple[str | None, str | None]:

@@ -1,14 +1,14 @@
-"""Any folder of real and fake pictures, with the polarity always stated and never guessed from the order of names.
+"""Any folder of real and fake images, with an explicit polarity that is never guessed from the order of names.
 
-A plain image-folder loader numbers its classes by sorted names, so that `ai` < `nature` and `fake` < `real` come out
-inverted. Here each config says which folder names mean real and which mean fake. Expected in the data folder:
+A plain image-folder loader numbers classes by sorted name, so `ai` < `nature` and `fake` < `real` are inverted. Here
+each config defines which folder names mean real and fake. Expected in the data folder:
 
-    [<generator>/][<split>/]<real or fake folder>/[<generator or source>/...]/<picture>
-    [<mask folder>/]<picture>             optional: white where the picture of the same name was changed
+    [<generator>/][<split>/]<real or fake folder>/[<generator or source>/...]/<image>
+    [<mask folder>/]<image>             optional: white where the image of the same name was manipulated
     [manifest.csv]                        optional: columns file, label, group; compared with the files
 
-With the config `table` the pictures are those of a table instead, wherever they lie: a CSV file with the columns
-`img_path,label`, as AntifakePrompt takes it, and if known `split`, `group`, `manipulation` and `category`.
+With the config `table`, the images are listed in a CSV file instead and can be anywhere. Its columns are
+`img_path,label`, as for AntifakePrompt, and optionally `split`, `group`, `manipulation` and `category`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ._files import (
 
 __all__ = ["CONVENTIONS", "RealFakeFolder", "RealFakeFolderConfig"]
 
-CONVENTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # config -> names of the real, the fake folder
+CONVENTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # config -> names of the real and fake folders
     "real_fake": (("real",), ("fake",)),
     "0_real_1_fake": (("0_real",), ("1_fake",)),
     "nature_ai": (("nature",), ("ai",)),
@@ -57,21 +57,22 @@ SPLIT_NAMES = {
 }
 MANIFEST = "manifest.csv"
 VERSION = datasets.Version("1.0.0")
-OTHER_TEXTS = frozenset({".md", ".txt", ".pdf", ".json", ".csv", ""})  # read-me files and licences beside the pictures
+OTHER_TEXTS = frozenset({".md", ".txt", ".pdf", ".json", ".csv", ""})  # README files and licences next to the images
 
 
 @dataclass
 class RealFakeFolderConfig(RawConfig):
-    """Which folders are real, which are fake.
+    """Definition of the real and fake folders.
 
     Args:
-        real, fake: folder names, compared without case. Set by the named configs; `custom` needs both.
-        masks: folder with the masks of fake pictures, each with the picture's stem; empty for none.
-        default_split: the split of pictures that lie below no folder named after a split.
-        prefix: first part of every id; give each collection its own.
-        table: name of a table in the folder that lists the pictures, instead of folder names; `data_dir` may be the
-            table itself. Paths are relative to its folder, or absolute. Labels are real, fake, yes (real) or no.
-        number_real: what number means real where the labels are 0 and 1, `"0"` or `"1"`; empty where they are words.
+        real, fake: folder names, ignoring case. Set by the named configs; `custom` needs both.
+        masks: folder with the masks of fake images, each with the same stem as its image; empty for none.
+        default_split: the split of images that are not below a folder named after a split.
+        prefix: first part of every id; use a different one for each collection.
+        table: name of a table in the folder that lists the images, instead of folder names; `data_dir` may be the
+            table itself. Paths are relative to its folder, or absolute. Labels are real, fake, yes (real) or no
+            (fake).
+        number_real: the number that means real if labels are 0 and 1, `"0"` or `"1"`; empty if they are words.
     """
 
     real: tuple[str, ...] | str = ()
@@ -83,13 +84,13 @@ class RealFakeFolderConfig(RawConfig):
     number_real: str = ""
 
     def check(self) -> None:
-        """Raise a `ValueError` where the polarity is not stated, or stated twice."""
+        """Raise a `ValueError` if the polarity is missing or contradictory."""
         super().check()
         if self.number_real not in ("", "0", "1"):
             raise ValueError(f"number_real is {self.number_real!r}, expected 0 or 1.")
         if not self.table and (not self.real_names or not self.fake_names):
             raise ValueError(
-                f"State the polarity: choose one of the configs {', '.join((*CONVENTIONS, TABLE))}; 'custom' "
+                f"The polarity is missing: choose one of the configs {', '.join((*CONVENTIONS, TABLE))}; 'custom' "
                 "needs the folder names of both classes, real=... and fake=..."
             )
         both = self.real_names & self.fake_names
@@ -112,15 +113,15 @@ def _names(given: tuple[str, ...] | str) -> frozenset[str]:
 
 
 class RealFakeFolder(RawBuilder):
-    """Real and fake pictures in folders; the config names the polarity, there is no default.
+    """Real and fake images in folders; the config defines the polarity, without a default.
 
-    Generators come from the folder above the class (as in GenImage and CNNDetection) or, without one, from the folder
-    below it. Pass `masks="masks"` where the folder holds masks.
+    Generators are named by the folder above the class (as in GenImage and CNNDetection) or otherwise by the folder
+    below it. Pass `masks="masks"` if the folder has masks.
 
     Raises:
         FileNotFoundError: for a missing folder or mask.
-        ValueError: for a picture below both a real and a fake folder, a class without pictures, a label that
-            contradicts the manifest, a picture that cannot be decoded, or a mask of another size.
+        ValueError: for an image below both a real and a fake folder, a class without images, a label that contradicts
+            the manifest, an image that cannot be decoded, or a mask of the wrong size.
     """
 
     VERSION = VERSION
@@ -134,24 +135,24 @@ class RealFakeFolder(RawBuilder):
     )
     SOURCE_SUFFIXES = (".csv",)
     NAME = "real/fake image folder"
-    TERMS = "Those of the pictures' sources; see the files beside them."
-    LAYOUT = "[<generator>/][<split>/]<real or fake folder>/[<generator>/...]/<picture>"
-    RESEARCH_ONLY = False  # the user's own pictures, as far as this builder knows
-    REMEDY = "Point data_dir at the folder above the real and the fake folder, and name their convention as config."
+    TERMS = "The terms of the image sources; see the files next to them."
+    LAYOUT = "[<generator>/][<split>/]<real or fake folder>/[<generator>/...]/<image>"
+    RESEARCH_ONLY = False  # for this builder, the images are the user's own
+    REMEDY = "Point data_dir at the folder above the real and fake folders, and choose the config for their names."
 
     def inspect(self, root: Path) -> dict[str, list[Unit]]:
-        """As the base class; `root` may be the table itself."""
+        """Inspect like the base class; `root` may be the table itself."""
         root = Path(root)
         if self.config.table and root.is_file():
             self.config.table, root = root.name, root.parent
         return super().inspect(root)
 
     def has_masks(self) -> bool:
-        """Whether `masks` names a folder."""
+        """Return whether `masks` is set."""
         return bool(self.config.masks)
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per picture, sorted by path; of a table in its order."""
+        """Return one unit per image, sorted by path, or in the order of the table."""
         if self.config.table:
             return self._listed(root)
         masks = self._find_masks(root)
@@ -175,7 +176,10 @@ class RealFakeFolder(RawBuilder):
             seen.add(name)
             splits[split].append(unit)
         if ignored:
-            self.report("warning", f"{len(ignored)} file(s) not read, neither real nor fake: {first_names(ignored)}.")
+            self.report(
+                "warning",
+                f"{len(ignored)} file(s) ignored because they are neither real nor fake: {first_names(ignored)}.",
+            )
         self.missing += sorted(name for name, row in manifest.items() if name not in seen and row["label"] in _LABELS)
         self._require_both(root, splits)
         unused = sorted(
@@ -183,22 +187,22 @@ class RealFakeFolder(RawBuilder):
             - {unit.columns.get("mask") for units in splits.values() for unit in units}
         )
         if unused:
-            self.report("warning", f"{len(unused)} mask(s) belong to no picture: {first_names(unused)}.")
+            self.report("warning", f"{len(unused)} mask(s) without an image: {first_names(unused)}.")
         return splits
 
     def _listed(self, root: Path) -> dict[str, list[Unit]]:
-        """The pictures of the table."""
+        """Return the images of the table."""
         if self.config.masks:
-            raise ValueError("masks belong to pictures in folders, not to a table. Leave them out.")
+            raise ValueError("masks are for images in folders, not for a table. Leave out the option.")
         table = root / self.config.table
         if not table.is_file():
-            raise FileNotFoundError(f"{table} is missing: name the table as data_dir. {self.REMEDY}")
+            raise FileNotFoundError(f"{table} is missing: pass the table as data_dir. {self.REMEDY}")
         columns, rows = read_csv(table, fill=True)
         if not set(TABLE_COLUMNS) <= set(columns):
             raise ValueError(f"{table} has the columns {columns}, expected {', '.join(TABLE_COLUMNS)}.")
         paths = [root / row["img_path"] for _, row in rows]
         inside = all(path.is_relative_to(root) and ".." not in path.parts for path in paths)
-        # Ids must not hold where the pictures lie on this machine.
+        # Ids must not contain the location of images on this machine.
         base = root if inside or not paths else Path(os.path.commonpath([path.parent.absolute() for path in paths]))
         splits: dict[str, list[Unit]] = defaultdict(list)
         for (where, row), path in zip(rows, paths, strict=True):
@@ -225,7 +229,7 @@ class RealFakeFolder(RawBuilder):
         if word in ("0", "1") and self.config.number_real:
             return "real" if word == self.config.number_real else "fake"
         if word not in WORDS:
-            hint = " Numbers leave open which class they mean: say it with number_real." if word in ("0", "1") else ""
+            hint = " Numbers are ambiguous: set number_real." if word in ("0", "1") else ""
             raise ValueError(f"{where}: the label is {given!r}, expected one of {', '.join(WORDS)}.{hint}")
         return WORDS[word]
 
@@ -234,7 +238,7 @@ class RealFakeFolder(RawBuilder):
         hits = {"real": self.config.real_names & set(folders), "fake": self.config.fake_names & set(folders)}
         if hits["real"] and hits["fake"]:
             raise ValueError(
-                f"{path} lies below a real folder ({first_names(hits['real'])}) and a fake one "
+                f"{path} is below both a real folder ({first_names(hits['real'])}) and a fake one "
                 f"({first_names(hits['fake'])}). Point data_dir at a folder with one level of classes."
             )
         return next((label for label, names in hits.items() if names), None)
@@ -248,7 +252,7 @@ class RealFakeFolder(RawBuilder):
         name = stable_id(self.config.prefix, *parts)
         columns = unit_columns(
             label=label,
-            group_id=name,  # nothing is known of shared sources unless a manifest says so
+            group_id=name,  # shared sources are unknown without a manifest
             manipulation=generator,
             category=category,
         )
@@ -257,13 +261,13 @@ class RealFakeFolder(RawBuilder):
         return split, Unit(name, str(path), columns)
 
     def _split(self, folders: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-        """The split, and the folders above the class that are no split."""
+        """Return the split, and the folders above the class that are not a split."""
         named = [part for part in folders if part.casefold() in SPLIT_NAMES]
         split = SPLIT_NAMES[named[-1].casefold()] if named else self.config.default_split
         return split, tuple(part for part in folders if part not in named)
 
     def _generator(self, above: tuple[str, ...], below: tuple[str, ...], label: str) -> tuple[str | None, str | None]:
-        """Generator and category from the folders above and below the class folder."""
+        """Return generator and category from the folders above and below the class folder."""
         if above:
             generator, rest = above[0], above[1:] + below
         elif label == "fake" and below:
@@ -273,15 +277,15 @@ class RealFakeFolder(RawBuilder):
         return generator, stable_id(*rest) if rest else None
 
     def _find_masks(self, root: Path) -> dict[str, list[str]]:
-        """The masks of each stem."""
+        """Return the masks for each stem."""
         if not self.config.masks:
             for name in ("masks", "mask"):
                 if (root / name).is_dir():
-                    self.report("warning", f"{name}/ is not read; pass masks={name!r} to have its masks in the rows.")
+                    self.report("warning", f"{name}/ is ignored; pass masks={name!r} to add its masks to the rows.")
             return {}
         folder = root / self.config.masks
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder} is missing, but masks={self.config.masks!r} asks for it.")
+            raise FileNotFoundError(f"{folder} is missing, but is required by masks={self.config.masks!r}.")
         masks: dict[str, list[str]] = defaultdict(list)
         for path in walk_files(root, folder):
             if is_picture(path):
@@ -292,7 +296,7 @@ class RealFakeFolder(RawBuilder):
         if label == "real":
             return None
         found = masks.get(stable_id(path.stem), [])
-        if len(found) > 1:  # same stem under several generators: the mask folder must repeat their folders
+        if len(found) > 1:  # if several generators share a stem, the mask folder must have the same subfolders
             found = [mask for mask in found if Path(mask).parent.name == path.parent.name]
         if len(found) != 1:
             raise FileNotFoundError(f"{path} has {len(found)} masks in {self.config.masks}/, expected one.")
@@ -305,8 +309,8 @@ class RealFakeFolder(RawBuilder):
             return
         if row["label"] != unit.columns["label"]:
             raise ValueError(
-                f"{path} lies in a folder of {unit.columns['label']} pictures, but {MANIFEST} calls it "
-                f"{row['label']!r}. Correct the one that is wrong."
+                f"{path} is in a folder of {unit.columns['label']} images, but {MANIFEST} labels it "
+                f"{row['label']!r}. Correct the wrong one."
             )
         if row.get("group"):
             unit.columns["group_id"] = stable_id(self.config.prefix, row["group"])
@@ -317,16 +321,16 @@ class RealFakeFolder(RawBuilder):
             return
         folders = {folder.name.casefold() for folder in root.rglob("*") if folder.is_dir()}
         fitting = [name for name, (real, fake) in CONVENTIONS.items() if folders & set(real) and folders & set(fake)]
-        hint = f" Its folder names fit config {' or '.join(fitting)}." if fitting else ""
+        hint = f" Its folder names match the config {' or '.join(fitting)}." if fitting else ""
         lacking = [label for label in ("real", "fake") if label not in present]
         raise FileNotFoundError(
-            f"{root} holds no {' and no '.join(lacking)} pictures below folders named "
+            f"{root} does not contain {' or '.join(lacking)} images below folders named "
             f"{', '.join(sorted(self.config.real_names))} (real) and {', '.join(sorted(self.config.fake_names))} "
             f"(fake).{hint} {self.REMEDY}"
         )
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The picture, and its mask after comparing their sizes."""
+        """Yield the image and its mask after comparing their sizes."""
         picture, mask = self.open_picture(Path(unit.path)), unit.columns.get("mask")
         if mask is not None:
             require_same_size(self.open_picture(Path(mask)), picture, str(mask))
@@ -345,16 +349,16 @@ def _read_manifest(root: Path, report: Callable[[str, str], None]) -> dict[str, 
     if not {"file", "label"} <= set(columns):
         report(
             "warning",
-            f"{path} is not read: its columns are {first_names(map(repr, columns), limit=10)}, expected file, label "
-            "and perhaps group, separated by commas.",
+            f"{path} is ignored: its columns are {first_names(map(repr, columns), limit=10)}, expected file, label "
+            "and optionally group, separated by commas.",
         )
-        return {}  # another table under a common name
+        return {}  # another table with a common name
     table: dict[str, dict[str, str]] = {}
     for where, row in rows:
         if not row["file"] or not row["label"]:
             raise ValueError(f"{where} lacks file or label. Complete or remove the line.")
         name = stable_id(row["file"])
         if name in table:
-            raise ValueError(f"{where} lists {row['file']} a second time. Keep one of the lines.")
+            raise ValueError(f"{where} has {row['file']} a second time. Keep one of the lines.")
         table[name] = row
     return table

@@ -1,11 +1,11 @@
-"""LOKI, its pictures: real and synthetic ones of seven categories, with questions and with descriptions of faults.
+"""The images of LOKI: real and synthetic, in seven categories, with questions and descriptions of faults.
 
 Ye et al., "LOKI: A Comprehensive Synthetic Data Detection Benchmark using Large Multimodal Models" (ICLR 2025).
 Expected:
 
     media_data/image/<uuid>.{png,jpg,JPG}
-    data_json/image/true_or_false.json      two questions per picture: image_path, question, answer, question_type
-    data_json/image/open_ended_vqa.json     UTF-16; faults of fake pictures: image_path, question, problems
+    data_json/image/true_or_false.json      two questions per image: image_path, question, answer, question_type
+    data_json/image/open_ended_vqa.json     UTF-16; faults of fake images: image_path, question, problems
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LISTS = {
     "faults": "data_json/image/open_ended_vqa.json",
 }
 MEDIA = "media_data/image"
-# The answer depends on what is asked, so the label is the word after "image_tf_image".
+# The answer depends on the question, so the label is the word after "image_tf_image".
 QUESTION_TYPE = re.compile(r"image_tf_image_(?P<label>real|fake)_ask_(?P<asked>real|fake)_(?P<category>.+)")
 PICTURES = {"real": 900, "fake": 1317}
 FAULTY = 229
@@ -39,24 +39,24 @@ MARKER = "<image>"
 
 @dataclass
 class LOKIConfig(RawConfig):
-    """One form of the data set.
+    """One version of the dataset.
 
     Args:
-        task: `"pictures"`: one row per picture. `"questions"`: one row per question, two per picture. `"faults"`: what
-            is wrong with fake pictures, in words; most of these pictures are not among the others.
+        task: `"pictures"`: one row per image. `"questions"`: one row per question, two per image. `"faults"`:
+            descriptions of what is wrong with fake images; most of these images are not in the other tasks.
     """
 
     task: str = "pictures"
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         if self.task not in LISTS:
             raise ValueError(f"task is {self.task!r}, expected one of {', '.join(LISTS)}.")
 
 
 class Entry(NamedTuple):
-    """A row to be."""
+    """A row before decoding."""
 
     picture: PurePosixPath
     name: str
@@ -68,38 +68,40 @@ class Entry(NamedTuple):
 
 
 class LOKI(RawBuilder):
-    """LOKI, its pictures: 900 real and 1,317 fake ones, test only, each with two questions of opposite answers.
+    """The images of LOKI: 900 real and 1,317 fake, test only, each with two questions that have opposite answers.
 
-    Which of the two questions published results use is not stated.
+    The paper does not state which of the two questions its results use.
     """
 
     VERSION = VERSION
     BUILDER_CONFIG_CLASS = LOKIConfig
     BUILDER_CONFIGS = [
-        LOKIConfig(name="pictures", version=VERSION, description="One row per picture."),
-        LOKIConfig(name="questions", version=VERSION, task="questions", description="Two questions per picture."),
-        LOKIConfig(name="faults", version=VERSION, task="faults", description="Faults of fake pictures in words."),
+        LOKIConfig(name="pictures", version=VERSION, description="One row per image."),
+        LOKIConfig(name="questions", version=VERSION, task="questions", description="Two questions per image."),
+        LOKIConfig(
+            name="faults", version=VERSION, task="faults", description="Descriptions of faults in fake images."
+        ),
     ]
     DEFAULT_CONFIG_NAME = "pictures"
     NAME = "LOKI"
-    TERMS = "No licence is stated for the pictures; their sources have terms of their own. Use for research only."
+    TERMS = "The images have no stated licence; their sources have their own terms. For research only."
     LAYOUT = "media_data/image/<uuid>.{png,jpg,JPG}, data_json/image/{true_or_false,open_ended_vqa}.json"
     REMEDY = "Point data_dir at a copy of github.com/opendatalab/LOKI with its media_data/."
     HOMEPAGE = "https://github.com/opendatalab/LOKI"
 
     def has_dialogue(self) -> bool:
-        """For all tasks but `"pictures"`."""
+        """Return true for all tasks except `"pictures"`."""
         return self.config.task != "pictures"
 
     def official_counts(self) -> dict[str, dict[str, int]]:
-        """900 real and 1,317 fake pictures with two questions each; 229 fake ones with faults."""
+        """Return 900 real and 1,317 fake images with two questions each, or 229 fake ones with faults."""
         if self.config.task == "faults":
             return {"test": {"real": 0, "fake": FAULTY}}
         each = 2 if self.config.task == "questions" else 1
         return {"test": {label: each * count for label, count in PICTURES.items()}}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per row, in the order of the list."""
+        """Return one unit per row, in the order of the list."""
         path = root / LISTS[self.config.task]
         rows = read_json(path, self.REMEDY)
         if not isinstance(rows, list):
@@ -118,7 +120,9 @@ class LOKI(RawBuilder):
             units.append(self._unit(file, entry))
         extra = [str(file) for file in walk_files(root, root / MEDIA) if file not in read and is_picture(file)]
         if extra:
-            self.report("warning", f"{len(extra)} picture(s) not in {path.name}, not read: {first_names(extra)}.")
+            self.report(
+                "warning", f"{len(extra)} image(s) ignored because they are not in {path.name}: {first_names(extra)}."
+            )
         return {"test": units}
 
     def _unit(self, file: Path, entry: Entry) -> Unit:
@@ -163,9 +167,11 @@ def _questions(path: Path, rows: list[dict[str, Any]]) -> Iterator[Entry]:
         label, asked = match["label"], match["asked"]
         answer = str(row.get("answer"))
         if answer.strip().casefold() != ("yes" if label == asked else "no"):
-            raise ValueError(f"{where} ({picture}) answers {answer!r} to whether a {label} picture is {asked}.")
+            raise ValueError(f"{where} ({picture}) has the answer {answer!r} to whether a {label} image is {asked}.")
         if labels.setdefault(picture, label) != label:
-            raise ValueError(f"{where} calls {picture} {label}, an earlier record does not. Fetch the list again.")
+            raise ValueError(
+                f"{where} labels {picture} as {label}, but an earlier record does not. Download the list again."
+            )
         if not isinstance(row.get("question"), str):
             raise ValueError(f"{where} ({picture}) has question {row.get('question')!r}, expected a text.")
         question = row["question"].replace(MARKER, "").strip()
@@ -179,10 +185,10 @@ def _faults(path: Path, rows: list[dict[str, Any]]) -> Iterator[Entry]:
         problems = row.get("problems") or {}
         kinds = [problems.get(kind) or [] for kind in ("regional", "global")] if isinstance(problems, dict) else [None]
         if not all(isinstance(kind, list) and all(isinstance(entry, dict) for entry in kind) for kind in kinds):
-            raise ValueError(f"{where} ({picture}) has problems of another form than {{regional: [...]}}.")
+            raise ValueError(f"{where} ({picture}) has problems in a format other than {{regional: [...]}}.")
         found = [entry.get("desc") for kind in kinds for entry in kind or []]
         described = [text.strip() for text in found if isinstance(text, str) and text.strip()]
         if not described:
-            raise ValueError(f"{where} ({picture}) describes no fault in problems.regional or problems.global.")
+            raise ValueError(f"{where} ({picture}) does not describe a fault in problems.regional or problems.global.")
         question = str(row.get("question") or "").replace(MARKER, "").strip()
         yield Entry(picture, "faults", "fake", None, question, " ".join(described), described)

@@ -1,4 +1,4 @@
-"""UADFV: 49 videos and the swap made of each.
+"""UADFV: 49 videos, each with one face swap.
 
 Yang, Li and Lyu, "Exposing Deep Fakes Using Inconsistent Head Poses" (ICASSP 2019). Expected:
 
@@ -24,9 +24,9 @@ NAMES = {"real": re.compile(r"(\d+)"), "fake": re.compile(r"(\d+)_fake")}
 
 
 class UADFV(FrameBuilder):
-    """UADFV: 49 real and 49 fake videos, published without a split, so all are `test`.
+    """UADFV: 49 real and 49 fake videos, published without splits, so all are `test`.
 
-    DeepfakeBench lists all 98 in train, validation and test alike.
+    DeepfakeBench lists all 98 in each of train, validation and test.
     """
 
     VERSION = VERSION
@@ -36,7 +36,7 @@ class UADFV(FrameBuilder):
     NAME = "UADFV"
     TERMS = "Access by form, research only."
     LAYOUT = "real/[videos/]<number>.mp4 and fake/[videos/]<number>_fake.mp4 (or frames/<name>/ below each)"
-    LAYOUT_VERIFIED = False  # as third parties describe it
+    LAYOUT_VERIFIED = False  # as described by third parties
     REMEDY = "Point data_dir at the folder with real/ and fake/ (form linked in github.com/SCLBD/DeepfakeBench)."
     HOMEPAGE = "https://github.com/SCLBD/DeepfakeBench"
 
@@ -45,7 +45,7 @@ class UADFV(FrameBuilder):
         return {"test": {"real": 49, "fake": 49}}
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per video, the real ones first; a real video and its fake are one group."""
+        """Return one unit per video, real ones first; a real video and its fake are one group."""
         containers = {label: require_folder(root / label, f"the {label} videos", self.REMEDY) for label in NAMES}
         source = self.choose_source(list(containers.values()))
         videos = {label: self.find_videos(root, folder, source) for label, folder in containers.items()}
@@ -56,7 +56,8 @@ class UADFV(FrameBuilder):
                 match = NAMES[label].fullmatch(name)
                 if match is None:
                     raise ValueError(
-                        f"{path} is not named like a {label} video: 0000 is real, 0000_fake is fake. Move it away."
+                        f"{path} does not have the name of a {label} video: 0000 is real, 0000_fake is fake. Move it "
+                        "elsewhere."
                     )
                 number = match.group(1)
                 numbers[label].add(number)
@@ -73,5 +74,5 @@ class UADFV(FrameBuilder):
                     units.append(unit)
         for label, other, suffix in (("real", "fake", ""), ("fake", "real", "_fake")):
             absent = sorted(numbers[other] - numbers[label])
-            self.missing += [f"{containers[label] / source / number}{suffix} ({other} is there)" for number in absent]
+            self.missing += [f"{containers[label] / source / number}{suffix} ({other} exists)" for number in absent]
         return {"test": units}

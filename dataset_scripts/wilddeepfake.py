@@ -1,8 +1,8 @@
-"""WildDeepfake: sequences of face crops from videos of the internet.
+"""WildDeepfake: sequences of face crops from internet videos.
 
 Zi et al., "WildDeepfake: A Challenging Real-World Dataset for Deepfake Detection" (ACM MM 2020). Expected:
 
-    {real,fake}_{train,test}/<n>.tar.gz          or with a space; each holds <sequence>/<frame number>.png
+    {real,fake}_{train,test}/<n>.tar.gz          or with a space; each contains <sequence>/<frame number>.png
     {real,fake}_{train,test}/<n>/<sequence>/...  the same unpacked
 """
 
@@ -25,33 +25,35 @@ __all__ = ["WildDeepfake", "WildDeepfakeConfig"]
 
 VERSION = datasets.Version("1.0.0")
 FOLDERS = {f"{label}_{split}": (label, split) for split in ("train", "test") for label in ("real", "fake")}
-ARCHIVES = (".tar.gz", ".tgz", ".tar")  # some .tar.gz are plain tars; the reader goes by content
+ARCHIVES = (".tar.gz", ".tgz", ".tar")  # some .tar.gz are plain tars; the reader detects this from the content
 SEQUENCES = {"real": 3805, "fake": 3509}
 
 
 @dataclass
 class WildDeepfakeConfig(RawConfig):
-    """Which frames of a sequence become rows.
+    """Selection of the frames of a sequence that become rows.
 
     Args:
-        frames_per_video: that many, spread evenly from the first to the last; 0 for all.
+        frames_per_video: number of frames, evenly spaced from the first to the last; 0 for all.
     """
 
     frames_per_video: int = 32
 
     def check(self) -> None:
-        """Raise a `ValueError` for a value outside its allowed set."""
+        """Raise a `ValueError` for a value that is not allowed."""
         super().check()
         if self.frames_per_video < 0:
-            raise ValueError(f"frames_per_video is {self.frames_per_video}, expected a number, or 0 for all frames.")
+            raise ValueError(
+                f"frames_per_video is {self.frames_per_video}, expected a positive number, or 0 for all frames."
+            )
 
 
 class WildDeepfake(RawBuilder):
     """WildDeepfake: 7,314 face sequences from 707 videos, already cropped.
 
-    Names of sequences start anew in every folder and archive, so both belong to the id. An archive is a group: which
-    video a sequence is from is not published. Listing compressed archives reads them once before the build does;
-    unpacked folders are read faster.
+    Sequence names repeat in every folder and archive, so both are part of the id. Each archive is a group, because the
+    video of a sequence is not published. Listing compressed archives reads them once before the build; unpacked
+    folders are faster.
     """
 
     VERSION = VERSION
@@ -59,15 +61,15 @@ class WildDeepfake(RawBuilder):
     BUILDER_CONFIGS = [WildDeepfakeConfig(name="default", version=VERSION, description="All sequences.")]
     DEFAULT_CONFIG_NAME = "default"
     NAME = "WildDeepfake"
-    TERMS = "WildDeepfake agreement, to be signed: research only, no redistribution."
+    TERMS = "WildDeepfake agreement, which must be signed: research only, no redistribution."
     LAYOUT = "{real,fake}_{train,test}/<n>.tar.gz with <sequence>/<frame number>.png, or the same unpacked"
-    LAYOUT_VERIFIED = False  # what the archives hold, and the counts per class, are from memory
+    LAYOUT_VERIFIED = False  # the contents of archives and the counts per class are unverified
     REMEDY = "Point data_dir at the folder with real_train/ (github.com/OpenTAI/wild-deepfake)."
     HOMEPAGE = "https://github.com/OpenTAI/wild-deepfake"
     UNIT_NAME = "sequences"
 
     def units(self, root: Path) -> dict[str, list[Unit]]:
-        """One unit per sequence, in the order of the archives and of what they hold."""
+        """Return one unit per sequence, in the order of the archives and their members."""
         folders = self._folders(root)
         splits: dict[str, list[Unit]] = {"train": [], "test": []}
         for name, (label, split) in FOLDERS.items():
@@ -81,7 +83,7 @@ class WildDeepfake(RawBuilder):
         counts = Counter(unit.columns["label"] for units in splits.values() for unit in units)
         for label, expected in SEQUENCES.items():  # published for both splits together
             if counts[label] != expected:
-                self.report("warning", f"{counts[label]} {label} sequences, published are {expected}.")
+                self.report("warning", f"{counts[label]} {label} sequences, but {expected} were published.")
         return splits
 
     def _folders(self, root: Path) -> dict[str, Path]:
@@ -89,9 +91,9 @@ class WildDeepfake(RawBuilder):
         for path in (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")):
             name = path.name.replace(" ", "_").casefold()
             if name not in FOLDERS:
-                self.report("error", f"{path} is none of {', '.join(FOLDERS)}, not read.")
+                self.report("error", f"{path} is ignored, because it is not one of {', '.join(FOLDERS)}.")
             elif name in found:
-                raise ValueError(f"{path} and {found[name]} are the same part of the data set; keep one of them.")
+                raise ValueError(f"{path} and {found[name]} are the same part of the dataset; keep one of them.")
             else:
                 found[name] = path
         return found
@@ -124,13 +126,15 @@ class WildDeepfake(RawBuilder):
         numbers = {int(part) for part in seen if part.isdecimal()}
         gaps = sorted(set(range(min(numbers, default=0), max(numbers, default=0))) - numbers)
         if gaps:
-            self.report("warning", f"{folder} has no archive {first_names(gaps)}, but higher numbers.")
+            self.report("warning", f"{folder} lacks archive {first_names(gaps)}, although higher numbers exist.")
         if ignored:
-            self.report("warning", f"{len(ignored)} file(s) are no pictures, not read: {first_names(ignored)}.")
+            self.report(
+                "warning", f"{len(ignored)} file(s) ignored because they are not images: {first_names(ignored)}."
+            )
 
     def _unit(self, path: Path, place: tuple[str, ...], frames: list[str], label: str) -> Unit:
         if len({frame_key(frame) for frame in frames}) < len(frames):
-            raise ValueError(f"{place[-1]} in {path} holds a frame under two names; keep one of them.")
+            raise ValueError(f"{place[-1]} in {path} contains a frame under two names; keep one of them.")
         columns = unit_columns(
             label=label,
             group_id=stable_id("WildDeepfake", *place[:2]),
@@ -140,12 +144,12 @@ class WildDeepfake(RawBuilder):
         )
         ordered = sorted(frames, key=natural_order)
         chosen = {ordered[index] for index in spread(len(ordered), self.config.frames_per_video)}
-        # In the order of the archive, which is how a compressed one is read fast.
+        # In archive order, because compressed archives are only fast to read that way.
         kept = tuple(frame for frame in frames if frame in chosen)
         return Unit(stable_id("wilddeepfake", *place), f"{path}{'' if path.is_dir() else INSIDE}", columns, kept)
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """The chosen frames of a sequence, from the archive or the folder."""
+        """Yield the chosen frames of a sequence, from the archive or the folder."""
         archive, inside, _ = unit.path.partition(INSIDE)
         for name in unit.frames:
             file = Path(archive) / name
@@ -160,7 +164,7 @@ class WildDeepfake(RawBuilder):
 
 
 def _members(root: Path, path: Path) -> Iterator[str]:
-    """What an archive or the folder unpacked from it holds, without hidden files."""
+    """Return the members of an archive or its unpacked folder, without hidden files."""
     if path.is_dir():
         if path.is_symlink():
             raise ValueError(f"{path} is a link to a folder; put the folder itself in its place.")
@@ -170,9 +174,9 @@ def _members(root: Path, path: Path) -> Iterator[str]:
 
 
 def _sequence(path: Path, member: str, label: str) -> str:
-    """The folder of a frame, which must not be named after the other class."""
+    """Return the folder of a frame, which must not be named after the other class."""
     folder = PurePosixPath(member).parent
     other = {"real": "fake", "fake": "real"}[label]
     if other in (part.casefold() for part in folder.parts):
-        raise ValueError(f"{member} in {path} lies in a folder named {other}, but here all is {label}.")
+        raise ValueError(f"{member} in {path} is in a folder named {other}, but everything here is {label}.")
     return folder.as_posix()

@@ -1,1 +1,1 @@
-"""Configs, models, processors and the pipeline: flat, self-contained, also the Hub's remote code."""
+"""Configs, models, processors and the pipeline: flat and self-contained, also as remote code on the Hub."""

@@ -1,9 +1,9 @@
-"""How probable each of several answers is: one implementation for every family that compares answers.
+"""Probabilities of several candidate answers: one implementation for every family that compares answers.
 
-The prompt is read once. Where answers differ in their first token, its logits decide; where they are longer, one pass
-over their few remaining tokens follows, all answers of all pictures together, on copies of the prompt's cache.
-transformers' own `pipeline("decision")` compares single-token labels of prompts in a form of its own, so it serves
-neither answers of several tokens nor these families' prompts.
+The prompt is read once. If the answers differ in their first token, its logits decide. Otherwise one more pass reads
+the remaining tokens of all answers for all images, on copies of the prompt's cache. transformers' own
+`pipeline("decision")` only compares single-token labels and has its own prompt format, so it supports neither longer
+answers nor the prompts of these families.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,15 +19,15 @@ def candidate_log_probabilities(
     read_on: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     words: int | None = None,
 ) -> torch.Tensor:
-    """Summed log-probability of each answer behind its prompt.
+    """Return the summed log-probability of each answer after its prompt.
 
     Args:
-        first_logits: (batch, vocabulary) behind the prompt.
+        first_logits: (batch, vocabulary) after the prompt.
         candidates: token ids of every answer, for every row; the same number of answers in each row.
-        read_on: called once where an answer has more than one token, with ids and mask (batch * answers, longest - 1),
-            int64, answer after answer of the first row, then of the second; the mask is 0 where an answer is over.
-            Returns logits (batch * answers, longest - 1, vocabulary) behind each of these tokens.
-        words: how many ids of the vocabulary share the probability; all where `None`.
+        read_on: called once if any answer has more than one token, with ids and mask (batch * answers, longest - 1),
+            int64, all answers of the first row, then of the second; the mask is 0 after the end of an answer. Returns
+            logits (batch * answers, longest - 1, vocabulary) after each of these tokens.
+        words: number of vocabulary ids over which to normalise; `None` means all.
 
     Returns:
         (batch, answers), float32.
@@ -36,7 +36,7 @@ def candidate_log_probabilities(
     flat = [list(ids) for row in candidates for ids in row]
     longest = max(map(len, flat))
     device = first_logits.device
-    # Behind an answer that is already over stands its last id, whose value is multiplied by zero.
+    # Answers that have ended repeat their last id, whose value is multiplied by zero.
     ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in flat], device=device)
     real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in flat], device=device)
     first = first_logits[..., :words].float().log_softmax(-1)
@@ -49,11 +49,11 @@ def candidate_log_probabilities(
 
 
 def class_log_probabilities(log_probabilities: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-    """Log of the summed probability of each class.
+    """Return the log of the summed probability of each class.
 
     Args:
         log_probabilities: (batch, answers), the answers of the first class first.
-        sizes: answers of each class.
+        sizes: number of answers per class.
 
     Returns:
         (batch, classes).
@@ -62,7 +62,7 @@ def class_log_probabilities(log_probabilities: torch.Tensor, sizes: Sequence[int
 
 
 def prefix_free(answers: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Drop answers that repeat or go on from another: the shorter one's probability already counts them."""
+    """Drop answers that repeat or continue another one: the shorter answer's probability includes them."""
     kept: list[list[int]] = []
     for ids in sorted({tuple(ids) for ids in answers}, key=lambda ids: (len(ids), ids)):
         if not any(list(ids[: len(short)]) == short for short in kept):

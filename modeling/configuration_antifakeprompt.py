@@ -9,7 +9,7 @@ from .configuration_detection import check_detection_fields
 
 __all__ = ["DEFAULT_BASE", "PROMPTS", "AntifakePromptConfig"]
 
-# The question of the release and of its position ablation, with `[*]` as the learned word.
+# The released question and those of the position ablation, with `[*]` as the learned word.
 PROMPTS = {
     "postfix": "Is this photo real [*]?",
     "prefix": "[*] Is this photo real?",
@@ -20,34 +20,34 @@ DEFAULT_BASE = "Salesforce/instructblip-vicuna-7b"
 
 class AntifakePromptConfig(InstructBlipConfig):
     """
-    Configuration of a frozen InstructBLIP with one learned word in its question. Defaults are the released sizes.
+    Configuration of a frozen InstructBLIP with one learned word in its question. The defaults are the released sizes.
 
     Args:
         vision_config, qformer_config, text_config, num_query_tokens: as in `InstructBlipConfig`; the language model
             must be a decoder (Vicuna-7B v1.3 in the release).
-        image_token_index: id of the placeholder `<image>`; by default the first id behind the language model's table.
-        soft_word: how the learned word is written.
-        soft_word_sides: which of the two text inputs read the word: `"both"` (release), `"qformer"` or `"llm"`
-            (ablations; the other side then reads `plain_prompt`), or `"none"`: InstructBLIP as it is, asked the
-            official question without a learned word (the paper's zero-shot baseline).
-        qformer_soft_word_id, llm_soft_word_id: ids of the word, each in its own tokenizer. They may lie behind the
-            tables, which are never touched. By default the first id behind the Q-Former's table, and the one behind
+        image_token_index: id of the placeholder `<image>`; by default the first id after the language model's table.
+        soft_word: text of the learned word.
+        soft_word_sides: which of the two text inputs contain the word: `"both"` (release), `"qformer"` or `"llm"`
+            (ablations; the other side then gets `plain_prompt`), or `"none"`: plain InstructBLIP, asked the official
+            question without a learned word (the paper's zero-shot baseline).
+        qformer_soft_word_id, llm_soft_word_id: ids of the word in each tokenizer. They can be beyond the embedding
+            tables, which are never changed. By default the first id after the Q-Former's table, and the one after
             `image_token_index`.
-        llm_pad_token_id: id of the padding, which may lie behind the table too.
+        llm_pad_token_id: id of the padding token, which can also be beyond the table.
         prompt_position: `"postfix"` (release), `"prefix"`, `"replace"`, or `"custom"` with a `prompt` of your own.
-        prompt: the question with the learned word, once; derived from `prompt_position` when `None`.
-        plain_prompt: the question for a side without the word.
-        candidates: the two answers that are compared, order real, fake.
-        qformer_prompt_ids, llm_prompt_ids, candidate_ids: what `AntifakePromptProcessor.prompt_fields` makes of
-            `prompt` and `candidates`, so that a picture alone is enough for `detect`.
-        ln_vision_eps: epsilon of the norm behind the vision tower: 1e-5 in the official code, 1e-6 (the value of
+        prompt: the question, with the learned word once; derived from `prompt_position` if `None`.
+        plain_prompt: the question for a text input without the word.
+        candidates: the two answers to compare, in the order real, fake.
+        qformer_prompt_ids, llm_prompt_ids, candidate_ids: token ids of `prompt` and `candidates` from
+            `AntifakePromptProcessor.prompt_fields`, so that `detect` needs only an image.
+        ln_vision_eps: epsilon of the layer norm after the vision tower: 1e-5 in the official code, 1e-6 (the value of
             `vision_config`) in transformers.
         llm_base: the language model that the words were trained with; for information.
         variant: which released checkpoint, see `IMAGE_STATISTICS` of the image processor; for information.
-        base_model_name_or_path: of an adapter folder: the InstructBLIP that it belongs to. `None` in a full folder.
-        calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
+        base_model_name_or_path: for an adapter folder, the InstructBLIP it belongs to; `None` in a full folder.
+        calibration: `{"scale", "bias"}` on the logit difference fake - real; the identity if `None`.
         operating_points: name -> threshold on P(fake).
-        decision_band: see `configuration_detection`; `None` where none was fitted.
+        decision_band: see `configuration_detection`; `None` if none was fitted.
 
     Raises:
         ValueError: for a value outside its allowed set, a prompt without the word, or ids that collide.
@@ -91,7 +91,7 @@ class AntifakePromptConfig(InstructBlipConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        if self.architectures is None:  # AutoModel.from_config picks the class by name
+        if self.architectures is None:  # AutoModel.from_config chooses the class by this name
             self.architectures = ["AntifakePromptForDeepfakeDetection"]
         if not self.use_decoder_only_language_model:
             raise ValueError(
@@ -114,12 +114,12 @@ class AntifakePromptConfig(InstructBlipConfig):
 
     @property
     def qformer_prompt(self) -> str:
-        """What the Q-Former reads."""
+        """The prompt for the Q-Former."""
         return self.prompt if self.soft_word_sides in ("both", "qformer") else self.plain_prompt
 
     @property
     def llm_prompt(self) -> str:
-        """What the language model reads."""
+        """The prompt for the language model."""
         return self.prompt if self.soft_word_sides in ("both", "llm") else self.plain_prompt
 
 
@@ -144,25 +144,27 @@ def _check_words(config: AntifakePromptConfig) -> None:
         text = getattr(config, name)
         if text.count(config.soft_word) != count:
             raise ValueError(
-                f"{name} is {text!r}: it must hold the learned word {config.soft_word!r} "
+                f"{name} is {text!r}: it must contain the learned word {config.soft_word!r} "
                 f"{'exactly once' if count else 'not at all'}."
             )
     if len(config.candidates) != 2 or len(set(config.candidates)) != 2:
-        raise ValueError(f"candidates is {config.candidates}, expected two different answers, order real, fake.")
+        raise ValueError(
+            f"candidates is {config.candidates}, expected two different answers, in the order real, fake."
+        )
 
 
 def _check_ids(config: AntifakePromptConfig) -> None:
     if config.llm_soft_word_id == config.image_token_index:
         raise ValueError(
-            f"llm_soft_word_id and image_token_index are both {config.image_token_index}. The official ids cannot be "
-            "used beside transformers' <image>: give the learned word an id of its own."
+            f"llm_soft_word_id and image_token_index are both {config.image_token_index}. The official id collides "
+            "with transformers' <image>: give the learned word another id."
         )
     for side, id_name in (("qformer", "qformer_soft_word_id"), ("llm", "llm_soft_word_id")):
         ids, word = getattr(config, f"{side}_prompt_ids"), getattr(config, id_name)
         expected = int(config.soft_word_sides in ("both", side))
         if ids is not None and ids.count(word) != expected:
             raise ValueError(
-                f"{side}_prompt_ids is {ids}, which holds {id_name} {word} {ids.count(word)} times instead of "
+                f"{side}_prompt_ids is {ids}, which contains {id_name} {word} {ids.count(word)} times instead of "
                 f"{expected} (soft_word_sides={config.soft_word_sides!r})."
             )
     if config.candidate_ids is not None and (len(config.candidate_ids) != 2 or not all(config.candidate_ids)):

@@ -1,8 +1,8 @@
-"""`chat_vlm`: any vision-language chat model, and the question that makes a detector of it.
+"""`chat_vlm`: any vision-language chat model, with a question that turns it into a detector.
 
-A folder of this family stays a folder of its model: `config.json` is the stock one (`model_type` `qwen2_5_vl`,
-`gemma3` ...), with the fields of `ChatVlmConfig` beside the stock fields. So every stock loader and `transformers
-serve` load it, and none of them needs this package.
+A folder of this family is still a folder of its chat model: `config.json` is the stock one (`model_type` `qwen2_5_vl`,
+`gemma3` ...), with the fields of `ChatVlmConfig` added. Stock loaders and `transformers serve` can therefore load it
+without this package.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ __all__ = [
 QUESTION = "Is this image real or fake? Answer with one word, real or fake."
 EXPLANATION_QUESTION = "Is this image real or fake? Explain what in the image shows it."
 ANSWERS = {"real": ["Real", "real"], "fake": ["Fake", "fake"]}
-# In config.json it names our family, beside the stock `model_type`.
+# The key in config.json for our family, next to the stock `model_type`.
 FAMILY_FIELD = "detector_family"
 CLASSES = ("real", "fake")
-# What a folder says of code that lies in it; it belongs to this class, not to the chat model's.
+# Keys that point to code in the folder; they belong to this class, not to the chat model's.
 CODE_FIELDS = ("auto_map", "custom_pipelines")
 CARRIED = (*CODE_FIELDS, "dtype")
 
@@ -45,7 +45,7 @@ def is_chat_model(model_type: str | None) -> bool:
 
 
 def check_answers(answers: Any) -> None:
-    """Raise a `ValueError` for what is not `{"real": [texts], "fake": [texts]}`, or for a text in both classes."""
+    """Raise a `ValueError` unless this is `{"real": [texts], "fake": [texts]}` without a text in both classes."""
     whole = isinstance(answers, Mapping) and set(answers) == set(CLASSES)
     if not whole or not all(
         isinstance(texts, (list, tuple)) and texts and all(isinstance(text, str) and text for text in texts)
@@ -53,27 +53,29 @@ def check_answers(answers: Any) -> None:
     ):
         raise ValueError(f"answers is {answers!r}, expected {{'real': [texts], 'fake': [texts]}} without empty texts.")
     if both := sorted(set(answers["real"]) & set(answers["fake"])):
-        raise ValueError(f"answers has {', '.join(map(repr, both))} in both classes; each text says one thing.")
+        raise ValueError(
+            f"answers has {', '.join(map(repr, both))} in both classes; each text can belong to only one."
+        )
 
 
 class ChatVlmConfig(PreTrainedConfig):
     """
     Args:
         vlm_config: config of the chat model, or its fields with `model_type`.
-        question: what is asked for a verdict.
-        answers: `{"real": [...], "fake": [...]}`, the texts whose probabilities are compared; a class gets the sum
-            over its texts. What all texts begin with is put behind the prompt and costs no comparison.
-        system_prompt: said before the conversation; `None` leaves the chat template's own.
-        explanation_question: what is asked for an explanation; `None` asks `question`.
+        question: the question for a verdict.
+        answers: `{"real": [...], "fake": [...]}`, the answers whose probabilities are compared; a class gets the sum
+            over its answers. A beginning that all answers share is added to the prompt and not compared.
+        system_prompt: system message of the conversation; `None` uses the chat template's own.
+        explanation_question: the question for an explanation; `None` uses `question`.
         answer_tokens: ids of the answers in the checkpoint's own tokenizer; made at load, see
             `prompting_chat_vlm.answer_tokens`.
-        trained: whether the model was fine-tuned to answer `question`; otherwise it answers zero-shot, and nobody
-            knows how well.
-        base_model: Hub id of the model that this detector was made of; `None` where it is not known.
+        trained: whether the model was fine-tuned to answer `question`; otherwise it answers zero-shot, with unknown
+            accuracy.
+        base_model: Hub id of the model this detector is based on; `None` if unknown.
         calibration, operating_points, decision_band: see `configuration_detection`.
 
     Raises:
-        ValueError: for a model that does not chat about images, or a field out of range.
+        ValueError: for a model that cannot chat about images, or a field out of range.
     """
 
     model_type = "chat_vlm"
@@ -104,7 +106,7 @@ class ChatVlmConfig(PreTrainedConfig):
         if self.image_token_id is None:
             raise ValueError(
                 f"The config of {self.vlm_config.model_type} has no image token (image_token_id, image_token_index), "
-                "so a question cannot be asked about a picture. Choose a model that chats about images."
+                "so it cannot be asked about an image. Choose a chat model that takes images."
             )
         super().__post_init__(**kwargs)
         if self.architectures is None:
@@ -125,34 +127,34 @@ class ChatVlmConfig(PreTrainedConfig):
 
     @property
     def image_token_id(self) -> int | None:
-        """The id that stands for a piece of a picture."""
+        """Id of the placeholder token for images."""
         named = (getattr(self.vlm_config, name, None) for name in ("image_token_id", "image_token_index"))
         return next((found for found in named if found is not None), None)
 
     @classmethod
     def own_fields(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those of `fields` that are this class's, and not the chat model's."""
+        """Return the fields that belong to this class and not to the chat model."""
         names = {*cls.__annotations__, "id2label", "label2id"} - {"vlm_config"}
         return {name: value for name, value in fields.items() if name in names}
 
     def detector_fields(self) -> dict[str, Any]:
-        """Return what stands in config.json beside the chat model's own fields."""
+        """Return the fields that config.json has in addition to the chat model's own."""
         found = {name: getattr(self, name) for name in type(self).__annotations__ if name != "vlm_config"}
         labels = {"id2label": {str(index): name for index, name in ID2LABEL.items()}, "label2id": dict(LABEL2ID)}
         return {FAMILY_FIELD: self.model_type, **found, **labels}
 
     @classmethod
     def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As the base class; a stock config becomes `vlm_config`."""
+        """Build the config as the base class does; a stock config becomes `vlm_config`."""
         fields, kwargs = super().get_config_dict(*args, **kwargs)
         return cls.nested(fields), kwargs
 
     @classmethod
     def nested(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of this class for those of a stock config, with or without ours beside them.
+        """Return the fields of this class for a stock config, which may or may not include ours.
 
         Raises:
-            ValueError: for a `model_type` that is not a chat model's.
+            ValueError: for a `model_type` that is not a chat model.
         """
         if fields.get("model_type") == cls.model_type:
             return dict(fields)
@@ -163,14 +165,14 @@ class ChatVlmConfig(PreTrainedConfig):
         return {"model_type": cls.model_type, **carried, **own, "vlm_config": stock}
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Write the chat model's config.json with the fields of this class beside the stock ones."""
+        """Write the chat model's config.json with the fields of this class added to the stock ones."""
         self.vlm_config.save_pretrained(save_directory)
         self.add_to(Path(save_directory) / CONFIG_NAME)
 
     def add_to(self, path: Path) -> None:
         """Add the fields of this class to the stock config.json at `path`."""
         fields = json.loads(path.read_text(encoding="utf-8"))
-        # The stock class must not be chosen by the name of ours.
+        # The class name of ours must not decide which stock class is loaded.
         for name in CODE_FIELDS:
             fields.pop(name, None)
             if value := vars(self).get(name):

@@ -16,36 +16,38 @@ FEATURES = ("class_token", "patch_mean", "projection")
 SUBJECTS = ("any picture", "faces")
 ENCODER_STORAGES = ("float", "int8")
 HEAD_DEFAULTS: dict[str, Any] = {"features": ["class_token", "patch_mean"], "clip": 6.0, "subject": "any picture"}
-# What of a head is told to users. Of the default head it stands at the top of the config, as in every other family.
+# Fields of a head that users see. For the default head they are at the top level of the config, as in other families.
 REPORTED = ("calibration", "operating_points", "decision_band", "license_notice")
 
 
 class ClipProbeConfig(PreTrainedConfig):
     """
-    Configuration of a CLIP image tower, cut behind the last layer that is read, and named linear heads on it.
+    Configuration of a CLIP image tower, cut off after the last layer in use, with named linear heads.
 
     Args:
-        vision_config: `CLIPVisionConfig` or its fields. `num_hidden_layers` counts the layers that are there, so the
-            default, the first 8 of ViT-B/16's 12 layers, has 8.
+        vision_config: `CLIPVisionConfig` or its fields. `num_hidden_layers` counts only the layers that are kept: 8 by
+            default, the first 8 of ViT-B/16's 12.
         heads: name -> settings of a head. A name is lower-case letters, digits and underscores. The settings are
 
-            - `features`: what the head reads, concatenated in this order: `"class_token"` and `"patch_mean"` of hidden
-              states, `"projection"` (CLIP's own image embedding: final layer norm and projection of the class token);
-            - `layers`: hidden states 0 to `num_hidden_layers` whose mean is read; by default the last one;
-            - `clip`: standardised features are cut off at plus and minus this; `None` for no limit;
+            - `features`: the inputs of the head, concatenated in this order: `"class_token"` and `"patch_mean"` of
+              hidden states, `"projection"` (CLIP's own image embedding: final layer norm and projection of the class
+              token);
+            - `layers`: hidden states 0 to `num_hidden_layers`, of which the head reads the mean; by default only the
+              last one;
+            - `clip`: limit to which standardised features are clipped on both sides; `None` for no limit;
             - `subject`: `"any picture"` or `"faces"`;
-            - `calibration`, `operating_points`, `decision_band`, `license_notice`: as below. Only of heads that are
-              not the default one.
-        default_head: the head that is used where none is named; the first one when `None`.
-        encoder_storage: how `save_pretrained` stores the linear layers of the tower: `"float"`, or `"int8"`, whole
-            numbers with one scale per output channel (`weight`, `weight_scale`). In memory they are floats.
-        calibration, operating_points, decision_band: those of the default head; `configuration_detection` says what
-            they mean.
-        license_notice: terms of the weights, or of the default head where heads differ.
+            - `calibration`, `operating_points`, `decision_band`, `license_notice`: as below, only for heads other than
+              the default one.
+        default_head: the head used if none is named; `None` means the first one.
+        encoder_storage: how `save_pretrained` stores the linear layers of the tower: `"float"`, or `"int8"`, integers
+            with one scale per output channel (`weight`, `weight_scale`). In memory they are always floats.
+        calibration, operating_points, decision_band: those of the default head, explained in
+            `configuration_detection`.
+        license_notice: terms of the weights; of the default head if heads differ.
         initializer_range: standard deviation of new heads.
 
     Raises:
-        ValueError: for a value outside its allowed set, or a head that reads what is not there.
+        ValueError: for a value outside its allowed set, or a head that reads a layer that does not exist.
     """
 
     model_type = "clip_probe"
@@ -66,7 +68,7 @@ class ClipProbeConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        if self.architectures is None:  # AutoModel.from_config picks the class by name
+        if self.architectures is None:  # AutoModel.from_config chooses the class by this name
             self.architectures = ["ClipProbeForDeepfakeDetection"]
         if self.encoder_storage not in ENCODER_STORAGES:
             raise ValueError(
@@ -78,7 +80,7 @@ class ClipProbeConfig(PreTrainedConfig):
             raise ValueError(f"heads is {self.heads!r}, expected at least one name with its settings.")
         if self.default_head is None:
             self.default_head = next(iter(self.heads))
-        # Sorted as in the file, so that a loaded model has its parts in the order of the saved one.
+        # Sorted as in the file, so that a loaded model has its parts in the same order as the saved one.
         self.heads = {name: self._checked_head(name, self.heads[name]) for name in sorted(self.heads)}
         self.require_head(self.default_head)
         check_detection_fields(self)
@@ -86,7 +88,8 @@ class ClipProbeConfig(PreTrainedConfig):
             given = [field for field in REPORTED if field in settings]
             if name == self.default_head and given:
                 raise ValueError(
-                    f"The default head {name!r} has {', '.join(given)} among its settings; give them beside `heads`."
+                    f"The default head {name!r} has {', '.join(given)} among its settings; set them at the top "
+                    "level, next to `heads`."
                 )
             if name != self.default_head:
                 fields = {field: settings.get(field) for field in REPORTED}
@@ -97,7 +100,9 @@ class ClipProbeConfig(PreTrainedConfig):
     def _checked_head(self, name: str, settings: Any) -> dict[str, Any]:
         states = self.vision_config.num_hidden_layers + 1
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ValueError(f"{name!r} cannot name a head: use lower-case letters, digits and underscores.")
+            raise ValueError(
+                f"{name!r} is not a valid name for a head: use lower-case letters, digits and underscores."
+            )
         known = {*HEAD_DEFAULTS, "layers", *REPORTED}
         if not isinstance(settings, Mapping) or set(settings) - known:
             raise ValueError(f"Head {name!r} has the settings {settings!r}, known are {', '.join(sorted(known))}.")
@@ -109,7 +114,7 @@ class ClipProbeConfig(PreTrainedConfig):
                     f"{field} of head {name!r} is {values!r}, expected a list of {', '.join(map(repr, allowed))}."
                 )
         if "projection" in settings["features"] and settings["layers"] != [states - 1]:
-            raise ValueError(f"Head {name!r} reads 'projection', which is made of the last hidden state alone.")
+            raise ValueError(f"Head {name!r} reads 'projection', which is computed from the last hidden state only.")
         if settings["clip"] is not None and not settings["clip"] > 0:
             raise ValueError(f"clip of head {name!r} is {settings['clip']!r}, expected a positive number or None.")
         if settings["subject"] not in SUBJECTS:
@@ -119,10 +124,10 @@ class ClipProbeConfig(PreTrainedConfig):
         return settings
 
     def require_head(self, head: str | None) -> str:
-        """Return the name of the head to use, the default one for `None`.
+        """Return the name of the head to use; `None` means the default one.
 
         Raises:
-            ValueError: if there is no such head; the message lists those that there are.
+            ValueError: if there is no such head; the message lists the existing ones.
         """
         if head is None:
             return self.default_head
@@ -142,12 +147,12 @@ class ClipProbeConfig(PreTrainedConfig):
         return self.heads[name][field]
 
     def feature_size(self, head: str) -> int:
-        """Return how many numbers a head reads of a picture."""
+        """Return the number of features that a head reads per image."""
         vision = self.vision_config
         widths = dict.fromkeys(FEATURES, vision.hidden_size) | {"projection": vision.projection_dim}
         return sum(widths[name] for name in self.heads[head]["features"])
 
     @property
     def has_projection(self) -> bool:
-        """Whether a head reads CLIP's image embedding, so that final norm and projection belong to the model."""
+        """Whether a head reads CLIP's image embedding, which needs the final norm and the projection."""
         return any("projection" in settings["features"] for settings in self.heads.values())

@@ -1,13 +1,13 @@
-"""What the configs of all detectors have in common: class order, calibration, named thresholds, decision band.
+"""Fields shared by the configs of all detectors: class order, calibration, operating points, decision band.
 
-`decision_band` says from where on a verdict may be said aloud: `None` where nothing was fitted, or
+`decision_band` says which scores are clear enough for a decision. It is `None` if nothing was fitted, or has
 
-- `low`, `high`: P(fake) of at most `low` reads "likely real", of at least `high` "likely fake"; between them it is
-  "inconclusive". 0 <= low < high <= 1;
-- `fitted_on`: in words, the pictures and the promise that the band was fitted for;
-- `false_alarm_rate`, `miss_rate`: shares of real pictures that read "likely fake" and of fakes that read "likely
-  real", measured on pictures that the band was not fitted on;
-- `coverage`: share of those pictures that got an answer, both classes weighing alike.
+- `low`, `high`: P(fake) up to `low` is "likely real", from `high` up "likely fake", and in between "inconclusive"; 0
+  <= low < high <= 1;
+- `fitted_on`: a text that names the images it was fitted on and the error rate it is meant to keep;
+- `false_alarm_rate`, `miss_rate`: share of real images called "likely fake", and of fakes called "likely real",
+  measured on images that the band was not fitted on;
+- `coverage`: share of those images that got an answer, with equal weight for both classes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ BAND_RATES = ("false_alarm_rate", "miss_rate", "coverage")
 
 
 def identity_calibration() -> dict[str, float]:
-    """The calibration that changes nothing: `{"scale": 1.0, "bias": 0.0}`."""
+    """Return the identity calibration, `{"scale": 1.0, "bias": 0.0}`."""
     return {"scale": 1.0, "bias": 0.0}
 
 
 def check_detection_fields(config: Any) -> None:
-    """Fill and validate the fields every detector config carries.
+    """Fill in and validate the fields that every detector config has.
 
     Args:
         config: a config with `id2label`, `label2id`, `calibration` (`{"scale", "bias"}`, applied to the logit
@@ -47,10 +47,10 @@ def check_detection_fields(config: Any) -> None:
             (see above; may be absent).
 
     Raises:
-        ValueError: naming the field, its value and what is allowed.
+        ValueError: that names the field, its value and the allowed values.
     """
     labels = {int(index): name for index, name in (config.id2label or ID2LABEL).items()}
-    if labels == {0: "LABEL_0", 1: "LABEL_1"}:  # what transformers fills in when nothing was given
+    if labels == {0: "LABEL_0", 1: "LABEL_1"}:  # the default of transformers
         labels = ID2LABEL
     if labels != ID2LABEL:
         raise ValueError(
@@ -77,7 +77,7 @@ def check_detection_fields(config: Any) -> None:
 
 
 def check_decision_band(band: Any) -> None:
-    """Raise a `ValueError` for what is neither `None` nor a whole decision band, naming the field."""
+    """Raise a `ValueError` that names the field unless this is `None` or a complete decision band."""
     if band is None:
         return
     wanted = {"low", "high", "fitted_on", *BAND_RATES}
@@ -88,7 +88,7 @@ def check_decision_band(band: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= value <= 1.0:
             raise ValueError(f"{name} of decision_band is {value!r}, expected a number in [0, 1].")
     if not band["low"] < band["high"]:
-        raise ValueError(f"decision_band reaches from {band['low']} to {band['high']}; low must lie below high.")
+        raise ValueError(f"decision_band has low {band['low']} and high {band['high']}; low must be less than high.")
     if not isinstance(band["fitted_on"], str):
         raise ValueError(f"fitted_on of decision_band is {band['fitted_on']!r}, expected a text.")
 

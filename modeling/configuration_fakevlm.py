@@ -1,4 +1,4 @@
-"""FakeVLM configuration (Wen et al., arXiv 2503.14905): LLaVA-1.5, and how its verdict is asked for and read."""
+"""FakeVLM configuration (Wen et al., arXiv 2503.14905): LLaVA-1.5, and how it is asked for a verdict."""
 
 from typing import Any, Literal
 
@@ -19,25 +19,25 @@ class FakeVLMConfig(LlavaConfig):
     A `LlavaConfig` (defaults: the released sizes, LLaVA-1.5-7B with CLIP ViT-L/14-336) and these fields.
 
     Args:
-        prompt_style: `"raw"` (official evaluation, for the released weights), `"hf_chat"` (newer official training)
-            or `"vicuna_v1"` (first official code).
-        image_aspect: `"crop"` (shortest edge, centre crop; goes with the released weights) or `"pad"` (to a square
-            of the mean colour; first official code). The processor does it; here it is on record.
-        question: what is asked for a verdict.
-        verdict_prefix: forced beginning of the answer; `None` is the one that belongs to `prompt_style`.
-        score: what `detect` does unless told: `"prefix"`, `"continuation"` or `"generate"`, see there.
-        verdict_rule: how a written answer is read, `"official"` or `"strict"`, see `parse_fakevlm_verdict`.
-        verdict_tokens: ids of prompt, prefix and candidates in the checkpoint's own tokenizer; made when a folder is
-            converted or loaded, see `prompting_fakevlm.verdict_tokens`.
-        base_vocab_size: rows of the language model that are words; the rows from here on (`<image>`, `<pad>`,
-            filling) were added for transformers, so `score="continuation"` leaves them out of its probabilities.
-            By default `image_token_index`, the first of them.
-        calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
+        prompt_style: `"raw"` (official evaluation, for the released weights), `"hf_chat"` (newer official training) or
+            `"vicuna_v1"` (first official code).
+        image_aspect: `"crop"` (resize the shortest edge, centre crop; for the released weights) or `"pad"` (to a
+            square with the mean colour; first official code). Applied by the processor and only recorded here.
+        question: the question for a verdict.
+        verdict_prefix: beginning that the answer is forced to have; `None` is the prefix for `prompt_style`.
+        score: how `detect` scores by default: `"prefix"`, `"continuation"` or `"generate"`, see there.
+        verdict_rule: how a written answer is parsed, `"official"` or `"strict"`, see `parse_fakevlm_verdict`.
+        verdict_tokens: ids of prompt, prefix and candidates in the checkpoint's own tokenizer, computed when a folder
+            is converted or loaded; see `prompting_fakevlm.verdict_tokens`.
+        base_vocab_size: number of rows of the language model that are real tokens. The rows after them (`<image>`,
+            `<pad>`, filling) were added for transformers, so `score="continuation"` leaves them out of its
+            probabilities. By default `image_token_index`, the first of these.
+        calibration: `{"scale", "bias"}` on the logit difference fake - real; the identity if `None`.
         operating_points: name -> threshold on P(fake).
-        decision_band: see `configuration_detection`; `None` where none was fitted.
+        decision_band: see `configuration_detection`; `None` if none was fitted.
 
     Raises:
-        ValueError: for a value outside its allowed set, or sizes that cannot fit together.
+        ValueError: for a value outside its allowed set, or sizes that do not fit together.
     """
 
     model_type = "fakevlm"
@@ -57,7 +57,7 @@ class FakeVLMConfig(LlavaConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        if self.architectures is None:  # AutoModel.from_config picks the class by name
+        if self.architectures is None:  # AutoModel.from_config chooses the class by this name
             self.architectures = ["FakeVLMForDeepfakeDetection"]
         allowed = {
             "prompt_style": PROMPT_STYLES,
@@ -68,13 +68,13 @@ class FakeVLMConfig(LlavaConfig):
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, allowed are {', '.join(map(repr, values))}.")
-        build_prompt(self.question, self.prompt_style)  # refuses a question about two pictures
+        build_prompt(self.question, self.prompt_style)  # this refuses a question about two images
         if self.vision_config.image_size % self.vision_config.patch_size:
             raise ValueError(
                 f"image_size {self.vision_config.image_size} is not a multiple of patch_size "
                 f"{self.vision_config.patch_size}."
             )
-        # Old folders carry the default of another size here.
+        # Old folders have the default of another size here.
         self.image_seq_length = self.num_image_tokens
         if not 0 <= self.image_token_index < self.text_config.vocab_size:
             raise ValueError(
@@ -92,18 +92,18 @@ class FakeVLMConfig(LlavaConfig):
 
     @property
     def num_image_tokens(self) -> int:
-        """Tokens that one picture takes in the language model: its patches, and CLS where the strategy keeps it."""
+        """Number of tokens per image in the language model: its patches, and CLS if the strategy keeps it."""
         patches = (self.vision_config.image_size // self.vision_config.patch_size) ** 2
         return patches + (self.vision_feature_select_strategy == "full")
 
     @property
     def verdict_prompt(self) -> str:
-        """The prompt that a verdict is asked with; `<image>` once, no begin token."""
+        """The prompt for a verdict, with `<image>` once and without the begin token."""
         return build_prompt(self.question, self.prompt_style)
 
     @property
     def forced_prefix(self) -> str:
-        """`verdict_prefix`, or the one of `prompt_style`."""
+        """`verdict_prefix`, or the default for `prompt_style`."""
         return verdict_prefix_of(self.prompt_style) if self.verdict_prefix is None else self.verdict_prefix
 
     @property

@@ -1,4 +1,4 @@
-"""ImageBind configuration (Girdhar et al., CVPR 2023, arXiv 2305.05665): the image and the text trunk."""
+"""ImageBind configuration (Girdhar et al., CVPR 2023, arXiv 2305.05665): its image and text trunks."""
 
 import math
 from typing import Any
@@ -14,10 +14,10 @@ class ImageBindVisionConfig(PreTrainedConfig):
     Sizes of the image trunk; the defaults are ImageBind-Huge.
 
     Args:
-        hidden_size, intermediate_size, num_hidden_layers, num_attention_heads: of the pre-norm transformer.
-        image_size, patch_size: pixels; a multiple of each other.
-        num_channels: colours of a picture.
-        hidden_act, layer_norm_eps, attention_dropout, initializer_range: as elsewhere in transformers.
+        hidden_size, intermediate_size, num_hidden_layers, num_attention_heads: sizes of the pre-norm transformer.
+        image_size, patch_size: in pixels; the first must be a multiple of the second.
+        num_channels: colour channels of an image.
+        hidden_act, layer_norm_eps, attention_dropout, initializer_range: as usual in transformers.
 
     Raises:
         ValueError: for sizes that do not fit together.
@@ -46,7 +46,7 @@ class ImageBindVisionConfig(PreTrainedConfig):
 
     @property
     def grid_size(self) -> int:
-        """Patches along one side of the picture."""
+        """Patches along one side of the image."""
         return self.image_size // self.patch_size
 
 
@@ -55,10 +55,10 @@ class ImageBindTextConfig(PreTrainedConfig):
     Sizes of the text trunk; the defaults are ImageBind-Huge, with CLIP's vocabulary.
 
     Args:
-        hidden_size, intermediate_size, num_hidden_layers, num_attention_heads: of the pre-norm transformer.
-        max_position_embeddings: longest sentence, with begin and end token.
-        bos_token_id, eos_token_id, pad_token_id: of CLIP's tokenizer. The end token must be the largest id.
-        vocab_size, hidden_act, layer_norm_eps, attention_dropout, initializer_range: as elsewhere in transformers.
+        hidden_size, intermediate_size, num_hidden_layers, num_attention_heads: sizes of the pre-norm transformer.
+        max_position_embeddings: maximum length of a text, including begin and end token.
+        bos_token_id, eos_token_id, pad_token_id: ids in CLIP's tokenizer. The end token must be the largest id.
+        vocab_size, hidden_act, layer_norm_eps, attention_dropout, initializer_range: as usual in transformers.
 
     Raises:
         ValueError: for sizes that do not fit together.
@@ -88,14 +88,14 @@ class ImageBindTextConfig(PreTrainedConfig):
 
 class ImageBindConfig(PreTrainedConfig):
     """
-    Configuration of `ImageBindModel`. The other four modalities of the published model are not part of it.
+    Configuration of `ImageBindModel`, without the other four modalities of the published model.
 
     Args:
         vision_config: `ImageBindVisionConfig` or its fields.
         text_config: `ImageBindTextConfig` or its fields.
         projection_dim: width of the joint embedding.
         logit_scale_init_value: natural logarithm of the factor on text embeddings.
-        max_logit_scale: that factor never exceeds this.
+        max_logit_scale: upper limit of that factor.
         initializer_range: standard deviation of new weights.
 
     Raises:

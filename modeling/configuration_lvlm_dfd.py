@@ -10,7 +10,7 @@ from .configuration_imagebind import ImageBindConfig
 
 __all__ = ["LvlmDfdConfig"]
 
-# CLIP's tokenizer gives the 26 letters, each as a word of its own, consecutive ids.
+# In CLIP's tokenizer the 26 letters, each as its own word, have consecutive ids.
 FIRST_LETTER_ID = 320
 
 
@@ -20,36 +20,37 @@ class LvlmDfdConfig(PreTrainedConfig):
 
     Args:
         imagebind_config: `ImageBindConfig` or its fields.
-        text_config: config of the language model, or `None` in a folder that gives verdict and mask only.
-        tap_layers: zero-based image blocks whose outputs are compared with the class texts; one map each.
-        num_ctx_tokens: learned vectors that are averaged with the sentences of each class.
-        class_names: words that stand for real and fake, in this order.
-        split_letters: read each class name letter by letter, as the released code does by accident.
+        text_config: config of the language model, or `None` in a folder for verdict and mask only.
+        tap_layers: zero-based indices of the image blocks whose outputs are compared with the class texts, giving one
+            map each.
+        num_ctx_tokens: number of learned vectors that are averaged with the sentences of each class.
+        class_names: words for real and fake, in this order.
+        split_letters: split each class name into letters, as the released code does by accident.
         class_token_ids: per class a list of sentences, each a list of ids of CLIP's tokenizer with begin and end
-            token; made from `class_names` when `None`, which needs `split_letters`.
-        ctx_missing: what a conversion does if the checkpoint holds no `ctx` (the released code never saves it):
-            `"zeros"`, `"random"` (as released: drawn with deviation 0.02) or `"error"`.
+            token; derived from `class_names` if `None`, which needs `split_letters`.
+        ctx_missing: what a conversion does if the checkpoint does not contain `ctx` (the released code never saves
+            it): `"zeros"`, `"random"` (as released: drawn with deviation 0.02) or `"error"`.
         map_scale: factor on the cosine between patch and class text.
         locator_width: channels per map of the localiser.
-        classifier_widths, classifier_hidden_size: channels of the classifier's blocks, width of its hidden layer.
-        prompt_widths: channels of the forgery prompt learner's blocks; a pooling by 2 stands between them.
-        prompt_kernel_size: of the convolution that ends its networks.
-        num_prompt_tokens: learned vectors in front of its output, and tokens that it gives.
-        prob_token_mode: `"interleaved"` (released inference) is one token of p_real, p_fake, p_real, ...;
-            `"two_rows"` (released training) is a token of p_real and a token of p_fake.
+        classifier_widths, classifier_hidden_size: channels of the classifier's blocks, and width of its hidden layer.
+        prompt_widths: channels of the forgery prompt learner's blocks, with pooling by 2 in between.
+        prompt_kernel_size: kernel size of the convolution at the end of its networks.
+        num_prompt_tokens: number of learned vectors before its output, and of tokens that it returns.
+        prob_token_mode: `"interleaved"` (released inference) is one token with p_real, p_fake, p_real, ...;
+            `"two_rows"` (released training) is one token with p_real and one with p_fake.
         legacy_truncate_middle: cut the score sentences of a training batch to the shortest of them.
-        verdict_mode: how an answer is read: `"robust"` or `"legacy"`, see `parse_verdict`.
-        stop_token_id: id that ends an answer (`##`); `None` ends at the end token alone.
-        mask_threshold: a ground-truth mask counts as manipulated above this share in the focal loss; `None` floors it
-            to 0 below 1, as the released code does.
+        verdict_mode: how an answer is parsed: `"robust"` or `"legacy"`, see `parse_verdict`.
+        stop_token_id: id that ends an answer (`##`); with `None` only the end token does.
+        mask_threshold: in the focal loss, ground-truth mask values above this share count as manipulated; `None`
+            rounds values below 1 down to 0, as the released code does.
         lm_loss_weight, class_loss_weight, focal_loss_weight, dice_loss_weight: weights of the four losses.
         initializer_range: standard deviation of the learned vectors.
-        calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
+        calibration: `{"scale", "bias"}` on the logit difference fake - real; the identity if `None`.
         operating_points: name -> threshold on P(fake).
-        decision_band: see `configuration_detection`; `None` where none was fitted.
+        decision_band: see `configuration_detection`; `None` if none was fitted.
 
     Raises:
-        ValueError: for a value outside its allowed set, or sizes that cannot fit together.
+        ValueError: for a value outside its allowed set, or sizes that do not fit together.
     """
 
     model_type = "lvlm_dfd"
@@ -100,7 +101,7 @@ class LvlmDfdConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        if self.architectures is None:  # AutoModel.from_config picks the class by name
+        if self.architectures is None:  # AutoModel.from_config chooses the class by this name
             explains = self.text_config is not None
             self.architectures = ["LvlmDfdForConditionalGeneration" if explains else "LvlmDfdForDeepfakeDetection"]
         defaults = {
@@ -120,12 +121,12 @@ class LvlmDfdConfig(PreTrainedConfig):
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures and of the mask, pixels."""
+        """Side length of the images and the mask, in pixels."""
         return self.imagebind_config.vision_config.image_size
 
     @property
     def prompt_grid(self) -> int:
-        """Side of the token grid that each network of the forgery prompt learner gives."""
+        """Side length of the token grid that each network of the forgery prompt learner returns."""
         return self.image_size // 2 ** (len(self.prompt_widths) - 1) - self.prompt_kernel_size + 1
 
 
@@ -147,11 +148,11 @@ def _check_choices(config: LvlmDfdConfig) -> None:
 
 def _letter_ids(config: LvlmDfdConfig) -> list[list[list[int]]]:
     text = config.imagebind_config.text_config
-    names = [name.lower() for name in config.class_names]  # the tokenizer does so too
+    names = [name.lower() for name in config.class_names]  # as the tokenizer does
     if not config.split_letters or not all(name and name.isascii() and name.isalpha() for name in names):
         raise ValueError(
             f"class_names {config.class_names} with split_letters={config.split_letters} need class_token_ids: for "
-            "each class a list of sentences, tokenised with CLIP's tokenizer. Only single letters a to z are known "
+            "each class a list of sentences, tokenised with CLIP's tokenizer. Only the single letters a to z work "
             "without it."
         )
     begin, end = text.bos_token_id, text.eos_token_id
@@ -169,11 +170,11 @@ def _check_class_token_ids(config: LvlmDfdConfig) -> None:
     for sentence in (sentence for sentences in ids for sentence in sentences):
         if not sentence or not all(0 <= token < text.vocab_size for token in sentence):
             raise ValueError(
-                f"class_token_ids hold {sentence}, but the text trunk knows ids 0 to {text.vocab_size - 1}."
+                f"class_token_ids contain {sentence}, but the text trunk has ids 0 to {text.vocab_size - 1}."
             )
         if len(sentence) > text.max_position_embeddings:
             raise ValueError(
-                f"class_token_ids hold a sentence of {len(sentence)} tokens, the text trunk has "
+                f"class_token_ids contain a sentence of {len(sentence)} tokens, but the text trunk has "
                 f"{text.max_position_embeddings} positions."
             )
 
@@ -188,14 +189,14 @@ def _check_sizes(config: LvlmDfdConfig) -> None:
     if vision.image_size < smallest:
         raise ValueError(
             f"image_size {vision.image_size} is too small for {len(config.classifier_widths)} classifier blocks, "
-            f"which halve it each; it must be at least {smallest}."
+            f"each of which halves it; it must be at least {smallest}."
         )
     if config.text_config is None:
         return
     if config.prompt_grid < 1:
         raise ValueError(
             f"image_size {vision.image_size} is too small for {len(config.prompt_widths)} prompt_widths and "
-            f"prompt_kernel_size {config.prompt_kernel_size}: nothing is left after the poolings."
+            f"prompt_kernel_size {config.prompt_kernel_size}: no pixels are left after the poolings."
         )
     vocabulary = config.text_config.vocab_size
     if config.stop_token_id is not None and not 0 <= config.stop_token_id < vocabulary:

@@ -11,7 +11,7 @@ __all__ = ["ENCODER_TYPES", "M2F2DetConfig"]
 
 ENCODER_TYPES = ("timm", "efficientnet", "densenet", "residual_energy")
 
-# The CNNs of the two released detectors; both are built by timm.
+# The CNNs of the two released detectors, both built by timm.
 DEFAULT_ENCODERS = {
     "bridge": {"type": "timm", "name": "efficientnet_b4"},
     "cosine": {"type": "timm", "name": "densenet121"},
@@ -24,53 +24,55 @@ class M2F2DetConfig(PreTrainedConfig):
     Configuration of both M2F2-Det detectors. The defaults are the released sizes (CLIP ViT-L/14-336).
 
     Args:
-        variant: `"bridge"` is the stage-1 detector (EfficientNet-B4, bridge adapter), `"cosine"` the one inside the
-            language model (DenseNet-121, 1 cosine score per image patch). Their weights are not interchangeable. With
-            a language model either works; the released one was trained with `"cosine"`.
+        variant: `"bridge"` is the stage-1 detector (EfficientNet-B4, bridge adapter), `"cosine"` the one used with the
+            language model (DenseNet-121, one cosine score per image patch). Their weights are not interchangeable.
+            Either works with a language model; the released one was trained with `"cosine"`.
         vision_config: `CLIPVisionConfig` or its fields; the frozen image tower.
-        prompt_text_config: `CLIPTextConfig` or its fields; the tower that reads the learned prompt.
+        prompt_text_config: `CLIPTextConfig` or its fields; the tower that encodes the learned prompt.
         encoder_config: the CNN. `{"type": "timm", "name": ...}` for any registered timm network;
             `{"type": "efficientnet", "blocks": [[expand, kernel, stride, in, out, layers], ...], "stem_size": ...,
             "num_features": ...}` or `{"type": "densenet", "growth_rate": ..., "block_config": [...],
             "num_init_features": ..., "bn_size": ...}` for an architecture table; `{"type": "residual_energy", ...}`
             for the small fixed-filter encoder of the embedded default.
-        hidden_size: width H of the projections in front of the head (released: 1792 bridge, 1024 cosine).
+        hidden_size: width H of the projections before the head (released: 1792 for bridge, 1024 for cosine).
         prompt_token_num: number of learned prompt vectors.
         vision_feature_layer: index into the tower's hidden states whose tokens are projected; negative counts from
             the end (-2 of 24 layers leaves the last layer unused).
-        use_prompt_scores: put the patch-text cosine scores in front of the head. Always on in `"cosine"`; off in the
-            released `"bridge"`, whose text prompt is computed and thrown away.
-        bridge_vision_layers: hidden states of the tower that the three bridge levels read.
-        bridge_encoder_layers: module names of the CNN whose outputs the three bridge levels read.
+        use_prompt_scores: feed the patch-text cosine scores to the head. Always on in `"cosine"`; off in the released
+            `"bridge"`, which computes its text prompt and discards it.
+        bridge_vision_layers: hidden states of the tower read by the three bridge levels.
+        bridge_encoder_layers: names of the CNN modules whose outputs are read by the three bridge levels.
         bridge_dim: width of a bridge token; `None` is 1/16 of the tower's width.
-        bridge_adapter_dim: width of the bridge vector at the head.
-        bridge_num_heads, bridge_intermediate_size, bridge_dropout: of the three transformer blocks.
-        bridge_norm: `"official"` normalises each token's single score with LayerNorm(1), which returns its bias
-            whatever the picture shows; `"layer"` normalises over all tokens; `"none"` leaves the scores alone.
-        bridge_attention_axis: `"batch"` as released (attention runs across the pictures of a batch) or `"tokens"`.
-            By default as released under `bridge_norm="official"`, which throws the result away, else `"tokens"`, so
-            that no verdict depends on the other pictures of its batch.
+        bridge_adapter_dim: width of the bridge vector that goes to the head.
+        bridge_num_heads, bridge_intermediate_size, bridge_dropout: settings of the three transformer blocks.
+        bridge_norm: `"official"` normalises each token's single score with LayerNorm(1), which always returns its
+            bias, for any image; `"layer"` normalises over all tokens; `"none"` leaves the scores unchanged.
+        bridge_attention_axis: `"batch"` as released (attention runs across the images of a batch) or `"tokens"`.
+            By default `"batch"` with `bridge_norm="official"`, which discards the result, otherwise `"tokens"`, so
+            that a verdict never depends on the other images of its batch.
         bridge_attention_dtype: `"float32"`, or `"bfloat16"` as the released code runs it.
         bridge_clip_tokens: `"drop_last"` as released (drops the last patch, keeps CLS) or `"drop_cls"`.
-        bridge_fast_path: skip what `bridge_norm="official"` wipes out (the taps, the three blocks): same result.
-        vision_alpha_init, text_alpha_init: start values of the two learned scalars.
-        text_config: config of the language model, or `None` in a folder that gives verdicts only. Its vocabulary
-            includes the two placeholders.
+        bridge_fast_path: skip the layers whose output `bridge_norm="official"` discards (the taps and the three
+            blocks); the result is the same.
+        vision_alpha_init, text_alpha_init: initial values of the two learned scalars.
+        text_config: config of the language model, or `None` in a folder for verdicts only. Its vocabulary includes the
+            two placeholders.
         image_token_id, deepfake_token_id: ids of the placeholders `<image>` (repeated once per patch) and
             `<deepfake>` (one); by default the last two of the vocabulary.
-        projector_hidden_act, multimodal_projector_bias: of the projector from the tower to the language model.
-        vision_pixel_dtype: `"float16"` rounds the tower's pixels to half precision first, as the released code does
-            in the language model (not in the detectors); `"native"` does not.
-        conditional_deepfake_prob: in training, the share of pictures whose `<deepfake>` token is made from a random
-            probability on the side of the true class instead of the detector's own.
+        projector_hidden_act, multimodal_projector_bias: settings of the projector from the tower to the language
+            model.
+        vision_pixel_dtype: `"float16"` first rounds the tower's pixels to half precision, as the released code does
+            with the language model (not in the detectors); `"native"` does not.
+        conditional_deepfake_prob: in training, the share of images whose `<deepfake>` token is made from a random
+            probability on the correct side instead of the detector's own.
         mask_loss_weight: weight of the encoder's auxiliary mask loss when `mask_labels` are given.
         initializer_range: standard deviation of the new projections.
-        calibration: `{"scale", "bias"}` on the logit difference fake - real; identity when `None`.
+        calibration: `{"scale", "bias"}` on the logit difference fake - real; the identity if `None`.
         operating_points: name -> threshold on P(fake).
-        decision_band: see `configuration_detection`; `None` where none was fitted.
+        decision_band: see `configuration_detection`; `None` if none was fitted.
 
     Raises:
-        ValueError: for a value outside its allowed set, or sizes that cannot fit together.
+        ValueError: for a value outside its allowed set, or sizes that do not fit together.
     """
 
     model_type = "m2f2_det"
@@ -139,7 +141,7 @@ class M2F2DetConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        if self.architectures is None:  # AutoModel.from_config picks the class by name
+        if self.architectures is None:  # AutoModel.from_config chooses the class by this name
             explains = self.text_config is not None
             self.architectures = ["M2F2DetForConditionalGeneration" if explains else "M2F2DetForDeepfakeDetection"]
         if self.bridge_attention_axis is None:
@@ -156,7 +158,9 @@ class M2F2DetConfig(PreTrainedConfig):
         if self.use_prompt_scores is None:
             self.use_prompt_scores = self.variant == "cosine"
         if self.variant == "cosine" and not self.use_prompt_scores:
-            raise ValueError("use_prompt_scores=False leaves the cosine variant without its scores; use 'bridge'.")
+            raise ValueError(
+                "use_prompt_scores=False removes the scores that the cosine variant is based on; use 'bridge'."
+            )
         if self.bridge_vision_layers is None:
             self.bridge_vision_layers = [6, 10, 14]
         if self.bridge_encoder_layers is None:
@@ -170,7 +174,7 @@ class M2F2DetConfig(PreTrainedConfig):
 
     @property
     def num_patches(self) -> int:
-        """Number P of image patches the vision tower makes."""
+        """Number P of image patches of the vision tower."""
         return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
 
     @property
@@ -232,7 +236,7 @@ def _check_sizes(config: M2F2DetConfig) -> None:
         if len(config.bridge_vision_layers) != len(config.bridge_encoder_layers):
             raise ValueError(
                 f"{len(config.bridge_vision_layers)} bridge_vision_layers but {len(config.bridge_encoder_layers)} "
-                "bridge_encoder_layers: each bridge level reads one of each."
+                "bridge_encoder_layers: each bridge level needs one of each."
             )
         if config.bridge_dim % config.bridge_num_heads:
             raise ValueError(f"bridge_dim {config.bridge_dim} is not a multiple of {config.bridge_num_heads} heads.")

@@ -1,4 +1,4 @@
-"""A conversation about one picture, which is encoded once; what was read stays in the cache between turns."""
+"""A conversation about one image, which is encoded once and stays in the cache between turns."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = ["Conversation", "require_one_picture"]
 
 
 def require_one_picture(pixel_values: torch.Tensor) -> None:
-    """Raise a `ValueError` if there is not exactly one picture to talk about."""
+    """Raise a `ValueError` unless there is exactly one image."""
     if len(pixel_values) != 1:
-        raise ValueError(f"A conversation is about one picture, got {len(pixel_values)}; begin one for each.")
+        raise ValueError(f"A conversation is about one image, got {len(pixel_values)}; start one for each.")
 
 
 class Conversation:
-    """Questions on one picture, each with the history it follows.
+    """Questions about one image, each with its own history.
 
-    The history comes with every question, so that an answer can be asked for again, or an earlier turn be edited.
-    Whatever an earlier call has read already is not read again; the answer is the same as without it. Calls from
-    several threads wait for each other. `model.converse(processor, **inputs)` makes one.
+    The history is passed with every question, so an answer can be regenerated and an earlier turn can be edited.
+    Tokens that an earlier call has already read are reused from the cache, without changing the answer. Calls from
+    several threads wait for each other. `model.converse(processor, **inputs)` creates one.
 
     ```python
     conversation = model.converse(processor, **processor(images=image))
@@ -41,13 +41,13 @@ class Conversation:
 
     Args:
         model: a generator.
-        processor: of the same checkpoint; `decode_answers` turns new ids into texts.
-        detection: the verdict on the picture, shapes `(1, ...)`.
-        opening: ids of the beginning of every prompt, the picture's places among them.
-        cache: what the language model keeps of `opening`, length by length.
-        prompt_ids: ids of the whole prompt for a question and a history; begins with `opening`.
-        generation: arguments of `generate` where a call says nothing.
-        generate: transformers' `generate`, where the model's own is another.
+        processor: the processor of the same checkpoint; its `decode_answers` turns new ids into text.
+        detection: the verdict on the image, shapes `(1, ...)`.
+        opening: ids at the beginning of every prompt, including the placeholders of the image.
+        cache: the language model's cache for `opening`.
+        prompt_ids: returns the ids of the whole prompt for a question and a history, starting with `opening`.
+        generation: default arguments of `generate`.
+        generate: transformers' `generate`, if the model overrides it.
 
     Attributes:
         detection: as given.
@@ -67,35 +67,36 @@ class Conversation:
         self.model, self.processor, self.detection = model, processor, detection
         self._opening, self._cache, self._prompt_ids = list(opening), cache, prompt_ids
         self._generation, self._generate = generation, generate or model.generate
-        # Layers that forget what lies behind their window cannot be cut back; those begin again behind the opening.
+        # Sliding-window layers drop old tokens and cannot be cropped; they restart after the opening.
         exact = all(type(layer) is DynamicLayer for layer in cache.layers)
         self._beginning = None if exact else copy.deepcopy(cache)
-        self._read = list(opening)  # ids that the cache holds
+        self._read = list(opening)  # ids in the cache
         self._lock = threading.Lock()
 
     def ask(self, question: str, history: History = (), **generation: Any) -> str:
         """Return the answer to a question.
 
         Args:
-            question: free text without the markers of pictures.
-            history: earlier questions with their answers.
-            generation: arguments of `generate`; greedy, and as long as the family's `explain`, unless told.
+            question: free text without image markers.
+            history: earlier questions and answers.
+            generation: arguments of `generate`; by default greedy, with the same length limit as the family's
+                `explain`.
 
         Raises:
-            ValueError: for an empty question, one that holds a marker, a history of something else than pairs, a
-                conversation that no longer fits into the language model, or several beams or answers.
+            ValueError: for an empty question, one that holds a marker, a history that does not consist of pairs,
+                a conversation too long for the language model, or several beams or answers.
         """
         with self._lock:
             return self._answer(self._checked_ids(question, history), generation)
 
     def stream(self, question: str, history: History = (), **generation: Any) -> Iterator[str]:
-        """Yield the answer as it grows, each time from its beginning; closing the iterator stops the writing.
+        """Yield the text of the answer so far, again and again as it grows; closing the iterator stops generation.
 
         Args:
-            question, history, generation: as in `ask`, which returns what is yielded last.
+            question, history, generation: as in `ask`, which returns the last text.
 
         Raises:
-            ValueError: as `ask`.
+            ValueError: as for `ask`.
         """
         ids = self._checked_ids(question, history)
         streamer, stopped = _Streamer(), _Stopped()
@@ -126,21 +127,23 @@ class Conversation:
 
     def _checked_ids(self, question: str, history: History) -> list[int]:
         if not question.strip():
-            raise ValueError("question is empty; ask something.")
+            raise ValueError("question is empty; enter a question.")
         ids = self._prompt_ids(question, checked_turns(history))
         if ids[: len(self._opening)] != self._opening:
-            raise ValueError(f"The question or the history holds the marker of a picture: {question!r}.")
+            raise ValueError(
+                f"The question or the history contains an image marker, which is not allowed: {question!r}."
+            )
         return ids
 
     def _answer(self, ids: list[int], generation: dict[str, Any], criteria: StoppingCriteriaList | None = None) -> str:
         options = {**self._generation, **generation}
         for name in ("num_beams", "num_return_sequences"):
             if options.get(name, 1) > 1:
-                raise ValueError(f"{name} is {options[name]}, but a conversation goes on with one answer: use 1.")
+                raise ValueError(f"{name} is {options[name]}, but a conversation needs a single answer: use 1.")
         room = self._room() - len(ids)
         if room < 1:
             raise ValueError(
-                f"The conversation has {len(ids)} tokens, and the language model reads at most {self._room()}: begin "
+                f"The conversation has {len(ids)} tokens, but the language model reads at most {self._room()}: start "
                 "a new one, or leave out its oldest turns."
             )
         options["max_new_tokens"] = min(options["max_new_tokens"], room)
@@ -158,7 +161,7 @@ class Conversation:
             )
             complete = True
         finally:
-            if not complete:  # nobody knows how far it came
+            if not complete:  # the state of the cache is unknown
                 self._read = [*self._read, *[-1] * (self._cache.get_seq_length() - len(self._read))]
         self._read = sequences[0].tolist()[: self._cache.get_seq_length()]
         return self._decode(sequences[0, len(ids) :].tolist())
@@ -167,17 +170,17 @@ class Conversation:
         return self.processor.decode_answers(torch.tensor([new_ids], dtype=torch.long))[0]
 
     def _forget_behind(self, length: int) -> None:
-        """Keep what was read of so many tokens, and of the opening, which every prompt has."""
+        """Crop the cache to this many tokens, but never below the opening, which every prompt shares."""
         length = max(length, len(self._opening))
         if surplus := self._cache.get_seq_length() - length:
             if self._beginning is None:
-                self._cache.crop(-surplus)  # so many tokens off the end
+                self._cache.crop(-surplus)  # this many tokens off the end
             else:
                 self._cache, length = copy.deepcopy(self._beginning), len(self._opening)
         self._read = self._read[:length]
 
     def _room(self) -> int:
-        """Tokens that the language model was made for."""
+        """Maximum number of tokens of the language model."""
         config = self.model.config.get_text_config()
         rope = getattr(config, "rope_parameters", None) or {}
         stretched = float(rope.get("factor", 1.0)) if rope.get("rope_type") == "linear" else 1.0
@@ -193,7 +196,7 @@ class _Stopped(StoppingCriteria):
 
 
 class _Streamer(BaseStreamer):
-    """Hands the ids of an answer from the thread that writes to the one that reads."""
+    """Passes the ids of an answer from the generating thread to the reading one."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[list[int] | str | BaseException] = SimpleQueue()
@@ -207,7 +210,7 @@ class _Streamer(BaseStreamer):
         self._queue.put(list(self._ids))
 
     def end(self) -> None:
-        pass  # `finish` says the last word
+        pass  # `finish` marks the end
 
     def finish(self, result: str | BaseException) -> None:
         self._queue.put(result)

@@ -1,4 +1,4 @@
-"""The one contract that all detectors keep: `model.detect(**inputs)` gives calibrated logits and, maybe, a mask."""
+"""The contract of all detectors: `model.detect(**inputs)` returns calibrated logits and optionally a mask."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ __all__ = [
     "verdict_config",
 ]
 
-# What says where a checkpoint lies.
+# Arguments that locate a checkpoint.
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
-# What of this package's own checkpoints can what not every detector can.
+# Built-in checkpoints with abilities that not every detector has.
 BUILT_IN_EXAMPLES = {"explain": "m2f2-det-mini", "converse": "m2f2-det-mini", "heatmap": "m2f2-det-mini"}
-# How a caller asks for an ability, and what is said of who has it where that is not its name.
+# How a caller requests an ability, and its name in messages if that differs.
 ASKED_BY = {
     "explain": "explain=True",
     "localize": "localize=True",
     "converse": "history",
     "heatmap": "localize='heatmap'",
 }
-CAN = {"heatmap": "give a heat map"}
+CAN = {"heatmap": "make a heat map"}
 OFFICIAL_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
-# Only LLaVA's own code and its forks write these into config.json.
+# Only LLaVA's original code and its forks write these keys to config.json.
 LLAVA_CODE_FIELDS = ("mm_projector_type", "mm_vision_tower")
 
 
 class UnconvertedCheckpointError(ValueError):
-    """Raised where weights in their official form must be converted before they can be loaded.
+    """Raised for official weights that must be converted before they can be loaded.
 
     Args:
-        fault: what was found, as a sentence.
-        family: `model_type` to convert to; `None` where it is not known.
-        source: what was to be loaded.
+        fault: what was found, as a full sentence.
+        family: `model_type` to convert to; `None` if unknown.
+        source: what should have been loaded.
     """
 
     def __init__(self, fault: str, family: str | None, source: Any) -> None:
@@ -96,9 +96,9 @@ class DeepfakeDetectionOutput(ModelOutput):
 class DeepfakeExplanationOutput(DeepfakeDetectionOutput):
     """
     Args:
-        explanations (`list[str]`): one text per picture, without special tokens.
-        explanation_verdicts (`list[str | None]`): what each text itself says, `"real"` or `"fake"`; `None` where it
-            says neither or both.
+        explanations (`list[str]`): one text per image, without special tokens.
+        explanation_verdicts (`list[str | None]`): the verdict in each text, `"real"` or `"fake"`; `None` if it says
+            neither or both.
     """
 
     explanations: list[str] | None = None
@@ -106,18 +106,18 @@ class DeepfakeExplanationOutput(DeepfakeDetectionOutput):
 
 
 class MaskSupervision(TypedDict, total=False):
-    """Keyword arguments of a verdict class's `forward` beside its pictures and class labels.
+    """Keyword arguments of a verdict class's `forward` in addition to images and class labels.
 
-    `Trainer` takes every parameter with "label" in its name for a label that each batch must have, and reports neither
-    loss nor metrics without it. Mask labels are optional, so they are not parameters. `Trainer` keeps their column
-    with `label_names=["labels", "mask_labels"]` or `remove_unused_columns=False`.
+    `Trainer` expects every parameter with "label" in its name in each batch, and reports neither loss nor metrics
+    without it. Mask labels are optional and therefore not parameters. `Trainer` keeps their column with
+    `label_names=["labels", "mask_labels"]` or `remove_unused_columns=False`.
     """
 
     mask_labels: torch.Tensor | None
 
 
 def given_mask_labels(kwargs: Any) -> torch.Tensor | None:
-    """Return `mask_labels` of the keyword arguments of `forward`, or `None`.
+    """Return `mask_labels` from the keyword arguments of `forward`, or `None`.
 
     Raises:
         TypeError: for any other keyword.
@@ -129,7 +129,7 @@ def given_mask_labels(kwargs: Any) -> torch.Tensor | None:
 
 
 def require_ability(model: Any, ability: str) -> None:
-    """Raise a `ValueError` that names the families that can, if `model` cannot do something.
+    """Raise a `ValueError` if `model` lacks an ability; the message names the families that have it.
 
     Args:
         model: a detector with the class attributes `can_explain`, `can_localize`, `can_converse` and `can_heatmap`.
@@ -145,7 +145,7 @@ def require_ability(model: Any, ability: str) -> None:
     remedy = (
         f"Families that can: {', '.join(sorted(able))}."
         if able
-        else f"No class that is loaded here can {CAN.get(ability, ability)}."
+        else f"None of the loaded classes can {CAN.get(ability, ability)}."
     )
     if ability in BUILT_IN_EXAMPLES:
         remedy += f" The built-in checkpoint {BUILT_IN_EXAMPLES[ability]!r} is a small example."
@@ -154,10 +154,10 @@ def require_ability(model: Any, ability: str) -> None:
 
 
 def require_head(model: Any, head: str | None) -> str | None:
-    """Return the head that judges: the named one, or the default where none is named; `None` without named heads.
+    """Return the head to use, by default the checkpoint's default head; `None` for models without named heads.
 
     Raises:
-        ValueError: if the model has no such head, or no named heads; the message lists what there is.
+        ValueError: if the model does not have this head, or has no named heads; the message lists the existing ones.
     """
     if hasattr(model.config, "require_head"):
         return model.config.require_head(head)
@@ -169,13 +169,13 @@ def require_head(model: Any, head: str | None) -> str | None:
         )
         raise ValueError(
             f"head is {head!r}, but {type(model).__name__} has one verdict and no named heads. Classes with named "
-            f"heads: {', '.join(able) or 'none that is loaded here'}."
+            f"heads: {', '.join(able) or 'none loaded'}."
         )
     return None
 
 
 def detector_classes() -> set[Any]:
-    """Return the detectors that are imported by now, copies from the Hub among them, without the families' bases."""
+    """Return the detector classes imported so far, including copies from the Hub, without base classes."""
     return {
         cls for cls in _subclasses(DeepfakeDetectionMixin) if not cls.__name__.endswith(("PreTrainedModel", "Mixin"))
     }
@@ -188,9 +188,9 @@ def _subclasses(cls: type) -> set[type]:
 
 @contextmanager
 def own_weights(module: Any) -> Iterator[None]:
-    """While it lasts, the weights of `module` itself, not of its parts, are there to be read.
+    """Make the weights of `module` itself (not of its children) readable while the context is open.
 
-    Accelerate brings offloaded weights for a call of their module. `detect` and `explain` are not calls of the model.
+    Accelerate loads offloaded weights only when their module is called, and `detect` and `explain` do not call it.
     """
     hook = getattr(module, "_hf_hook", None)
     if hook is None or all(weight.device.type != "meta" for weight in module.parameters(recurse=False)):
@@ -204,15 +204,16 @@ def own_weights(module: Any) -> Iterator[None]:
 
 
 class DeepfakeDetectionMixin:
-    """Put before `PreTrainedModel`: adds `detect`, calibration, and a `from_pretrained` that refuses half a model.
+    """Mixin before `PreTrainedModel`: adds `detect`, calibration, and a strict `from_pretrained`.
 
     Attributes:
         can_explain: whether the class has `explain`, and `generate` writes text.
         can_localize: whether `detect` gives a `mask`.
-        can_heatmap: whether the class has `heatmap`, which says what the verdict looked at, not what was changed.
+        can_heatmap: whether the class has `heatmap`, which shows what the verdict is based on, not what was
+            manipulated.
         can_converse: whether `explain` takes a `history`, and the class has `converse`.
-        subject: what the class was trained to judge: `"faces"` (give it face crops) or `"picture"` (any picture as it
-            is). What cuts pictures, and what says whether a verdict applies, goes by it.
+        subject: what the class was trained to judge: `"faces"` (give it face crops) or `"picture"` (whole images of
+            any kind). It decides how images are cropped and whether a verdict applies.
     """
 
     can_explain: ClassVar[bool] = False
@@ -223,7 +224,7 @@ class DeepfakeDetectionMixin:
 
     @property
     def input_device(self) -> torch.device:
-        """Where inputs must be: the model's device, or where accelerate brings weights that lie elsewhere."""
+        """Device for the inputs: the model's device, or the one to which accelerate moves offloaded weights."""
         for module in self.modules():
             hook = getattr(module, "_hf_hook", None)
             for part in getattr(hook, "hooks", (hook,)):
@@ -232,9 +233,9 @@ class DeepfakeDetectionMixin:
         return self.device
 
     def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
-        """Apply the config's calibration to raw logits `(batch, 2)`; returns float32 of the same shape.
+        """Apply the config's calibration to raw logits `(batch, 2)`; return float32 logits of the same shape.
 
-        The difference d = fake - real becomes `scale * d + bias`; the mean of the pair stays as it is.
+        The difference d = fake - real becomes `scale * d + bias`; the mean of the pair does not change.
         """
         logits = logits.float()
         scale, bias = self.config.calibration["scale"], self.config.calibration["bias"]
@@ -246,17 +247,17 @@ class DeepfakeDetectionMixin:
 
     @torch.no_grad()
     def detect(self, **inputs: Any) -> DeepfakeDetectionOutput:
-        """Judge a batch. `inputs` are what the family's processor returns; see the class for their shapes."""
+        """Score a batch. `inputs` are the tensors of the family's processor; see the class for their shapes."""
         return DeepfakeDetectionOutput(logits=self.calibrate(self(**inputs).logits))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`, but every weight must be there, and belong to this family.
+        """Load a model like `PreTrainedModel.from_pretrained`, but require every weight and the right family.
 
         Raises:
             UnconvertedCheckpointError: for an official file, or a folder of them.
-            ValueError: if the folder holds another family, or if keys are missing, unexpected or of another shape. The
-                message lists them.
+            ValueError: if the folder contains another family, or if keys are missing, unexpected or of the wrong
+                shape. The message lists them.
         """
         finish_saving(pretrained_model_name_or_path)
         refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
@@ -268,7 +269,7 @@ class DeepfakeDetectionMixin:
         return (model, info) if return_info else model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """As `PreTrainedModel.save_pretrained`; a kill meanwhile leaves the old state of the folder or the new."""
+        """Save like `PreTrainedModel.save_pretrained`; if killed, the folder has either its old or its new state."""
         if not kwargs.get("is_main_process", args[0] if args else True) or kwargs.get("distributed_checkpoint"):
             super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
             return
@@ -278,24 +279,24 @@ class DeepfakeDetectionMixin:
 
 
 def named_after(save_directory: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `save_pretrained`, with the repository named after the folder where none is named."""
+    """Return the arguments of `save_pretrained`; the repository is named after the folder if no name is given."""
     if kwargs.get("push_to_hub") and "repo_id" not in kwargs:
         return {**kwargs, "repo_id": Path(save_directory).name}
     return kwargs
 
 
 class DetectorProcessorMixin:
-    """Put before a processor's base: `from_pretrained` runs no code of the folder, `save_pretrained` saves whole."""
+    """Mixin for processors: `from_pretrained` does not run code from the folder, `save_pretrained` is atomic."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """As the base class; `trust_remote_code` is `False` unless told."""
-        # Without it transformers asks on standard input about a tokenizer that brings its own code.
+        """Load like the base class, with `trust_remote_code=False` by default."""
+        # Otherwise transformers asks on standard input about tokenizers that come with their own code.
         kwargs.setdefault("trust_remote_code", False)
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """As the base class; a kill meanwhile leaves the folder as it was, or with the new state."""
+        """Save like the base class; if killed, the folder has either its old or its new state."""
         kwargs = named_after(save_directory, {**kwargs, "push_to_hub": push_to_hub})
         with saved_whole(save_directory) as folder:
             saved = super().save_pretrained(folder, **kwargs)  # type: ignore[misc]
@@ -303,7 +304,7 @@ class DetectorProcessorMixin:
 
 
 class VerdictProcessor(DetectorProcessorMixin, ProcessorMixin):
-    """The processor of every folder that holds a verdict only: pictures in, `pixel_values` out, no tokenizer.
+    """Processor for folders without a language model: turns images into `pixel_values`, without a tokenizer.
 
     Args:
         image_processor: the family's image processor.
@@ -333,12 +334,12 @@ def join_prepared(processor: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str
 
 
 def require_complete(cls: Any, source: Any, info: dict[str, Any]) -> None:
-    """Raise a `ValueError` that lists keys which are missing, unexpected or of another shape.
+    """Raise a `ValueError` that lists missing and unexpected keys and those with the wrong shape.
 
     Args:
         cls: a detector class.
-        source: what `from_pretrained` got.
-        info: what `from_pretrained(output_loading_info=True)` gave.
+        source: the folder or Hub id passed to `from_pretrained`.
+        info: the loading info of `from_pretrained(output_loading_info=True)`.
     """
     faults = {
         kind: sorted(str(key) for key in info[kind])
@@ -348,26 +349,26 @@ def require_complete(cls: Any, source: Any, info: dict[str, Any]) -> None:
     if faults:
         listing = "; ".join(f"{len(keys)} {kind}: {', '.join(keys[:8])}" for kind, keys in faults.items())
         raise ValueError(
-            f"{source} does not hold a complete {cls.__name__}: {listing}. "
+            f"{source} does not contain a complete {cls.__name__}: {listing}. "
             "If this is an official file, convert it: "
             f"deepfake_detectors.convert({cls.config_class.model_type!r}, sources, output)."
         )
 
 
 def verdict_config(cls: Any, source: Any, kwargs: dict[str, Any]) -> tuple[PreTrainedConfig, bool]:
-    """Config with which a verdict class loads its own folder, or that of the family's language model.
+    """Return the config for loading a verdict class from its own folder or from that of the family's LLM class.
 
     Args:
-        cls: the verdict class; its config has `text_config`, `None` where there is no language model.
-        source: what `from_pretrained` got.
-        kwargs: the arguments it got beside; `config` and config fields are taken out.
+        cls: the verdict class; its config has `text_config`, which is `None` without a language model.
+        source: the folder or Hub id passed to `from_pretrained`.
+        kwargs: its other arguments; `config` and config fields are taken out.
 
     Returns:
-        The config without language model, and whether the folder has one.
+        The config without the language model, and whether the folder has one.
     """
     config_class = cls.config_class
     config = kwargs.pop("config", None)
-    # By model_type, not by class: as Hub code the config is another class object.
+    # Compared by model_type, because remote code from the Hub makes the config class another object.
     if getattr(config, "model_type", None) != config_class.model_type:
         refuse_foreign_checkpoint(cls, source, kwargs)
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
@@ -384,8 +385,8 @@ def refuse_official_files(family: str, source: Any) -> None:
     """Raise an `UnconvertedCheckpointError` if `source` is an official file, or a folder of them without a config.
 
     Args:
-        family: `model_type` that is to be loaded.
-        source: what `from_pretrained` got.
+        family: `model_type` to load.
+        source: the folder or Hub id passed to `from_pretrained`.
     """
     path = Path(str(source))
     if path.is_file() and path.suffix in OFFICIAL_SUFFIXES:
@@ -396,17 +397,17 @@ def refuse_official_files(family: str, source: Any) -> None:
         official = sorted(child.name for child in path.iterdir() if child.suffix in OFFICIAL_SUFFIXES)
         if official:
             raise UnconvertedCheckpointError(
-                f"{source} holds {', '.join(official)} but no {CONFIG_NAME}.", family, source
+                f"{source} contains {', '.join(official)} but no {CONFIG_NAME}.", family, source
             )
 
 
 def refuse_foreign_checkpoint(cls: Any, source: Any, kwargs: dict[str, Any]) -> None:
-    """Raise an error if `source` holds official files, or a folder of another `model_type` than `cls` loads.
+    """Raise an error if `source` has official files, or a `model_type` that `cls` cannot load.
 
     Args:
         cls: a detector class.
-        source: what `from_pretrained` got.
-        kwargs: the arguments it got beside.
+        source: the folder or Hub id passed to `from_pretrained`.
+        kwargs: its other arguments.
 
     Raises:
         UnconvertedCheckpointError: for official files, and for a folder in the layout of LLaVA's original code.
@@ -423,7 +424,7 @@ def refuse_foreign_checkpoint(cls: Any, source: Any, kwargs: dict[str, Any]) -> 
     if found == family:
         return
     if any(name in fields for name in LLAVA_CODE_FIELDS):
-        raise UnconvertedCheckpointError(f"{source} is in the layout of the original LLaVA code.", family, source)
+        raise UnconvertedCheckpointError(f"{source} has the layout of the original LLaVA code.", family, source)
     raise ValueError(
         f"{source} is a checkpoint of model_type {found!r}, but {cls.__name__} loads {family!r}. Use the class of "
         f"that family, or, for an official {family} checkpoint: "

@@ -1,4 +1,4 @@
-"""What a language model has read is kept: one prefill for several prompts or several answers."""
+"""Reuse of the key-value cache: one prefill for several prompts or several answers."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -21,34 +21,34 @@ __all__ = [
     "one_cache",
 ]
 
-# transformers 5.24 renamed `past_key_values` to `cache`, in every `forward` and in every output. Asked of the library,
-# not of its version, so that the same file serves all of them.
+# transformers 5.24 renamed `past_key_values` to `cache`, in every `forward` and in every output. We check for the name
+# instead of the version, so that this file works with both.
 CACHE_NAME = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
 
 
 def cache_keyword(cache: Cache | None) -> dict[str, Cache | None]:
-    """Return `cache` under the name that library models and outputs of the installed transformers have for it."""
+    """Return `cache` under the name that the installed transformers uses in models and outputs."""
     return {CACHE_NAME: cache}
 
 
 def cache_of(output: Any) -> Cache | None:
-    """Return the cache in the output of a library model, `None` where it has none."""
+    """Return the cache from the output of a library model, or `None`."""
     return getattr(output, CACHE_NAME)
 
 
 def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
-    """Return the cache that `forward` was given under either name.
+    """Return the cache that was passed to `forward` under either name.
 
     Raises:
         ValueError: if both are given.
     """
     if cache is not None and past_key_values is not None:
-        raise ValueError("cache and past_key_values are two names of one argument; give one of them.")
+        raise ValueError("cache and past_key_values are two names for the same argument; pass only one of them.")
     return past_key_values if cache is None else cache
 
 
 def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:
-    """Length of the longest common beginning, but at least one token shorter than the shortest row."""
+    """Return the length of the longest common prefix, at least one token shorter than the shortest row."""
     limit = min(len(row) for row in rows) - 1
     for position in range(limit):
         if any(row[position] != rows[0][position] for row in rows):
@@ -63,13 +63,13 @@ def generate_from_shared_prefix(
     pad_token_id: int,
     **generation: Any,
 ) -> torch.LongTensor:
-    """`model.generate` for prompts on one picture, whose placeholders lie in their common beginning.
+    """Generate for several prompts about one image, whose placeholders are in their common prefix.
 
     Args:
         model: a generator whose `base_model_prefix` backbone takes `input_ids`, a cache and `picture_inputs`.
         rows: token ids of each prompt.
-        picture_inputs: inputs of the one picture, read in the prefill of the common beginning.
-        pad_token_id: fills up shorter prompts between the common beginning and their own part.
+        picture_inputs: inputs for the image, read in the prefill of the common prefix.
+        pad_token_id: pads shorter prompts between the common prefix and their own part.
         generation: arguments of `generate`.
 
     Returns:
@@ -77,7 +77,9 @@ def generate_from_shared_prefix(
     """
     for name in ("num_beams", "num_return_sequences"):
         if generation.get(name, 1) > 1:
-            raise ValueError(f"{name}={generation[name]} cannot share a prefill; ask with generate, or use {name}=1.")
+            raise ValueError(
+                f"{name}={generation[name]} cannot share a prefill; call generate for each prompt, or use {name}=1."
+            )
     shared = common_prefix_length(rows)
     cache = DynamicCache(config=model.config.get_text_config())
     prefix = torch.tensor([rows[0][:shared]], device=model.device)
@@ -85,7 +87,7 @@ def generate_from_shared_prefix(
     cache.batch_repeat_interleave(len(rows))
 
     longest = max(len(row) for row in rows)
-    # Padding stands after the cached part, so that the cached keys keep their positions.
+    # Padding comes after the cached part, so that the cached keys keep their positions.
     padded = [[*row[:shared], *[pad_token_id] * (longest - len(row)), *row[shared:]] for row in rows]
     seen = [[*[1] * shared, *[0] * (longest - len(row)), *[1] * (len(row) - shared)] for row in rows]
     return model.generate(
@@ -93,8 +95,8 @@ def generate_from_shared_prefix(
         attention_mask=torch.tensor(seen, device=model.device),
         pad_token_id=pad_token_id,
         **cache_keyword(cache),
-        # Whatever the folder says: Trainer leaves use_cache=False in what it saves, and without it the whole prompt
-        # would be fed again behind its own cache.
+        # Set regardless of the folder: Trainer saves use_cache=False, with which the whole prompt would be read again
+        # after its own cache.
         **{**generation, "use_cache": True},
     )[:, longest:]
 
@@ -105,12 +107,12 @@ def next_token_logits(
     attention_mask: torch.Tensor,
     cache: Cache | None = None,
 ) -> torch.Tensor:
-    """Logits behind the last real position of each row, the only ones that are computed.
+    """Return the logits after the last real position of each row; no others are computed.
 
     Args:
         language_model: a decoder with a head.
         inputs_embeds: (batch, length, hidden).
-        attention_mask: (batch, length), padding on either side.
+        attention_mask: (batch, length), padded on either side.
         cache: an empty one to fill, or `None`.
 
     Returns:
@@ -120,7 +122,7 @@ def next_token_logits(
     positions = attention_mask.cumsum(dim=-1) - 1
     hidden = language_model.get_decoder()(
         inputs_embeds=inputs_embeds,
-        # Without padding there is no mask to apply, and the kernels' causal path is the fast one.
+        # Without padding no mask is needed, and the kernels' causal path is faster.
         attention_mask=None if full else attention_mask,
         position_ids=positions.clamp(min=0),
         use_cache=cache is not None,
@@ -137,7 +139,7 @@ def candidate_nll(
     attention_mask: torch.Tensor,
     candidates: Sequence[Sequence[Sequence[int]]],
 ) -> torch.Tensor:
-    """Summed negative log-likelihood of each answer. Answers of one token need no second pass.
+    """Return the summed negative log-likelihood of each answer. Answers of one token do not need a second pass.
 
     Args:
         language_model, inputs_embeds, attention_mask: see `next_token_logits`.

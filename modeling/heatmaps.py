@@ -1,4 +1,4 @@
-"""Heat maps over image patches, and over the picture that the patches were cut from."""
+"""Heat maps over image patches and over the original image."""
 
 import math
 
@@ -10,17 +10,17 @@ __all__ = ["map_to_picture", "patch_map"]
 
 
 def patch_map(values: torch.Tensor, from_zero: bool = False) -> torch.FloatTensor:
-    """Values of the patches of square pictures, row by row from the top left, as maps in [0, 1].
+    """Convert patch values of square images (row by row from the top left) to maps in [0, 1].
 
     Args:
         values: (batch, patches).
-        from_zero: 0 stays 0 instead of the smallest value becoming 0.
+        from_zero: keep 0 at 0, instead of mapping the smallest value to 0.
 
     Returns:
-        (batch, side, side); all zero for a picture whose patches are all alike.
+        (batch, side, side); all zero if all patches of an image have the same value.
 
     Raises:
-        ValueError: for a number of patches that is not a square.
+        ValueError: if the number of patches is not a square.
     """
     side = math.isqrt(values.shape[1])
     if side * side != values.shape[1]:
@@ -33,17 +33,17 @@ def patch_map(values: torch.Tensor, from_zero: bool = False) -> torch.FloatTenso
 def map_to_picture(
     values: torch.Tensor, picture_size: tuple[int, int], resized: int, cropped: int, padded: bool = False
 ) -> Image.Image:
-    """A map over what the model saw, as a picture over the whole input.
+    """Project a map over the model's input back onto the whole image.
 
     Args:
         values: (rows, columns) in [0, 1].
         picture_size: width and height of the input, in pixels.
         resized: length of the shorter side after resizing.
-        cropped: side of the centred square that was cut out then.
-        padded: the input was first padded to a square, around its middle.
+        cropped: side of the square that was then cropped from the centre.
+        padded: whether the input was first padded to a square on both sides.
 
     Returns:
-        Mode `L`, 0-255, of size `picture_size`; zero where the model did not look.
+        Mode `L`, 0-255, of size `picture_size`; zero outside the area that the model saw.
     """
     width, height = picture_size
     shorter = max(picture_size) if padded else min(picture_size)

@@ -1,4 +1,4 @@
-"""Downloads a picture: one clock over everything, a limit of bytes, and no host of the inner network."""
+"""Downloads an image: with one time limit for everything, a size limit, and no access to private networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .image_sources import InputImageError, without_credentials
 
 __all__ = ["URL_MAX_BYTES", "URL_TIMEOUT", "RequestClock", "download"]
 
-URL_TIMEOUT = 20.0  # seconds, for the whole download: a server that drips bytes must not hold a batch for ever
+URL_TIMEOUT = 20.0  # seconds for the whole download: a server that sends slowly must not block a batch forever
 URL_MAX_BYTES = 100 * 2**20
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -25,14 +25,14 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def download(url: str, name: str, timeout: float, max_bytes: int, allow_private_hosts: bool) -> bytes:
-    """Return the content behind an http(s) URL.
+    """Return the content of an http(s) URL.
 
     Args:
-        url: may redirect; every host on the way is checked.
-        name: what the message of an error calls it.
-        timeout: seconds for all of it: names, connections, redirects, headers, content.
-        max_bytes: of the content.
-        allow_private_hosts: also read from loopback, link-local and private addresses.
+        url: the URL; redirects are followed, and every host is checked.
+        name: its name in error messages.
+        timeout: seconds for everything: DNS, connections, redirects, headers, content.
+        max_bytes: limit for the content.
+        allow_private_hosts: also download from loopback, link-local and private addresses.
 
     Raises:
         InputImageError: for anything that goes wrong; without the credentials of the URL.
@@ -45,7 +45,7 @@ def download(url: str, name: str, timeout: float, max_bytes: int, allow_private_
             target = httpx.URL(url)
             if target.scheme not in ("http", "https") or not target.host:
                 raise InputImageError(
-                    f"{name}: leads to {without_credentials(url)}, which is not an http(s) URL.", name
+                    f"{name}: redirects to {without_credentials(url)}, which is not an http(s) URL.", name
                 )
             found = _read(target, name, clock, max_bytes, allow_private_hosts)
             if isinstance(found, bytes):
@@ -57,16 +57,16 @@ def download(url: str, name: str, timeout: float, max_bytes: int, allow_private_
             raise
         if clock.is_over or isinstance(error, (httpx.TimeoutException, TimeoutError)):
             raise InputImageError(f"{name}: not downloaded within {timeout:g} seconds.", name) from None
-        # From None: what httpx says of a URL may hold its credentials.
+        # From None, because httpx's message about a URL may contain its credentials.
         raise InputImageError(f"{name}: could not be downloaded ({without_credentials(str(error))}).", name) from None
     finally:
         clock.stop()
 
 
 class RequestClock:
-    """One limit of time over many connections: when it is over, the open one is cut.
+    """One time limit for several connections: when it expires, the open one is closed.
 
-    The timeouts of sockets begin anew with every byte, so that a server which drips its headers outlasts them.
+    Socket timeouts restart with every byte, so a server that sends its headers slowly could outlast them.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -108,7 +108,7 @@ class RequestClock:
 
 
 def _read(target: httpx.URL, name: str, clock: RequestClock, max_bytes: int, allow_private_hosts: bool) -> bytes | str:
-    """The content, or where the server sends us instead."""
+    """Return the content, or the target of a redirect."""
     fault: Exception | None = None
     for place, headers, extensions in _ways(target, name, clock, allow_private_hosts):
         if clock.is_over:
@@ -124,7 +124,7 @@ def _read(target: httpx.URL, name: str, clock: RequestClock, max_bytes: int, all
             ) as response:
                 return _content(response, name, clock, max_bytes)
         except httpx.ConnectError as error:
-            fault = error  # the next address of that host
+            fault = error  # try the next address of the host
     raise fault if fault is not None else TimeoutError
 
 
@@ -140,33 +140,33 @@ def _content(response: httpx.Response, name: str, clock: RequestClock, max_bytes
             raise InputImageError(f"{name}: larger than the limit of {max_bytes} bytes for a download.", name)
         if clock.is_over:
             raise TimeoutError
-    if clock.is_over:  # cut, which reads like an end where the server named no length
+    if clock.is_over:  # closed, which looks like the end if the server did not send a length
         raise TimeoutError
     return bytes(content)
 
 
 @cache
 def _client() -> httpx.Client:
-    # Without connections that stay open: each must be announced to the clock.
+    # Without keep-alive, because each connection must be registered with the time limit.
     return httpx.Client(limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def _ways(
     target: httpx.URL, name: str, clock: RequestClock, allow_private_hosts: bool
 ) -> list[tuple[httpx.URL, dict[str, str], dict[str, Any]]]:
-    """What to ask for, by address: a name that is looked up twice can lead to two places."""
+    """Return the request by address: a name that is resolved twice can have two answers."""
     behind_proxy = target.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(target.host)
     try:
         addresses = _addresses(target, clock)
     except socket.gaierror:
         if not behind_proxy:
             raise
-        addresses = []  # the proxy knows names that this machine does not
+        addresses = []  # the proxy may know names that this machine does not
     private = [address for address in addresses if not _is_public(address)]
     if private and not allow_private_hosts:
         raise InputImageError(
-            f"{name}: {target.host} is {private[0]}, an address of this machine or an inner network; "
-            "`allow_private_hosts=True` reads from there.",
+            f"{name}: {target.host} is {private[0]}, an address of this machine or a private network; "
+            "`allow_private_hosts=True` allows it.",
             name,
         )
     if behind_proxy:
@@ -188,7 +188,7 @@ def _addresses(target: httpx.URL, clock: RequestClock) -> list[Any]:
         except (OSError, UnicodeError) as error:
             found.append(error)
 
-    # The system's resolver knows no time limit.
+    # The system's resolver does not have a time limit.
     thread = threading.Thread(target=look_up, daemon=True)
     thread.start()
     thread.join(clock.left)

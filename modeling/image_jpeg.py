@@ -1,4 +1,4 @@
-"""Whether a JPEG that lacks its end marker has all of its picture."""
+"""Check whether a JPEG without an end marker still has its complete image."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ COEFFICIENTS = 64
 PROGRESSIVE = 0xC2
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 ALONE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
-# What stands in place of the missing end. The bits that a cut picture lacks would be read from here; behind each
-# restart marker, where one is due.
+# Filling for the missing end. A decoder would read the bits missing from a truncated image from here, after each
+# restart marker if one is due.
 PATTERNS = (b"\x00", b"\xfe", b"\x9d\x36\xe1\x52\xb7\x0c\x68\xdb", b"\x55\x2a\xcb")
 FILLINGS = tuple(
     pattern * 256 + b"".join(bytes((0xFF, 0xD0 + number)) + pattern * 32 for number in range(8)) * 2
@@ -22,14 +22,14 @@ FILLINGS = tuple(
 
 
 def complete_jpeg(content: bytes, pixels: Callable[[bytes], bytes]) -> bytes | None:
-    """Return a JPEG without an end marker with one, or `None` if part of its picture is missing.
+    """Add the end marker to a JPEG without one; return `None` if part of its image is missing.
 
-    Every scan must be there, and the decoder must need nothing of what follows the last one: with different
-    fillings before the end marker it gives the same pixels.
+    Every scan must be present, and the decoder must not need anything after the last one: different fillings before
+    the end marker must give the same pixels.
 
     Args:
-        content: of the file.
-        pixels: decodes a JPEG, to compare.
+        content: bytes of the file.
+        pixels: function that decodes a JPEG, for comparison.
     """
     if not _has_every_scan(content):
         return None
@@ -38,7 +38,7 @@ def complete_jpeg(content: bytes, pixels: Callable[[bytes], bytes]) -> bytes | N
 
 
 def _has_every_scan(content: bytes) -> bool:
-    """Whether the scans bring all coefficients of all components in full."""
+    """Return whether the scans contain all coefficients of all components completely."""
     missing: dict[int, list[int]] = {}
     progressive = False
     place = 2
@@ -59,7 +59,8 @@ def _has_every_scan(content: bytes) -> bool:
             return False
         if marker in FRAMES:
             progressive = marker == PROGRESSIVE
-            # The lowest bit that each coefficient still lacks; 1 more than any is for those that never came.
+            # The lowest bit that each coefficient still lacks; coefficients that never appeared get 1 more than the
+            # maximum.
             missing = {body[6 + 3 * index]: [99] * COEFFICIENTS for index in range(body[5])}
         elif marker == 0xDA:
             components = body[1 : 1 + 2 * body[0] : 2]

@@ -1,4 +1,4 @@
-"""Turns whatever a user calls a picture into an upright RGB image, or says in one sentence why it cannot."""
+"""Load an image from any supported source as upright RGB, or explain in one sentence why that is impossible."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ __all__ = [
     "rgb_image",
 ]
 
-# What is decoded, by Pillow's names. Never EPS, which starts a program, nor what has no size of its own or a decoder
-# that nobody tests. HEIF comes from pillow-heif where that is installed.
+# Formats that are decoded, by Pillow's names. Never EPS, which starts a program, nor formats without a fixed size or
+# with an untested decoder. HEIF needs pillow-heif.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA")
 HEIF = "HEIF"
 SELF_MADE = frozenset({None, "", *FORMATS, HEIF})
 
-# Detectors resize by the short edge: a 10000x1 file of a few kilobytes would become a picture of 12 gigabytes.
+# Detectors resize by the shorter edge: a 10000x1 file of a few kilobytes would become an image of 12 gigabytes.
 MAX_ASPECT_RATIO = 200
 
 MAX_PIXELS = 100_000_000
-# Decoding may take this many bytes for each pixel of the budget.
+# Decoding may use this many bytes per pixel of the limit.
 BYTES_PER_PIXEL = 10
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
-# Their decoders hold whole canvases beside the picture. Peak bytes per pixel of RGBA pictures of 4 and 9 megapixels,
-# measured with Pillow 12.3 and pillow-heif 1.8: WebP 18.0, JPEG 2000 24.6, AVIF 13.5 and HEIF 13.0 with 8 bits, HEIF
-# 20.3 with more, which is taken for AVIF, too.
+# Their decoders keep whole canvases in addition to the image. Peak bytes per pixel for RGBA images of 4 and 9
+# megapixels, measured with Pillow 12.3 and pillow-heif 1.8: WebP 18.0, JPEG 2000 24.6, AVIF 13.5 and HEIF 13.0 with 8
+# bits, HEIF 20.3 with more, which is also used for AVIF.
 CANVAS_BYTES = {"WEBP": 18, "AVIF": 21, "HEIF": 21, "JPEG2000": 25}
 BAND = 1 << 20  # pixels converted at a time
 
-# The first bytes of what is not read, but deserves a better word.
+# First bytes of unsupported formats that get a more helpful message.
 POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 VIDEO = (b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"FLV\x01", b"\x30\x26\xb2\x75", b"OggS")
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
@@ -73,11 +73,11 @@ AVIF_BRANDS = frozenset({b"avif", b"avis"})
 NEW_SUBFILE_TYPE, OLD_SUBFILE_TYPE, MAX_SAMPLE_VALUE = 254, 255, 281
 NOT_FULL_SIZE = 0b101
 MAX_PAGES = 64
-# 16-bit pictures below this hold 10, 12 or 14 bits: a camera's values, not a picture's.
+# 16-bit images below this have 10, 12 or 14 bits: raw camera values, not a finished image.
 DARK_16_BIT, DARK_8_BIT = 1 << 14, 1 << 4
 WIDENED = 257  # 65535 = 255 * 257
 
-# What Pillow's decoders raise on damaged files, found by flipping bytes in twenty formats.
+# Errors that Pillow's decoders raise on damaged files, found by flipping bytes in twenty formats.
 DECODING_ERRORS = (
     OSError,
     ValueError,
@@ -96,7 +96,7 @@ DECODING_ERRORS = (
     zlib.error,
 )
 
-# Of `Image.info`: what is not a text that somebody wrote into the file.
+# Keys of `Image.info` that are not text written into the file by a person.
 NOT_TEXT = frozenset(
     "exif icc_profile photoshop adobe jfif jfif_version jfif_unit jfif_density dpi transparency background version "
     "extension timestamp duration loop mp mpoffset".split()
@@ -111,27 +111,27 @@ def load_image(
     max_pixels: int = MAX_PIXELS,
     allow_private_hosts: bool = False,
 ) -> Image.Image:
-    """Load one picture as RGB, 8 bits per channel, upright.
+    """Load one image as upright RGB with 8 bits per channel.
 
-    The format is recognised by content, never by file name. EXIF orientation is applied, 16-bit greyscale is scaled
-    to 8 bits, transparent pixels are laid over white, and of an animation or a multi-page file the first frame is
-    taken (of an open PIL image, the current one; of a TIFF that begins with a thumbnail, the full-size page).
+    The format is detected from the content, never from the file name. EXIF orientation is applied, 16-bit greyscale is
+    scaled to 8 bits, transparent pixels are blended with white. For animations and multi-page files the first frame is
+    used (for an open PIL image the current one, for a TIFF that starts with a thumbnail the full-size page).
 
     Args:
         source: a path (`str` or `Path`), an http(s) URL, `bytes`, a binary file object, a PIL image, a numpy array
-            (uint8 `(H, W)`, `(H, W, 3)` or `(H, W, 4)`; float in [0, 1] of shape `(H, W, 3)`, taken as
-            `int(value * 255)`), a torch tensor (the same with channels first), or a dict: `{"image": ...}`, or the
-            `{"bytes", "path"}` of an undecoded cell of `datasets`.
-        timeout: seconds that a download may take, all of it.
-        max_bytes: size that a download may have.
-        max_pixels: width times height that is decoded; memory for decoding is bounded to ten bytes for each of them.
+            (uint8 `(H, W)`, `(H, W, 3)` or `(H, W, 4)`; float in [0, 1] of shape `(H, W, 3)`, converted with
+            `int(value * 255)`), a torch tensor (the same with channels first), or a dict: `{"image": ...}`, or
+            `{"bytes", "path"}` from an undecoded cell of `datasets`.
+        timeout: limit for the whole download, in seconds.
+        max_bytes: limit for the size of a download.
+        max_pixels: largest width times height to decode; decoding uses at most ten bytes per pixel.
         allow_private_hosts: also download from loopback, link-local and private addresses.
 
     Returns:
         `PIL.Image.Image` of mode `RGB`.
 
     Raises:
-        InputImageError: whatever is wrong with the input. It is a `ValueError`.
+        InputImageError: for anything wrong with the input. It is a `ValueError`.
     """
     name = describe_image_source(source)
     source = innermost(source, name)
@@ -145,21 +145,21 @@ def load_image(
             return found.copy() if found is source else found
     if isinstance(source, str) and "://" in source:
         if not source.lower().startswith(("http://", "https://")):
-            raise InputImageError(f"{name}: of URLs, only http:// and https:// are read; download it first.", name)
+            raise InputImageError(f"{name}: only http:// and https:// URLs are supported; download it first.", name)
         source = download(source, name, timeout, max_bytes, allow_private_hosts)
     with _opened(source, name, max_pixels) as image:
         return _to_rgb(image, name, max_pixels)
 
 
 def load_stored_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode one picture file as it is stored: neither turned nor converted, with its `format`, `info` and tables.
+    """Decode one image file as stored, without rotation or conversion, with its `format`, `info` and tables.
 
     Args:
         source: a path, `bytes`, a binary file object, or an undecoded cell of `datasets`.
         max_pixels: see `load_image`.
 
     Raises:
-        InputImageError: as `load_image`.
+        InputImageError: as for `load_image`.
     """
     name = describe_image_source(source)
     with _opened(innermost(source, name), name, max_pixels) as image:
@@ -167,14 +167,14 @@ def load_stored_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
 
 
 def load_mask(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Load a mask as mode `L`, upright. Transparency is dropped: some authors mark the black of masks as transparent.
+    """Load a mask as upright mode `L`, dropping transparency: some authors mark black as transparent.
 
     Args:
         source: a PIL image, a path, `bytes`, or an undecoded cell of `datasets`.
         max_pixels: see `load_image`.
 
     Raises:
-        InputImageError: as `load_image`.
+        InputImageError: as for `load_image`.
     """
     name = describe_image_source(source)
     found = innermost(source, name)
@@ -187,13 +187,13 @@ def load_mask(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def read_image_size(source: Any) -> tuple[int, int]:
-    """Return width and height of a picture file as stored, from its header.
+    """Return width and height of an image file as stored, from its header.
 
     Args:
         source: a path, `bytes`, or an undecoded cell of `datasets`.
 
     Raises:
-        InputImageError: as `load_image`.
+        InputImageError: as for `load_image`.
     """
     name = describe_image_source(source)
     found = innermost(source, name)
@@ -203,19 +203,19 @@ def read_image_size(source: Any) -> tuple[int, int]:
 
 
 def rgb_image(image: Image.Image) -> Image.Image:
-    """Return an image that this program made itself in mode `RGB`; the same object where it is already."""
+    """Return an image created by this program in mode `RGB`; the same object if it already is."""
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_image_facts(source: str | Path) -> dict[str, Any]:
-    """Read what an image file says of itself, without decoding its pixels.
+    """Read the metadata of an image file without decoding its pixels.
 
     Args:
         source: a path.
 
     Returns:
         `format` (Pillow's name), `width` and `height` (as stored), `mode`, `frames`, `mime` (`None` if unknown),
-        `exif` (name of a tag -> text) and `text` (name of a text chunk -> text). Texts have at most 2000 characters.
+        `exif` (name of a tag -> text) and `text` (name of a text chunk -> text). Texts are cut to 2000 characters.
 
     Raises:
         InputImageError: if it cannot be read. It is a `ValueError`.
@@ -252,7 +252,7 @@ def _short_text(value: Any) -> str:
 
 @contextmanager
 def _opened(source: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """A file of any kind, decoded; on leaving, its handle is closed."""
+    """Decode any kind of file; close its handle when the context ends."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         file: BinaryIO = BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
@@ -260,7 +260,7 @@ def _opened(source: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
     elif hasattr(source, "read"):
         file = BytesIO(read_file_object(source, name))
     else:
-        raise InputImageError(f"{name} is not a picture. Accepted: {ACCEPTED_SOURCES}.", name)
+        raise InputImageError(f"{name} is not an image. Accepted: {ACCEPTED_SOURCES}.", name)
     with file, _decoding(name):
         if not file.read(1):
             raise InputImageError(f"{name} is empty (0 bytes).", name)
@@ -268,10 +268,10 @@ def _opened(source: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
 
 
 class _StrictFile:
-    """A file that has no end while pixels are read.
+    """A file that raises an error at its end while pixels are read.
 
-    Pillow completes a cut JPEG with grey where `ImageFile.LOAD_TRUNCATED_IMAGES` is set, which another thread may do
-    at any moment; it never comes to that when reading beyond the end is an error.
+    Pillow fills a truncated JPEG with grey if `ImageFile.LOAD_TRUNCATED_IMAGES` is set, which another thread may do at
+    any moment; an error when reading past the end prevents that.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -286,7 +286,7 @@ class _StrictFile:
 
 
 class _TruncatedError(OSError):
-    """The file ends before its picture does."""
+    """Raised if a file ends before its image does."""
 
 
 def _decode(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
@@ -315,10 +315,10 @@ def _pixels(content: bytes, name: str) -> bytes:
 
 
 def _identified(file: Any, name: str) -> Any:
-    """Open a file with the first format that takes it, as `Image.open` does, which has a limit of its own.
+    """Open a file with the first format that accepts it, like `Image.open` but with our own limit.
 
-    That limit, `Image.MAX_IMAGE_PIXELS`, belongs to the whole process: to change it for one picture would change it
-    for other threads, so the plug-ins are asked directly.
+    Pillow's limit, `Image.MAX_IMAGE_PIXELS`, applies to the whole process: changing it for one image would change it
+    for other threads, so the plug-ins are called directly.
     """
     Image.init()
     file.seek(0)
@@ -326,7 +326,7 @@ def _identified(file: Any, name: str) -> Any:
     for form in (*FORMATS, HEIF):
         if form == HEIF and not (start[4:8] == b"ftyp" and _register_heif()):
             continue
-        if form not in Image.OPEN:  # a Pillow without that library
+        if form not in Image.OPEN:  # this Pillow was built without the library
             continue
         factory, accept = Image.OPEN[form]
         if accept is not None:
@@ -352,22 +352,19 @@ def _register_heif() -> bool:
 
 def _why_unknown(start: bytes, name: str) -> str:
     if start.startswith(POSTSCRIPT):
-        return f"{name} is a PostScript program, not a picture; convert it to PNG first."
+        return f"{name} is a PostScript program, not an image; convert it to PNG first."
     brand = start[8:12]
     if start[4:8] == b"ftyp" and brand in HEIF_BRANDS | AVIF_BRANDS:
         package = "pillow-heif" if brand in HEIF_BRANDS else "a newer pillow"
-        return f"{name} is a HEIC or AVIF picture, which cannot be read here, or a damaged one; install {package}."
+        return f"{name} is a HEIC or AVIF image, which cannot be read here, or is damaged; install {package}."
     moving = start[4:8] in (b"ftyp", b"moov", b"mdat") or (start[:4] == b"RIFF" and brand == b"AVI ")
     if moving or start.startswith(VIDEO):
-        return f"{name} is a video, not a picture; `examine` judges videos."
-    return (
-        f"{name} is not a picture in a format that Pillow reads here (the content counts, not the file name): "
-        f"{', '.join(FORMATS)}."
-    )
+        return f"{name} is a video, not an image; use `examine` for videos."
+    return f"{name} is not an image in a supported format (judged by content, not by file name): {', '.join(FORMATS)}."
 
 
 def _seek_full_size(image: Any, name: str) -> None:
-    """Turn to the full-size page of a TIFF whose first page is a thumbnail, as DNG, NEF and scanners write it."""
+    """Seek to the full-size page of a TIFF whose first page is a thumbnail, as in DNG, NEF and scanner files."""
     if _is_full_size(image):
         return
     best, place, page = 0, None, 0
@@ -381,8 +378,8 @@ def _seek_full_size(image: Any, name: str) -> None:
             break
     if place is None:
         raise InputImageError(
-            f"{name} begins with a thumbnail, and its full-size picture is not in a page that is read here (raw files "
-            "of cameras are like that); develop it to JPEG or PNG first.",
+            f"{name} starts with a thumbnail, and its full-size image is not in a supported page (as in camera raw "
+            "files); convert it to JPEG or PNG first.",
             name,
         )
     image.seek(place)
@@ -394,7 +391,7 @@ def _is_full_size(image: Any) -> bool:
 
 
 def _check_budget(image: Image.Image, name: str, max_pixels: int) -> None:
-    """Refuse, before anything is decoded, what would take too much memory."""
+    """Refuse images that would need too much memory, before decoding anything."""
     pixels = image.width * image.height
     if image.format == "TIFF":
         tags = image.tag_v2
@@ -407,16 +404,16 @@ def _check_budget(image: Image.Image, name: str, max_pixels: int) -> None:
     each = max(each, CANVAS_BYTES.get(image.format or "", 0))
     if pixels > max_pixels or pixels * each > max_pixels * BYTES_PER_PIXEL:
         raise InputImageError(
-            f"{name}: refused as a possible decompression bomb: {image.width}x{image.height} pixels take about "
-            f"{pixels * each / 1e6:.0f} MB, the budget is {max_pixels / 1e6:g} megapixels and "
-            f"{max_pixels * BYTES_PER_PIXEL / 1e6:.0f} MB. A larger `max_pixels` reads it.",
+            f"{name}: refused as a possible decompression bomb: {image.width}x{image.height} pixels need about "
+            f"{pixels * each / 1e6:.0f} MB, but the limit is {max_pixels / 1e6:g} megapixels and "
+            f"{max_pixels * BYTES_PER_PIXEL / 1e6:.0f} MB. Raise `max_pixels` to read it.",
             name,
         )
 
 
 @contextmanager
 def _decoding(name: str) -> Iterator[None]:
-    """Name the input in whatever goes wrong while it is decoded."""
+    """Add the name of the input to any error raised while decoding."""
     try:
         yield
     except InputImageError:
@@ -436,9 +433,9 @@ _tolerated_before = False
 
 @contextmanager
 def _truncated_refused() -> Iterator[None]:
-    """Undo `ImageFile.LOAD_TRUNCATED_IMAGES` where another library has set it: a half-grey picture has no verdict.
+    """Undo `ImageFile.LOAD_TRUNCATED_IMAGES` if another library has set it: a half-grey image must not get a verdict.
 
-    Counted over all threads: the first that decodes takes it back, the last one restores it.
+    Counted over all threads: the first to decode resets it, the last one restores it.
     """
     global _strict_decodes, _tolerated_before
     with _strict_lock:
@@ -460,23 +457,23 @@ def _read_pixels(image: Image.Image) -> None:
     with _truncated_refused():
         image.load()
         if ImageFile.LOAD_TRUNCATED_IMAGES:
-            raise _TruncatedError("another part of this program has just set LOAD_TRUNCATED_IMAGES; try again")
+            raise _TruncatedError("another part of the program has just set LOAD_TRUNCATED_IMAGES; try again")
 
 
 def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if image.format not in SELF_MADE and getattr(image, "tile", None):
-        if image.format == "EPS":  # decoding it would run Ghostscript on an untrusted program
-            raise InputImageError(f"{name} is a PostScript program, not a picture; convert it to PNG first.", name)
-        raise InputImageError(f"{name} is of the format {image.format}; read are {', '.join(FORMATS)}.", name)
+        if image.format == "EPS":  # decoding it would run an untrusted program in Ghostscript
+            raise InputImageError(f"{name} is a PostScript program, not an image; convert it to PNG first.", name)
+        raise InputImageError(f"{name} has the format {image.format}; supported are {', '.join(FORMATS)}.", name)
     if image.width == 0 or image.height == 0:
         raise InputImageError(f"{name} has no pixels ({image.width}x{image.height}).", name)
     if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
         raise InputImageError(
-            f"{name} is a strip of {image.width}x{image.height} pixels; the long edge may be at most "
-            f"{MAX_ASPECT_RATIO} times the short one.",
+            f"{name} is a strip of {image.width}x{image.height} pixels; the longer edge can be at most "
+            f"{MAX_ASPECT_RATIO} times the shorter one.",
             name,
         )
-    if getattr(image, "tile", None):  # of a PIL image that the caller has opened
+    if getattr(image, "tile", None):  # for a PIL image opened by the caller
         _check_budget(image, name, max_pixels)
     _read_pixels(image)
     wide = getattr(image, "wide_samples", False)
@@ -485,12 +482,12 @@ def _to_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return rgb_image(_from_16_bit(image, name))
     if image.mode == "F":
-        raise InputImageError(f"{name} holds floating-point pixels without a known range; save it with 8 bits.", name)
+        raise InputImageError(f"{name} has floating-point pixels without a known range; save it with 8 bits.", name)
     if wide:
         top = max(image.getchannel(index).getextrema()[1] for index in range(3))
         if 0 < top < DARK_8_BIT:
             raise InputImageError(
-                f"{name} has 16-bit samples up to {top * 256 + 255} only; save it with 8 bits.", name
+                f"{name} has 16-bit samples only up to {top * 256 + 255}; save it with 8 bits.", name
             )
     if image.has_transparency_data:
         return _on_white(image)
@@ -508,14 +505,14 @@ def _turned(image: Image.Image) -> Image.Image:
 
 
 def _note_samples(image: Any) -> None:
-    """Keep what Pillow forgets once the pixels are read: whether colours had 16 bits. Their colour key shrinks too."""
+    """Record what Pillow forgets when it reads the pixels: whether colours had 16 bits; scale their colour key."""
     raw = ""
     for *_, args in getattr(image, "tile", ()):
         raw = args if isinstance(args, str) else str(args[0]) if args else ""
     key = image.info.get("transparency")
     if image.format == "PNG" and isinstance(key, tuple) and ";16" in raw:
         image.info["transparency"] = tuple(value >> 8 for value in key)
-    elif image.format == "PNG" and isinstance(key, int) and raw in ("L;2", "L;4"):  # stretched, as the pixels are
+    elif image.format == "PNG" and isinstance(key, int) and raw in ("L;2", "L;4"):  # scaled like the pixels
         image.info["transparency"] = key * (85 if raw == "L;2" else 17)
     if ";16" in raw and image.mode in ("RGB", "RGBA", "RGBX"):
         image.wide_samples = True
@@ -539,7 +536,7 @@ def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
     low, high = image.getextrema() if image.mode in ("I", "I;16") else _extrema(image)
     if low < 0 or high > 65535:
         raise InputImageError(
-            f"{name} holds integers from {low} to {high}, expected 0 to 65535; save it with 8 bits.", name
+            f"{name} has integers from {low} to {high}, expected 0 to 65535; save it with 8 bits.", name
         )
     tags = getattr(image, "tag_v2", {})
     peak = _stated_peak(tags)
@@ -547,8 +544,8 @@ def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
         peak = 65535
         if 0 < high < DARK_16_BIT and not all((_values(image, box) % WIDENED == 0).all() for box in _bands(image)):
             raise InputImageError(
-                f"{name} holds 16-bit values up to {high} only, as of a camera with fewer bits, and does not say "
-                "which value is white; save it with 8 bits, or scale it to 0..65535.",
+                f"{name} has 16-bit values only up to {high}, like a camera with fewer bits, and does not state the "
+                "value of white; save it with 8 bits, or scale it to 0..65535.",
                 name,
             )
     key = image.info.get("transparency")
@@ -556,9 +553,9 @@ def _from_16_bit(image: Image.Image, name: str) -> Image.Image:
     canvas = Image.new("L", image.size)
     for box in _bands(image):
         values = _values(image, box)
-        # Exact for 8-bit pictures widened to 16 bits (65535 = 255 * 257), which Pillow's own conversion clips.
+        # Exact for 8-bit images widened to 16 bits (65535 = 255 * 257), which Pillow's own conversion would clip.
         grey = ((np.minimum(values, peak) * 255 + peak // 2) // peak).astype(np.uint8)
-        if inverted:  # Pillow inverts 8 bits only
+        if inverted:  # Pillow only inverts 8 bits
             grey = 255 - grey
         if isinstance(key, int):
             grey[values == key] = 255
@@ -576,7 +573,7 @@ def _extrema(image: Image.Image) -> tuple[int, int]:
 
 
 def _stated_peak(tags: Any) -> int | None:
-    """The value of white that a TIFF states, `None` where it is that of 16 bits or not stated."""
+    """Return the white level stated in a TIFF; `None` if it is that of 16 bits or missing."""
     stated = tags.get(MAX_SAMPLE_VALUE)
     stated = stated[0] if isinstance(stated, tuple) else stated
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
@@ -587,18 +584,18 @@ def _stated_peak(tags: Any) -> int | None:
 
 
 def animation_times(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> list[float]:
-    """Return when the frames of an animation are shown.
+    """Return the times at which the frames of an animation are shown.
 
     Args:
         path: a GIF, WebP or PNG file.
-        max_pixels: of each frame; see `load_image`.
+        max_pixels: limit for each frame; see `load_image`.
 
     Returns:
-        `(frames + 1,)` seconds from the start: the beginning of every frame, then the end. Two numbers, and the second
-        is 0, for a picture that does not move.
+        `(frames + 1,)` seconds from the start: the beginning of every frame, then the end. For a still image two
+        numbers, the second of which is 0.
 
     Raises:
-        InputImageError: as `load_image`.
+        InputImageError: as for `load_image`.
     """
     name = describe_image_source(path)
     times = [0.0]
@@ -609,7 +606,7 @@ def animation_times(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> list[f
         for number in range(count):
             image.seek(number)
             _check_budget(image, name, max_pixels)
-            _read_pixels(image)  # WebP says how long a frame lasts only then
+            _read_pixels(image)  # WebP only gives the duration of a frame after this
             # Browsers show a frame without a duration, or below 20 ms, for 100 ms.
             lasts = float(image.info.get("duration") or 0)
             times.append(times[-1] + (lasts if lasts >= 20 else 100.0) / 1000)
@@ -619,15 +616,15 @@ def animation_times(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> list[f
 def animation_frames(
     path: str | Path, numbers: Sequence[int], *, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Image.Image]:
-    """Yield frames of an animation, as `load_image` gives a picture.
+    """Yield frames of an animation as images like those from `load_image`.
 
     Args:
         path: a GIF, WebP or PNG file.
-        numbers: which frames, from 0, ascending.
-        max_pixels: of each frame; see `load_image`.
+        numbers: ascending numbers of the frames, starting at 0.
+        max_pixels: limit for each frame; see `load_image`.
 
     Raises:
-        InputImageError: as `load_image`.
+        InputImageError: as for `load_image`.
     """
     name = describe_image_source(path)
     with _animation(path, name, max_pixels) as image:
@@ -641,6 +638,6 @@ def animation_frames(
 def _animation(path: str | Path, name: str, max_pixels: int) -> Iterator[Image.Image]:
     with open_regular_file(path, name) as file, _decoding(name), _identified(file, name) as image:
         if image.format not in ("GIF", "WEBP", "PNG"):
-            raise InputImageError(f"{name} is of the format {image.format}; animations are GIF, WEBP or PNG.", name)
+            raise InputImageError(f"{name} has the format {image.format}; animations must be GIF, WEBP or PNG.", name)
         _check_budget(image, name, max_pixels)
         yield image

@@ -1,4 +1,4 @@
-"""AntifakePrompt preprocessing: PIL bicubic, half-even centre crop and the statistics of each released checkpoint."""
+"""AntifakePrompt preprocessing: bicubic resize, half-even centre crop, and statistics of each checkpoint."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from .image_processing_clip import ClipPictureProcessor, ClipPictureProcessorKwa
 
 __all__ = ["IMAGE_STATISTICS", "AntifakePromptImageProcessor", "AntifakePromptImageProcessorKwargs"]
 
-# mean, deviation: from the model settings of each released checkpoint. `lama`: trained with LaMa pictures too;
-# `real_60k`, `real_120k`: the ablation of the number of real pictures.
+# mean, deviation: from the model settings of each released checkpoint. `lama`: also trained with LaMa images;
+# `real_60k`, `real_120k`: the ablations of the number of real images.
 IMAGE_STATISTICS = {
     "coco_sd2_sd2ip": ([0.4730, 0.4499, 0.4129], [0.2780, 0.2713, 0.2872]),
     "lama": ([0.4722, 0.4490, 0.4117], [0.2772, 0.2708, 0.2867]),
@@ -25,20 +25,19 @@ CROP_ROUNDINGS = ("half_even", "floor")
 
 class AntifakePromptImageProcessorKwargs(ClipPictureProcessorKwargs, total=False):
     """
-    crop_rounding: offset of the crop where half the margin is no whole number: `"half_even"` as torchvision and the
-        official code round it, or `"floor"` as transformers does (one pixel off where the margin is 3 modulo 4).
+    crop_rounding: how to round the crop offset if the margin is odd: `"half_even"` as torchvision and the official
+    code, or `"floor"` as transformers (one pixel off if the margin is 3 modulo 4).
     """
 
     crop_rounding: str
 
 
 class AntifakePromptImageProcessor(ClipPictureProcessor):
-    """Pictures to `pixel_values` (batch, 3, height, width), float32.
+    """Convert images to `pixel_values` (batch, 3, height, width), float32.
 
     Shortest edge to `size` (bicubic), centre crop to `crop_size`, 1/255, mean and deviation of the checkpoint (see
-    `IMAGE_STATISTICS`; by default those of COCO + SD2 + SD2-inpainting). Exact on PIL; with `fast=True` by
-    torchvision's tensors, which differ by up to two grey levels. Float arrays in [0, 1] are taken as 8-bit pictures
-    divided by 255.
+    `IMAGE_STATISTICS`; by default those of COCO + SD2 + SD2-inpainting). Exact with PIL; `fast=True` uses torchvision
+    tensors, which differ by up to two grey levels. Float arrays in [0, 1] are treated as 8-bit images divided by 255.
     """
 
     size = {"shortest_edge": 224}
@@ -56,7 +55,7 @@ class AntifakePromptImageProcessor(ClipPictureProcessor):
             )
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
-        # As the official code: transparency is dropped, where transformers would lay it over white.
+        # As in the official code, transparency is dropped; transformers would blend it with white.
         return super().process_image(rgb_image(image) if isinstance(image, Image.Image) else image, *args, **kwargs)
 
     def center_crop(self, image: np.ndarray, size: Any, **kwargs: Any) -> np.ndarray:
@@ -76,11 +75,11 @@ class _TensorBackend(LlavaImageProcessor):
 
 
 def _center_crop(image: Any, size: Any, rounding: str) -> Any:
-    """Crop of (..., height, width), which is at least as large as `size`."""
+    """Crop (..., height, width), which must be at least as large as `size`."""
     margins = image.shape[-2] - size.height, image.shape[-1] - size.width
     if min(margins) < 0:
         raise ValueError(
-            f"crop_size {size.height}x{size.width} is larger than the resized picture "
+            f"crop_size {size.height}x{size.width} is larger than the resized image "
             f"{image.shape[-2]}x{image.shape[-1]}; crop_size must not exceed size."
         )
     # Python rounds halves to the even neighbour.

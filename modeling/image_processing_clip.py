@@ -1,4 +1,4 @@
-"""CLIP's preprocessing on PIL, bit for bit as in the official codes: FakeVLM's, M2F2-Det's, and a base for others."""
+"""CLIP preprocessing with PIL, bit for bit as in the official code of FakeVLM and M2F2-Det, and a base for others."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,14 +27,14 @@ __all__ = [
 
 
 def as_bytes(image: Any, rounded: bool = False) -> Any:
-    """uint8 arrays and PIL pictures as they are; floats in [0, 1] to uint8.
+    """Convert floats in [0, 1] to uint8; return uint8 arrays and PIL images unchanged.
 
     Args:
-        image: a PIL picture, a numpy array or a torch tensor.
-        rounded: round to the nearest level instead of cutting off; both are exact for 8-bit pictures over 255.
+        image: a PIL image, a numpy array or a torch tensor.
+        rounded: round to the nearest level instead of truncating; both are exact for 8-bit images divided by 255.
 
     Raises:
-        ValueError: for another dtype, or floats outside [0, 1] (NaN too), naming both.
+        ValueError: for another dtype, or floats outside [0, 1] including NaN.
     """
     if not isinstance(image, (np.ndarray, torch.Tensor)):
         return image
@@ -52,13 +52,13 @@ def as_bytes(image: Any, rounded: bool = False) -> Any:
 
 
 def shortest_edge_size(image: Image.Image, edge: int) -> tuple[int, int]:
-    """Return height and width of a picture whose shortest edge becomes `edge`."""
-    shaped = np.broadcast_to(np.uint8(0), (3, image.height, image.width))  # takes no memory: only its shape is read
+    """Return height and width of an image whose shortest edge becomes `edge`."""
+    shaped = np.broadcast_to(np.uint8(0), (3, image.height, image.width))  # uses no memory: only the shape is read
     return get_resize_output_image_size(shaped, edge, default_to_square=False, input_data_format="channels_first")
 
 
 def shrink_in_fixed_order(image: Image.Image, height: int, width: int, resample: Any) -> Image.Image:
-    """Resize a picture as `FixedOrderResizeMixin` does, see there."""
+    """Resize an image as described in `FixedOrderResizeMixin`."""
     rows, columns = image.height - height, image.width - width
     if rows > 0 and rows > 2 * columns:
         image = image.resize((image.width, height), resample)
@@ -66,15 +66,15 @@ def shrink_in_fixed_order(image: Image.Image, height: int, width: int, resample:
 
 
 class FixedOrderResizeMixin:
-    """Put before a processor of the PIL backend: the same bytes from every Pillow.
+    """Mixin for PIL-backend processors that makes every Pillow version return the same bytes.
 
-    Pillow resizes one direction after the other and rounds in between. Up to version 12 it always began with the
-    width; version 13 begins with the height of a picture that loses far more rows than columns. Some pixels of such a
-    picture differ by up to eleven grey levels. Version 13's order, which the reference outputs have, is kept here.
+    Pillow resizes one direction after the other and rounds in between. Up to version 12 it always started with the
+    width; version 13 starts with the height if an image loses far more rows than columns. Some pixels of such an image
+    differ by up to eleven grey levels. The order of version 13, used for the reference outputs, is kept here.
     """
 
     def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
-        """As the base class.
+        """Resize like the base class.
 
         Args:
             image: (channels, height, width), uint8.
@@ -98,18 +98,18 @@ class FixedOrderResizeMixin:
 
 class ClipPictureProcessorKwargs(ImagesKwargs, total=False):
     """
-    fast: use the torchvision backend. Quicker, but about 0.3 % of the values differ by one or two grey levels.
+    fast: use the torchvision backend, which is faster, but about 0.3 % of the values differ by one or two grey levels.
     """
 
     fast: bool
 
 
 class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
-    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
+    """Convert images to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
 
     Shortest edge to `size` (bicubic), centre crop to `crop_size`, 1/255, CLIP mean and deviation. `do_pad=True` first
-    pads to a square with the mean colour (122, 116, 104), LLaVA's "pad" mode. Float arrays in [0, 1] are taken as
-    8-bit pictures divided by 255 (what `ToTensor` gives) and turned back, by truncation as in the official codes.
+    pads to a square with the mean colour (122, 116, 104), LLaVA's "pad" mode. Float arrays in [0, 1] are treated as
+    8-bit images divided by 255 (the output of `ToTensor`) and converted back by truncation, as in the official code.
     """
 
     size = {"shortest_edge": 336}
@@ -127,9 +127,9 @@ class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
         return super().process_image(image, *args, **kwargs)
 
     def _shrunk(self, image: Image.Image, settings: Mapping[str, Any]) -> Image.Image:
-        """The picture in the size that `_preprocess` would bring it to first, so that no array of the whole is made.
+        """Resize the image to the size that `_preprocess` needs first, to avoid an array of the full image.
 
-        Pillow does both, so the pixels are the same; what has its size already is not resized again.
+        Both use Pillow, so the pixels are the same; an image that already has this size is not resized again.
         """
         if not settings.get("do_resize") or settings.get("do_pad") or settings.get("fast"):
             return image
@@ -141,7 +141,7 @@ class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
         return shrink_in_fixed_order(image, height, width, settings.get("resample"))
 
     def heatmap_to_picture(self, values: torch.Tensor, picture_size: tuple[int, int]) -> Image.Image:
-        """A heat map (rows, columns) in [0, 1] over the input of `picture_size` pixels; see `map_to_picture`."""
+        """Project a heat map (rows, columns) in [0, 1] onto an image of `picture_size`; see `map_to_picture`."""
         resized, cropped = self.size["shortest_edge"], self.crop_size["height"]
         return map_to_picture(values, picture_size, resized, cropped, padded=bool(getattr(self, "do_pad", False)))
 
@@ -155,33 +155,33 @@ class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
         return backend(tensors, return_tensors=kwargs.get("return_tensors"))
 
     def _tensor_backend(self, settings: dict[str, Any]) -> LlavaImageProcessor:
-        """What `fast` uses; `settings` are this processor's."""
+        """The backend for `fast`; `settings` are those of this processor."""
         return LlavaImageProcessor(**settings)
 
 
 class FakeVLMImageProcessor(ClipPictureProcessor):
-    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
+    """Convert images to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
 
-    `do_pad=False` is the newer official code's route (shortest edge to `size`, bicubic, centre crop: the ends of long
-    pictures are lost), `do_pad=True` the first one's (padded to a square with the mean colour before that).
+    `do_pad=False` is used by the newer official code (shortest edge to `size`, bicubic, centre crop, which cuts the
+    ends off long images), `do_pad=True` by the first one (padded to a square with the mean colour before that).
     """
 
 
 class M2F2DetImageProcessorKwargs(ClipPictureProcessorKwargs, total=False):
     """
-    face_crop: how faces are cut out of pictures before this processor sees them, a recipe's name or fields.
+    face_crop: how faces are cropped before images reach this processor: the name of a recipe, or its fields.
     """
 
     face_crop: str | dict[str, Any]
 
 
 class M2F2DetImageProcessor(ClipPictureProcessor):
-    """Face crops to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
+    """Convert face crops to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
 
-    CNN and CLIP read the same tensor. With `do_pad=True`, LLaVA's mode for the language model, `pixel_values` is
-    padded, and the crop, which the detector's CNN wants, is `detector_pixel_values`. `face_crop` is not applied here:
-    it tells `examine`, training and evaluation on videos how to cut faces. Its default is ours, the official recipe
-    being unpublished.
+    The CNN and CLIP share one tensor. With `do_pad=True`, LLaVA's mode for the language model, `pixel_values` is
+    padded, and `detector_pixel_values` is the crop for the detector's CNN. `face_crop` is not applied here: it tells
+    `examine`, training and evaluation on videos how to crop faces. The default is ours, because the official recipe is
+    unpublished.
     """
 
     face_crop = "tight"

@@ -1,4 +1,4 @@
-"""Preprocessing of CLIP probes: CLIP's, and before it the same recent history for every picture."""
+"""Preprocessing for CLIP probes: that of CLIP, after giving every image the same recent compression history."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -14,17 +14,17 @@ from .image_processing_clip import ClipPictureProcessor, ClipPictureProcessorKwa
 
 __all__ = ["ClipProbeImageProcessor", "ClipProbeImageProcessorKwargs", "same_history"]
 
-# Settings of a head's preprocessing, and what holds where one is left out.
+# Settings of a head's preprocessing, with their defaults.
 HEAD_SETTINGS: dict[str, Any] = {"shrink_to": None, "jpeg_quality": None, "do_resize": True}
 CHROMA_SUBSAMPLING = "4:2:0"
 
 
 class ClipProbeImageProcessorKwargs(ClipPictureProcessorKwargs, total=False):
     """
-    heads: name -> settings of what is done to a picture for that head, see `ClipProbeImageProcessor`.
-    default_head: the head for which pictures are prepared where none is named.
+    heads: name -> preprocessing settings for that head, see `ClipProbeImageProcessor`.
+    default_head: the head to prepare images for if none is named.
     head: prepare for this head.
-    shrink_to: instead of the head's own, in training on small pictures.
+    shrink_to: replaces the head's own value, for training on small images.
     """
 
     heads: dict
@@ -34,18 +34,18 @@ class ClipProbeImageProcessorKwargs(ClipPictureProcessorKwargs, total=False):
 
 
 class ClipProbeImageProcessor(ClipPictureProcessor):
-    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised, for one of the model's heads.
+    """Images to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised, for one of the model's heads.
 
-    Shortest edge to `size` (bicubic), centre crop to `crop_size`, 1/255, CLIP mean and deviation. `heads` says what
-    differs between heads; a head that it leaves out gets that and no more:
+    Shortest edge to `size` (bicubic), centre crop to `crop_size`, 1/255, CLIP mean and deviation. `heads` adds steps
+    for some heads; heads that are not listed get only these steps:
 
-    - `shrink_to`: first bring the shortest edge down to this many pixels (bicubic; never up);
-    - `jpeg_quality`: then save as JPEG of this quality (4:2:0) and read again. Both hide from what a picture came, so
-      that a probe does not learn who saved it;
-    - `do_resize`: `False` cuts the middle out of the picture's own pixels, with zeros around a small one, as
-      UniversalFakeDetect does.
+    - `shrink_to`: first shrink the shortest edge to this many pixels (bicubic; never enlarge);
+    - `jpeg_quality`: then save as JPEG with this quality (4:2:0) and decode again. Both hide the origin of an image,
+      so that a probe does not learn who saved it;
+    - `do_resize`: `False` crops the centre without resizing, and pads small images with zeros, as UniversalFakeDetect
+      does.
 
-    Where `head` is given, it is noted in the output, so that `model.detect(**inputs)` uses that head.
+    If `head` is given, the output contains it, so that `model.detect(**inputs)` uses that head.
     """
 
     size = {"shortest_edge": 224}
@@ -75,7 +75,7 @@ class ClipProbeImageProcessor(ClipPictureProcessor):
         return self.heads[name]
 
     def _shrunk(self, image: Image.Image, settings: Mapping[str, Any]) -> Image.Image:
-        """Here the history of the head comes before the resize of every picture."""
+        """Apply the head's shrinking and compression before resizing."""
         own = self._settings(settings.get("head"))
         edge = settings.get("shrink_to") or own["shrink_to"]
         if edge is not None and min(image.size) > edge:
@@ -106,7 +106,7 @@ class ClipProbeImageProcessor(ClipPictureProcessor):
 
 
 def same_history(image: np.ndarray, shrink_to: int | None, jpeg_quality: int | None) -> np.ndarray:
-    """Shrink and compress one picture.
+    """Shrink and compress one image.
 
     Args:
         image: `(3, height, width)` uint8.

@@ -1,4 +1,4 @@
-"""LVLM-DFD preprocessing, bit for bit as the official code on PIL, and masks back to the picture's size."""
+"""LVLM-DFD preprocessing with PIL, bit for bit as in the official code, and resizing of masks to the image's size."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ CROP_MODES = ("squash", "center_crop")
 class LvlmDfdImageProcessorKwargs(ImagesKwargs, total=False):
     """
     crop_mode: `"squash"` or `"center_crop"`.
-    face_crop: how faces are cut out of pictures before this processor sees them, a recipe's name or fields.
+    face_crop: how faces are cropped before images reach this processor: the name of a recipe, or its fields.
     """
 
     crop_mode: str
@@ -29,12 +29,12 @@ class LvlmDfdImageProcessorKwargs(ImagesKwargs, total=False):
 
 
 class LvlmDfdImageProcessor(FixedOrderResizeMixin, CLIPImageProcessorPil):
-    """Pictures to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
+    """Convert images to `pixel_values` (batch, 3, height, width), float32, CLIP-normalised.
 
-    `crop_mode="squash"` resizes straight to `size`, whatever the picture's form, as everything in the official code
-    does; `"center_crop"` resizes the short side and cuts out the middle, half-way offsets rounded to even. Bicubic,
-    on bytes. Float arrays in [0, 1] are taken as 8-bit pictures divided by 255. `face_crop` is not applied here: it
-    tells `examine`, training and evaluation on videos how to cut faces. Its default is ours, the official recipe being
+    `crop_mode="squash"` resizes directly to `size`, ignoring the aspect ratio, as the official code always does;
+    `"center_crop"` resizes the shorter side and crops the centre, with offsets rounded half to even. Bicubic, on
+    bytes. Float arrays in [0, 1] are treated as 8-bit images divided by 255. `face_crop` is not applied here: it tells
+    `examine`, training and evaluation on videos how to crop faces. The default is ours, because the official recipe is
     unpublished.
     """
 
@@ -76,14 +76,14 @@ class LvlmDfdImageProcessor(FixedOrderResizeMixin, CLIPImageProcessorPil):
         return image[..., top : top + size.height, left : left + size.width]
 
     def mask_to_picture(self, mask: torch.Tensor, picture_size: tuple[int, int]) -> Image.Image:
-        """A mask of the model as a picture over the whole input.
+        """Project a mask of the model back onto the whole image.
 
         Args:
             mask: (height, width), manipulated share in [0, 1].
-            picture_size: width and height of the picture that this processor was given, in pixels.
+            picture_size: width and height of the original image, in pixels.
 
         Returns:
-            Mode `L`, 0-255, of size `picture_size`; zero where the model did not look.
+            Mode `L`, 0-255, of size `picture_size`; zero outside the area that the model saw.
         """
         grey = Image.fromarray((mask.float().cpu().numpy() * 255).round().astype(np.uint8))
         if self.crop_mode == "squash":
@@ -106,7 +106,7 @@ class LvlmDfdImageProcessor(FixedOrderResizeMixin, CLIPImageProcessorPil):
 
 
 def _offsets(size: tuple[int, int], edge: int) -> tuple[int, int]:
-    """Top and left of the middle; Python rounds halves to even, as the official crop does."""
+    """Return top and left of the centre crop; Python rounds half to even, as the official crop does."""
     return round((size[0] - edge) / 2), round((size[1] - edge) / 2)
 
 

@@ -1,4 +1,4 @@
-"""What a picture may be given as, how an input is called in a message, and pictures that come as arrays."""
+"""Accepted image sources, their names in messages, and conversion of arrays."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ ACCEPTED_SOURCES = (
 ACCEPTED_ARRAYS = "uint8 of shape (H, W), (H, W, 3) or (H, W, 4), or float in [0, 1] of shape (H, W, 3)"
 ACCEPTED_TENSORS = "uint8 of shape (H, W), (3, H, W) or (4, H, W), or float in [0, 1] of shape (3, H, W)"
 DEEPEST = 8  # dicts in dicts
-MAX_OBJECT_BYTES = 2**30  # of a file object, which has no size that could be asked before
+MAX_OBJECT_BYTES = 2**30  # limit for a file object, whose size is unknown in advance
 SECRET_PARAMETER = re.compile(r"([?&;][^=&;#]*(?:token|sig|secret|pass|key|auth|credential)[^=&;#]*=)[^&;#]*", re.I)
 
 
 class InputImageError(ValueError):
-    """An input that cannot be judged. The message starts with the input, and `source` holds it alone.
+    """Raised for an unusable input. The message starts with the input, which is also in `source`.
 
     Args:
-        message: one sentence, naming the input, the fault and, where there is one, the remedy.
-        source: the path or URL, or a short description of an input that has neither.
+        message: one sentence with the input, the fault and, if possible, the remedy.
+        source: the path or URL, or a short description of any other input.
     """
 
-    # One positional argument is enough, because worker processes rebuild exceptions from their message.
+    # It must work with one positional argument, because worker processes rebuild exceptions from their message.
     def __init__(self, message: str, source: str = "") -> None:
         super().__init__(message)
         self.source = source
 
 
 def describe_image_source(source: Any) -> str:
-    """Name an input in at most 1000 characters: path, URL without credentials, or kind and size."""
+    """Return a name for an input in at most 1000 characters: path, URL without credentials, or type and size."""
     for _ in range(DEEPEST):
         if not isinstance(source, Mapping):
             break
@@ -81,7 +81,7 @@ def describe_image_source(source: Any) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """Return a URL with `***` for its user, password and secret query values; any other text as it is."""
+    """Return a URL with `***` for user, password and secret query values; return other text unchanged."""
     if "://" not in text:
         return text
     scheme, _, rest = text.partition("://")
@@ -91,10 +91,10 @@ def without_credentials(text: str) -> str:
 
 
 def innermost(source: Any, name: str) -> Any:
-    """Return what lies in a dict `{"image": ...}` or `{"bytes", "path"}`, also of dicts in dicts.
+    """Return the image from a dict `{"image": ...}` or `{"bytes", "path"}`, which can be nested.
 
     Raises:
-        InputImageError: for a dict without a picture, or one that is nested too deep or holds itself.
+        InputImageError: for a dict without an image, or one that is nested too deeply or contains itself.
     """
     for _ in range(DEEPEST):
         if not isinstance(source, Mapping):
@@ -106,21 +106,21 @@ def innermost(source: Any, name: str) -> Any:
         elif source.get("path"):
             source = source["path"]
         else:
-            raise InputImageError(f"{name} holds no picture. Accepted: {ACCEPTED_SOURCES}.", name)
-    raise InputImageError(f"{name} holds itself, or dicts in dicts more than {DEEPEST} deep.", name)
+            raise InputImageError(f"{name} does not contain an image. Accepted: {ACCEPTED_SOURCES}.", name)
+    raise InputImageError(f"{name} contains itself, or dicts nested more than {DEEPEST} levels deep.", name)
 
 
 def open_regular_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
-    """Open a file that has an end: no pipe, no device, no socket, no folder.
+    """Open a regular file, not a pipe, device, socket or folder.
 
     Raises:
-        InputImageError: naming what is wrong.
+        InputImageError: with the reason.
     """
     try:
         if not os.fspath(path):
             raise InputImageError(f"{name} is not a file.", name)
         _require_regular(os.stat(path).st_mode, name)  # noqa: PTH116 - of any PathLike
-        # To open a pipe waits for its writer. O_NONBLOCK: it may have taken the place of the file just now.
+        # Opening a pipe waits for its writer. O_NONBLOCK, because a pipe may just have replaced the file.
         descriptor = os.open(
             path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
         )
@@ -136,7 +136,7 @@ def open_regular_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
         raise InputImageError(f"{name}: no such file.", name) from error
     except PermissionError as error:
         raise InputImageError(f"{name}: permission denied.", name) from error
-    except OSError as error:  # a name that the system cannot hold, a disk that fails, links in a circle
+    except OSError as error:  # an invalid name, a failing disk, or a cycle of links
         raise InputImageError(f"{name}: cannot be read ({error.strerror or error}).", name) from error
     except (ValueError, TypeError) as error:
         raise InputImageError(f"{name} is not a path ({error}).", name) from error
@@ -144,16 +144,16 @@ def open_regular_file(path: str | os.PathLike[str], name: str) -> BinaryIO:
 
 def _require_regular(mode: int, name: str) -> None:
     if stat.S_ISDIR(mode):
-        raise InputImageError(f"{name} is a folder, not a picture; give the files in it.", name)
+        raise InputImageError(f"{name} is a folder, not an image; pass the files in it.", name)
     if not stat.S_ISREG(mode):
-        raise InputImageError(f"{name} is a pipe, socket or device, not a regular file; give its content.", name)
+        raise InputImageError(f"{name} is a pipe, socket or device, not a regular file; pass its content.", name)
 
 
 def read_file_object(source: Any, name: str) -> bytes:
-    """Return all of an open file from its beginning, and leave it where it stood.
+    """Return the whole content of an open file, and restore its position.
 
     Raises:
-        InputImageError: for one in text mode, that is closed, fails, or does not end within 1 GiB.
+        InputImageError: for a file in text mode, a closed or failing one, or one larger than 1 GiB.
     """
     try:
         seekable = bool(getattr(source, "seekable", lambda: False)())
@@ -166,20 +166,20 @@ def read_file_object(source: Any, name: str) -> bytes:
     except (OSError, ValueError, TypeError) as error:
         raise InputImageError(f"{name}: cannot be read ({error}).", name) from error
     if not isinstance(content, (bytes, bytearray)):
-        raise InputImageError(f"{name} gives {type(content).__name__}, not bytes; open it with mode 'rb'.", name)
+        raise InputImageError(f"{name} returns {type(content).__name__}, not bytes; open it with mode 'rb'.", name)
     if len(content) > MAX_OBJECT_BYTES:
         raise InputImageError(f"{name} is larger than the limit of {MAX_OBJECT_BYTES} bytes.", name)
     return bytes(content)
 
 
 def tensor_to_image(tensor: torch.Tensor, name: str) -> Image.Image:
-    """Return a tensor as an image; see `load_image`."""
+    """Convert a tensor to an image; see `load_image`."""
     if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_meta:
         raise InputImageError(
             f"{name} is sparse, nested, quantized or on the meta device. Accepted: {ACCEPTED_TENSORS}.", name
         )
     tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:  # unknown to numpy
+    if tensor.dtype == torch.bfloat16:  # not supported by numpy
         tensor = tensor.float()
     if tensor.ndim == 3:
         if tensor.shape[0] not in (3, 4):
@@ -188,12 +188,14 @@ def tensor_to_image(tensor: torch.Tensor, name: str) -> Image.Image:
     try:
         array = tensor.numpy()
     except (TypeError, RuntimeError) as error:
-        raise InputImageError(f"{name} has no numpy form ({error}). Accepted: {ACCEPTED_TENSORS}.", name) from error
+        raise InputImageError(
+            f"{name} cannot be converted to numpy ({error}). Accepted: {ACCEPTED_TENSORS}.", name
+        ) from error
     return array_to_image(array, name, accepted=ACCEPTED_TENSORS)
 
 
 def array_to_image(array: np.ndarray, name: str, accepted: str = ACCEPTED_ARRAYS) -> Image.Image:
-    """Return an array as an image; see `load_image`."""
+    """Convert an array to an image; see `load_image`."""
     channels = 1 if array.ndim == 2 else array.shape[-1] if array.ndim == 3 else 0
     floating = np.issubdtype(array.dtype, np.floating)
     if array.dtype == np.uint8:
@@ -201,18 +203,18 @@ def array_to_image(array: np.ndarray, name: str, accepted: str = ACCEPTED_ARRAYS
     else:
         fits = floating and array.ndim == 3 and channels == 3
     if not fits:
-        raise InputImageError(f"{name}: expected {accepted}. Give several pictures as a list.", name)
+        raise InputImageError(f"{name}: expected {accepted}. Pass several images as a list.", name)
     if array.size == 0:
         raise InputImageError(f"{name} has no pixels.", name)
     if floating:
         if not np.isfinite(array).all():
-            raise InputImageError(f"{name} holds nan or infinite values; expected {accepted}.", name)
+            raise InputImageError(f"{name} contains nan or infinite values; expected {accepted}.", name)
         if array.min() < 0 or array.max() > 1:
             raise InputImageError(
-                f"{name} holds values from {array.min():g} to {array.max():g}; expected {accepted}. "
-                "Give 0..255 as uint8, and pictures before, not after, normalisation.",
+                f"{name} has values from {array.min():g} to {array.max():g}; expected {accepted}. Pass 0..255 as "
+                "uint8, and images before normalisation.",
                 name,
             )
-        # Truncated, as torchvision's ToPILImage does; exact for 8-bit values that were divided by 255.
+        # Truncated like torchvision's ToPILImage; exact for 8-bit values divided by 255.
         array = (array * 255).astype(np.uint8)
     return Image.fromarray(np.ascontiguousarray(array))

@@ -36,11 +36,11 @@ TEXT_INPUTS = ("qformer_input_ids", "qformer_attention_mask", "input_ids", "atte
 class AntifakePromptForDeepfakeDetection(
     SoftWordAdapterMixin, DeepfakeDetectionMixin, InstructBlipForConditionalGeneration
 ):
-    """Judges by comparing the answers "yes" (real) and "no" (fake) in one pass; nothing is generated.
+    """Detector that compares the answers "yes" (real) and "no" (fake) in one pass, without generating text.
 
-    Only the learned word belongs to the detector; everything else is InstructBLIP, under its own key names.
-    `generate` and `explain` are InstructBLIP's own abilities: its text was never trained on forgeries and is no
-    evidence; the verdict is.
+    Only the learned word belongs to the detector; everything else is InstructBLIP, with its own key names. `generate`
+    and `explain` come from InstructBLIP as well: it was never trained to write about forgeries, so its text is not
+    evidence. Only the verdict is.
     """
 
     can_explain = True
@@ -58,13 +58,13 @@ class AntifakePromptForDeepfakeDetection(
             self.qformer.set_input_embeddings(SoftWordEmbedding(table, config.qformer_soft_word_id))
         pad = config.llm_pad_token_id
         placeholders = [config.image_token_index, *([] if pad is None else [pad])]
-        # Also without a word of its own: the table has to let the placeholders pass.
+        # Needed even without a learned word: the table must accept the placeholders.
         word = config.llm_soft_word_id if config.soft_word_sides in ("both", "llm") else None
         table = self.language_model.get_input_embeddings()
         self.language_model.set_input_embeddings(SoftWordEmbedding(table, word, placeholders))
 
     def soft_words(self) -> dict[str, nn.Parameter]:
-        """The learned vectors under their names in the adapter file, each (1, width of its side)."""
+        """Return the learned vectors by their names in the adapter file, each (1, width of its side)."""
         tables = {
             "qformer_soft_word": self.qformer.get_input_embeddings(),
             "llm_soft_word": self.language_model.get_input_embeddings(),
@@ -74,13 +74,13 @@ class AntifakePromptForDeepfakeDetection(
         }
 
     def freeze_all_but_soft_words(self) -> None:
-        """Leave gradients to the learned vectors only, as in the official training."""
+        """Freeze everything but the learned vectors, as in the official training."""
         self.requires_grad_(False)
         for word in self.soft_words().values():
             word.requires_grad_(True)
 
     def encode_pictures(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(pictures, 3, size, size) to (pictures, patches + 1, vision width); independent of the question."""
+        """Encode (images, 3, size, size) to (images, patches + 1, vision width), independent of the question."""
         return self.vision_model(pixel_values=pixel_values).last_hidden_state
 
     def _prefix(
@@ -89,7 +89,7 @@ class AntifakePromptForDeepfakeDetection(
         image_embeds: torch.Tensor | None,
         text: dict[str, torch.Tensor | None],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the language model reads: (batch, length, hidden), and its mask (batch, length)."""
+        """Return the inputs of the language model, (batch, length, hidden), and their mask (batch, length)."""
         if (pixel_values is None) == (image_embeds is None):
             raise ValueError("Give exactly one of pixel_values and image_embeds.")
         if image_embeds is None:
@@ -110,26 +110,30 @@ class AntifakePromptForDeepfakeDetection(
         return embeds.masked_scatter(places, features.to(embeds.device, embeds.dtype)), text["attention_mask"]
 
     def _text_or_prompt(self, text: dict[str, torch.Tensor | None], pictures: int) -> dict[str, torch.Tensor]:
-        """Complete text inputs: those given, or the checkpoint's own prompt for every picture."""
+        """Return complete text inputs: those given, or by default the checkpoint's own prompt for every image."""
         config = self.config
         ids, question = text.get("input_ids"), text.get("qformer_input_ids")
         if (ids is None) != (question is None):
-            raise ValueError("input_ids and qformer_input_ids belong together: give both, or none for the own prompt.")
+            raise ValueError(
+                "input_ids and qformer_input_ids belong together: pass both, or neither for the "
+                "checkpoint's own prompt."
+            )
         if ids is None:
             if config.llm_prompt_ids is None or config.qformer_prompt_ids is None:
                 raise ValueError(
-                    "The config holds no prompt ids, so pictures alone cannot be judged. Give it the fields of "
+                    "The config does not have prompt ids, so images cannot be scored without text. Set the fields "
+                    "from "
                     "AntifakePromptProcessor.prompt_fields(), or pass input_ids and qformer_input_ids."
                 )
             lead = [config.image_token_index] * config.num_query_tokens
             ids = torch.tensor([[*lead, *config.llm_prompt_ids]], device=self.input_device).expand(pictures, -1)
             question = torch.tensor([config.qformer_prompt_ids], device=self.input_device).expand(pictures, -1)
         if not len(ids) == len(question) == pictures:
-            raise ValueError(f"{len(ids)} questions but {pictures} pictures were given; each question is about one.")
+            raise ValueError(f"{len(ids)} questions but {pictures} images were given; pass one question per image.")
         placeholders = (ids == config.image_token_index).sum(dim=-1)
         if (placeholders != config.num_query_tokens).any():
             raise ValueError(
-                f"The questions hold {placeholders.tolist()} picture placeholders, but each needs "
+                f"The questions contain {placeholders.tolist()} image placeholders, but each needs "
                 f"{config.num_query_tokens} (num_query_tokens)."
             )
         mask, question_mask = text.get("attention_mask"), text.get("qformer_attention_mask")
@@ -150,15 +154,15 @@ class AntifakePromptForDeepfakeDetection(
         labels: torch.LongTensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """InstructBLIP's forward, whose question is by default the checkpoint's own prompt.
+        """Run InstructBLIP's forward; the default question is the checkpoint's own prompt.
 
         Args:
             pixel_values: (batch, 3, size, size).
-            qformer_input_ids, qformer_attention_mask, input_ids, attention_mask: what the processor makes of text.
+            qformer_input_ids, qformer_attention_mask, input_ids, attention_mask: text tensors from the processor.
             labels: (batch, length) token ids, -100 where not supervised; see the processor's `encode_answers`.
 
         Raises:
-            ValueError: if questions, placeholders and pictures do not agree in number.
+            ValueError: if questions, placeholders and images do not agree in number.
         """
         given = (qformer_input_ids, qformer_attention_mask, input_ids, attention_mask)
         text = self._text_or_prompt(dict(zip(TEXT_INPUTS, given, strict=True)), len(pixel_values))
@@ -166,30 +170,30 @@ class AntifakePromptForDeepfakeDetection(
 
     @torch.no_grad()
     def detect(self, pixel_values: torch.Tensor, **text: torch.Tensor) -> DeepfakeDetectionOutput:
-        """Judge a batch in one pass: only the last position's logits are computed.
+        """Score a batch in one pass that computes only the last position's logits.
 
         Args:
             pixel_values: (batch, 3, size, size).
-            text: `qformer_input_ids`, `qformer_attention_mask`, `input_ids`, `attention_mask`, to ask something else
-                than the checkpoint's own prompt.
+            text: `qformer_input_ids`, `qformer_attention_mask`, `input_ids`, `attention_mask`, to replace the
+                checkpoint's own prompt.
 
         Returns:
-            Raw logits before calibration: those of the two answers, or, where one of them has several tokens, their
-            summed log-likelihoods. Their difference is the official score either way.
+            Logits before calibration: those of the two answers, or their summed log-likelihoods if either has several
+            tokens. In both cases their difference is the official score.
         """
         return self._judge(*self._prefix(pixel_values, None, text))
 
     def heatmap(self, pixel_values: torch.Tensor) -> torch.FloatTensor:
-        """Relevance of each image patch for the verdict: gradient times activation at the vision tower's end.
+        """Return the relevance of each patch for the verdict: gradient times activation after the vision tower.
 
-        As Grad-CAM does, only what speaks for the verdict given is kept. Nothing says how much of the verdict the
-        whole map explains.
+        As in Grad-CAM, only evidence for the given verdict is kept. How much of the verdict the map explains is
+        unknown.
 
         Args:
             pixel_values: (batch, 3, size, size).
 
         Returns:
-            (batch, rows, columns) in [0, 1], each picture's most relevant patch at 1.
+            (batch, rows, columns) in [0, 1], with 1 for each image's most relevant patch.
         """
         states = self.encode_pictures(pixel_values).detach()
         with torch.enable_grad():
@@ -204,7 +208,7 @@ class AntifakePromptForDeepfakeDetection(
     def _judge(self, embeds: torch.Tensor, mask: torch.Tensor) -> DeepfakeDetectionOutput:
         candidates = self.config.candidate_ids
         if candidates is None:
-            raise ValueError("The config holds no candidate_ids: see AntifakePromptProcessor.prompt_fields().")
+            raise ValueError("The config does not have candidate_ids: see AntifakePromptProcessor.prompt_fields().")
         if all(len(ids) == 1 for ids in candidates):
             logits = next_token_logits(self.language_model, embeds, mask)[:, [ids[0] for ids in candidates]]
         else:
@@ -215,11 +219,11 @@ class AntifakePromptForDeepfakeDetection(
     def score_candidates(
         self, pixel_values: torch.Tensor, candidates: Sequence[Any], **text: torch.Tensor
     ) -> torch.Tensor:
-        """Summed negative log-likelihood of any answers; the smallest is the official choice.
+        """Return the summed negative log-likelihood of each answer; the official code chooses the smallest.
 
         Args:
             pixel_values, text: see `detect`.
-            candidates: token ids of each answer, for all pictures alike, or one such list per picture.
+            candidates: token ids of each answer, the same for all images or one such list per image.
 
         Returns:
             (batch, answers), float32. The official loss is this divided by the number of positions it averages over.
@@ -231,8 +235,8 @@ class AntifakePromptForDeepfakeDetection(
         rows = [candidates] * len(pixel_values) if shared else candidates
         if len(rows) != len(pixel_values) or len({len(row) for row in rows}) != 1:
             raise ValueError(
-                f"candidates has {len(rows)} lists for {len(pixel_values)} pictures; expected one list of answers for "
-                "all, or one per picture, all with the same number of answers."
+                f"candidates has {len(rows)} lists for {len(pixel_values)} images; expected one list of answers for "
+                "all, or one list per image, each with the same number of answers."
             )
         if not all(ids for row in rows for ids in row):
             raise ValueError("Every answer needs at least one token.")
@@ -249,14 +253,14 @@ class AntifakePromptForDeepfakeDetection(
         attention_mask: torch.LongTensor | None = None,
         **generation: Any,
     ) -> torch.LongTensor:
-        """InstructBLIP's `generate`, which here gives the new tokens only.
+        """Generate like InstructBLIP, but return only the new tokens.
 
-        As in the official code the repetition penalty sees generated tokens alone; InstructBLIP in transformers also
-        penalises the words of the question.
+        As in the official code, the repetition penalty applies only to generated tokens; InstructBLIP in transformers
+        also penalises the words of the question.
 
         Args:
             pixel_values: (batch, 3, size, size).
-            image_embeds: what `encode_pictures` gave, instead of the pictures.
+            image_embeds: output of `encode_pictures`, used instead of the images.
             qformer_input_ids, qformer_attention_mask, input_ids, attention_mask: the question, left-padded.
             generation: arguments of `generate`.
 
@@ -271,7 +275,8 @@ class AntifakePromptForDeepfakeDetection(
         settings = generation.get("generation_config") or self.language_model.generation_config
         penalty = generation.pop("repetition_penalty", settings.repetition_penalty)
         if penalty not in (None, 1.0):
-            # Not as a setting: of a padded row transformers would spare as many generated tokens as it has padding.
+            # Not passed as a setting: in padded rows transformers would exempt as many generated tokens as there is
+            # padding.
             penalise = RepetitionPenaltyLogitsProcessor(penalty)
             generation["logits_processor"] = LogitsProcessorList([penalise, *generation.get("logits_processor", ())])
         generation["repetition_penalty"] = 1.0
@@ -286,17 +291,17 @@ class AntifakePromptForDeepfakeDetection(
         threshold: float = 0.5,
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
-        """Verdict, and what InstructBLIP answers to a question, from one encoding of the pictures.
+        """Return verdicts, and InstructBLIP's answers to a question, encoding the images once.
 
-        The Q-Former reads the question too, so that no more than the encoding can be shared.
+        The Q-Former also reads the question, so only the encoding can be shared.
 
         Args:
             processor: the `AntifakePromptProcessor` of this checkpoint.
             pixel_values: (batch, 3, size, size).
-            question: asked of every picture, or a list with one per picture; by default the processor's own,
+            question: the question for every image, or a list with one per image; by default the processor's own,
                 which names the verdict.
-            threshold: P(fake) from which on that question calls the picture fake.
-            generation: arguments of `generate`; the official ones (five beams) unless told.
+            threshold: P(fake) at or above which that question calls the image fake.
+            generation: arguments of `generate`; by default the official ones (five beams).
 
         Returns:
             `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same questions.

@@ -28,13 +28,13 @@ logger = logging.get_logger(__name__)
 
 ADAPTER_FILE = "soft_words.safetensors"
 BASE_TYPES = ("instructblip", "antifakeprompt")
-# What a base brings along, whatever the adapter was saved with.
+# Fields taken from the base, regardless of what the adapter was saved with.
 BASE_FIELDS = ("vision_config", "qformer_config", "text_config", "num_query_tokens", "image_token_index")
-# Arguments of `from_pretrained` that say where the adapter lies (the last two come from AutoModel), not its base.
+# Arguments of `from_pretrained` that locate the adapter, not its base (the last two come from AutoModel).
 OF_THE_ADAPTER = ("config", "revision", "subfolder", "_commit_hash", "adapter_kwargs")
-# Start of the words in the official training.
+# Initial value of the words in the official training.
 INITIALIZER_STD = 0.02
-# Where the words are in a full checkpoint; a stock InstructBLIP lacks them.
+# Keys of the words in a full checkpoint; a stock InstructBLIP does not have them.
 WORD_KEYS = {
     "qformer.embeddings.word_embeddings.soft_word",
     "language_model.model.embed_tokens.soft_word",
@@ -42,16 +42,16 @@ WORD_KEYS = {
 
 
 class SoftWordEmbedding(nn.Embedding):
-    """An embedding table that gives the learned vector where its id stands.
+    """An embedding table that returns the learned vector for its id.
 
-    The vector is float32 whatever the table is, so that small steps of its training are not lost to rounding; it is
-    cast where it is put among the rows.
+    The vector is always float32, so that small training steps are not lost to rounding; it is cast when it is
+    inserted.
 
     Args:
         table: the embedding to wrap; its weight is shared, not copied.
-        soft_word_id: id of the learned word, which may lie behind the table; `None` for no word.
-        placeholder_ids: ids behind the table that stand for something put in later (picture, padding). Every other id
-            behind the table is an error, as in any embedding.
+        soft_word_id: id of the learned word, which can be beyond the table; `None` for no word.
+        placeholder_ids: ids beyond the table that are replaced later (image, padding). Any other id beyond the table
+            is an error, as in every embedding.
     """
 
     def __init__(self, table: nn.Embedding, soft_word_id: int | None, placeholder_ids: Sequence[int] = ()) -> None:
@@ -68,7 +68,7 @@ class SoftWordEmbedding(nn.Embedding):
             )
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """int64 ids of any shape to (..., width)."""
+        """Embed int64 ids of any shape to (..., width)."""
         inside = input
         for placeholder in self.placeholder_ids:
             inside = inside.masked_fill(input == placeholder, 0)
@@ -80,15 +80,15 @@ class SoftWordEmbedding(nn.Embedding):
 
 
 class SoftWordAdapterMixin:
-    """Put before `DeepfakeDetectionMixin`: `from_pretrained` of an adapter folder, and saving one."""
+    """Mixin before `DeepfakeDetectionMixin` that loads and saves adapter folders."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """A full folder, or an adapter folder, whose base is then loaded with the same arguments.
+        """Load a full folder, or an adapter folder together with its base, using the same arguments.
 
         Raises:
-            ValueError: as `DeepfakeDetectionMixin.from_pretrained`; and if the base is no InstructBLIP, or if words
-                are missing or do not fit its widths.
+            ValueError: as `DeepfakeDetectionMixin.from_pretrained`; also if the base is not an InstructBLIP, or if
+                words are missing or have the wrong width for it.
         """
         finish_saving(pretrained_model_name_or_path)
         refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
@@ -99,7 +99,7 @@ class SoftWordAdapterMixin:
         return _load_on_base(cls, pretrained_model_name_or_path, fields, hub, model_args, kwargs)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """The full checkpoint, base included; see `save_adapter` for the words alone."""
+        """Save the full checkpoint including the base; `save_adapter` saves only the words."""
         base, self.config.base_model_name_or_path = self.config.base_model_name_or_path, None
         try:
             super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]
@@ -109,21 +109,21 @@ class SoftWordAdapterMixin:
     def save_adapter(
         self, save_directory: str | Path, processor: Any = None, base_model_name_or_path: str | Path | None = None
     ) -> None:
-        """Save the learned words alone.
+        """Save only the learned words.
 
         Args:
-            save_directory: the folder; created if needed.
-            processor: also save its settings (statistics, prompt), without the tokenizers, which the base has.
-            base_model_name_or_path: Hub id or folder of the InstructBLIP below; by default the one that this model
-                was loaded on.
+            save_directory: folder to write; created if needed.
+            processor: also save its settings (statistics, prompt), but not the tokenizers, which come with the base.
+            base_model_name_or_path: Hub id or folder of the base InstructBLIP; by default the one this model was
+                loaded with.
 
         Raises:
-            ValueError: if no base is known.
+            ValueError: if the base is unknown.
         """
         base = base_model_name_or_path or self.config.base_model_name_or_path
         if base is None:
             raise ValueError(
-                "This model is a full checkpoint: name the InstructBLIP that the words belong to with "
+                "This model is a full checkpoint: pass the InstructBLIP that the words belong to as "
                 "base_model_name_or_path=..."
             )
         words = {name: word.detach() for name, word in self.soft_words().items()}
@@ -142,20 +142,23 @@ class SoftWordAdapterMixin:
         commit_message: str = "Upload learned words",
         endpoint: str | None = None,
     ) -> str:
-        """Upload what `save_adapter` writes; returns the address of the commit.
+        """Upload the files of `save_adapter` and return the URL of the commit.
 
         Args:
             repo_id: model repository; created if needed.
-            processor, base_model_name_or_path: see `save_adapter`. A local folder cannot be found by others.
+            processor, base_model_name_or_path: see `save_adapter`. A local folder is refused, because others cannot
+                load it.
             private, token, commit_message: as in `push_to_hub`.
-            endpoint: address of the Hub, where it is not the usual one.
+            endpoint: address of the Hub, if not the default one.
 
         Raises:
-            ValueError: if no base is known, or if it is a local folder.
+            ValueError: if the base is unknown or a local folder.
         """
         base = base_model_name_or_path or self.config.base_model_name_or_path
         if base is not None and Path(base).exists():
-            raise ValueError(f"The base {base} is a local folder; name it by its Hub id: base_model_name_or_path=...")
+            raise ValueError(
+                f"The base {base} is a local folder; pass its Hub id instead: base_model_name_or_path=..."
+            )
         api = HfApi(endpoint=endpoint, token=token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_adapter(folder, processor, base)
@@ -170,13 +173,13 @@ def save_soft_words(
 
     Args:
         words: `qformer_soft_word` and/or `llm_soft_word`, each (1, width).
-        config: of the model; the base is put into a copy.
-        base: Hub id or folder of the InstructBLIP.
-        save_directory: created if needed.
+        config: config of the model; the base is set in a copy.
+        base: Hub id or folder of the base InstructBLIP.
+        save_directory: folder to write; created if needed.
     """
     folder = Path(save_directory)
     folder.mkdir(parents=True, exist_ok=True)
-    # Ids depend on the base's tokenizers and are made from them when the adapter is loaded.
+    # Token ids depend on the base's tokenizers and are computed when the adapter is loaded.
     settings = {
         name: value
         for name, value in config.to_dict().items()
@@ -191,19 +194,19 @@ def _load_on_base(
     cls: Any, source: Any, fields: dict[str, Any], hub: dict[str, Any], model_args: Any, kwargs: dict[str, Any]
 ) -> Any:
     base = fields["base_model_name_or_path"]
-    # Revision and sub-folder are the adapter's own.
+    # Revision and subfolder apply only to the adapter.
     base_hub = {name: value for name, value in hub.items() if name not in ("revision", "subfolder")}
     base_fields, _ = PreTrainedConfig.get_config_dict(base, **base_hub)
     kind = base_fields.get("model_type")
     if kind not in BASE_TYPES or base_fields.get("base_model_name_or_path"):
         raise ValueError(
-            f"The adapter {source} names the base {base}, which is a {kind!r}; expected a full InstructBLIP "
+            f"The base {base} of the adapter {source} is a {kind!r}; expected a full InstructBLIP "
             f"({' or '.join(map(repr, BASE_TYPES))})."
         )
     if kind == "instructblip" and fields.get("llm_base"):
         logger.warning(
-            "The words of %s were trained on %s. If the language model of %s is another (the stock InstructBLIP holds "
-            "Vicuna v1.1), scores differ from the published ones.",
+            "The words of %s were trained on %s. If %s has another language model (the stock InstructBLIP has Vicuna "
+            "v1.1), scores differ from the published ones.",
             source,
             fields["llm_base"],
             base,
@@ -215,7 +218,7 @@ def _load_on_base(
 
     return_info = kwargs.get("output_loading_info", False)
     options = {name: value for name, value in kwargs.items() if name not in OF_THE_ADAPTER}
-    # Past DeepfakeDetectionMixin, which would refuse a stock InstructBLIP for the words that it lacks.
+    # Skips DeepfakeDetectionMixin, which would refuse a stock InstructBLIP because it does not have the words.
     load = PreTrainedModel.from_pretrained.__func__
     model, info = load(cls, base, *model_args, **{**options, "config": config, "output_loading_info": True})
     faults = {
@@ -232,14 +235,14 @@ def _put_words(model: Any, words: dict[str, torch.Tensor], source: Any) -> None:
     wanted = model.soft_words()
     if set(words) != set(wanted):
         raise ValueError(
-            f"{source} holds the words {', '.join(sorted(words)) or 'none'}, but "
+            f"{source} contains the words {', '.join(sorted(words)) or 'none'}, but "
             f"soft_word_sides={model.config.soft_word_sides!r} needs {', '.join(sorted(wanted))}."
         )
     for name, word in wanted.items():
         if words[name].shape != word.shape:
             raise ValueError(
-                f"{name} of {source} is {tuple(words[name].shape)}, but its base needs {tuple(word.shape)}: it "
-                "belongs to another base."
+                f"{name} of {source} is {tuple(words[name].shape)}, but its base needs {tuple(word.shape)}: the "
+                "adapter belongs to another base."
             )
         with torch.no_grad():
             word.copy_(words[name])

@@ -1,4 +1,4 @@
-"""A feature that depends on weights only, computed once while the weights stand still, and never stale."""
+"""Cache for a feature that depends only on weights: computed once, and again whenever the weights change."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ __all__ = ["FeatureKeeper"]
 
 
 class FeatureKeeper(nn.Module):
-    """Base of modules that give the same feature for every picture."""
+    """Base class of modules that return the same feature for every image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,9 +18,9 @@ class FeatureKeeper(nn.Module):
         self._fixed: torch.Tensor | None = None
 
     def fix(self) -> None:
-        """Take what was kept last for a constant, as an exported graph does, until `release` is called.
+        """Treat the cached feature as a constant, as an exported graph does, until `release` is called.
 
-        What has kept nothing stays as it is: the model does not read it.
+        A module without a cached feature is left unchanged: the model does not use it.
         """
         self._fixed = None if self._kept is None else self._kept[1]
 
@@ -35,13 +35,13 @@ class FeatureKeeper(nn.Module):
         weights: Sequence[torch.Tensor] = (),
         settings: Any = None,
     ) -> torch.Tensor:
-        """What `compute` gives, from an earlier call where nothing has changed since.
+        """Return the feature, from the cache if nothing has changed since it was computed.
 
         Args:
-            compute: makes the feature.
-            parts: modules that it reads.
-            weights: parameters of its own that it reads; few and small, because all their values are looked at.
-            settings: whatever else it depends on; compared by equality.
+            compute: computes the feature.
+            parts: modules that it depends on.
+            weights: its own parameters that it depends on; few and small, because all their values are compared.
+            settings: anything else it depends on, compared by equality.
         """
         if self._fixed is not None:
             return self._fixed
@@ -56,7 +56,7 @@ class FeatureKeeper(nn.Module):
         return self._kept[1]
 
     def _may_keep(self, weights: Sequence[torch.Tensor]) -> bool:
-        """Not in training, not where the same weights give another feature, not where weights cannot be read."""
+        """Return whether caching is safe: outside training, autocast and compilation, and with readable weights."""
         return not (
             self.training
             or torch.is_grad_enabled()
@@ -65,7 +65,7 @@ class FeatureKeeper(nn.Module):
             or any(weight.grad is not None or weight.is_meta or weight.is_inference() for weight in weights)
         )
 
-    # Belt and braces: where weights are usually replaced.
+    # An extra safeguard: weights are usually replaced here.
     def train(self, mode: bool = True) -> "FeatureKeeper":
         self._kept = None
         return super().train(mode)
@@ -80,7 +80,7 @@ class FeatureKeeper(nn.Module):
 
 
 def _adapters(parts: Iterable[nn.Module]) -> list[Any]:
-    """PEFT switches and merges its layers without replacing a weight."""
+    """Return the state of PEFT layers, which switch and merge without replacing a weight."""
     return [
         (module.disable_adapters, tuple(module.active_adapters), tuple(module.merged_adapters))
         for part in parts
@@ -90,9 +90,9 @@ def _adapters(parts: Iterable[nn.Module]) -> list[Any]:
 
 
 def _stamp(weights: Sequence[torch.Tensor], summed: Sequence[torch.Tensor]) -> Any:
-    """What changes when a weight does: its address, its write count, and a sample of its values.
+    """Return values that change with the weights: address, write count, and a sample of the values.
 
-    The sample is for writes that are not counted (through `.data`, by fused optimizers).
+    The sample catches writes that are not counted (through `.data`, or by fused optimizers).
     """
     samples = [weight.detach().reshape(-1)[weight.numel() // 2] for weight in weights]
     sums = [weight.detach().double().sum() for weight in summed]

@@ -1,4 +1,4 @@
-"""Any vision-language chat model as a detector: one question, one prefill, and its answers' probabilities compared."""
+"""Any vision-language chat model as a detector, by comparing the probabilities of its answers to one question."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -32,18 +32,18 @@ from .verdict_parsing import parse_verdict
 __all__ = ["ChatVlmForDeepfakeDetection"]
 
 GENERATION_DEFAULTS = {"do_sample": False, "num_beams": 1, "max_new_tokens": 256}
-# One forward pass of `generate`, which gives every architecture its own positions and masks.
+# A single forward pass of `generate`, which handles the positions and masks of each architecture.
 ONE_STEP = {"do_sample": False, "num_beams": 1, "max_new_tokens": 1, "min_new_tokens": 0}
 WRAPPED = "vlm."
 
 
 class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
     """
-    An adapter around the stock class of a chat model, which it loads, and saves, as a stock folder.
+    An adapter around the stock class of a chat model; it loads and saves stock folders.
 
     Args:
         config: `ChatVlmConfig`.
-        vlm: a loaded chat model; one with random weights where `None`.
+        vlm: a loaded chat model; `None` creates one with random weights.
     """
 
     can_explain = True
@@ -75,13 +75,12 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         """Load a folder of this family, or any stock folder or Hub id of a chat model.
 
         Args:
-            pretrained_model_name_or_path: folder or Hub id.
-            model_args: none.
-            kwargs: of `AutoModelForImageTextToText.from_pretrained`, and fields of `ChatVlmConfig`.
+            pretrained_model_name_or_path: folder or Hub id. model_args: not used. kwargs: arguments of
+                `AutoModelForImageTextToText.from_pretrained`, and fields of `ChatVlmConfig`.
 
         Raises:
-            UnconvertedCheckpointError: for official files of another kind.
-            ValueError: if the folder does not hold a complete chat model about images with a chat template, or if its
+            UnconvertedCheckpointError: for official files that must be converted.
+            ValueError: if the folder does not have a complete chat model for images with a chat template, or if its
                 tokenizer cannot tell the answers apart.
         """
         source = pretrained_model_name_or_path
@@ -89,14 +88,14 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         config = cls._config_for(source, kwargs, hub_kwargs)
         return_info = kwargs.pop("output_loading_info", False)
-        # Whatever was allowed for this class: the stock model needs no code of the folder.
+        # Never passed on, even if allowed for this class: the stock model does not need code from the folder.
         kwargs |= {"trust_remote_code": False, "config": config.vlm_config, "output_loading_info": True}
         for name in ("code_revision", "_from_auto", "_from_pipeline", "adapter_kwargs"):
             kwargs.pop(name, None)
         vlm, info = AutoModelForImageTextToText.from_pretrained(source, **kwargs)
         require_complete(cls, source, info)
         model = cls(config, vlm).eval()
-        config._name_or_path = model.name_or_path = str(source)  # which an adapter writes down as its base
+        config._name_or_path = model.name_or_path = str(source)  # recorded as the base when an adapter is saved
         if model.lacks_answer_tokens:
             asked = {"question": config.question, "answers": config.answers, "system_prompt": config.system_prompt}
             model.set_answers(ChatVlmProcessor.from_pretrained(source, **asked, **hub_kwargs))
@@ -104,12 +103,12 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
 
     @classmethod
     def config_of_stock(cls, source: Any, **hub_kwargs: Any) -> ChatVlmConfig:
-        """Return the config with which `from_pretrained` reads a folder or Hub id."""
+        """Return the config that `from_pretrained` uses for a folder or Hub id."""
         return cls._config_for(source, {}, hub_kwargs)
 
     def adopt_processor(self, processor: Any) -> ChatVlmProcessor:
-        """Return a `ChatVlmProcessor` around a stock processor, which asks what this model was made for."""
-        # By name: as Hub code the class is another object.
+        """Return a `ChatVlmProcessor` around a stock processor, with this model's question and answers."""
+        # Compared by name, because remote code from the Hub makes this class another object.
         if type(processor).__name__ == ChatVlmProcessor.__name__:
             return processor
         config = self.config
@@ -119,7 +118,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
 
     @classmethod
     def _config_for(cls, source: Any, kwargs: dict[str, Any], hub_kwargs: dict[str, Any]) -> ChatVlmConfig:
-        """The config to load with; takes it, and fields of it, out of `kwargs`."""
+        """Return the config to load with, taking it and its fields out of `kwargs`."""
         own = {name: kwargs.pop(name) for name in list(kwargs) if name in ChatVlmConfig.own_fields(kwargs)}
         given = kwargs.pop("config", None)
         if isinstance(given, PreTrainedConfig):
@@ -135,7 +134,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
 
     @property
     def generation_config(self) -> Any:
-        """Of the chat model."""
+        """As in the chat model."""
         return self.vlm.generation_config
 
     @generation_config.setter
@@ -145,21 +144,21 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
 
     @property
     def lacks_answer_tokens(self) -> bool:
-        """Whether `answer_tokens` are missing or were made for other answers or another question."""
+        """Whether `answer_tokens` are missing or belong to other answers or another question."""
         tokens, config = self.config.answer_tokens, self.config
         return tokens is None or (tokens["asked"], tokens["answers"]) != (_asked(config), config.answers)
 
     def set_answers(self, processor: ChatVlmProcessor) -> None:
-        """Take over what a verdict needs of `processor`, and what it asks.
+        """Take the question, the answers and their tokens from `processor`.
 
         Raises:
-            ValueError: see `prompting_chat_vlm.answer_tokens`; or if its image token is another one.
+            ValueError: see `prompting_chat_vlm.answer_tokens`; or if its image token differs.
         """
         config = self.config
         if processor.image_token_id != config.image_token_id:
             raise ValueError(
-                f"The processor's image token is {processor.image_token_id}, the model's {config.image_token_id}: "
-                "they do not belong together."
+                f"The processor's image token is {processor.image_token_id}, but the model's is "
+                f"{config.image_token_id}: they do not belong together."
             )
         config.question, config.system_prompt = processor.question, processor.system_prompt
         config.answers = copy.deepcopy(processor.answers)
@@ -172,30 +171,30 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
     def _answer_tokens(self) -> dict[str, Any]:
         if self.lacks_answer_tokens:
             raise ValueError(
-                f"This model does not know the tokens of its answers to {self.config.question!r}: load it from a "
-                "folder with its tokenizer, or call model.set_answers(processor)."
+                f"This model does not have the tokens of its answers to {self.config.question!r}: load it from a "
+                "folder with a tokenizer, or call model.set_answers(processor)."
             )
         return self.config.answer_tokens
 
     def get_input_embeddings(self) -> Any:
-        """Of the chat model."""
+        """As in the chat model."""
         return self.vlm.get_input_embeddings()
 
     def get_output_embeddings(self) -> Any:
-        """Of the chat model."""
+        """As in the chat model."""
         return self.vlm.get_output_embeddings()
 
     @property
     def saved_model(self) -> PreTrainedModel:
-        """The model whose names the weights have on disk."""
+        """Return the model that names the weights on disk."""
         return self.vlm
 
     @property
     def vision_tower(self) -> str:
-        """Name of the module that sees, whatever the chat model calls it.
+        """Return the name of the chat model's vision module.
 
         Raises:
-            ValueError: if it has none of the usual names.
+            ValueError: if none of the usual names is found.
         """
         for name in ("visual", "vision_tower", "vision_model"):
             for path, _ in self.vlm.named_modules():
@@ -212,32 +211,32 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         labels: torch.LongTensor | None = None,
         **inputs: Any,
     ) -> Any:
-        """The chat model's own forward; `labels` (batch, length) are token ids, -100 where not supervised."""
+        """Run the chat model's own forward; `labels` (batch, length) are token ids, -100 where not supervised."""
         return self.vlm(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **inputs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """The chat model's own `generate`."""
+        """Run the chat model's own `generate`."""
         return self.vlm.generate(*args, **kwargs)
 
     @torch.no_grad()
     def detect(
         self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, **picture: Any
     ) -> DeepfakeDetectionOutput:
-        """Judge a batch of pictures by what the chat model would answer.
+        """Score a batch of images by the answer that the chat model would give.
 
-        One prefill, whose last logits decide where the answers part at one token; longer answers take one more pass
-        over their few own tokens. Nothing is decoded.
+        Takes one prefill, whose last logits decide if the answers differ in a single token; longer answers need one
+        more pass over their few tokens. Nothing is decoded.
 
         Args:
-            input_ids, attention_mask: (batch, length), prompts that an answer follows, padded on the left.
-            picture: what else the processor made: the chat model's own inputs.
+            input_ids, attention_mask: (batch, length), prompts up to the answer, padded on the left.
+            picture: the other outputs of the processor, which are the chat model's own inputs.
 
         Returns:
-            `logits`: before calibration, the log of the summed probabilities of each class's answers, on condition
-            of what all answers begin with.
+            `logits`: before calibration, the log of the summed probabilities of each class's answers, given the
+            beginning that all answers share.
 
         Raises:
-            ValueError: for right-padded prompts, or a model without the tokens of its answers.
+            ValueError: for right-padded prompts, or if the model does not have the tokens of its answers.
         """
         tokens = self._answer_tokens
         ids, mask, picture = _left_padded(input_ids, attention_mask, picture)
@@ -254,7 +253,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
     def _prefill(
         self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache, picture: Mapping[str, Any]
     ) -> torch.Tensor:
-        """Logits (batch, vocabulary) behind the prompts, which fill `cache`."""
+        """Return logits (batch, vocabulary) after the prompts, and fill `cache`."""
         output = self.vlm.generate(
             input_ids=ids,
             attention_mask=mask,
@@ -269,23 +268,23 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         return output.logits[0]
 
     def _padding(self) -> dict[str, Any]:
-        """Which token `generate` fills up with, so that it need not guess and say so."""
+        """Return the padding token, so that `generate` does not guess one and warn about it."""
         settings = self.vlm.generation_config
         ends = settings.eos_token_id
         end = ends[0] if isinstance(ends, (list, tuple)) else ends
         return {"pad_token_id": end if settings.pad_token_id is None else settings.pad_token_id}
 
     def _read(self, ids: torch.Tensor, mask: torch.Tensor, cache: Cache) -> torch.Tensor:
-        """Logits (rows, length, vocabulary) of further text behind what `cache` holds.
+        """Return logits (rows, length, vocabulary) of text that continues the contents of `cache`.
 
         Args:
-            ids: (rows, length), rows a multiple of the cache's prompts.
-            mask: (rows, all), of the cache and of `ids`.
-            cache: goes on.
+            ids: (rows, length), rows a multiple of the number of prompts in the cache.
+            mask: (rows, all), for the cache and `ids`.
+            cache: is extended.
         """
         positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         shift = getattr(self.vlm.base_model, "rope_deltas", None)
-        if shift is not None:  # pictures take less room on these models' axes than they have tokens
+        if shift is not None:  # in these models an image has fewer positions than tokens
             shift = shift.to(positions.device).repeat_interleave(len(ids) // len(shift), dim=0)
             positions = (positions + shift)[None].expand(3, -1, -1)
         output = self.vlm(
@@ -294,7 +293,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         return output.logits
 
     def _compare(self, first: torch.Tensor, mask: torch.Tensor, cache: Cache) -> torch.Tensor:
-        """Raw logits (batch, 2) from the logits behind prompt and forced prefix; `cache` is used up."""
+        """Return raw logits (batch, 2) from the logits after prompt and forced prefix; `cache` is used up."""
         tokens = self._answer_tokens
         answers = [ids for name in CLASSES for ids in tokens[name]]
 
@@ -316,28 +315,27 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         threshold: float = 0.5,
         **inputs: Any,
     ) -> DeepfakeExplanationOutput:
-        """Verdict and explanation of a batch from one encoding of its pictures.
+        """Return verdicts and explanations for a batch, encoding its images once.
 
-        What the prompts of verdict and explanation have in common, the picture in it, is read once; both go on from
-        there.
+        The common part of the prompts for verdict and explanation, including the image, is read only once.
 
         Args:
             processor: the `ChatVlmProcessor` of this checkpoint.
-            input_ids, attention_mask: (batch, length), prompts of the verdict as the processor makes them.
-            question: asked of every picture, or a list with one per picture; by default the config's
+            input_ids, attention_mask: (batch, length), prompts for the verdict from the processor.
+            question: the question for every image, or a list with one per image; by default the config's
                 `explanation_question`.
-            history: earlier questions with their answers, the oldest first, for every picture; or a list of such
-                lists, one per picture. Where what is asked differs in length, the pictures are read once more.
+            history: earlier questions and answers, oldest first, for every image; or a list of such lists, one per
+                image. Where what is asked differs in length, the pictures are read once more.
             threshold: not used; the question does not name the verdict.
-            inputs: tensors are what else the processor made; everything else is an argument of `generate`; greedy
-                and 256 new tokens unless told.
+            inputs: tensors are the other outputs of the processor; everything else is passed to `generate`, by default
+                greedy with up to 256 new tokens.
 
         Returns:
             `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same prompts.
 
         Raises:
-            ValueError: if the processor's prompts are not those of this model, or if its template writes the question
-                in front of the picture; see also `conversation_turns.turns_per_picture`.
+            ValueError: if the processor's prompts do not belong to this model, or if its template writes the question
+                before the image; see also `conversation_turns.turns_per_picture`.
         """
         tokens = self._answer_tokens
         self._require_own(processor)
@@ -355,8 +353,8 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
             or not (found == found.new_tensor(verdict_tail)).all()
         ):
             raise ValueError(
-                "The prompts of verdict and explanation do not share their picture, because the chat template writes "
-                "the question in front of it, or input_ids are not the prompts of the verdict. Use `generate`."
+                "The prompts for verdict and explanation cannot share the image: either the chat template writes the "
+                "question before it, or input_ids are not the prompts for the verdict. Use `generate`."
             )
         ids, mask, picture = _cut(ids, mask, picture, shared)
         cache = self._new_cache()
@@ -385,19 +383,19 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         **picture: Any,
     ) -> Conversation:
-        """Begin a conversation about one picture, which is read once.
+        """Begin a conversation about one image, which is read once.
 
         Args:
             processor: the `ChatVlmProcessor` of this checkpoint.
-            input_ids, attention_mask: (1, length), the prompt of the verdict as the processor makes it.
-            picture: what else the processor made: the chat model's own inputs.
+            input_ids, attention_mask: (1, length), the prompt for the verdict from the processor.
+            picture: the other outputs of the processor, which are the chat model's own inputs.
 
         Returns:
             A `Conversation`; its answers equal those of `explain` with the same question and history.
 
         Raises:
-            ValueError: for more than one picture, a padded prompt, if the processor's prompts are not those of this
-                model, or if its template writes the question in front of the picture.
+            ValueError: for more than one image, a padded prompt, a processor whose prompts do not belong to this
+                model, or a template that writes the question before the image.
         """
         require_one_picture(input_ids)
         tokens = self._answer_tokens
@@ -407,11 +405,13 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         row = ids[0].tolist()
         length = behind_last(row, self.config.image_token_id)
         if not mask.all() or row[length:] != processor.tail_behind_picture():
-            raise ValueError("input_ids are not the prompt of the verdict, without padding; use the processor's own.")
+            raise ValueError(
+                "input_ids must be the prompt for the verdict, without padding; use those from the processor."
+            )
         ids, mask, picture = _cut(ids, mask, picture, length)
         cache = self._new_cache()
         self._prefill(ids, mask, cache, picture)
-        # The model keeps it of the last picture that it read, which may be another one when a question comes.
+        # The model stores this value for the last image it read, which may be another one by the time of a question.
         shift = getattr(self.vlm.base_model, "rope_deltas", None)
         logits = self._judge_behind(copy.deepcopy(cache), mask, [*row[length:end], *tokens["prefix"]])
         types = {name: value for name, value in picture.items() if getattr(value, "shape", None) == ids.shape}
@@ -435,7 +435,8 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         own = self._answer_tokens["text"]
         if processor.prompt() != own:
             raise ValueError(
-                f"The processor does not belong to this model: it asks {processor.prompt()!r}, the model {own!r}."
+                f"The processor does not belong to this model: its prompt is {processor.prompt()!r}, the model's is "
+                f"{own!r}."
             )
 
     def _judge_behind(self, cache: Cache, mask: torch.Tensor, tail: list[int]) -> torch.Tensor:
@@ -444,18 +445,20 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
         return self._compare(self._read(ids, mask, cache)[:, -1].float(), mask, cache)
 
     def save_pretrained(self, save_directory: str | Path, state_dict: Any = None, **kwargs: Any) -> None:
-        """Save the chat model as its stock class does, with the detector's fields in its config.json.
+        """Save the chat model like its stock class, with the detector's fields added to config.json.
 
         Args:
-            save_directory: the folder; created if needed.
-            state_dict: weights to save instead, under the names of this class.
-            kwargs: of the stock class's `save_pretrained`, but not `push_to_hub`.
+            save_directory: folder to write; created if needed.
+            state_dict: weights to save instead, with the names of this class.
+            kwargs: arguments of the stock class's `save_pretrained`, except `push_to_hub`.
 
         Raises:
             ValueError: for `push_to_hub`.
         """
         if kwargs.pop("push_to_hub", False):
-            raise ValueError("push_to_hub is not possible here; publish the saved folder: publish_model(folder, id).")
+            raise ValueError(
+                "push_to_hub is not supported here; publish the saved folder with publish_model(folder, id)."
+            )
         if state_dict is not None:
             state_dict = {name.removeprefix(WRAPPED): value for name, value in state_dict.items()}
         Path(save_directory).mkdir(parents=True, exist_ok=True)
@@ -483,7 +486,7 @@ def _left_padded(
 def _cut(
     ids: torch.Tensor, mask: torch.Tensor, picture: Mapping[str, Any], length: int
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-    """The first `length` tokens, and of every input that has a value per token as many."""
+    """Crop the tokens, and every input with one value per token, to the first `length`."""
     return (
         ids[:, :length],
         mask[:, :length],
@@ -494,7 +497,7 @@ def _cut(
 def _extended(
     ids: torch.Tensor, mask: torch.Tensor, picture: Mapping[str, Any], tails: Sequence[Sequence[int]]
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-    """Text behind every row, padded on the left where it differs in length; its type is 0."""
+    """Append text to every row, padded on the left if lengths differ, with token type 0 for text."""
 
     def longer(rows: torch.Tensor, more: Sequence[Sequence[int]], fill: int = 0) -> torch.Tensor:
         whole = [torch.cat([row, row.new_tensor(list(tail))]) for row, tail in zip(rows, more, strict=True)]

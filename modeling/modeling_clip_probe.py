@@ -31,7 +31,7 @@ __all__ = ["ClipProbeForDeepfakeDetection", "ClipProbeHead", "ClipProbeOutput", 
 class ClipProbeOutput(ModelOutput):
     """
     Args:
-        loss (`torch.FloatTensor` of shape `()`, *optional*): cross-entropy, where `labels` were given.
+        loss (`torch.FloatTensor` of shape `()`, *optional*): cross-entropy, if `labels` were given.
         logits (`torch.FloatTensor` of shape `(batch, 2)`): calibrated, float32, `[real, fake]`, of mean 0.
     """
 
@@ -40,10 +40,10 @@ class ClipProbeOutput(ModelOutput):
 
 
 class ClipProbeHead(nn.Module):
-    """Standardise, cut off, and weigh: features `(batch, width)` to the logit difference fake - real `(batch,)`.
+    """Standardise, clip and weight features `(batch, width)` to the logit difference fake - real `(batch,)`.
 
     Args:
-        width: how many features there are.
+        width: number of features.
         clip: limit of the standardised features, or `None`.
     """
 
@@ -64,13 +64,13 @@ class ClipProbeHead(nn.Module):
 def probe_features(
     states: dict[int, torch.Tensor], features: Sequence[str], layers: Sequence[int], embedding: torch.Tensor | None
 ) -> torch.Tensor:
-    """Put together what a head reads.
+    """Concatenate the features that a head reads.
 
     Args:
         states: hidden states `(batch, 1 + patches, width)` by index.
         features: see `ClipProbeConfig`.
-        layers: which states; their mean is read.
-        embedding: CLIP's image embedding `(batch, projection_dim)`, where `features` has `"projection"`.
+        layers: the states to average.
+        embedding: CLIP's image embedding `(batch, projection_dim)`, if `features` has `"projection"`.
 
     Returns:
         `(batch, feature size)`, float32.
@@ -95,7 +95,7 @@ class ClipProbePreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["CLIPEncoderLayer", "CLIPVisionEmbeddings"]
-    # Features of a few hundredths matter after standardisation.
+    # Differences of a few hundredths matter after standardisation.
     _keep_in_fp32_modules_strict = {"heads"}
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -107,15 +107,15 @@ class ClipProbePreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
 
 
 class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
-    """Verdict of one named head; the tower is the same for all.
+    """Detector with named heads on one shared tower; one head gives the verdict.
 
-    Also an image classifier in the sense of transformers: `forward` gives calibrated logits of the default head, so
-    that the stock `image-classification` pipeline shows the same probability, and takes `labels`, so that the stock
-    `Trainer` trains (freeze the tower with `freeze_encoder()`). Pictures must be prepared for the head that judges
-    them: `processor(images=..., head="face")` notes the head in what it returns.
+    It is also an image classifier for transformers: `forward` returns calibrated logits of the default head, so the
+    stock `image-classification` pipeline shows the same probability, and takes `labels`, so the stock `Trainer` works
+    (freeze the tower with `freeze_encoder()`). Images must be prepared for the head that scores them:
+    `processor(images=..., head="face")` adds the head to its output.
     """
 
-    # `forward` has no use for num_items_in_batch; without this, Trainer doubles the loss on two processes.
+    # `forward` does not use num_items_in_batch; without this, Trainer doubles the loss on two processes.
     accepts_loss_kwargs = False
 
     def __init__(self, config: ClipProbeConfig) -> None:
@@ -126,7 +126,7 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
             vision = config.vision_config
             self.visual_projection = nn.Linear(vision.hidden_size, vision.projection_dim, bias=False)
         else:
-            self.vision_tower.post_layernorm = nn.Identity()  # belongs behind CLIP's last layer, which is not read
+            self.vision_tower.post_layernorm = nn.Identity()  # applies after CLIP's last layer, which is not used
         self.heads = nn.ModuleDict(
             {
                 name: ClipProbeHead(config.feature_size(name), settings["clip"])
@@ -136,24 +136,24 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
         self.post_init()
 
     def freeze_encoder(self) -> None:
-        """Stop gradients of everything but the heads."""
+        """Freeze everything but the heads."""
         self.requires_grad_(False)
         self.heads.requires_grad_(True)
 
     def freeze_unused(self) -> None:
-        """Stop gradients of heads that `forward` does not read without being told to."""
+        """Freeze the heads that `forward` does not use by default."""
         for name, head in self.heads.items():
             head.requires_grad_(name == self.config.default_head)
 
     def features(self, pixel_values: torch.Tensor, head: str | None = None) -> torch.Tensor:
-        """Return what a head reads of pictures, before it standardises: `(batch, feature size)`, float32.
+        """Return the features that a head reads, before standardisation: `(batch, feature size)`, float32.
 
         Args:
-            pixel_values: `(batch, 3, image_size, image_size)`, CLIP-normalised float, prepared for that head.
-            head: name of the head; the default one when `None`.
+            pixel_values: `(batch, 3, image_size, image_size)`, CLIP-normalised float, prepared for the head.
+            head: name of the head; `None` means the default one.
 
         Raises:
-            ValueError: if there is no such head, or for pictures of another size.
+            ValueError: for an unknown head, or images of another size.
         """
         settings = self.config.heads[self.config.require_head(head)]
         size = self.config.vision_config.image_size
@@ -183,10 +183,11 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
     ) -> ClipProbeOutput | tuple[torch.Tensor, ...]:
         """
         Args:
-            pixel_values: `(batch, 3, image_size, image_size)`, CLIP-normalised float, prepared for that head.
+            pixel_values: `(batch, 3, image_size, image_size)`, CLIP-normalised float, prepared for the head.
             labels: `(batch,)` int64, 0 = real, 1 = fake.
-            head: name of the head; the default one when `None`.
-            return_dict: a tuple instead of `ClipProbeOutput` when `False`; the config's `return_dict` when `None`.
+            head: name of the head; `None` means the default one.
+            return_dict: return a tuple instead of `ClipProbeOutput` if `False`; `None` uses the config's
+                `return_dict`.
         """
         name = self.config.require_head(head)
         calibration = self.config.of_head(name, "calibration")
@@ -199,12 +200,12 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
 
     @torch.no_grad()
     def detect(self, pixel_values: torch.Tensor, head: str | None = None) -> DeepfakeDetectionOutput:
-        """Judge a batch of pictures; arguments as in `forward`. No mask: this family does not localise."""
+        """Score a batch of images; arguments as in `forward`. No mask, because this family cannot localise."""
         return DeepfakeDetectionOutput(logits=self(pixel_values, head=head, return_dict=True).logits)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As the base class; linear layers that are stored in int8 become ordinary float layers."""
+        """Load like the base class; linear layers stored in int8 become ordinary float layers."""
         finish_saving(pretrained_model_name_or_path)
         refuse_foreign_checkpoint(cls, pretrained_model_name_or_path, kwargs)
         stored = read_stored_weights(cls.config_class, pretrained_model_name_or_path, kwargs)
@@ -212,7 +213,7 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         config, weights = stored
         return_info = kwargs.pop("output_loading_info", False)
-        # Without a folder the base class forgets the adapter that `AutoModel` found.
+        # Without a folder, the base class would lose the adapter that `AutoModel` found.
         adapter = dict(kwargs.pop("adapter_kwargs", None) or {})
         adapter_path, adapter_name = adapter.pop("_adapter_model_path", None), kwargs.pop("adapter_name", "default")
         model, info = super(DeepfakeDetectionMixin, cls).from_pretrained(
@@ -225,9 +226,9 @@ class ClipProbeForDeepfakeDetection(ClipProbePreTrainedModel):
         return (model, info) if return_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """As the base class; with `encoder_storage="int8"`, encoder and heads go into files of their own.
+        """Save like the base class; with `encoder_storage="int8"`, encoder and heads go into separate files.
 
-        int8 is kept only where nothing is lost: once the encoder was trained, it is stored in floats, with a warning.
+        int8 is used only if it is lossless: a trained encoder is saved as floats, with a warning.
         """
         if not kwargs.get("is_main_process", True):
             super().save_pretrained(save_directory, **kwargs)

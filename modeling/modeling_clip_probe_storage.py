@@ -1,8 +1,8 @@
-"""The files of a probe: the encoder's linear layers in int8 with one scale per output channel, heads in a small file.
+"""Files of a probe: the encoder's linear layers as int8 with one scale per output channel, and a small file of heads.
 
-Written here, not by a library, because it is a multiplication: compressed-tensors, whose layout of tensors this is,
-takes 1.6 CPU seconds for what takes 0.3 here, and needs four more packages and another spelling in each of the
-releases of transformers that are supported.
+The tensor layout is that of compressed-tensors. Loading is a single multiplication, so it is done here: the library
+takes 1.6 CPU seconds instead of 0.3, needs four more packages, and has to be called differently in each supported
+release of transformers.
 """
 
 import json
@@ -37,12 +37,12 @@ LARGEST = 127
 
 
 def dequantize(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Return `(out, in)` float32 of `(out, in)` int8 and `(out, 1)` float32."""
+    """Multiply `(out, in)` int8 by `(out, 1)` float32 scales; return `(out, in)` float32."""
     return values.float() * scale
 
 
 def quantize_exactly(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return the int8 values and scales whose product is `weight`, to the last bit; `None` where there are none.
+    """Return int8 values and scales whose product equals `weight` to the last bit, or `None` if there are none.
 
     Args:
         weight: `(out, in)` float32.
@@ -51,7 +51,7 @@ def quantize_exactly(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] 
         `(out, in)` int8 and `(out, 1)` float32.
     """
     near = (weight.abs().amax(dim=1, keepdim=True) / LARGEST).where(weight.any(dim=1, keepdim=True), 1.0)
-    # The division rounds: the scale that was used lies at most one float beside it.
+    # The division rounds: the original scale is at most one float away.
     candidates = (near, near.nextafter(torch.zeros(())), near.nextafter(torch.full((), torch.inf)))
     found = torch.zeros_like(near)
     for scale in candidates:
@@ -65,17 +65,17 @@ def quantize_exactly(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] 
 def read_stored_weights(
     config_class: Any, source: Any, kwargs: dict[str, Any]
 ) -> tuple[PreTrainedConfig, dict[str, torch.Tensor]] | None:
-    """Read the config and the weights of a checkpoint whose encoder is stored in int8; `None` for other checkpoints.
+    """Read config and weights of a checkpoint with an int8 encoder; return `None` for other checkpoints.
 
     Args:
-        config_class: of the family.
-        source: what `from_pretrained` got, a folder or Hub id.
-        kwargs: the arguments it got beside; for an int8 checkpoint, config fields and what says where it lies are
-            taken out.
+        config_class: config class of the family.
+        source: the folder or Hub id passed to `from_pretrained`.
+        kwargs: its other arguments; for an int8 checkpoint, config fields and the arguments that locate it are taken
+            out.
 
     Raises:
-        ValueError: for an index that names a file outside the checkpoint, or int8 values without their scale.
-        OSError: for a file that is missing.
+        ValueError: for an index that points outside the checkpoint, or int8 values without a scale.
+        OSError: for a missing file.
     """
     hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
     config = kwargs.get("config")
@@ -98,10 +98,10 @@ def read_stored_weights(
     stored = {name for name, tensor in tensors.items() if tensor.dtype == torch.int8}
     if stored != set(scales):
         raise ValueError(
-            f"{source} is damaged: of {', '.join(sorted(stored ^ set(scales))[:8])} either the int8 values or their "
-            "scale is missing."
+            f"{source} is damaged: {', '.join(sorted(stored ^ set(scales))[:8])} has either int8 values without a "
+            "scale or a scale without values."
         )
-    # A copy of those stored as floats, too: one tensor that lies in the file keeps all of the file in memory.
+    # Float tensors are copied as well: a single tensor that refers to the file keeps the whole file in memory.
     for name, tensor in tensors.items():
         tensors[name] = dequantize(tensor, scales[name]) if name in scales else tensor.clone()
     return config, tensors
@@ -114,21 +114,21 @@ def _file_names(source: Any, hub_kwargs: dict[str, Any]) -> list[str]:
     content = json.loads(Path(index).read_text(encoding="utf-8"))
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise ValueError(f"{index} holds no `weight_map` of tensor names to file names.")
+        raise ValueError(f"{index} does not have a `weight_map` from tensor names to file names.")
     outside = [name for name in names.values() if Path(name).name != name]
     if outside:
-        raise ValueError(f"{index} names {outside[0]!r}, which is not a file name inside the checkpoint.")
+        raise ValueError(f"{index} refers to {outside[0]!r}, which is not a file inside the checkpoint.")
     return sorted(set(names.values()))
 
 
 def write_stored_weights(
     model: Any, folder: str | os.PathLike, save: Callable[..., None], kwargs: dict[str, Any]
 ) -> bool:
-    """Write a model whose config asks for int8; return whether that was done.
+    """Save a model as int8 if its config says so and it is lossless; return whether it was saved.
 
     Args:
         model: the probe.
-        folder: where to.
+        folder: folder to write.
         save: `save_pretrained` of the base class.
         kwargs: its arguments.
     """
@@ -137,7 +137,7 @@ def write_stored_weights(
     weights = model.state_dict() if kwargs.get("state_dict") is None else kwargs["state_dict"]
     encoder = _quantized({name: weight for name, weight in weights.items() if not name.startswith(HEADS_PREFIX)})
     if encoder is None:
-        logger.warning("The encoder is not what was stored in int8 any more; it is saved in floats.")
+        logger.warning("The encoder no longer equals its int8 weights, so it is saved as floats.")
         model.config.encoder_storage = "float"
         return False
     heads = {name: weight for name, weight in weights.items() if name.startswith(HEADS_PREFIX)}
@@ -153,11 +153,11 @@ def write_stored_weights(
 
 
 def _quantized(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
-    """The tensors to store; `None` where a linear layer is not a product of int8 values and scales."""
+    """Return the tensors to store, or `None` if a linear layer is not a product of int8 values and scales."""
     stored = {}
     for name, weight in weights.items():
         weight = weight.detach().cpu().contiguous()
-        # The position table has rows, not output channels.
+        # The position table has rows instead of output channels.
         if weight.ndim != 2 or "embedding" in name:
             stored[name] = weight
             continue

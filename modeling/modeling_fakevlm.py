@@ -1,4 +1,4 @@
-"""FakeVLM (Wen et al., arXiv 2503.14905): a LLaVA that says whether a picture is fake, and why."""
+"""FakeVLM (Wen et al., arXiv 2503.14905): a LLaVA that says whether an image is fake, and why."""
 
 import copy
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
 class _Prompt(NamedTuple):
-    """The ids of one prompt, and its `candidate_tokens`."""
+    """The ids of one prompt with its `candidate_tokens`."""
 
     ids: list[int]
     tokens: dict[str, Any]
@@ -55,28 +55,28 @@ class _Prompt(NamedTuple):
 class FakeVLMDetectionOutput(DeepfakeDetectionOutput):
     """
     Args:
-        logits (`torch.FloatTensor` of shape `(batch, 2)`): what is compared, `[real, fake]`, calibrated: next-token
-            logits, or for `score="continuation"` log-probabilities of whole sentences. NaN for a picture whose
-            generated answer (`score="generate"`) names neither.
-        generated_ids (`torch.LongTensor` of shape `(batch, new tokens)`, *optional*): the answers of
-            `score="generate"`; `processor.read_verdicts` says what they mean by the official rule.
+        logits (`torch.FloatTensor` of shape `(batch, 2)`): the compared values, `[real, fake]`, calibrated: next-token
+        logits, or with `score="continuation"` log-probabilities of whole sentences. NaN if the generated answer
+        (`score="generate"`) says neither. generated_ids (`torch.LongTensor` of shape `(batch, new tokens)`,
+        *optional*): the answers of `score="generate"`; `processor.read_verdicts` parses them by the official rule.
     """
 
     generated_ids: torch.LongTensor | None = None
 
 
 class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGeneration):
-    """Verdict and explanation by one LLaVA; the folder's keys are those of stock `LlavaForConditionalGeneration`.
+    """Verdict and explanation from one LLaVA; the keys on disk are those of stock `LlavaForConditionalGeneration`.
 
-    `from_pretrained` takes folders of this class and stock Llava folders such as the released checkpoint. The verdict
-    needs ids of the checkpoint's own tokenizer: they are in the config, or made at load from the folder's tokenizer.
+    `from_pretrained` loads folders of this class and stock Llava folders such as the released checkpoint. The verdict
+    needs token ids of the checkpoint's own tokenizer: they are in the config, or computed at load time from the
+    folder's tokenizer.
     """
 
     config: FakeVLMConfig
     can_explain = True
     can_converse = True
     subject = "picture"
-    # What made the ids of prompts. Only prompts of the caller's own need it, so it is loaded when the first one comes.
+    # The tokenizer of the prompts. Only custom prompts need it, so it is loaded with the first of them.
     _tokenizer: Any = None
     _tokenizer_source: tuple[Any, dict[str, Any]] | None = None
 
@@ -86,12 +86,12 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As the base class, for folders of this family and stock Llava folders.
+        """Load folders of this family and stock Llava folders.
 
         Raises:
-            UnconvertedCheckpointError: if the folder is in the layout of the original LLaVA code.
-            ValueError: if the folder holds another family, if weights are missing or unexpected, or if "real" or
-                "fake" is not one token of its tokenizer.
+            UnconvertedCheckpointError: if the folder has the layout of the original LLaVA code.
+            ValueError: if the folder contains another family, if weights are missing or unexpected, or if "real" or
+                "fake" is not a single token of its tokenizer.
         """
         source = pretrained_model_name_or_path
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
@@ -107,11 +107,11 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
 
     @classmethod
     def config_of_stock(cls, source: Any, **hub_kwargs: Any) -> FakeVLMConfig:
-        """Return the config with which `from_pretrained` reads a stock Llava folder or Hub id."""
+        """Return the config that `from_pretrained` uses for a stock Llava folder or Hub id."""
         return cls._own_config(source, {}, hub_kwargs)
 
     def adopt_processor(self, processor: Any) -> FakeVLMProcessor:
-        """Return a `FakeVLMProcessor` with the parts of a stock `LlavaProcessor`."""
+        """Return a `FakeVLMProcessor` built from a stock `LlavaProcessor`."""
         if type(processor).__name__ == FakeVLMProcessor.__name__:
             return processor
         return FakeVLMProcessor(
@@ -126,9 +126,9 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
 
     @classmethod
     def _own_config(cls, source: Any, kwargs: dict[str, Any], hub_kwargs: dict[str, Any]) -> FakeVLMConfig:
-        """The config to load with; takes it, and fields of it, out of `kwargs`."""
+        """Return the config to load with, taking it and its fields out of `kwargs`."""
         given = kwargs.pop("config", None)
-        # By model_type, not by class: as Hub code the config is another class object.
+        # Compared by model_type, because remote code from the Hub makes the config class another object.
         if getattr(given, "model_type", None) == FakeVLMConfig.model_type:
             return copy.deepcopy(given)
         if isinstance(given, PreTrainedConfig):
@@ -145,7 +145,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         return FakeVLMConfig.from_dict(fields)
 
     def set_verdict_tokens(self, tokenizer: Any) -> None:
-        """Take over what a verdict needs of `tokenizer`; only for models that were not loaded with theirs.
+        """Set the verdict tokens from `tokenizer`; only needed for models loaded without a tokenizer.
 
         Raises:
             ValueError: see `prompting_fakevlm.verdict_tokens`.
@@ -157,7 +157,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         if self._tokenizer is None:
             if self._tokenizer_source is None:
                 raise ValueError(
-                    "Prompts of your own need the tokenizer of this model, which its folder does not hold: call "
+                    "Custom prompts need the tokenizer of this model, but its folder does not have one: call "
                     "model.set_verdict_tokens(processor.tokenizer)."
                 )
             source, hub_kwargs = self._tokenizer_source
@@ -168,14 +168,14 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
     def _verdict_tokens(self) -> dict[str, Any]:
         if self.config.lacks_verdict_tokens:
             raise ValueError(
-                "This model does not know its verdict tokens for "
-                f"{self.config.verdict_prompt + self.config.forced_prefix!r}: load it from a folder with its "
+                "This model does not have verdict tokens for "
+                f"{self.config.verdict_prompt + self.config.forced_prefix!r}: load it from a folder with a "
                 "tokenizer, or call model.set_verdict_tokens(processor.tokenizer)."
             )
         return self.config.verdict_tokens
 
     def _prompt_row(self) -> list[int]:
-        """The verdict prompt with its image token repeated."""
+        """Return the verdict prompt with its image token repeated."""
         return self._expanded(self._verdict_tokens["prompt"])
 
     def _expanded(self, ids: list[int]) -> list[int]:
@@ -185,10 +185,10 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
     def _prompts(
         self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, count: int
     ) -> list[_Prompt]:
-        """One per picture: the config's own, or those given, each with its candidates."""
+        """Return one prompt per image, given or from the config, each with its candidates."""
         tokens = self._verdict_tokens
         own = self._prompt_row()
-        # Folders from before `kept` was written hold prompts whose ids are all kept.
+        # In older folders without `kept`, all ids of the prompt are kept.
         kept = len(self._expanded(tokens["prompt"][: tokens.get("kept", len(tokens["prompt"]))]))
         known = {tuple(own): _Prompt(own, {**tokens, "kept": kept})}
         if input_ids is None:
@@ -209,22 +209,22 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         attention_mask: torch.Tensor | None = None,
         score: str | None = None,
     ) -> FakeVLMDetectionOutput:
-        """Judge a batch of pictures.
+        """Score a batch of images.
 
         Args:
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
-            input_ids, attention_mask: (batch, length), prompts of your own in the config's `prompt_style`, padded on
-                the left; by default the config's question. What is put behind them is tokenised together with their
-                last words, as if the whole had been one text.
-            score: the config's unless told. `"prefix"`: puts the forced beginning of the answer ("This is a") behind
-                the prompt and compares the next-token logits of " real" and " fake"; one prefill, no decoding.
-                `"continuation"`: compares the log-probabilities of the two whole sentences; one prefill and one pass
-                over a few tokens. `"generate"`: writes the answer (greedy, up to 256 tokens) and compares the two
-                logits at the first token that is one of them, as close to the official evaluation as a score can be.
+            input_ids, attention_mask: (batch, length), custom prompts in the config's `prompt_style`, padded on the
+                left; by default the config's question. The text that is appended is tokenised together with their last
+                words, as if it were a single text.
+            score: by default the config's. `"prefix"` appends the forced beginning of the answer ("This is a") to the
+                prompt and compares the next-token logits of " real" and " fake": one prefill, no decoding.
+                `"continuation"` compares the log-probabilities of the two whole sentences: one prefill and one pass
+                over a few tokens. `"generate"` writes the answer (greedy, up to 256 tokens) and compares the two
+                logits at the first of these tokens, which is the closest to the official evaluation.
 
         Raises:
-            ValueError: for another score, right-padded prompts, a model without verdict tokens, or prompts of your
-                own that the model's tokenizer did not make.
+            ValueError: for an unknown score, right-padded prompts, a model without verdict tokens, or custom prompts
+                made with another tokenizer.
         """
         score = self.config.score if score is None else score
         if score not in SCORES:
@@ -246,14 +246,14 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         return torch.tensor([ids], device=self.input_device).expand(count, -1)
 
     def _left_padded(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask (rows, longest)."""
-        longest, filler = max(map(len, rows)), self._verdict_tokens["real"]  # any id but the picture's
+        """Return ids and mask (rows, longest)."""
+        longest, filler = max(map(len, rows)), self._verdict_tokens["real"]  # any id except that of the image
         filled = [[filler] * (longest - len(row)) + row for row in rows]
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         return torch.tensor(filled, device=self.input_device), torch.tensor(mask, device=self.input_device)
 
     def _own_score(self, count: int, picture: dict[str, Any], cache: Any) -> torch.Tensor:
-        """Raw logits (count, 2) of the own prompt; only the score `"prefix"` leaves in `cache` what it read."""
+        """Return raw logits (count, 2) for the config's prompt; only the score `"prefix"` fills `cache`."""
         if self.config.score == "generate":
             rows = self._rows(self._prompt_row(), count)
             return self._score_generated(rows, torch.ones_like(rows), picture)[0]
@@ -263,7 +263,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         return self._score_continuation(prompts, picture)
 
     def _score_prefix(self, prompts: Sequence[_Prompt], picture: dict[str, Any], cache: Any = None) -> torch.Tensor:
-        """Raw logits (batch, 2); fills `cache` where one is given."""
+        """Return raw logits (batch, 2); fill `cache` if given."""
         input_ids, attention_mask = self._left_padded([prompt.followed_by("prefix") for prompt in prompts])
         logits = self._last_logits(input_ids, attention_mask, cache, **picture)
         pairs = torch.tensor([[prompt.tokens["real"], prompt.tokens["fake"]] for prompt in prompts])
@@ -272,7 +272,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
     def _last_logits(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, cache: Any = None, **picture: Any
     ) -> torch.Tensor:
-        """Float logits (batch, vocabulary) behind the last token; no other position meets the vocabulary."""
+        """Return float logits (batch, vocabulary) after the last token; no other position is projected."""
         output = self(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -285,7 +285,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         return output.logits[:, -1].float()
 
     def _score_continuation(self, prompts: Sequence[_Prompt], picture: dict[str, Any]) -> torch.Tensor:
-        """Log-probabilities (batch, 2) of the two sentences, over the words of the vocabulary."""
+        """Return log-probabilities (batch, 2) of the two sentences, normalised over the real tokens."""
         names = ("real_sentence", "fake_sentence")
         cache = DynamicCache(config=self.config.get_text_config())
         heads, head_mask = self._left_padded([prompt.kept for prompt in prompts])
@@ -303,7 +303,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
     def _score_generated(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, picture: dict[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Raw logits (batch, 2) and the answers' ids (batch, new tokens)."""
+        """Return raw logits (batch, 2) and the answers' ids (batch, new tokens)."""
         tokens = self._verdict_tokens
         pair = [tokens["real"], tokens["fake"]]
         output = self.generate(
@@ -321,7 +321,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         return at_first.masked_fill(~named.any(dim=1, keepdim=True), torch.nan), new_ids
 
     def _checked_row(self, processor: Any) -> list[int]:
-        """The verdict prompt; refuses a processor of another model."""
+        """Return the verdict prompt; refuse a processor of another model."""
         row = self._prompt_row()
         if processor.token_ids(self.config.verdict_prompt) != row:
             raise ValueError(
@@ -330,14 +330,14 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             )
         if processor.prompt_style != self.config.prompt_style:
             raise ValueError(
-                f"The processor has prompt_style {processor.prompt_style!r}, the model {self.config.prompt_style!r}; "
-                "load both with the same."
+                f"The processor has prompt_style {processor.prompt_style!r}, but the model has "
+                f"{self.config.prompt_style!r}; load both with the same one."
             )
         return row
 
     @torch.no_grad()
     def converse(self, processor: Any, pixel_values: torch.Tensor) -> Conversation:
-        """Begin a conversation about one picture; with `score="prefix"` its verdict costs no further prefill.
+        """Begin a conversation about one image; with `score="prefix"` the verdict does not need another prefill.
 
         Args:
             processor: the `FakeVLMProcessor` of this checkpoint.
@@ -347,7 +347,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             A `Conversation`; its answers equal those of `explain` with the same question and history.
 
         Raises:
-            ValueError: for more than one picture, or if the processor's prompts are not those of this model.
+            ValueError: for more than one image, or if the processor's prompts do not belong to this model.
         """
         require_one_picture(pixel_values)
         row = self._checked_row(processor)
@@ -357,7 +357,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         cache = DynamicCache(config=self.config.get_text_config())
         logits = self._own_score(1, picture, cache)
         if cache.get_seq_length():
-            cache.crop(len(opening) - cache.get_seq_length())  # negative: so many tokens off the end
+            cache.crop(len(opening) - cache.get_seq_length())  # negative: number of tokens to cut from the end
         else:
             ids = self._rows(opening, 1)
             self._last_logits(ids, torch.ones_like(ids), cache, **picture)
@@ -378,26 +378,26 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         history: Histories | None = None,
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
-        """Verdict and explanation of a batch from one encoding of its pictures.
+        """Return verdicts and explanations for a batch, encoding its images once.
 
-        With `score="prefix"` the explanation goes on from the verdict's prefill: the cache is cut to what both
-        prompts have in common, so the forced prefix leaves no trace in the text.
+        With `score="prefix"` the explanation continues from the verdict's prefill: the cache is cropped to the common
+        part of both prompts, so the forced prefix does not influence the text.
 
         Args:
             processor: the `FakeVLMProcessor` of this checkpoint.
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
-            question: asked of every picture, or a list with one per picture; by default the question of the
+            question: the question for every image, or a list with one per image; by default the question of the
                 verdict.
             threshold: not used; FakeVLM's question does not name the verdict.
-            history: earlier questions with their answers, the oldest first, for every picture; or a list of such
-                lists, one per picture.
-            generation: arguments of `generate`; greedy and 256 new tokens unless told.
+            history: earlier questions and answers, oldest first, for every image; or a list of such lists, one per
+                image.
+            generation: arguments of `generate`; by default greedy with up to 256 new tokens.
 
         Returns:
             `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same prompts.
 
         Raises:
-            ValueError: if the processor's prompts are not those of this model; see also
+            ValueError: if the processor's prompts do not belong to this model; see also
                 `conversation_turns.turns_per_picture`.
         """
         row = self._checked_row(processor)
@@ -417,7 +417,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             if options["num_beams"] > 1:
                 cache.batch_repeat_interleave(options["num_beams"])
             options |= cache_keyword(cache)
-        else:  # no cache, or a question of its own in front of the picture
+        else:  # no cache, or a question of its own before the image
             shared = 0
             options |= picture
         # Padding stands behind what is cached, whose keys keep their positions.
@@ -435,11 +435,11 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
 
 
 def _rename_keys_like_llava() -> None:
-    """Register the renaming of stock Llava keys, which a subclass does not inherit: `lm_head` would start at random.
+    """Register the renaming of stock Llava keys, which a subclass does not inherit; or `lm_head` would be random.
 
-    By class name, because the released folder's own model_type is `llava`; `overwrite`, because the package and a copy
-    of this file from the Hub may both come here. Not at import, where it would cost more than everything else here:
-    transformers compiles the patterns of all its models first.
+    Registered by class name, because the released folder has the model_type `llava`; with `overwrite`, because the
+    package and a copy of this file from the Hub may both register it. Not done at import, because transformers first
+    compiles the patterns of all its models, which is slow.
     """
     register_checkpoint_conversion_mapping(
         FakeVLMForDeepfakeDetection.__name__, get_checkpoint_conversion_mapping("llava"), overwrite=True
@@ -447,7 +447,7 @@ def _rename_keys_like_llava() -> None:
 
 
 def _positions(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Positions that do not count padding."""
+    """Return position ids that skip padding."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
@@ -462,6 +462,6 @@ def _tokens_for(config: FakeVLMConfig, tokenizer: Any) -> dict[str, Any]:
 
 
 def _may_hold_tokenizer(source: Any) -> bool:
-    """A local folder without tokenizer files holds none; a Hub id is asked."""
+    """Return whether the source may have a tokenizer: a Hub id, or a local folder with tokenizer files."""
     path = Path(str(source))
     return not path.is_dir() or any((path / name).exists() for name in TOKENIZER_FILES)

@@ -1,4 +1,4 @@
-"""ImageBind's image and text trunks (Girdhar et al., CVPR 2023) as ordinary models of transformers."""
+"""ImageBind's image and text trunks (Girdhar et al., CVPR 2023) as ordinary transformers models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class ImageBindTrunkOutput(ModelOutput):
         last_hidden_state (`torch.FloatTensor` of shape `(batch, length, width)`): output of the last block.
         pooler_output (`torch.FloatTensor` of shape `(batch, width)`): the CLS or end token after the last LayerNorm.
         block_outputs (`tuple` of `torch.FloatTensor` of shape `(batch, length, width)`, *optional*): raw outputs of
-            the blocks asked for, in their order.
+        the requested blocks, in the requested order.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -48,10 +48,10 @@ class ImageBindTrunkOutput(ModelOutput):
 class ImageBindOutput(ModelOutput):
     """
     Args:
-        image_embeds (`torch.FloatTensor` of shape `(pictures, projection_dim)`): of length 1.
+        image_embeds (`torch.FloatTensor` of shape `(images, projection_dim)`): of length 1.
         text_embeds (`torch.FloatTensor` of shape `(texts, projection_dim)`): of length `logit_scale`, at most
             `max_logit_scale`, as in the published model.
-        logits_per_image (`torch.FloatTensor` of shape `(pictures, texts)`): their products.
+        logits_per_image (`torch.FloatTensor` of shape `(images, texts)`): their products.
     """
 
     image_embeds: torch.FloatTensor | None = None
@@ -60,10 +60,10 @@ class ImageBindOutput(ModelOutput):
 
 
 class ImageBindVisionEmbeddings(nn.Module):
-    """Pictures to tokens, CLS first.
+    """Convert images to tokens, CLS first.
 
-    The published stem is a 3-d convolution over the picture shown twice; its kernel summed over both frames is this
-    2-d one.
+    The published stem is a 3-d convolution over two copies of the image; summing its kernel over both frames gives
+    this 2-d one.
     """
 
     def __init__(self, config: ImageBindVisionConfig) -> None:
@@ -79,12 +79,12 @@ class ImageBindVisionEmbeddings(nn.Module):
         """(batch, channels, image_size, image_size) to (batch, 1 + patches, width)."""
         if pixel_values.shape[-2:] != (self.image_size, self.image_size):
             raise ValueError(
-                f"pixel_values have {pixel_values.shape[-2]}x{pixel_values.shape[-1]} pixels, the model takes "
+                f"pixel_values have {pixel_values.shape[-2]}x{pixel_values.shape[-1]} pixels, but the model takes "
                 f"{self.image_size}x{self.image_size}; use its processor."
             )
         patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_embedding.expand(patches.shape[0], 1, -1), patches], dim=1)
-        # Called, not read: accelerate brings offloaded weights for a call only.
+        # Called instead of read, because accelerate loads offloaded weights only for a call.
         return tokens + self.position_embedding(torch.arange(tokens.shape[1], device=tokens.device))
 
 
@@ -98,7 +98,7 @@ class ImageBindTextEmbeddings(nn.Module):
         """(batch, length) to (batch, length, width)."""
         length, longest = input_ids.shape[-1], self.position_embedding.num_embeddings
         if length > longest:
-            raise ValueError(f"input_ids hold {length} tokens, the text trunk has {longest} positions.")
+            raise ValueError(f"input_ids have {length} tokens, but the text trunk has only {longest} positions.")
         return self.token_embedding(input_ids) + self.position_embedding(torch.arange(length, device=input_ids.device))
 
 
@@ -117,12 +117,11 @@ class ImageBindPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`, but every weight must be there; a trunk also loads from the folder of
-        the whole model.
+        """Load a model like `PreTrainedModel.from_pretrained`, but require every weight.
 
         Raises:
             UnconvertedCheckpointError: for an official file, or a folder of them.
-            ValueError: if weights are missing, unexpected or of another shape. The message lists them.
+            ValueError: if weights are missing, unexpected or of the wrong shape. The message lists them.
         """
         refuse_official_files(ImageBindConfig.model_type, pretrained_model_name_or_path)
         return_info = kwargs.pop("output_loading_info", False)
@@ -134,10 +133,10 @@ class ImageBindPreTrainedModel(PreTrainedModel):
         faults = [f"{kind}: {', '.join(sorted(map(str, info[kind]))[:8])}" for kind in LOADING_FAULTS if info[kind]]
         if faults:
             raise ValueError(
-                f"{pretrained_model_name_or_path} does not hold a complete {cls.__name__}: {'; '.join(faults)}. "
+                f"{pretrained_model_name_or_path} does not contain a complete {cls.__name__}: {'; '.join(faults)}. "
                 "Convert official files with deepfake_detectors.convert('imagebind', sources, output)."
             )
-        # Else `save_pretrained` would give a trunk of its own the names inside the whole model.
+        # Otherwise `save_pretrained` would save a separate trunk with its names inside the whole model.
         model._weight_conversions = None
         return (model, info) if return_info else model
 
@@ -176,7 +175,7 @@ class ImageBindVisionModel(ImageBindPreTrainedModel):
         Args:
             pixel_values: (batch, channels, image_size, image_size), CLIP-normalised float.
             block_outputs: zero-based indices of the blocks whose raw outputs to return, in this order.
-            kwargs: of the attention function.
+            kwargs: arguments of the attention function.
         """
         state = self.pre_layernorm(self.embeddings(pixel_values))
         kept = {}
@@ -216,9 +215,9 @@ class ImageBindTextModel(ImageBindPreTrainedModel):
     def forward(self, input_ids: torch.LongTensor, **kwargs: Any) -> ImageBindTrunkOutput:
         """
         Args:
-            input_ids: (batch, length) of CLIP's tokenizer, padded on the right with anything below the end token.
+            input_ids: (batch, length) from CLIP's tokenizer, padded on the right with any id below the end token.
                 Attention is causal, so the padding (and its amount) does not change the result.
-            kwargs: of the attention function.
+            kwargs: arguments of the attention function.
         """
         state = self.embeddings(input_ids)
         mask = create_causal_mask(config=self.config, inputs_embeds=state, attention_mask=None, **cache_keyword(None))
@@ -249,15 +248,15 @@ class ImageBindModel(ImageBindPreTrainedModel):
         self.text_model.set_input_embeddings(value)
 
     def embed_picture_vector(self, pooled: torch.Tensor) -> torch.Tensor:
-        """(batch, vision width), the image trunk's `pooler_output`, to (batch, projection_dim) of length 1."""
+        """Project the image trunk's `pooler_output` (batch, vision width) to (batch, projection_dim) of length 1."""
         return F.normalize(self.visual_projection(pooled), dim=-1)
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(pictures, channels, image_size, image_size) to (pictures, projection_dim) of length 1."""
+        """Embed (images, channels, image_size, image_size) as (images, projection_dim) of length 1."""
         return self.embed_picture_vector(self.vision_model(pixel_values).pooler_output)
 
     def get_text_features(self, input_ids: torch.LongTensor) -> torch.Tensor:
-        """(texts, length) to (texts, projection_dim) of length `logit_scale`, at most `max_logit_scale`."""
+        """Embed (texts, length) as (texts, projection_dim) of length `logit_scale`, at most `max_logit_scale`."""
         embeds = F.normalize(self.text_projection(self.text_model(input_ids).pooler_output), dim=-1)
         return embeds * self.logit_scale.exp().clamp(max=self.config.max_logit_scale)
 
@@ -266,7 +265,7 @@ class ImageBindModel(ImageBindPreTrainedModel):
     ) -> ImageBindOutput:
         """
         Args:
-            pixel_values: (pictures, channels, image_size, image_size), CLIP-normalised float.
+            pixel_values: (images, channels, image_size, image_size), CLIP-normalised float.
             input_ids: (texts, length), see `ImageBindTextModel`.
 
         Raises:

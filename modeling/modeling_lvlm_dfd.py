@@ -1,4 +1,4 @@
-"""LVLM-DFD without its language model (Yu et al., ICML 2025): verdict and mask of a face picture."""
+"""LVLM-DFD without its language model (Yu et al., ICML 2025): verdict and mask of a face image."""
 
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -42,9 +42,9 @@ class LvlmDfdEvidence(ModelOutput):
         logits (`torch.FloatTensor` of shape `(batch, 2)`): log-probabilities, real and fake, not calibrated.
         mask_logits (`torch.FloatTensor` of shape `(batch, 2, image_size, image_size)`): real and fake per pixel.
         maps (`tuple` of `torch.FloatTensor` of shape `(batch, 2, image_size, image_size)`): per tap, `map_scale`
-            times the cosine of each place with the class texts.
+            times the cosine of each pixel with the class texts.
         patch_maps (`tuple` of `torch.FloatTensor` of shape `(batch, 2, grid, grid)`): the same per patch.
-        pooler_output (`torch.FloatTensor` of shape `(batch, vision width)`): the picture's CLS token.
+        pooler_output (`torch.FloatTensor` of shape `(batch, vision width)`): the image's CLS token.
     """
 
     logits: torch.FloatTensor | None = None
@@ -83,7 +83,7 @@ class LvlmDfdOutput(ModelOutput):
 
 
 class LvlmDfdDetector(nn.Module):
-    """The knowledge-guided forgery detector: everything that verdict and mask need."""
+    """The knowledge-guided forgery detector, which gives verdict and mask."""
 
     def __init__(self, config: LvlmDfdConfig) -> None:
         super().__init__()
@@ -118,23 +118,23 @@ class LvlmDfdDetector(nn.Module):
     def _texts(self) -> torch.Tensor:
         if not hasattr(self.class_texts, "_hf_hook"):
             return self.class_texts(self.imagebind)
-        # Accelerate's hook would move the model that is an argument of this call, though its weights are offloaded.
+        # Accelerate's hook would move the model passed as an argument here, although its weights are offloaded.
         with own_weights(self.class_texts), own_weights(self.imagebind):
             return type(self.class_texts).forward(self.class_texts, self.imagebind)
 
     def losses(
         self, evidence: LvlmDfdEvidence, class_labels: torch.Tensor | None, mask_labels: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        """The losses that the labels allow, not weighted.
+        """Return the unweighted losses for the labels that are given.
 
         Args:
-            evidence: what `forward` gave.
+            evidence: output of `forward`.
             class_labels: (batch,) int64, 0 = real, 1 = fake.
-            mask_labels: (batch, image_size, image_size), manipulated share in [0, 1]; all 0 of a real picture.
-                Negative where unknown: such a picture is left out of the mask losses.
+            mask_labels: (batch, image_size, image_size), manipulated share in [0, 1]; all 0 for a real image. Negative
+                if unknown: such images are left out of the mask losses.
 
         Raises:
-            ValueError: for masks of another shape.
+            ValueError: for masks of the wrong shape.
         """
         found = {}
         if class_labels is not None:
@@ -143,11 +143,11 @@ class LvlmDfdDetector(nn.Module):
         if mask_labels is not None:
             if mask_labels.shape != evidence.mask.shape:
                 raise ValueError(
-                    f"mask_labels have shape {tuple(mask_labels.shape)}, the model's masks "
+                    f"mask_labels have shape {tuple(mask_labels.shape)}, but the model's masks have "
                     f"{tuple(evidence.mask.shape)}."
                 )
             known = (mask_labels >= 0).flatten(1).all(dim=1)
-            # Without any known mask both losses are 0, with a gradient for every worker to share.
+            # Without any known mask both losses are 0 but still have a gradient, which distributed training needs.
             probabilities = evidence.mask_logits.float().softmax(dim=1)
             nothing = 0.0 * probabilities.sum()
             probabilities, mask_labels = probabilities[known], mask_labels[known]
@@ -158,7 +158,7 @@ class LvlmDfdDetector(nn.Module):
         return found
 
     def weighted(self, losses: dict[str, torch.Tensor]) -> torch.Tensor | None:
-        """Sum of `losses`, each times the config's `<name>_weight`; `None` for none."""
+        """Return the sum of `losses`, each times the config's `<name>_weight`; `None` without losses."""
         return sum(getattr(self.config, f"{name}_weight") * loss for name, loss in losses.items()) if losses else None
 
 
@@ -173,7 +173,7 @@ class LvlmDfdPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _no_split_modules = ["CLIPEncoderLayer", "ImageBindVisionEmbeddings", "ImageBindTextEmbeddings"]
-    # `forward` has no use for num_items_in_batch; without this, Trainer doubles the loss on two processes.
+    # `forward` does not use num_items_in_batch; without this, Trainer doubles the loss on two processes.
     accepts_loss_kwargs = False
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -188,7 +188,7 @@ class LvlmDfdPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
 
     @torch.no_grad()
     def detect(self, pixel_values: torch.Tensor) -> DeepfakeDetectionOutput:
-        """Verdict and mask of a batch; no language model runs.
+        """Return verdicts and masks for a batch, without running the language model.
 
         Args:
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised float.
@@ -200,7 +200,7 @@ class LvlmDfdPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
 
 
 class LvlmDfdForDeepfakeDetection(LvlmDfdPreTrainedModel):
-    """Verdict and mask; a folder with a language model gives it too."""
+    """Detector for verdict and mask; it also loads from a folder with a language model."""
 
     _keys_to_ignore_on_load_unexpected = LANGUAGE_MODEL_KEYS
 
@@ -214,7 +214,7 @@ class LvlmDfdForDeepfakeDetection(LvlmDfdPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As the base class; a folder of `LvlmDfdForConditionalGeneration` gives its detector."""
+        """Load like the base class; from `LvlmDfdForConditionalGeneration` only the detector is loaded."""
         config, _ = verdict_config(cls, pretrained_model_name_or_path, kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
 
@@ -229,8 +229,8 @@ class LvlmDfdForDeepfakeDetection(LvlmDfdPreTrainedModel):
         Args:
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised float.
             labels: (batch,) int64, 0 = real, 1 = fake.
-            return_dict: a tuple instead of `LvlmDfdOutput` when `False`; the config's `return_dict` when `None`.
-            kwargs: `mask_labels`, (batch, image_size, image_size) float, manipulated share in [0, 1]; negative where
+            return_dict: return a tuple instead of `LvlmDfdOutput` if `False`; `None` uses the config's `return_dict`.
+            kwargs: `mask_labels`, (batch, image_size, image_size) float, manipulated share in [0, 1]; negative if
                 unknown. See `MaskSupervision`.
         """
         evidence = self.detector(pixel_values)

@@ -1,4 +1,4 @@
-"""What LVLM-DFD puts on top of ImageBind: class texts, convolutional heads and the losses of its mask."""
+"""The parts of LVLM-DFD on top of ImageBind: class texts, convolutional heads and mask losses."""
 
 import torch
 from torch import nn
@@ -18,16 +18,16 @@ __all__ = [
     "focal_loss",
 ]
 
-# The published code calls a focal and a dice loss without containing them; these follow the public code of its
-# predecessor (AnomalyGPT), reconstructed.
+# The published code calls a focal and a dice loss that it does not include; these are reconstructed from the public
+# code of its predecessor (AnomalyGPT).
 FOCAL_GAMMA = 2
 SMOOTH = 1e-5
 
 
 class LvlmDfdClassTexts(FeatureKeeper):
-    """Per class: the mean of the learned vectors and of the sentences' embeddings, brought to length 1.
+    """Per class, the mean of the learned vectors and the sentences' embeddings, normalised to length 1.
 
-    The result depends on weights only, not on pictures; in inference it is kept while they stand still.
+    The result depends only on weights, so inference caches it until they change.
     """
 
     def __init__(self, config: LvlmDfdConfig) -> None:
@@ -36,19 +36,19 @@ class LvlmDfdClassTexts(FeatureKeeper):
         self.ctx = nn.Parameter(torch.zeros(config.num_ctx_tokens, config.imagebind_config.projection_dim))
 
     def token_ids(self, device: torch.device) -> torch.LongTensor:
-        """(sentences of both classes, longest), padded with 0 on the right, which a causal trunk does not see."""
+        """Return (sentences of both classes, longest), padded with 0 on the right, which a causal trunk ignores."""
         sentences = [torch.tensor(ids) for each in self.config.class_token_ids for ids in each]
         return nn.utils.rnn.pad_sequence(sentences, batch_first=True).to(device)
 
     def compute(self, imagebind: ImageBindModel) -> torch.Tensor:
-        """(2, projection_dim), real and fake, each of length 1; with gradients."""
+        """Compute (2, projection_dim), real and fake, each of length 1; with gradients."""
         embeds = imagebind.get_text_features(self.token_ids(self.ctx.device))
         counts = [len(sentences) for sentences in self.config.class_token_ids]
         means = [torch.cat([self.ctx, part]).mean(dim=0) for part in embeds.split(counts)]
         return F.normalize(torch.stack(means), dim=-1)
 
     def forward(self, imagebind: ImageBindModel) -> torch.Tensor:
-        """(2, projection_dim), kept between calls where nothing it depends on has changed."""
+        """Return (2, projection_dim), cached between calls until something it depends on changes."""
         return self.keep(
             lambda: self.compute(imagebind),
             parts=[imagebind.text_model, imagebind.text_projection],
@@ -68,29 +68,29 @@ class LvlmDfdImageDecoder(nn.Module):
         )
 
     def forward(self, taps: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-        """(batch, 1 + patches, width) per tap, CLS first, to (batch, patches, projection_dim)."""
+        """Project (batch, 1 + patches, width) per tap, CLS first, to (batch, patches, projection_dim)."""
         return [layer(tap[:, 1:]) for layer, tap in zip(self.fc, taps, strict=True)]
 
 
 class LvlmDfdLocator(nn.Module):
-    """The maps to a mask: where in the picture it is fake."""
+    """Turns the maps into a mask of the manipulated area."""
 
     def __init__(self, config: LvlmDfdConfig) -> None:
         super().__init__()
         maps, classes, width = len(config.tap_layers), len(config.id2label), config.locator_width
-        # The first padding adds what the last convolution takes away.
+        # The first padding adds the pixels that the last convolution removes.
         self.conv = nn.ModuleList(nn.Conv2d(classes, width, 3, padding=2) for _ in range(maps))
         self.batchnorm = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(maps))
         self.finalconv = nn.Conv2d(maps * width, classes, 3)
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """(batch, 2, height, width) per tap to logits (batch, 2, height, width), real and fake."""
+        """Convert (batch, 2, height, width) per tap to logits (batch, 2, height, width), real and fake."""
         layers = zip(self.conv, self.batchnorm, maps, strict=True)
         return self.finalconv(torch.cat([norm(F.relu(conv(each))) for conv, norm, each in layers], dim=1))
 
 
 class LvlmDfdClassifier(nn.Module):
-    """The maps to a verdict."""
+    """Turns the maps into a verdict."""
 
     def __init__(self, config: LvlmDfdConfig) -> None:
         super().__init__()
@@ -100,14 +100,14 @@ class LvlmDfdClassifier(nn.Module):
         self.fc2 = nn.Linear(config.classifier_hidden_size, classes)
 
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """(batch, 2, height, width) per tap to log-probabilities (batch, 2), real and fake."""
+        """Convert (batch, 2, height, width) per tap to log-probabilities (batch, 2), real and fake."""
         pooled = [network(each).mean(dim=(2, 3)) for network, each in zip(self.meta_net, maps, strict=True)]
-        # Log-probabilities, so that softmax gives back the official probabilities.
+        # Log-probabilities, so that softmax returns the official probabilities.
         return F.log_softmax(self.fc2(F.relu(self.fc1(torch.cat(pooled, dim=1)))), dim=-1)
 
 
 class LvlmDfdPromptLearner(nn.Module):
-    """Maps, mask and verdict to tokens for the language model."""
+    """Turns maps, mask and verdict into tokens for the language model."""
 
     def __init__(self, config: LvlmDfdConfig) -> None:
         super().__init__()
@@ -157,12 +157,13 @@ def _prompt_network(channels: int, config: LvlmDfdConfig) -> nn.Sequential:
 
 
 def focal_loss(probabilities: torch.Tensor, mask_labels: torch.Tensor, threshold: float | None) -> torch.Tensor:
-    """Mean over all pixels of -(1 - p)^2 log p, with p the probability of the pixel's class.
+    """Return the mean over all pixels of -(1 - p)^2 log p, where p is the probability of the pixel's class.
 
     Args:
         probabilities: (batch, 2, height, width), real and fake, sum 1.
         mask_labels: (batch, height, width), manipulated share in [0, 1].
-        threshold: a pixel counts as manipulated above it; `None` as from exactly 1, as in the published code.
+        threshold: a pixel above it counts as manipulated; with `None` only a value of 1 does, as in the published
+            code.
     """
     manipulated = mask_labels.long() if threshold is None else (mask_labels > threshold).long()
     target = F.one_hot(manipulated, num_classes=2).movedim(-1, 1).to(probabilities.dtype)
@@ -172,7 +173,7 @@ def focal_loss(probabilities: torch.Tensor, mask_labels: torch.Tensor, threshold
 
 
 def dice_loss(fake_mask: torch.Tensor, mask_labels: torch.Tensor) -> torch.Tensor:
-    """Mean over pictures of 1 - (2 sum(p g) + 1) / (sum p + sum g + 1); both (batch, height, width) in [0, 1]."""
+    """Return the mean of 1 - (2 sum(p g) + 1) / (sum p + sum g + 1); both (batch, height, width) in [0, 1]."""
     predicted, true = fake_mask.flatten(1), mask_labels.flatten(1).to(fake_mask.dtype)
     shared = (predicted * true).sum(dim=1)
     return (1 - (2 * shared + 1) / (predicted.sum(dim=1) + true.sum(dim=1) + 1)).mean()

@@ -1,4 +1,4 @@
-"""LVLM-DFD with its language model: what the detector found becomes a prompt, and Vicuna says why."""
+"""LVLM-DFD with its language model: the detector's findings become a prompt, and Vicuna explains them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ __all__ = [
 
 IGNORED = -100
 GENERATION_DEFAULTS = {"do_sample": False, "num_beams": 1, "max_new_tokens": 512}
-# The released script; nearly greedy. Use as `generate(..., **OFFICIAL_SAMPLING)` after `torch.manual_seed(42)`.
+# Settings of the released script, nearly greedy. Use as `generate(..., **OFFICIAL_SAMPLING)` after
+# `torch.manual_seed(42)`.
 OFFICIAL_SAMPLING = {"do_sample": True, "top_p": 0.1, "top_k": 50, "temperature": 1.0, "max_new_tokens": 512}
 
 
@@ -37,10 +38,10 @@ OFFICIAL_SAMPLING = {"do_sample": True, "top_p": 0.1, "top_k": 50, "temperature"
 class LvlmDfdPictures(ModelOutput):
     """
     Args:
-        evidence (`LvlmDfdEvidence`): what the detector found.
-        image_tokens (`torch.FloatTensor` of shape `(pictures, 1, hidden)`): the pictures for the language model.
-        prompt_tokens (`torch.FloatTensor` of shape `(pictures, num_prompt_tokens, hidden)`): the forgery prompts.
-        score_tokens (`torch.FloatTensor` of shape `(pictures, 1 or 2, hidden)`): see `prob_token_mode`.
+        evidence (`LvlmDfdEvidence`): output of the detector.
+        image_tokens (`torch.FloatTensor` of shape `(images, 1, hidden)`): the images for the language model.
+        prompt_tokens (`torch.FloatTensor` of shape `(images, num_prompt_tokens, hidden)`): the forgery prompts.
+        score_tokens (`torch.FloatTensor` of shape `(images, 1 or 2, hidden)`): see `prob_token_mode`.
     """
 
     evidence: LvlmDfdEvidence | None = None
@@ -54,9 +55,9 @@ class LvlmDfdCausalLMOutput(CausalLMOutputWithPast):
     """
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*): weighted sum of the losses below.
-        logits (`torch.FloatTensor` of shape `(batch, length, vocabulary)`): of the whole prompt, see `assemble`.
+        logits (`torch.FloatTensor` of shape `(batch, length, vocabulary)`): for the whole prompt, see `assemble`.
         cache (`Cache`, *optional*): keys and values of the tokens so far; `past_key_values` before transformers 5.24.
-        hidden_states, attentions: of the language model, where asked for.
+        hidden_states, attentions: of the language model, if requested.
         class_logits (`torch.FloatTensor` of shape `(batch, 2)`, *optional*): log-probabilities, real and fake.
         mask (`torch.FloatTensor` of shape `(batch, image_size, image_size)`, *optional*): manipulated area in [0, 1].
         lm_loss, class_loss, focal_loss, dice_loss (`torch.FloatTensor` of shape `()`, *optional*): not weighted.
@@ -71,7 +72,7 @@ class LvlmDfdCausalLMOutput(CausalLMOutputWithPast):
 
 
 class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
-    """Verdict and mask by the detector, explanation by the language model, both from one pass of the image trunk."""
+    """Verdict and mask from the detector and text from the language model, with one pass of the image trunk."""
 
     can_explain = True
     can_converse = True
@@ -82,7 +83,9 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: LvlmDfdConfig) -> None:
         if config.text_config is None:
-            raise ValueError("This config has no text_config, so no language model: use LvlmDfdForDeepfakeDetection.")
+            raise ValueError(
+                "This config has no text_config and therefore no language model: use LvlmDfdForDeepfakeDetection."
+            )
         super().__init__(config)
         self.detector = LvlmDfdDetector(config)
         self.prompt_learner = LvlmDfdPromptLearner(config)
@@ -103,7 +106,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         self.language_model.set_output_embeddings(value)
 
     def encode_pictures(self, pixel_values: torch.Tensor) -> LvlmDfdPictures:
-        """All that the language model is told about a batch (pictures, 3, image_size, image_size)."""
+        """Return everything the language model needs about a batch (images, 3, image_size, image_size)."""
         evidence = self.detector(pixel_values)
         probabilities = evidence.probabilities
         hidden = self.config.text_config.hidden_size
@@ -130,25 +133,25 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         padding_side: str = "left",
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Opening, picture, score sentence, forgery prompts, score tokens, text: one row per picture.
+        """Assemble the inputs, one row per image: opening, image, score sentence, forgery prompts, score tokens, text.
 
         Args:
-            pictures: what `encode_pictures` gave.
-            input_ids, attention_mask: (pictures, length), the text behind the picture.
-            prompt_start_ids: (opening,), the begin token and what stands in front of the picture.
-            score_prompt_ids: (101, longest), the sentence of each percentage, filled up with -1.
-            labels: (pictures, length), -100 where not supervised.
+            pictures: output of `encode_pictures`.
+            input_ids, attention_mask: (images, length), the text after the image.
+            prompt_start_ids: (opening,), the begin token and the text before the image.
+            score_prompt_ids: (101, longest), the sentence for each percentage, padded with -1.
+            labels: (images, length), -100 where not supervised.
             padding_side: `"left"` to generate, `"right"` to train.
 
         Returns:
-            Embeddings (pictures, total, hidden), padded with zeros; mask and labels (pictures, total).
+            Embeddings (images, total, hidden), padded with zeros; mask and labels (images, total).
 
         Raises:
-            ValueError: if texts and pictures differ in number; both numbers are named.
+            ValueError: if the numbers of texts and images differ; the message has both.
         """
         count = len(pictures.image_tokens)
         if len(input_ids) != count:
-            raise ValueError(f"{len(input_ids)} texts were given for {count} pictures; each picture needs one.")
+            raise ValueError(f"{len(input_ids)} texts were given for {count} images; pass one text per image.")
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         labels = torch.full_like(input_ids, IGNORED) if labels is None else labels
         # Truncated, not rounded, as the official sentence is.
@@ -208,7 +211,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             cache, past_key_values: keys and values of the tokens so far, under either name.
 
         Raises:
-            ValueError: if pictures come without text, or class and mask labels without pictures.
+            ValueError: if images come without text, or class and mask labels without images.
         """
         evidence, losses = None, {}
         if pixel_values is not None:
@@ -256,20 +259,20 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         pictures: LvlmDfdPictures | None = None,
         **generation: Any,
     ) -> Any:
-        """Answer one text per picture; each row stops by itself, at the end token or at `stop_token_id`.
+        """Answer one text per image; each row stops separately, at the end token or at `stop_token_id`.
 
         Args:
             input_ids, attention_mask, prompt_start_ids, score_prompt_ids: see `assemble`.
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
-            pictures: what `encode_pictures` gave, instead of `pixel_values`.
-            generation: arguments of transformers' `generate`, such as `OFFICIAL_SAMPLING`; where they say nothing,
-                the folder's generation config does (converted: greedy, 512 new tokens).
+            pictures: output of `encode_pictures`, used instead of `pixel_values`.
+            generation: arguments of transformers' `generate`, such as `OFFICIAL_SAMPLING`; the defaults are in the
+                folder's generation config (converted folders: greedy, 512 new tokens).
 
         Returns:
-            New ids only, (batch, new tokens), right-padded; or what `return_dict_in_generate` asks for.
+            New ids only, (batch, new tokens), right-padded; or a dict with `return_dict_in_generate`.
 
         Raises:
-            ValueError: if pictures or text are missing, or differ in number.
+            ValueError: if images or text are missing, or differ in number.
         """
         if (pixel_values is None) == (pictures is None):
             raise ValueError("generate needs exactly one of pixel_values and pictures.")
@@ -281,7 +284,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         return super().generate(inputs_embeds=embeds, attention_mask=mask, **generation)
 
     def _end_token_ids(self, generation: dict[str, Any]) -> list[int]:
-        """End tokens asked for, and the one that the official code stops at."""
+        """Return the requested end tokens and the one that the official code stops at."""
         settings = generation.get("generation_config") or self.generation_config
         candidates = (generation.get("eos_token_id"), settings.eos_token_id, self.config.text_config.eos_token_id)
         found: int | list[int] = next((ids for ids in candidates if ids is not None), [])
@@ -299,16 +302,16 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         history: Histories | None = None,
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
-        """Verdict, mask and explanation of a batch from one encoding of its pictures.
+        """Return verdicts, masks and explanations for a batch, encoding its images once.
 
         Args:
             processor: the `LvlmDfdProcessor` of this checkpoint.
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised.
             question: asked of every picture, or a list with one per picture; the published one by default.
-            threshold: not used: the prompt names the score itself, not a verdict.
-            history: earlier questions with their answers, the oldest first, for every picture; or a list of such
-                lists, one per picture.
-            generation: arguments of `generate`; greedy and 512 new tokens unless told.
+            threshold: not used; the prompt contains the score itself instead of a verdict.
+            history: earlier questions and answers, oldest first, for every image; or a list of such lists, one per
+                image.
+            generation: arguments of `generate`; by default greedy with up to 512 new tokens.
 
         Returns:
             `DeepfakeExplanationOutput` with `mask`. The texts equal those of `generate` on the same inputs.
@@ -332,7 +335,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def converse(self, processor: Any, pixel_values: torch.Tensor) -> Conversation:
-        """Begin a conversation about one picture.
+        """Start a conversation about one image.
 
         Args:
             processor: the `LvlmDfdProcessor` of this checkpoint.
@@ -343,7 +346,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
             and history.
 
         Raises:
-            ValueError: for more than one picture.
+            ValueError: for more than one image.
         """
         require_one_picture(pixel_values)
         pictures = self.encode_pictures(pixel_values)
@@ -352,7 +355,7 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         embeds, _, _ = self.assemble(pictures, nothing, None, text["prompt_start_ids"], text["score_prompt_ids"])
         cache = DynamicCache(config=self.config.get_text_config())
         self.language_model.get_decoder()(inputs_embeds=embeds, use_cache=True, **cache_keyword(cache))
-        # What stands in front of the text has no ids. It is in the cache, so these are never looked up.
+        # The part before the text has no ids. It is in the cache, so these ids are never looked up.
         opening = [processor.tokenizer.eos_token_id] * embeds.shape[1]
 
         def prompt_ids(question: str, history: History) -> list[int]:
@@ -374,5 +377,6 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
 def _require_text(*inputs: torch.Tensor | None) -> None:
     if any(each is None for each in inputs):
         raise ValueError(
-            "Pictures need input_ids, prompt_start_ids and score_prompt_ids; the processor gives them with text=..."
+            "Images need input_ids, prompt_start_ids and score_prompt_ids; call the processor with text=... to get "
+            "them."
         )

@@ -1,4 +1,4 @@
-"""M2F2-Det detectors (Guo et al., CVPR 2025): CLIP and a CNN give one real/fake verdict per face picture."""
+"""M2F2-Det detectors (Guo et al., CVPR 2025): CLIP and a CNN classify each face image as real or fake."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-# What a verdict needs of a folder that also holds a language model.
+# Weights that a verdict needs from a folder that also has a language model.
 DETECTOR_KEYS = {r"^model\.(vision_tower|detector)\.": r"\1."}
 LANGUAGE_MODEL_KEYS = [r"^model\.(language_model|multi_modal_projector|deepfake_projector)\.", r"^lm_head\."]
 
@@ -46,13 +46,12 @@ LANGUAGE_MODEL_KEYS = [r"^model\.(language_model|multi_modal_projector|deepfake_
 class M2F2DetOutput(ModelOutput):
     """
     Args:
-        loss (`torch.FloatTensor` of shape `()`, *optional*): cross-entropy, plus the weighted mask loss where
-            `mask_labels` were given.
-        logits (`torch.FloatTensor` of shape `(batch, 2)`): raw logits, `[real, fake]`.
+        loss (`torch.FloatTensor` of shape `()`, *optional*): cross-entropy, plus the weighted mask loss if
+        `mask_labels` were given. logits (`torch.FloatTensor` of shape `(batch, 2)`): raw logits, `[real, fake]`.
         patch_scores (`torch.FloatTensor` of shape `(batch, patches)`, *optional*): cosine in [-1, 1] of each image
             patch with the learned text prompt, row by row from the top left.
-        mask_logits (`torch.FloatTensor` of shape `(batch, mask_height, mask_width)`, *optional*): of the encoder's
-            auxiliary mask head, where it has one.
+        mask_logits (`torch.FloatTensor` of shape `(batch, mask_height, mask_width)`, *optional*): from the encoder's
+        auxiliary mask head, if it has one.
     """
 
     loss: torch.FloatTensor | None = None
@@ -72,7 +71,7 @@ class M2F2DetDetectionOutput(DeepfakeDetectionOutput):
 
 
 def run_vision_tower(tower: CLIPVisionModel, pixel_values: torch.Tensor, layers: Sequence[int]) -> dict[int, Any]:
-    """Hidden states of a CLIP tower, computing no layer behind the last one asked for.
+    """Return hidden states of a CLIP tower without computing layers after the last requested one.
 
     Args:
         tower: the tower.
@@ -92,9 +91,9 @@ def run_vision_tower(tower: CLIPVisionModel, pixel_values: torch.Tensor, layers:
 
 
 class M2F2DetPromptEncoder(FeatureKeeper):
-    """Seven learned vectors (no words, no begin or end token) to one text feature of width `hidden_size`.
+    """Encodes seven learned vectors (without words, begin or end token) as one text feature of width `hidden_size`.
 
-    The feature depends on weights only; in inference it is kept while they stand still.
+    The feature depends only on weights, so inference caches it until they change.
     """
 
     def __init__(self, config: M2F2DetConfig) -> None:
@@ -105,7 +104,7 @@ class M2F2DetPromptEncoder(FeatureKeeper):
         self.proj = nn.Sequential(nn.Linear(width, config.hidden_size), nn.LayerNorm(config.hidden_size))
 
     def pooled(self) -> torch.Tensor:
-        """(1, text width): the last prompt position after the final LayerNorm; CLIP's projection is not used."""
+        """Return (1, text width): the last prompt position after the final LayerNorm, without CLIP's projection."""
         tower = self.text_tower
         hidden_states = tower.embeddings(inputs_embeds=self.prompt_tokens)
         mask = create_causal_mask(
@@ -125,7 +124,7 @@ class M2F2DetPromptEncoder(FeatureKeeper):
 
 
 class M2F2Detector(nn.Module):
-    """Everything of the detector but the CLIP image tower, which a language model may share.
+    """The detector without its CLIP image tower, which a language model may share.
 
     The head is one linear layer over, in this order, the scaled cosine scores (P, if `use_prompt_scores`), the scaled
     CLS projection (H), the scaled bridge vector (bridge variant) and the projected CNN features (H).
@@ -151,12 +150,12 @@ class M2F2Detector(nn.Module):
 
     @property
     def runs_bridge(self) -> bool:
-        """Whether the bridge must be computed per picture; otherwise its constant stands for it."""
+        """Whether the bridge must be computed per image; otherwise its constant is used."""
         return self.bridge is not None and not (self.config.bridge_fast_path and self.config.bridge_norm == "official")
 
     @property
     def vision_layers(self) -> list[int]:
-        """Indices of the tower's hidden states that `forward` reads."""
+        """Indices of the tower's hidden states that `forward` needs."""
         states = self.config.vision_config.num_hidden_layers + 1
         taps = [layer % states for layer in self.config.bridge_vision_layers] if self.runs_bridge else []
         return [*taps, self.config.vision_feature_index]
@@ -164,7 +163,7 @@ class M2F2Detector(nn.Module):
     def forward(self, pixel_values: torch.Tensor, vision_states: dict[int, torch.Tensor]) -> M2F2DetOutput:
         """
         Args:
-            pixel_values: (batch, 3, image_size, image_size), CLIP-normalised; read by the CNN.
+            pixel_values: (batch, 3, image_size, image_size), CLIP-normalised; input of the CNN.
             vision_states: the tower's hidden states at `vision_layers`, each (batch, 1 + patches, width).
 
         Returns:
@@ -202,7 +201,7 @@ class M2F2DetPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
     _no_split_modules = ["CLIPEncoderLayer", "CnnEncoder", "ResidualEnergyEncoder", "M2F2DetBridgeBlock"]
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Only what the official code initialises itself; everything else keeps its own library's start values.
+        # Only the parts that the official code initialises itself; everything else keeps its library's initial values.
         if isinstance(module, M2F2DetPromptEncoder):
             init.normal_(module.prompt_tokens)
             self._init_small(module.proj[0])
@@ -218,13 +217,13 @@ class M2F2DetPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
     def heatmap(
         self, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
     ) -> torch.FloatTensor:
-        """How alike each image patch and the learned text prompt are; attention of the detector, not a mask.
+        """Return the similarity of each image patch to the learned text prompt: attention of the detector, not a mask.
 
         Args:
             pixel_values, detector_pixel_values: as in `detect`.
 
         Returns:
-            (batch, rows, columns) in [0, 1], each picture's least alike patch at 0 and its most alike at 1.
+            (batch, rows, columns) in [0, 1], with 0 for each image's least similar patch and 1 for its most similar.
 
         Raises:
             ValueError: for a bridge detector that does not use the prompt.
@@ -232,8 +231,8 @@ class M2F2DetPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
         scores = self.detect(pixel_values=pixel_values, detector_pixel_values=detector_pixel_values).patch_scores
         if scores is None:
             raise ValueError(
-                "This detector (variant='bridge') compares no patches with its prompt, so it has no heat map; the "
-                "cosine variant has one."
+                "This detector (variant='bridge') does not compare patches with its prompt, so it has no heat map; "
+                "the cosine variant has one."
             )
         return patch_map(scores.float())
 
@@ -243,14 +242,14 @@ class M2F2DetPreTrainedModel(DeepfakeDetectionMixin, PreTrainedModel):
 
 
 class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
-    """M2F2-Det verdict: both released detectors, `config.variant` chooses.
+    """M2F2-Det detector; `config.variant` chooses one of the two released architectures.
 
-    Also an image classifier in the sense of transformers (`logits`, `labels`), so that the stock
-    `image-classification` pipeline and `Trainer` take it.
+    It is also an image classifier for transformers (`logits`, `labels`), so the stock `image-classification` pipeline
+    and `Trainer` work.
     """
 
     _keys_to_ignore_on_load_unexpected = LANGUAGE_MODEL_KEYS
-    # `forward` has no use for num_items_in_batch; without this, Trainer doubles the loss on two processes.
+    # `forward` does not use num_items_in_batch; without this, Trainer doubles the loss on two processes.
     accepts_loss_kwargs = False
 
     def __init__(self, config: M2F2DetConfig) -> None:
@@ -260,13 +259,13 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
         self.post_init()
 
     def freeze_clip(self) -> None:
-        """Stop gradients of both CLIP towers, as in all official training stages; the learned prompt stays free."""
+        """Freeze both CLIP towers, as in all official training stages; the learned prompt stays trainable."""
         self.vision_tower.requires_grad_(False)
         self.detector.prompt_encoder.text_tower.requires_grad_(False)
         self.freeze_unused()
 
     def freeze_unused(self) -> None:
-        """Stop gradients of what `forward` does not read, so that data-parallel training has no idle weights."""
+        """Freeze weights that `forward` does not use; data-parallel training would wait for their gradients."""
         last = max(self.detector.vision_layers)
         unused = [*self.vision_tower.encoder.layers[last:], self.vision_tower.post_layernorm]
         prompt = self.detector.prompt_encoder
@@ -282,7 +281,7 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As the base class; a folder of `M2F2DetForConditionalGeneration` gives its detector and shared tower."""
+        """Load like the base class; from `M2F2DetForConditionalGeneration` only detector and tower are loaded."""
         config, explains = verdict_config(cls, pretrained_model_name_or_path, kwargs)
         if not explains:
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)
@@ -290,7 +289,7 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
             pretrained_model_name_or_path, *model_args, config=config, key_mapping=DETECTOR_KEYS, **kwargs
         )
         model = result[0] if isinstance(result, tuple) else result
-        # Else `save_pretrained` would undo the renaming and write a folder without a language model under its names.
+        # Otherwise `save_pretrained` would undo the renaming and use the names of a folder with a language model.
         model._weight_conversions = None
         return result
 
@@ -306,11 +305,11 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
         Args:
             pixel_values: (batch, 3, image_size, image_size), CLIP-normalised float.
             labels: (batch,) int64, 0 = real, 1 = fake.
-            detector_pixel_values: pictures for the CNN where they differ from those for the tower (a folder whose
+            detector_pixel_values: images for the CNN if they differ from those for the tower (in a folder whose
                 language model pads to a square); same shape.
-            return_dict: a tuple instead of `M2F2DetOutput` when `False`; the config's `return_dict` when `None`.
-            kwargs: `mask_labels`, float of the shape of `mask_logits`, share of manipulated area in [0, 1], negative
-                where unknown; adds `mask_loss_weight` times a binary cross-entropy over the known cells. See
+            return_dict: return a tuple instead of `M2F2DetOutput` if `False`; `None` uses the config's `return_dict`.
+            kwargs: `mask_labels`, float with the shape of `mask_logits`, share of manipulated area in [0, 1], negative
+                if unknown; adds `mask_loss_weight` times a binary cross-entropy over the known cells. See
                 `MaskSupervision`.
         """
         mask_labels = given_mask_labels(kwargs)
@@ -321,7 +320,7 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
         if mask_labels is not None:
             mask_loss = self.config.mask_loss_weight * _mask_loss(output.mask_logits, mask_labels)
             output.loss = mask_loss if output.loss is None else output.loss + mask_loss
-        # ModelOutput keeps the order in which fields were set; users index [0] for the loss.
+        # ModelOutput keeps the order in which fields are set; users read the loss from [0].
         output = M2F2DetOutput(**{name: output[name] for name in M2F2DetOutput.__annotations__ if name in output})
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
@@ -329,7 +328,7 @@ class M2F2DetForDeepfakeDetection(M2F2DetPreTrainedModel):
     def detect(
         self, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
     ) -> M2F2DetDetectionOutput:
-        """Judge a batch of pictures; arguments as in `forward`. No mask: this family does not localise."""
+        """Score a batch of images; arguments as in `forward`. No mask, because this family cannot localise."""
         output = self(pixel_values, detector_pixel_values=detector_pixel_values, return_dict=True)
         return M2F2DetDetectionOutput(logits=self.calibrate(output.logits), patch_scores=output.patch_scores)
 
@@ -339,7 +338,7 @@ def _mask_loss(mask_logits: torch.Tensor | None, mask_labels: torch.Tensor) -> t
         raise ValueError("mask_labels were given, but this encoder has no mask head; use one with mask_head=True.")
     if mask_logits.shape != mask_labels.shape:
         raise ValueError(
-            f"mask_labels have shape {tuple(mask_labels.shape)}, the mask head gives {tuple(mask_logits.shape)}."
+            f"mask_labels have shape {tuple(mask_labels.shape)}, but the mask head returns {tuple(mask_logits.shape)}."
         )
     known = mask_labels >= 0
     losses = F.binary_cross_entropy_with_logits(

@@ -1,7 +1,8 @@
 """The bridge adapter of M2F2-Det's stage-1 detector.
 
-Three small transformer blocks read CNN maps and CLIP tokens, level by level. As released, a LayerNorm over a single
-element follows them: it returns its bias, so the whole adapter is one constant vector (see `bridge_norm`).
+Three small transformer blocks read CNN maps and CLIP tokens, level by level. In the released code they are followed by
+a LayerNorm over a single element, which always returns its bias. The whole adapter is therefore one constant vector
+(see `bridge_norm`).
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,9 @@ __all__ = ["M2F2DetBridge", "M2F2DetBridgeBlock"]
 
 
 class _CastLinear(nn.Linear):
-    """A linear layer in another dtype than its weights have."""
+    """A linear layer that computes in another dtype than that of its weights."""
 
-    # Weights are used inside the layer's own call: accelerate brings offloaded ones for that only.
+    # The weights are used inside the layer's own call, because accelerate loads offloaded weights only for that.
     def forward(self, input: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return F.linear(input.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
 
@@ -27,7 +28,7 @@ class _ScoreNorm(nn.LayerNorm):
     """One scale and one shift for all tokens."""
 
     def forward(self, scores: torch.Tensor, mode: str) -> torch.Tensor:
-        """Scores (batch, tokens): each over itself (`"official"`, which leaves the shift), or over the tokens."""
+        """Normalise scores (batch, tokens): each by itself (`"official"`, giving the shift), or over tokens."""
         if mode == "official":
             return super().forward(scores.unsqueeze(-1).to(self.weight.dtype)).squeeze(-1)
         return F.layer_norm(scores, scores.shape[-1:], eps=self.eps) * self.weight + self.bias
@@ -62,14 +63,14 @@ class M2F2DetBridgeBlock(nn.Module):
         return mixed.to(hidden_states.dtype)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(sequences, length, dim) to the same shape."""
+        """Transform (sequences, length, dim), keeping the shape."""
         hidden_states = self.norm1(hidden_states + self.dropout(self.attention(hidden_states)))
         feed_forward = self.fc2(self.dropout(F.relu(self.fc1(hidden_states))))
         return self.norm2(hidden_states + self.dropout(feed_forward))
 
 
 class M2F2DetBridge(nn.Module):
-    """Reads one CNN map and one CLIP hidden state per level; gives one vector per picture.
+    """Reads one CNN map and one CLIP hidden state per level; returns one vector per image.
 
     Args:
         config: the model's config.
@@ -81,7 +82,7 @@ class M2F2DetBridge(nn.Module):
         self.norm_mode = config.bridge_norm
         self.over_batch = config.bridge_attention_axis == "batch"
         self.drop_cls = config.bridge_clip_tokens == "drop_cls"
-        # Each level appends the tokens of its CNN map and all image tokens but one (CLS stays, a patch is lost).
+        # Each level appends the tokens of its CNN map and all image tokens but one (CLS is kept, a patch is dropped).
         self.num_tokens = sum(shape[2] * shape[3] + config.num_patches for shape in tap_shapes)
         self.encoder_projs = nn.ModuleList(nn.Linear(shape[1], config.bridge_dim) for shape in tap_shapes)
         self.vision_proj = nn.Linear(config.vision_config.hidden_size, config.bridge_dim)
@@ -92,7 +93,7 @@ class M2F2DetBridge(nn.Module):
         self.reduction_norm = nn.LayerNorm(config.bridge_adapter_dim)
 
     def constant(self, device: torch.device) -> torch.Tensor:
-        """What the adapter gives for every picture under `bridge_norm="official"`: (1, `bridge_adapter_dim`)."""
+        """Return the constant output of the adapter under `bridge_norm="official"`: (1, `bridge_adapter_dim`)."""
         return self._reduced(self.score_norm(torch.zeros(1, self.num_tokens, device=device), "official"))
 
     def forward(self, encoder_maps: Sequence[torch.Tensor], vision_states: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -111,7 +112,7 @@ class M2F2DetBridge(nn.Module):
             state = state[:, 1:] if self.drop_cls else state[:, :-1]
             level = [project(feature_map.flatten(2).transpose(1, 2)), self.vision_proj(state)]
             sequence = torch.cat([*tokens, *level], dim=1)
-            if self.over_batch:  # attention across the pictures of the batch, one sequence per token
+            if self.over_batch:  # attention across the images of the batch, one sequence per token
                 sequence = block(sequence.transpose(0, 1)).transpose(0, 1)
             else:
                 sequence = block(sequence)
@@ -120,5 +121,5 @@ class M2F2DetBridge(nn.Module):
         return self._reduced(scores if self.norm_mode == "none" else self.score_norm(scores, self.norm_mode))
 
     def _reduced(self, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (batch, tokens) to (batch, `bridge_adapter_dim`)."""
+        """Project scores (batch, tokens) to (batch, `bridge_adapter_dim`)."""
         return self.reduction_norm(self.reduction(scores))

@@ -14,12 +14,12 @@ __all__ = ["CnnEncoder", "build_encoder", "feature_shapes"]
 
 
 class CnnEncoder(nn.Module):
-    """A convolutional network without head, its map averaged over space.
+    """A convolutional network without a head, whose map is averaged over space.
 
     Args:
         network: the network; its children keep their own names.
         num_features: channels of the last map.
-        features: name of the method or child of `network` that makes the map.
+        features: name of the method or child of `network` that computes the map.
     """
 
     def __init__(self, network: nn.Module, num_features: int, features: str = "forward_features") -> None:
@@ -29,20 +29,20 @@ class CnnEncoder(nn.Module):
         self.features = features
 
     def forward(self, pixel_values: torch.Tensor) -> EncoderFeatures:
-        """`pixel_values` (batch, 3, height, width), normalised; returns the map and its mean (batch, num_features)."""
+        """Encode `pixel_values` (batch, 3, height, width); return the map and its mean (batch, num_features)."""
         dtype = next(self.network.parameters()).dtype
         feature_map = getattr(self.network, self.features)(pixel_values.to(dtype))
         if feature_map.ndim != 4:
             raise ValueError(
-                f"The encoder {type(self.network).__name__} gives features of shape {tuple(feature_map.shape)}, but "
-                "M2F2-Det averages a (batch, channels, height, width) map; choose a convolutional network."
+                f"The encoder {type(self.network).__name__} returns features of shape {tuple(feature_map.shape)}, "
+                "but M2F2-Det averages a (batch, channels, height, width) map; choose a convolutional network."
             )
         return EncoderFeatures(feature_map, feature_map.mean(dim=(2, 3)), None)
 
     def forward_with_taps(
         self, pixel_values: torch.Tensor, layers: Sequence[str]
     ) -> tuple[EncoderFeatures, list[torch.Tensor]]:
-        """As `forward`, and the outputs (batch, channels, height, width) of the sub-modules named in `layers`."""
+        """Encode, and also return the outputs (batch, channels, height, width) of the modules in `layers`."""
         taps: dict[str, torch.Tensor] = {}
 
         def keep(name: str) -> Any:
@@ -61,7 +61,7 @@ def build_encoder(spec: dict[str, Any]) -> nn.Module:
     """Build the CNN that `M2F2DetConfig.encoder_config` describes, with random weights.
 
     Raises:
-        ValueError: if the network is unknown or the table misses a field.
+        ValueError: if the network is unknown or the table lacks a field.
         ImportError: if timm is needed and missing.
     """
     options = {name: value for name, value in spec.items() if name != "type"}
@@ -78,9 +78,9 @@ def build_encoder(spec: dict[str, Any]) -> nn.Module:
 
 
 def feature_shapes(encoder: CnnEncoder, image_size: int, layers: Sequence[str]) -> tuple[torch.Size, list[torch.Size]]:
-    """Shapes (1, channels, height, width) of the last map and of the named layers for a square picture.
+    """Return the shapes (1, channels, height, width) of the last map and of the named layers for a square image.
 
-    Nothing is computed: a copy runs on the meta device.
+    Uses a copy on the meta device, without computing anything.
     """
     known = {name for name, _ in encoder.network.named_modules()}
     unknown = [name for name in layers if name not in known]
@@ -96,10 +96,10 @@ def _timm_network(name: str) -> CnnEncoder:
     try:
         import timm
     except ImportError as error:
-        raise ImportError(f"The encoder {name!r} comes from timm, which is missing: pip install timm") from error
+        raise ImportError(f"The encoder {name!r} comes from timm, which is not installed: pip install timm") from error
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:12]) or "see timm.list_models()"
-        raise ValueError(f"timm knows no network {name!r}. Similar names: {near}.")
+        raise ValueError(f"timm does not have a network {name!r}. Similar names: {near}.")
     network = timm.create_model(name, pretrained=False, num_classes=0)
     norm = getattr(getattr(network, "features", None), "norm5", None)
     if norm is not None:
@@ -109,12 +109,12 @@ def _timm_network(name: str) -> CnnEncoder:
 
 
 def _efficientnet_from_table(blocks: Sequence[Sequence[int]], num_features: int) -> CnnEncoder:
-    """`blocks` holds rows `[expand, kernel, stride, in, out, layers]`, as in torchvision's `MBConvConfig`."""
+    """Build an EfficientNet; `blocks` has rows `[expand, kernel, stride, in, out, layers]`."""
     try:
         from timm.models._efficientnet_builder import decode_arch_def
         from timm.models.efficientnet import EfficientNet
     except ImportError as error:
-        raise ImportError("An EfficientNet table is built by timm, which is missing: pip install timm") from error
+        raise ImportError("An EfficientNet table needs timm, which is not installed: pip install timm") from error
     rows = [
         [f"{'ds' if expand == 1 else 'ir'}_r{layers}_k{kernel}_s{stride}_e{expand}_c{width}_se0.25"]
         for expand, kernel, stride, _, width, layers in blocks

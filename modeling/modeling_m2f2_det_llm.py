@@ -1,4 +1,4 @@
-"""M2F2-Det with its language model: the cosine detector tells LLaVA what it found, LLaVA says why."""
+"""M2F2-Det with its language model: the cosine detector passes its findings to LLaVA, which explains them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from .verdict_parsing import parse_verdict
 
 __all__ = ["M2F2DetCausalLMOutput", "M2F2DetForConditionalGeneration", "M2F2DetModel"]
 
-DEEPFAKE_PROJECTOR_STD = 0.1  # start of the official stage 2
+DEEPFAKE_PROJECTOR_STD = 0.1  # initial value in the official stage 2
 PICTURE_INPUTS = ("pixel_values", "detector_pixel_values", "image_embeds", "detector_logits", "class_labels")
 
 
@@ -36,8 +36,8 @@ PICTURE_INPUTS = ("pixel_values", "detector_pixel_values", "image_embeds", "dete
 class M2F2DetModelOutput(BaseModelOutputWithPast):
     """
     Args:
-        last_hidden_state (`torch.FloatTensor` of shape `(batch, length, hidden)`): lines up with `input_ids`.
-        detector_logits (`torch.FloatTensor` of shape `(pictures, 2)`, *optional*): raw, `[real, fake]`.
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, length, hidden)`): aligned with `input_ids`.
+        detector_logits (`torch.FloatTensor` of shape `(images, 2)`, *optional*): raw, `[real, fake]`.
     """
 
     detector_logits: torch.FloatTensor | None = None
@@ -48,17 +48,17 @@ class M2F2DetCausalLMOutput(CausalLMOutputWithPast):
     """
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*): next-token cross-entropy over the supervised tokens.
-        logits (`torch.FloatTensor` of shape `(batch, length, vocabulary)`): the two placeholders can never win.
+        logits (`torch.FloatTensor` of shape `(batch, length, vocabulary)`): the two placeholders are excluded.
         cache (`Cache`, *optional*): keys and values of the tokens so far; `past_key_values` before transformers 5.24.
-        hidden_states, attentions: of the language model, where asked for.
-        detector_logits (`torch.FloatTensor` of shape `(pictures, 2)`, *optional*): raw, `[real, fake]`.
+        hidden_states, attentions: of the language model, if requested.
+        detector_logits (`torch.FloatTensor` of shape `(images, 2)`, *optional*): raw, `[real, fake]`.
     """
 
     detector_logits: torch.FloatTensor | None = None
 
 
 class M2F2DetDeepfakeProjector(nn.Module):
-    """The detector's two probabilities to one token of the language model."""
+    """Projects the detector's two probabilities to one token of the language model."""
 
     def __init__(self, config: M2F2DetConfig) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class M2F2DetDeepfakeProjector(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def forward(self, probabilities: torch.Tensor) -> torch.Tensor:
-        """(pictures, 2), order real, fake, to (pictures, hidden)."""
+        """Project (images, 2), in the order real, fake, to (images, hidden)."""
         return self.linear_2(self.act(self.linear_1(probabilities)))
 
 
@@ -87,7 +87,7 @@ class M2F2DetLanguagePreTrainedModel(M2F2DetPreTrainedModel):
 
 
 class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
-    """Backbone without `lm_head`: one CLIP tower feeds detector and language model."""
+    """Backbone without `lm_head`: one CLIP tower serves both detector and language model."""
 
     def __init__(self, config: M2F2DetConfig) -> None:
         super().__init__(config)
@@ -107,14 +107,14 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
     def encode_pictures(
         self, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, M2F2DetOutput]:
-        """One tower pass for both halves.
+        """Run the tower once for both halves.
 
         Args:
-            pixel_values: (pictures, 3, image_size, image_size), CLIP-normalised, for the tower.
-            detector_pixel_values: the same pictures for the CNN where they differ (padded against cropped).
+            pixel_values: (images, 3, image_size, image_size), CLIP-normalised, for the tower.
+            detector_pixel_values: the same images for the CNN, if they differ (padded instead of cropped).
 
         Returns:
-            (pictures, patches, hidden) for the language model, and the detector's raw output.
+            (images, patches, hidden) for the language model, and the detector's raw output.
         """
         index = self.config.vision_feature_index
         if self.config.vision_pixel_dtype == "float16":
@@ -142,15 +142,15 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
     ) -> M2F2DetModelOutput:
         """
         Args:
-            input_ids: (batch, length) with `image_token_id` once per patch and `deepfake_token_id` once per picture.
-            pixel_values, detector_pixel_values: see `encode_pictures`; pictures in the order of their placeholders.
-            image_embeds, detector_logits: what `encode_pictures` gave, instead of the pictures.
-            class_labels: (pictures,) 0 = real, 1 = fake; read in training when `conditional_deepfake_prob` is set.
+            input_ids: (batch, length) with `image_token_id` once per patch and `deepfake_token_id` once per image.
+            pixel_values, detector_pixel_values: see `encode_pictures`; images in the order of their placeholders.
+            image_embeds, detector_logits: output of `encode_pictures`, used instead of the images.
+            class_labels: (images,) 0 = real, 1 = fake; used in training if `conditional_deepfake_prob` is set.
             cache, past_key_values: keys and values of the tokens so far, under either name.
-            The other arguments are those of every decoder of transformers.
+            The other arguments are those of all transformers decoders.
 
         Raises:
-            ValueError: if placeholders and pictures do not agree in number; both numbers are named.
+            ValueError: if the numbers of placeholders and images differ; the message has both.
         """
         cache = one_cache(cache, past_key_values)
         if (input_ids is None) == (inputs_embeds is None):
@@ -161,7 +161,7 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         elif image_embeds is not None:
-            raise ValueError("Pictures need input_ids, because their placeholders are found by id.")
+            raise ValueError("Images need input_ids, because placeholders are found by id.")
         if image_embeds is not None:
             probabilities = self._token_probabilities(detector_logits, class_labels)
             tokens = self.deepfake_projector(probabilities.to(self.deepfake_projector.linear_1.weight.dtype))
@@ -198,19 +198,19 @@ class M2F2DetModel(M2F2DetLanguagePreTrainedModel):
     def _place(
         inputs_embeds: torch.Tensor, input_ids: torch.Tensor, token_id: int, features: torch.Tensor, what: str
     ) -> torch.Tensor:
-        """Put `features` (pictures, tokens, hidden) where `token_id` stands."""
+        """Replace the embeddings of `token_id` by `features` (images, tokens, hidden)."""
         places = input_ids == token_id
         found, needed = int(places.sum()), features.shape[0] * features.shape[1]
         if found != needed:
             raise ValueError(
-                f"The prompts hold {found} {what} placeholder tokens, but {features.shape[0]} pictures need {needed} "
+                f"The prompts contain {found} {what} placeholder tokens, but {features.shape[0]} images need {needed} "
                 f"({features.shape[1]} each)."
             )
         return inputs_embeds.masked_scatter(places.unsqueeze(-1), features.to(inputs_embeds.dtype))
 
 
 class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, GenerationMixin):
-    """Verdict by the detector, explanation by the language model, both from one pass of the CLIP tower."""
+    """Verdict from the detector and text from the language model, with one pass of the CLIP tower."""
 
     can_explain = True
     can_converse = True
@@ -218,7 +218,9 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
 
     def __init__(self, config: M2F2DetConfig) -> None:
         if config.text_config is None:
-            raise ValueError("This config has no text_config, so no language model: use M2F2DetForDeepfakeDetection.")
+            raise ValueError(
+                "This config has no text_config and therefore no language model: use M2F2DetForDeepfakeDetection."
+            )
         super().__init__(config)
         self.model = M2F2DetModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
@@ -256,8 +258,8 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         """Predict tokens; arguments that are not described here are those of `M2F2DetModel.forward`.
 
         Args:
-            labels: (batch, length) token ids, -100 where not supervised; placeholders never are.
-            logits_to_keep: as in transformers: logits of the last so many positions only.
+            labels: (batch, length) token ids, -100 where not supervised; placeholders are never supervised.
+            logits_to_keep: as in transformers: compute logits only for this many last positions.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -274,12 +276,13 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        # Rows that only transformers needs; the official vocabulary does not have them, so nothing may fall on them.
+        # Rows that only transformers needs: the official vocabulary does not have them, so they must not get
+        # probability.
         placeholders = torch.tensor([self.config.image_token_id, self.config.deepfake_token_id], device=logits.device)
         logits = logits.index_fill(-1, placeholders, torch.finfo(logits.dtype).min)
         loss = None
         if labels is not None:
-            # Trainers that learn whole texts copy input_ids; a placeholder is nothing to learn.
+            # Trainers for whole texts copy input_ids as labels; placeholders must not be learned.
             labels = labels.masked_fill(torch.isin(labels, placeholders), -100)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
@@ -305,7 +308,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
     def detect(
         self, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
     ) -> M2F2DetDetectionOutput:
-        """Judge a batch by the detector alone; the language model does not run.
+        """Score a batch with the detector only, without running the language model.
 
         Args:
             pixel_values, detector_pixel_values: see `M2F2DetModel.encode_pictures`.
@@ -326,17 +329,17 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         history: Histories | None = None,
         **generation: Any,
     ) -> DeepfakeExplanationOutput:
-        """Verdict and explanation of a batch from one encoding of its pictures.
+        """Return verdicts and explanations for a batch, encoding its images once.
 
         Args:
             processor: the `M2F2DetProcessor` of this checkpoint.
             pixel_values, detector_pixel_values: see `M2F2DetModel.encode_pictures`.
-            question: asked of every picture, or a list with one per picture; by default the processor's own,
+            question: the question for every image, or a list with one per image; by default the processor's own,
                 which names the detector's verdict.
-            threshold: P(fake) from which on that question calls the picture fake.
-            history: earlier questions with their answers, the oldest first, for every picture; or a list of such
-                lists, one per picture.
-            generation: arguments of `generate`; greedy and 512 new tokens unless told.
+            threshold: P(fake) at or above which that question calls the image fake.
+            history: earlier questions and answers, oldest first, for every image; or a list of such lists, one per
+                image.
+            generation: arguments of `generate`; by default greedy with up to 512 new tokens.
 
         Returns:
             `DeepfakeExplanationOutput`. The texts equal those of `generate` on the same prompts.
@@ -367,7 +370,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
     def converse(
         self, processor: Any, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
     ) -> Conversation:
-        """Begin a conversation about one picture.
+        """Start a conversation about one image.
 
         Args:
             processor: the `M2F2DetProcessor` of this checkpoint.
@@ -377,7 +380,7 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
             A `Conversation`; its answers equal those of `explain` with the same question and history.
 
         Raises:
-            ValueError: for more than one picture.
+            ValueError: for more than one image.
         """
         require_one_picture(pixel_values)
         image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)
@@ -400,11 +403,11 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
     def answer_questions(
         self, processor: Any, questions: Sequence[str], pixel_values: torch.Tensor, **options: Any
     ) -> list[str]:
-        """Several questions on one picture; see `answer_prompts`, which does it for whole prompts.
+        """Answer several questions about one image; `answer_prompts` does the same for complete prompts.
 
         Args:
             processor: the `M2F2DetProcessor` of this checkpoint.
-            questions: at least one, without markers.
+            questions: at least one question, without markers.
             pixel_values: (1, 3, image_size, image_size).
             options: the other arguments of `answer_prompts`.
         """
@@ -421,25 +424,26 @@ class M2F2DetForConditionalGeneration(M2F2DetLanguagePreTrainedModel, Generation
         skip_special_tokens: bool = True,
         **generation: Any,
     ) -> list[str]:
-        """Several prompts on one picture; what they have in common is encoded and prefilled once.
+        """Answer several prompts about one image; their common part is encoded and prefilled once.
 
         Args:
             processor: the `M2F2DetProcessor` of this checkpoint.
-            prompts: at least one, each with one `<image>` and one `<deepfake>` at the same place.
+            prompts: at least one prompt, each with one `<image>` and one `<deepfake>` in the same place.
             pixel_values, detector_pixel_values: (1, 3, image_size, image_size).
             skip_special_tokens: `False` keeps `<s>` and `</s>`, as the official prediction files have them.
-            generation: arguments of `generate`; greedy and 512 new tokens unless told.
+            generation: arguments of `generate`; by default greedy with up to 512 new tokens.
 
         Returns:
-            One answer per prompt, equal to what each prompt alone gives.
+            One answer per prompt, equal to the answer without sharing.
 
         Raises:
-            ValueError: for no prompt, more than one picture, or prompts that differ before the picture ends.
+            ValueError: without prompts, for more than one image, or for prompts that differ before the end of the
+                image.
         """
         if len(pixel_values) != 1:
-            raise ValueError(f"Questions with a shared prefill take one picture, got {len(pixel_values)}.")
+            raise ValueError(f"Questions with a shared prefill must be about one image, got {len(pixel_values)}.")
         if not prompts:
-            raise ValueError("There must be at least one question.")
+            raise ValueError("Pass at least one question.")
         image_embeds, output = self.model.encode_pictures(pixel_values, detector_pixel_values)
         new_ids = generate_from_shared_prefix(
             self,

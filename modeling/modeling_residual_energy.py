@@ -1,7 +1,7 @@
-"""A small CNN branch that reads log energies of fixed high-pass residuals instead of pixels.
+"""A small CNN branch whose inputs are log energies of fixed high-pass residuals instead of pixels.
 
-It learns from little data what a network on raw pixels does not, because the first layer, the magnitude and the local
-averaging that image forensics needs are not learned but given.
+It learns from little data, because the first layer, the magnitude and the local averaging that image forensics needs
+are fixed and not learned.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class EncoderFeatures(NamedTuple):
 
     Attributes:
         feature_map: last feature map, `(batch, channels, height, width)`.
-        pooled: one vector per picture, `(batch, num_features)`.
-        mask_logits: logits of "this cell was manipulated", `(batch, mask_height, mask_width)`, or `None` where the
-            branch does not localise.
+        pooled: one vector per image, `(batch, num_features)`.
+        mask_logits: logits that a cell was manipulated, `(batch, mask_height, mask_width)`, or `None` if the branch
+            does not localise.
     """
 
     feature_map: torch.Tensor
@@ -63,24 +63,26 @@ class ResidualEnergyEncoder(nn.Module):
     Args:
         image_size: side of the square input, in pixels. The encoder needs native resolution: resizing destroys the
             residuals it measures.
-        widths: channels of the stages. The first works at `grid_size`, each further one halves the resolution.
+        widths: channels of the stages. The first stage works at `grid_size`; each further one halves the resolution.
         image_mean: per-channel mean that the image processor subtracted, for pixels in [0, 1].
         image_std: per-channel deviation that the image processor divided by, for pixels in [0, 1].
-        grid_size: side of the planes, in cells; a cell of `image_size / grid_size` pixels is averaged to one number.
+        grid_size: side of the planes, in cells; each cell is the average of a square of `image_size / grid_size`
+            pixels.
         mask_head: whether to predict a manipulation mask from the second stage.
-        position_map: whether to add a learned map, so that the same energy can mean different things in eye and cheek.
+        position_map: whether to add a learned map, so that the same energy can have a different meaning for an eye
+            than for a cheek.
         dropout: probability of zeroing a pooled feature, in training mode.
         plane_noise: deviation of Gaussian noise that is constant over a plane, in training mode.
         cell_noise: deviation of Gaussian noise per cell, in training mode.
         plane_dropout: probability of zeroing a whole plane, in training mode.
-        log_offset: grey levels added before the logarithm; about the noise floor of an 8-bit picture.
+        log_offset: grey levels added before the logarithm; about the noise floor of an 8-bit image.
 
     Attributes:
         num_features: width of `pooled`: mean, maximum and mean of the central cells of the last map.
         mask_size: side of `mask_logits`, or `None` without a mask head.
 
     Raises:
-        ValueError: for an argument outside its range, naming it.
+        ValueError: for an argument outside its range; the message names it.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class ResidualEnergyEncoder(nn.Module):
         self.num_features = 3 * widths[-1]
         self.mask_size = -(-grid_size // 2) if mask_head else None
 
-        # Persistent, because a model is built on the meta device and then filled from its file.
+        # Persistent, because models are created on the meta device and then filled from their file.
         self.register_buffer("filters", torch.tensor(RESIDUAL_FILTERS, dtype=torch.float32).unsqueeze(1))
         self.register_buffer("plane_mean", torch.zeros(NUM_PLANES))
         self.register_buffer("plane_std", torch.ones(NUM_PLANES))
@@ -129,17 +131,17 @@ class ResidualEnergyEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, pixel_values: torch.Tensor) -> EncoderFeatures:
-        """Encode normalised pictures.
+        """Encode normalised images.
 
         Args:
             pixel_values: `(batch, 3, image_size, image_size)`, normalised with `image_mean` and `image_std`. Pass
-                float32 even to a half-precision model where that is possible.
+                float32 even to a half-precision model if possible.
 
         Returns:
             `EncoderFeatures` in the dtype of the weights; `feature_map` is `(batch, widths[-1], h, w)`.
 
         Raises:
-            ValueError: if the pictures have another size.
+            ValueError: if the images have the wrong size.
         """
         planes = (self.energy_planes(pixel_values) - self.plane_mean.float()[:, None, None]) / self.plane_std.float()[
             :, None, None
@@ -158,10 +160,10 @@ class ResidualEnergyEncoder(nn.Module):
         return EncoderFeatures(hidden, self.dropout(pooled), mask_logits)
 
     def energy_planes(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The fixed front-end: log mean absolute residuals and mean colours, not yet standardised.
+        """Compute the fixed front end: log mean absolute residuals and mean colours, before standardisation.
 
         Args:
-            pixel_values: as for `forward`.
+            pixel_values: as in `forward`.
 
         Returns:
             float32 `(batch, 21, grid_size, grid_size)`: 18 natural logarithms of grey levels, then Y / 64 - 2, U / 32
@@ -190,13 +192,13 @@ class ResidualEnergyEncoder(nn.Module):
 
     @torch.no_grad()
     def fit_standardization(self, batches: Iterable[torch.Tensor]) -> None:
-        """Set mean and deviation of each plane from training pictures.
+        """Set the mean and deviation of each plane from training images.
 
         Args:
-            batches: tensors as `forward` takes them.
+            batches: tensors as for `forward`.
 
         Raises:
-            ValueError: if there is no picture.
+            ValueError: without any image.
         """
         count, total, squares = 0, torch.zeros(NUM_PLANES, dtype=torch.float64), None
         for batch in batches:
@@ -206,22 +208,22 @@ class ResidualEnergyEncoder(nn.Module):
             batch_squares = planes.square().sum(dim=(0, 2, 3))
             squares = batch_squares if squares is None else squares + batch_squares
         if squares is None:
-            raise ValueError("fit_standardization got no pictures; give it the training split.")
+            raise ValueError("fit_standardization got no images; pass the training split.")
         mean = total / count
         deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
         self.plane_mean.copy_(mean)
-        # A plane that never varies (grey pictures have no chroma) carries nothing; 1 keeps it at zero.
+        # A constant plane (grey images have no chroma) has no information; 1 keeps it at zero.
         self.plane_std.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
 
     def _colour_planes(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Y, B - Y and R - Y in grey levels (0..255), float32."""
+        """Return Y, B - Y and R - Y in grey levels (0..255), float32."""
         levels = pixel_values.float()
         red, green, blue = (
             255.0 * (levels[:, channel] * self.image_std[channel] + self.image_mean[channel]) for channel in range(3)
         )
         if pixel_values.dtype in (torch.bfloat16, torch.float16):
-            # Half-precision pixels are off by up to half a grey level, as much as the residuals themselves. Pictures
-            # hold whole grey levels, so rounding brings them back.
+            # Half-precision pixels are off by up to half a grey level, as much as the residuals themselves. Images
+            # have integer grey levels, so rounding restores them.
             red, green, blue = red.round(), green.round(), blue.round()
         luma = LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue
         return torch.stack([luma, blue - luma, red - luma], dim=1)
@@ -259,7 +261,7 @@ class ResidualBlock(nn.Module):
 
 
 def _central_mean(hidden: torch.Tensor) -> torch.Tensor:
-    """Mean of the central 3x3 cells (all of them where there are fewer): a face crop has the face in the middle."""
+    """Return the mean of the central 3x3 cells (or fewer): face crops have the face in the middle."""
     height, width = hidden.shape[-2:]
     top, left = max(height // 2 - 1, 0), max(width // 2 - 1, 0)
     return hidden[..., top : top + 3, left : left + 3].mean(dim=(2, 3))
@@ -283,7 +285,7 @@ def _check_arguments(
     if not widths or any(width < 1 for width in widths):
         raise ValueError(f"widths is {list(widths)}, expected one positive number of channels per stage.")
     if mask_head and len(widths) < 2:
-        raise ValueError(f"mask_head=True reads the second stage, but widths is {list(widths)}; give two or more.")
+        raise ValueError(f"mask_head=True needs a second stage, but widths is {list(widths)}; pass two or more.")
     for name, values in (("image_mean", image_mean), ("image_std", image_std)):
         if len(values) != 3:
             raise ValueError(f"{name} is {list(values)}, expected three numbers (red, green, blue).")

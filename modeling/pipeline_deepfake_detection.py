@@ -1,4 +1,4 @@
-"""The `deepfake-detection` pipeline: any detector of this package, any kind of picture, one row per picture."""
+"""The `deepfake-detection` pipeline: any detector of this package, images from any source, one row per image."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ OWN_TURN = "own_"  # in front of their names among the features of a picture
 
 
 class DeepfakeDetectionPipeline(Pipeline):
-    """Judges pictures with a detector that keeps the contract of this package.
+    """Scores images with a detector of this package.
 
-    That is `model.detect(**inputs)`, and of a class with `can_explain` also `model.explain(processor, question=...,
-    threshold=..., **inputs)`, where `inputs` are what the processor makes of pictures alone. The image processor of a
-    class with `can_localize` has `mask_to_picture(mask, picture_size)`. A model that reads stock folders has
-    `adopt_processor(stock_processor)`; a processor whose tensors do not have one row per picture has `collate(rows)`.
+    The model needs `detect(**inputs)`, and with `can_explain` also `explain(processor, question=..., threshold=...,
+    **inputs)`, where `inputs` is the output of the processor for images without text. With `can_localize`, the image
+    processor needs `mask_to_picture(mask, picture_size)`. A model that loads stock folders needs
+    `adopt_processor(stock_processor)`; a processor whose tensors do not have one row per image needs `collate(rows)`.
 
     ```python
     import deepfake_detectors
@@ -54,13 +54,13 @@ class DeepfakeDetectionPipeline(Pipeline):
 
     Args:
         model: a detector of this package.
-        processor: the detector's processor; it is called with `images=<RGB PIL image>, return_tensors="pt"`.
+        processor: the detector's processor, called with `images=<RGB PIL image>, return_tensors="pt"`.
         threshold, explain, localize, question, history, head, generate_kwargs, on_error, batch_size, num_workers:
-            defaults for every call, see `__call__`. The other arguments are those of `transformers.Pipeline`.
+            defaults for every call, see `__call__`. All other arguments are those of `transformers.Pipeline`.
 
     Raises:
-        ValueError: if the model is not a detector, if the processor is missing, or for any argument that a call
-            would refuse.
+        ValueError: if the model is not a detector, if the processor is missing, or for an argument that a call would
+            refuse.
     """
 
     _load_processor = True
@@ -73,71 +73,71 @@ class DeepfakeDetectionPipeline(Pipeline):
         if not hasattr(model, "detect"):
             built_on_it = sorted({cls.__name__ for cls in detector_classes() if issubclass(cls, type(model))})
             loaders = " or ".join(f"{name}.from_pretrained" for name in built_on_it)
-            hint = f"If the weights are those of a detector, load them with {loaders}. " if loaders else ""
+            hint = f"If these are the weights of a detector, load them with {loaders}. " if loaders else ""
             raise ValueError(
                 f"{type(model).__name__} (model_type {model.config.model_type!r}) is not a deepfake detector (no "
-                f"`detect` method). {hint}Weights of an official release in another form have to be converted first: "
+                f"`detect` method). {hint}Official weights in another format must be converted first: "
                 "deepfake_detectors.convert(family, sources, output)."
             )
-        kwargs.pop("local_files_only", None)  # transformers.pipeline() hands on what was meant for the download
+        # transformers.pipeline() passes on arguments that were meant for the download
+        kwargs.pop("local_files_only", None)
         if getattr(model, "hf_device_map", None) is None and model.device.type == "meta":
-            kwargs["device"] = model.device  # accelerate brings the weights: they must not be moved
+            kwargs["device"] = model.device  # accelerate manages the weights: they must not be moved
         super().__init__(model, *args, **kwargs)
         if self.processor is None:
             raise ValueError(
                 f"{type(self).__name__} needs the processor of {type(model).__name__}: pass processor=..."
             )
-        if hasattr(model, "adopt_processor"):  # of a stock folder, whose own processor does not know the question
+        if hasattr(model, "adopt_processor"):  # for a stock folder, whose own processor does not know the question
             self.processor = model.adopt_processor(self.processor)
-        if self.image_processor is None:  # a family may have an image processor and nothing around it
+        if self.image_processor is None:  # a family may have only an image processor
             self.image_processor = self.processor
-        self.device = getattr(model, "input_device", self.device)  # weights may lie elsewhere
+        self.device = getattr(model, "input_device", self.device)  # weights may be on another device
         self.model.eval()
         if notice := getattr(model.config, "license_notice", None):
             show_license_notice(notice)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-        """Judge one picture or many.
+        """Score one image or many.
 
         Args:
             inputs: a path, an http(s) URL, bytes, an open file, a PIL image, a numpy array, a torch tensor or a dict
-                with "image" (`load_image` has the details), or several: a list, a tuple, a generator, a dataset
-                (rows with a column `image`), a column of one or of pandas (in its order), or a `KeyDataset`.
-            threshold (`float` or `str`, *optional*): label `fake` from this P(fake) on, in [0, 1]; or the name of
-                one of the model's operating points (`model.config.operating_points`). Default 0.5.
+                with "image" (see `load_image`), or several of these: a list, a tuple, a generator, a dataset (with a
+                column `image`), a column of a dataset or of a pandas table (in its order), or a `KeyDataset`.
+            threshold (`float` or `str`, *optional*): P(fake) in [0, 1] at or above which the label is `fake`, or the
+                name of one of the model's operating points (`model.config.operating_points`). Default 0.5.
             explain (`bool`, *optional*): also write an explanation.
-            localize (`bool` or `"heatmap"`, *optional*): also give the manipulated area; or, of a family that gives
-                none, what its verdict looked at. A heat map is attention or relevance within one picture: it does not
-                say what was changed, nor whether anything was.
-            head (`str`, *optional*): judge with this head, where the checkpoint has several: `"face"` of the built-in
-                `clip-probe-mini` takes crops of faces. The default is `model.config.default_head`.
+            localize (`bool` or `"heatmap"`, *optional*): also return a mask of the manipulated area; or, with
+                `"heatmap"`, what the verdict is based on, for families without masks. A heat map is attention or
+                relevance within one image: it does not show what was manipulated, or whether anything was.
+            head (`str`, *optional*): use this head, if the checkpoint has several: `"face"` of the built-in
+                `clip-probe-mini` needs face crops. The default is `model.config.default_head`.
             question (`str` or list, *optional*): ask this instead of the detector's own question; needs
-                `explain=True`. A list has one per picture, `None` for the detector's own.
+                `explain=True`. A list has one per image, `None` for the detector's own.
             history (`list[tuple[str, str]]` or list of such lists, *optional*): earlier questions with their answers,
-                the oldest first, which the question follows; needs `explain=True`. A list of lists has one per
-                picture.
+                oldest first, before the question; needs `explain=True`. A list of lists has one per image.
             generate_kwargs (`dict`, *optional*): arguments of `generate` for the explanation.
-            on_error (`str`, *optional*): `"raise"` (default) stops at the first picture that cannot be read;
-                `"record"` gives the row `{"error": <message>, "input": <path or description>}` in its place.
-            max_pixels (`int`, *optional*): width times height that is decoded, default 100 million; memory for it
-                is bounded to ten bytes for each of them.
+            on_error (`str`, *optional*): `"raise"` (default) stops at the first image that cannot be read; `"record"`
+                returns the row `{"error": <message>, "input": <path or description>}` in its place.
+            max_pixels (`int`, *optional*): largest width times height to decode, default 100 million; decoding uses at
+                most ten bytes per pixel.
             allow_private_hosts (`bool`, *optional*): also download from loopback, link-local and private addresses.
-            timeout (`float`, *optional*): seconds that a download may take, default 20.
-            batch_size (`int`, *optional*): pictures per forward pass, default 1.
-            num_workers (`int`, *optional*): processes that load and prepare pictures, default 0.
+            timeout (`float`, *optional*): timeout of a download in seconds, default 20.
+            batch_size (`int`, *optional*): images per forward pass, default 1.
+            num_workers (`int`, *optional*): processes that load and preprocess images, default 0.
 
         Returns:
-            For one picture a dict, for a list or tuple a list of dicts in the same order, and for everything else a
-            lazy iterator of them. Each has `label` (`"real"` or `"fake"`), `score` (the probability of that label),
+            For one image a dict, for a list or tuple a list of dicts in the same order, and for any other input a lazy
+            iterator of dicts. Each has `label` (`"real"` or `"fake"`), `score` (the probability of that label),
             `fake_probability` (in [0, 1]), `threshold`, `decision` (`"likely fake"`, `"likely real"` or
-            `"inconclusive"` by the checkpoint's decision band; `None` where none was fitted), `explanation` and
-            `explanation_verdict` (`str` or `None`) and `mask` (`None`, or a PIL image of mode `L`, 0-255, at the
-            size of the picture). With `localize="heatmap"` also `heatmap`, of the same form. Of a checkpoint with
-            named heads also `head`, and `terms` of that head's weights.
+            `"inconclusive"` by the checkpoint's decision band; `None` if it does not have one), `explanation` and
+            `explanation_verdict` (`str` or `None`) and `mask` (`None`, or a PIL image of mode `L`, 0-255, with the
+            size of the image). With `localize="heatmap"` also `heatmap`, in the same form. For a checkpoint with named
+            heads also `head`, and the `terms` of that head's weights.
 
         Raises:
-            InputImageError: a `ValueError` that names the picture, unless `on_error="record"`.
-            ValueError: for an argument out of range, or for an ability that the model does not have.
+            InputImageError: a `ValueError` that names the image, unless `on_error="record"`.
+            ValueError: for an argument out of range, or an ability that the model does not have.
         """
         if own := self._pop_own_turns(kwargs):
             inputs = asked_pictures(inputs, own)
@@ -169,9 +169,9 @@ class DeepfakeDetectionPipeline(Pipeline):
         return own
 
     def _require_sendable(self, inputs: Any, options: Mapping[str, Any]) -> None:
-        """Refuse inputs that cannot go to worker processes which do not inherit them, before any is judged."""
+        """Refuse inputs that cannot be sent to worker processes, before any image is scored."""
         workers = options.get("num_workers", self._num_workers)
-        # The first is the default of the platform; to ask for it by `get_start_method()` would also fix it.
+        # The first one is the platform's default; calling `get_start_method()` would also fix it.
         method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
         if not workers or method == "fork":
             return
@@ -180,7 +180,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         except (TypeError, AttributeError, pickle.PicklingError) as error:
             raise ValueError(
                 f"num_workers is {workers}, but these inputs cannot be sent to worker processes ({error}), which are "
-                f"started by {method!r} here. Give a list of paths, or num_workers=0."
+                f"started by {method!r} here. Pass a list of paths, or num_workers=0."
             ) from error
 
     def _sanitize_parameters(
@@ -217,13 +217,13 @@ class DeepfakeDetectionPipeline(Pipeline):
         for name, value in options.items():
             if value is not None:
                 forward[name] = value
-        # A call may add its question to explain=True of the construction.
+        # A call may add a question to explain=True from the constructor.
         explains = {**getattr(self, "_forward_params", {}), **forward}.get("explain", False)
         if not explains and any(value is not None for value in (question, history, generate_kwargs)):
             raise ValueError(NEEDS_EXPLAIN)
         if isinstance(question, (list, tuple)) or has_one_per_picture(history):
             raise ValueError(
-                "question and history with one entry per picture belong to the call that has the pictures."
+                "question and history with one entry per image belong to the call that has the images."
             )
         loading = {"max_pixels": max_pixels, "allow_private_hosts": allow_private_hosts, "timeout": timeout}
         preprocess: dict[str, Any] = {name: value for name, value in loading.items() if value is not None}
@@ -236,7 +236,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             if notice := self._of_head(head, "license_notice"):
                 show_license_notice(notice)
         if threshold is not None:
-            # The explanation is asked about the same verdict that the label shows.
+            # The explanation is about the verdict shown in the label.
             forward["threshold"] = postprocess["threshold"] = self.resolve_threshold(
                 threshold, {**getattr(self, "_forward_params", {}), **forward}.get("head")
             )
@@ -247,7 +247,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         return preprocess, forward, postprocess
 
     def _of_head(self, head: str | None, field: str) -> Any:
-        """A field of the config, of that head where the model has several."""
+        """Return a field of the config, for this head if the model has several."""
         config = self.model.config
         return config.of_head(head, field) if hasattr(config, "of_head") else getattr(config, field, None)
 
@@ -265,13 +265,13 @@ class DeepfakeDetectionPipeline(Pipeline):
         return float(threshold)
 
     def preprocess(self, input_: Any, head: str | None = None, **loading: Any) -> dict[str, Any]:
-        """Load and prepare one picture, for one of the model's heads; `loading` is passed to `load_image`.
+        """Load and preprocess one image for one of the model's heads; `loading` is passed to `load_image`.
 
         Returns:
             The processor's tensors, each with a batch axis of 1, plus `source` (its name), `picture_size` (width and
-            height, for the mask), `failure` (`None`, or the `InputImageError`) and, where every picture has its own,
-            question and history. A picture that failed has the tensors of a blank one, so that it keeps its place in
-            the batch; and its error is raised later, in the main process, because a worker process would lose it.
+            height, for the mask), `failure` (`None`, or the `InputImageError`) and, if every image has its own, question
+            and history. A failed image gets the tensors of a blank one, to keep its place in the batch; its error is
+            raised later in the main process, because a worker process would lose it.
         """
         failure, picture_size, own = None, (0, 0), {}
         if isinstance(input_, Asked):
@@ -287,7 +287,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             features = self._process(Image.new("RGB", (64, 64)), head)
         source = describe_image_source(input_) if failure is None else failure.source
         if hasattr(self.processor, "collate"):
-            features = {"row": features}  # which batching leaves alone
+            features = {"row": features}  # which batching does not change
         return {**features, **own, "source": source, "picture_size": picture_size, "failure": failure}
 
     def _process(self, image: Image.Image, head: str | None) -> Mapping[str, Any]:
@@ -300,7 +300,7 @@ class DeepfakeDetectionPipeline(Pipeline):
             return self._process(image, head)
         except ValueError as error:
             raise InputImageError(
-                f"{source}: the processor cannot use this picture of {image.width}x{image.height} pixels ({error}).",
+                f"{source}: the processor cannot use this image of {image.width}x{image.height} pixels ({error}).",
                 source,
             ) from error
 
@@ -320,13 +320,13 @@ class DeepfakeDetectionPipeline(Pipeline):
         rows = features.pop("row", None)
         source, failure, picture_size = (features.pop(name) for name in ("source", "failure", "picture_size"))
         own = {name: features.pop(OWN_TURN + name) for name in TURN_PARTS if OWN_TURN + name in features}
-        batched = isinstance(failure, list)  # of a single picture, the entries come bare
+        batched = isinstance(failure, list)  # entries of a single image are not in a list
         failures = failure if batched else [failure]
         if on_error == "raise":
             for error in failures:
                 if error is not None:
                     raise error
-        # The blank that stands for a failed picture goes no further: it must not reach the others of its batch.
+        # The blank for a failed image is removed here, so that it cannot affect the rest of the batch.
         good = [index for index, error in enumerate(failures) if error is None]
         probability = torch.full((len(failures),), math.nan, dtype=torch.float32, device=self.device)
         texts: list[str | None] = [None] * len(failures)
@@ -374,16 +374,16 @@ class DeepfakeDetectionPipeline(Pipeline):
         }
 
     def converse(self, image: Any) -> Any:
-        """Begin a conversation about one picture.
+        """Start a conversation about one image.
 
         Args:
-            image: as in `__call__`, a single one.
+            image: a single image, as in `__call__`.
 
         Returns:
             A `Conversation`, with the verdict in `detection`.
 
         Raises:
-            InputImageError: a `ValueError`, for a picture that cannot be read.
+            InputImageError: a `ValueError`, for an image that cannot be read.
             ValueError: if the detector cannot converse.
         """
         require_ability(self.model, "converse")
@@ -403,15 +403,15 @@ class DeepfakeDetectionPipeline(Pipeline):
     def postprocess(
         self, model_outputs: dict[str, Any], threshold: float = DEFAULT_THRESHOLD, head: str | None = None
     ) -> dict[str, Any]:
-        """Turn the output for one picture into its row; see `__call__`."""
+        """Turn the output for one image into its row; see `__call__`."""
         if (failure := model_outputs["failure"]) is not None:
             return {"error": str(failure), "input": failure.source}
         probability = model_outputs["fake_probability"].item()
         if not math.isfinite(probability):
             raise ValueError(
-                f"{model_outputs['source']}: the model answered P(fake) = {probability}. Either it judges by the "
-                "words it writes (score='generate') and they say neither real nor fake, or its weights are damaged or "
-                f"overflow in {self.model.dtype}; try dtype=torch.float32."
+                f"{model_outputs['source']}: the model answered P(fake) = {probability}. Either its written answer "
+                f"(score='generate') says neither real nor fake, or its weights are damaged or overflow in "
+                f"{self.model.dtype}; try dtype=torch.float32."
             )
         fake = probability >= threshold
         mask = model_outputs["mask"]
@@ -437,17 +437,17 @@ class DeepfakeDetectionPipeline(Pipeline):
         }
 
     def save_pretrained(self, save_directory: str | Path, remote_code: bool = False, **kwargs: Any) -> None:
-        """Save model and processor into one folder that `pipeline("deepfake-detection", model=folder)` loads.
+        """Save model and processor to a folder that `pipeline("deepfake-detection", model=folder)` loads.
 
         Args:
-            save_directory: the folder; created if needed.
-            remote_code: also copy the code of pipeline, model and processors and name it in the configs, for users who
-                do not have this package. `transformers.pipeline` then demands `trust_remote_code=True`, even where the
+            save_directory: folder to write; created if needed.
+            remote_code: also copy the code of pipeline, model and processors and refer to it in the configs, for users
+                without this package. `transformers.pipeline` then requires `trust_remote_code=True`, even if the
                 package is imported; `deepfake_detectors.pipeline` does not.
             kwargs: passed to the model's and the processor's `save_pretrained`.
         """
         config = self.model.config
-        # A folder without the code must not name it, wherever the model came from.
+        # A folder without the code must not refer to it, regardless of where the model came from.
         inherited = vars(config).pop("custom_pipelines", None)
         kwargs = named_after(save_directory, kwargs)
         try:
@@ -475,11 +475,11 @@ def _select(features: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
 
 @contextmanager
 def _carrying_code(model: Any, processor: Any) -> Iterator[None]:
-    """While it lasts, `save_pretrained` also writes the code of model, config and processors, and names it."""
+    """Make `save_pretrained` also write the code of model, config and processors while the context is open."""
     classes = {type(model): "AutoModel", type(model.config): "AutoConfig", type(processor): "AutoProcessor"}
     if (image_processor := getattr(processor, "image_processor", None)) is not None:
         classes[type(image_processor)] = "AutoImageProcessor"
-    # A chat model's folder has an image processor of the library.
+    # A chat model's folder has an image processor from transformers.
     classes = {cls: name for cls, name in classes.items() if not cls.__module__.startswith("transformers.")}
     before = {cls: cls._auto_class for cls in classes}
     named = vars(model.config).get("auto_map")
@@ -496,5 +496,5 @@ def _carrying_code(model: Any, processor: Any) -> Iterator[None]:
 
 
 def show_license_notice(notice: str) -> None:
-    """Log the terms of restricted weights as a warning, once per process. Detectors carry it as `license_notice`."""
+    """Log the terms of restricted weights as a warning, once per process. Detectors have them in `license_notice`."""
     logger.warning_once(notice)

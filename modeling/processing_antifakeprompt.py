@@ -1,4 +1,4 @@
-"""Pictures and questions for AntifakePrompt: two tokenizers that both know the learned word."""
+"""Images and questions for AntifakePrompt, with two tokenizers that both have the learned word."""
 
 import json
 from collections.abc import Sequence
@@ -36,17 +36,17 @@ SETTINGS = (
 
 
 def add_soft_word(tokenizer: Any, qformer_tokenizer: Any, soft_word: str = "[*]") -> None:
-    """Give both tokenizers the tokens that they lack, as LAVIS does at start; known tokens keep their ids.
+    """Add the missing tokens to both tokenizers, as LAVIS does at startup; existing tokens keep their ids.
 
-    The language model's gets `[PAD]`, `<image>` and the word, the Q-Former's `[DEC]` and the word. The word swallows
-    the blanks around it in the language model's (`soft_word_strip`).
+    The language model's tokenizer gets `[PAD]`, `<image>` and the word, the Q-Former's gets `[DEC]` and the word. In
+    the language model's, the word absorbs the spaces around it (`soft_word_strip`).
 
     Args:
-        tokenizer, qformer_tokenizer: fast tokenizers; changed in place.
-        soft_word: how the learned word is written.
+        tokenizer, qformer_tokenizer: fast tokenizers, changed in place.
+        soft_word: text of the learned word.
     """
     known = tokenizer.get_vocab()
-    if tokenizer.eos_token is None and END_TOKEN in known:  # of a bare tokenizer.json
+    if tokenizer.eos_token is None and END_TOKEN in known:  # for a bare tokenizer.json
         tokenizer.eos_token = END_TOKEN
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
@@ -63,11 +63,11 @@ def add_soft_word(tokenizer: Any, qformer_tokenizer: Any, soft_word: str = "[*]"
 
 
 def save_processor_settings(save_directory: str | Path, image_processor: Any, settings: dict[str, Any]) -> None:
-    """Write the processor of an adapter folder, whose tokenizers are those of its base.
+    """Write the processor of an adapter folder, which uses the tokenizers of its base.
 
     Args:
-        save_directory: created if needed.
-        image_processor: `AntifakePromptImageProcessor` with the statistics of the checkpoint.
+        save_directory: folder to write; created if needed.
+        image_processor: an `AntifakePromptImageProcessor` with the statistics of the checkpoint.
         settings: arguments of `AntifakePromptProcessor` that differ from their defaults.
     """
     content = {
@@ -82,19 +82,19 @@ def save_processor_settings(save_directory: str | Path, image_processor: Any, se
 class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
     """
     Args:
-        image_processor: `AntifakePromptImageProcessor` with the statistics of the checkpoint.
-        tokenizer: of the language model, fast, with `<image>` and the learned word (`add_soft_word`).
-        qformer_tokenizer: BERT's, with the learned word.
-        num_query_tokens: placeholders per picture.
+        image_processor: an `AntifakePromptImageProcessor` with the statistics of the checkpoint.
+        tokenizer: fast tokenizer of the language model, with `<image>` and the learned word (`add_soft_word`).
+        qformer_tokenizer: BERT's tokenizer with the learned word.
+        num_query_tokens: placeholders per image.
         soft_word, soft_word_sides, prompt, plain_prompt, candidates: as in `AntifakePromptConfig`.
-        soft_word_strip: the tokenization of the training: no blank piece beside the word, and a fresh prefix blank
-            behind it. Checked on the pieces; `False` leaves out that check.
-        start_token: what the question starts with in the language model; `</s>` in the official code.
-        max_text_length: longest text on either side; 128 in the official code, which cuts longer ones.
-        explanation_question: asked when the caller asks nothing; `{verdict}` becomes the verdict.
+        soft_word_strip: tokenise as in training: no space token next to the word, and a new prefix space after it.
+            This is checked on the tokens; `False` skips the check.
+        start_token: first token of the question in the language model; `</s>` in the official code.
+        max_text_length: maximum length of either text; 128 in the official code, which truncates longer ones.
+        explanation_question: the default question; `{verdict}` is replaced by the verdict.
 
     Raises:
-        ValueError: if a tokenizer does not know the word or cuts the prompt otherwise than in the training.
+        ValueError: if a tokenizer does not have the word, or splits the prompt differently than in training.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """As every processor's; the tokenizers of an adapter folder are those of the base that it names."""
+        """Load like every processor; an adapter folder uses the tokenizers of its base."""
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         source = pretrained_model_name_or_path
         config = cached_file(source, CONFIG_NAME, _raise_exceptions_for_missing_entries=False, **hub)
@@ -147,7 +147,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         return cls(AntifakePromptImageProcessor(**settings["image_processor"]), tokenizer, qformer_tokenizer, **own)
 
     def save_settings(self, save_directory: str | Path) -> None:
-        """Save everything but the tokenizers: the processor of an adapter folder."""
+        """Save everything except the tokenizers, as the processor of an adapter folder."""
         save_processor_settings(save_directory, self.image_processor, {name: getattr(self, name) for name in SETTINGS})
 
     def __call__(
@@ -161,19 +161,19 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: one picture or a list; alone enough for a verdict on the checkpoint's own prompt.
-            text: one question per picture, with the learned word once.
-            padding_side: `"left"` to generate (between picture and question), `"right"` to score and to train.
-            require_soft_word: `False` also takes questions without the word (InstructBLIP as it was, zero-shot).
-            return_tensors: of the pictures; token ids are always torch tensors.
-            image_options: of the image processor.
+            images: one image or a list; enough by themselves for a verdict with the checkpoint's own prompt.
+            text: one question per image, with the learned word once.
+            padding_side: `"left"` to generate (between image and question), `"right"` to score and to train.
+            require_soft_word: `False` also accepts questions without the word (plain InstructBLIP, zero-shot).
+            return_tensors: type of the image tensors; token ids are always torch tensors.
+            image_options: options of the image processor.
 
         Returns:
-            `pixel_values` (pictures, 3, size, size), and of the text `qformer_input_ids`, `qformer_attention_mask`
+            `pixel_values` (images, 3, size, size), and for text also `qformer_input_ids`, `qformer_attention_mask`
             (questions, length), `input_ids`, `attention_mask` (questions, queries + length), int64.
 
         Raises:
-            ValueError: if questions and pictures differ in number, or if a question lacks the word.
+            ValueError: if the numbers of questions and images differ, or if a question lacks the word.
         """
         if images is None and text is None:
             raise ValueError("AntifakePromptProcessor needs images, text or both.")
@@ -186,8 +186,8 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
             texts = [text] if isinstance(text, str) else list(text)
             if images is not None and len(data["pixel_values"]) != len(texts):
                 raise ValueError(
-                    f"{len(texts)} questions but {len(data['pixel_values'])} pictures were given; each question is "
-                    "about one picture."
+                    f"{len(texts)} questions but {len(data['pixel_values'])} images were given; pass one question "
+                    "per image."
                 )
             if require_soft_word and self.soft_word_sides != "none":
                 self._require_soft_word(texts)
@@ -195,27 +195,27 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         return BatchFeature(data)
 
     def tokenize(self, texts: Sequence[str], padding_side: str = "left") -> BatchFeature:
-        """The text half of `__call__`."""
+        """Tokenise the text for `__call__`."""
         return self._batch(texts, [self.llm_ids(text) for text in texts], padding_side)
 
     def encode_answers(
         self, texts: Sequence[str], answers: Sequence[str], images: Any = None, end: bool = True, **image_options: Any
     ) -> BatchFeature:
-        """A training batch: each answer right behind its question, right-padded, loss on the answer only.
+        """Build a training batch: each answer directly after its question, right-padded, with loss only on the answer.
 
         Args:
             texts: one question per row.
-            answers: `"yes"` (real) or `"no"` (fake) in the official training; any text.
-            images: one picture per row, or `None` for the text alone.
-            end: put the end token behind the answer, with loss on it too, as the official training does; its
-                scoring does not.
-            image_options: of the image processor.
+            answers: `"yes"` (real) or `"no"` (fake) in the official training; any text works.
+            images: one image per row, or `None` for text only.
+            end: append the end token to the answer, with loss on it, as in the official training but not in its
+                scoring.
+            image_options: options of the image processor.
 
         Returns:
             As `__call__`, and `labels` (rows, queries + length), -100 where not supervised.
 
         Raises:
-            ValueError: if questions, answers and pictures differ in number.
+            ValueError: if the numbers of questions, answers and images differ.
         """
         if len(texts) != len(answers):
             raise ValueError(f"{len(texts)} questions but {len(answers)} answers were given.")
@@ -232,29 +232,29 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         if images is not None:
             pixels = self.image_processor(images, return_tensors="pt", **image_options)["pixel_values"]
             if len(pixels) != len(texts):
-                raise ValueError(f"{len(texts)} questions but {len(pixels)} pictures were given.")
+                raise ValueError(f"{len(texts)} questions but {len(pixels)} images were given.")
             batch["pixel_values"] = pixels
         return batch
 
     def qformer_ids(self, text: str) -> list[int]:
-        """Ids of one question for the Q-Former, with `[CLS]` and `[SEP]`."""
+        """Return the ids of one question for the Q-Former, with `[CLS]` and `[SEP]`."""
         return self._limited(self.qformer_tokenizer(self._side_text(text, "qformer")).input_ids, text)
 
     def llm_ids(self, text: str) -> list[int]:
-        """Ids of one question for the language model, with the start token, without the picture."""
+        """Return the ids of one question for the language model, with the start token, without the image."""
         start = self.tokenizer.convert_tokens_to_ids(self.start_token)
         ids = self.tokenizer(self._side_text(text, "llm"), add_special_tokens=False).input_ids
         return self._limited([start, *ids], text)
 
     def answer_ids(self, answer: str) -> list[int]:
-        """Ids of an answer as it follows a question, without start and end."""
+        """Return the ids of an answer after a question, without start and end tokens."""
         ids = self.tokenizer(answer, add_special_tokens=False).input_ids
         if not ids:
             raise ValueError(f"The answer {answer!r} has no tokens.")
         return ids
 
     def prompt_fields(self) -> dict[str, Any]:
-        """The `AntifakePromptConfig` fields that follow from the tokenizers."""
+        """Return the `AntifakePromptConfig` fields that depend on the tokenizers."""
         convert = self.tokenizer.convert_tokens_to_ids
         return {
             "soft_word": self.soft_word,
@@ -273,7 +273,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         }
 
     def explanation_prompt(self, question: str | None = None, verdict: str | None = None) -> str:
-        """The question for one picture: `question`, or the processor's own with the verdict in its place.
+        """Return the question for one image: `question`, or the processor's own with the verdict filled in.
 
         Raises:
             ValueError: if both are missing.
@@ -281,11 +281,11 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         if question is not None:
             return question
         if verdict is None:
-            raise ValueError("Without a question, explanation_prompt needs the verdict it shall ask about.")
+            raise ValueError("explanation_prompt needs a question, or the verdict to ask about.")
         return self.explanation_question.format(verdict=verdict)
 
     def decode_answers(self, new_ids: torch.Tensor) -> list[str]:
-        """Texts of generated ids (rows, new tokens), without special tokens; none for no rows."""
+        """Decode generated ids (rows, new tokens) to texts without special tokens; an empty list for no rows."""
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new_ids]
 
     def _side_text(self, text: str, side: str) -> str:
@@ -294,14 +294,15 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         if text == self.prompt:
             return self.plain_prompt
         raise ValueError(
-            f"soft_word_sides={self.soft_word_sides!r}: the other side has no words for {text!r}. Only the prompt "
-            f"{self.prompt!r} has a plain form; leave {self.soft_word!r} out of other questions."
+            f"soft_word_sides={self.soft_word_sides!r}: {text!r} has no version without the learned word for the "
+            f"other text input. Only the prompt {self.prompt!r} has one; leave {self.soft_word!r} out of other "
+            "questions."
         )
 
     def _limited(self, ids: list[int], text: str) -> list[int]:
         if len(ids) > self.max_text_length:
             raise ValueError(
-                f"{len(ids)} tokens are more than max_text_length={self.max_text_length}: {text[:80]!r}..."
+                f"The text has {len(ids)} tokens, more than max_text_length={self.max_text_length}: {text[:80]!r}..."
             )
         return ids
 
@@ -309,9 +310,9 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         for text in texts:
             if text.count(self.soft_word) != 1:
                 raise ValueError(
-                    f"The question {text!r} holds the learned word {self.soft_word!r} {text.count(self.soft_word)} "
-                    f"times instead of once, as in {self.prompt!r}. For a question to InstructBLIP as it was, pass "
-                    "require_soft_word=False."
+                    f"The question {text!r} contains the learned word {self.soft_word!r} "
+                    f"{text.count(self.soft_word)} times instead of once, as in {self.prompt!r}. To ask plain "
+                    "InstructBLIP, pass require_soft_word=False."
                 )
 
     def _batch(self, texts: Sequence[str], llm_rows: list[list[int]], padding_side: str) -> BatchFeature:
@@ -321,7 +322,7 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         questions = [self.qformer_ids(text) for text in texts]
         ids, mask = _padded(llm_rows, self.tokenizer.pad_token_id, padding_side)
         qformer_ids, qformer_mask = _padded(questions, self.qformer_tokenizer.pad_token_id or 0, "right")
-        # The pictures come first even where the padding is on the left: the official order.
+        # The images come first even with padding on the left, as in the official code.
         lead = torch.tensor([pictures] * len(texts))
         return BatchFeature(
             {
@@ -335,10 +336,10 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
     def _check_tokenizers(self) -> None:
         for name in ("tokenizer", "qformer_tokenizer"):
             if self.soft_word not in getattr(self, name).get_vocab():
-                raise ValueError(f"The {name} does not know {self.soft_word}; see add_soft_word.")
+                raise ValueError(f"The {name} does not have the token {self.soft_word}; see add_soft_word.")
         for token in (IMAGE_TOKEN, self.start_token):
             if token not in self.tokenizer.get_vocab():
-                raise ValueError(f"The tokenizer does not know {token}; see add_soft_word.")
+                raise ValueError(f"The tokenizer does not have the token {token}; see add_soft_word.")
         if not self.soft_word_strip:
             return
         before, after = (part.strip() for part in self.prompt.split(self.soft_word))
@@ -354,9 +355,9 @@ class AntifakePromptProcessor(DetectorProcessorMixin, ProcessorMixin):
         expected = [*parts[0], self.soft_word, *parts[1]]
         if whole != expected or not all(part[0].startswith("▁") for part in parts if part):
             raise ValueError(
-                f"The tokenizer cuts the prompt into {whole}, but the words were trained with every part around "
-                f"{self.soft_word} cut as if it stood alone, with its own prefix blank ({expected}). Use a "
-                "tokenizer.json whose normalizer prepends the blank (Llama's legacy form) and the word of "
+                f"The tokenizer splits the prompt into {whole}, but the words were trained with each part around "
+                f"{self.soft_word} tokenised separately, with its own prefix space ({expected}). Use a "
+                "tokenizer.json whose normalizer prepends the space (Llama's legacy form) with the word from "
                 "add_soft_word, or pass soft_word_strip=False if your words were trained like that."
             )
 

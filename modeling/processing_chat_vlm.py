@@ -1,4 +1,4 @@
-"""Pictures and conversations for `chat_vlm`: a stock processor, the detector's question, and batches of both."""
+"""Images and conversations for `chat_vlm`: a stock processor, the detector's question, and batches."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
     """
     Args:
         stock: the chat model's own processor, with tokenizer, image processor and chat template.
-        question, answers, system_prompt, explanation_question: as in `ChatVlmConfig`; `from_pretrained` takes them
-            from the config.json beside the processor.
+        question, answers, system_prompt, explanation_question: as in `ChatVlmConfig`; `from_pretrained` reads them
+            from the config.json next to the processor.
 
     Raises:
-        ValueError: if `stock` has no tokenizer, no image processor, no chat template or no image token, or if its
-            template leaves the picture out.
+        ValueError: if `stock` lacks a tokenizer, image processor, chat template or image token, or if its template
+            leaves out the image.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         system_prompt: str | None = None,
         explanation_question: str | None = EXPLANATION_QUESTION,
     ) -> None:
-        # Not the base class's, which would take `stock` for a part that is saved under this name.
+        # Does not call the base class, which would treat `stock` as a part to save under this name.
         self.stock = stock
         self.question, self.system_prompt = question, system_prompt
         self.answers = {name: list(texts) for name, texts in (answers or ANSWERS).items()}
@@ -58,8 +58,8 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         for part in ("tokenizer", "image_processor"):
             if getattr(stock, part, None) is None:
                 raise ValueError(
-                    f"{name} has no {part}: a chat model about images needs both a tokenizer and an image processor "
-                    "in its folder."
+                    f"{name} has no {part}: a chat model for images needs both a tokenizer and an image processor in "
+                    "its folder."
                 )
         self.tokenizer, self.image_processor = stock.tokenizer, stock.image_processor
         if self.tokenizer.pad_token is None:
@@ -67,25 +67,25 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         self._adopt_template()
         marker = getattr(stock, "image_token", None)
         if marker is None:
-            raise ValueError(f"{name} has no image token, so a question cannot be asked about a picture.")
+            raise ValueError(f"{name} has no image token, so it cannot be asked about an image.")
         if marker not in self.prompt():
             raise ValueError(
-                f"The chat template of {name} leaves the picture of a message out (no image token {marker} in "
-                f"{self.prompt()!r}); set processor.chat_template to one that shows it."
+                f"The chat template of {name} leaves out the image of a message (no image token {marker} in "
+                f"{self.prompt()!r}); set processor.chat_template to one that includes it."
             )
 
     def _adopt_template(self) -> None:
         template = getattr(self.stock, "chat_template", None) or self.tokenizer.chat_template
         if template is None:
             raise ValueError(
-                f"{type(self.stock).__name__} has no chat template, so nobody knows how the model is to be asked: set "
-                "processor.chat_template, or choose the instruction-tuned checkpoint of this model."
+                f"{type(self.stock).__name__} has no chat template, so the format of its prompts is unknown: set "
+                "processor.chat_template, or use the instruction-tuned checkpoint of this model."
             )
         self.stock.chat_template = template
 
     @property
     def chat_template(self) -> Any:
-        """The template of the stock processor."""
+        """Chat template of the stock processor."""
         return self.stock.chat_template
 
     @chat_template.setter
@@ -94,13 +94,13 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Inputs of the stock processor."""
+        """Input names of the stock processor."""
         return self.stock.model_input_names
 
     @property
     def image_token_id(self) -> int:
-        """Id of a piece of a picture in this tokenizer."""
-        # The tokenizer first: Gemma 3's processor calls the token in front of a picture its image token.
+        """Id of the image placeholder in this tokenizer."""
+        # The tokenizer first, because Gemma 3's processor uses the name for the token before an image.
         for part in (self.tokenizer, self.stock):
             if (found := getattr(part, "image_token_id", None)) is not None:
                 return found
@@ -108,14 +108,14 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> ChatVlmProcessor:
-        """Load the stock processor of a folder or Hub id; what is asked is taken from its config.json.
+        """Load the stock processor of a folder or Hub id; the questions come from its config.json.
 
         Args:
             pretrained_model_name_or_path: folder or Hub id.
-            kwargs: of `AutoProcessor.from_pretrained`, and arguments of this class.
+            kwargs: arguments of `AutoProcessor.from_pretrained` and of this class.
 
         Raises:
-            ValueError: see the class, and where nothing in the folder is a processor of a chat model.
+            ValueError: see the class; also if the folder does not have a processor of a chat model.
         """
         source = pretrained_model_name_or_path
         settings = {name: kwargs.pop(name) for name in SETTINGS if name in kwargs}
@@ -124,12 +124,12 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         if not Path(str(source)).is_dir() or (Path(str(source)) / CONFIG_NAME).is_file():
             found = PreTrainedConfig.get_config_dict(source, **hub_kwargs)[0]
             fields = ChatVlmConfig.own_fields(found) if found.get(FAMILY_FIELD) == ChatVlmConfig.model_type else {}
-        # Whatever was allowed for this class: the stock processor needs no code of the folder.
+        # Never passed on, even if allowed for this class: the stock processor does not need code from the folder.
         stock = AutoProcessor.from_pretrained(source, **{**kwargs, "trust_remote_code": False})
         return cls(stock, **{**{name: fields[name] for name in SETTINGS if name in fields}, **settings})
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
-        """Save the stock processor; its files are those that every stock loader reads."""
+        """Save the stock processor, in files that every stock loader reads."""
         saved = self.stock.save_pretrained(save_directory, **kwargs)
         if self._auto_class is not None:
             custom_object_save(self, str(save_directory))
@@ -141,7 +141,7 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         return saved
 
     def to_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As the stock processor's."""
+        """Decode like the stock processor."""
         return self.stock.to_dict(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -158,27 +158,25 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: one picture or a list, of any sizes.
-            text: a question, or one per picture; by default the question of the verdict.
-            history: (question, answer) turns before it, of every conversation, or a list of such lists, one per
-                picture.
-            padding_side: of the prompts.
-            kwargs: `return_tensors="pt"` only, for the sake of the pipeline.
+            images: one image or a list, of any sizes.
+            text: a question, or one per image; by default that of the verdict.
+            history: earlier (question, answer) turns of every conversation, or a list of such lists, one per image.
+            padding_side: `"left"` or `"right"`, for the prompts.
+            kwargs: only `return_tensors="pt"`, which the pipeline passes.
 
         Returns:
-            Everything the chat model takes: `input_ids`, `attention_mask` (pictures, length) and the model's own
-            inputs of pictures.
+            All inputs of the chat model: `input_ids`, `attention_mask` (images, length) and its own image inputs.
 
         Raises:
-            ValueError: if pictures, questions and histories differ in number, or without pictures.
+            ValueError: without images, or if the numbers of images, questions and histories differ.
         """
         pictures = [] if images is None else make_flat_list_of_images(images)
         if not pictures:
-            raise ValueError("ChatVlmProcessor needs at least one picture in `images`.")
+            raise ValueError("ChatVlmProcessor needs at least one image in `images`.")
         if (tensors := kwargs.pop("return_tensors", "pt")) != "pt" or kwargs:
             raise ValueError(
-                f"return_tensors is {tensors!r} and further arguments are {sorted(kwargs)}; allowed is "
-                "return_tensors='pt' alone, because settings of pictures belong to the checkpoint's processor files."
+                f"return_tensors is {tensors!r} and the other arguments are {sorted(kwargs)}; only "
+                "return_tensors='pt' is allowed, because image settings belong in the checkpoint's processor files."
             )
         turns = turns_per_picture(text, history, len(pictures))
         rows = [
@@ -193,18 +191,18 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
     def messages(
         self, question: str | None = None, history: Sequence[tuple[str, str]] | None = None
     ) -> list[dict[str, Any]]:
-        """Messages that ask a question about a picture, whose place they mark."""
+        """Return messages that ask a question about an image, with a placeholder for the image."""
         return messages_for([*(history or ()), (self._asked(question), None)], self.system_prompt)
 
     def prompt(self, question: str | None = None, history: Sequence[tuple[str, str]] | None = None) -> str:
-        """The prompt for one picture, its placeholder once."""
+        """Return the prompt for one image, with its placeholder once."""
         return render(self.stock, self.messages(question, history), True)
 
     def encode(self, messages: Sequence[Mapping[str, Any]], answer_follows: bool = True) -> dict[str, torch.Tensor]:
-        """What the stock processor makes of one conversation about one picture, with a batch axis of 1.
+        """Return the stock processor's output for one conversation about one image, with a batch axis of 1.
 
         Raises:
-            ValueError: if no picture arrived in the tokens.
+            ValueError: if the tokens do not include the image.
         """
         row = dict(
             self.stock.apply_chat_template(
@@ -217,16 +215,16 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         )
         if not (row["input_ids"] == self.image_token_id).any():
             raise ValueError(
-                f"The prompt of {type(self.stock).__name__} holds no image token (id {self.image_token_id}); its chat "
-                "template or tokenizer does not belong to a model of images."
+                f"The prompt of {type(self.stock).__name__} does not contain an image token (id "
+                f"{self.image_token_id}); its chat template or tokenizer does not belong to a model for images."
             )
         return row
 
     def collate(self, rows: Sequence[Mapping[str, torch.Tensor]], padding_side: str = "left") -> BatchFeature:
-        """Put conversations of `encode` together: tokens padded, pictures as the stock model reads them.
+        """Collate outputs of `encode`: tokens are padded, images get the layout of the stock model.
 
-        Pictures of one size per batch are stacked; those cut into pieces follow each other; where their number or
-        size differs within a batch, zeros fill up, as the stock processors do.
+        Images of the same size are stacked and tiles are concatenated; if their number or size differs within a batch,
+        they are padded with zeros, as in the stock processors.
         """
         batch: dict[str, torch.Tensor] = {}
         for name in rows[0]:
@@ -241,13 +239,13 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
     def own_suffixes(
         self, turns: Sequence[tuple[str | None, Sequence[tuple[str, str]]]], answer_tokens: Mapping[str, Any]
     ) -> tuple[list[int], list[list[int]]]:
-        """Where the verdict's prompt and others part: the ids of each from there on.
+        """Return the ids of the verdict's prompt and of others from the point where they differ.
 
         Args:
             turns: question and history of each of the others; `None` asks `explanation_question`.
             answer_tokens: of the model; its forced prefix belongs to the verdict's prompt.
 
-        They are read off prompts about a blank picture, because a processor may also write text around a picture.
+        The ids come from prompts about a blank image, because a processor may also add text around an image.
         """
         blank = Image.new("RGB", BLANK)
 
@@ -269,19 +267,21 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
     def tail_behind_picture(
         self, question: str | None = None, history: Sequence[tuple[str, str]] | None = None
     ) -> list[int]:
-        """Ids of a prompt behind its picture, which are the same for every picture.
+        """Return the ids of a prompt after its image, which are the same for every image.
 
         Args:
-            question: by default the question of the verdict.
-            history: (question, answer) turns before it.
+            question: by default that of the verdict.
+            history: earlier (question, answer) turns.
 
         Raises:
-            ValueError: if a text holds the marker of a picture, or the chat template writes texts in front of it.
+            ValueError: if a text contains an image marker, or if the chat template writes text before the image.
         """
         marker = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
         for text in (self._asked(question), *(text for turn in history or () for text in turn)):
             if marker in text or self.stock.image_token in text:
-                raise ValueError(f"The question or the history holds the marker of a picture: {text!r}.")
+                raise ValueError(
+                    f"The question or the history contains an image marker, which is not allowed: {text!r}."
+                )
         heads, tails = [], []
         for turns in ([(self.question, None)], [*(history or ()), (self._asked(question), None)]):
             ids = self.encode(messages_for(turns, self.system_prompt, Image.new("RGB", BLANK)))["input_ids"][
@@ -292,43 +292,46 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
             tails.append(ids[end:])
         if heads[0] != heads[1]:
             raise ValueError(
-                "The prompts of several questions do not share their picture, because the chat template writes the "
-                "question in front of it. Use `generate`."
+                "The prompts of several questions cannot share the image, because the chat template writes the "
+                "question before it. Use `generate`."
             )
         return tails[1]
 
     def suggested_questions(self, verdict: str) -> list[str]:
-        """Questions that the model was made to answer; they do not name the verdict."""
+        """Return the questions the model was made for; they do not name the verdict."""
         return [self._asked(self.explanation_question)]
 
     def decode_answers(self, new_ids: torch.Tensor) -> list[str]:
-        """Texts of generated ids (prompts, new tokens), without special tokens, stripped."""
+        """Decode generated ids (prompts, new tokens) to stripped texts without special tokens."""
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new_ids]
 
     def read_verdicts(self, new_ids: torch.Tensor) -> list[str | None]:
-        """What generated answers say: `"real"`, `"fake"` or `None`."""
+        """Return the verdict in each generated answer: `"real"`, `"fake"` or `None`."""
         return [parse_verdict(text, "word") for text in self.decode_answers(new_ids)]
 
     def encode_conversations(
         self, conversations: Sequence[Sequence[Mapping[str, Any]]], images: Any, max_length: int | None = None
     ) -> BatchFeature:
-        """A training batch: right-padded, loss on the answers and the marker that ends each.
+        """Build a training batch: right-padded, with loss on the answers and the marker that ends each.
 
         Args:
-            conversations: see `prompting_vicuna.read_turns`; the picture belongs to the first question.
-            images: one picture per conversation.
-            max_length: cut rows to this many tokens; `None` does not cut.
+            conversations: see `prompting_vicuna.read_turns`; the image belongs to the first question.
+            images: one image per conversation.
+            max_length: truncate rows to this many tokens; `None` does not truncate.
 
         Returns:
             As `__call__`, and `labels` (conversations, length), -100 where not supervised.
 
         Raises:
             ValueError: if the chat template does not fit (`prompting_chat_vlm.answer_spans`), or if `max_length`
-                leaves nothing of an answer or cuts a picture.
+                removes an answer completely or cuts an image.
         """
         pictures = make_flat_list_of_images(images)
         if len(conversations) != len(pictures):
-            raise ValueError(f"{len(conversations)} conversations but {len(pictures)} pictures were given.")
+            raise ValueError(
+                f"{len(conversations)} conversations but {len(pictures)} images were given; pass one "
+                "image per conversation."
+            )
         rows = []
         for conversation, picture in zip(conversations, pictures, strict=True):
             said = [text for _, text in read_turns(conversation)]
@@ -340,15 +343,15 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         row = self.encode(messages, answer_follows=False)
         length = row["input_ids"].shape[1]
         text, spans = answer_spans(self.stock, messages)
-        # The placeholder is one here and many in the row; behind it both are the same.
+        # Here the placeholder appears once, in the row many times; after it both are the same.
         plain = text_ids(self.tokenizer, text, offsets=True)
         ids, places = plain["input_ids"], plain["offset_mapping"]
         first = next(index for index, (start, _) in enumerate(places) if start >= spans[0][0])
         tail = row["input_ids"][0, length - (len(ids) - first) :].tolist()
         if tail != ids[first:]:
             raise ValueError(
-                f"The processor tokenises the answers of {text[-120:]!r} in another way with the picture than without "
-                "it, so they cannot be found in the tokens."
+                f"The processor tokenises the answers of {text[-120:]!r} differently with and without the image, so "
+                "they cannot be found in the tokens."
             )
         learn = torch.zeros(length, dtype=torch.bool)
         for index in range(first, len(ids)):
@@ -358,16 +361,14 @@ class ChatVlmProcessor(DetectorProcessorMixin, ProcessorMixin):
         if max_length is not None and length > max_length:
             kept = row["input_ids"][0, max_length:] == self.image_token_id
             if kept.any() or not learn[:max_length].any():
-                raise ValueError(
-                    f"max_length={max_length} of {length} tokens leaves no answer to learn from, or cuts the picture."
-                )
+                raise ValueError(f"max_length={max_length} of {length} tokens removes the answer or cuts the image.")
             shape = row["input_ids"].shape
             row = {name: value[:, :max_length] if value.shape == shape else value for name, value in row.items()}
         return row
 
 
 def behind_last(ids: Sequence[int], token: int) -> int:
-    """Return the position behind the last `token`."""
+    """Return the position after the last `token`."""
     return len(ids) - list(reversed(ids)).index(token)
 
 

@@ -1,4 +1,4 @@
-"""Pictures and texts for FakeVLM."""
+"""Images and texts for FakeVLM."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,23 +26,24 @@ IMAGE_FIELDS = (
 
 class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
     """
-    A `LlavaProcessor` that counts image tokens right whatever its folder says, and knows FakeVLM's prompts.
+    A `LlavaProcessor` that always counts image tokens correctly and has FakeVLM's prompts.
 
     Args:
-        image_processor: `FakeVLMImageProcessor`; another CLIP or LLaVA image processor gives its settings to one,
-            because only the PIL backend equals the official preprocessing.
-        tokenizer: of the language model, with `<image>` as an added token.
-        patch_size, vision_feature_select_strategy: of the model; read from the folder's config in `from_pretrained`.
-        chat_template: the training template of `prompt_style` unless told.
+        image_processor: a `FakeVLMImageProcessor`; the settings of another CLIP or LLaVA image processor are copied to
+            one, because only the PIL backend equals the official preprocessing.
+        tokenizer: tokenizer of the language model, with `<image>` as an added token.
+        patch_size, vision_feature_select_strategy: values of the model, which `from_pretrained` reads from the
+            folder's config.
+        chat_template: by default the training template of `prompt_style`.
         image_token: the placeholder, repeated once per image token.
-        num_additional_image_tokens: always 1, the CLS token of CLIP. Folders written before transformers 4.46 lack
-            it, and the library's default of 0 then gives one image token too few.
+        num_additional_image_tokens: always 1, the CLS token of CLIP. Folders written before transformers 4.46 do not
+            have it, and the library's default of 0 is then one image token too few.
         prompt_style: `"raw"`, `"hf_chat"` or `"vicuna_v1"`, see `FakeVLMConfig`.
-        image_aspect: `"crop"` or `"pad"`; by default what the image processor does.
-        question: asked when the caller asks nothing.
+        image_aspect: `"crop"` or `"pad"`; by default that of the image processor.
+        question: the default question.
 
     Raises:
-        ValueError: for a tokenizer without `<image>`, an unknown style or aspect.
+        ValueError: for a tokenizer without `<image>`, or an unknown style or aspect.
     """
 
     def __init__(
@@ -61,10 +62,10 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
     ) -> None:
         if image_token not in tokenizer.get_vocab():
             raise ValueError(
-                f"The tokenizer does not know {image_token}: "
+                f"The tokenizer does not have the token {image_token}; add it with "
                 f"tokenizer.add_tokens([{image_token!r}], special_tokens=True)"
             )
-        build_prompt(question, prompt_style)  # refuses an unknown style now, not at the first question
+        build_prompt(question, prompt_style)  # refuse an unknown style now, not at the first question
         if image_aspect not in (None, *IMAGE_ASPECTS):
             raise ValueError(f"image_aspect is {image_aspect!r}, allowed are {', '.join(map(repr, IMAGE_ASPECTS))}.")
         image_processor = _own_image_processor(image_processor)
@@ -88,24 +89,23 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """As the base class; what the processor's own files leave open is taken from the model's config."""
+        """Load like the base class; settings missing from the processor's files come from the model's config."""
         fields = _model_fields(pretrained_model_name_or_path, kwargs)
         return super().from_pretrained(pretrained_model_name_or_path, **{**fields, **kwargs})
 
     def __call__(self, images: Any = None, text: str | Sequence[str] | None = None, **kwargs: Any) -> BatchFeature:
         """
         Args:
-            images: one picture or a list, one per prompt; without `text` enough for a verdict.
-            text: prompts, each with one `<image>` (none where there are no pictures).
-            kwargs: of `LlavaProcessor`. Unless told: `padding=True`, `padding_side="left"` (to generate),
+            images: one image or a list, one per prompt; enough for a verdict without `text`.
+            text: prompts, each with one `<image>` (or none without images).
+            kwargs: arguments of `LlavaProcessor`. Defaults: `padding=True`, `padding_side="left"` (to generate),
                 `return_tensors="pt"`.
 
         Returns:
-            `pixel_values` (pictures, 3, size, size), and `input_ids`, `attention_mask` (prompts, length) where text
-            was given.
+            `pixel_values` (images, 3, size, size), and with text also `input_ids`, `attention_mask` (prompts, length).
 
         Raises:
-            ValueError: if markers and pictures differ in number; both are named.
+            ValueError: if the numbers of markers and images differ; the message has both numbers.
         """
         if images is None and text is None:
             raise ValueError("FakeVLMProcessor needs images, text or both.")
@@ -121,50 +121,50 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
         counts = [prompt.count(self.image_token) for prompt in prompts]
         if sum(counts) != pictures:
             raise ValueError(
-                f"The prompts hold {sum(counts)} {self.image_token} markers, but {pictures} pictures were given; each "
-                "picture needs one."
+                f"The prompts contain {sum(counts)} {self.image_token} markers, but {pictures} images were given; "
+                "each image needs one marker."
             )
         for prompt, count in zip(prompts, counts, strict=True):
             if pictures and count != 1:
                 raise ValueError(
-                    f"A prompt holds {count} {self.image_token} markers, but FakeVLM is asked about one picture at a "
-                    f"time: {prompt[:120]!r}"
+                    f"A prompt contains {count} {self.image_token} markers, but FakeVLM takes one image at a time: "
+                    f"{prompt[:120]!r}"
                 )
 
     @property
     def num_image_tokens(self) -> int:
-        """Image tokens of one picture."""
+        """Number of image tokens per image."""
         crop = self.image_processor.crop_size
         patches = (crop["height"] // self.patch_size) * (crop["width"] // self.patch_size)
         return patches + (self.vision_feature_select_strategy == "full")
 
     def explanation_prompt(self, question: str | None = None, history: Sequence[tuple[str, str]] = ()) -> str:
-        """A prompt for one picture in this processor's style; `None` asks the processor's own question.
+        """Return a prompt for one image in this processor's style; `None` uses the processor's own question.
 
         Args:
             question: the newest question.
-            history: earlier questions with their answers, the oldest first.
+            history: earlier questions and answers, oldest first.
         """
         question = self.question if question is None else question
         return build_prompt(question, self.prompt_style, history, self.tokenizer.eos_token)
 
     def suggested_questions(self, verdict: str) -> list[str]:
-        """Questions that the weights were trained on; they do not name the verdict."""
+        """Return the questions the weights were trained on; they do not name the verdict."""
         return [self.question]
 
     def token_ids(self, text: str) -> list[int]:
-        """Ids of one prompt with its begin token; `<image>` stands `num_image_tokens` times."""
+        """Return the ids of one prompt with its begin token, with `<image>` repeated `num_image_tokens` times."""
         return text_ids(self.tokenizer, self._expanded(text))
 
     def _expanded(self, text: str) -> str:
         return text.replace(self.image_token, self.image_token * self.num_image_tokens)
 
     def decode_answers(self, new_ids: torch.Tensor) -> list[str]:
-        """Texts of generated ids (prompts, new tokens), prompt and padding left out, stripped."""
+        """Decode generated ids (prompts, new tokens) to stripped texts, without prompt and padding."""
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new_ids]
 
     def read_verdicts(self, new_ids: torch.Tensor, rule: str = "official", undetermined: str = "keep") -> list[str]:
-        """What generated answers (prompts, new tokens) say; see `parse_fakevlm_verdict`."""
+        """Return the verdict in each generated answer (prompts, new tokens); see `parse_fakevlm_verdict`."""
         return [parse_fakevlm_verdict(text, rule, undetermined=undetermined) for text in self.decode_answers(new_ids)]
 
     def encode_conversations(
@@ -174,22 +174,22 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
         max_length: int | None = None,
         pad_to_max_length: bool = False,
     ) -> BatchFeature:
-        """A training batch as the official collators make it: right-padded, loss on answers and their end only.
+        """Build a training batch like the official collators: right-padded, with loss only on answers and their end.
 
         Args:
             conversations: see `training_text`; the template is that of `prompt_style`.
-            images: one picture per conversation.
-            max_length: cut rows to this many tokens (official: 1024 in the newer code, 2048 in the first). A cut row
-                loses its end token. `None` does not cut.
-            pad_to_max_length: pad all rows to `max_length`, as the newer code does (same loss, more work).
+            images: one image per conversation.
+            max_length: truncate rows to this many tokens (official: 1024 in the newer code, 2048 in the first). A
+                truncated row loses its end token. `None` does not truncate.
+            pad_to_max_length: pad all rows to `max_length`, as in the newer code (same loss, more work).
 
         Returns:
             `pixel_values`, and `input_ids`, `attention_mask`, `labels` (conversations, length); labels are -100 where
             not supervised.
 
         Raises:
-            ValueError: if markers and pictures differ, or if `max_length` leaves nothing of an answer, or of a
-                picture's tokens less than all.
+            ValueError: if the numbers of markers and images differ, or if `max_length` removes an answer completely or
+                cuts the tokens of an image.
         """
         if pad_to_max_length and max_length is None:
             raise ValueError("pad_to_max_length needs a max_length.")
@@ -201,7 +201,7 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
             ids, supervised = ids[:max_length], supervised[:max_length]
             if not any(supervised) or ids.count(self.image_token_id) != self.num_image_tokens:
                 raise ValueError(
-                    f"max_length={max_length} leaves no answer to learn from, or cuts the picture's "
+                    f"max_length={max_length} removes the answer, or cuts the image's "
                     f"{self.num_image_tokens} tokens: {text[-120:]!r}"
                 )
             rows.append(ids)
@@ -221,7 +221,7 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
         )
 
     def _supervised(self, text: str, spans: Sequence[tuple[int, int]]) -> tuple[list[int], list[bool]]:
-        """Ids with the begin token, and which of them are supervised."""
+        """Return the ids with the begin token, and which of them are supervised."""
         grown = len(self.image_token) * (self.num_image_tokens - 1)
         marker = text.find(self.image_token)
         spans = [(a + grown, b + grown) if 0 <= marker < a else (a, b) for a, b in spans]
@@ -231,7 +231,7 @@ class FakeVLMProcessor(DetectorProcessorMixin, LlavaProcessor):
 
 
 def _own_image_processor(image_processor: Any) -> FakeVLMImageProcessor:
-    # By name: as Hub code the class is another object.
+    # Compared by name, because remote code from the Hub makes this class another object.
     if type(image_processor).__name__ == FakeVLMImageProcessor.__name__:
         return image_processor
     settings = {name: getattr(image_processor, name) for name in IMAGE_FIELDS if hasattr(image_processor, name)}
@@ -239,7 +239,7 @@ def _own_image_processor(image_processor: Any) -> FakeVLMImageProcessor:
 
 
 def _model_fields(source: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What the config of the model in the same folder says about its pictures; nothing where there is none."""
+    """Return the image settings from the model's config in the same folder; empty without a config."""
     if Path(str(source)).is_dir() and not (Path(str(source)) / CONFIG_NAME).exists():
         return {}
     hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}

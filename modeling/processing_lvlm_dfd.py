@@ -1,4 +1,4 @@
-"""Pictures and texts for LVLM-DFD with its language model, in the exact words of the official code."""
+"""Images and texts for LVLM-DFD with its language model, with the exact words of the official code."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ QUESTION = (
     "This is a facial image designed for deepfake detection, and it should not exhibit any localized color "
     "discrepancies or evident signs of splicing. Is this a deepfake image?"
 )
-# Asked on the screenshots of the authors' page.
+# Questions in the screenshots on the authors' page.
 PAGE_QUESTIONS = ("How much is the forgery score?", "What is the content of this image?")
 OPENING = "### Human: <Img>"
 REPLY = "\n### Assistant:"
@@ -36,27 +36,27 @@ SCORE_SOURCES = ("deepfake", "KFD", "by_batch")
 
 
 def score_sentence(percent: int, source: str = "deepfake") -> str:
-    """What stands between the picture's token and the forgery prompts; the space at the end belongs to it."""
+    """Return the text between the image token and the forgery prompts, including the space at the end."""
     return f"</Img> According to {source} prediction, the forgery score is {percent}%. "
 
 
 def dialogue_prompt(question: str, history: Sequence[tuple[str, str]] = ()) -> str:
-    """What stands behind the picture, ready to be answered.
+    """Return the text after the image, up to the answer.
 
     Args:
         question: the newest question.
-        history: earlier questions with their answers. The published code writes "### c:" in front of later answers,
-            a slip that is not repeated.
+        history: earlier questions and answers. The published code writes "### c:" before later answers, a mistake that
+            is not repeated here.
     """
     turns = "".join(f"{asked}{REPLY} {answered}{ANSWER_END} Human: " for asked, answered in history)
     return f"{turns}{question}{REPLY}"
 
 
 def training_turns(conversation: Sequence[tuple[str, str]]) -> list[tuple[str, bool]]:
-    """Texts of a conversation in the order in which they are tokenised, each by itself, and which are answers.
+    """Return the texts of a conversation in the order in which they are separately tokenised, and which are answers.
 
     Args:
-        conversation: questions with their answers.
+        conversation: questions and answers.
     """
     turns = []
     for index, (question, answer) in enumerate(conversation):
@@ -67,17 +67,17 @@ def training_turns(conversation: Sequence[tuple[str, str]]) -> list[tuple[str, b
 
 class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
     """
-    Every part of the prompt is tokenised by itself and without special tokens, as the official code does; the score
-    sentence depends on the model's own verdict, so all 101 of them go to the model, which picks.
+    Every part of the prompt is tokenised separately and without special tokens, as in the official code. The score
+    sentence depends on the model's own verdict, so the model gets all 101 of them and chooses one.
 
     Args:
         image_processor: `LvlmDfdImageProcessor`.
-        tokenizer: of the language model; padded with its end token.
-        question: asked when the caller asks nothing.
-        score_source: what the score sentence calls the detector: `"deepfake"` (released inference), `"KFD"` (released
-            training with two pictures), or `"by_batch"`: "deepfake" for one text, "KFD" for several.
+        tokenizer: tokenizer of the language model; padded with its end token.
+        question: the default question.
+        score_source: name of the detector in the score sentence: `"deepfake"` (released inference), `"KFD"` (released
+            training with two images), or `"by_batch"`: "deepfake" for one text, "KFD" for several.
         stop_token_id: id that ends an answer, the config's `stop_token_id`.
-        legacy_trim: cut the last two ids of every answer, whatever they are, as the official code does.
+        legacy_trim: remove the last two ids of every answer, whatever they are, as the official code does.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
             raise ValueError(f"score_source is {score_source!r}, allowed are {', '.join(map(repr, SCORE_SOURCES))}.")
         for name in ("bos_token_id", "eos_token_id"):
             if tokenizer is not None and getattr(tokenizer, name) is None:
-                raise ValueError(f"The tokenizer has no {name}, which the prompts need.")
+                raise ValueError(f"The tokenizer does not have {name}, which the prompts need.")
         self.question = question
         self.score_source = score_source
         self.stop_token_id = stop_token_id
@@ -115,17 +115,17 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: one picture or a list; without `text` enough for verdict and mask.
-            text: one prompt per picture, as `dialogue_prompt` gives them.
-            padding_side: `"left"` or `"right"`, of the texts.
-            return_tensors: of the pictures; token ids are always torch tensors.
-            image_options: of the image processor.
+            images: one image or a list; enough for verdict and mask without `text`.
+            text: one prompt per image, as returned by `dialogue_prompt`.
+            padding_side: `"left"` or `"right"`, for the texts.
+            return_tensors: type of the image tensors; token ids are always torch tensors.
+            image_options: options of the image processor.
 
         Returns:
-            `pixel_values` (pictures, 3, size, size) and what `tokenize` gives.
+            `pixel_values` (images, 3, size, size) and the output of `tokenize`.
 
         Raises:
-            ValueError: if texts and pictures differ in number; both are named.
+            ValueError: if the numbers of texts and images differ; the message has both numbers.
         """
         if images is None and text is None:
             raise ValueError("LvlmDfdProcessor needs images, text or both.")
@@ -136,26 +136,25 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
             prompts = [text] if isinstance(text, str) else list(text)
             if images is not None and len(prompts) != len(data["pixel_values"]):
                 raise ValueError(
-                    f"{len(prompts)} texts were given for {len(data['pixel_values'])} pictures; each needs one."
+                    f"{len(prompts)} texts were given for {len(data['pixel_values'])} images; pass one text per image."
                 )
             data |= self.tokenize(prompts, padding_side)
         return BatchFeature(data)
 
     def dialogue_prompt(self, question: str | None = None, history: Sequence[tuple[str, str]] = ()) -> str:
-        """The text behind the picture: earlier questions with their answers, then the newest question."""
+        """Return the text after the image: earlier questions with their answers, then the newest question."""
         return dialogue_prompt(self.question if question is None else question, history)
 
     def suggested_questions(self, verdict: str) -> list[str]:
-        """Questions of the released script and of the authors' page; they do not name the verdict."""
+        """Return the questions of the released script and the authors' page; they do not name the verdict."""
         return [self.question, *PAGE_QUESTIONS]
 
     def token_ids(self, text: str) -> list[int]:
-        """Ids of one part of a prompt."""
+        """Return the ids of one part of a prompt."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def tokenize(self, prompts: Sequence[str], padding_side: str = "left") -> BatchFeature:
-        """`input_ids` and `attention_mask` (prompts, length), `prompt_start_ids` (opening,) and `score_prompt_ids`
-        (101, longest) filled up with -1; all int64."""
+        """Return int64 `input_ids`, `attention_mask` (prompts, length), `prompt_start_ids`, `score_prompt_ids`."""
         rows = [self.token_ids(prompt) for prompt in prompts]
         return self._padded(rows, padding_side)
 
@@ -187,9 +186,9 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
         return self._score_ids[source]
 
     def decode_answers(self, new_ids: torch.Tensor) -> list[str]:
-        """Texts of generated ids (answers, new tokens), without end token, stop token and line break in front of it.
+        """Decode generated ids (answers, new tokens), without end token, stop token and the line break before it.
 
-        With `legacy_trim` the last two ids are cut instead, even where they are words.
+        With `legacy_trim` the last two ids are removed instead, even if they are words.
         """
         ends = {self.tokenizer.eos_token_id, self.stop_token_id}
         texts = []
@@ -207,20 +206,20 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
         max_length: int | None = 128,
         **image_options: Any,
     ) -> BatchFeature:
-        """A training batch: right-padded, with loss on the answers only.
+        """Build a training batch: right-padded, with loss only on the answers.
 
         Args:
-            conversations: per picture its questions with their answers.
-            images: the pictures, in the same order.
-            max_length: cut the texts (not what stands in front of them) to this many tokens, as the official script
-                does. `None` does not cut.
-            image_options: of the image processor.
+            conversations: questions and answers for each image.
+            images: the images, in the same order.
+            max_length: truncate the texts (but not the part before them) to this many tokens, as the official script
+                does. `None` does not truncate.
+            image_options: options of the image processor.
 
         Returns:
-            As `__call__`, and `labels` (pictures, length), -100 where not supervised.
+            As `__call__`, and `labels` (images, length), -100 where not supervised.
 
         Raises:
-            ValueError: if conversations and pictures differ in number, or if `max_length` leaves no answer.
+            ValueError: if the numbers of conversations and images differ, or if `max_length` removes an answer.
         """
         rows, labels = [], []
         for conversation in conversations:
@@ -234,9 +233,12 @@ class LvlmDfdProcessor(DetectorProcessorMixin, ProcessorMixin):
             labels.append(targets[:max_length])
         if any(all(label == IGNORED for label in row) for row in labels):
             raise ValueError(
-                f"max_length={max_length} leaves no token of an answer to learn from; the question alone is longer."
+                f"max_length={max_length} removes the whole answer, because the question is already longer."
             )
         pixel_values = self.image_processor(images, return_tensors="pt", **image_options)["pixel_values"]
         if len(pixel_values) != len(rows):
-            raise ValueError(f"{len(rows)} conversations were given for {len(pixel_values)} pictures; each needs one.")
+            raise ValueError(
+                f"{len(rows)} conversations were given for {len(pixel_values)} images; pass one "
+                "conversation per image."
+            )
         return BatchFeature({**self._padded(rows, "right", labels=labels), "pixel_values": pixel_values})

@@ -1,4 +1,4 @@
-"""Pictures and texts for M2F2-Det with its language model."""
+"""Images and texts for M2F2-Det with its language model."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -30,14 +30,14 @@ IGNORED = -100
 class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
     """
     Args:
-        image_processor: `M2F2DetImageProcessor`; with `do_pad` the language model sees the padded square and the
+        image_processor: an `M2F2DetImageProcessor`; with `do_pad` the language model sees the padded square and the
             detector's CNN the crop (`detector_pixel_values`).
-        tokenizer: of the language model, with `<image>` and `<deepfake>` as added tokens.
-        chat_template: the training template unless told.
-        image_seq_length: placeholder tokens per picture, the number of the tower's patches.
-        prompt_style: `"official_cli"` or `"vicuna_v1"`, used for questions.
+        tokenizer: tokenizer of the language model, with `<image>` and `<deepfake>` as added tokens.
+        chat_template: by default the training template.
+        image_seq_length: placeholder tokens per image, equal to the tower's number of patches.
+        prompt_style: `"official_cli"` or `"vicuna_v1"`, the style of questions.
         newline_compat: see `inference_prompt`.
-        explanation_question: asked when the caller asks nothing; `{verdict}` becomes the detector's verdict.
+        explanation_question: the default question; `{verdict}` is replaced by the detector's verdict.
     """
 
     def __init__(
@@ -53,14 +53,15 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
         for marker in (IMAGE_MARKER, DEEPFAKE_MARKER):
             if tokenizer is not None and marker not in tokenizer.get_vocab():
                 raise ValueError(
-                    f"The tokenizer does not know {marker}: tokenizer.add_tokens([{IMAGE_MARKER!r}, "
+                    f"The tokenizer does not have the token {marker}; add it with "
+                    f"tokenizer.add_tokens([{IMAGE_MARKER!r}, "
                     f"{DEEPFAKE_MARKER!r}], special_tokens=True)"
                 )
         self.image_seq_length = image_seq_length
         self.prompt_style = prompt_style
         self.newline_compat = newline_compat
         self.explanation_question = explanation_question
-        inference_prompt("", prompt_style)  # refuses an unknown style now, not at the first question
+        inference_prompt("", prompt_style)  # refuse an unknown style now, not at the first question
         super().__init__(image_processor, tokenizer, chat_template=chat_template or VICUNA_CHAT_TEMPLATE)
 
     def __call__(
@@ -79,29 +80,31 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: one picture or a list, in the order of their markers; without `text` enough for a verdict.
-            text: prompts, each with one `<image>` and one `<deepfake>` per picture it speaks of.
-            videos, audio: refused; this family has none.
+            images: one image or a list, in the order of their markers; enough for a verdict without `text`.
+            text: prompts, each with one `<image>` and one `<deepfake>` per image it is about.
+            videos, audio: refused, because this family does not support them.
             padding_side: `"left"` to generate, `"right"` to train.
-            padding: rows of several lengths are always padded to the longest; `"max_length"` is refused.
+            padding: rows are always padded to the longest; `"max_length"` is refused.
             truncation, max_length: refused, because a cut prompt could lose a placeholder.
-            add_special_tokens: begin with `<s>`.
-            return_tensors: of the pictures; token ids are always torch tensors.
-            image_options: of the image processor.
+            add_special_tokens: start with `<s>`.
+            return_tensors: type of the image tensors; token ids are always torch tensors.
+            image_options: options of the image processor.
 
         Returns:
-            `pixel_values` (pictures, 3, size, size), `detector_pixel_values` likewise where the image processor pads,
-            and `input_ids`, `attention_mask` (prompts, length).
+            `pixel_values` (images, 3, size, size), `detector_pixel_values` of the same shape if the image processor
+            pads, and `input_ids`, `attention_mask` (prompts, length).
 
         Raises:
-            ValueError: if markers and pictures differ in number; both are named.
+            ValueError: if the numbers of markers and images differ; the message has both numbers.
         """
         if images is None and text is None:
             raise ValueError("M2F2DetProcessor needs images, text or both.")
         if videos is not None or audio is not None:
-            raise ValueError("M2F2-Det reads pictures only; leave videos and audio out.")
+            raise ValueError("M2F2-Det takes only images; leave out videos and audio.")
         if truncation or max_length is not None or padding == "max_length":
-            raise ValueError("Prompts are neither cut nor padded to a length: leave truncation and max_length out.")
+            raise ValueError(
+                "Prompts cannot be truncated or padded to a fixed length: leave out truncation and max_length."
+            )
         data: dict[str, Any] = {}
         if images is not None:
             data |= self._pictures(images, return_tensors, image_options)
@@ -120,31 +123,31 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
             found = {marker: prompt.count(marker) for marker in (IMAGE_MARKER, DEEPFAKE_MARKER)}
             if found[IMAGE_MARKER] != found[DEEPFAKE_MARKER]:
                 raise ValueError(
-                    f"A prompt holds {found[IMAGE_MARKER]} {IMAGE_MARKER} and {found[DEEPFAKE_MARKER]} "
-                    f"{DEEPFAKE_MARKER} markers; each picture needs one of both: {prompt[:120]!r}"
+                    f"A prompt contains {found[IMAGE_MARKER]} {IMAGE_MARKER} and {found[DEEPFAKE_MARKER]} "
+                    f"{DEEPFAKE_MARKER} markers; each image needs one of each: {prompt[:120]!r}"
                 )
         markers = sum(prompt.count(IMAGE_MARKER) for prompt in prompts)
         if markers != pictures:
             raise ValueError(
-                f"The prompts hold {markers} {IMAGE_MARKER} markers, but {pictures} pictures were given; each picture "
-                "needs one."
+                f"The prompts contain {markers} {IMAGE_MARKER} markers, but {pictures} images were given; each image "
+                "needs one marker."
             )
 
     def token_ids(self, text: str) -> list[int]:
-        """Ids of one prompt; `<image>` stands `image_seq_length` times."""
+        """Return the ids of one prompt, with `<image>` repeated `image_seq_length` times."""
         return self._encode(text)[0]
 
     def tokenize(
         self, prompts: Sequence[str], padding_side: str = "left", add_special_tokens: bool = True
     ) -> BatchFeature:
-        """`input_ids` and `attention_mask`, int64 of shape (prompts, length)."""
+        """Return `input_ids` and `attention_mask`, int64 of shape (prompts, length)."""
         rows = [self._encode(prompt, add_special_tokens)[0] for prompt in prompts]
         return self._padded(rows, padding_side)
 
     def _encode(self, text: str, add_special_tokens: bool = True) -> tuple[list[int], list[int]]:
-        """Ids, and the first character of each.
+        """Return the ids, and the first character of each.
 
-        Split at the markers only, as the official code does; every piece is tokenised as if it stood alone, and only
+        The text is split only at the markers, as in the official code; every piece is tokenised separately, and only
         the first gets the begin token.
         """
         ids: list[int] = []
@@ -182,52 +185,52 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
         return BatchFeature({name: torch.tensor(values) for name, values in data.items()})
 
     def judgement_prompt(self) -> str:
-        """The "real or fake" prompt of this processor's style."""
+        """Return the "real or fake" prompt in this processor's style."""
         return judgement_prompt(self.prompt_style, self.newline_compat)
 
     def explanation_prompt(
         self, question: str | None = None, verdict: str | None = None, history: Sequence[tuple[str, str]] = ()
     ) -> str:
-        """A prompt for one picture.
+        """Return a prompt for one image.
 
         Args:
-            question: free text without markers, or a name of `NAMED_QUESTIONS`, such as `"demo"`; `None` asks
+            question: free text without markers, or a name of `NAMED_QUESTIONS`, such as `"demo"`; `None` uses
                 `explanation_question`.
-            verdict: `"real"` or `"fake"`, which that question names.
-            history: earlier questions with their answers, the oldest first.
+            verdict: `"real"` or `"fake"`, which that question mentions.
+            history: earlier questions and answers, oldest first.
 
         Raises:
-            ValueError: if the question or the history holds a marker, or if question and verdict are missing.
+            ValueError: if the question or the history contains a marker, or without both question and verdict.
         """
         if question is None:
             if verdict is None:
-                raise ValueError("Without a question, explanation_prompt needs the verdict it shall ask about.")
+                raise ValueError("explanation_prompt needs a question, or the verdict to ask about.")
             question = self.explanation_question.format(verdict=verdict)
         question = NAMED_QUESTIONS.get(question, question)
         for text in (question, *(part for turn in history for part in turn)):
             if found := MARKERS.search(text):
                 raise ValueError(
-                    f"The question holds {found[0]}, which only the prompt around it may: {text!r}"
+                    f"The question contains the marker {found[0]}, which is reserved for the prompt: {text!r}"
                     if text == question
-                    else f"The history holds {found[0]}, which only the prompt around it may: {text!r}"
+                    else f"The history contains the marker {found[0]}, which is reserved for the prompt: {text!r}"
                 )
         return inference_prompt(question, self.prompt_style, self.newline_compat, history)
 
     def suggested_questions(self, verdict: str) -> list[str]:
-        """Questions that the weights were trained on, the best one first, and the one of the official page.
+        """Return the questions the weights were trained on, the best one first, and the one of the official page.
 
         Args:
-            verdict: `"real"` or `"fake"`, which the first one names.
+            verdict: `"real"` or `"fake"`, which the first one mentions.
         """
         judgement = JUDGEMENT_QUESTION if self.prompt_style == "official_cli" else TRAINING_JUDGEMENT_QUESTION
         return [self.explanation_question.format(verdict=verdict), judgement, NAMED_QUESTIONS["demo"]]
 
     def decode_answers(self, new_ids: torch.Tensor, skip_special_tokens: bool = True) -> list[str]:
-        """Texts of generated ids (prompts, new tokens), prompt and padding left out.
+        """Decode generated ids (prompts, new tokens) to texts, without prompt and padding.
 
         Args:
-            new_ids: what `generate` gave behind the prompts.
-            skip_special_tokens: `False` gives the raw form of the official prediction files, `<s> ... </s>`.
+            new_ids: output of `generate` after the prompts.
+            skip_special_tokens: `False` keeps the raw form of the official prediction files, `<s> ... </s>`.
         """
         if skip_special_tokens:
             return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new_ids]
@@ -245,19 +248,19 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
         max_length: int | None = None,
         **image_options: Any,
     ) -> BatchFeature:
-        """A training batch: right-padded, with loss on the assistant's words and `</s>` only.
+        """Build a training batch: right-padded, with loss only on the assistant's words and `</s>`.
 
         Args:
-            conversations: see `training_prompt`; markers as in DD-VQA's files, one pair per picture.
-            images: the pictures in the order of their markers.
-            max_length: cut rows to this many tokens; the official limit is 2048. `None` does not cut.
-            image_options: of the image processor.
+            conversations: see `training_prompt`; markers as in DD-VQA's files, one pair per image.
+            images: the images in the order of their markers.
+            max_length: truncate rows to this many tokens; the official limit is 2048. `None` does not truncate.
+            image_options: options of the image processor.
 
         Returns:
             As `__call__`, and `labels` (conversations, length), -100 where not supervised.
 
         Raises:
-            ValueError: if markers and pictures differ, or if `max_length` cuts into a picture's placeholders.
+            ValueError: if the numbers of markers and images differ, or if `max_length` cuts an image's placeholders.
         """
         prompts, rows, labels = [], [], []
         for conversation in conversations:
@@ -272,6 +275,6 @@ class M2F2DetProcessor(DetectorProcessorMixin, ProcessorMixin):
         if max_length is not None:
             placeholders = {self.tokenizer.convert_tokens_to_ids(marker) for marker in (IMAGE_MARKER, DEEPFAKE_MARKER)}
             if any(placeholders.intersection(row[max_length:]) for row in rows):
-                raise ValueError(f"max_length={max_length} cuts off a picture's placeholders; give a larger one.")
+                raise ValueError(f"max_length={max_length} cuts off an image's placeholders; use a larger one.")
             rows, labels = [row[:max_length] for row in rows], [row[:max_length] for row in labels]
         return BatchFeature({**self._padded(rows, "right", labels=labels), **data})

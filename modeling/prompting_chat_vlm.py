@@ -1,7 +1,7 @@
-"""Conversations about one picture in a chat model's own template, and the tokens of its answers.
+"""Conversations about one image in a chat model's own template, and the tokens of its answers.
 
-Every text is rendered whole by the template and tokenised whole; nothing is glued together from tokens, because a
-tokenizer may merge the end of a prompt with the beginning of an answer.
+Every text is rendered and tokenised as a whole and never assembled from tokens, because a tokenizer may merge the end
+of a prompt with the beginning of an answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,12 +18,12 @@ IMAGE_MESSAGE = {"type": "image"}
 def messages_for(
     turns: Sequence[tuple[str, str | None]], system_prompt: str | None = None, image: Any = None
 ) -> list[dict[str, Any]]:
-    """Messages for a chat template; the picture stands in front of the first question.
+    """Return messages for a chat template, with the image before the first question.
 
     Args:
-        turns: (question, answer); the last answer is `None` where it is to be written.
-        system_prompt: said first, unless `None`.
-        image: the picture; `None` only marks its place.
+        turns: (question, answer) pairs; the last answer is `None` if the model should write it.
+        system_prompt: first message, unless `None`.
+        image: the image; `None` only marks its place.
     """
     picture = dict(IMAGE_MESSAGE) if image is None else {**IMAGE_MESSAGE, "image": image}
     messages = [] if system_prompt is None else [_message("system", system_prompt)]
@@ -41,20 +41,20 @@ def _message(role: str, text: str) -> dict[str, Any]:
 
 
 def render(processor: Any, messages: Sequence[Mapping[str, Any]], answer_follows: bool) -> str:
-    """Text of a conversation by the processor's chat template, the picture's placeholder once.
+    """Render a conversation with the processor's chat template, with the image placeholder once.
 
     Args:
         processor: a stock processor with a chat template.
         messages: see `messages_for`.
-        answer_follows: end with what introduces an answer.
+        answer_follows: end with the generation prompt for an answer.
     """
     return processor.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer_follows)
 
 
 def text_ids(tokenizer: Any, text: str, offsets: bool = False) -> Any:
-    """Ids of a rendered text, or its whole encoding with `offset_mapping` where `offsets`.
+    """Return the ids of a rendered text, or with `offsets` its full encoding with `offset_mapping`.
 
-    As in `ProcessorMixin.apply_chat_template`, a template that writes the begin token keeps the tokenizer from it.
+    As in `ProcessorMixin.apply_chat_template`, the tokenizer does not add the begin token if the template already has.
     """
     bos = tokenizer.bos_token
     special = not (bos is not None and text.startswith(bos))
@@ -71,11 +71,11 @@ def text_ids(tokenizer: Any, text: str, offsets: bool = False) -> Any:
 
 
 def answered(processor: Any, messages: Sequence[Mapping[str, Any]], answer: str) -> str:
-    """Text of a conversation up to the end of an answer to its last question.
+    """Return the text of a conversation up to the end of an answer to its last question.
 
-    What the chat template puts between its generation prompt and an answer (a blank, empty thoughts) stays in. Some
-    templates introduce answers that are given in another way than those that follow; there it follows at once, which
-    is how the model is asked to write.
+    Text that the chat template puts between its generation prompt and an answer (a space, empty thoughts) is kept.
+    Some templates introduce given answers differently from answers to be written; then the answer comes directly after
+    the generation prompt, as when the model writes it.
     """
     prompt = render(processor, messages, answer_follows=True)
     whole = render(processor, [*messages, _message("assistant", answer)], answer_follows=False)
@@ -84,21 +84,22 @@ def answered(processor: Any, messages: Sequence[Mapping[str, Any]], answer: str)
 
 
 def answer_tokens(processor: Any, messages: Sequence[Mapping[str, Any]], answers: Any, rows: int) -> dict[str, Any]:
-    """Everything that a verdict needs of the tokenizer.
+    """Return everything that a verdict needs from the tokenizer.
 
     Args:
         processor: the checkpoint's own stock processor.
         messages: the question, see `messages_for`.
         answers: `{"real": [...], "fake": [...]}`.
-        rows: of the model's table of tokens.
+        rows: number of rows of the model's embedding table.
 
     Returns:
-        `text` (the prompt), `answers` (as given), and ids: `cut` (how many of the prompt's last tokens are tokenised
-        anew with an answer behind them; mostly 0), `prefix` (what stands behind the prompt without those, and all
-        answers have in common), `real`, `fake` (lists of what follows it).
+        `text` (the prompt), `answers` (as given), and ids: `cut` (how many of the prompt's last tokens change when an
+        answer follows; mostly 0), `prefix` (ids after the prompt without those, which all answers share), `real`,
+        `fake` (lists of the ids after it).
 
     Raises:
-        ValueError: if the two classes cannot be told apart by tokens, or the tokenizer does not fit the model.
+        ValueError: if the tokens of the two classes cannot be distinguished, or if the tokenizer does not belong to
+            the model.
     """
     tokenizer, prompt = processor.tokenizer, render(processor, messages, answer_follows=True)
     head = text_ids(tokenizer, prompt)
@@ -111,14 +112,16 @@ def answer_tokens(processor: Any, messages: Sequence[Mapping[str, Any]], answers
     for name in CLASSES:
         for text, ids in zip(answers[name], whole[name], strict=True):
             if len(ids) <= shared:
-                raise ValueError(f"The answer {text!r} ({name}) has no tokens of its own behind the question.")
+                raise ValueError(f"The answer {text!r} ({name}) has no tokens of its own after the question.")
             unknown = tokenizer.unk_token_id
             if unknown is not None and unknown in ids[shared:]:
-                raise ValueError(f"The tokenizer does not know the answer {text!r} ({name}); choose other answers.")
+                raise ValueError(f"The tokenizer cannot represent the answer {text!r} ({name}); choose other answers.")
     _refuse_overlap(tokenizer, tails)
     highest = max(max(ids) for ids in every)
     if highest >= rows:
-        raise ValueError(f"The tokenizer gives id {highest}, but the model has {rows} rows: they do not fit.")
+        raise ValueError(
+            f"The tokenizer returns the id {highest}, but the model has only {rows} rows: they do not belong together."
+        )
     flat = [ids for name in CLASSES for ids in tails[name]]
     common = _common_length(flat)
     common = min(common, min(map(len, flat)) - 1)
@@ -146,24 +149,24 @@ def _refuse_overlap(tokenizer: Any, tails: Mapping[str, list[list[int]]]) -> Non
             if real[:length] == fake[:length]:
                 texts = [repr(tokenizer.decode(ids)) for ids in (real, fake)]
                 raise ValueError(
-                    f"The answers {' (real) and '.join(texts)} (fake) are equal after tokenising, or one begins with "
-                    f"the other ({real} and {fake}), so they cannot be compared; choose other answers."
+                    f"The answers {' (real) and '.join(texts)} (fake) are equal after tokenisation, or one begins "
+                    f"with the other ({real} and {fake}), so they cannot be compared; choose other answers."
                 )
 
 
 def answer_spans(processor: Any, messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
-    """A whole conversation, and where in it the answers are, each with the marker that ends it.
+    """Render a conversation and locate its answers, each with the marker that ends it.
 
     Args:
         processor: a stock processor with a chat template.
-        messages: see `messages_for`; the last one an answer.
+        messages: see `messages_for`; the last one must be an answer.
 
     Returns:
-        The text, and spans [start, end) of its characters.
+        The text, and the spans [start, end) of the answers in characters.
 
     Raises:
-        ValueError: if the template does not write an answer behind what introduces one, as it must where a model is
-            asked as it was trained.
+        ValueError: if the template does not write an answer after its generation prompt, which training needs to match
+            inference.
     """
     text = render(processor, messages, answer_follows=False)
     spans = []
@@ -173,7 +176,7 @@ def answer_spans(processor: Any, messages: Sequence[Mapping[str, Any]]) -> tuple
         before = render(processor, messages[:index], answer_follows=True)
         turn = render(processor, messages[: index + 1], answer_follows=False).rstrip()
         answer = "".join(part["text"] for part in message["content"]).strip()
-        # Blanks and line breaks may differ: LLaVA-OneVision's own template has one more in front of given answers.
+        # Whitespace may differ: LLaVA-OneVision's own template has one more space before given answers.
         start = len(before) if text.startswith(before) else text.find(answer, len(before.rstrip()))
         if (
             start < 0
@@ -183,8 +186,8 @@ def answer_spans(processor: Any, messages: Sequence[Mapping[str, Any]]) -> tuple
             or not text[start:].lstrip().startswith(answer)
         ):
             raise ValueError(
-                f"The chat template does not write turn {index} behind its own generation prompt {before[-40:]!r}: "
-                f"it writes {text[max(len(before) - 40, 0) : len(before) + 40]!r}. Loss on the answer alone is not "
+                f"The chat template does not write turn {index} after its own generation prompt {before[-40:]!r}: "
+                f"it writes {text[max(len(before) - 40, 0) : len(before) + 40]!r}. Loss on only the answer is not "
                 "possible; set processor.chat_template to a template that does."
             )
         spans.append((start, len(turn)))

@@ -1,4 +1,4 @@
-"""The exact prompts of M2F2-Det: the official command line's, and the training template."""
+"""The exact prompts of M2F2-Det: those of the official command line, and the training template."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,14 +29,14 @@ CLI_HEAD = (
     "detailed, and polite answers to the human's questions.###Human: "
 )
 JUDGEMENT_QUESTION = "Determine the authenticity. Is the image real or fake?"
-TRAINING_JUDGEMENT_QUESTION = "Do the image looks real or fake?"  # of the official training file
-# The wording of DD-VQA's general questions, with the verdict that the official data takes from the label.
+TRAINING_JUDGEMENT_QUESTION = "Do the image looks real or fake?"  # from the official training file
+# The wording of DD-VQA's general questions, with the verdict, which the official data takes from the label.
 EXPLANATION_QUESTION = (
     "This image is {verdict}. Describe the authenticity of the image based on skin, eyebrows, eyes, nose, mouth."
 )
 
-# Asked by their names, `question="demo"`: the evaluation's judgement, the training's, and the first turn of the page
-# that the official repository shows ("Gradio Demo").
+# Questions with a name, such as `question="demo"`: those of the evaluation and of the training, and the first turn of
+# the official demo page ("Gradio Demo").
 NAMED_QUESTIONS = {
     "judgement": JUDGEMENT_QUESTION,
     "training": TRAINING_JUDGEMENT_QUESTION,
@@ -46,7 +46,7 @@ NAMED_QUESTIONS = {
 # Official training (LLaVA's vicuna_v1 conversation).
 END = "</s>"
 
-# The same for `apply_chat_template`; the generation marks let trainers find the assistant's tokens.
+# The same for `apply_chat_template`; the generation tags let trainers find the assistant's tokens.
 VICUNA_CHAT_TEMPLATE = (
     "{{ '" + VICUNA_SYSTEM.replace("'", "\\'") + " ' }}"
     "{% for message in messages %}"
@@ -67,11 +67,11 @@ VICUNA_CHAT_TEMPLATE = (
 
 
 def judgement_prompt(style: str = "official_cli", newline_compat: bool = True) -> str:
-    """The prompt for "real or fake".
+    """Return the prompt for "real or fake".
 
     Args:
-        style: `"official_cli"` as the released evaluation asks (note the spaces behind both line breaks),
-            `"vicuna_v1"` as training does, in other words.
+        style: `"official_cli"` as in the released evaluation (note the spaces after both line breaks), `"vicuna_v1"`
+            as in training, with other words.
         newline_compat: see `inference_prompt`.
     """
     if style != "official_cli":
@@ -85,16 +85,16 @@ def inference_prompt(
     newline_compat: bool = True,
     history: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """A question on one picture, ready to be answered.
+    """Return the prompt for a question about one image, up to the answer.
 
     Args:
         question: without markers; stripped.
-        style: `"official_cli"` as the released evaluation asks, `"vicuna_v1"` as training does.
-        newline_compat: three line breaks in front of a `vicuna_v1` question, as the official code makes them by
-            accident, instead of one.
-        history: earlier questions with their answers, the oldest first; the picture stands in the first turn. Turns
-            of `vicuna_v1` are those of the training; the official command line asks once, so later turns of
-            `official_cli` are those of the LLaVA conversation that its prompt comes from.
+        style: `"official_cli"` as in the released evaluation, `"vicuna_v1"` as in training.
+        newline_compat: three line breaks before a `vicuna_v1` question instead of one, as in the official code by
+            accident.
+        history: earlier questions and answers, oldest first; the image is in the first turn. Turns of `vicuna_v1` are
+            those of the training. The official command line asks only once, so later turns of `official_cli` follow
+            the LLaVA conversation that its prompt comes from.
     """
     _check_style(style)
     first, *later = [asked.strip() for asked, _ in history] + [question.strip()]
@@ -110,11 +110,11 @@ def inference_prompt(
 def training_prompt(
     conversation: Sequence[Mapping[str, Any]], newline_compat: bool = True
 ) -> tuple[str, list[tuple[int, int]]]:
-    """A whole conversation in the training template.
+    """Render a conversation in the training template.
 
     Args:
         conversation: turns `{"from": "human"|"gpt", "value": text}` or `{"role": "user"|"assistant", "content":
-            text}`, alternating, the human first.
+            text}`, alternating, human first.
         newline_compat: see `inference_prompt`.
 
     Returns:
@@ -135,10 +135,12 @@ def training_prompt(
 
 
 def _normalised(turn: str, newline_compat: bool) -> str:
-    """Markers to the front, as the official placeholder normaliser does, one marker after the other."""
+    """Move the markers to the front one by one, as the official placeholder normaliser does."""
     for marker in (IMAGE_MARKER, DEEPFAKE_MARKER):
         if turn.count(marker) > 1:
-            raise ValueError(f"A turn holds {turn.count(marker)} {marker} markers; one picture needs one: {turn!r}")
+            raise ValueError(
+                f"A turn contains {turn.count(marker)} {marker} markers; an image needs exactly one: {turn!r}"
+            )
     if not newline_compat:
         marked = [marker for marker in (IMAGE_MARKER, DEEPFAKE_MARKER) if marker in turn]
         for marker in marked:

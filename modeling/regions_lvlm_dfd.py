@@ -1,7 +1,7 @@
-"""Where on a face: the region words of LVLM-DFD's published dialogues, read from answers and named from masks.
+"""Regions of a face: the region words of LVLM-DFD's published dialogues, parsed from answers and derived from masks.
 
-The words and the sentences are those of the official dialogue page. Where each region lies, and from which share on a
-mask covers it, is not published and is this package's. Left and right are those of the picture.
+The words and sentences are those of the official dialogue page. The position of each region, and the share at which a
+mask covers it, are unpublished and were chosen for this package. Left and right are as seen in the image.
 """
 
 import re
@@ -23,7 +23,7 @@ __all__ = [
 VERDICT_QUESTION = "Is this a deepfake image?"
 SCORE_QUESTION = "How much is the forgery score?"
 
-# Ellipses in a centred crop of one face with some margin: middle x, y and half axes, as shares of width and height.
+# Ellipses in a centred crop of one face with some margin: centre x, y and half axes, as shares of width and height.
 SHAPES = {
     "left eye": (0.36, 0.42, 0.10, 0.07),
     "right eye": (0.64, 0.42, 0.10, 0.07),
@@ -39,7 +39,7 @@ SHAPES = {
 REGIONS = tuple(SHAPES)
 WHOLES = ("full face", "center face")  # the larger one first
 PARTS = tuple(name for name in REGIONS if name not in WHOLES)
-# Points of dlib's 68 (the 81-point model appends the forehead) around which each region lies.
+# Points of dlib's 68 (the 81-point model appends the forehead) that each region surrounds.
 POINTS = {
     "left eye": range(36, 42),
     "right eye": range(42, 48),
@@ -53,8 +53,8 @@ POINTS = {
     "full face": range(68),
 }
 DLIB_POINTS = 68
-SMALLEST_AXIS = 0.05  # of a region around landmarks that lie on one line, as a share of the face's width
-COVERED, WHOLE_COVERED = 0.5, 0.7  # from this share of its area on
+SMALLEST_AXIS = 0.05  # for a region around landmarks on a straight line, as a share of the face's width
+COVERED, WHOLE_COVERED = 0.5, 0.7  # minimum share of its area
 MOST_PARTS = 3  # the published answers name one to three
 
 NAMED = re.compile(r"artifacts? (?:is|are) at (?:the )?(?P<list>[^.]+?)(?: of (?:the|this) image)?\s*(?:\.|$)", re.I)
@@ -62,16 +62,16 @@ SEPARATOR = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+")
 
 
 def region_area(name: str, height: int, width: int, landmarks: Sequence | np.ndarray | None = None) -> np.ndarray:
-    """The pixels of a region, bool `(height, width)`.
+    """Return the pixels of a region, bool `(height, width)`.
 
     Args:
         name: one of `REGIONS`.
-        height, width: of the picture, a crop of one face.
-        landmarks: `(points, 2)`, x and y in pixels: dlib's 68 or 81; without them the regions lie where they are in
-            a centred crop.
+        height, width: size of the image, a crop of one face.
+        landmarks: `(points, 2)`, x and y in pixels: dlib's 68 or 81; without them the regions have their usual places
+            in a centred crop.
 
     Raises:
-        ValueError: for an unknown region, or landmarks of another kind.
+        ValueError: for an unknown region, or landmarks in another format.
     """
     _require_known([name])
     if landmarks is None:
@@ -89,17 +89,18 @@ def region_area(name: str, height: int, width: int, landmarks: Sequence | np.nda
 
 
 def regions_of_mask(mask: np.ndarray, landmarks: Sequence | np.ndarray | None = None) -> list[str]:
-    """Name what a mask covers, as the published answers do: the whole face, its center, or up to three parts.
+    """Name the regions that a mask covers, as in the published answers: the whole face, its center, or up to three.
 
     Args:
-        mask: float `(height, width)` in [0, 1] over a crop of one face, 1 where it was changed.
+        mask: float `(height, width)` in [0, 1] over a crop of one face, 1 where manipulated.
         landmarks: see `region_area`.
 
     Returns:
-        Names of `REGIONS`; none where nothing was changed. Of a mask that covers no region, the one it touches most.
+        Names from `REGIONS`, empty if nothing was manipulated. A mask that does not cover any region gets the one with
+        the largest overlap.
 
     Raises:
-        ValueError: as `region_area`, and for a mask of another shape.
+        ValueError: as for `region_area`, and for a mask of the wrong shape.
     """
     if mask.ndim != 2:
         raise ValueError(f"The mask has shape {mask.shape}, expected (height, width).")
@@ -121,7 +122,7 @@ def regions_of_mask(mask: np.ndarray, landmarks: Sequence | np.ndarray | None = 
 
 
 def parse_regions(text: str) -> tuple[list[str], list[str]]:
-    """The regions that an answer names, and the words in their place that are not among `REGIONS`."""
+    """Return the regions named in an answer, and region words that are not in `REGIONS`."""
     known: list[str] = []
     unknown: list[str] = []
     for found in NAMED.finditer(text):
@@ -135,26 +136,26 @@ def parse_regions(text: str) -> tuple[list[str], list[str]]:
 
 
 def verdict_answer(fake: bool, regions: Sequence[str] = ()) -> str:
-    """The answer to `VERDICT_QUESTION` in the official words.
+    """Return the answer to `VERDICT_QUESTION` in the official words.
 
     Raises:
-        ValueError: for a region that is not among `REGIONS`, or regions of a real picture.
+        ValueError: for a region that is not in `REGIONS`, or regions for a real image.
     """
     _require_known(regions)
     if not fake:
         if regions:
-            raise ValueError(f"A real picture has no forged regions, got {', '.join(regions)}.")
+            raise ValueError(f"A real image cannot have forged regions, got {', '.join(regions)}.")
         return "No, this is not a deepfake image. The image appears to be a genuine photograph of a person's face."
     place = f", the artifact is at the {', '.join(regions)} of the image" if regions else ""
     return f"Yes. This is a deepfake image{place}."
 
 
 def score_answer(percent: int, regions: Sequence[str] = ()) -> str:
-    """The answer to `SCORE_QUESTION` in the official words; errors as in `verdict_answer`, or a percent out of range.
+    """Return the answer to `SCORE_QUESTION` in the official words; errors as in `verdict_answer`.
 
     Args:
         percent: P(fake) in 0 to 100.
-        regions: of a fake picture.
+        regions: regions of a fake image.
     """
     _require_known(regions)
     if not 0 <= percent <= 100:

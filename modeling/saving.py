@@ -1,4 +1,4 @@
-"""Folders of checkpoints change whole or not at all: a kill while one is saved leaves the old state or the new."""
+"""Atomic saving of checkpoint folders: a process killed while saving leaves either the old or the new state."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ __all__ = ["finish_saving", "saved_whole"]
 
 STAGE, PLAN = ".saving-", ".plan.json"
 DAY = 24 * 60 * 60
-# Stages that this process fills now.
+# Staging folders that this process is filling.
 _own_stages: set[Path] = set()
-# Weights of a whole model; what an older state has of them must not be taken for part of the new one.
+# Weight files of a whole model; those of an older state must not be mistaken for part of the new one.
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 
 
 @contextmanager
 def saved_whole(save_directory: Any) -> Iterator[str]:
-    """Give a folder to save into; its files replace those of `save_directory` when the block ends without an error.
+    """Yield a folder to save to; its files replace those of `save_directory` if the block ends without an error.
 
-    They are written into a hidden folder inside, which is moved file by file once it is complete. The first move
-    decides: of a process that is killed before, nothing counts; after it, `finish_saving` moves the rest. The config
-    is moved first, so that whoever reads it sees which of the two it was. Within such a block, another one for its
-    folder does nothing. Several processes of one training may save into the same folder: each fills a hidden folder
-    of its own, and removes those of dead processes only.
+    The files are written to a hidden subfolder and moved one by one once it is complete. The first move decides: if
+    the process is killed before it, the save is discarded; if killed after it, `finish_saving` moves the rest. The
+    config is moved first, so that readers can tell the two states apart. Nested blocks for the same folder do nothing.
+    Several processes of one training run may save to the same folder: each uses its own hidden folder, and removes
+    only those of dead processes.
 
     Args:
-        save_directory: created if needed; files there that are not saved anew stay, except weights of the old state.
+        save_directory: created if needed; files that are not saved again are kept, except weights of the old state.
     """
     folder = Path(save_directory)
-    if folder.name.startswith(STAGE) or folder.is_file():  # inside another block; or refused by the one who writes
+    if folder.name.startswith(STAGE) or folder.is_file():  # nested in another block, or refused by the writer
         yield str(save_directory)
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,10 +65,10 @@ def saved_whole(save_directory: Any) -> Iterator[str]:
 
 
 def finish_saving(folder: Any) -> None:
-    """Finish what a killed process was saving into a folder, if it had begun to move the new files.
+    """Finish a save that was killed after it had started to move the new files.
 
     Args:
-        folder: of a checkpoint; Hub ids and missing folders are passed over.
+        folder: a checkpoint folder; Hub ids and missing folders are ignored.
     """
     folder = Path(str(folder))
     if not folder.is_dir():
@@ -76,7 +76,7 @@ def finish_saving(folder: Any) -> None:
     for stage in folder.glob(f"{STAGE}*"):
         try:
             plan = json.loads((stage / PLAN).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # killed before all was written, or being written now
+        except (OSError, ValueError):  # killed before everything was written, or still being written
             continue
         if plan["files"] and not (stage / plan["files"][0]).exists():
             _move(stage, folder, plan["files"], plan["stale"])
@@ -88,12 +88,12 @@ def _host() -> str:
 
 
 def _is_abandoned(stage: Path) -> bool:
-    """Whether the process that filled it is dead; of one on another machine, or on Windows, its age must tell."""
+    """Return whether the writing process is dead; on another machine or on Windows, judge by the folder's age."""
     host, _, rest = stage.name.removeprefix(STAGE).rpartition("-")[0].rpartition("-")
     if host != _host() or not rest.isdecimal() or os.name == "nt":
         try:
             return time.time() - stage.stat().st_mtime > DAY
-        except OSError:  # gone meanwhile
+        except OSError:  # removed in the meantime
             return False
     if int(rest) == os.getpid():
         return stage not in _own_stages
@@ -113,7 +113,7 @@ def _weights(folder: Path) -> set[str]:
 def _move(stage: Path, folder: Path, files: list[str], stale: list[str]) -> None:
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # moved before the kill, or by another process that finishes this
+        with suppress(FileNotFoundError):  # moved before the kill, or by another process that is finishing this save
             (stage / name).replace(folder / name)
     for name in stale:
         (folder / name).unlink(missing_ok=True)

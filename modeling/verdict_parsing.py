@@ -1,4 +1,4 @@
-"""What a generated answer says: real, fake, or neither. Every family has its published rule and a stricter one."""
+"""Parse generated answers: real, fake, or neither. Every family has its published rule and a stricter one."""
 
 import random
 import re
@@ -33,7 +33,7 @@ SAYING = re.compile(
     r"\b(?:(?P<real>pristine|real|authentic|genuine)|(deepfakes?|fake|faked|manipulated|forged))\b", re.I
 )
 NEGATION = re.compile(r"\b(?:not|no|never|neither|nor|without|cannot)\b|n['’]t\b", re.I)
-# A negation reaches over at most so many words of its own clause.
+# Maximum number of words of its clause that a negation applies to.
 REACH = 4
 
 
@@ -43,11 +43,11 @@ def parse_verdict(text: str, parser: str = "word") -> str | None:
     Args:
         text: the answer.
         parser: `"official"` is M2F2-Det's published rule: contains "real" -> real, else contains "fake" or
-            "computer-generated" -> fake ("unrealistic" counts as real); `"word"` looks for whole words and gives
-            `None` where both kinds or neither occur.
+            "computer-generated" -> fake ("unrealistic" counts as real); `"word"` looks for whole words and returns
+            `None` if both kinds or neither occur.
 
     Raises:
-        ValueError: for another parser.
+        ValueError: for an unknown parser.
     """
     if parser == "official":
         lowered = text.lower()
@@ -70,15 +70,15 @@ def parse_fakevlm_verdict(
     Args:
         text: the answer.
         rule: `"official"` is the published code: the first sentence (text up to a full stop) that contains "real",
-            else "fake", of the first two ("not real" and "unrealistic" count as real). `"strict"` takes what "this
-            is a real/fake image" says, else the whole words; where both kinds occur, nothing is determined.
-        holds_prompt: `text` is prompt and answer, as the official Hugging Face script decodes it; only what follows
+            else "fake", of the first two ("not real" and "unrealistic" count as real). `"strict"` uses "this is a
+            real/fake image" if present, otherwise whole words; if both kinds occur, the answer is undetermined.
+        holds_prompt: `text` includes the prompt, as decoded by the official Hugging Face script; only the part after
             its last question mark counts.
-        undetermined: `"keep"` it as a class of its own (to be counted as wrong); raise an `"error"`; call it
-            `"fake"`; or draw at `"random"`, as the published code does.
+        undetermined: `"keep"` it as a separate class (counted as wrong); raise an `"error"`; treat it as `"fake"`; or
+            draw at `"random"`, as the published code does.
 
     Raises:
-        ValueError: for another rule or policy, or for an undetermined text under `"error"`.
+        ValueError: for an unknown rule or policy, or for an undetermined text with `"error"`.
     """
     if rule not in VERDICT_RULES:
         raise ValueError(f"verdict_rule is {rule!r}, allowed are {', '.join(map(repr, VERDICT_RULES))}.")
@@ -117,13 +117,13 @@ def parse_answer(text: str, mode: str = "robust") -> str | None:
 
     Args:
         text: the answer to "Is this a deepfake image?".
-        mode: `"robust"` takes a leading yes or no, else what the whole words "pristine", "deepfake" and the like say
-            together with a "not" in front of them, and gives `None` where they contradict each other or are absent;
-            `"legacy"` is the published rule: six case-sensitive substring tests, of which the last to hold wins
-            ("not" also inside "another", "No" inside "Nose").
+        mode: `"robust"` uses a leading yes or no, otherwise whole words such as "pristine" and "deepfake" with a
+            possible "not" before them, and returns `None` if they contradict each other or are absent; `"legacy"` is
+            the published rule: six case-sensitive substring tests, of which the last match wins ("not" also inside
+            "another", "No" inside "Nose").
 
     Raises:
-        ValueError: for another mode.
+        ValueError: for an unknown mode.
     """
     if mode == "legacy":
         return _lvlm_dfd_legacy(text)

@@ -1,4 +1,4 @@
-"""From a dataset builder to batches of pictures: splits, the order of the rows, and rows as model inputs."""
+"""From a dataset builder to batches of images: splits, order of rows, and model inputs."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ __all__ = [
 
 
 class Draw(NamedTuple):
-    """One row as it comes up in training: which, and as the how manieth of the whole run."""
+    """One draw of a row in training: its index, and the number of the draw in the whole run."""
 
     row: int
     number: int
 
 
 def require_both_classes(labels: Sequence[int], what: str) -> None:
-    """Raise a `ValueError` unless the labels hold reals and fakes."""
+    """Raise a `ValueError` unless the labels include both classes."""
     counts = Counter(labels)
     if len(counts) < len(CLASS_NAMES):
         table = ", ".join(f"{counts[index]} {name}" for index, name in enumerate(CLASS_NAMES))
         raise ValueError(
-            f"The {what} holds {table}. A detector needs both classes to learn from and to be ranked on; check the "
-            "data folder, or change validation_fraction or validation_seed."
+            f"The {what} has {table}. Training and validation need both classes; check the data folder, or change "
+            "validation_fraction or validation_seed."
         )
 
 
 class TrainingSampler(Sampler[Draw]):
-    """Every row once per pass, in a random order that follows from the seed and the epoch alone.
+    """Sampler that draws every row once per pass, in a random order that depends only on seed and epoch.
 
     Args:
         length: number of rows.
-        seed: of the order.
+        seed: seed of the order.
     """
 
     def __init__(self, length: int, seed: int = 0) -> None:
@@ -76,20 +76,20 @@ class TrainingSampler(Sampler[Draw]):
             yield Draw(row, number)
 
     def order(self, generator: np.random.Generator) -> Iterator[int]:
-        """The rows of one pass."""
+        """Return the rows of one pass."""
         yield from map(int, generator.permutation(self.length))
 
 
 class BalancedSampler(TrainingSampler):
-    """Half real, the other half evenly over the manipulations, in every stretch of the order.
+    """Sampler that draws half real rows and half fakes, evenly from all manipulations, throughout the order.
 
-    One pass has as many draws as there are rows. Each class and manipulation is walked through in a random order, and
-    again in a new one when it is exhausted.
+    One pass has as many draws as there are rows. Each class and manipulation is read in a random order, and again in a
+    new order when exhausted.
 
     Args:
         labels: 0 real, 1 fake, one per row.
         manipulations: one name per row.
-        seed: of the order.
+        seed: seed of the order.
 
     Raises:
         ValueError: if a class is missing.
@@ -113,11 +113,11 @@ class BalancedSampler(TrainingSampler):
 
 
 class VideoSampler(TrainingSampler):
-    """One random frame of every video per pass, as M2F2-Det's first stage is trained.
+    """Sampler that draws one random frame per video and pass, as in M2F2-Det's first stage.
 
     Args:
         video_ids: one per row.
-        seed: of the order and of the frames.
+        seed: seed of the order and the frames.
     """
 
     def __init__(self, video_ids: Sequence[str], seed: int = 0) -> None:
@@ -139,7 +139,7 @@ def rows_of_videos(video_ids: Sequence[str]) -> dict[str, list[int]]:
 
 
 def spread_over_videos(video_ids: Sequence[str], frames: int) -> list[int]:
-    """At most so many rows per video, evenly spread over its length; ascending."""
+    """Return at most this many evenly spaced rows per video, ascending."""
     chosen: list[int] = []
     for rows in rows_of_videos(video_ids).values():
         places = np.linspace(-0.5, len(rows) - 0.5, min(frames, len(rows)) + 1)
@@ -155,9 +155,9 @@ def _endless(pool: Sequence[int], generator: np.random.Generator) -> Iterator[in
 def load_train_and_validation(
     arguments: DataArguments, rebuild: bool = True
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """The training rows, and the validation rows: a split of its own, or set aside by whole groups.
+    """Return training and validation rows; validation is a separate split or set aside in whole groups.
 
-    Both classes are in either, but for `only_reals`, whose fakes are made while training.
+    Both parts have both classes, except with `only_reals`, which creates fakes during training.
     """
     rows = _load(arguments, arguments.train_split, rebuild)
     if arguments.validation_split is None:
@@ -187,10 +187,10 @@ def _load(arguments: DataArguments, split: str, rebuild: bool) -> datasets.Datas
 def set_validation_aside(
     rows: datasets.Dataset, arguments: SourceArguments
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Rows to train on, and rows set aside by whole groups, each with both classes.
+    """Return rows to train on and rows set aside in whole groups, each with both classes.
 
-    A row without a group shares its source with no other. The share is one of pictures, however many questions are
-    asked about each, so that every stage of a training holds out the same groups.
+    A row without a group does not share its source. The share is counted in images, not in questions, so that every
+    training stage sets aside the same groups.
     """
     groups = [
         identity if group is None else group for group, identity in zip(rows["group_id"], rows["id"], strict=True)
@@ -211,17 +211,17 @@ def set_validation_aside(
 
 
 class PictureDataset(Dataset):
-    """Rows of a builder as model inputs.
+    """Dataset that converts rows of a builder to model inputs.
 
     Args:
         rows: with the columns `image` and `label`.
-        image_processor: the family's own, so that training sees what inference will see.
-        variation: what may happen to a picture; `None` for nothing.
-        masks: mask labels of the rows as they are, or `None` for no mask labels.
-        blending: turns this share of the real pictures (its `probability`) into self-blended fakes.
-        mask_shaper: of the masks of self-blended fakes; needed with `blending` and `masks`.
-        seed: of whatever is drawn. What a draw gets follows from it and the draw's number, not from a global random
-            state that loaders advance at their own pace: a resumed run sees what the first would have.
+        image_processor: the family's own, so that training and inference see the same.
+        variation: augmentation; `None` for none.
+        masks: mask labels of the unaugmented rows, or `None` for no mask labels.
+        blending: turns this share of the real images (its `probability`) into self-blended fakes.
+        mask_shaper: shapes the masks of self-blended fakes; needed with `blending` and `masks`.
+        seed: seed of all random draws. A draw depends only on the seed and its number, not on a global random state,
+            so that a resumed run sees the same data.
     """
 
     def __init__(
@@ -246,7 +246,7 @@ class PictureDataset(Dataset):
     def __getitem__(self, draw: Draw | int) -> dict[str, torch.Tensor]:
         """`pixel_values` (3, height, width), `labels` () int64 and, with masks, `mask_labels` (size, size).
 
-        A plain index gives the row as it is; a `Draw` varies it.
+        A plain index returns the unaugmented row; a `Draw` augments it.
         """
         if isinstance(draw, int):
             return self._item(draw, Variation())
@@ -273,7 +273,7 @@ class PictureDataset(Dataset):
 
 
 def crop_side(image_processor: Any) -> int:
-    """Side of the square picture that a family's image processor makes."""
+    """Return the side of the square images from a family's image processor."""
     size = image_processor.crop_size or image_processor.size
     return int(size["height"])
 
@@ -281,27 +281,27 @@ def crop_side(image_processor: Any) -> int:
 def training_pictures(
     rows: datasets.Dataset, image_processor: Any, side: int | None, arguments: DataArguments, seed: int
 ) -> PictureDataset:
-    """The training set of a recipe.
+    """Return the training set of a recipe.
 
     Args:
-        rows: of the training split.
-        image_processor: of the model.
-        side: of the mask labels that the model learns from; `None` if it learns from none.
-        arguments: of the recipe.
-        seed: of whatever is drawn.
+        rows: rows of the training split.
+        image_processor: the model's image processor.
+        side: side of the model's mask labels; `None` if it does not use any.
+        arguments: arguments of the recipe.
+        seed: seed of all random draws.
 
     Raises:
-        ValueError: for masks that the model cannot learn from, or columns that the data set does not have.
+        ValueError: for masks that the model cannot use, or columns that the dataset does not have.
     """
     wants = [name for name in ("twin_masks", "mask_column") if getattr(arguments, name)]
     if wants and side is None:
-        raise ValueError(f"{wants[0]} needs a model with one mask head, but this one has none; leave it out.")
+        raise ValueError(f"{wants[0]} needs a model with one mask head, but this one does not have one; leave it out.")
     blending = None
     if arguments.self_blend:
         landmarks = arguments.self_blend_landmarks
         if landmarks is not None and landmarks not in rows.column_names:
             raise ValueError(
-                f"self_blend_landmarks is {landmarks!r}, but the data set has {', '.join(rows.column_names)}."
+                f"self_blend_landmarks is {landmarks!r}, but the dataset has {', '.join(rows.column_names)}."
             )
         blending = SelfBlending(arguments.self_blend, arguments.self_blend_regions, landmarks=landmarks)
     shaper = None if side is None else MaskShaper(image_processor, side)
@@ -329,7 +329,7 @@ def _masks(rows: datasets.Dataset, shaper: MaskShaper | None, arguments: DataArg
 
 
 def training_sampler(rows: datasets.Dataset, arguments: DataArguments, seed: int) -> TrainingSampler:
-    """The order that a recipe asks for."""
+    """Return the sampler for a recipe."""
     if arguments.balanced_sampling:
         return BalancedSampler(rows["label"][:], rows["manipulation"][:], seed)
     if arguments.one_frame_per_video:

@@ -1,4 +1,4 @@
-"""Make a trained checkpoint the one that ships with the package: copy it, score it on the test split, render its card.
+"""Ship a trained checkpoint with the package: copy it, score it on the test split, render its card.
 
     python -m deepfake_detectors.train.embed_default --checkpoint outputs/m2f2_det_default_llm \
         --detector outputs/m2f2_det_default --language outputs/m2f2_det_default_language \
@@ -52,25 +52,25 @@ CHECKPOINT_FILES = (
     "tokenizer_config.json",
 )
 STAGES = ("language", "stage2", "stage3")
-RESAMPLES = 2000  # of the intervals on the card
-MAX_BYTES = 20_000_000  # every installation carries it
+RESAMPLES = 2000  # for the intervals on the card
+MAX_BYTES = 20_000_000  # part of every installation
 LICENSE_NOTICE = (
-    "The embedded default weights were trained on FaceForensics++ pictures and are for non-commercial research only "
-    "(terms: LICENSE beside them). They demonstrate the pipeline; do not rely on their verdicts."
+    "The embedded default weights were trained on FaceForensics++ images and are for non-commercial research only "
+    "(terms: see the LICENSE file next to them). They demonstrate the pipeline; do not rely on their verdicts."
 )
 TASKS = ("judgement", "explanation")
-# In the data set's folder: the official system's answers, and the references of both.
+# In the dataset's folder: the official system's answers, and the references for both.
 PUBLISHED = {"judgement": "predictions/DDVQA_det_c40.jsonl", "explanation": "predictions/DDVQA_exp_c40.jsonl"}
 REFERENCES = "splits/test_explanation.jsonl"
 EXAMPLES = 4
 
 
 def score_default_explanations(model: str | Path, output: Path, data_dir: str | None = None) -> dict[str, Any]:
-    """Ask, score and compare.
+    """Generate answers, score them and compare them with the published ones.
 
     Args:
-        model: folder of an M2F2-Det with language model.
-        output: folder for the answers, `<task>.jsonl`; files that are there are scored as they are.
+        model: folder of an M2F2-Det with a language model.
+        output: folder for the answers, `<task>.jsonl`; existing files are scored without asking again.
         data_dir: raw DD-VQA; if `None`, its folder in `$DEEPFAKE_DATA`.
 
     Returns:
@@ -105,10 +105,10 @@ def score_default_explanations(model: str | Path, output: Path, data_dir: str | 
 
 
 def control_answers(asked: list[Answer], questions: dict[str, str], data_dir: str | None = None) -> list[Answer]:
-    """For each question the most frequent answer to it in the training split, whatever the picture shows.
+    """Return for each question the most frequent answer in the training split, regardless of the image.
 
     Args:
-        asked: answers whose pictures and keys are kept, and whose texts are replaced.
+        asked: answers whose texts are replaced; images and keys are kept.
         questions: key -> question of the test split.
         data_dir: raw DD-VQA; if `None`, its folder in `$DEEPFAKE_DATA`.
     """
@@ -116,13 +116,13 @@ def control_answers(asked: list[Answer], questions: dict[str, str], data_dir: st
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for question, found in zip(rows["question"], rows["answers"], strict=True):
         counts[_kind(question)].update(found)
-    # The first in the alphabet of several equally frequent ones.
+    # Ties are resolved alphabetically.
     common = {kind: min(found, key=lambda text: (-found[text], text)) for kind, found in counts.items()}
     return [replace(answer, text=common[_kind(questions[str(answer.key)])]) for answer in asked]
 
 
 def _kind(question: str) -> str:
-    """The question without the list of parts that the general ones end with."""
+    """Return the question without the list of parts at the end of general questions."""
     return question.split(" based on ")[0]
 
 
@@ -135,7 +135,7 @@ def _test_questions(data_dir: str | None) -> dict[str, str]:
 def _examples(
     answers: list[Answer], questions: dict[str, str], references: dict[str, list[str]]
 ) -> list[dict[str, str]]:
-    """The first answers of as many different kinds of question, in the order of the test file."""
+    """Return the first answer to each of this many kinds of question, in the order of the test file."""
     found: dict[str, dict[str, str]] = {}
     for answer in answers:
         key = str(answer.key)
@@ -153,7 +153,7 @@ def _examples(
 
 @dataclass
 class EmbedArguments:
-    """What to embed, and where."""
+    """Options of the command."""
 
     checkpoint: str = field(metadata={"help": "Folder of the whole model: stage 3 merged into stage 2."})
     detector: str = field(metadata={"help": "Output folder of the detector's training."})
@@ -181,12 +181,12 @@ def embed_default(arguments: EmbedArguments) -> Path:
     source, target = Path(arguments.checkpoint), Path(arguments.target)
     missing = [name for name in CHECKPOINT_FILES if not (source / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"{source} lacks {', '.join(missing)}; give the folder that `merge` wrote.")
+        raise FileNotFoundError(f"{source} lacks {', '.join(missing)}; pass the folder written by `merge`.")
     validation = _validation(arguments)
     _require_calibrated(source)
     size = sum((source / name).stat().st_size for name in CHECKPOINT_FILES)
     if size > MAX_BYTES:
-        raise ValueError(f"{source} holds {size} bytes, but at most {MAX_BYTES} may ship with the package.")
+        raise ValueError(f"{source} has {size} bytes, but at most {MAX_BYTES} can ship with the package.")
     target.mkdir(parents=True, exist_ok=True)
     for name in CHECKPOINT_FILES:
         shutil.copyfile(source / name, target / name)
@@ -197,23 +197,23 @@ def embed_default(arguments: EmbedArguments) -> Path:
     explanations = score_default_explanations(target, Path(arguments.answers), arguments.data_dir)
     _write(target / "explanations.json", explanations)
     card = write_model_card(target, Path(arguments.facts))
-    logger.info("%s holds the new default, %s its card", target, card)
+    logger.info("wrote the new default to %s and its card to %s", target, card)
     return target
 
 
 def _validation(arguments: EmbedArguments) -> dict[str, Any]:
-    """What each training measured on its validation videos: the detector's, and below it the others'."""
+    """Return the validation results of each training stage: those of the detector, with the others below."""
     found = {}
     for name in ("detector", *STAGES):
         path = Path(getattr(arguments, name)) / "validation.json"
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; {name} must be the output folder of a finished training.")
+            raise FileNotFoundError(f"{path} is missing; {name} must be the output folder of a finished training run.")
         found[name] = json.loads(path.read_text(encoding="utf-8"))
     return {**_lasting(found.pop("detector")), "stages": {name: _lasting(stage) for name, stage in found.items()}}
 
 
 def _lasting(stage: dict[str, Any]) -> dict[str, Any]:
-    """Without the paths and the speeds of this run, which say nothing about the model."""
+    """Remove paths and speeds of this run, which do not describe the model."""
     metrics = {
         name: value
         for name, value in stage["metrics"].items()
@@ -227,13 +227,13 @@ def _require_calibrated(source: Path) -> None:
     calibration = json.loads((source / "config.json").read_text(encoding="utf-8"))["calibration"]
     if calibration != identity_calibration():
         raise ValueError(
-            f"{source} has the calibration {calibration} behind its detector, where stock pipelines do not see it; "
-            "build its base with mini_base and its `detector`, which puts it into the weights."
+            f"{source} has the calibration {calibration} in its config, where stock pipelines ignore it; build its "
+            "base with mini_base and its `detector`, which merges the calibration into the weights."
         )
 
 
 def _carry_terms(config: Path) -> None:
-    """The pipeline shows `license_notice` once, also to whoever reaches the folder by transformers' own call."""
+    """Set `license_notice`, which the pipeline shows once."""
     _write(config, {**json.loads(config.read_text(encoding="utf-8")), "license_notice": LICENSE_NOTICE}, sort=True)
 
 

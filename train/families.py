@@ -1,7 +1,7 @@
-"""From a family's row in the table to the model that is trained: what the fields `training` and `sft` must hold.
+"""Training hooks of the families: the fields `training` and `sft` of the table, and loading the model to train.
 
-A package of somebody else may bring a family with hooks of its own: a subclass of `ClassifierTraining` named in the
-row's `training`, an `SftFamily` named in its `sft`.
+Other packages can add families with their own hooks: a subclass of `ClassifierTraining` in the row's `training`, an
+`SftFamily` in its `sft`.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ Pairs = list[tuple[str, str]]
 
 
 class ClassifierTraining:
-    """How `train_classifier` treats a family; subclasses override what is different about theirs.
+    """Hooks of `train_classifier` for a family; subclasses override them.
 
     Args:
-        family: row of the family.
+        family: the family's row in the table.
     """
 
-    # `model_type` of library models that this training starts from, beside the family's own checkpoints.
+    # `model_type` of library models that can be trained, in addition to the family's own checkpoints.
     base_model_types: tuple[str, ...] = ()
     trainer_class: type[ClassifierTrainer] = ClassifierTrainer
-    # A finished LoRA folder holds both forms, whatever the family.
+    # A finished LoRA folder contains both forms for every family.
     lora_trainer_class: type[LoraTrainer] = LoraTrainer
 
     def __init__(self, family: Family) -> None:
@@ -70,46 +70,46 @@ class ClassifierTraining:
         return model, VerdictProcessor(self.family.load("image_processor")(**image_processor))
 
     def load(self, source: str, config: Mapping[str, Any], image_processor: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Return the verdict model of a checkpoint in float32, and its processor.
+        """Load the verdict model of a checkpoint in float32, and its processor.
 
         Args:
             source: folder or Hub id.
-            config, image_processor: as in `build`, for what starts at random.
+            config, image_processor: as in `build`, for newly initialised parts.
 
         Raises:
-            ValueError: for fields that the checkpoint brings itself.
+            ValueError: for fields that are fixed by the checkpoint.
         """
         refuse_fields(source, config, image_processor)
         model = AutoModelForDeepfakeDetection.from_pretrained(source, dtype=torch.float32, trust_remote_code=False)
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-        if not isinstance(processor, VerdictProcessor):  # the folder also holds a language model
+        if not isinstance(processor, VerdictProcessor):  # the folder also has a language model
             processor = VerdictProcessor(processor.image_processor)
         return model, processor
 
     def freeze(self, model: Any) -> None:
-        """Stop gradients of what this family never trains."""
+        """Freeze the parts that this family never trains."""
         if hasattr(model, "freeze_unused"):
             model.freeze_unused()
 
     def collator(self, processor: Any) -> Callable[[list[dict[str, torch.Tensor]]], dict[str, torch.Tensor]] | None:
-        """Return what makes batches of the rows of a `PictureDataset`; `None` stacks them."""
+        """Return the collator for rows of a `PictureDataset`; `None` stacks them."""
         return None
 
 
 @dataclass(frozen=True)
 class SftFamily:
-    """How `train_sft` treats a generating family.
+    """Hooks of `train_sft` for a generating family.
 
     Attributes:
-        converse: (question and answer pairs) to what the processor's `encode_conversations` takes.
-        verdict_pairs: (row) to the pairs of `conversation="verdict"`.
-        takes_classes: whether `forward` makes use of `class_labels`.
-        own_loss: whether training must go through the model's `forward`; otherwise TRL's fused head, which is the
-            same for stock language models and never holds all logits.
-        vision_tower: name of the module that `train_vision=False` freezes; `None` where the model's own property
-            `vision_tower` says it.
-        detector: name of the module that gives the verdict, where it is one of its own.
-        own_verdict_pairs: (config, row) to these pairs, where the checkpoint says what is asked.
+        converse: converts (question, answer) pairs to the input of the processor's `encode_conversations`.
+        verdict_pairs: converts a row to the pairs for `conversation="verdict"`.
+        takes_classes: whether `forward` uses `class_labels`.
+        own_loss: whether training must call the model's `forward`; otherwise TRL's fused head is used, which is
+            equivalent for stock language models and never stores all logits.
+        vision_tower: name of the module that `train_vision=False` freezes; `None` to use the model's property
+            `vision_tower`.
+        detector: name of the module that gives the verdict, if it is separate.
+        own_verdict_pairs: converts (config, row) to these pairs, if the question depends on the checkpoint.
     """
 
     converse: Callable[[Pairs], list[Any]]
@@ -121,7 +121,7 @@ class SftFamily:
     own_verdict_pairs: Callable[[Any, Mapping[str, Any]], Pairs] | None = None
 
     def asked_by(self, model: Any) -> SftFamily:
-        """Return how this very model is treated: its question, where it has one of its own, and its vision tower."""
+        """Return the hooks for this model, with its own question, if any, and its vision tower."""
         family = self
         if self.own_verdict_pairs is not None:
             family = replace(family, verdict_pairs=partial(self.own_verdict_pairs, model.config))
@@ -131,35 +131,35 @@ class SftFamily:
 
 
 def require_hooks(family: Family | None, role: str, what: str) -> Any:
-    """Return what the field `role` of a family's row names.
+    """Return the object named by the field `role` of a family's row.
 
     Args:
         family: the row; `None` for a family that is not in the table.
         role: `"training"`, `"sft"` or `"mini"`.
-        what: what was asked for, for the message.
+        what: the requested thing, for the message.
 
     Raises:
-        ValueError: if there is no such row or field; it names the families that have one.
+        ValueError: if the row or field does not exist; the message lists the families that have it.
     """
     if family is not None and getattr(family, role) is not None:
         return family.load(role)
     known = ", ".join(name for name, row in FAMILIES.items() if getattr(row, role))
     remedy = ""
     if role == "training" and family is not None and family.sft is not None:
-        remedy = " It learns from texts: use deepfake_detectors.train.train_sft."
+        remedy = " It is trained on texts: use deepfake_detectors.train.train_sft."
     if role == "sft" and family is not None and family.training is not None:
         remedy = " Use deepfake_detectors.train.train_classifier."
-    raise ValueError(f"{what} has no `{role}` in the table of families; those that have one are {known}.{remedy}")
+    raise ValueError(f"{what} has no `{role}` in the table of families; families with one are {known}.{remedy}")
 
 
 def build_model(arguments: ModelArguments) -> tuple[Any, Any, ClassifierTraining]:
     """Return the verdict model, with random weights or from a checkpoint, its processor, and its family's hooks.
 
-    What is trained is float32, whatever a checkpoint was saved in; the frozen InstructBLIP below AntifakePrompt's
-    words keeps its precision. Mixed precision is a matter of `bf16` and `fp16` of the training arguments.
+    Trained weights are float32, regardless of the saved precision; the frozen InstructBLIP under AntifakePrompt's
+    words keeps its own. Use the training arguments `bf16` and `fp16` for mixed precision.
 
     Raises:
-        ValueError: for an unknown family, a config field out of range, or fields that do not go together.
+        ValueError: for an unknown family, a config field out of range, or fields that contradict each other.
     """
     source = arguments.model_name_or_path
     if source is not None:
@@ -185,19 +185,19 @@ def _training(model_type: str | None, what: str) -> ClassifierTraining:
 
 
 def refuse_fields(source: str, config: Mapping[str, Any], image_processor: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` for fields beside a checkpoint that brings its own."""
+    """Raise a `ValueError` for fields that are fixed by the checkpoint."""
     given = [name for name, fields in (("model_config", config), ("image_processor", image_processor)) if fields]
     if given:
         raise ValueError(
-            f"{' and '.join(given)} cannot be set with model_name_or_path {source}: the checkpoint brings its own."
+            f"{' and '.join(given)} cannot be set with model_name_or_path {source}: the checkpoint has its own."
         )
 
 
 def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
-    """Return model, processor and hooks of a base folder.
+    """Load model, processor and hooks of a base folder.
 
     Raises:
-        ValueError: for a folder of a family that writes no text, or without a language model; and as
+        ValueError: for a folder of a family that cannot write text, or without a language model; and as for
             `four_bit_language_model`.
     """
     source = arguments.model_name_or_path
@@ -207,7 +207,7 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
     fields = PreTrainedConfig.get_config_dict(source, **options)[0]
     model_type = fields.get(FAMILY_FIELD, fields.get("model_type"))
     family = FAMILIES.get(model_type)
-    if family is None:  # a stock folder, such as the Llava from which FakeVLM's training starts
+    if family is None:  # a stock folder, such as the Llava that FakeVLM's training starts from
         stock = [row for row in FAMILIES.values() if row.sft and row.stock_model_type == model_type]
         stock += [row for row in FAMILIES.values() if row.sft and row.any_chat_model and is_chat_model(model_type)]
         family = next(iter(stock), None)
@@ -224,47 +224,47 @@ def load_for_sft(arguments: SftModelArguments) -> tuple[Any, Any, SftFamily]:
         )
     if list(model.config.id2label.values()) != CLASS_NAMES:
         raise ValueError(f"{source} orders its classes {model.config.id2label}, expected {CLASS_NAMES}.")
-    # A library class also names layers that this model does not have, and FSDP2 refuses such a name.
+    # A library class also lists layers that this model does not have, which FSDP2 refuses.
     present = {type(module).__name__ for module in model.modules()}
     model._no_split_modules = sorted(present.intersection(model._no_split_modules or ()))
-    if hasattr(model.config, "trained"):  # what is saved from here on was
+    if hasattr(model.config, "trained"):  # everything saved from here on is trained
         model.config.trained = True
     return model, processor, hooks.asked_by(model)
 
 
 def four_bit_language_model(arguments: SftModelArguments) -> BitsAndBytesConfig | None:
-    """Return how the base is loaded for QLoRA: the language model's layers in 4 bits, all else as it is; or `None`.
+    """Return the quantization for QLoRA, with only the language model's layers in 4 bits; or `None`.
 
     Raises:
-        ValueError: for 8 bits, 4 bits without LoRA, or where bitsandbytes is not installed.
+        ValueError: for 8 bits, for 4 bits without LoRA, or if bitsandbytes is not installed.
     """
     if arguments.load_in_8bit:
-        raise ValueError("load_in_8bit was never tried with these models; use load_in_4bit, or neither.")
+        raise ValueError("load_in_8bit is untested with these models; use load_in_4bit, or neither.")
     if not arguments.load_in_4bit:
         return None
     if not arguments.use_peft:
-        raise ValueError("load_in_4bit needs use_peft: weights in 4 bits cannot be trained, adapters on them can.")
+        raise ValueError("load_in_4bit needs use_peft: 4-bit weights cannot be trained, only adapters on top of them.")
     if find_spec("bitsandbytes") is None:
         raise ValueError(
             "load_in_4bit needs bitsandbytes, which is not installed: pip install bitsandbytes, or train with "
             "load_in_4bit: false (LoRA on the base as it is)."
         )
     config = get_quantization_config(arguments)
-    # By part: the tower, the projector and the head lose too much.
+    # Only this part, because tower, projector and head would lose too much precision.
     config.llm_int8_skip_modules = ["vision_tower", "multi_modal_projector", "lm_head"]
     return config
 
 
 def load_pretrained_parts(model: nn.Module, parts: dict[str, str]) -> None:
-    """Replace the weights of sub-modules by published ones; every weight of the part must be there and fit.
+    """Replace the weights of submodules by pretrained ones, which must be complete and fit.
 
     Args:
         model: with random weights.
-        parts: module name -> where its weights are: folder or Hub id for a part that is a model of transformers,
-            the name of a pretrained network for one of timm.
+        parts: module name -> source of its weights: a folder or Hub id for a transformers model, or the name of a
+            pretrained timm network.
 
     Raises:
-        ValueError: for a module that does not exist or is neither, or for weights that do not fit.
+        ValueError: for an unknown module, another kind of module, or weights that do not fit.
     """
     for name, source in parts.items():
         try:
@@ -273,7 +273,7 @@ def load_pretrained_parts(model: nn.Module, parts: dict[str, str]) -> None:
             known = ", ".join(
                 child for child, module in model.named_modules() if child and isinstance(module, PreTrainedModel)
             )
-            raise ValueError(f"pretrained_parts names {name!r}; the model's own models are {known}.") from error
+            raise ValueError(f"pretrained_parts contains {name!r}; the parts of this model are {known}.") from error
         if isinstance(part, PreTrainedModel):
             weights = type(part).from_pretrained(source, dtype=torch.float32).state_dict()
         elif hasattr(part, "pretrained_cfg"):
@@ -282,8 +282,8 @@ def load_pretrained_parts(model: nn.Module, parts: dict[str, str]) -> None:
             weights = timm.create_model(source, pretrained=True, num_classes=0).state_dict()
         else:
             raise ValueError(
-                f"pretrained_parts names {name!r}, a {type(part).__name__}; only models of transformers and networks "
-                "of timm have published weights."
+                f"pretrained_parts contains {name!r}, which is a {type(part).__name__}; only transformers models and "
+                "timm networks have pretrained weights."
             )
         try:
             part.load_state_dict(weights)
@@ -292,14 +292,14 @@ def load_pretrained_parts(model: nn.Module, parts: dict[str, str]) -> None:
 
 
 def fit_standardization(model: nn.Module, batches: Iterable[torch.Tensor]) -> bool:
-    """Let the parts of a model that standardise their input with statistics of the training data measure these.
+    """Let parts of a model that standardise their input measure the statistics of the training data.
 
     Args:
-        model: any model; its parts are asked for a method `fit_standardization`.
-        batches: `pixel_values` of training pictures.
+        model: any model; parts with a method `fit_standardization` are used.
+        batches: `pixel_values` of training images.
 
     Returns:
-        Whether there was such a part; `batches` is not read otherwise.
+        Whether there is such a part; otherwise `batches` is not read.
     """
     parts = [module for module in model.modules() if module is not model and hasattr(module, "fit_standardization")]
     if len(parts) > 1:

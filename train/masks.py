@@ -1,4 +1,4 @@
-"""Mask labels of training pictures: where they come from, in the geometry in which the model sees the picture."""
+"""Mask labels of training images: their sources, and their geometry as seen by the model."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from deepfake_detectors.train.augmentation import Variation, shift_image
 __all__ = ["ColumnMasks", "MaskLabels", "MaskShaper", "NoMasks", "PairMasks", "TwinMasks", "mask_side"]
 
 
-UNKNOWN = -1.0  # the losses leave it out
+UNKNOWN = -1.0  # ignored by the losses
 
 
 class TwinMasks:
-    """Mask labels for the rows of a split.
+    """Mask labels for the rows of a split, from real twins.
 
-    Real rows are all zero. A fake's twin is the real row of the same target video and the same size; without one its
-    label is -1 everywhere, which the loss leaves out.
+    Real rows are all zero. The twin of a fake is the real row with the same target video and size; without one the
+    label is -1 everywhere, which the loss ignores.
 
     Args:
-        rows: with the columns `image`, `label`, `target_id`. Rows of one target video must show the same frame.
-        size: side of a mask label. It divides the picture's side divided by 4 (averaged), or is a multiple of that
-            (interpolated, for models whose mask is as large as the picture).
+        rows: with the columns `image`, `label`, `target_id`. Rows with the same target video must show the same frame.
+        size: side of a mask label. It divides the image's side divided by 4 (averaged), or is a multiple of that
+            (interpolated, for models whose mask is as large as the image).
     """
 
     def __init__(self, rows: datasets.Dataset, size: int) -> None:
@@ -44,7 +44,7 @@ class TwinMasks:
         self._kept: dict[int, np.ndarray | None] = {}
 
     def label(self, index: int, flip: bool = False, rows: int = 0, columns: int = 0) -> np.ndarray:
-        """float32 `(size, size)` in [0, 1], or all -1; moved and mirrored as the picture is (moved first)."""
+        """float32 `(size, size)` in [0, 1], or all -1; shifted and mirrored like the image (shifted first)."""
         if self.labels[index] == 0:
             return np.zeros((self.size, self.size), dtype=np.float32)
         if index not in self._kept:
@@ -69,7 +69,7 @@ class TwinMasks:
         fits = height % (CELL * self.size) == 0 or (height % CELL == 0 and self.size % (height // CELL) == 0)
         if height != width or not fits:
             raise ValueError(
-                f"Picture {index} has {width} x {height} pixels; mask labels of {self.size} x {self.size} cells need "
+                f"Image {index} has {width} x {height} pixels; mask labels of {self.size} x {self.size} cells need "
                 f"a square side that is a multiple of {CELL * self.size}, or {CELL} times a divisor of {self.size}. "
                 "Train without twin_masks."
             )
@@ -85,17 +85,17 @@ def _stretch(values: np.ndarray, size: int) -> np.ndarray:
 
 
 class MaskLabels(Protocol):
-    """Mask labels of the rows of a split."""
+    """Base class for mask labels of the rows of a split."""
 
     def label(self, row: int, variation: Variation) -> np.ndarray:
-        """float32 `(size, size)` in [0, 1], or -1 everywhere where the mask is not known; varied as the picture."""
+        """float32 `(size, size)` in [0, 1], or -1 everywhere if the mask is unknown; augmented like the image."""
 
 
 class MaskShaper:
-    """A mask over a picture to the model's mask size, through the resizing and cropping of the image processor.
+    """Converts a mask to the model's mask size, with the resizing and cropping of the image processor.
 
     Args:
-        image_processor: the family's own.
+        image_processor: the family's image processor.
         size: side of a mask label.
     """
 
@@ -103,7 +103,7 @@ class MaskShaper:
         self.image_processor, self.size = image_processor, size
 
     def __call__(self, mask: np.ndarray, variation: Variation) -> np.ndarray:
-        """`(height, width)` in [0, 1], of the unvaried picture, to float32 `(size, size)`."""
+        """Convert `(height, width)` in [0, 1], for the unaugmented image, to float32 `(size, size)`."""
         grey = rgb_image(Image.fromarray((variation.move(mask) * 255).round().astype(np.uint8)))
         seen = self.image_processor(grey, do_normalize=False, resample=Image.Resampling.BILINEAR, return_tensors="pt")[
             "pixel_values"
@@ -111,12 +111,12 @@ class MaskShaper:
         return F.adaptive_avg_pool2d(seen[:, :1], self.size)[0, 0].clamp(0.0, 1.0).numpy()
 
     def constant(self, value: float) -> np.ndarray:
-        """The same value everywhere."""
+        """Return a label with the same value everywhere."""
         return np.full((self.size, self.size), value, dtype=np.float32)
 
 
 class PairMasks:
-    """The difference between a fake and the real frame behind it, see `TwinMasks`."""
+    """Return the difference between a fake and its real frame, see `TwinMasks`."""
 
     def __init__(self, rows: datasets.Dataset, size: int) -> None:
         self.twins = TwinMasks(rows, size)
@@ -126,20 +126,20 @@ class PairMasks:
 
 
 class ColumnMasks:
-    """The data set's own masks, white where a picture was changed; a fake without one is unknown.
+    """The dataset's own masks, white where manipulated; fakes without a mask are unknown.
 
     Args:
         rows: with the columns `label` and `column`.
-        column: name of the picture column.
-        shaper: of the model.
+        column: name of the image column.
+        shaper: the model's mask shaper.
 
     Raises:
-        ValueError: if there is no such column.
+        ValueError: if the column does not exist.
     """
 
     def __init__(self, rows: datasets.Dataset, column: str, shaper: MaskShaper) -> None:
         if column not in rows.column_names:
-            raise ValueError(f"mask_column is {column!r}, but the data set has {', '.join(rows.column_names)}.")
+            raise ValueError(f"mask_column is {column!r}, but the dataset has {', '.join(rows.column_names)}.")
         self.rows, self.column, self.shaper = undecoded(rows), column, shaper
         self.labels = rows["label"][:]
 
@@ -153,7 +153,7 @@ class ColumnMasks:
 
 
 class NoMasks:
-    """Nothing is known of the data set's fakes; real pictures are all zero."""
+    """Masks for unknown fakes; real images are all zero."""
 
     def __init__(self, labels: list[int], shaper: MaskShaper) -> None:
         self.labels, self.shaper = labels, shaper
@@ -163,7 +163,7 @@ class NoMasks:
 
 
 def mask_side(model: torch.nn.Module) -> int | None:
-    """Side of the mask labels that a model learns from, or `None` if it has no mask head."""
+    """Return the side of a model's mask labels, or `None` without a mask head."""
     sides: set[Any] = {module.mask_size for module in model.modules() if getattr(module, "mask_size", None)}
     if getattr(model, "can_localize", False):
         sides.add(model.config.image_size)

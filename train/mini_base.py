@@ -1,13 +1,13 @@
-"""A small language-model base with random weights, to try a family's recipes on.
+"""Create a small base with a language model and random weights, to try a family's recipes.
 
     python -m deepfake_detectors.train.mini_base m2f2_det --output outputs/m2f2_base
     python -m deepfake_detectors.train.mini_base fakevlm --output outputs/fakevlm_base \
         --model_config '{"text_config": {"hidden_size": 128}}'
 
-The official trainings start from LLaVA-1.5, Vicuna or InstructBLIP. Where no pretrained weights can be had, this
-stands in for them: the same classes, the same files and the same prompts at a size that runs on a processor, with a
-tokenizer trained on the questions and answers of the data set's training split. Such a base can write nothing before
-it is trained; it proves that a recipe runs, not that it is good.
+Official training starts from LLaVA-1.5, Vicuna or InstructBLIP. If no pretrained weights are available, this base can
+replace them: it has the same classes, files and prompts at a size for a CPU, with a tokenizer trained on the questions
+and answers of the dataset's training split. Such a base cannot write before it is trained. It shows that a recipe
+runs, not that its result is good.
 """
 
 from __future__ import annotations
@@ -41,26 +41,28 @@ logger = logging.getLogger("deepfake_detectors.train")
 
 @dataclass
 class MiniBaseArguments:
-    """What to build, and on whose words."""
+    """Options of the command."""
 
-    family: str = field(metadata={"help": "Family whose row in the table names a builder, such as m2f2_det."})
+    family: str = field(metadata={"help": "Family with a builder for small models, such as m2f2_det."})
     output: str = field(metadata={"help": "Folder to write; must be new or empty."})
-    dataset: str = field(default="ddvqa", metadata={"help": "Whose training words the tokenizer learns."})
+    dataset: str = field(default="ddvqa", metadata={"help": "Dataset whose training texts the tokenizer learns."})
     dataset_configs: list[str] = field(
-        default_factory=lambda: ["c40_explain", "c40_judge"], metadata={"help": "Configs that hold dialogues."}
+        default_factory=lambda: ["c40_explain", "c40_judge"], metadata={"help": "Configs with dialogues."}
     )
-    data_dir: str | None = field(default=None, metadata={"help": "Raw files; if unset, $DEEPFAKE_DATA/<dataset>."})
-    vocabulary: int = field(default=2000, metadata={"help": "Ids of the language model's tokenizer, at most."})
+    data_dir: str | None = field(default=None, metadata={"help": "Raw files; default: $DEEPFAKE_DATA/<dataset>."})
+    vocabulary: int = field(
+        default=2000, metadata={"help": "Maximum number of ids of the language model's tokenizer."}
+    )
     model_config: dict | str | None = field(
-        default=None, metadata={"help": "Fields of the family's config laid over the mini ones; JSON."}
+        default=None, metadata={"help": "Fields of the family's config that override the small defaults; JSON."}
     )
     detector: str | None = field(
-        default=None, metadata={"help": "m2f2_det: a trained cosine detector to take tower and detector from."}
+        default=None, metadata={"help": "m2f2_det: a trained cosine detector that provides tower and detector."}
     )
     language_model: str | None = field(
-        default=None, metadata={"help": "m2f2_det: a causal language model to take, tokenizer included."}
+        default=None, metadata={"help": "m2f2_det: a causal language model to use, with its tokenizer."}
     )
-    seed: int = field(default=0, metadata={"help": "Of the random weights."})
+    seed: int = field(default=0, metadata={"help": "Seed of the random weights."})
 
     def __post_init__(self) -> None:
         self.model_config = parse_mapping("model_config", self.model_config)
@@ -86,7 +88,7 @@ def mini_base(arguments: MiniBaseArguments) -> Path:
 
 
 def write_mini_base(arguments: MiniBaseArguments, texts: Sequence[str]) -> Path:
-    """Build a base on the words of `texts` instead of a data set's."""
+    """Build a base with a tokenizer for `texts` instead of a dataset."""
     output = Path(arguments.output)
     _require_new(output)
     set_seed(arguments.seed)
@@ -115,7 +117,7 @@ def write_mini_base(arguments: MiniBaseArguments, texts: Sequence[str]) -> Path:
 
 
 def _of_trained_parts(arguments: MiniBaseArguments, texts: Sequence[str]) -> tuple[Any, Any]:
-    """An M2F2-Det on a trained detector, a trained language model, or both."""
+    """Build an M2F2-Det from a trained detector, a trained language model, or both."""
     if arguments.language_model is not None:
         tokenizer = AutoTokenizer.from_pretrained(arguments.language_model, trust_remote_code=False)
         language = AutoModelForCausalLM.from_pretrained(arguments.language_model, trust_remote_code=False)
@@ -125,7 +127,7 @@ def _of_trained_parts(arguments: MiniBaseArguments, texts: Sequence[str]) -> tup
     if arguments.detector is not None:
         detector = M2F2DetForDeepfakeDetection.from_pretrained(arguments.detector)
         image_processor = image_processor_of(arguments.detector)
-        # Before the language model learns to read P(fake), not behind its back.
+        # Done before the language model learns to read P(fake).
         fold_calibration(detector)
     else:
         detector, processor = tiny_model("m2f2_det", size=MINI, seed=arguments.seed)
@@ -139,7 +141,7 @@ def _of_trained_parts(arguments: MiniBaseArguments, texts: Sequence[str]) -> tup
 
 @torch.no_grad()
 def fold_calibration(model: M2F2DetForDeepfakeDetection) -> None:
-    """Put the calibration into the head, so that `forward`, and with it every stock pipeline, gives calibrated logits.
+    """Merge the calibration into the head, so that `forward` and all stock pipelines return calibrated logits.
 
     Exact: the calibration is affine in the logit difference, and the head is linear.
     """
@@ -152,15 +154,15 @@ def fold_calibration(model: M2F2DetForDeepfakeDetection) -> None:
 
 
 def dialogue_texts(dataset: str, configs: Sequence[str], data_dir: str | Path | None = None) -> list[str]:
-    """Every question and every answer of the training split, in the order of the rows.
+    """Return all questions and answers of the training split, in the order of the rows.
 
     Args:
         dataset: name of a builder of this package.
-        configs: its configs that hold dialogues.
-        data_dir: its raw files; if `None`, its folder in `$DEEPFAKE_DATA`.
+        configs: its configs with dialogues.
+        data_dir: its raw files; `None` means its folder in `$DEEPFAKE_DATA`.
 
     Raises:
-        ValueError: for an unknown data set or config, or one without dialogues.
+        ValueError: for an unknown dataset or config, or one without dialogues.
         FileNotFoundError: for missing data.
     """
     texts: list[str] = []
@@ -168,8 +170,8 @@ def dialogue_texts(dataset: str, configs: Sequence[str], data_dir: str | Path | 
         rows = load_split(dataset, "train", data_dir, config)
         if "answers" not in rows.column_names:
             raise ValueError(
-                f"{dataset} {config} holds pictures without questions and answers, so there are no words to learn; "
-                "name configs with dialogues (of ddvqa: c40_explain, c40_judge)."
+                f"{dataset} {config} has images without questions and answers, so there is no text to learn; use "
+                "configs with dialogues (for ddvqa: c40_explain, c40_judge)."
             )
         for question, answers in zip(rows["question"], rows["answers"], strict=True):
             texts += [question, *answers]
@@ -182,7 +184,7 @@ def _require_new(output: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line entry: the family first, then options; `--config FILE.yaml` holds options too."""
+    """Run from the command line: the family first, then options; `--config FILE.yaml` can also contain options."""
     show_progress()
     given = sys.argv[1:] if arguments is None else list(arguments)
     if given and not given[0].startswith("-"):

@@ -1,4 +1,4 @@
-"""Which parameters of a model are trained, and optimisers and schedules that `TrainingArguments` has no name for."""
+"""Selection of trained parameters, and optimisers and schedules that `TrainingArguments` does not offer."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = [
     "train_only",
 ]
 
-# What PEFT puts in front of a parameter's name, or inside it.
+# Prefixes and infixes that PEFT adds to parameter names.
 WRAPPERS = re.compile(
     r"^base_model\.model\.|\.(?:modules_to_save|original_module|base_layer|lora_[AB])(?:\.default)?(?=\.)"
 )
 
 
 def freeze_modules(model: nn.Module, prefixes: Iterable[str], what: str = "freeze") -> None:
-    """Stop gradients of every parameter whose name lies under one of the prefixes.
+    """Freeze every parameter under one of the prefixes.
 
     Raises:
-        ValueError: for a prefix that matches nothing; `what` names the setting it came from.
+        ValueError: for a prefix without a match; `what` is the setting it came from.
     """
     require_known(prefixes, [name for name, _ in model.named_parameters()], what)
     for name, parameter in model.named_parameters():
@@ -44,10 +44,10 @@ def freeze_modules(model: nn.Module, prefixes: Iterable[str], what: str = "freez
 
 
 def train_only(model: nn.Module, prefixes: Iterable[str]) -> None:
-    """Stop gradients of every parameter whose name does not lie under one of the prefixes.
+    """Freeze every parameter that is not under one of the prefixes.
 
     Raises:
-        ValueError: for a prefix that matches nothing.
+        ValueError: for a prefix without a match.
     """
     require_known(prefixes, [name for name, _ in model.named_parameters()], "train_only")
     for name, parameter in model.named_parameters():
@@ -55,27 +55,27 @@ def train_only(model: nn.Module, prefixes: Iterable[str]) -> None:
 
 
 def rest_frozen_norms(model: nn.Module) -> None:
-    """Put batch norms without a trained weight into eval mode: in train mode they would still learn statistics."""
+    """Put frozen batch norms into eval mode, because in train mode they would still update their statistics."""
     for module in model.modules():
         if isinstance(module, _BatchNorm) and not any(weight.requires_grad for weight in module.parameters()):
             module.eval()
 
 
 def is_inside(name: str, prefix: str) -> bool:
-    """Whether a dotted name, without PEFT's additions, is the prefix or lies under it."""
+    """Return whether a dotted name, without PEFT's additions, equals the prefix or is under it."""
     name = WRAPPERS.sub("", name)
     return name == prefix or name.startswith(f"{prefix}.")
 
 
 def require_known(prefixes: Iterable[str], names: list[str], what: str) -> None:
-    """Raise a `ValueError` for prefixes under which no name lies."""
+    """Raise a `ValueError` for prefixes without any parameter."""
     unknown = [prefix for prefix in prefixes if not any(is_inside(name, prefix) for name in names)]
     if unknown:
         modules = sorted({".".join(WRAPPERS.sub("", name).split(".")[:2]) for name in names})
-        raise ValueError(f"{what} names {', '.join(unknown)}, but the model has {', '.join(modules)}.")
+        raise ValueError(f"{what} contains {', '.join(unknown)}, but the model has {', '.join(modules)}.")
 
 
-# Recipe key `optimizer`. `adam`: weight decay is added to the gradient (coupled L2), where AdamW shrinks the weight.
+# Recipe key `optimizer`. `adam`: adds weight decay to the gradient (coupled L2), while AdamW shrinks the weights.
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {"adam": torch.optim.Adam}
 
 
@@ -88,16 +88,16 @@ def epoch_cosine(
     start_lr: float | None = None,
     warmup_steps: int = 0,
 ) -> LambdaLR:
-    """LAVIS' schedule, with which AntifakePrompt was trained: a cosine that moves once per epoch.
+    """The LAVIS schedule used to train AntifakePrompt: a cosine that changes once per epoch.
 
     Args:
-        optimizer: its groups keep the ratio of their learning rates.
-        learning_rate: of the first epoch.
-        steps_per_epoch: optimizer steps of one pass.
-        epochs: after which the cosine would reach `min_lr`; the last epoch is one step above.
+        optimizer: the optimizer; its groups keep the ratio of their learning rates.
+        learning_rate: learning rate of the first epoch.
+        steps_per_epoch: optimizer steps per epoch.
+        epochs: number of epochs after which the cosine would reach `min_lr`; the last epoch is one step above it.
         min_lr: lower end of the cosine.
-        start_lr: of the very first step; from there linearly to `learning_rate` over `warmup_steps`, within the first
-            epoch. LAVIS does one such step even with `warmup_steps` 0. `None`: no warm-up.
+        start_lr: learning rate of the very first step, which grows linearly to `learning_rate` over `warmup_steps`
+            within the first epoch. LAVIS does one such step even with `warmup_steps` 0. `None`: no warm-up.
         warmup_steps: see `start_lr`.
     """
 
@@ -118,12 +118,12 @@ GIVEN_BY_TRAINER = ("optimizer", "learning_rate", "steps_per_epoch", "epochs")
 
 
 def schedule_options(name: str, options: dict[str, Any] | None) -> dict[str, Any]:
-    """`options` as numbers (YAML reads 1e-8 as text).
+    """Return `options` as numbers (YAML reads 1e-8 as text).
 
     Raises:
-        ValueError: for an option that the schedule does not have, or no number.
+        ValueError: for an unknown option, or a value that is not a number.
     """
     allowed = [key for key in inspect.signature(SCHEDULES[name]).parameters if key not in GIVEN_BY_TRAINER]
     if unknown := sorted(set(options or {}) - set(allowed)):
-        raise ValueError(f"lr_scheduler_kwargs holds {', '.join(unknown)}; {name} knows {', '.join(allowed)}.")
+        raise ValueError(f"lr_scheduler_kwargs contains {', '.join(unknown)}; {name} accepts {', '.join(allowed)}.")
     return {key: None if value is None else float(value) for key, value in (options or {}).items()}

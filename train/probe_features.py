@@ -1,4 +1,4 @@
-"""Pictures of a probe's recipe, and their features, computed once and kept."""
+"""Images of a probe's recipe, and their cached features."""
 
 from __future__ import annotations
 
@@ -25,21 +25,18 @@ from deepfake_detectors.train.probe_recipe import CopySettings, HeadRecipe, Part
 
 __all__ = ["FeatureStore", "Picture", "changed_copy", "data_root", "encoder_digest", "list_pictures"]
 
-FORM = 1  # of the kept features; raise it when their computation changes
+FORM = 1  # version of the cached features; increase it when their computation changes
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A training picture.
+    """A training image.
 
     Attributes:
-        part, source: as in the recipe.
-        id: its name inside the part.
-        fake: its class.
-        manipulation: what made it; `"real"` for a real one.
-        group: pictures of one group share source material.
-        twin: id of the real picture that this fake was made of, where it is known.
-        image: what `load_image` takes: a path, or a cell of a data set with its bytes.
+        part, source: as in the recipe. id: its name inside the part. fake: its class. manipulation: how it was made;
+            `"real"` for a real image. group: images in the same group share source material. twin: id of the real
+            image that this fake was made from, if known. image: an input of `load_image`: a path, or a cell of a
+            dataset with its bytes.
         shrink_to: see `Part`.
     """
 
@@ -61,24 +58,22 @@ class Picture:
 
 
 def data_root(data_dir: str | None) -> Path:
-    """Return the folder that holds the parts.
+    """Return the folder with the parts.
 
     Raises:
         ValueError: if neither `data_dir` nor the environment variable is set.
     """
     root = data_dir or os.environ.get(DATA_VARIABLE)
     if not root:
-        raise ValueError(
-            f"No data: set data_dir in the recipe, or {DATA_VARIABLE} to the folder that holds its parts."
-        )
+        raise ValueError(f"No data: set data_dir in the recipe, or {DATA_VARIABLE} to the folder with its parts.")
     return Path(root)
 
 
 def list_pictures(recipe: HeadRecipe, root: Path) -> list[Picture]:
-    """Return the pictures of all parts, in the order of the recipe and then of their names.
+    """Return the images of all parts, in the order of the recipe and then of their names.
 
     Raises:
-        ValueError, FileNotFoundError: for a part without pictures.
+        ValueError, FileNotFoundError: for a part without images.
     """
     found = []
     for name, part in recipe.parts.items():
@@ -117,12 +112,12 @@ def _of_dataset(name: str, part: Part, root: Path) -> list[Picture]:
 
 
 def changed_copy(picture: Image.Image, settings: CopySettings, digest: str) -> Image.Image:
-    """Return the copy of a picture as `settings` and its own bytes decide.
+    """Return the altered copy of an image, determined by `settings` and its bytes.
 
     Args:
         picture: RGB.
-        settings: what may happen.
-        digest: hexadecimal hash of its file.
+        settings: the possible changes.
+        digest: hexadecimal hash of the file.
     """
     draw = np.random.default_rng([settings.seed, int(digest[:16], 16)])
     happens = draw.random(3) < (settings.shrink, settings.blur, settings.jpeg)
@@ -141,7 +136,7 @@ def changed_copy(picture: Image.Image, settings: CopySettings, digest: str) -> I
 
 
 def encoder_digest(model: ClipProbeForDeepfakeDetection) -> str:
-    """Return a hash of the tower's weights as they are in memory."""
+    """Return a hash of the tower's weights in memory."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         if not name.startswith("heads."):
@@ -151,11 +146,11 @@ def encoder_digest(model: ClipProbeForDeepfakeDetection) -> str:
 
 
 class FeatureStore:
-    """Features of one head, from files or computed, each picture alone so that its neighbours do not matter.
+    """Features for one head, cached or computed one image at a time, so that batching does not matter.
 
     Args:
-        folder: where they are kept, one file of a picture each, named by a hash of all that decides them.
-        model: with that head.
+        folder: cache folder with one file per image, named by a hash of everything that determines the features.
+        model: a model with that head.
         image_processor: the model's.
         head: name of the head.
     """
@@ -175,7 +170,7 @@ class FeatureStore:
         folder.mkdir(parents=True, exist_ok=True)
 
     def features(self, pictures: Sequence[Picture], copies: CopySettings | None = None) -> np.ndarray:
-        """Return `(pictures, feature size)` float32, of the pictures as they are or of their copies."""
+        """Return `(images, feature size)` float32, for the images or their altered copies."""
         return np.stack([self._of(picture, copies) for picture in pictures])
 
     def _of(self, picture: Picture, copies: CopySettings | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Linear heads on kept features: weights of pictures, logistic and ridge regression, calibration."""
+"""Linear heads on cached features: image weights, logistic and ridge regression, calibration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deepfake_detectors.train.probe_recipe import HeadRecipe, Part
 
 __all__ = ["LinearHead", "TrainingSet", "fit_head", "fit_weighted_platt", "picture_weights"]
 
-TOLERANCE = 1e-9  # of lbfgs, far below the 1e-6 to which heads must come out again
+TOLERANCE = 1e-9  # tolerance of lbfgs, far below the 1e-6 to which heads must be reproducible
 MAX_STEPS = 20_000
 SMALLEST_DEVIATION = 1e-6
 
@@ -23,9 +23,9 @@ class LinearHead:
     """A fitted head: `weight @ clip((features - mean) / deviation) + bias`.
 
     Attributes:
-        mean, deviation: float32 `(features,)`, as the model holds them.
+        mean, deviation: float32 `(features,)`, as stored in the model.
         weight: float64 `(features,)`.
-        bias: of the logit difference fake - real.
+        bias: bias of the logit difference fake - real.
         clip: see `ClipProbeConfig`.
     """
 
@@ -42,12 +42,12 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Pictures with their features.
+    """Images with their features.
 
     Attributes:
         pictures: `n` of them.
         features: float32 `(n, features)`.
-        copies: the same of their changed copies; `None` without.
+        copies: features of their altered copies; `None` without copies.
     """
 
     pictures: Sequence[Picture]
@@ -60,13 +60,13 @@ class TrainingSet:
         return np.array([picture.fake for picture in self.pictures])
 
     def subset(self, chosen: np.ndarray) -> TrainingSet:
-        """Return the pictures where bool `(n,)` is true."""
+        """Return the images where bool `(n,)` is true."""
         kept = [picture for picture, keep in zip(self.pictures, chosen, strict=True) if keep]
         return TrainingSet(kept, self.features[chosen], None if self.copies is None else self.copies[chosen])
 
 
 def picture_weights(pictures: Sequence[Picture], parts: Mapping[str, Part]) -> np.ndarray:
-    """Return the weight of each picture, float64 `(n,)`: masses of the parts, and each class half of `n` in all.
+    """Return the weight of each image, float64 `(n,)`: masses of the parts, scaled to half of `n` per class.
 
     Raises:
         ValueError: if a class is missing.
@@ -81,14 +81,14 @@ def picture_weights(pictures: Sequence[Picture], parts: Mapping[str, Part]) -> n
             weights[places] = parts[part].mass / len(kinds) / len(places)
     fake = np.array([picture.fake for picture in pictures])
     if fake.all() or not fake.any():
-        raise ValueError("The training pictures are of one class; a head needs real and fake ones.")
+        raise ValueError("The training images are of one class; a head needs real and fake ones.")
     for chosen in (fake, ~fake):
         weights[chosen] *= len(pictures) / 2 / weights[chosen].sum()
     return weights
 
 
 def fit_head(data: TrainingSet, recipe: HeadRecipe) -> LinearHead:
-    """Fit a head as its recipe says; a picture and its copy have half its weight each."""
+    """Fit a head according to its recipe; an image and its copy each have half of the image's weight."""
     features, fake, weights = data.features, data.fake, picture_weights(data.pictures, recipe.parts)
     if data.copies is not None:
         features = np.concatenate([features, data.copies])
@@ -109,7 +109,7 @@ def fit_weighted_platt(fake: np.ndarray, differences: np.ndarray, weights: np.nd
     """Fit `P(fake) = sigmoid(scale * difference + bias)` without regularisation.
 
     Args:
-        fake: bool `(n,)`, of pictures that the head has not seen.
+        fake: bool `(n,)`, for images that the head has not seen.
         differences: `(n,)`.
         weights: `(n,)`.
 
@@ -137,7 +137,7 @@ def _logistic(values: np.ndarray, fake: np.ndarray, weights: np.ndarray, strengt
 def _ridge(
     values: np.ndarray, fake: np.ndarray, weights: np.ndarray, recipe: HeadRecipe, twins: list[tuple[int, int]]
 ) -> tuple[np.ndarray, float]:
-    """Targets +1 and -1; the bias is free. `twins` are rows of fakes and of the reals they were made of."""
+    """Fit targets +1 and -1 with an unpenalised bias. `twins` are rows of fakes and their real images."""
     centre = np.average(values, axis=0, weights=weights)
     target = np.where(fake, 1.0, -1.0)
     middle = np.average(target, weights=weights)

@@ -1,4 +1,4 @@
-"""What a recipe of `train_probe` may hold: every key of these classes, and nothing else."""
+"""Settings of a recipe for `train_probe`: the keys of these classes and no others."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ VALIDATIONS = ("leave_one_source_out", "cross_validation")
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures that count as one: a folder of one class, or a split of a data set of this package.
+    """Images treated as one set: a folder with one class, or a split of a dataset of this package.
 
     Args:
-        folder: folder of pictures, below the data folder; needs `label`.
-        label: `"real"` or `"fake"`, of a folder.
-        dataset, dataset_config, split, dataset_options: of a builder, whose rows bring their labels.
-        mass: weight of the part's pictures of one class together, before the classes are made equal.
-        per_manipulation: share that weight equally among the manipulations first.
-        source: parts of one source are left out together in validation.
-        against: of a fake part, the real parts it is compared with.
-        every: `[start, step]`, take only these of the sorted files.
-        shrink_to: instead of the head's own preprocessing, for sets of small pictures.
+        folder: folder of images, below the data folder; needs `label`.
+        label: `"real"` or `"fake"`, for a folder.
+        dataset, dataset_config, split, dataset_options: a builder, whose rows have labels.
+        mass: total weight of the part's images per class, before the classes are balanced.
+        per_manipulation: first divide that weight equally among the manipulations.
+        source: parts with the same source are left out together in validation.
+        against: for a fake part, the real parts it is compared with.
+        every: `[start, step]`, use only these of the sorted files.
+        shrink_to: overrides the head's preprocessing, for sets of small images.
     """
 
     folder: str | None = None
@@ -58,10 +58,10 @@ class Part:
 
 @dataclass(frozen=True)
 class CopySettings:
-    """One changed copy of every training picture; probabilities in [0, 1], ranges `[low, high]`.
+    """Settings for one altered copy of every training image; probabilities in [0, 1], ranges `[low, high]`.
 
     Args:
-        seed: with the picture's bytes it decides what happens, so that the order of pictures does not.
+        seed: determines the changes together with the image's bytes, independent of the order of images.
         shrink, shrink_factor: probability, and range of the factor (log-uniform).
         blur, blur_sigma: probability, and range of the deviation of a Gaussian, in pixels.
         jpeg, jpeg_quality: probability, and range of the quality (4:2:0).
@@ -78,24 +78,24 @@ class CopySettings:
 
 @dataclass(frozen=True)
 class HeadRecipe:
-    """One head: what it reads, of which pictures, and how it is fitted and validated.
+    """One head: its features, its images, and how it is fitted and validated.
 
     Args:
-        parts: name -> pictures.
+        parts: name -> images.
         features, layers, clip, subject: as in `ClipProbeConfig`.
         preprocessing: as in `ClipProbeImageProcessor`.
         license_notice: terms of the head.
         method: `"logistic"` (L2, `strength` is scikit-learn's C) or `"ridge"` (targets +1 and -1, `strength` is the
             penalty per row).
-        pair_term: of ridge, weight of "a fake minus its real twin scores 2".
-        copies: changed copies of the training pictures; `None` for none.
+        pair_term: for ridge, weight of the target that a fake scores 2 more than its real twin.
+        copies: altered copies of the training images; `None` for none.
         validation: `"leave_one_source_out"`, or `"cross_validation"` over groups.
-        folds, fold_seed: of cross-validation.
-        strangers: groups of real parts that are left out together with the fakes of `strange_fakes`, to see how an
-            unknown source of photographs fares.
-        strange_fakes: the fake parts of that.
-        cross_checked: real parts whose false alarms are also found by cross-validation inside the training pictures.
-        false_alarm_rate: that the decision band promises.
+        folds, fold_seed: settings of cross-validation.
+        strangers: groups of real parts that are left out together with the fakes of `strange_fakes`, to measure
+            results for an unknown source of photographs.
+        strange_fakes: the fake parts for that.
+        cross_checked: real parts whose false alarms are also measured by cross-validation within the training images.
+        false_alarm_rate: target of the decision band.
     """
 
     parts: dict[str, Part]
@@ -124,20 +124,22 @@ class HeadRecipe:
         named = {name for part in self.parts.values() for name in part.against}
         named |= {name for group in self.strangers for name in group} | {*self.strange_fakes, *self.cross_checked}
         if unknown := sorted(named - set(self.parts)):
-            raise ValueError(f"The recipe names the parts {', '.join(unknown)}, but has {', '.join(self.parts)}.")
+            raise ValueError(
+                f"The recipe refers to the parts {', '.join(unknown)}, but defines only {', '.join(self.parts)}."
+            )
 
 
 @dataclass(frozen=True)
 class ProbeRecipe:
-    """A whole recipe.
+    """A complete recipe.
 
     Args:
-        encoder: `clip_probe` folder whose tower is used as it is stored, such as `convert("clip_probe", ...)` writes.
-        output_dir: folder to write: the encoder's file as it is, new heads, config and `validation.json`.
-        features_dir: where features are kept between runs.
+        encoder: `clip_probe` folder whose tower is used unchanged, for example from `convert("clip_probe", ...)`.
+        output_dir: folder to write: the unchanged encoder file, new heads, config and `validation.json`.
+        features_dir: folder for cached features.
         heads: name -> head; the first is the default one.
-        data_dir: folder that holds the parts; `$DEEPFAKE_DATA` if unset.
-        cpu_threads: of PyTorch and scikit-learn; 1 gives the same digits again.
+        data_dir: folder with the parts; by default `$DEEPFAKE_DATA`.
+        cpu_threads: threads of PyTorch and scikit-learn; 1 makes results reproducible to the digit.
     """
 
     encoder: str
@@ -168,7 +170,7 @@ def read_probe_recipe(path: str | Path) -> ProbeRecipe:
 def _mapping(content: Any, key: str, path: str | Path) -> dict[str, Any]:
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, dict) or not found:
-        raise ValueError(f"{path} must hold a table `{key}` that is not empty.")
+        raise ValueError(f"{path} must contain a non-empty table `{key}`.")
     return found
 
 
@@ -176,17 +178,17 @@ def _build(kind: Any, fields: Any, what: str) -> Any:
     known = [item.name for item in dataclasses.fields(kind)]
     if not isinstance(fields, dict) or (unknown := sorted(set(fields) - set(known))):
         given = fields if not isinstance(fields, dict) else ", ".join(unknown)
-        raise ValueError(f"{what}: unknown {given}; a recipe may hold {', '.join(known)} there.")
+        raise ValueError(f"{what}: unknown {given}; allowed are {', '.join(known)}.")
     required = [
         item.name
         for item in dataclasses.fields(kind)
         if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
     ]
     if missing := [name for name in required if name not in fields]:
-        raise ValueError(f"{what} leaves out {', '.join(missing)}.")
+        raise ValueError(f"{what} lacks {', '.join(missing)}.")
     return kind(**{name: _frozen(value) for name, value in fields.items()})
 
 
 def _frozen(value: Any) -> Any:
-    """Lists as tuples, so that a recipe cannot be changed by whoever reads it."""
+    """Convert lists to tuples, so that a recipe is immutable."""
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

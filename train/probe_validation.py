@@ -1,4 +1,4 @@
-"""How good a head is on pictures whose sources it has not seen, found from training pictures alone."""
+"""Estimate how good a head is on unseen sources, using only training images."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from deepfake_detectors.train.probe_recipe import HeadRecipe
 __all__ = ["ProbeValidation", "validate_head"]
 
 HALF = 0.5
-ASSUMED_BAND = (0.3, 0.7)  # of the study behind the recipe, so that its table can be compared
+ASSUMED_BAND = (0.3, 0.7)  # as in the study for the recipe, so that its table can be compared
 
 
 @dataclass
 class ProbeValidation:
-    """What was found.
+    """Result of a validation.
 
     Attributes:
         calibration: fitted on the scores below.
-        out_of_fold: one per picture that was scored while its source (or group) was left out, P(fake) calibrated.
+        out_of_fold: calibrated P(fake) of each image, scored while its source (or group) was left out.
         report: numbers by name, for `validation.json`.
     """
 
@@ -37,14 +37,14 @@ class ProbeValidation:
 
 
 def validate_head(data: TrainingSet, recipe: HeadRecipe) -> ProbeValidation:
-    """Validate a head in the way its recipe names."""
+    """Validate a head with the method in its recipe."""
     if recipe.validation == "cross_validation":
         return _cross_validation(data, recipe)
     return _leave_one_source_out(data, recipe)
 
 
 def _leave_one_source_out(data: TrainingSet, recipe: HeadRecipe) -> ProbeValidation:
-    """M1: mean AUC of the sets of fakes against their own reals, both left out. M2: against left-out strangers."""
+    """Return M1, the mean AUC of left-out fakes against their own real images, and M2, against left-out strangers."""
     part = np.array([picture.part for picture in data.pictures])
     source = np.array([picture.source for picture in data.pictures])
     fake = data.fake
@@ -105,7 +105,7 @@ def _cross_validation(data: TrainingSet, recipe: HeadRecipe) -> ProbeValidation:
 
 
 def _held_out_scores(data: TrainingSet, recipe: HeadRecipe, groups: Sequence[str]) -> np.ndarray:
-    """Logit differences `(n,)`, each by a head that has not seen the picture's group."""
+    """Return logit differences `(n,)`, each from a head that has not seen the image's group."""
     names = sorted(set(groups))
     order = np.random.default_rng(recipe.fold_seed).permutation(len(names))
     fold_of = {names[place]: number % recipe.folds for number, place in enumerate(order)}
@@ -118,7 +118,7 @@ def _held_out_scores(data: TrainingSet, recipe: HeadRecipe, groups: Sequence[str
 
 
 def _measured(data: TrainingSet, chosen: np.ndarray, scores: np.ndarray) -> dict[str, float | int | None]:
-    """AUC of the chosen pictures with its 95 % interval over groups, and what their files alone would give."""
+    """Return the AUC of the chosen images with its 95 % interval, and the AUC from file properties alone."""
     truth, values = data.fake[chosen].astype(int), scores[chosen]
     pictures = [picture for picture, keep in zip(data.pictures, chosen, strict=True) if keep]
     interval = score_intervals(truth, values, groups=[picture.group for picture in pictures])["auc"]

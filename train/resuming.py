@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, whether it is of this run's model, and how its weights get back into it."""
+"""Resuming a run: find the checkpoint, check that it belongs to this model, and load its weights."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ __all__ = ["LoadsByClass", "checkpoint_to_resume", "require_same_weights"]
 logger = logging.getLogger("deepfake_detectors.train")
 Shapes = dict[str, tuple[int, ...]]
 SHOWN = 4
-# PEFT's weights that are not shaped after the layer they belong to, as `lora_A` and `lora_B` are.
+# PEFT weights whose shape does not depend on their layer, unlike `lora_A` and `lora_B`.
 OTHER_LORA = re.compile(r"\.lora_(?![AB]\.)")
-# What a config says of the files, not of the model.
+# Config fields about the files, not about the model.
 OF_THE_FILES = ("dtype", "transformers_version", "_name_or_path", "base_model_name_or_path")
 
 
 def require_same_weights(folder: Path, model: Any, is_adapter: bool) -> None:
-    """Compare a checkpoint with the model that will go on from it; nothing is loaded.
+    """Compare a checkpoint with the model to resume, without loading it.
 
-    An adapter that PEFT has not put around `model` yet is compared with the layers that it belongs to.
+    An adapter that PEFT has not added to `model` yet is compared with its layers.
 
     Raises:
-        ValueError: if names or shapes differ, or for a damaged file; the message says in what, and in which settings.
+        ValueError: if names or shapes differ, or for a damaged file; the message lists the differences and settings.
     """
     found = {name: shape for path in _weight_files(folder, is_adapter) for name, shape in _shapes_in(path).items()}
-    if not found:  # FSDP and DeepSpeed write files of their own
+    if not found:  # FSDP and DeepSpeed write their own files
         return
     if is_adapter and not isinstance(model, PeftModel):
         expected, may_lack = _fitting(found, model), set[str]()
@@ -56,11 +56,10 @@ def require_same_weights(folder: Path, model: Any, is_adapter: bool) -> None:
     faults = {
         "only in the checkpoint": sorted(set(found) - set(expected)),
         "only in this run": sorted(set(expected) - set(found) - may_lack),
-        "of another shape": [
+        "with another shape": [
             f"{name} {found[name]} instead of {expected[name]}"
             for name in sorted(set(found) & set(expected))
-            if found[name] != expected[name]
-            and 0 not in expected[name]  # ZeRO-3 keeps nothing of a weight in its place
+            if found[name] != expected[name] and 0 not in expected[name]  # with ZeRO-3 the weight itself is empty
         ],
     }
     if not any(faults.values()):
@@ -70,7 +69,7 @@ def require_same_weights(folder: Path, model: Any, is_adapter: bool) -> None:
     what = f" with {', '.join(settings)}" if settings else ""
     listing = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in faults.items() if names)
     raise ValueError(
-        f"{folder} is a checkpoint of another {type(base).__name__} than this run trains{what}. Weights {listing}. "
+        f"{folder} is a checkpoint of a different {type(base).__name__} than in this run{what}. Weights {listing}. "
         "Resume with the recipe that wrote it."
     )
 
@@ -95,7 +94,7 @@ def _shapes_in(path: Path) -> Shapes:
 
 
 def _saved_shapes(model: Any) -> tuple[Shapes, set[str]]:
-    """Names and shapes that this model's checkpoints hold, and the names among them that may be left out."""
+    """Return names and shapes in this model's checkpoints, and the names that may be missing."""
     if isinstance(model, PeftModel):
         state = get_peft_model_state_dict(model)
     elif hasattr(model, "soft_words"):
@@ -103,7 +102,7 @@ def _saved_shapes(model: Any) -> tuple[Shapes, set[str]]:
     else:
         model = getattr(model, "saved_model", model)
         state = model.state_dict()
-    # Of weights that are one and the same, only one is written.
+    # Tied weights are written only once.
     places = Counter(weight.data_ptr() for weight in state.values())
     shared = {name for name, weight in state.items() if places[weight.data_ptr()] > 1}
     if isinstance(model, PeftModel) or hasattr(model, "soft_words"):
@@ -115,7 +114,7 @@ def _saved_shapes(model: Any) -> tuple[Shapes, set[str]]:
 
 
 def _fitting(found: Shapes, base: Any) -> Shapes:
-    """An adapter's weights that have a layer in `base`, in the shape that this layer asks for."""
+    """Return an adapter's weights that have a layer in `base`, with the shape expected by that layer."""
     layers = {name: tuple(weight.shape) for name, weight in base.state_dict().items()}
     expected = {}
     for name, shape in found.items():
@@ -148,17 +147,17 @@ def _some(names: list[str]) -> str:
 
 
 def checkpoint_to_resume(arguments: TrainingArguments, model: Any, adapter: bool = False) -> str | None:
-    """The checkpoint that `resume_from_checkpoint` asks for, or `None`.
+    """Return the checkpoint requested by `resume_from_checkpoint`, or `None`.
 
     Args:
         arguments: `resume_from_checkpoint` is empty or "false", "true" for the last one in `output_dir`, or a folder.
-        model: what will be trained, a `PreTrainedModel` or a `PeftModel` around one.
-        adapter: whether PEFT will be put around `model`.
+        model: the model to train, a `PreTrainedModel` or a `PeftModel` around one.
+        adapter: whether PEFT will be added to `model`.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or none to find.
-        ValueError: if the folder is not a checkpoint of a training, or one of another model: of another class or
-            family, or with weights of other names or shapes.
+        FileNotFoundError: if the folder does not exist, or no checkpoint is found.
+        ValueError: if the folder is not a training checkpoint, or belongs to another model: another class or family,
+            or weights with other names or shapes.
     """
     wanted = arguments.resume_from_checkpoint
     if wanted is None or str(wanted).lower() == "false":
@@ -166,13 +165,13 @@ def checkpoint_to_resume(arguments: TrainingArguments, model: Any, adapter: bool
     if str(wanted).lower() == "true":
         wanted = _last_whole_checkpoint(Path(arguments.output_dir))
     elif not Path(wanted).is_dir():
-        raise FileNotFoundError(f"resume_from_checkpoint is {wanted}, but there is no such folder.")
+        raise FileNotFoundError(f"resume_from_checkpoint is {wanted}, but this folder does not exist.")
     _require_same_model(Path(wanted), model, adapter or isinstance(model, PeftModel))
     return str(wanted)
 
 
 def _last_whole_checkpoint(output: Path) -> Path:
-    """A run that was killed may have been writing a checkpoint; its state file comes last."""
+    """A killed run may have left an incomplete checkpoint; the state file is written last."""
     numbered = {
         int(path.name.rpartition("-")[2]): path
         for path in output.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
@@ -181,9 +180,10 @@ def _last_whole_checkpoint(output: Path) -> Path:
     for _, path in sorted(numbered.items(), reverse=True):
         if _is_whole(path):
             return path
-        logger.warning("Skipped %s: it was not written to its end.", path)
+        logger.warning("Skipped %s, which is incomplete.", path)
     raise FileNotFoundError(
-        f"resume_from_checkpoint is true, but {output} holds no {'whole ' if numbered else ''}checkpoint-*."
+        f"resume_from_checkpoint is true, but {output} does not contain a "
+        f"{'complete ' if numbered else ''}checkpoint-*."
     )
 
 
@@ -199,19 +199,19 @@ def _is_whole(folder: Path) -> bool:
 def _require_same_model(folder: Path, model: Any, is_adapter: bool) -> None:
     if not _is_whole(folder):
         raise ValueError(
-            f"resume_from_checkpoint is {folder}, but it holds no whole {TRAINER_STATE_NAME}: it is a model, or a "
-            "checkpoint that was not written to its end. Give another of the checkpoint-* folders, or start from a "
-            "model with model_name_or_path."
+            f"resume_from_checkpoint is {folder}, but it does not contain a complete {TRAINER_STATE_NAME}: it is a "
+            "model or an incomplete checkpoint. Use another checkpoint-* folder, or start from a model with "
+            "model_name_or_path."
         )
     holds_adapter = (folder / ADAPTER_CONFIG_NAME).is_file()
     if is_adapter != holds_adapter:
-        kinds = {True: "an adapter", False: "a whole model"}
+        kinds = {True: "an adapter", False: "a complete model"}
         raise ValueError(
             f"{folder} is a checkpoint of {kinds[holds_adapter]}, but this run trains {kinds[is_adapter]}. Resume "
             "with the recipe that wrote it."
         )
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    # A checkpoint of a chat model is a folder of its stock class; an adapter names the class it was put around.
+    # A checkpoint of a chat model is a folder of its stock class; an adapter stores the class of its base.
     named = base if holds_adapter else getattr(base, "saved_model", base)
     own = (type(named).__name__, named.config.model_type)
     found = _class_and_family_in(folder, holds_adapter)
@@ -225,7 +225,7 @@ def _require_same_model(folder: Path, model: Any, is_adapter: bool) -> None:
 
 
 def _class_and_family_in(folder: Path, holds_adapter: bool) -> tuple[str | None, str | None]:
-    """Class and model_type that a checkpoint was trained as; `None` where it does not say."""
+    """Return the class and model_type that a checkpoint was trained as; `None` if unknown."""
     path = folder / CONFIG_NAME
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if holds_adapter:
@@ -235,12 +235,12 @@ def _class_and_family_in(folder: Path, holds_adapter: bool) -> tuple[str | None,
 
 
 class LoadsByClass:
-    """Put before a `Trainer`: whole models come back from their checkpoints as `from_pretrained` reads them.
+    """Mixin before a `Trainer`: loads complete models from checkpoints like `from_pretrained`.
 
-    `Trainer` compares the names in the file with those in memory and only warns where they differ. A class that saves
-    under other names, as FakeVLM does for stock Llava loaders, would silently go on from the weights it had, both when
-    a run is resumed and when the best checkpoint is loaded at its end. An adapter's names and shapes are compared
-    before PEFT, which only warns too, loads it.
+    `Trainer` compares the names in the file with those in memory and only warns if they differ. A class that saves
+    with other names, as FakeVLM does for stock Llava loaders, would silently keep its current weights, both when
+    resuming and when loading the best checkpoint at the end. For adapters, names and shapes are compared before PEFT
+    loads them, because PEFT also only warns.
     """
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -258,10 +258,10 @@ class LoadsByClass:
             super()._load_best_model()  # type: ignore[misc]
 
     def _holds_whole_model(self, folder: str) -> bool:
-        # FSDP and DeepSpeed have files of their own, with the names in memory.
+        # FSDP and DeepSpeed have their own files, with the names in memory.
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return False
-        # A LoRA checkpoint of the classifier training also has a config, that of its base.
+        # A LoRA checkpoint of classifier training also has a config, that of its base.
         return (Path(folder) / CONFIG_NAME).is_file() and not (Path(folder) / ADAPTER_CONFIG_NAME).is_file()
 
     def _require_same_adapter(self, folder: str) -> None:

@@ -1,8 +1,8 @@
-"""Self-blended pictures (Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022).
+"""Self-blended images (Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022).
 
-A real face is blended with a slightly changed copy of itself: a fake with the traces that blending leaves (another
-colour cast, another sharpness, a seam) and no particular generator's. Written from the paper: the order of the steps
-and the blending ratios are its own; ranges that it does not give are this package's and marked "ours".
+A real face is blended with a slightly altered copy of itself. The result has the traces of blending (a different
+colour cast, different sharpness, a seam) without those of a particular generator. Implemented from the paper: the
+order of steps and the blending ratios are from there; ranges that it does not give are ours and marked "ours".
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ __all__ = ["REGIONS", "SelfBlended", "SelfBlending", "region_mask"]
 # The paper replaces the whole face; the parts are ours, for a localiser that has to find them.
 DEFAULT_REGIONS = (*["face"] * 3, "upper_face", "lower_face", "eyes", "nose", "mouth")
 RATIOS = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)  # full blends come up half of the time
-SHIFT_X, SHIFT_Y, SCALE = 0.03, 0.015, 0.05  # of the source, as shares of the picture
+SHIFT_X, SHIFT_Y, SCALE = 0.03, 0.015, 0.05  # of the source, as shares of the image
 ELASTIC_SHARES = (0.12, 0.05)  # ours: size and smoothness of the mask's deformation, as shares of the shorter side
 BLUR_SHARES = (0.005, 0.035)  # ours: the same for both smoothings of the mask
 COLOUR_PROBABILITY = 0.5  # ours, of each of the colour changes below
 LEVELS, HUE, SATURATION, BRIGHTNESS, CONTRAST = 20, 0.02, 0.3, 0.1, 0.1  # ours but the 20 grey levels
 SHRINKING = (2, 4)  # factors of the lost resolution
 SHARPENING = (1.5, 3.0)  # ours
-# Ours: a blend that changes what it replaces by less, grey levels on average, cannot be told from the real picture and
-# is drawn again; a plain picture cannot give more, whatever is drawn.
+# Ours: a blend that changes what it replaces by less, grey levels on average, cannot be told from the real image and
+# is drawn again; a plain image cannot give more, whatever is drawn.
 SMALLEST_CHANGE, TRIES = 1.5, 5
-SMALLEST_AREA = 0.002  # of a mask, as share of the picture; erosion that leaves less is not applied
+SMALLEST_AREA = 0.002  # of a mask, as share of the image; erosion that leaves less is not applied
 # Ellipses in a centred crop of one face with some margin: middle x, y and half axes, as shares of width and height.
 SHAPES: dict[str, tuple[float, float, float, float]] = {
     "face": (0.50, 0.52, 0.34, 0.42),
@@ -63,17 +63,17 @@ CORNERS = 48
 def region_mask(
     name: str, height: int, width: int, generator: np.random.Generator, landmarks: Sequence | np.ndarray | None = None
 ) -> np.ndarray:
-    """One region as float32 `(height, width)` of 0 and 1.
+    """Return one region as float32 `(height, width)` of 0 and 1.
 
     Args:
         name: one of `REGIONS`.
-        height, width: of the picture, pixels.
-        generator: moves and stretches the drawn shape a little; not used with landmarks.
-        landmarks: `(points, 2)`, x and y in pixels: dlib's 68 or 81. Any other number of at least three points serves
-            `"face"` alone, as their convex hull.
+        height, width: size of the image in pixels.
+        generator: moves and stretches the drawn shape slightly; not used with landmarks.
+        landmarks: `(points, 2)`, x and y in pixels: dlib's 68 or 81. Any other number of at least three points only
+            works for `"face"`, as their convex hull.
 
     Raises:
-        ValueError: for an unknown region, or landmarks that cannot give it.
+        ValueError: for an unknown region, or landmarks that do not define it.
     """
     if name not in SHAPES:
         raise ValueError(f"Region {name!r} is unknown, allowed are {', '.join(REGIONS)}.")
@@ -102,15 +102,17 @@ def _hull(name: str, landmarks: np.ndarray) -> np.ndarray:
     try:
         return points[ConvexHull(points).vertices]
     except QhullError as error:
-        raise ValueError(f"The landmarks of region {name!r} lie on one line: {points.tolist()[:3]}...") from error
+        raise ValueError(
+            f"The landmarks of region {name!r} are on a straight line: {points.tolist()[:3]}..."
+        ) from error
 
 
 class SelfBlended(NamedTuple):
-    """One self-blended fake.
+    """A self-blended fake.
 
     Args:
         image: uint8 `(height, width, 3)`.
-        mask: float32 `(height, width)` in [0, 1]: where the changed copy was put in, soft at the seam.
+        mask: float32 `(height, width)` in [0, 1]: where the altered copy was blended in, soft at the seam.
         regions: names of the replaced regions.
     """
 
@@ -120,19 +122,19 @@ class SelfBlended(NamedTuple):
 
 
 class SelfBlending:
-    """Turns real pictures into self-blended fakes, as a transform of `datasets`.
+    """Turns real images into self-blended fakes, as a transform of `datasets`.
 
         rows.with_transform(SelfBlending(probability=0.5, seed=0))
 
-    Also for `rows.map(..., batched=True)`. It gives every row a picture, `mask` (PIL, mode `L`, 0-255; black where
-    nothing was changed; `None` for a fake of the data set, whose mask it does not know) and `regions`, and sets the
-    label of what it blended to 1. What a row gets follows from the seed, the epoch and the row's own id (its pixels
-    where it has none), whatever the order, the number of workers or what was drawn before.
+    Also for `rows.map(..., batched=True)`. It adds to every row an image, `mask` (PIL, mode `L`, 0-255; black where
+    unchanged; `None` for fakes of the dataset, whose mask is unknown) and `regions`, and sets the label of blended
+    images to 1. The result for a row depends only on the seed, the epoch and the row's id (or its pixels, without an
+    id), not on the order, the number of workers or earlier draws.
 
     Args:
-        probability: share of the real pictures that become fakes.
-        regions: names among `REGIONS` of which each blend takes one; a name given twice comes up twice as often.
-        seed: of everything drawn.
+        probability: share of the real images that become fakes.
+        regions: names from `REGIONS`; each blend draws one, and a repeated name is drawn more frequently.
+        seed: seed of all random draws.
         image, label, mask, identity: names of the columns.
         landmarks: name of the column with `(points, 2)` landmarks in pixels, or `None` for drawn shapes.
 
@@ -160,11 +162,11 @@ class SelfBlending:
         self.image, self.label, self.mask, self.identity, self.landmarks = image, label, mask, identity, landmarks
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew from now on, as a sampler's `set_epoch` does."""
+        """Use new random draws from now on, like a sampler's `set_epoch`."""
         self.epoch = epoch
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        """A batch of columns, with the columns described above replaced or added."""
+        """Return a batch of columns, with the columns described above replaced or added."""
         images, labels, masks, regions = [], [], [], []
         for row in range(len(batch[self.image])):
             picture, label = load_image(batch[self.image][row]), batch[self.label][row]
@@ -187,15 +189,15 @@ class SelfBlending:
     def blend(
         self, image: np.ndarray, generator: np.random.Generator, landmarks: Sequence | np.ndarray | None = None
     ) -> SelfBlended:
-        """One self-blended fake.
+        """A self-blended fake.
 
         Args:
             image: uint8 `(height, width, 3)`, a real face.
-            generator: everything is drawn from it.
+            generator: source of all random draws.
             landmarks: see `region_mask`.
 
         Raises:
-            ValueError: for pixels of another type or shape, or landmarks that do not give the region.
+            ValueError: for pixels with the wrong type or shape, or landmarks that do not define the region.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"image is {image.dtype} of shape {image.shape}, expected uint8 (height, width, 3).")
@@ -208,12 +210,12 @@ class SelfBlending:
     def _blend_once(
         self, image: np.ndarray, generator: np.random.Generator, landmarks: Sequence | np.ndarray | None
     ) -> tuple[SelfBlended, float]:
-        """One blend, and by how many grey levels on average it changed what it replaced."""
+        """Return one blend, and the average change of the replaced area in grey levels."""
         height, width = image.shape[:2]
         name = self.regions[int(generator.integers(len(self.regions)))]
         mask = region_mask(name, height, width, generator, landmarks)
         source = target = image
-        # One of the two is changed, so that the seam's colour difference has either sign.
+        # Either of the two is altered, so that the colour difference at the seam has either sign.
         if generator.random() < 0.5:
             source = _change_look(source, generator)
         else:
@@ -228,7 +230,7 @@ class SelfBlending:
 
 
 def _change_look(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Other colours, and either less or more sharpness."""
+    """Change the colours, and reduce or increase sharpness."""
     draws = generator.uniform(-1.0, 1.0, size=7)
     chosen = generator.random(3) < COLOUR_PROBABILITY
     if not chosen.any():
@@ -254,7 +256,7 @@ def _change_look(image: np.ndarray, generator: np.random.Generator) -> np.ndarra
 
 
 def _displace(image: np.ndarray, mask: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Both moved and resized alike, a little; the edge is repeated."""
+    """Shift and resize both slightly and equally; the edge is repeated."""
     height, width = mask.shape
     right, down = generator.uniform(-1.0, 1.0, size=2) * (SHIFT_X * width, SHIFT_Y * height)
     scale = 1.0 + generator.uniform(-SCALE, SCALE)
@@ -269,11 +271,11 @@ def _displace(image: np.ndarray, mask: np.ndarray, generator: np.random.Generato
 
 
 def _deform(mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """An elastic deformation: no shape comes up twice."""
+    """Deform the mask elastically, so that shapes do not repeat."""
     size, smoothness = (share * min(mask.shape) for share in ELASTIC_SHARES)
     noise = generator.uniform(-1.0, 1.0, size=(2, *mask.shape))
     waves = [ndimage.gaussian_filter(field, smoothness, mode="constant") for field in noise]
-    # Scaled to a typical step, because smoothing takes most of the noise away.
+    # Scaled to a typical step, because smoothing removes most of the noise.
     steps = [wave / max(float(np.abs(wave).max()), 1e-9) * size * generator.uniform(0.2, 0.5) for wave in waves]
     grid = np.meshgrid(*(np.arange(length) for length in mask.shape), indexing="ij")
     places = [axis + step for axis, step in zip(grid, steps, strict=True)]
@@ -281,9 +283,9 @@ def _deform(mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _soften(mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Smoothed twice; between, only what the first smoothing left whole is kept.
+    """Smooth twice; in between, keep only the area that the first smoothing left at full strength.
 
-    The region shrinks where the first is the wider of the two, and grows otherwise.
+    The region shrinks if the first smoothing is the wider one, and grows otherwise.
     """
     first, second = generator.uniform(*BLUR_SHARES, size=2) * min(mask.shape)
     hard = (mask > 0.5).astype(np.float32)

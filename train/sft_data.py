@@ -1,4 +1,4 @@
-"""Conversations about pictures: rows of a builder, and batches of them as a family's processor encodes them."""
+"""Conversations about images: rows of a builder, and batches encoded by a family's processor."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from deepfake_detectors.train.families import SftFamily
 
 __all__ = ["ConversationCollator", "load_conversations"]
 
-# What a batch is made of; everything else a builder gives is left out of the loaders.
+# The columns for a batch; loaders drop all others.
 COLUMNS = ("image", "mask", "label", "question", "answer", "messages")
 
 
 def load_conversations(arguments: SftDataArguments, rebuild: bool = True) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Training rows, and validation rows with one conversation per picture.
+    """Return training rows, and validation rows with one conversation per image.
 
     Args:
-        arguments: rows of several configs are joined before whole groups of source videos are set aside, so that a
-            picture is on one side only.
+        arguments: rows of several configs are combined before whole groups of source videos are set aside, so that
+            each image is in only one part.
         rebuild: see `load_split`.
 
     Raises:
-        ValueError: for an empty split, one of one class, or rows without conversations.
+        ValueError: for an empty split, a split with one class, or rows without conversations.
         FileNotFoundError: for missing data.
     """
     configs = arguments.dataset_configs or [arguments.dataset_config]
@@ -45,8 +45,8 @@ def load_conversations(arguments: SftDataArguments, rebuild: bool = True) -> tup
         silent = [str(config) for config, part in zip(configs, parts, strict=True) if "messages" not in part.features]
         if silent:
             raise ValueError(
-                f"{arguments.dataset} has no conversations in config {', '.join(silent)}; choose one that has, or set "
-                "conversation to 'verdict'."
+                f"{arguments.dataset} has no conversations in config {', '.join(silent)}; choose another config, or "
+                "set conversation to 'verdict'."
             )
     rows = datasets.concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     train, validation = set_validation_aside(rows, arguments)
@@ -61,7 +61,7 @@ def load_conversations(arguments: SftDataArguments, rebuild: bool = True) -> tup
 
 
 def _one_row_per_picture(rows: datasets.Dataset, seed: int, limit: int | None) -> list[int]:
-    """Indices in an order that follows from the seed, the first row of every picture in it, `limit` at most."""
+    """Return at most `limit` indices in an order given by the seed: the first row of every image."""
     stored = undecoded(rows.select_columns(["image"]))
     first: dict[str, int] = {}
     for index in np.random.default_rng(seed).permutation(len(rows)).tolist():
@@ -74,13 +74,13 @@ def _one_row_per_picture(rows: datasets.Dataset, seed: int, limit: int | None) -
 
 
 class ConversationCollator:
-    """Rows to a training batch, by the family's own `encode_conversations`.
+    """Collates rows into a training batch with the family's own `encode_conversations`.
 
     Args:
         family: see `SftFamily`.
-        processor: of that family.
+        processor: processor of that family.
         conversation: see `SftDataArguments`.
-        max_length: see the processor's `encode_conversations`; `None` does not cut.
+        max_length: see the processor's `encode_conversations`; `None` does not truncate.
     """
 
     def __init__(self, family: SftFamily, processor: Any, conversation: str, max_length: int | None) -> None:
@@ -88,7 +88,7 @@ class ConversationCollator:
         self.conversation, self.max_length = conversation, max_length
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """`labels` (rows, length) int64, -100 where not supervised, and the other inputs of the model's `forward`."""
+        """Return `labels` (rows, length) int64, -100 where not supervised, and the model's other inputs."""
         conversations = [self.family.converse(self.pairs(row)) for row in rows]
         images = [load_image(row["image"]) for row in rows]
         batch = dict(self.processor.encode_conversations(conversations, images, max_length=self.max_length))
@@ -97,7 +97,7 @@ class ConversationCollator:
         return batch
 
     def pairs(self, row: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Questions of a row with their answers."""
+        """Return the questions of a row with their answers."""
         if self.conversation == "verdict":
             return self.family.verdict_pairs(row)
         contents = [message["content"] for message in row["messages"]]

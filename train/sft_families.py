@@ -1,4 +1,4 @@
-"""How each family of this package is fine-tuned: how a row becomes words, and which part of the model rests."""
+"""Fine-tuning hooks for each family: how a row becomes text, and which parts of the model are frozen."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Pairs = list[tuple[str, str]]
 
 
 def _turns(marker: str, pairs: Pairs) -> list[Any]:
-    """Turns with what stands for the picture in front of the first question."""
+    """Return turns with the image placeholder before the first question."""
     turns = []
     for index, (question, answer) in enumerate(pairs):
         turns.append({"role": "user", "content": question if index else f"{marker}{question}"})
@@ -42,15 +42,15 @@ def _turns(marker: str, pairs: Pairs) -> list[Any]:
 
 
 def _one_turn(question: str, verdicts: tuple[str, str], row: Mapping[str, Any]) -> Pairs:
-    """The family's question, its verdict sentence, and the row's own answer behind it."""
+    """Return the family's question with its verdict sentence, followed by the row's own answer."""
     return [(question, " ".join(filter(None, [verdicts[row["label"]], row.get("answer")])))]
 
 
 def _lvlm_dfd_pairs(row: Mapping[str, Any]) -> Pairs:
-    """The verdict in the words of the published dialogues; then the row's own question, or the one about the score.
+    """Return the verdict in the words of the published dialogues, then the row's own question or that about the score.
 
-    A fake whose row has a mask is said to be forged where the mask lies. The score is the one that the label stands
-    for: what the detector will say of this picture is not known here.
+    For a fake with a mask, the answer names the regions of the mask. The score is that of the label, because the
+    detector's score for this image is not known here.
     """
     fake = row["label"] == 1
     mask = row.get("mask") if fake else None
@@ -62,13 +62,13 @@ def _lvlm_dfd_pairs(row: Mapping[str, Any]) -> Pairs:
 
 
 def _chat_pairs(config: Any, row: Mapping[str, Any]) -> Pairs:
-    """The checkpoint's own question; the first of its answers for the class, and the row's own answer behind it."""
+    """Return the checkpoint's own question with its first answer for the class, followed by the row's own answer."""
     verdicts = tuple(f"{config.answers[name][0].rstrip('.')}." for name in CLASS_NAMES)
     return _one_turn(config.question, verdicts, row)
 
 
 def _asked_by_the_checkpoint(row: Mapping[str, Any]) -> Pairs:
-    raise ValueError("A chat model's question is in its checkpoint: take SftFamily.asked_by(model).")
+    raise ValueError("A chat model's question is in its checkpoint: use SftFamily.asked_by(model).")
 
 
 M2F2_DET = SftFamily(
@@ -90,7 +90,7 @@ FAKEVLM = SftFamily(
 LVLM_DFD = SftFamily(
     converse=list,
     verdict_pairs=_lvlm_dfd_pairs,
-    takes_classes=False,  # losses of a detector that is frozen
+    takes_classes=False,  # losses of the frozen detector
     own_loss=True,  # its prompt is longer than input_ids
     vision_tower="detector.imagebind.vision_model",
     detector="detector",
@@ -100,7 +100,7 @@ CHAT_VLM = SftFamily(
     verdict_pairs=_asked_by_the_checkpoint,
     own_verdict_pairs=_chat_pairs,
     takes_classes=False,
-    own_loss=True,  # every architecture has its own masks and positions, which only its `forward` makes
+    own_loss=True,  # every architecture has its own masks and positions, which only its `forward` computes
     vision_tower=None,
     detector=None,
 )

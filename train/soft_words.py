@@ -1,4 +1,4 @@
-"""AntifakePrompt's training: two learned vectors before a frozen InstructBLIP, saved apart; and the LoRA baseline."""
+"""AntifakePrompt's training: two learned vectors for a frozen InstructBLIP; and the LoRA baseline."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ PROMPT_FIELDS = ("soft_word", "soft_word_sides", "prompt", "plain_prompt", "cand
 
 
 class AnswerCollator:
-    """Pictures with class labels to a batch with the answers to the checkpoint's prompt as token labels.
+    """Collates images with class labels into a batch with the answers to the checkpoint's prompt as token labels.
 
     Args:
-        processor: of the model; its candidates are the answers, real first.
+        processor: the model's processor; its candidates are the answers, real first.
     """
 
     def __init__(self, processor: AntifakePromptProcessor) -> None:
@@ -44,7 +44,7 @@ class AnswerCollator:
 
 
 class AnswerTrainer(ClassifierTrainer):
-    """Trains by the language model's loss on the answers; validation adds the verdicts of `detect`."""
+    """Trains with the language model's loss on the answers; validation adds the verdicts of `detect`."""
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -70,10 +70,10 @@ class AnswerTrainer(ClassifierTrainer):
 
 
 class SoftWordTrainer(AnswerTrainer):
-    """Trains the words alone; every folder it writes is an adapter folder.
+    """Trains only the words; every folder it writes is an adapter folder.
 
     Raises:
-        ValueError: for `push_to_hub` of words whose base is a local folder, which nobody else would find.
+        ValueError: for `push_to_hub` of words whose base is a local folder, which others cannot load.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -102,12 +102,12 @@ class SoftWordTrainer(AnswerTrainer):
         for name, word in self.accelerator.unwrap_model(self.model).soft_words().items():
             if name not in words or words[name].shape != word.shape:
                 found = {key: tuple(value.shape) for key, value in words.items()}
-                raise ValueError(f"{folder} holds the words {found}, but this model needs {name} {tuple(word.shape)}.")
+                raise ValueError(f"{folder} has the words {found}, but this model needs {name} {tuple(word.shape)}.")
             word.copy_(words[name])
 
 
 class AnswerLoraTrainer(AnswerTrainer, LoraTrainer):
-    """Trains LoRA in an InstructBLIP that is asked without learned words, the paper's baseline.
+    """Trains LoRA in an InstructBLIP without learned words, the paper's baseline.
 
     Raises:
         ValueError: for a model with learned words, which LoRA would leave frozen.
@@ -124,34 +124,34 @@ class AnswerLoraTrainer(AnswerTrainer, LoraTrainer):
 
 
 class SoftWordTraining(ClassifierTraining):
-    """How `train_classifier` treats AntifakePrompt: the words are trained on an InstructBLIP, which stays as it is."""
+    """Hooks of `train_classifier` for AntifakePrompt: the words are trained on an unchanged InstructBLIP."""
 
     base_model_types = ("instructblip",)
     trainer_class = SoftWordTrainer
     lora_trainer_class = AnswerLoraTrainer
 
     def build(self, config: Mapping[str, Any], image_processor: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Not possible.
+        """Refuse to build a model with random weights.
 
         Raises:
             ValueError: always.
         """
         raise ValueError(
-            f"model_type is {self.family.name!r}, whose words are trained on an InstructBLIP: name that with "
+            f"model_type is {self.family.name!r}, whose words are trained on an InstructBLIP: set it in "
             "model_name_or_path."
         )
 
     def load(self, source: str, config: Mapping[str, Any], image_processor: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Return a detector whose base is known, so that its words can be saved alone, and its processor.
+        """Return a detector with a known base, so that its words can be saved separately, and its processor.
 
         Args:
             source: folder or Hub id of an InstructBLIP (the words start at N(0, 0.02), as in the official code), of a
-                full AntifakePrompt, or of an adapter folder (both go on from their words).
-            config: fields of `AntifakePromptConfig`, for new words only: the rest brings its own.
-            image_processor: fields of `AntifakePromptImageProcessor`, for new words only.
+                full AntifakePrompt, or of an adapter folder (which continue from their words).
+            config: fields of `AntifakePromptConfig`, only for new words; otherwise the checkpoint has its own.
+            image_processor: fields of `AntifakePromptImageProcessor`, only for new words.
 
         Raises:
-            ValueError: for fields beside words that exist already, or an unusable base.
+            ValueError: for fields with existing words, or an unusable base.
         """
         base, _ = PreTrainedConfig.get_config_dict(source)
         if base.get("model_type") in self.base_model_types:
@@ -172,10 +172,10 @@ class SoftWordTraining(ClassifierTraining):
 def _new_words(
     source: str, base: dict[str, Any], config_fields: Mapping[str, Any], image_processor: Mapping[str, Any]
 ) -> tuple[AntifakePromptForDeepfakeDetection, AntifakePromptProcessor]:
-    # The sizes are the base's own, which loading fills in.
+    # Loading fills in the sizes from the base.
     config = AntifakePromptConfig(**config_fields)
     if config.soft_word_sides == "none":
-        raise ValueError("soft_word_sides is 'none', which leaves no word to learn; choose both, qformer or llm.")
+        raise ValueError("soft_word_sides is 'none', so there is no word to learn; choose both, qformer or llm.")
     widths = {"qformer_soft_word": "qformer_config", "llm_soft_word": "text_config"}
     sides = {"both": tuple(widths), "qformer": ("qformer_soft_word",), "llm": ("llm_soft_word",)}
     words = {
@@ -194,5 +194,5 @@ def _new_words(
 
 
 def _findable(source: str) -> str:
-    """A folder by its full path, so that its adapter finds it from everywhere; a Hub id as it is."""
+    """Return the full path of a folder, so that its adapter finds it from anywhere; return a Hub id unchanged."""
     return str(Path(source).resolve()) if Path(source).is_dir() else str(source)

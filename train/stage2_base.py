@@ -1,12 +1,12 @@
-"""What stage 2 starts from: the detector of stage 1 and a pretrained language model, put into one folder.
+"""Create the starting point of stage 2: the detector of stage 1 and a pretrained language model in one folder.
 
     python -m deepfake_detectors.train.stage2_base --detector outputs/m2f2_det_stage1_cosine \
         --language_model llava-hf/llava-1.5-7b-hf --output m2f2-stage1
     python -m deepfake_detectors.train.stage2_base --detector outputs/lvlm_dfd_stage1 \
         --language_model lmsys/vicuna-7b-v1.5-16k --output lvlm-dfd-stage1
 
-What neither brings starts at random and is trained in stage 2 or 3: M2F2-Det's `deepfake_projector` (and its projector
-of pictures, where the language model is not a LLaVA), LVLM-DFD's prompt learner and picture projection.
+Parts that neither provides are random and trained in stage 2 or 3: M2F2-Det's `deepfake_projector` (and its image
+projector, if the language model is not a LLaVA), LVLM-DFD's prompt learner and image projection.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ logger = logging.getLogger("deepfake_detectors.train")
 
 @dataclass
 class Stage2BaseArguments:
-    """What to join."""
+    """Options of the command."""
 
     detector: str = field(metadata={"help": "Folder of stage 1: an M2F2-Det (cosine) or LVLM-DFD verdict model."})
     language_model: str = field(metadata={"help": "Causal language model; for M2F2-Det also a Llava."})
     output: str = field(metadata={"help": "New folder."})
-    seed: int = field(default=0, metadata={"help": "Of what starts at random."})
+    seed: int = field(default=0, metadata={"help": "Seed of the random parts."})
 
 
 def stage2_base(arguments: Stage2BaseArguments) -> Path:
-    """Write the joined folder and return it; it is written whole or not at all.
+    """Write the combined folder completely or not at all, and return it.
 
     Raises:
         ValueError: for a detector of another family, a bridge detector, a language model whose projector does not fit
-            the detector's tower, or an output folder that is not empty.
+            the detector's tower, or a non-empty output folder.
     """
     model_type = AutoConfig.from_pretrained(arguments.detector, trust_remote_code=False).model_type
     if model_type not in JOINERS:
         raise ValueError(
-            f"{arguments.detector} is of model_type {model_type!r}; a stage 2 with a language model exists for "
+            f"{arguments.detector} has model_type {model_type!r}; stage 2 with a language model exists only for "
             f"{', '.join(JOINERS)}."
         )
     set_seed(arguments.seed)
@@ -79,7 +79,7 @@ def stage2_base(arguments: Stage2BaseArguments) -> Path:
         )
         model.eval().save_pretrained(folder)
         processor.save_pretrained(folder)
-    logger.info("%s holds a %s for stage 2", arguments.output, type(model).__name__)
+    logger.info("wrote to %s a %s for stage 2", arguments.output, type(model).__name__)
     return Path(arguments.output)
 
 
@@ -87,7 +87,7 @@ def _join_m2f2_det(detector_folder: str, source: str) -> tuple[Any, Any]:
     detector = M2F2DetForDeepfakeDetection.from_pretrained(detector_folder)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token  # as LLaVA does
+        tokenizer.pad_token = tokenizer.unk_token  # as in LLaVA
     is_llava = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type == "llava"
     if is_llava:
         whole = LlavaForConditionalGeneration.from_pretrained(source)
@@ -99,7 +99,7 @@ def _join_m2f2_det(detector_folder: str, source: str) -> tuple[Any, Any]:
         needed, found = model.config.vision_config.hidden_size, projector.linear_1.in_features
         if needed != found:
             raise ValueError(
-                f"The projector of {source} reads pictures of width {found}, but the tower of {detector_folder} gives "
+                f"The projector of {source} takes features of width {found}, but the tower of {detector_folder} has "
                 f"{needed}: they belong to different CLIP models."
             )
         model.model.multi_modal_projector.load_state_dict(projector.state_dict())
@@ -111,14 +111,14 @@ def _join_m2f2_det(detector_folder: str, source: str) -> tuple[Any, Any]:
 def join_m2f2_det(
     detector: M2F2DetForDeepfakeDetection, language: Any, tokenizer: Any, config: Mapping[str, Any] | None = None
 ) -> M2F2DetForConditionalGeneration:
-    """Return one model of a detector and a language model; its projectors are random.
+    """Return one model from a detector and a language model; its projectors are random.
 
     Args:
-        detector: gives the tower and the verdict.
-        language: a causal language model, or a Llava whose language model is taken; its table of tokens grows for the
+        detector: provides the tower and the verdict.
+        language: a causal language model, or a Llava whose language model is used; its embedding table grows for the
             two placeholders.
-        tokenizer: of `language`; gets the two placeholders if it does not have them.
-        config: fields of `M2F2DetConfig`, laid over those of the two.
+        tokenizer: the tokenizer of `language`; gets the two placeholders if it does not have them.
+        config: fields of `M2F2DetConfig` that override those of the two.
     """
     tokenizer.add_tokens([IMAGE_MARKER, DEEPFAKE_MARKER], special_tokens=True)
     if len(tokenizer) > language.config.get_text_config().vocab_size:
@@ -139,7 +139,7 @@ def join_m2f2_det(
 def _join_lvlm_dfd(detector_folder: str, source: str) -> tuple[Any, Any]:
     detector = LvlmDfdForDeepfakeDetection.from_pretrained(detector_folder)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    tokenizer.pad_token = tokenizer.eos_token  # as the official code does
+    tokenizer.pad_token = tokenizer.eos_token  # as in the official code
     language = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=False)
     stop = stop_token(tokenizer)
     fields = _fields(detector) | {"text_config": _language_fields(language.config), "stop_token_id": stop}
@@ -155,13 +155,13 @@ def image_processor_of(folder: str) -> Any:
 
 
 def _language_fields(config: Any) -> dict[str, Any]:
-    """The language model's config as part of a detector's: without what it says of its own folder."""
+    """Return the language model's config as part of a detector's, without fields about its own folder."""
     fields = config.get_text_config().to_dict()
     return {name: value for name, value in fields.items() if name not in ("architectures", "_name_or_path")}
 
 
 def _fields(detector: Any) -> dict[str, Any]:
-    """The detector's config, without what says that there is no language model."""
+    """Return the detector's config without the fields for a missing language model."""
     left_out = ("architectures", "text_config", "transformers_version", "model_type")
     return {name: value for name, value in detector.config.to_dict().items() if name not in left_out}
 

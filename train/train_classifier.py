@@ -1,10 +1,10 @@
-"""Train an image classifier on real and fake pictures.
+"""Train an image classifier on real and fake images.
 
     accelerate launch -m deepfake_detectors.train.train_classifier \
         --config m2f2_det_default --output_dir outputs/m2f2_det_default
 
-Every key of the recipe can be overridden behind it: `--learning_rate 1e-3`. The best checkpoint by validation AUC ends
-up in the output folder, with processor, calibration and `validation.json`.
+Every key of the recipe can be overridden after it: `--learning_rate 1e-3`. The best checkpoint by validation AUC is
+saved in the output folder, with processor, calibration and `validation.json`.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ STATISTICS_BATCH = 64
 def train_classifier(
     model_arguments: ModelArguments, data_arguments: DataArguments, arguments: ClassifierTrainingArguments
 ) -> Path:
-    """Train, calibrate and save; returns the output folder.
+    """Train, calibrate and save; return the output folder.
 
     Raises:
-        ValueError: for settings that do not fit together, an empty split, or a split of one class.
+        ValueError: for settings that contradict each other, an empty split, or a split with one class.
         FileNotFoundError: for missing data.
     """
     trainer, resume_from = build_trainer(model_arguments, data_arguments, arguments)
@@ -70,8 +70,8 @@ def train_classifier(
 def build_trainer(
     model_arguments: ModelArguments, data_arguments: DataArguments, arguments: ClassifierTrainingArguments
 ) -> tuple[ClassifierTrainer, str | None]:
-    """The trainer, and the checkpoint to resume from or `None`; nothing is written before all of it fits together."""
-    # The model comes first: a wrong recipe should fail before any data is read.
+    """Return the trainer, and the checkpoint to resume from or `None`; check all settings before writing anything."""
+    # The model comes first, so that a wrong recipe fails before any data is read.
     if arguments.cpu_threads is not None:
         torch.set_num_threads(arguments.cpu_threads)
     set_seed(arguments.seed)
@@ -82,9 +82,9 @@ def build_trainer(
         model = add_lora(model, model_arguments.lora)
     freeze_modules(model, arguments.freeze or [])
     resume_from = checkpoint_to_resume(arguments, model)
-    with arguments.main_process_first(desc="building the data set"):
+    with arguments.main_process_first(desc="building the dataset"):
         rows, held_out = load_train_and_validation(data_arguments, rebuild=arguments.local_process_index == 0)
-    logger.info("%d pictures to train on, %d to validate on", len(rows), len(held_out))
+    logger.info("%d images to train on, %d to validate on", len(rows), len(held_out))
 
     image_processor = processor.image_processor
     train_set = training_pictures(rows, image_processor, side, data_arguments, arguments.seed)
@@ -105,9 +105,9 @@ def build_trainer(
 
 
 def _finish(trainer: ClassifierTrainer, data_arguments: DataArguments, train_seconds: float) -> None:
-    """Calibrate the model on the validation pictures, and save it with what was measured there."""
+    """Calibrate the model on the validation images, and save it with the validation results."""
     config = trainer.finished_model().config
-    trainer.save_model(_internal_call=True)  # before anything that can fail: the training is done
+    trainer.save_model(_internal_call=True)  # first of all, because the training is done and must not be lost
     prediction = trainer.predict(trainer.eval_dataset, metric_key_prefix="validation")
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     differences, labels = (logits[:, 1] - logits[:, 0]).astype("float64"), prediction.label_ids
@@ -134,7 +134,7 @@ def _finish(trainer: ClassifierTrainer, data_arguments: DataArguments, train_sec
             "validation_seed": data_arguments.validation_seed,
             "metrics": detection_metrics(labels, scores).to_dict(),
         }
-        if data_arguments.validation_split is not None:  # instead of a share set aside
+        if data_arguments.validation_split is not None:  # instead of setting a share aside
             report |= {"validation_split": data_arguments.validation_split, "validation_fraction": None}
         write_text(Path(trainer.args.output_dir) / "validation.json", json.dumps(report, indent=2) + "\n")
     if trainer.args.push_to_hub:
@@ -148,7 +148,7 @@ def _pixel_batches(pictures: PictureDataset) -> Iterator[torch.Tensor]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line entry."""
+    """Run from the command line."""
     show_progress()
     train_classifier(*parse_recipe(arguments))
 

@@ -1,9 +1,9 @@
-"""Train a small Llama and its tokenizer on a data set's own conversations, from scratch.
+"""Train a small Llama and its tokenizer on a dataset's own conversations, from scratch.
 
     python -m deepfake_detectors.train.train_language --config m2f2_det_default_language
 
-It stands in for Vicuna where no pretrained weights can be had: M2F2-Det's stages 2 and 3 need a language model that
-can write before it sees. What it knows is the training split's questions and answers, and nothing else.
+It replaces Vicuna if no pretrained weights are available: M2F2-Det's stages 2 and 3 need a language model that can
+already write. It only knows the questions and answers of the training split.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ logger = logging.getLogger("deepfake_detectors.train")
 
 COLUMNS = ["id", "video_id", "group_id", "frame", "label", "question", "answers"]
 MAX_TURNS = 3
-HINT_SHARE = 0.5  # of the texts tell in front of the first question what the picture will tell later
-CLI_SHARE = 0.25  # of the texts are in the form of the official evaluation, the others in that of the training
+HINT_SHARE = 0.5  # share of texts that state before the first question what the image will show later
+CLI_SHARE = 0.25  # share of texts in the form of the official evaluation; the others have that of training
 
 Turn = tuple[str, str]
 
 
 def conversation_texts(rows: Sequence[Mapping[str, Any]], passes: int, seed: int) -> Iterator[str]:
-    """Texts of up to three turns on one picture each; no text holds a picture's placeholder.
+    """Return texts of up to three turns about one image each, without image placeholders.
 
-    Half of the texts have "The image is real." (or fake) where picture and detector will stand, so that the language
-    model learns to read its answer from there. That sentence is all that later stages have to teach by pictures.
+    Half of the texts have "The image is real." (or fake) in place of image and detector, so that the language model
+    learns to take its answer from there. Later stages only have to replace that sentence by images.
 
     Args:
-        rows: with `video_id` (rows on one picture share it; `None` where `id` is that of a picture), `label` (0 real,
+        rows: with `video_id` (shared by rows about one image; `None` if `id` is that of an image), `label` (0 real,
             1 fake), `question` and `answers`.
-        passes: how often every question is asked, each time in another order and with another of its answers.
-        seed: of the order.
+        passes: number of times that every question is asked, each time in another order and with another answer.
+        seed: seed of the order.
     """
     pictures: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -100,7 +100,7 @@ def conversation_texts(rows: Sequence[Mapping[str, Any]], passes: int, seed: int
 def _training_text(turns: Sequence[Turn], hint: str) -> str:
     conversation = []
     for index, (question, answer) in enumerate(turns):
-        # The three line breaks that the official training has behind the placeholders.
+        # The three line breaks after the placeholders in the official training.
         start = f"{hint}\n\n\n" if hint and index == 0 else ""
         conversation += [
             {"role": "user", "content": f"{start}{question}"},
@@ -117,32 +117,34 @@ def _evaluation_text(turn: Turn, hint: str) -> str:
 
 @dataclass
 class LanguageArguments(SourceArguments):
-    """Whose words, and how large a model."""
+    """Texts to learn, and size of the model."""
 
     dataset_configs: list[str] = field(
-        default_factory=lambda: ["c40_explain", "c40_judge"], metadata={"help": "Configs that hold dialogues."}
+        default_factory=lambda: ["c40_explain", "c40_judge"], metadata={"help": "Configs with dialogues."}
     )
-    passes: int = field(default=4, metadata={"help": "Times that every question is asked, each in another order."})
-    vocabulary: int = field(default=2000, metadata={"help": "Ids of the tokenizer, at most."})
+    passes: int = field(
+        default=4, metadata={"help": "Number of times that every question is asked, each time in another order."}
+    )
+    vocabulary: int = field(default=2000, metadata={"help": "Maximum number of ids of the tokenizer."})
     model_config: dict | str | None = field(default=None, metadata={"help": "Fields of the `LlamaConfig`; JSON."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.model_config = parse_mapping("model_config", self.model_config)
         if self.dataset_config is not None:
-            raise ValueError(f"dataset_config is {self.dataset_config!r}; name all configs in dataset_configs.")
+            raise ValueError(f"dataset_config is {self.dataset_config!r}; list all configs in dataset_configs.")
         if self.passes < 1:
             raise ValueError(f"passes is {self.passes}, expected 1 or more.")
 
 
 @dataclass
 class LanguageTrainingArguments(TrainingArguments):
-    """`TrainingArguments`, and the threads."""
+    """`TrainingArguments` with the number of threads."""
 
-    hub_strategy: str = field(default="end", metadata={"help": "Only 'end': no pickle is published."})
+    hub_strategy: str = field(default="end", metadata={"help": "Must be 'end', so that no pickle is published."})
 
     cpu_threads: int | None = field(
-        default=None, metadata={"help": "Threads of torch on CPU. The last digits of a sum depend on it."}
+        default=None, metadata={"help": "PyTorch threads on the CPU. The last digits of sums depend on it."}
     )
 
     def __post_init__(self) -> None:
@@ -156,10 +158,10 @@ class LanguageTrainer(WithoutPickle, Trainer):
 
 
 def train_language(arguments: LanguageArguments, training: LanguageTrainingArguments) -> Path:
-    """Train and save model, tokenizer and `validation.json`; returns the output folder.
+    """Train and save model, tokenizer and `validation.json`; return the output folder.
 
     Raises:
-        ValueError: for settings that do not fit together, or rows without dialogues.
+        ValueError: for settings that contradict each other, or rows without dialogues.
         FileNotFoundError: for missing data.
     """
     if training.cpu_threads is not None:
@@ -169,7 +171,7 @@ def train_language(arguments: LanguageArguments, training: LanguageTrainingArgum
     texts = list(conversation_texts(rows.to_list(), arguments.passes, training.seed))
     held_out = list(conversation_texts(others.to_list(), 1, training.seed))
     tokenizer = llama_tokenizer(texts, arguments.vocabulary)
-    tokenizer.pad_token = tokenizer.unk_token  # as LLaVA does with Vicuna's
+    tokenizer.pad_token = tokenizer.unk_token  # as in LLaVA with Vicuna's tokenizer
     config = LlamaConfig(**arguments.model_config)
     config.vocab_size = len(tokenizer)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -185,7 +187,7 @@ def train_language(arguments: LanguageArguments, training: LanguageTrainingArgum
     with run_lock(training):
         outcome = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
         measured = trainer.evaluate()
-        # Trainer switches it off, and what builds on this folder would inherit that.
+        # Trainer switches it off, which models built on this folder would inherit.
         trainer.model.config.use_cache = True
         trainer.save_model()
         report = {
@@ -223,7 +225,7 @@ def _dialogue_rows(arguments: LanguageArguments) -> datasets.Dataset:
         )
         if "answers" not in rows.column_names:
             raise ValueError(
-                f"{arguments.dataset} {name} holds no questions and answers; name configs with dialogues."
+                f"{arguments.dataset} {name} does not have questions and answers; use configs with dialogues."
             )
         parts.append(rows.select_columns(COLUMNS))
     return datasets.concatenate_datasets(parts)
@@ -234,7 +236,7 @@ def _tokenized(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> data
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line entry."""
+    """Run from the command line."""
     show_progress()
     train_language(*read_recipe((LanguageArguments, LanguageTrainingArguments), arguments))
 

@@ -1,9 +1,9 @@
-"""Fit linear heads on a frozen CLIP encoder, as it is stored.
+"""Fit linear heads on a frozen, unchanged CLIP encoder.
 
     python -m deepfake_detectors.train.train_probe --config clip_probe_mini
 
-Features are computed once and kept; then the heads take a minute. The output folder holds the encoder's file as it
-was, the heads, the processor and `validation.json`; and for each head the scores behind calibration and band
+Features are computed once and cached; after that the heads take a minute. The output folder has the unchanged encoder
+file, the heads, the processor and `validation.json`, and for each head the scores used for calibration and band
 (`out_of_fold_HEAD.jsonl`) and a plot of risk against coverage (`band_HEAD.png`).
 """
 
@@ -37,12 +37,12 @@ __all__ = ["LEAST_COVERAGE", "ProbeArguments", "build_probe", "train_probe"]
 
 logger = logging.getLogger("deepfake_detectors.train")  # __name__ is "__main__" when launched
 
-LEAST_COVERAGE = 0.3  # a band that answers less often is not worth having
+LEAST_COVERAGE = 0.3  # a band that answers less frequently is not useful
 
 
 @dataclass
 class ProbeArguments:
-    """Which recipe, and what of it to change."""
+    """Recipe, and changes to it."""
 
     config: str = field(metadata={"help": "Recipe: a YAML file, or the name of one of this package."})
     encoder: str | None = field(default=None, metadata={"help": "Instead of the recipe's."})
@@ -60,7 +60,7 @@ def train_probe(recipe: ProbeRecipe) -> Path:
     """Fit, validate and save all heads of a recipe; return the output folder.
 
     Raises:
-        ValueError: for settings that do not fit together, or a part without pictures.
+        ValueError: for settings that contradict each other, or a part without images.
         FileNotFoundError: for missing data.
     """
     root = data_root(recipe.data_dir)
@@ -93,7 +93,7 @@ def train_probe(recipe: ProbeRecipe) -> Path:
 
 
 def build_probe(recipe: ProbeRecipe) -> tuple[ClipProbeForDeepfakeDetection, ClipProbeImageProcessor]:
-    """Return the encoder with the recipe's heads, not fitted yet, and its image processor."""
+    """Return the encoder with the recipe's unfitted heads, and its image processor."""
     base = ClipProbeForDeepfakeDetection.from_pretrained(recipe.encoder)
     heads: dict[str, dict[str, Any]] = {}
     default = next(iter(recipe.heads))
@@ -113,7 +113,7 @@ def build_probe(recipe: ProbeRecipe) -> tuple[ClipProbeForDeepfakeDetection, Cli
     if config.has_projection != base.config.has_projection:
         raise ValueError(
             f"The heads of the recipe {'do' if config.has_projection else 'do not'} read 'projection', but those of "
-            f"{recipe.encoder} {'do' if base.config.has_projection else 'do not'}; convert the tower for such heads."
+            f"{recipe.encoder} {'do' if base.config.has_projection else 'do not'}; convert the tower for these heads."
         )
     model = ClipProbeForDeepfakeDetection(config).eval()
     weights = {name: weight for name, weight in base.state_dict().items() if not name.startswith("heads.")}
@@ -138,7 +138,7 @@ def _training_set(
     root: Path,
 ) -> TrainingSet:
     pictures = list_pictures(head_recipe, root)
-    logger.info("head %s: %d pictures, %d of them fake", name, len(pictures), sum(item.fake for item in pictures))
+    logger.info("head %s: %d images, %d of them fake", name, len(pictures), sum(item.fake for item in pictures))
     store = FeatureStore(Path(recipe.features_dir), model, image_processor, name)
     copies = None if head_recipe.copies is None else store.features(pictures, head_recipe.copies)
     return TrainingSet(pictures, store.features(pictures), copies)
@@ -165,19 +165,19 @@ def _set_reported(config: ClipProbeConfig, name: str, **fields: Any) -> None:
 
 
 def _band(validation: ProbeValidation, recipe: HeadRecipe, name: str, output: Path) -> DecisionBand | None:
-    """The band of a head, with its plot and the scores behind it; `None` where too few pictures were scored."""
+    """Return the band of a head, and write its plot and scores; `None` if too few images were scored."""
     rows = validation.out_of_fold
     lines = "".join(f"{row.to_json()}\n" for row in rows)
     (output / f"out_of_fold_{name}.jsonl").write_text(lines, encoding="utf-8")
     try:
-        band = fit_band(rows, recipe.false_alarm_rate, fitted_on="out-of-fold pictures of the training sets")
+        band = fit_band(rows, recipe.false_alarm_rate, fitted_on="out-of-fold images of the training sets")
     except ValueError as error:
         logger.warning("head %s gets no decision band: %s", name, error)
         return None
     write_bytes(output / f"band_{name}.png", plot_band(band))
     if band.coverage < LEAST_COVERAGE:
         logger.warning(
-            "head %s gets no decision band: it would answer for %.2f of the pictures, less than %.2f",
+            "head %s gets no decision band: it would answer for %.2f of the images, less than %.2f",
             name,
             band.coverage,
             LEAST_COVERAGE,

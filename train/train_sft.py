@@ -1,10 +1,10 @@
-"""Supervised fine-tuning of a detector that writes: FakeVLM, M2F2-Det stages 2 and 3, LVLM-DFD stage 2.
+"""Supervised fine-tuning of detectors with a language model: FakeVLM, M2F2-Det stages 2 and 3, LVLM-DFD stage 2.
 
     accelerate launch -m deepfake_detectors.train.train_sft \
         --config m2f2_det_stage2 --model_name_or_path m2f2-base --output_dir m2f2-stage2
 
-Every key of the recipe can be overridden behind it. Full fine-tuning writes a whole folder; LoRA writes an adapter,
-which `deepfake-detectors merge --model BASE --delta ADAPTER --output FOLDER` puts into its base.
+Every key of the recipe can be overridden after it. Full fine-tuning writes a complete folder; LoRA writes an adapter,
+which `deepfake-detectors merge --model BASE --delta ADAPTER --output FOLDER` merges into its base.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ logger = logging.getLogger("deepfake_detectors.train")  # __name__ is "__main__"
 def train_sft(
     model_arguments: SftModelArguments, data_arguments: SftDataArguments, arguments: SftTrainingArguments
 ) -> Path:
-    """Train and save; returns the output folder.
+    """Train and save; return the output folder.
 
     Raises:
-        ValueError: for settings that do not fit together, a base of another family, or a split of one class.
+        ValueError: for settings that contradict each other, a base of another family, or a split with one class.
         FileNotFoundError: for missing data.
     """
     trainer, detection = build_trainer(model_arguments, data_arguments, arguments)
     with run_lock(arguments):
         outcome = trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
-        trainer.save_model(_internal_call=True)  # before anything that can fail: the training is done
+        trainer.save_model(_internal_call=True)  # first of all, because the training is done and must not be lost
         metrics = trainer.evaluate()
         report = {
             "command": launched_command(__package__),
@@ -71,11 +71,11 @@ def train_sft(
 def build_trainer(
     model_arguments: SftModelArguments, data_arguments: SftDataArguments, arguments: SftTrainingArguments
 ) -> tuple[DetectorSFTTrainer, DetectionCallback]:
-    """The trainer, and the callback that judges the validation pictures.
+    """Return the trainer, and the callback that scores the validation images.
 
     `arguments.resume_from_checkpoint` becomes the folder to resume from, or `None`.
     """
-    # The model comes first: a wrong recipe should fail before any data is read, and before anything is written.
+    # The model comes first, so that a wrong recipe fails before any data is read and anything is written.
     if arguments.cpu_threads is not None:
         torch.set_num_threads(arguments.cpu_threads)
     set_seed(arguments.seed)
@@ -85,9 +85,9 @@ def build_trainer(
     if not model_arguments.train_vision:
         freeze_modules(model, [family.vision_tower], "train_vision=False")
     arguments.resume_from_checkpoint = checkpoint_to_resume(arguments, model, adapter=model_arguments.use_peft)
-    with arguments.main_process_first(desc="building the data set"):
+    with arguments.main_process_first(desc="building the dataset"):
         rows, held_out = load_conversations(data_arguments, rebuild=arguments.local_process_index == 0)
-    logger.info("%d conversations to train on, %d pictures to validate on", len(rows), len(held_out))
+    logger.info("%d conversations to train on, %d images to validate on", len(rows), len(held_out))
     trainer = DetectorSFTTrainer(
         model=model,
         args=arguments,
@@ -107,7 +107,7 @@ def build_trainer(
 def _adapter(arguments: SftModelArguments) -> Any:
     config = get_peft_config(arguments)
     if config is not None:
-        # These are not stock language models; without a task PEFT also writes down whose adapter it is.
+        # These are not stock language models; without a task, PEFT also records the base class of the adapter.
         config.task_type = None
     return config
 
@@ -118,7 +118,7 @@ def parse_sft_recipe(arguments: list[str] | None = None) -> tuple[Any, ...]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line entry."""
+    """Run from the command line."""
     show_progress()
     train_sft(*parse_sft_recipe(arguments))
 

@@ -1,4 +1,4 @@
-"""The trainers: what Hugging Face's `Trainer` and TRL's `SFTTrainer` do otherwise for detectors."""
+"""Trainers for detectors, based on Hugging Face's `Trainer` and TRL's `SFTTrainer`."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ __all__ = [
 
 @contextmanager
 def run_lock(arguments: TrainingArguments) -> Iterator[None]:
-    """Hold the output folder while a run fills it; of the processes of one run, the first does.
+    """Lock the output folder during a run, in its first process.
 
     Raises:
-        OutputInUseError: if another run fills it.
+        OutputInUseError: if another run uses it.
     """
     if arguments.process_index:
         yield
         return
     folder = Path(str(arguments.output_dir))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with lock_beside(folder):  # not inside, from where it might be pushed to the Hub
+    with lock_beside(folder):  # not inside, where it might be pushed to the Hub
         yield
 
 
 class WithoutPickle:
-    """Put before a `Trainer`: saved models come without `training_args.bin`, the one pickle among their files.
+    """Mixin before a `Trainer`: saves models without `training_args.bin`, the only pickle among their files.
 
-    Checkpoints to resume from still hold the optimizer's and the random generators' state; they stay on the machine.
+    Checkpoints for resuming still contain the state of optimizer and random generators; they are not uploaded.
     """
 
     args: TrainingArguments
@@ -73,7 +73,7 @@ class ClassifierTrainer(WithoutPickle, LoadsByClass, Trainer):
     """Trains any verdict model of this package; `args` are `ClassifierTrainingArguments`.
 
     Args:
-        processor: saved with every checkpoint. (`processing_class` would be asked for a tokenizer.)
+        processor: saved with every checkpoint. (`processing_class` would have to be a tokenizer.)
         sampler: order of the training rows.
     """
 
@@ -83,9 +83,9 @@ class ClassifierTrainer(WithoutPickle, LoadsByClass, Trainer):
         super().__init__(*args, **kwargs)
         self.processor = processor
         self.sampler = sampler
-        # Its own smoother would replace the model's loss, mask loss included.
+        # The Trainer's label smoother would replace the model's loss, including the mask loss.
         self.label_smoother = None
-        # `compute_loss` below gives a mean per batch, whatever the model's `forward` accepts.
+        # `compute_loss` below returns a mean per batch, regardless of the arguments of `forward`.
         self.model_accepts_loss_kwargs = False
 
     def _save(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
@@ -93,11 +93,11 @@ class ClassifierTrainer(WithoutPickle, LoadsByClass, Trainer):
         self.save_beside_weights(Path(output_dir or self.args.output_dir))
 
     def save_beside_weights(self, folder: Path) -> None:
-        """What a folder holds beside the weights."""
+        """Files that a folder has in addition to the weights."""
         self.processor.save_pretrained(folder)
 
     def finished_model(self) -> nn.Module:
-        """The trained model, without whatever wraps it while it trains."""
+        """Return the trained model without its training wrappers."""
         return self.accelerator.unwrap_model(self.model)
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
@@ -106,7 +106,7 @@ class ClassifierTrainer(WithoutPickle, LoadsByClass, Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if model.training:  # which every training step sets anew
+        if model.training:  # which every training step sets again
             rest_frozen_norms(model)
         smoothing = self.args.label_smoothing_factor
         if smoothing and model.training:
@@ -152,17 +152,19 @@ class ClassifierTrainer(WithoutPickle, LoadsByClass, Trainer):
         return -(-batches // self.args.gradient_accumulation_steps)
 
     def _evaluate(self, *args: Any, skip_scheduler: bool = False, **kwargs: Any) -> dict[str, float]:
-        """The plateau schedule watches a metric of its own (the loss), not the one that picks the best checkpoint."""
+        """Give the plateau schedule its own metric (the loss) instead of that for the best checkpoint."""
         metrics = super()._evaluate(*args, skip_scheduler=True, **kwargs)
         if not skip_scheduler and isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             name = f"eval_{self.args.plateau_metric.removeprefix('eval_')}"
             if name not in metrics:
-                raise ValueError(f"plateau_metric is {self.args.plateau_metric!r}; known are {', '.join(metrics)}.")
+                raise ValueError(
+                    f"plateau_metric is {self.args.plateau_metric!r}; available are {', '.join(metrics)}."
+                )
             self.lr_scheduler.step(metrics[name])
         return metrics
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """One group per learning rate and weight decay, in a stable order (a resumed optimizer relies on it)."""
+        """Return one group per learning rate and weight decay, in a stable order for resuming."""
         rates = {name: float(rate) for name, rate in self.args.learning_rates.items()}
         decayed = set(self.get_decay_parameter_names(self.model))
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -181,7 +183,7 @@ class ClassifierTrainer(WithoutPickle, LoadsByClass, Trainer):
 
 
 def validation_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Accuracy at the raw decision (fake logit above real), AUC and EER; the validation split has both classes."""
+    """Compute accuracy at the raw decision (fake logit above real), AUC and EER; both classes must be present."""
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     result = detection_metrics(prediction.label_ids, logits[:, 1] - logits[:, 0], threshold=0.0)
     return {"accuracy": result.accuracy, "auc": result.auc, "eer": result.eer}
@@ -191,14 +193,14 @@ ADAPTER_FOLDER = "adapter"
 
 
 def add_lora(model: Any, fields: dict[str, Any]) -> PeftModel:
-    """`model` with PEFT's LoRA; everything but it and `modules_to_save` is frozen.
+    """Add PEFT's LoRA to `model`; everything except it and `modules_to_save` is frozen.
 
     Args:
         model: a verdict model.
-        fields: of `LoraConfig`.
+        fields: fields of `LoraConfig`.
 
     Raises:
-        ValueError: for a field that `LoraConfig` does not have, or targets that match nothing.
+        ValueError: for an unknown field of `LoraConfig`, or targets without a match.
     """
     try:
         config = LoraConfig(**fields)
@@ -208,7 +210,7 @@ def add_lora(model: Any, fields: dict[str, Any]) -> PeftModel:
 
 
 class LoraTrainer(ClassifierTrainer):
-    """Trains a `PeftModel`; a finished folder holds the merged model, and the adapter in `adapter/`."""
+    """Trains a `PeftModel`; the finished folder has the merged model, and the adapter in `adapter/`."""
 
     def save_beside_weights(self, folder: Path) -> None:
         super().save_beside_weights(folder)
@@ -220,7 +222,7 @@ class LoraTrainer(ClassifierTrainer):
         if isinstance(model, PeftModel):
             if self.is_world_process_zero():
                 model.save_pretrained(Path(self.args.output_dir) / ADAPTER_FOLDER)
-            # From here on the trainer evaluates, saves and pushes the whole model.
+            # From here on the trainer evaluates, saves and pushes the merged model.
             model = self.model = self.model_wrapped = model.merge_and_unload()
         return model
 
@@ -228,20 +230,20 @@ class LoraTrainer(ClassifierTrainer):
 class DetectorSFTTrainer(WithoutPickle, LoadsByClass, SFTTrainer):
     """Trains a generating detector.
 
-    A frozen batch norm, and a wholly frozen detector, stay in eval mode: the one would still learn its statistics,
-    the dropout of the other would make its verdict another one than at inference.
+    Frozen batch norms and completely frozen detectors stay in eval mode. Otherwise batch norms would update their
+    statistics, and dropout would change the verdict compared to inference.
 
     Args:
-        own_loss: whether the loss is that of the model's `forward`, over all supervised tokens of a global batch,
-            whatever the number of processes and accumulation steps; otherwise TRL's.
-        detector: name of the module that gives the verdict, where it is one of its own.
+        own_loss: whether to use the loss of the model's `forward` over all supervised tokens of a global batch,
+            independent of processes and accumulation steps; otherwise TRL's loss.
+        detector: name of the module that gives the verdict, if it is separate.
     """
 
     def __init__(self, *args: Any, own_loss: bool, detector: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.own_loss, self.detector = own_loss, detector
         if own_loss:
-            # Counts the supervised tokens of the global batch, also for models whose class says they do not care.
+            # Counts the supervised tokens of the global batch, even for models whose class does not use them.
             self.model_accepts_loss_kwargs = True
 
     def compute_loss(
@@ -250,13 +252,13 @@ class DetectorSFTTrainer(WithoutPickle, LoadsByClass, SFTTrainer):
         self._rest_frozen_parts()
         if not self.own_loss:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # Trainer's, behind SFTTrainer's, which would not call `forward`.
+        # Calls Trainer's method, because SFTTrainer's would not call `forward`.
         return super(SFTTrainer, self).compute_loss(
             model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch
         )
 
     def _rest_frozen_parts(self) -> None:
-        # Here, because every training step puts the whole model into train mode again.
+        # Done here, because every training step puts the whole model back into train mode.
         model = self.bare_model
         rest_frozen_norms(model)
         if self.detector is not None:
@@ -266,18 +268,18 @@ class DetectorSFTTrainer(WithoutPickle, LoadsByClass, SFTTrainer):
 
     @property
     def bare_model(self) -> Any:
-        """The detector itself, without what distribution and PEFT put around it; its LoRA layers stay in it."""
+        """Return the detector without the wrappers of distribution and PEFT; its LoRA layers remain."""
         model = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class DetectionCallback(TrainerCallback):
-    """Adds `eval_auc`, `eval_eer` and `eval_accuracy` to every evaluation, so that the best checkpoint can go by them.
+    """Adds `eval_auc`, `eval_eer` and `eval_accuracy` to every evaluation, for choosing the best checkpoint.
 
     Args:
         trainer: a `DetectorSFTTrainer`.
         rows: with `image` and `label`, both classes.
-        batch_size: pictures per call of `detect`.
+        batch_size: images per call of `detect`.
     """
 
     def __init__(self, trainer: Any, rows: datasets.Dataset, batch_size: int) -> None:
@@ -289,11 +291,11 @@ class DetectionCallback(TrainerCallback):
     ) -> None:
         found = self.measure()
         if metrics is not None:
-            metrics.update(found)  # what Trainer compares for the best checkpoint
+            metrics.update(found)  # compared by Trainer for the best checkpoint
         self.trainer.log(found)
 
     def measure(self) -> dict[str, float]:
-        """Metrics at the raw decision; every process judges its share and gets the same answer."""
+        """Compute metrics at the raw decision; every process scores its share and gets the same result."""
         found = dict(self._differences())
         labels = self.rows["label"][:]
         result = detection_metrics(labels, [found[index] for index in range(len(labels))], threshold=0.0)
@@ -301,11 +303,11 @@ class DetectionCallback(TrainerCallback):
 
     @torch.no_grad()
     def _differences(self) -> list[tuple[int, float]]:
-        """(row, fake logit - real logit), some rows twice where they do not go evenly into the processes."""
+        """Return (row, fake logit - real logit); some rows occur twice if they do not divide evenly."""
         accelerator, processor = self.trainer.accelerator, self.trainer.processing_class
         model = accelerator.unwrap_model(self.trainer.model)
         if not self._registered:
-            register_fsdp_forward_method(model, "detect")  # split weights are gathered for it as for `forward`
+            register_fsdp_forward_method(model, "detect")  # sharded weights are gathered for it as for `forward`
             self._registered = True
         training = model.training
         model.eval()

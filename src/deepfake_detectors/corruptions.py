@@ -1,4 +1,4 @@
-"""What happens to pictures on their way to a reader: named re-encodings with fixed parameters, and sets of them."""
+"""What happens to images on their way to a reader: named re-encodings with fixed parameters, and sets of them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _crop(image: Image.Image, share: float) -> Image.Image:
 
 
 def _blur(image: Image.Image, sigma: float) -> Image.Image:
-    # Three deviations to each side, but a kernel must fit into the picture when its edge is reflected.
+    # Three deviations to each side, but a kernel must fit into the image when its edge is reflected.
     reach = min(int(3 * sigma + 0.5), min(image.size) - 1)
     return transforms.gaussian_blur(image, [2 * reach + 1] * 2, [sigma, sigma]) if reach else image
 
@@ -87,7 +87,7 @@ OPERATIONS: Mapping[str, tuple[Callable[[Image.Image, float], Image.Image], str]
     "flip": (_flip, "mirrored left to right"),
     "rotate": (_rotate, "turned by {:g} degrees, corners black"),
 }
-# Services do not publish what they do to pictures, and change it: these parameters are our own choice.
+# Services do not publish what they do to images, and change it: these parameters are our own choice.
 ROUND_TRIPS: Mapping[str, tuple[Step, ...]] = {
     "screenshot": (("show", 1080),),
     "messenger": (("fit", 1600), ("jpeg", 75)),
@@ -96,7 +96,7 @@ ROUND_TRIPS: Mapping[str, tuple[Step, ...]] = {
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way in which pictures are changed, always the same for the same picture and seed.
+    """One way in which images are changed, always the same for the same image and seed.
 
     Attributes:
         name: such as `"jpeg-70"`.
@@ -109,15 +109,15 @@ class Corruption:
     steps: tuple[Step, ...]
 
     def apply(self, image: Image.Image, seed: int = 0, key: str = "") -> Image.Image:
-        """Return the changed picture.
+        """Return the changed image.
 
         Args:
             image: of mode `RGB`.
             seed: of what is random.
-            key: of the picture, such as its id: pictures get noise of their own.
+            key: of the image, such as its id: images get noise of their own.
 
         Returns:
-            A picture of mode `RGB`, of another size where the steps say so.
+            An image of mode `RGB`, of another size where the steps say so.
         """
         drawn = int.from_bytes(sha256(f"{seed}\0{self.name}\0{key}".encode()).digest()[:8], "big") >> 1
         with torch.random.fork_rng(devices=[]):
@@ -214,7 +214,7 @@ ROBUSTNESS_SETS: Mapping[str, tuple[str, ...]] = {
         "blur-3",
     ),
 }
-# What an examination judges beside the picture itself: what happens to any picture that is sent on.
+# What an examination judges beside the image itself: what happens to any image that is sent on.
 STABILITY_SET = ("jpeg-90", "jpeg-70", "resize-0.75", "messenger")
 
 

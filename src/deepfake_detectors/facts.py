@@ -3,7 +3,7 @@
 `family_<model_type>.yaml`, or for a family of another package the file that its row names, holds what is true of
 every checkpoint of a family: terms of its parts, intended use, limits, architecture, sources. The file of a checkpoint
 names its `family`, overrides what differs, and adds `training_parts` and `training_limits`, which are of its training
-pictures.
+images.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _folder() -> Any:
 
 
 def _is_checkpoint(name: str) -> bool:
-    """Neither a family nor a data set: those say which they are."""
+    """Neither a family nor a dataset: those say which they are."""
     if name.startswith(FAMILY_PREFIX):
         return False
     fields = yaml.safe_load(_folder().joinpath(name).read_text(encoding="utf-8"))

@@ -48,8 +48,8 @@ class Inputs:
 
     Attributes:
         pictures: paths and URLs in the order given; folders sorted by name.
-        faults: input -> why it names no picture.
-        skipped: number of files in folders whose names are not those of pictures.
+        faults: input -> why it names no image.
+        skipped: number of files in folders whose names are not those of images.
     """
 
     pictures: list[str] = field(default_factory=list)
@@ -169,7 +169,7 @@ def expand_inputs(
             found.skipped += walk.others
             if not walk.files and not walk.faults:
                 deeper = "" if recursive else " (`recursive` also looks into its folders)"
-                found.faults[name] = f"{name}: this folder holds no pictures{deeper}."
+                found.faults[name] = f"{name}: this folder holds no images{deeper}."
         elif name.lower().endswith(TABLE_SUFFIX) and os.path.isfile(name):  # noqa: PTH113 - as in `_is_folder`
             try:
                 found.pictures += _listed(Path(name))
@@ -194,12 +194,12 @@ def _is_folder(name: str) -> bool:
 
 
 def _listed(table: Path) -> list[str]:
-    """The pictures of a table, in its order."""
+    """The images of a table, in its order."""
     columns, rows = read_csv(table, fill=True)
     if PATH_COLUMN not in columns:
         raise ValueError(f"{table} has the columns {columns}, expected {PATH_COLUMN}.")
     if not rows:
-        raise ValueError(f"{table} lists no pictures.")
+        raise ValueError(f"{table} lists no images.")
     for where, row in rows:
         if not row[PATH_COLUMN]:
             raise ValueError(f"{where} has no {PATH_COLUMN}. Complete or remove the line.")

@@ -1,6 +1,6 @@
-"""The command `deepfake-detectors`: which sub-commands there are, and how every one of them ends.
+"""The command `deepfake-detectors`: its sub-commands and their exit codes.
 
-A sub-command is imported when it is named, and the library inside the sub-command, so that `--help` is quick.
+A sub-command is imported only when it is named, and imports the library only when it runs. This keeps `--help` fast.
 """
 
 from __future__ import annotations
@@ -20,47 +20,47 @@ from deepfake_detectors_cli.console import LIBRARY_ERRORS, WorkFailed, as_typed,
 
 __all__ = ["COMMANDS", "app", "main"]
 
-# Name -> where it is (`module:function`, or `module:app` where it has sub-commands of its own), and what it does.
+# Name -> location (`module:function`, or `module:app` if it has sub-commands of its own) and short help.
 COMMANDS = {
     "detect": ("deepfake_detectors_cli.detect:detect", "Score images for manipulation."),
-    "examine": ("deepfake_detectors_cli.examine:examine", "Examine pictures and videos, with a sheet to send on."),
-    "replay": ("deepfake_detectors_cli.examine:replay", "Run an examination again and compare the numbers."),
+    "examine": ("deepfake_detectors_cli.examine:examine", "Examine images and videos and write a sheet to share."),
+    "replay": ("deepfake_detectors_cli.examine:replay", "Repeat an examination and compare the numbers."),
     "score": ("deepfake_detectors_cli.score:score", "Score any number of images into Parquet files."),
-    "chat": ("deepfake_detectors_cli.chat:chat", "Ask a detector about a picture, over several turns."),
-    "app": ("deepfake_detectors_cli.web:app", "Start the page in a browser."),
-    "info": ("deepfake_detectors_cli.info:info", "Describe a detector, or list what there is."),
-    "evaluate": ("deepfake_detectors_cli.evaluate:evaluate", "Measure how good a detector is."),
-    "benchmark": ("deepfake_detectors_cli.benchmark:benchmark", "Compare detectors on data sets."),
-    "convert": ("deepfake_detectors_cli.convert:convert", "Turn official weights into a folder that loads."),
-    "merge": ("deepfake_detectors_cli.convert:merge", "Add trained deltas to their base."),
-    "export": ("deepfake_detectors_cli.convert:export", "Export a detector to ONNX, for CPUs."),
+    "chat": ("deepfake_detectors_cli.chat:chat", "Ask a detector about an image, in several turns."),
+    "app": ("deepfake_detectors_cli.web:app", "Serve the web page."),
+    "info": ("deepfake_detectors_cli.info:info", "Describe a detector, or list all of them."),
+    "evaluate": ("deepfake_detectors_cli.evaluate:evaluate", "Measure the accuracy of a detector."),
+    "benchmark": ("deepfake_detectors_cli.benchmark:benchmark", "Compare detectors on datasets."),
+    "convert": ("deepfake_detectors_cli.convert:convert", "Convert official weights to a checkpoint folder."),
+    "merge": ("deepfake_detectors_cli.convert:merge", "Merge trained deltas into their base."),
+    "export": ("deepfake_detectors_cli.convert:export", "Export a detector to ONNX for CPUs."),
     "publish": ("deepfake_detectors_cli.publish:publish", "Push a detector and its card to the Hub."),
     "dataset": ("deepfake_detectors_cli.dataset:app", "List, check, build, lint and publish datasets."),
 }
 
 
 class Command(TyperCommand):
-    """A command that ends in one line, never in a traceback, whatever the library raises."""
+    """A command that reports every error as one line, never as a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; end with 1 where its work failed, and with 2 where it was given something wrong."""
+        """Run the command; exit with 1 if the work failed and with 2 if the input was wrong."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # the reader of a pipe left, which is fine
+        except BrokenPipeError:  # whoever read the pipe has closed it, which is fine
             raise
         except WorkFailed as error:
             fail(as_typed(error.reason, self.params), code=1)
         except LIBRARY_ERRORS as error:
             fail(as_typed(error, self.params))
         except Exception as error:
-            # typer's own ways to end, which have no common class in all its versions
+            # typer's own ways to exit; not all versions give them a common class
             if type(error).__module__.startswith(("typer", "click")) or os.environ.get("DEEPFAKE_DETECTORS_DEBUG"):
                 raise
-            fail(f"Unexpected {type(error).__name__}: {error} (DEEPFAKE_DETECTORS_DEBUG=1 shows where).", code=1)
+            fail(f"Unexpected {type(error).__name__}: {error} (set DEEPFAKE_DETECTORS_DEBUG=1 to see where).", code=1)
 
 
 class Commands(TyperGroup):
-    """The sub-commands of `COMMANDS`; one is imported when it is run."""
+    """The sub-commands of `COMMANDS`, each imported when it is run."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -86,7 +86,7 @@ def _load(name: str) -> Any:
     return get_command(alone).commands[name]  # type: ignore[attr-defined]
 
 
-# Plain help: with rich markup the examples would be re-flowed.
+# Plain help: rich markup would reflow the examples.
 app = typer.Typer(
     name="deepfake-detectors",
     cls=Commands,
@@ -124,7 +124,8 @@ def common(
 def main() -> None:
     """Run the command; the console script and `python -m deepfake_detectors_cli` call it."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a sign that the terminal or pipe does not have ends no run
+        # A character that the terminal or pipe cannot encode must not end a run.
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="deepfake-detectors")
@@ -133,7 +134,7 @@ def main() -> None:
 
 
 def _drop_unwritten() -> None:
-    """Where stdout is full or gone, forget what is left for it: the interpreter would try again, with a traceback."""
+    """Discard unwritten output if stdout is full or closed: the interpreter would retry and print a traceback."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,4 +1,4 @@
-"""`deepfake-detectors benchmark`: detectors on data sets, and the leaderboard of what was found."""
+"""`deepfake-detectors benchmark`: compare detectors on datasets and write a leaderboard."""
 
 from __future__ import annotations
 
@@ -15,44 +15,56 @@ __all__ = ["benchmark"]
 
 
 def benchmark(
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the leaderboard and its cells.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", help="Folder for the leaderboard and the result of each detector on each dataset."
+        ),
+    ],
     plan: Annotated[
-        Path | None, typer.Argument(metavar="[PLAN]", help="YAML file with detectors, datasets and other options.")
+        Path | None,
+        typer.Argument(metavar="[PLAN]", help="YAML file that lists detectors, datasets and other options."),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", metavar="MODEL", help="A detector; may be repeated.")
+        list[str] | None, typer.Option("--model", "-m", metavar="MODEL", help="A detector to compare; repeatable.")
     ] = None,
     family: Family = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|FOLDER", help="A data set, a built folder, or one with real and fake; repeatable."),
+        typer.Option(
+            metavar="NAME|FOLDER", help="A dataset, a built folder, or a folder with real and fake images; repeatable."
+        ),
     ] = None,
     train: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|FOLDER", help="What detectors were trained on: look for leaks first; repeatable."),
+        typer.Option(
+            metavar="NAME|FOLDER",
+            help="Training data of the detectors, checked first for leaks into the datasets; repeatable.",
+        ),
     ] = None,
     robustness: Annotated[
-        str | None, typer.Option(metavar="SET", help="Also judge changed pictures: light, full, or names.")
+        str | None,
+        typer.Option(metavar="SET", help="Also score altered images: light, full, or names of corruptions."),
     ] = None,
     resamples: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Bootstrap resamples of the 95 % intervals. [default: 1000]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Of the bootstrap and of noise. [default: 0]")] = None,
-    processes: Annotated[
-        bool, typer.Option("--processes", help="Run every detector in a process of its own.")
-    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of the bootstrap and of added noise. [default: 0]")
+    ] = None,
+    processes: Annotated[bool, typer.Option("--processes", help="Run each detector in its own process.")] = False,
     controls: Annotated[
-        bool, typer.Option("--controls/--no-controls", help="Add rows of what needs no picture.")
+        bool, typer.Option("--controls/--no-controls", help="Add control rows that do not look at the images.")
     ] = True,
     batch_size: BatchSize = 8,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
 ) -> None:
-    """Compare detectors on data sets: a leaderboard as JSON, CSV, Markdown and a page that sorts.
+    """Compare detectors on datasets: writes a leaderboard as JSON, CSV, Markdown and a sortable HTML page.
 
     \b
     Examples:
-      deepfake-detectors benchmark --model clip-probe-mini --model m2f2-det-mini --dataset pictures --output board
+      deepfake-detectors benchmark --model clip-probe-mini --model m2f2-det-mini --dataset images --output board
       deepfake-detectors benchmark plan.yaml --output board
 
     \b
@@ -60,18 +72,18 @@ def benchmark(
       detectors:
         - clip-probe-mini
         - {name: mine, predict: "my_package:detector"}    # an object with predict(paths) that returns P(fake)
-        - {name: theirs, scores: {pictures: theirs.jsonl}}
+        - {name: theirs, scores: {images: theirs.jsonl}}
       datasets:
-        - pictures                                        # a folder with real and fake
+        - images                                        # a folder with real and fake
         - {name: faces, dataset: ddvqa, data_dir: ddvqa}
       train:
         - training-pictures
         - {dataset: ddvqa, data_dir: ddvqa, split: train}
       robustness: light
 
-    What is given on the command line comes before the plan. The same command after an interruption does only what is
-    missing. The exit code is 0 on success, 1 if a detector failed or a picture could not be read, 2 if the command or
-    the plan was wrong.
+    Options on the command line take precedence over the plan. After an interruption, the same command does only what
+    is missing. The exit code is 0 on success, 1 if a detector failed or an image could not be read, 2 if the command
+    or the plan was wrong.
     """
     from transformers.utils import logging as transformers_logging
 
@@ -82,7 +94,7 @@ def benchmark(
     transformers_logging.disable_progress_bar()
     given: dict[str, Any] = {} if plan is None else read_plan(plan)
     if family is not None and not model:
-        fail("--family says what the stock folders of --model hold; give --model, or `family` in the plan.")
+        fail("--family applies to the folders given by --model: add --model, or set `family` in the plan.")
     typed = {
         "detectors": model if family is None else [{"model": name, "family": family} for name in model or ()],
         "datasets": dataset,
@@ -99,7 +111,7 @@ def benchmark(
     given |= {name: value for name, value in typed.items() if value not in (None, [])}
     board = benchmark(given.pop("detectors", []), given.pop("datasets", []), output=output, progress=_Told(), **given)
     files = board.save(output)
-    for text in board.warnings():  # before any number
+    for text in board.warnings():  # before any result
         say(text)
     for row in board.sorted_rows():
         if row.variant == UNCHANGED:
@@ -112,7 +124,7 @@ def benchmark(
 
 
 class _Told:
-    """Says which cell is worked at, once each, on a terminal."""
+    """Announce each pair of detector and dataset once, on a terminal."""
 
     def __init__(self) -> None:
         self.last: tuple[str, str] | None = None
@@ -120,4 +132,4 @@ class _Told:
     def __call__(self, detector: str, dataset: str, done: int, total: int) -> None:
         if sys.stderr.isatty() and (detector, dataset) != self.last:
             self.last = detector, dataset
-            say(f"{detector} on {dataset}: {done} of {total} pictures were judged before.")
+            say(f"{detector} on {dataset}: {done} of {total} images were already scored.")

@@ -1,4 +1,4 @@
-"""`deepfake-detectors chat`: questions about one picture, over several turns."""
+"""`deepfake-detectors chat`: ask about one image in several turns."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def chat(
     dtype: Dtype = DtypeName.auto,
     quiet: Quiet = False,
 ) -> None:
-    """Ask a detector with a language model about a picture, question after question.
+    """Ask a detector that has a language model about an image, in several turns.
 
     \b
     Examples:
       deepfake-detectors chat face.jpg --model m2f2-det-mini
       printf 'Is it real?\\nWhy?\\n' | deepfake-detectors chat face.jpg --model fakevlm
 
-    Each line of standard input is a question; it follows those before and their answers. An empty line, or the end of
-    the input, ends it. In a pipe the answers are JSON lines {"question", "answer"}.
+    Each line of standard input is a question; the model sees the earlier questions and answers. An empty line or the
+    end of the input ends the conversation. In a pipe the answers are JSON lines {"question", "answer"}.
     """
     from deepfake_detectors.modeling.detection import require_ability
     from deepfake_detectors.modeling.image_loading import load_image
@@ -49,7 +49,10 @@ def chat(
     with work():
         conversation = detector.converse(image)
     if not quiet:
-        say(f"P(fake) {conversation.detection.fake_probability.item():.4f}. Ask; an empty line ends the conversation.")
+        say(
+            f"P(fake) {conversation.detection.fake_probability.item():.4f}. Type a question; an empty line ends the "
+            "conversation."
+        )
     history: list[tuple[str, str]] = []
     while question := _next_question(table):
         with work():

@@ -1,4 +1,4 @@
-"""What a command says and how it ends: data to stdout, everything else to stderr, one line for an error."""
+"""Output and exit codes of a command: data goes to stdout, everything else to stderr, and an error is one line."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ __all__ = [
 
 Item = TypeVar("Item")
 
-# What the library raises about what it was given, or about what it met.
+# What the library raises for bad input, or for failures of the system.
 LIBRARY_ERRORS = (ValueError, OSError, ImportError)
 
 
-# Control signs, and halves of pairs, which stand for bytes that are not UTF-8.
+# Control characters, and lone surrogates, which stand for bytes that are not UTF-8.
 HIDDEN = ("Cc", "Cs")
-# They turn the direction of what follows, so that a name can look like another.
+# These reverse the text direction, which can make one name look like another.
 TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 class OutputFormat(StrEnum):
-    """How rows are written."""
+    """Output formats of rows."""
 
     auto = "auto"
     table = "table"
@@ -52,24 +52,25 @@ class OutputFormat(StrEnum):
 
 
 def wants_table(format: OutputFormat) -> bool:
-    """Return whether to print for a reader: `auto` means a table on a terminal and JSON in a pipe."""
+    """Return whether to print a table: `auto` means a table on a terminal and JSON in a pipe."""
     return sys.stdout.isatty() if format is OutputFormat.auto else format is OutputFormat.table
 
 
 def say(message: str) -> None:
-    """Write a remark for the reader to stderr."""
+    """Write a note to stderr."""
     typer.echo(printable(message), err=True)
 
 
 def show(message: str) -> None:
-    """Write a line of the answer to stdout."""
+    """Write a line of the result to stdout."""
     typer.echo(printable(message))
 
 
 def printable(text: str) -> str:
-    """Return a text that cannot command the terminal.
+    """Return the text with everything escaped that could control the terminal.
 
-    Control and direction signs, and bytes that are not text, are written as `\\x1b`. Line ends and tabs stay.
+    Control and direction characters, and bytes that are not text, become escapes such as `\\x1b`. Line breaks and tabs
+    stay.
     """
     return "".join(
         ascii(sign)[1:-1] if sign in TURNING or (sign not in "\n\t" and unicodedata.category(sign) in HIDDEN) else sign
@@ -85,17 +86,17 @@ def fail(error: Exception | str, code: int = 2) -> NoReturn:
 
     Args:
         error: what went wrong.
-        code: 2 where the command was given something it cannot use, 1 where the work itself failed.
+        code: 2 if the input was wrong, 1 if the work itself failed.
     """
     say(f"Error: {_one_line(str(error))}")
     raise typer.Exit(code)
 
 
 class WorkFailed(Exception):
-    """Ends a command with exit code 1.
+    """Raised to end a command with exit code 1.
 
     Args:
-        reason: what the library raised.
+        reason: the error that the library raised.
     """
 
     def __init__(self, reason: Exception) -> None:
@@ -105,9 +106,10 @@ class WorkFailed(Exception):
 
 @contextmanager
 def work() -> Iterator[None]:
-    """Mark the part of a command whose errors are not about the command: they end it with 1 instead of 2.
+    """Mark the part of a command whose errors are failures of the work: they exit with 1 instead of 2.
 
-    A model that runs out of memory or contradicts its own weights raises `RuntimeError`, so that is caught here, too.
+    A model that runs out of memory or contradicts its own weights raises `RuntimeError`, so that is caught here as
+    well.
     """
     try:
         yield
@@ -118,15 +120,15 @@ def work() -> Iterator[None]:
 
 
 def as_typed(error: Exception, parameters: Sequence[Any]) -> str:
-    """Return the message of an error of the library in the words of the command line.
+    """Return the message of a library error with command-line flags in place of parameters.
 
-    Parameters of the library that the command has an option for are written as that option: "`data_dir`",
-    "explain=True", and a name that begins the message. An official checkpoint that was never converted gets the
-    command that converts it.
+    A parameter for which the command has an option is replaced by that option: "`data_dir`",
+    "explain=True", or a name at the start of the message. For an official checkpoint that has not been converted, the
+    message includes the command that converts it.
 
     Args:
-        error: what the library raised.
-        parameters: of the command that ran.
+        error: the error that the library raised.
+        parameters: those of the command that ran.
     """
     flags = {param.name: max(param.opts, key=len) for param in parameters if param.param_type_name == "option"}
 
@@ -138,7 +140,8 @@ def as_typed(error: Exception, parameters: Sequence[Any]) -> str:
         text = re.sub(pattern, flag, text)
     cause: Any = error
     while cause is not None:
-        if type(cause).__name__ == "UnconvertedCheckpointError":  # by name: its module may not be imported at all
+        # Compared by name, because its module may not have been imported.
+        if type(cause).__name__ == "UnconvertedCheckpointError":
             command = f"deepfake-detectors convert {cause.family or 'FAMILY'} --source {cause.source} --output DIR"
             return _one_line(f"{cause.fault} Convert it first: {command}")
         cause = cause.__cause__
@@ -153,7 +156,7 @@ def _one_line(text: str) -> str:
 
 
 def progress_bars() -> Progress:
-    """Return bars with counts and the time that is left, on stderr; they vanish when the work is done."""
+    """Return progress bars on stderr, with counts and time remaining, that disappear when the work is done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -162,12 +165,12 @@ def progress_bars() -> Progress:
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-    """Yield the items under a progress bar, if stderr is a terminal.
+    """Yield the items, with a progress bar if stderr is a terminal.
 
     Args:
-        items: of any kind.
-        description: what is done with them, such as `"Scoring"`.
-        total: how many there are.
+        items: anything iterable.
+        description: the label of the bar, such as `"Scoring"`.
+        total: number of items.
     """
     if not sys.stderr.isatty():
         yield from items
@@ -177,7 +180,7 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
 
 
 def hide_loading_bars() -> None:
-    """Hide the bars of weights being loaded, which takes seconds; downloads keep theirs on a terminal."""
+    """Hide the progress bars of loading weights, which takes only seconds; downloads keep theirs on a terminal."""
     from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging

@@ -1,4 +1,4 @@
-"""`deepfake-detectors convert`, `merge` and `export`: weights, deltas or a detector in, a folder out."""
+"""`deepfake-detectors convert`, `merge` and `export`: turn weights, deltas or a detector into a folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from deepfake_detectors_cli.tables import list_families
 __all__ = ["convert", "export", "merge"]
 
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the checkpoint in --output; other files there stay.")
+    bool, typer.Option("--overwrite", help="Replace the checkpoint in --output; other files in it are kept.")
 ]
 
 
 def _with_weights(command: Any) -> Any:
-    """Say in the command's help where official weights are; the table is a data file, so that this costs nothing."""
+    """Add the locations of the official weights to the help text, from a data file that is quick to read."""
     lines = [
         f"  {family['name']}: {item['id']}, {item['where']} ({item['terms']})"
         for family in list_families()
@@ -38,24 +38,26 @@ def convert(
         list[str],
         typer.Option(
             metavar="PATH",
-            help="An official file or folder, for clip_probe also a Hub id; repeat it for several.",
+            help="An official file or folder (for clip_probe also a Hub id); repeatable.",
         ),
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
     config: Annotated[
         str | None,
         typer.Option(
-            metavar="JSON", help="Config fields that differ from the released sizes: a file, or JSON itself."
+            metavar="JSON", help="Config fields that differ from the released model: a JSON file or inline JSON."
         ),
     ] = None,
     variant: Annotated[str | None, typer.Option(metavar="NAME", help="Require this variant of the family.")] = None,
     format_: Annotated[
         str | None,
-        typer.Option("--format", metavar="NAME", help="Folder layout, where the family has several (fakevlm: llava)."),
+        typer.Option("--format", metavar="NAME", help="Folder layout, if the family has several (fakevlm: llava)."),
     ] = None,
     lora: Annotated[
         str | None,
-        typer.Option(metavar="HOW", help="Where the family has LoRA: fold it into the weights, or keep an adapter."),
+        typer.Option(
+            metavar="HOW", help="For families with LoRA: merge it into the weights, or keep it as an adapter."
+        ),
     ] = None,
     lora_already_merged: Annotated[
         bool | None,
@@ -66,7 +68,7 @@ def convert(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn the official weights of a detector into a folder that `from_pretrained` and `--model` load.
+    """Convert the official weights of a detector to a folder that `from_pretrained` and `--model` load.
 
     \b
     Examples:
@@ -77,8 +79,8 @@ def convert(
       deepfake-detectors convert lvlm_dfd --source ckpt.pth --source vicuna-7b-v1.5-16k --output lvlm-dfd
       deepfake-detectors convert lvlm_dfd --source ckpt.pth --variant detector --output lvlm-dfd-mask
 
-    The folder is written whole or not at all. Every key of the official files must find its place; otherwise the
-    error lists the keys.
+    The folder is written completely or not at all. Every key of the official files must be mapped; otherwise the error
+    lists the keys left over.
     """
     given = {
         "config": None if config is None else _read_json(config),
@@ -118,21 +120,19 @@ def _read_json(config: str) -> dict[str, Any]:
 
 def merge(
     model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="Folder or Hub id of the base.")],
-    delta: Annotated[
-        list[Path], typer.Option(metavar="PATH", help="A trained delta, file or folder; repeat it for several.")
-    ],
+    delta: Annotated[list[Path], typer.Option(metavar="PATH", help="A trained delta, file or folder; repeatable.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Add trained deltas to their base, in the order given, and write a complete folder.
+    """Merge trained deltas into their base, in the order given, and write a complete folder.
 
     \b
     Examples:
       deepfake-detectors merge --model m2f2-stage2 --delta lora/ --output m2f2-stage3
       deepfake-detectors merge --model m2f2-llm --delta lora/ --delta non_lora_trainables.bin --output merged
 
-    LoRA pairs are added; every other tensor replaces that of the base. The content of a delta decides what it is, not
-    its name. A tensor that the base does not have is an error.
+    LoRA pairs are added; every other tensor replaces the one in the base. What a delta is depends on its content, not
+    on its file name. A tensor that the base does not have is an error.
     """
     check_new_folder(output, overwrite)
 
@@ -148,15 +148,18 @@ def export(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")],
     model: Model = None,
     family: Family = None,
-    format_: Annotated[str, typer.Option("--format", metavar="NAME", help="onnx, the only one.")] = "onnx",
+    format_: Annotated[str, typer.Option("--format", metavar="NAME", help="Only onnx is supported.")] = "onnx",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Multiply by large matrices in int8: smaller, faster, not exact.")
+        bool,
+        typer.Option(
+            "--int8", help="Quantize large matrix multiplications to int8: smaller and faster, but not exact."
+        ),
     ] = False,
     head: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Export this head, where the detector has several.")
+        str | None, typer.Option(metavar="NAME", help="Head to export, if the detector has several.")
     ] = None,
 ) -> None:
-    """Export the verdict of a detector to ONNX, with any batch size.
+    """Export the verdict of a detector to ONNX, with a dynamic batch size.
 
     \b
     Examples:
@@ -164,7 +167,7 @@ def export(
       deepfake-detectors export --model clip-probe-mini --output probe-int8 --int8
       deepfake-detectors detect face.jpg --model m2f2-onnx --backend onnxruntime
 
-    Explanations are not exported, nor detectors whose verdict is read from a language model.
+    Explanations cannot be exported, and neither can detectors whose verdict comes from a language model.
     """
     check_new_folder(output)
 

@@ -1,4 +1,4 @@
-"""`deepfake-detectors dataset`: which data sets can be read, what they are, is a copy whole, and is it fair."""
+"""`deepfake-detectors dataset`: list and describe datasets, check that a copy is complete, build and lint it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ app = typer.Typer(
 
 
 class ReportFormat(StrEnum):
-    """How the report is written."""
+    """Formats of the report."""
 
     html = "html"
     markdown = "markdown"
 
 
 class FailOn(StrEnum):
-    """Which findings end the command with 1."""
+    """Findings that make the command exit with 1."""
 
     error = "error"
     warning = "warning"
@@ -48,7 +48,7 @@ class FailOn(StrEnum):
 
 @app.callback()
 def dataset() -> None:
-    """Read published data sets from their official raw files.
+    """Read published datasets from their official raw files.
 
     \b
     Examples:
@@ -59,9 +59,9 @@ def dataset() -> None:
     """
 
 
-@app.command("list", short_help="Name the data sets that can be read.")
+@app.command("list", short_help="List the datasets that can be read.")
 def list_datasets(format: Format = OutputFormat.auto) -> None:
-    """Name the data sets that can be read, with their configs and terms.
+    """List the datasets that can be read, with their configs and terms.
 
     \b
     Example:
@@ -73,9 +73,9 @@ def list_datasets(format: Format = OutputFormat.auto) -> None:
     _print(rows, ("name", *shown), format)
 
 
-@app.command(short_help="Describe a data set: layout, configs, terms.")
+@app.command(short_help="Describe a dataset: layout, configs, terms.")
 def info(name: Name, format: Format = OutputFormat.auto) -> None:
-    """Describe a data set: the layout it is expected in, configs and their options, terms, where to get it.
+    """Describe a dataset: expected layout, configs and their options, terms, and where to get it.
 
     \b
     Example:
@@ -90,17 +90,17 @@ def info(name: Name, format: Format = OutputFormat.auto) -> None:
         typer.echo(json_line(facts))
 
 
-@app.command(short_help="Compare raw files with what is published.")
+@app.command(short_help="Compare raw files with the published dataset.")
 def check(
     name: Name,
     data_dir: DataDir = None,
     config: Config = None,
     option: Options = None,
-    decode: Annotated[bool, typer.Option("--decode", help="Also decode every picture.")] = False,
+    decode: Annotated[bool, typer.Option("--decode", help="Also decode every image.")] = False,
     max_pixels: MaxPixels = None,
     format: Format = OutputFormat.auto,
 ) -> None:
-    """Count what is there, and list what is missing, extra or wrong. Ends with 1 if something is.
+    """Count the raw files, and list what is missing, unexpected or wrong. Exits with 1 if anything is.
 
     \b
     Example:
@@ -128,31 +128,33 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command(short_help="Find what would let a detector cheat.")
+@app.command(short_help="Find shortcuts that a detector could exploit.")
 def lint(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|FOLDER|CSV", help="A data set, a folder of Parquet or pictures, or a table.")
+        str, typer.Argument(metavar="NAME|FOLDER|CSV", help="A dataset, a folder of Parquet files or images, or a table.")
     ],
     data_dir: DataDir = None,
     config: Config = None,
     option: Options = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FOLDER|CSV", help="A second data set: look only for what both have."),
+        typer.Option(metavar="NAME|FOLDER|CSV", help="A second dataset: look only for images that both contain."),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write lint.json, the report with histograms, and all measurements here."),
+        typer.Option(metavar="DIR", help="Folder for lint.json, the report with histograms, and all measurements."),
     ] = None,
-    format: Annotated[ReportFormat, typer.Option(help="Of the report in --output.")] = ReportFormat.html,
+    format: Annotated[ReportFormat, typer.Option(help="Format of the report in --output.")] = ReportFormat.html,
     near: Annotated[
-        int, typer.Option(min=0, max=15, metavar="BITS", help="Of 64: how far near-duplicates may differ.")
+        int, typer.Option(min=0, max=15, metavar="BITS", help="Bits, of 64, by which near-duplicates may differ.")
     ] = 4,
     max_pixels: MaxPixels = None,
-    fail_on: Annotated[FailOn, typer.Option("--fail-on", help="The least finding that ends with 1.")] = FailOn.error,
+    fail_on: Annotated[
+        FailOn, typer.Option("--fail-on", help="Lowest severity that makes the command exit with 1.")
+    ] = FailOn.error,
 ) -> None:
-    """Look for what gives real and fake away other than the forgery: file formats, JPEG tables, sizes, metadata,
-    duplicates, videos in two splits, unequal classes; and measure how far metadata alone gets.
+    """Look for anything besides the forgery that separates real from fake: file formats, JPEG tables, sizes, metadata,
+    duplicates, videos in two splits, unequal classes. Also measure how well metadata alone predicts the label.
 
     \b
     Examples:
@@ -161,7 +163,7 @@ def lint(
       deepfake-detectors dataset lint image_folder --config nature_ai --data-dir GenImage
       deepfake-detectors dataset lint parquet/train --against parquet/test
 
-    Prints the findings: a line each on a terminal, one JSON object in a pipe. Ends with 1 if there is an error.
+    Prints the findings: one line each on a terminal, one JSON object in a pipe. Exits with 1 if there is an error.
     """
     try:
         from deepfake_detectors.data.lint import lint_dataset, open_source
@@ -187,14 +189,14 @@ def lint(
     else:
         typer.echo(json_line(result.to_dict()))
     if output is not None:
-        say(f"Wrote the report into {output}.")
+        say(f"Wrote the report to {output}.")
     levels = {"error": {"error"}, "warning": {"error", "warning"}, "never": set()}[fail_on]
     if any(finding.level in levels for finding in result.findings):
         raise typer.Exit(1)
 
 
-app.command(short_help="Write a data set as Parquet with its pictures inside.")(build)
-app.command(short_help="Push a data set as Parquet with a card.")(publish)
+app.command(short_help="Write a dataset as Parquet with embedded images.")(build)
+app.command(short_help="Push a dataset to the Hub as Parquet, with a card.")(publish)
 
 
 def _print(rows: list[dict[str, Any]], columns: tuple[str, ...], format: OutputFormat) -> None:

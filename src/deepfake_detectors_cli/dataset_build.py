@@ -1,4 +1,4 @@
-"""`deepfake-detectors dataset build` and `publish`, and what all commands of `dataset` share."""
+"""`deepfake-detectors dataset build` and `publish`, and what the `dataset` commands share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from deepfake_detectors_cli.options import MaxPixels, parse_option
 
 __all__ = ["Config", "DataDir", "Name", "Options", "build", "open_builder", "publish", "read_options"]
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A data set, as `dataset list` prints it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a dataset, as printed by `dataset list`.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Its raw files. [default: the folder NAME in the directory DEEPFAKE_DATA]"),
+    typer.Option(metavar="DIR", help="Folder with its raw files. [default: $DEEPFAKE_DATA/NAME]"),
 ]
 Config = Annotated[
     str | None, typer.Option(metavar="NAME", help="Config of the builder. [default: the builder's own]")
@@ -27,51 +27,51 @@ Config = Annotated[
 Options = Annotated[
     list[str] | None,
     typer.Option(
-        "--option", metavar="KEY=VALUE", help="A field of the config, its value as JSON or text; repeatable."
+        "--option", metavar="KEY=VALUE", help="A field of the config, with its value as JSON or text; repeatable."
     ),
 ]
 
 
 def read_options(texts: list[str] | None) -> dict[str, Any]:
-    """Return `KEY=VALUE` pairs; ends the command at a text of another form."""
+    """Return `KEY=VALUE` pairs; end the command if the text has another form."""
     return dict(parse_option(text) for text in texts or [])
 
 
 def open_builder(
     name: str, data_dir: Path | None, config: str | None, options: list[str] | None, max_pixels: int | None
 ) -> Any:
-    """Return the builder, which keeps quiet about what it finds."""
+    """Return the builder without letting it log its findings."""
     from deepfake_detectors.data import registry
 
     builder = registry.open_builder(name, data_dir, config, read_options(options), max_pixels)
-    builder.log_findings = False  # they are printed in full at the end
+    builder.log_findings = False  # the findings are printed in full at the end
     return builder
 
 
 def build(
     name: Name,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; the config becomes a folder in it.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; the config becomes a subfolder.")],
     data_dir: DataDir = None,
     config: Config = None,
     option: Options = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Build finished splits again.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Rebuild splits that are already finished.")] = False,
     shard_size: Annotated[
-        int, typer.Option("--shard-size", metavar="MB", min=1, help="Size at which a file ends.")
+        int, typer.Option("--shard-size", metavar="MB", min=1, help="Maximum size of a file.")
     ] = 500,
     max_pixels: MaxPixels = None,
     accept_terms: Annotated[
-        bool, typer.Option("--accept-terms", help="Accept the terms without being asked on a terminal.")
+        bool, typer.Option("--accept-terms", help="Accept the terms of the data without a prompt.")
     ] = False,
 ) -> None:
-    """Write a data set as Parquet with its pictures inside; `datasets.load_dataset` reads the folder.
+    """Write a dataset as Parquet with embedded images, in a folder that `datasets.load_dataset` reads.
 
     \b
     Examples:
       deepfake-detectors dataset build ddvqa --data-dir ddvqa --output parquet/ddvqa
       deepfake-detectors dataset build image_folder --config real_fake --data-dir mine --output out
 
-    An interrupted build goes on at the first split that was not finished. The terms of the data are shown first; on a
-    terminal, terms that allow research only are to be accepted there or by --accept-terms.
+    An interrupted build continues at the first unfinished split. The terms of the data are shown first. On a terminal,
+    research-only terms must be accepted at the prompt or with --accept-terms.
     """
     builder = open_builder(name, data_dir, config, option, max_pixels)
     _show_terms(name, accept_terms)
@@ -88,7 +88,7 @@ def build(
 
 @contextmanager
 def _split_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that shows a bar for each split: split, rows since the last call, rows expected."""
+    """Yield a function that shows a bar per split; it takes split, rows since the last call, rows expected."""
     tasks: dict[str, Any] = {}
     with progress_bars() as bars:
 
@@ -101,12 +101,12 @@ def _split_bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def at_terminal() -> bool:
-    """Return whether somebody can answer a question."""
+    """Return whether a user can answer a prompt."""
     return sys.stdin.isatty()
 
 
 def _show_terms(name: str, accepted: bool) -> None:
-    """Show the terms. Who runs this owns a copy already and scripts must not hang, so only a terminal is asked."""
+    """Show the terms, and ask for consent on a terminal only: scripts must not hang."""
     from deepfake_detectors.data.registry import DATASETS
 
     row = DATASETS[name]
@@ -114,42 +114,47 @@ def _show_terms(name: str, accepted: bool) -> None:
     if not row.research_only or accepted:
         return
     if not at_terminal():
-        say("By building you use this data under these terms (--accept-terms says that you do).")
+        say(
+            "By building this dataset you use the data under these terms (--accept-terms confirms that you accept "
+            "them)."
+        )
     elif not typer.confirm("Do you accept these terms?", err=True):
         fail("The terms were not accepted; nothing was written.", code=1)
 
 
 def publish(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|FOLDER", help="A data set, or the folder that `dataset build` wrote.")
+        str, typer.Argument(metavar="NAME|FOLDER", help="A dataset, or a folder written by `dataset build`.")
     ],
-    repo: Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="Repository of the data set.")],
+    repo: Annotated[str, typer.Option("--repo", metavar="OWNER/NAME", help="Dataset repository on the Hub.")],
     data_dir: DataDir = None,
     config: Config = None,
     option: Options = None,
     build_dir: Annotated[
         Path | None,
         typer.Option(
-            "--build-dir", metavar="DIR", help="Where NAME is built, and kept. [default: a temporary folder]"
+            "--build-dir", metavar="DIR", help="Folder in which to build and keep NAME. [default: a temporary folder]"
         ),
     ] = None,
     dry_run: Annotated[
-        Path | None, typer.Option("--dry-run", metavar="DIR", help="Write what would be pushed here; send nothing.")
+        Path | None,
+        typer.Option("--dry-run", metavar="DIR", help="Write what would be pushed to this folder, and send nothing."),
     ] = None,
     private: Annotated[
-        bool, typer.Option("--private", help="Make a private repository, or require that it is.")
+        bool,
+        typer.Option("--private", help="Create a private repository, or require that the existing one is private."),
     ] = False,
     accept_terms: Annotated[
-        bool, typer.Option("--accept-terms", help="You have the right to publish research-only data.")
+        bool, typer.Option("--accept-terms", help="Confirm that you may publish research-only data.")
     ] = False,
-    update: Annotated[bool, typer.Option("--update", help="Replace the data of a repository that exists.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Replace the data in an existing repository.")] = False,
     lint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The lint.json of `dataset lint`, for the card.")
+        Path | None, typer.Option(metavar="FILE", help="lint.json written by `dataset lint`, for the card.")
     ] = None,
 ) -> None:
-    """Publish a data set as Parquet with its pictures inside and a card.
+    """Publish a dataset as Parquet with embedded images and a card.
 
-    Data for research only goes to a private repository, unless --accept-terms says that you may publish it.
+    Research-only data goes to a private repository, unless you confirm with --accept-terms that you may publish it.
 
     \b
     Examples:
@@ -163,7 +168,7 @@ def publish(
     if name in DATASETS:
         say(f"Terms of {DATASETS[name].title}: {DATASETS[name].terms}")
     elif data_dir is not None or config is not None or option:
-        fail(f"{name} is a folder; --data-dir, --config and --option are for a data set given by name.")
+        fail(f"{name} is a folder; --data-dir, --config and --option apply only to a dataset given by name.")
     with work(), _split_bars() as advance:
         place = publish_dataset(
             name,

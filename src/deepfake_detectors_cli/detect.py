@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["detect"]
 
-PROGRESS_FROM = 20  # images; below that the answer is there before a bar could be read
+PROGRESS_FROM = 20  # images; with fewer, the answer appears before a progress bar could be read
 STANDARD_INPUT = "-"
 BACKENDS = ("torch", "onnxruntime")
 MAPS = ("mask", "heatmap")  # images in the rows of the pipeline
@@ -54,10 +54,14 @@ def detect(
     family: Family = None,
     threshold: Annotated[
         str,
-        typer.Option(metavar="T", help="Label fake from this P(fake) on: a number in [0, 1], or an operating point."),
+        typer.Option(
+            metavar="T",
+            help="P(fake) at or above which an image is labelled fake: a number in [0, 1], or "
+            "the name of an operating point.",
+        ),
     ] = "0.5",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Also explain the verdict, where the detector has a language model.")
+        bool, typer.Option("--explain", help="Also explain the verdict, if the detector has a language model.")
     ] = False,
     question: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Ask this about every image; implies --explain.")
@@ -65,7 +69,7 @@ def detect(
     history: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Earlier turns, a JSON list of [question, answer]; the question follows them."
+            metavar="FILE", help="Earlier turns as a JSON list of [question, answer]; the question comes after them."
         ),
     ] = None,
     max_new_tokens: Annotated[
@@ -73,23 +77,26 @@ def detect(
     ] = None,
     save_masks: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where the detector localizes: write the mask and an overlay."),
+        typer.Option(metavar="DIR", help="Write the mask and an overlay, if the detector localizes."),
     ] = None,
     heatmap: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write what the verdict looked at, where the detector can say so."),
+        typer.Option(metavar="DIR", help="Write a heat map of what the verdict is based on, if the detector has one."),
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders at any depth.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders recursively.")] = False,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the rows to this file instead, replacing it.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the rows to this file instead of stdout; an existing file is replaced."
+        ),
     ] = None,
     format: Format = OutputFormat.auto,
     batch_size: BatchSize = 8,
     num_workers: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Processes that read and prepare images. 0: none.")
+        int, typer.Option(metavar="N", min=0, help="Processes that load and preprocess images. 0: none.")
     ] = 0,
     backend: Annotated[
-        str, typer.Option(metavar="NAME", help="torch, or onnxruntime for a folder of `export`.")
+        str, typer.Option(metavar="NAME", help="torch, or onnxruntime for a folder written by `export`.")
     ] = "torch",
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
@@ -109,27 +116,30 @@ def detect(
       deepfake-detectors detect photos/ --model lvlm-dfd --save-masks masks/
       deepfake-detectors detect photos/ --model m2f2-det-mini --heatmap attention/
 
-    --save-masks shows what was changed; --heatmap what the verdict looked at, brightest where most, and no more.
+    --save-masks shows where the image was manipulated; --heatmap only shows which areas the verdict relied on most.
 
-    An image that cannot be read gets a row with its error, and the others are still scored. The exit code is 0 if
-    every input was scored, 1 if one could not be read or the model failed, and 2 if the command was wrong.
+    An image that cannot be read gets a row with its error; the others are still scored. The exit code is 0 if every
+    input was scored, 1 if one could not be read or the model failed, and 2 if the command was wrong.
     """
     explain = explain or question is not None
     if max_new_tokens is not None and not explain:
         fail("--max-new-tokens limits an explanation; add --explain.")
     if history is not None and not explain:
-        fail("--history precedes a question; add --question or --explain.")
+        fail("--history needs a question that follows it; add --question or --explain.")
     for flag, place in (("--save-masks", save_masks), ("--heatmap", heatmap)):
         if place is not None and place.exists() and not place.is_dir():
-            fail(f"{flag} {place} is a file; name a folder.")
+            fail(f"{flag} {place} is a file; it must be a folder.")
     if save_masks is not None and heatmap is not None:
-        fail("--save-masks and --heatmap cannot be given together: a detector that finds areas needs no heat map.")
+        fail("--save-masks and --heatmap cannot be combined: a detector that localizes does not need a heat map.")
     if output is not None:
         _check_output(output)
     if backend not in BACKENDS:
         fail(f"--backend is {backend!r}, expected one of {', '.join(BACKENDS)}.")
     if backend == "onnxruntime" and (model is None or device is not None or dtype is not DtypeName.auto):
-        fail("--backend onnxruntime needs --model, a folder of `export`; --device and --dtype are those of the graph.")
+        fail(
+            "--backend onnxruntime needs --model with a folder written by `export`; leave out --device and --dtype, "
+            "which the graph fixes."
+        )
     table = wants_table(format) if output is None else format is OutputFormat.table
 
     from deepfake_detectors.files import expand_inputs, read_turns
@@ -177,7 +187,7 @@ def detect(
             say(f"Skipped {found.skipped} files that are not images.")
         say(
             "P(fake) is the detector's estimate that an image was manipulated, from 0 (real) to 1 (fake). The label "
-            f"is fake from {limit:g} on. This is an indication, not proof."
+            f"is fake at {limit:g} or above. This is an indication, not proof."
         )
     if failures:
         fail(f"{len(failures)} of {total} inputs could not be read.", code=1)
@@ -185,9 +195,9 @@ def detect(
 
 def _check_output(output: Path) -> None:
     if output.is_dir():
-        fail(f"--output {output} is a folder; name a file.")
+        fail(f"--output {output} is a folder; it must be a file.")
     if not output.absolute().parent.is_dir():
-        fail(f"--output {output}: there is no folder {output.absolute().parent}.")
+        fail(f"--output {output}: the folder {output.absolute().parent} does not exist.")
 
 
 def _number_or_name(threshold: str) -> float | str:
@@ -200,12 +210,13 @@ def _number_or_name(threshold: str) -> float | str:
 def _score(
     detector: DeepfakeDetectionPipeline, found: Inputs, options: dict[str, Any], masks: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """Return the rows of all inputs; an ability that the detector does not have is an error at once."""
+    """Yield the rows of all inputs; asking for something the detector cannot do is an error right away."""
     sources: list[Any] = list(found.pictures)
     if STANDARD_INPUT in sources:
         content = sys.stdin.buffer.read()
         sources = [content if source == STANDARD_INPUT else source for source in sources]
-    # Not a list, for which the pipeline would wait until all are done; and not a generator, which has one worker only.
+    # Not a list, because the pipeline would wait for all of it; and not a generator, because that allows only one
+    # worker.
     verdicts = detector(UserList(sources), on_error="record", **options)
     rows: Iterator[dict[str, Any]] = (
         {"input": name, **{key: value for key, value in verdict.items() if key != "input"}}
@@ -222,7 +233,7 @@ def _score(
 
 def _with_faults(rows: Iterator[dict[str, Any]], faults: dict[str, str]) -> Iterator[dict[str, Any]]:
     for row in rows:
-        # A mask is an image, which a row of text cannot hold; the path of a mask is text.
+        # A mask is an image and cannot be written as text, so the row has its path.
         row = {key: value for key, value in row.items() if key not in MAPS or isinstance(value, str)}
         if "error" in row:
             row["error"] = _with_flags(row["error"])
@@ -232,7 +243,7 @@ def _with_faults(rows: Iterator[dict[str, Any]], faults: dict[str, str]) -> Iter
 
 
 def _with_flags(error: str) -> str:
-    """Put this command's flags in place of the library's parameters."""
+    """Replace the library's parameters by this command's flags."""
     for parameter, flag in FLAGS.items():
         error = error.replace(parameter, flag)
     return error

@@ -1,4 +1,4 @@
-"""`deepfake-detectors evaluate`: measure a detector, print the numbers, write the report."""
+"""`deepfake-detectors evaluate`: measure a detector, print the metrics and write the report."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-TOLD = 5  # unreadable pictures that are named
-FLAGS = {"dataset_options": "--option"}  # where a flag is not its parameter's name
+TOLD = 5  # number of unreadable images that are listed by name
+FLAGS = {"dataset_options": "--option"}  # flags that are not named after their parameter
 PARAMETERS = frozenset(
     "model endpoint model_name family request_timeout "
     "dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
@@ -37,54 +37,71 @@ def evaluate(
     endpoint: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="Ask this OpenAI-compatible server instead, such as http://localhost:8000/v1."
+            metavar="URL",
+            help="Ask this OpenAI-compatible server instead of a local model, such as http://localhost:8000/v1.",
         ),
     ] = None,
     model_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the server of --endpoint calls the model.")
+        str | None, typer.Option(metavar="NAME", help="Name of the model on the server given by --endpoint.")
     ] = None,
     family: Family = None,
-    request_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For one answer of the server.")] = 120.0,
+    request_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Timeout for one answer of the server.")
+    ] = 120.0,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Data set, such as ddvqa; a built folder; or a CSV img_path,label."),
+        typer.Option(
+            metavar="NAME", help="Dataset, such as ddvqa; a built folder; or a CSV file with img_path,label."
+        ),
     ] = None,
-    dataset_config: Annotated[str | None, typer.Option(metavar="NAME", help="Config of the data set.")] = None,
+    dataset_config: Annotated[str | None, typer.Option(metavar="NAME", help="Config of the dataset.")] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A field of that config, such as masks=masks; repeatable."),
+        typer.Option(metavar="KEY=VALUE", help="A field of the config, such as masks=masks; repeatable."),
     ] = None,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Split of the data set.")] = "test",
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split of the dataset.")] = "test",
     data_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Raw files of the data set. [default: $DEEPFAKE_DATA/NAME]")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with the raw files of the dataset. [default: $DEEPFAKE_DATA/NAME]"),
     ] = None,
-    real_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of real pictures.")] = None,
-    fake_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of fake pictures.")] = None,
+    real_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of real images.")] = None,
+    fake_dir: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of fake images.")] = None,
     mask_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Masks of the fakes, white where changed; same path or stem.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of masks for the fakes, white where manipulated, with the same path or stem."
+        ),
     ] = None,
     twin_masks: Annotated[
-        bool, typer.Option("--twin-masks", help="Of a data set: masks from each fake's difference to its real twin.")
+        bool,
+        typer.Option(
+            "--twin-masks",
+            help="Derive masks from the difference between each fake and its real counterpart in the dataset.",
+        ),
     ] = False,
-    frames: Annotated[int, typer.Option(metavar="N", min=1, help="Frames of every video in the folders.")] = 32,
+    frames: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Frames to take from each video in the folders.")
+    ] = 32,
     crop: Annotated[
         str | None,
         typer.Option(
             metavar="RECIPE",
-            help="Cut the largest face out of every picture and frame; none for whole ones. [default: of videos, the "
+            help="Crop the largest face of every image and frame; none for no cropping. [default: for videos, the "
             "checkpoint's own]",
         ),
     ] = None,
     finder: Annotated[str, typer.Option(metavar="NAME", help="Face finder: centerface or dlib.")] = "centerface",
     predictions: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Score these cached predictions instead of a model; may be repeated."),
+        typer.Option(metavar="FILE", help="Score these cached predictions instead of a model; repeatable."),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Labels of predictions that have none, such as FakeClue's test.json."),
+        typer.Option(metavar="FILE", help="Labels for predictions without any, such as FakeClue's test.json."),
     ] = None,
-    references: Annotated[Path | None, typer.Option(metavar="FILE", help="Reference explanations.")] = None,
+    references: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Reference explanations to compare with.")
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Also write explanations, and compare them with the references.")
     ] = False,
@@ -93,59 +110,75 @@ def evaluate(
     ] = None,
     similarity: Annotated[
         str | None,
-        typer.Option(metavar="ENCODER", help="Compare explanations in meaning too, by this sentence encoder."),
+        typer.Option(metavar="ENCODER", help="Also compare explanations by meaning, with this sentence encoder."),
     ] = None,
-    spice: Annotated[bool, typer.Option("--spice", help="Run SPICE on explanations too; needs Java.")] = False,
+    spice: Annotated[bool, typer.Option("--spice", help="Also score explanations with SPICE; needs Java.")] = False,
     protocol: Annotated[
-        str, typer.Option(metavar="NAME", help="corrected, or paper:FAMILY as published, defects included.")
+        str,
+        typer.Option(
+            metavar="NAME", help="corrected, or paper:FAMILY to score as published, including known defects."
+        ),
     ] = "corrected",
     threshold: Annotated[
         str,
-        typer.Option(metavar="T", help="Fake from this P(fake) on: a number in [0, 1], or an operating point."),
+        typer.Option(
+            metavar="T",
+            help="P(fake) at or above which an image is called fake: a number in [0, 1], or "
+            "the name of an operating point.",
+        ),
     ] = "0.5",
     fit: Annotated[
         str | None,
-        typer.Option(metavar="METHOD", help="Fit platt, temperature, or keep (operating points alone)."),
+        typer.Option(
+            metavar="METHOD", help="Calibration to fit: platt, temperature, or keep (operating points only)."
+        ),
     ] = None,
     fit_split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Split to fit on. [default: the evaluated pictures]")
     ] = None,
     fit_predictions: Annotated[Path | None, typer.Option(metavar="FILE", help="Cached predictions to fit on.")] = None,
     save_to: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Store the fit with the model: a new folder, or the model's.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Save the model with the fit: in a new folder, or in the model's own."),
     ] = None,
     fit_band: Annotated[
-        bool, typer.Option("--fit-band", help="Fit from where on to say likely fake or likely real.")
+        bool, typer.Option("--fit-band", help="Fit the limits of likely fake and likely real.")
     ] = False,
     false_alarm_rate: Annotated[
         float | None,
-        typer.Option(metavar="R", help="Share of reals that the band may call likely fake. [default: 0.05]"),
+        typer.Option(metavar="R", help="Share of real images that the band may call likely fake. [default: 0.05]"),
     ] = None,
     head: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Head to measure, where the checkpoint has several.")
+        str | None, typer.Option(metavar="NAME", help="Head to measure, if the checkpoint has several.")
     ] = None,
     robustness: Annotated[
         str | None,
         typer.Option(
             metavar="SET",
-            help="Also judge changed pictures: light, full, fakevlm-table7, or names such as jpeg-70,messenger.",
+            help="Also score altered images: light, full, fakevlm-table7, or names such as jpeg-70,messenger.",
         ),
     ] = None,
     cover_regions: Annotated[
-        bool, typer.Option("--cover-regions", help="With --explain: judge again with the regions named covered.")
+        bool,
+        typer.Option(
+            "--cover-regions", help="With --explain: score each image again with the regions it names covered."
+        ),
     ] = False,
     resamples: Annotated[
         int, typer.Option(metavar="N", min=0, help="Bootstrap resamples of the 95 % intervals; 0 for none.")
     ] = 1000,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Of the bootstrap, a protocol's coin, and noise on pictures.")
+        int,
+        typer.Option(
+            metavar="N", help="Seed of the bootstrap, of a protocol's random choices, and of noise added to images."
+        ),
     ] = 0,
     batch_size: BatchSize = 8,
     max_pixels: MaxPixels = None,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
 ) -> None:
-    """Measure how often a detector is right.
+    """Measure the accuracy of a detector.
 
     \b
     Examples:
@@ -164,17 +197,16 @@ def evaluate(
       deepfake-detectors evaluate --protocol paper:m2f2_det --predictions DDVQA_exp_c40.jsonl \\
           --references test_explanation.jsonl --output runs/explanation
 
-    With a model, predictions are written to DIR/predictions.jsonl as they come; after an interruption the same
-    command scores only what is missing. A prediction is one JSON object a line: id, label (real or fake), score
-    (P(fake)) and/or text, and if known manipulation, category, video_id, group_id and set. Polarity is explicit:
-    fake pictures are the positive class unless a protocol says otherwise, which the report then states. References
-    are JSON lines {"<id>": {"answer": ["...", ...]}}.
+    With a model, predictions are written to DIR/predictions.jsonl as they are made; after an interruption the same
+    command scores only what is missing. Each line is one JSON object: id, label (real or fake), score (P(fake)) and/or
+    text, and if known manipulation, category, video_id, group_id and set. Fake images are the positive class unless a
+    protocol says otherwise; the report then states it. References are JSON lines {"<id>": {"answer": ["...", ...]}}.
 
-    --fit makes the scores probabilities and names thresholds: eer, fpr@1% (at least 100 real pictures), fpr@0.1%
-    (at least 1000). --save-to stores both with the model, for which pipeline(..., threshold="fpr@1%") then works.
+    --fit calibrates the scores and computes operating points: eer, fpr@1% (needs 100 real images), fpr@0.1% (needs
+    1000). --save-to stores both with the model, so that pipeline(..., threshold="fpr@1%") works.
 
-    The exit code is 0 on success, 1 if a picture could not be read or the model failed, 2 if the command or a file
-    it was given was wrong.
+    The exit code is 0 on success, 1 if an image could not be read or the model failed, and 2 if the command or one of
+    its input files was wrong.
     """
     from importlib.util import find_spec
 
@@ -245,17 +277,17 @@ def evaluate(
         say(sentence)
     say(f"Wrote {', '.join(path.name for path in files)} to {output}.")
     if save_to is not None:
-        say(f"Stored what was fitted in {save_to}.")
+        say(f"Saved the model with the fit to {save_to}.")
     if results.failures:
         for name, message in list(results.failures.items())[:TOLD]:
             say(f"{name}: {message}")
         if len(results.failures) > TOLD:
-            say(f"... and {len(results.failures) - TOLD} more pictures that could not be read.")
-        fail(f"{len(results.failures)} pictures could not be read and are not in these numbers.", code=1)
+            say(f"... and {len(results.failures) - TOLD} more images that could not be read.")
+        fail(f"{len(results.failures)} images could not be read and are not in these numbers.", code=1)
 
 
 class _Judging:
-    """Progress of `evaluate`: says what was scored before, and shows a bar on a terminal."""
+    """Progress of `evaluate`: reports how many images were already scored, and shows a bar on a terminal."""
 
     def __init__(self) -> None:
         self._bars: Progress | None = None
@@ -275,10 +307,10 @@ class _Judging:
             self._bars.stop()
 
     def __call__(self, done: int, total: int) -> None:
-        begins = total != self._total or done <= self._done  # a second set follows where a split is fitted on
+        begins = total != self._total or done <= self._done  # a second set follows if the fit uses another split
         self._done, self._total = done, total
         if begins and done:
-            say(f"{done} of {total} pictures were scored before; {total - done} are left.")
+            say(f"{done} of {total} images were already scored; {total - done} are left.")
         if self._bars is not None:
             if begins:
                 self._task = self._bars.add_task("Judging", total=total)
@@ -293,7 +325,7 @@ def _number_or_name(threshold: str) -> float | str:
 
 
 def _in_flags(message: object) -> str:
-    """The message on one line, with flags for the parameters that it names in backticks."""
+    """Return the message on one line, with flags in place of parameters in backticks."""
 
     def flag(found: re.Match[str]) -> str:
         name = found[1]
@@ -303,7 +335,7 @@ def _in_flags(message: object) -> str:
 
 
 def _print(results: Results) -> None:
-    """Print values to stdout, published and corrected side by side; to stderr what is undefined, and why."""
+    """Print values to stdout, published and corrected side by side; undefined metrics go to stderr with reasons."""
     rows = results.summary()
     sections = list(dict.fromkeys(row["section"] for row in rows))
     for section in sections:

@@ -1,4 +1,4 @@
-"""`deepfake-detectors examine` and `replay`: a decision on a picture or video, and its record run again."""
+"""`deepfake-detectors examine` and `replay`: decide about an image or video, and repeat a recorded examination."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ if TYPE_CHECKING:
 
 __all__ = ["examine", "replay"]
 
-MOST_DIFFERENCES = 20  # that are shown in a table; JSON has them all
+MOST_DIFFERENCES = 20  # shown in the table; the JSON output has all of them
 
 
 def examine(
-    files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Pictures, videos, folders of them, quoted globs.")
-    ],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Images, videos, folders, or quoted globs.")],
     model: Model = None,
     family: Family = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write DIR/NAME/examination.json, sheet.html and pictures for each file."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder to write; each file gets DIR/NAME with examination.json, sheet.html and images.",
+        ),
     ] = None,
     head: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Judge with this head alone, where the detector has several.")
+        str | None, typer.Option(metavar="NAME", help="Use only this head, if the detector has several.")
     ] = None,
     finder: Annotated[
         str | None, typer.Option(metavar="NAME", help="Face finder: centerface or dlib. [default: centerface]")
@@ -52,35 +53,48 @@ def examine(
     ] = None,
     pooling: Annotated[
         str,
-        typer.Option(metavar="RULE", help="How the frames of a face become one number: trimmed, mean, max, top-k."),
+        typer.Option(
+            metavar="RULE", help="How the scores of a face's frames are combined: trimmed, mean, max or top-k."
+        ),
     ] = "trimmed",
-    frames: Annotated[int, typer.Option(metavar="N", min=1, help="Frames of a video, evenly spread.")] = 32,
+    frames: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Number of evenly spaced frames to take from a video.")
+    ] = 32,
     every: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Time between frames, instead of --frames.")
     ] = None,
-    start: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where to begin in a video.")] = None,
-    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where to end in a video.")] = None,
+    start: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where to start in a video.")] = None,
+    end: Annotated[float | None, typer.Option(metavar="SECONDS", help="Where to stop in a video.")] = None,
     threshold: Annotated[
         str | None,
-        typer.Option(metavar="T", help="P(fake) from which the plain label is fake, or an operating point. [0.5]"),
+        typer.Option(
+            metavar="T",
+            help="P(fake) at or above which the label is fake, or the name of an operating point. [default: 0.5]",
+        ),
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Explain the worst frames, where the detector can.")
+        bool, typer.Option("--explain", help="Explain the most suspicious frames, if the detector can.")
     ] = False,
     localize: Annotated[
-        bool, typer.Option("--localize", help="Mark the manipulated area in the worst frames, where the detector can.")
+        bool,
+        typer.Option(
+            "--localize", help="Mark the manipulated area in the most suspicious frames, if the detector can."
+        ),
     ] = False,
     question: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Ask this about the worst frames; implies --explain.")
+        str | None, typer.Option(metavar="TEXT", help="Ask this about the most suspicious frames; implies --explain.")
     ] = None,
     checks: Annotated[
-        bool, typer.Option("--checks/--no-checks", help="Refuse blank, tiny and drawn pictures, and documents.")
+        bool, typer.Option("--checks/--no-checks", help="Refuse blank or tiny images, drawings and documents.")
     ] = True,
     stability: Annotated[
         bool,
-        typer.Option("--stability", help="Judge re-encoded copies too; inconclusive where one gives another verdict."),
+        typer.Option(
+            "--stability",
+            help="Also score re-encoded copies; the decision is inconclusive if one of them changes the verdict.",
+        ),
     ] = False,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders at any depth.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders recursively.")] = False,
     format: Format = OutputFormat.auto,
     batch_size: BatchSize = 4,
     device: Device = None,
@@ -88,7 +102,7 @@ def examine(
     max_pixels: MaxPixels = None,
     quiet: Quiet = False,
 ) -> None:
-    """Examine pictures and videos: find faces, judge them, and say what may be said.
+    """Examine images and videos: find faces, score them, and decide as far as the evidence allows.
 
     \b
     Examples:
@@ -96,13 +110,13 @@ def examine(
       deepfake-detectors examine photo.jpg --model m2f2-llm --explain --output examinations
       deepfake-detectors examine inbox/ --recursive > decisions.jsonl
 
-    A detector that judges faces is shown the faces that are found, others the whole picture. The decision is "likely
-    fake", "likely real", "inconclusive", "not applicable", or "uncalibrated" where the detector has no decision band.
-    A file that cannot be read gets a row with its error, and the others are still examined. The exit code is 0 if
-    every file was examined, 1 if one could not be read or the model failed, and 2 if the command was wrong.
+    Detectors for faces see the faces that are found, other detectors the whole image. The decision is "likely fake",
+    "likely real", "inconclusive", "not applicable", or "uncalibrated" if the detector has no decision band. A file
+    that cannot be read gets a row with its error; the others are still examined. The exit code is 0 if every file was
+    examined, 1 if one could not be read or the model failed, and 2 if the command was wrong.
     """
     if output is not None and output.exists() and not output.is_dir():
-        fail(f"--output {output} is a file; name a folder.")
+        fail(f"--output {output} is a file; it must be a folder.")
 
     from deepfake_detectors.examination.crops import crop_recipe
     from deepfake_detectors.examination.judging import Judge
@@ -183,7 +197,7 @@ def _examined(
     failures: list[str],
     quiet: bool,
 ) -> Iterator[dict[str, Any]]:
-    """Examine the files, and yield a row for each; those that cannot be read are noted in `failures`."""
+    """Examine the files and yield a row for each; files that cannot be read are added to `failures`."""
     from deepfake_detectors.examination.examine import examine
     from deepfake_detectors.examination.video import VideoError
     from deepfake_detectors.masks import free_name
@@ -218,7 +232,7 @@ def _examined(
 
 
 class _Progress:
-    """A bar over the frames of one file, if stderr is a terminal; as `examine` calls it."""
+    """Progress bar over the frames of one file, if stderr is a terminal; called by `examine`."""
 
     def __init__(self, description: str, quiet: bool) -> None:
         self.description = description
@@ -241,31 +255,38 @@ class _Progress:
 
 
 def replay(
-    record: Annotated[Path, typer.Argument(metavar="RECORD", help="examination.json, or the folder that holds it.")],
+    record: Annotated[
+        Path, typer.Argument(metavar="RECORD", help="examination.json, or the folder that contains it.")
+    ],
     file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The examined file. [default: looked for beside the record]")
+        Path | None, typer.Option(metavar="FILE", help="The examined file. [default: a file next to the record]")
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help="Where the detector is. [default: the recorded name]"),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="The detector: folder, Hub id or built-in name. [default: the recorded name]",
+        ),
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What a stock folder holds. [default: what the record says]"),
+        typer.Option(metavar="NAME", help="Family of the model in a stock folder. [default: the recorded family]"),
     ] = None,
     device: Device = None,
     format: Format = OutputFormat.auto,
     quiet: Quiet = False,
 ) -> None:
-    """Run an examination again, and compare every number.
+    """Repeat an examination and compare every number.
 
     \b
     Examples:
       deepfake-detectors replay examinations/clip/examination.json --file clip.mp4
       deepfake-detectors replay examinations/clip --file clip.mp4 --model checkpoints/mine
 
-    Logits and probabilities must agree to 0.0001, boxes to half a pixel. The exit code is 0 if file, weights and all
-    numbers are equal, 1 if something differs or cannot be read, and 2 if the command was wrong.
+    Logits and probabilities must agree to 0.0001, boxes to half a pixel. The exit code is 0 if the file, the weights
+    and all numbers match, 1 if anything differs or cannot be read, and 2 if the command was wrong.
     """
     from deepfake_detectors.examination.record import read_record
     from deepfake_detectors.examination.replay import replay as run_again
@@ -277,12 +298,12 @@ def replay(
     if not wants_table(format):
         write_json_lines([result.to_dict()])
     elif result.equal:
-        typer.echo("Equal: the file, the weights and every number are the same.")
+        typer.echo("Equal: the file, the weights and all numbers match.")
     else:
         shown = [vars(difference) for difference in result.differences[:MOST_DIFFERENCES]]
         print_records(shown, ("field", "recorded", "now"))
         if hidden := len(result.differences) - len(shown):
-            typer.echo(f"... and {hidden} more; --format json has them all.")
+            typer.echo(f"... and {hidden} more; --format json lists all of them.")
     if wants_table(format) or not result.equal:
         for cause in result.causes:
             say(f"{cause[:1].upper()}{cause[1:]}.")

@@ -1,4 +1,4 @@
-"""`deepfake-detectors info`: which detectors there are; what one is, can do and may be used for."""
+"""`deepfake-detectors info`: list the detectors, or show what one can do and how it may be used."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ def info(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", metavar="MODEL", help="Describe this one: folder, Hub id, or name of a built-in detector."
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Detector to describe: folder, Hub id, or name of a built-in detector.",
         ),
     ] = None,
     family: Family = None,
     format: Format = OutputFormat.auto,
 ) -> None:
-    """Describe a detector: family, abilities, size, thresholds, calibration, license. Without one, list what there is.
+    """Describe a detector: family, abilities, size, thresholds, calibration, license. Without --model, list all.
 
     \b
     Examples:
@@ -33,12 +36,12 @@ def info(
       deepfake-detectors info --model m2f2-det-mini
       deepfake-detectors info --model path/to/folder --format json
 
-    The list names the families of detectors, their official checkpoints, families that other installed packages add,
-    and the detectors that are built in.
+    The list shows the families of detectors, their official checkpoints, families added by other installed packages,
+    and the built-in detectors.
     """
     if model is None:
         if family is not None:
-            fail("--family says what the stock folder of --model holds; give --model too.")
+            fail("--family applies to the folder given by --model: add --model.")
         _list_all(wants_table(format))
         return
 
@@ -64,15 +67,15 @@ def _list_all(table: bool) -> None:
         for line in _sources(family):
             typer.echo(f"  {line}")
     if found["plugins"]:
-        typer.echo("\nFamilies of other packages:")
+        typer.echo("\nFamilies from other packages:")
         print_records(found["plugins"], ("name", "package"))
     typer.echo("\nBuilt-in detectors:")
     print_records(found["checkpoints"], ("name", "family"))
 
 
 def _sources(family: dict[str, Any]) -> list[str]:
-    """Return where to read about a family, and where its official weights are, on what terms, and what they need."""
-    ways = {"stock": "loads by its id", "convert": "needs `convert`"}
+    """Return the papers of a family, and where its official weights are, on which terms and what they need."""
+    ways = {"stock": "loads by its Hub id", "convert": "needs `convert`"}
     lines = [f"paper: {family['paper']}"] if family["paper"] else []
     for item in family["official"]:
         known = [item[name] for name in ("where", "terms") if name in item]

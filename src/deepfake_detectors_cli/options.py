@@ -1,4 +1,4 @@
-"""Options that several commands share, spelled once."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Family = Annotated[
     typer.Option(
         "--family",
         metavar="NAME",
-        help="What a stock folder holds, such as fakevlm. [default: by its Hub id, else chat_vlm]",
+        help="Family of the model in a stock folder, such as fakevlm. [default: by its Hub id, else chat_vlm]",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Images per forward pass.")]
@@ -60,39 +60,41 @@ Device = Annotated[
         "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps ... [default: the first accelerator, or cpu]"
     ),
 ]
-Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision; auto is the saved one.")]
+Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision; auto uses the saved one.")]
 Format = Annotated[
-    OutputFormat, typer.Option("--format", help="auto is a table on a terminal and JSON lines in a pipe.")
+    OutputFormat, typer.Option("--format", help="auto writes a table on a terminal and JSON lines in a pipe.")
 ]
 MaxPixels = Annotated[
     int | None,
-    typer.Option("--max-pixels", metavar="N", min=1, help="Largest image that is decoded. [default: 100 million]"),
+    typer.Option(
+        "--max-pixels", metavar="N", min=1, help="Largest image to decode, in pixels. [default: 100 million]"
+    ),
 ]
 AllowPrivateHosts = Annotated[
-    bool, typer.Option("--allow-private-hosts", help="Also download from this machine and from inner networks.")
+    bool, typer.Option("--allow-private-hosts", help="Also download from this machine and from private networks.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no remarks, only errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show only errors, without progress bars and notes.")]
 
 
 def parse_option(text: str) -> tuple[str, Any]:
-    """Return key and value of `KEY=VALUE`, the value as JSON or text; end the command for anything else."""
+    """Return the key and value of `KEY=VALUE`, the value as JSON or text; end the command for any other text."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         fail(f"--option {text}: expected KEY=VALUE.")
     try:
         return key, json.loads(value)
-    except ValueError:  # plain text needs no quotes
+    except ValueError:  # plain text does not have to be quoted
         return key, value
 
 
 def check_new_folder(output: Path, overwrite: bool | None = None) -> None:
-    """End the command if `--output` is taken, before anything heavy is imported.
+    """End the command if `--output` exists already, before importing anything heavy.
 
     Args:
         output: should be a new or empty folder.
-        overwrite: of the command; `None` where it has no such option.
+        overwrite: the command's `--overwrite`; `None` if it does not have the option.
     """
     if not output.exists() or (output.is_dir() and (overwrite or not any(output.iterdir()))):
         return
-    other = "Choose another, or replace the checkpoint in it with --overwrite." if overwrite is False else ""
-    fail(f"--output {output} exists and is not an empty folder. {other or 'Choose another.'}")
+    other = "Choose another folder, or add --overwrite to replace the checkpoint in it." if overwrite is False else ""
+    fail(f"--output {output} exists and is not an empty folder. {other or 'Choose another folder.'}")

@@ -1,4 +1,4 @@
-"""`deepfake-detectors publish`: a checkpoint folder in, a repository on the Hub out; or a Space that runs one."""
+"""`deepfake-detectors publish`: push a checkpoint folder to the Hub, or create a Space that runs it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ def publish(
     repo: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Repository on the Hub.")] = None,
     space: Annotated[
         str | None,
-        typer.Option(metavar="OWNER/NAME", help="Instead of a repository: a Space with the app, which loads --model."),
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Publish a Space with the app that loads --model, instead of a model repository.",
+        ),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="results.json of evaluate. [default: the one in the model folder]"),
+        typer.Option(metavar="FILE", help="results.json written by evaluate. [default: the one in the model folder]"),
     ] = None,
     without_results: Annotated[
         bool, typer.Option("--without-results", help="Publish without measured results; the card says so.")
@@ -38,23 +41,27 @@ def publish(
         str | None,
         typer.Option(
             metavar="FACTS",
-            help="YAML file with facts that no command measures, or the name of a bundled one: published_fakevlm.",
+            help="YAML file with facts that are not measured by a command, or the name of a bundled one, such as "
+            "published_fakevlm.",
         ),
     ] = None,
     base: Annotated[
         str | None,
-        typer.Option(metavar="ID[@REV]", help="Hub id of an adapter's base, where the adapter names a local folder."),
+        typer.Option(
+            metavar="ID[@REV]", help="Hub id of an adapter's base, if the adapter config has a local folder."
+        ),
     ] = None,
     private: Annotated[
-        bool, typer.Option("--private", help="Make a private repository, or require that it is.")
+        bool,
+        typer.Option("--private", help="Create a private repository, or require that the existing one is private."),
     ] = False,
-    update: Annotated[bool, typer.Option("--update", help="Add a commit to a repository that exists.")] = False,
-    message: Annotated[str | None, typer.Option(metavar="TEXT", help="Summary of the commit.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Add a commit to an existing repository.")] = False,
+    message: Annotated[str | None, typer.Option(metavar="TEXT", help="Message of the commit.")] = None,
     dry_run: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write what would be pushed into this folder; send nothing.")
+        Path | None, typer.Option(metavar="DIR", help="Write what would be pushed to this folder, and send nothing.")
     ] = None,
 ) -> None:
-    """Publish a detector: weights, config, processor, code and a card, in one commit or not at all.
+    """Publish a detector: weights, config, processor, code and a card, in a single commit.
 
     \b
     Examples:
@@ -64,15 +71,15 @@ def publish(
       deepfake-detectors publish --model lora/ --base me/fakevlm --without-results --repo me/fakevlm-lora
       deepfake-detectors publish --model me/mine --space me/try-mine --dry-run look-first
 
-    The card is rendered from results.json, the files of the training and FACTS; no number is typed by hand. Users with
-    this package load the repository without trusting its code, others with trust_remote_code=True. Pickles are never
-    pushed. You need a token with write access: `hf auth login`, or HF_TOKEN.
+    The card is rendered from results.json, the training files and FACTS, so that no number is typed by hand. With this
+    package installed, the repository loads without remote code; otherwise it needs trust_remote_code=True. Pickles are
+    never pushed. You need a token with write access: run `hf auth login`, or set HF_TOKEN.
     """
     if (repo is None) == (space is None):
-        fail("Give --repo for a detector, or --space for a Space that runs one.")
+        fail("Give --repo to publish a detector, or --space to publish a Space that runs one.")
     of_a_model = {"--results": results, "--without-results": without_results, "--facts": facts, "--base": base}
     if space is not None and (given := [name for name, value in of_a_model.items() if value]):
-        fail(f"--space takes no {', '.join(given)}: these describe a detector, which is published with --repo.")
+        fail(f"--space cannot be combined with {', '.join(given)}, which apply to a detector published with --repo.")
 
     from deepfake_detectors import publish_model, publish_space
 
@@ -87,6 +94,6 @@ def publish(
                 model, repo, results=results, without_results=without_results, facts=facts, base=base, **common
             )
     if dry_run is not None:
-        say(f"Wrote {place}; nothing was sent. Look at {Path(place) / 'README.md'}.")
+        say(f"Wrote {place}; nothing was sent. See {Path(place) / 'README.md'}.")
     else:
         say(f"Published {place}")

@@ -1,4 +1,4 @@
-"""Rows and facts as tables for people or as JSON for programs."""
+"""Rows and facts, as tables for people or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["json_line", "print_facts", "print_records", "print_verdicts", "write
 
 
 def write_json_lines(rows: Iterable[Mapping[str, Any]], file: IO[str] | None = None) -> None:
-    """Write each row as soon as it is there.
+    """Write each row as soon as it arrives.
 
     Args:
         rows: JSON-serialisable dicts.
@@ -26,7 +26,8 @@ def write_json_lines(rows: Iterable[Mapping[str, Any]], file: IO[str] | None = N
 
 
 def json_line(row: Mapping[str, Any], file: IO[str] | None = None) -> str:
-    """Return a row as JSON that `file` can hold: in ASCII where it is not in UTF-8, or the row is not text.
+    """Return a row as JSON that `file` can encode: in ASCII if the file is not UTF-8 or the row has bytes that are not
+    text.
 
     Args:
         row: JSON-serialisable.
@@ -34,13 +35,14 @@ def json_line(row: Mapping[str, Any], file: IO[str] | None = None) -> str:
     """
     text = json.dumps(row, ensure_ascii=False)
     encoding = (getattr(file or sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-")
-    # Half a pair stands for a byte of a file name that is not UTF-8; as an escape, Python reads it back.
+    # A lone surrogate stands for a byte of a file name that is not UTF-8; written as an escape, Python can read it
+    # back.
     plain = encoding in ("utf-8", "utf8") and not any("\ud800" <= sign <= "\udfff" for sign in text)
     return text if plain else json.dumps(row)
 
 
 def print_records(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Print rows as a table with these columns on stdout."""
+    """Print rows to stdout as a table with these columns."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -54,7 +56,7 @@ def print_records(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> 
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """Print names and values, a line each, on stdout."""
+    """Print names and values to stdout, one per line."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -68,7 +70,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 
 
 def print_verdicts(rows: Iterable[dict[str, Any]], file: IO[str] | None = None) -> None:
-    """Print the rows of `detect`, and the errors under them. `file` is stdout if `None`."""
+    """Print the rows of `detect`, with errors at the end. `file` is stdout if `None`."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -101,7 +103,7 @@ def print_verdicts(rows: Iterable[dict[str, Any]], file: IO[str] | None = None) 
 
 
 def _in_words(value: Any, nothing: str) -> str:
-    """Return a value as a person writes it; `nothing` stands for `None` and for what is empty."""
+    """Return a value as readable text; `nothing` is used for `None` and for empty values."""
     if value is None or value in ({}, []):
         return nothing
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""`deepfake-detectors score`: verdicts on any number of images, in Parquet files that survive being killed."""
+"""`deepfake-detectors score`: score any number of images into Parquet files; a run can be resumed."""
 
 from __future__ import annotations
 
@@ -27,59 +27,63 @@ def score(
         str, typer.Argument(metavar="SOURCE", help="Folder, quoted glob, Parquet file, WebDataset tar, or URL.")
     ],
     output: Annotated[
-        Path, typer.Argument(metavar="OUTPUT", help="Folder for the verdicts; an interrupted run goes on.")
+        Path, typer.Argument(metavar="OUTPUT", help="Folder for the verdicts; an interrupted run continues.")
     ],
     engine: Annotated[
-        str, typer.Option(metavar="NAME", help="local (this machine), or ray (a cluster, or this machine).")
+        str, typer.Option(metavar="NAME", help="local (this machine) or ray (a cluster, or this machine).")
     ] = "local",
     model: Model = None,
     family: Family = None,
-    head: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Judge with this head, where the detector has several.")
-    ] = None,
+    head: Annotated[str | None, typer.Option(metavar="NAME", help="Head to use, if the detector has several.")] = None,
     threshold: Annotated[
         str | None,
-        typer.Option(metavar="T", help="P(fake) from which the label is fake, or an operating point. [default: 0.5]"),
+        typer.Option(
+            metavar="T",
+            help="P(fake) at or above which the label is fake, or the name of an operating point. [default: 0.5]",
+        ),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also explain every verdict.")] = False,
-    localize: Annotated[
-        bool, typer.Option("--localize", help="Also write masks, where the detector localizes.")
-    ] = False,
+    localize: Annotated[bool, typer.Option("--localize", help="Also write masks, if the detector localizes.")] = False,
     explain_top: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Explain this share of the images, the most likely fakes.")
+        float | None,
+        typer.Option(metavar="SHARE", help="Explain only this share of the images, those with the highest P(fake)."),
     ] = None,
     cascade: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Let this second detector judge the most likely fakes again.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Score the images with the highest P(fake) again with this second detector."
+        ),
     ] = None,
     cascade_share: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Share of images for the second detector. [default: 0.05]")
     ] = None,
     cascade_threshold: Annotated[
-        float | None, typer.Option(metavar="P", help="Instead of a share, P(fake) from which on it judges.")
+        float | None,
+        typer.Option(metavar="P", help="P(fake) at or above which the second detector is used, instead of a share."),
     ] = None,
     cascade_explain: Annotated[
-        bool, typer.Option("--cascade-explain", help="Let the second detector also explain.")
+        bool, typer.Option("--cascade-explain", help="Also explain, with the second detector.")
     ] = False,
-    question: Annotated[str | None, typer.Option(metavar="TEXT", help="Ask this for the explanations.")] = None,
+    question: Annotated[str | None, typer.Option(metavar="TEXT", help="Question for the explanations.")] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Longest explanation. [default: the detector's own]")
     ] = None,
     unit_rows: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Images in a unit of work, which is one file of verdicts.")
+        int, typer.Option(metavar="N", min=1, help="Images per unit of work; each unit is one file of verdicts.")
     ] = 1000,
     batch_size: BatchSize = 16,
     num_workers: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, help="Processes on the CPU, or threads that decode beside an accelerator. 0: none."
+            metavar="N", min=0, help="Worker processes on the CPU, or decoding threads with an accelerator. 0: none."
         ),
     ] = 0,
     gpus_per_worker: Annotated[
         float | None,
-        typer.Option(metavar="X", help="With --engine ray: GPUs, or a fraction, of each judging process."),
+        typer.Option(metavar="X", help="With --engine ray: GPUs per scoring process, can be a fraction."),
     ] = None,
     image_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Column of Parquet files that holds images or their paths.")
+        str | None, typer.Option(metavar="NAME", help="Column of the Parquet files with images or their paths.")
     ] = None,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
@@ -94,10 +98,9 @@ def score(
       deepfake-detectors score "shards/*.parquet" verdicts/ --engine ray --unit-rows 5000
       deepfake-detectors score pictures/ verdicts/ --cascade m2f2-det-mini --cascade-share 0.05
 
-    Verdicts are Parquet files, one for each unit of images, with a manifest. A run that was interrupted is repeated
-    with the same command: what is finished is not done again. An image that cannot be read gets a row with its error.
-    The exit code is 0 if every image was scored, 1 if one could not be read or the detector failed, and 2 if the
-    command was wrong.
+    Verdicts are Parquet files, one per unit of images, with a manifest. To continue an interrupted run, repeat the
+    command: finished units are not scored again. An image that cannot be read gets a row with its error. The exit code
+    is 0 if every image was scored, 1 if one could not be read or the detector failed, and 2 if the command was wrong.
     """
     steps = {
         "model": cascade,
@@ -161,7 +164,7 @@ def score(
     else:
         write_json_lines([facts])
     if result.errors:
-        fail(f"{result.errors} of {result.rows} images could not be read; see the column error.", code=1)
+        fail(f"{result.errors} of {result.rows} images could not be read; see the column `error`.", code=1)
 
 
 def _number_or_name(threshold: str | None) -> float | str | None:

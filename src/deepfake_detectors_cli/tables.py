@@ -1,4 +1,4 @@
-"""What the library knows without being imported, which would import torch: its tables are data files."""
+"""Tables of the library, read from its data files without importing it (which would import torch)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_table(name: str) -> dict[str, dict[str, Any]]:
 
 
 def list_families() -> list[dict[str, Any]]:
-    """Return what a person wants to know of each family of the package."""
+    """Return the main facts about each family of the package."""
     return [
         {
             "name": name,
@@ -37,7 +37,7 @@ def list_families() -> list[dict[str, Any]]:
 
 
 def list_plugins() -> list[dict[str, str]]:
-    """Return the families that other installed packages add, and the packages; they are not imported."""
+    """Return the families that other installed packages add, with their packages, without importing them."""
     points = entry_points(group="deepfake_detectors.families")
     return sorted(
         ({"name": point.name, "package": point.dist.name if point.dist else ""} for point in points),
@@ -46,7 +46,7 @@ def list_plugins() -> list[dict[str, str]]:
 
 
 def list_checkpoints() -> list[dict[str, str]]:
-    """Return the checkpoints inside the package, by the name that `--model` takes, with their family."""
+    """Return the checkpoints inside the package: name for `--model` -> family."""
     return [
         {
             "name": config.parent.name.replace("_", "-"),
@@ -57,6 +57,7 @@ def list_checkpoints() -> list[dict[str, str]]:
 
 
 def _library() -> Path:
-    spec = find_spec("deepfake_detectors")  # finds a package without importing it
-    assert spec is not None and spec.submodule_search_locations is not None  # both packages are one distribution
+    spec = find_spec("deepfake_detectors")  # finds the package without importing it
+    # Both packages are in the same distribution.
+    assert spec is not None and spec.submodule_search_locations is not None
     return Path(next(iter(spec.submodule_search_locations)))

@@ -1,4 +1,4 @@
-"""`deepfake-detectors app`: the page on a port of this machine."""
+"""`deepfake-detectors app`: serve the web page on a local port."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def app(
             "--model",
             "-m",
             metavar="MODEL",
-            help="Folder, Hub id, or name of a built-in detector; repeat it for several. The first is chosen at "
-            "start, and the built-in ones can always be chosen.",
+            help="Folder, Hub id, or name of a built-in detector; repeatable. The first is selected at the start; "
+            "the built-in ones are always available.",
         ),
     ] = None,
     family: Family = None,
@@ -32,18 +32,18 @@ def app(
     ] = ADDRESS,
     port: Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="Port to listen on.")] = 7860,
     share: Annotated[
-        bool, typer.Option("--share", help="Also open a public address, through a tunnel of Gradio's makers.")
+        bool, typer.Option("--share", help="Also open a public address through Gradio's tunnel.")
     ] = False,
     auth: Annotated[
         str | None,
         typer.Option(
-            metavar="USER:FILE", help="Ask for this user and the password that stands in the first line of FILE."
+            metavar="USER:FILE", help="Require a login with this user and the password in the first line of FILE."
         ),
     ] = None,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
 ) -> None:
-    """Start a page on which people drop a picture or a video, read the decision, and ask about it.
+    """Serve a page on which people drop an image or a video, read the decision, and ask about it.
 
     \b
     Examples:
@@ -51,8 +51,8 @@ def app(
       deepfake-detectors app --model m2f2-det-mini
       deepfake-detectors app --host 0.0.0.0 --port 80 --auth maria:password.txt
 
-    The page is for this machine alone unless --host says otherwise. Uploads are bounded, removed after an hour, and
-    never leave the machine. Stop it with Ctrl+C.
+    The page is reachable only from this machine unless --host says otherwise. Uploads are limited in size, removed
+    after an hour, and never leave the machine. Stop the server with Ctrl+C.
     """
     credentials = None if auth is None else _credentials(auth)
 
@@ -68,14 +68,14 @@ def app(
 
 
 def _credentials(auth: str) -> tuple[str, str]:
-    """Return user and password; end the command for anything else than `USER:FILE`."""
+    """Return user and password; end the command if the text is not `USER:FILE`."""
     user, colon, file = auth.partition(":")
     if not colon or not user or not file:
-        fail(f"--auth {auth}: expected USER:FILE, the file holding the password.")
+        fail(f"--auth {auth}: expected USER:FILE, with the password in the file.")
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         fail(f"--auth: the file {file} cannot be read ({error}).")
     if not lines or not lines[0]:
-        fail(f"--auth: the file {file} holds no password in its first line.")
+        fail(f"--auth: the first line of {file} is empty; it must be the password.")
     return user, lines[0]

@@ -48,7 +48,7 @@ def test_the_limit_of_pixels_is_told_with_its_remedy(raw):
     found = check_dataset("image_folder", raw, "real_fake", decode=True, max_pixels=100)
     errors = [item.message for item in found.findings if item.level == "error"]
     assert len(errors) == 16
-    assert all("max_pixels" in message and "Fetch" not in message for message in errors)
+    assert all("max_pixels" in message and "Download" not in message for message in errors)
     assert check_dataset("image_folder", raw, "real_fake", decode=True, max_pixels=16 * 12 * 2).ok
     with pytest.raises(ValueError, match="max_pixels is 0"):
         check_dataset("image_folder", raw, "real_fake", max_pixels=0)

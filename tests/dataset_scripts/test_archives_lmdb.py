@@ -75,7 +75,7 @@ def test_store_that_is_a_link(packed):
     store = packed / "packed" / "FaceForensics++_lmdb"
     store.rename(packed / "outside")
     store.symlink_to(packed / "outside")
-    with pytest.raises(ValueError, match=r"data\.mdb leads out of"):
+    with pytest.raises(ValueError, match=r"data\.mdb"):
         rows(packed / "packed", lmdb=True)
 
 

@@ -56,7 +56,7 @@ def test_people_join_groups(root, tmp_path):
 def test_people_on_both_sides_are_told(root, tmp_path):
     builder = make(root, tmp_path)
     builder.inspect(root)
-    assert "1 group(s) of related material lie in several splits: Celeb-DF-v2/id0." in [
+    assert "1 group(s) of related material are in several splits: Celeb-DF-v2/id0." in [
         finding.message for finding in builder.findings if finding.level == "note"
     ]
 
@@ -65,15 +65,15 @@ def test_people_on_both_sides_are_told(root, tmp_path):
 def test_counts(root, tmp_path, config, level):
     builder = make(root, tmp_path, config)
     builder.inspect(root)
-    found = [finding for finding in builder.findings if "published are" in finding.message]
-    assert {finding.level for finding in found if "videos, published" in finding.message} >= {level}
+    found = [finding for finding in builder.findings if "published" in finding.message]
+    assert {finding.level for finding in found if "videos" in finding.message} >= {level}
     assert any(finding.message.startswith("List_of_testing_videos.txt has 3") for finding in found)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 Celeb-real/id0_0000.mp4", r"line 4 calls .* fake .* but Celeb-real holds real"),
+        ("0 Celeb-real/id0_0000.mp4", r"line 4 .* fake .*Celeb-real .*real"),
         (TEST[0], "a second time"),
         ("1 Other/x.mp4", "expected '<1"),
     ],
@@ -106,11 +106,11 @@ def test_other_spelling_of_the_folder(root, tmp_path):
 
 def test_missing_list(root, tmp_path):
     (root / "List_of_testing_videos.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="there is no test split"):
+    with pytest.raises(FileNotFoundError, match="List_of_testing_videos"):
         make(root, tmp_path).inspect(root)
 
 
 def test_extra_video(root, tmp_path):
     save(root / "Celeb-synthesis" / "frames" / "notes" / "000.png")
-    with pytest.raises(ValueError, match="Celeb-synthesis/notes is not named like"):
+    with pytest.raises(ValueError, match="Celeb-synthesis/notes"):
         make(root, tmp_path).inspect(root)

@@ -95,7 +95,7 @@ def test_reworded_questions_stand_in_where_the_list_is_missing(tmp_path):
     assert sum(question.startswith("The skin in the image is ") for question in rows["question"]) == len(TRAIN)
     builder = make_builder("ddvqa", root, "c40_converse")
     builder.inspect(root)
-    assert any("train_DDVQA_format.json is not there" in finding.message for finding in builder.findings)
+    assert any("train_DDVQA_format.json" in finding.message for finding in builder.findings)
 
 
 @pytest.mark.parametrize("name", ["c40/train/holiday.jpg", "c40/test/7_000_001.jpg"])
@@ -120,7 +120,7 @@ def test_broken_or_hostile_archives_are_named(clone):
         load_split("ddvqa", "train", clone, "c40")
     with zipfile.ZipFile(archive_of(clone), "w") as archive:
         archive.writestr("c40/train/../../../5_000.jpg", b"x")
-    with pytest.raises(ValueError, match="leads out of its folder"):
+    with pytest.raises(ValueError, match=r"\.\./"):
         load_split("ddvqa", "train", clone, "c40")
 
 

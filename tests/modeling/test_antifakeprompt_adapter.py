@@ -159,7 +159,7 @@ def rewritten(adapter, folder, change):
 
 def test_a_missing_word_is_refused(adapter, tmp_path):
     folder = rewritten(adapter, tmp_path / "words", lambda words: words.pop("llm_soft_word"))
-    with pytest.raises(ValueError, match=r"holds the words qformer_soft_word.*needs llm_soft_word, qformer_soft_word"):
+    with pytest.raises(ValueError, match=r"words qformer_soft_word.*needs llm_soft_word, qformer_soft_word"):
         AutoModel.from_pretrained(folder)
 
 

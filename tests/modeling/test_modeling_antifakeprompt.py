@@ -121,7 +121,7 @@ def test_the_score_ignores_other_rows_of_the_head(model, pixels):
 
 
 def test_wrong_candidate_lists_are_refused(model, pixels):
-    with pytest.raises(ValueError, match="2 lists for 3 pictures"):
+    with pytest.raises(ValueError, match=r"\b2 .*\b3 "):
         model.score_candidates(pixels, [[[1], [2]], [[1], [2]]])
     with pytest.raises(ValueError, match="at least one token"):
         model.score_candidates(pixels, [[[1], []]] * 3)
@@ -217,10 +217,10 @@ def test_a_seq2seq_language_model_is_refused():
 
 
 def test_pictures_and_questions_must_agree(model, processor, pixels):
-    with pytest.raises(ValueError, match="2 questions but 3 pictures"):
+    with pytest.raises(ValueError, match=r"^2 .*\b3 "):
         model.detect(pixels, **processor.tokenize([processor.prompt] * 2))
     text = processor.tokenize([processor.prompt] * 3)
-    with pytest.raises(ValueError, match="picture placeholders"):
+    with pytest.raises(ValueError, match="num_query_tokens"):
         model.detect(pixels, **{**text, "input_ids": text["input_ids"][:, 1:]})
     with pytest.raises(ValueError, match="belong together"):
         model.detect(pixels, input_ids=text["input_ids"])

@@ -184,7 +184,7 @@ def test_what_cannot_be_talked_about(qwen):
     model, processor = qwen.model, qwen.processor
     with pytest.raises(ValueError, match="got 3"):
         model.converse(processor, **qwen.batch)
-    with pytest.raises(ValueError, match="not the prompt of the verdict"):
+    with pytest.raises(ValueError, match="input_ids"):
         model.converse(processor, **processor(images=pictures()[:1], text="Why?"))
     conversation = model.converse(processor, **processor(images=pictures()[:1]))
     for question, history in ((f"Eyes {processor.stock.image_token}", ()), ("Nose?", [("x", "<|image_pad|>")])):
@@ -397,7 +397,7 @@ def test_answers_equal_after_tokenising_are_refused(qwen):
 
     backend.normalizer = normalizers.Lowercase()
     processor.answers = {"real": ["OK"], "fake": ["ok"]}
-    with pytest.raises(ValueError, match="equal after tokenising"):
+    with pytest.raises(ValueError, match="'ok'"):
         copy.copy(qwen.model).set_answers(processor)
 
 

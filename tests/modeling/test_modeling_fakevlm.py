@@ -290,7 +290,7 @@ def test_greedy_batch_of_one_equals_batch_of_n(model, processor, pictures):
 
 
 def test_explain_refuses_another_processor(model, pixels):
-    with pytest.raises(ValueError, match="prompt_style 'hf_chat', the model 'raw'"):
+    with pytest.raises(ValueError, match=r"prompt_style 'hf_chat'.*'raw'"):
         model.explain(fakevlm_processor(prompt_style="hf_chat"), pixel_values=pixels)
     other = fakevlm_processor()
     other.tokenizer = fakevlm_tokenizer(300)
@@ -420,7 +420,7 @@ def test_candidates_of_several_tokens_are_refused_at_load(tmp_path):
 def test_tokenizer_of_another_model_is_refused(tmp_path):
     tiny_fakevlm(tmp_path)
     fakevlm_tokenizer(300).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="does not fit the model"):
+    with pytest.raises(ValueError, match="<image> with id"):
         FakeVLMForDeepfakeDetection.from_pretrained(tmp_path, prompt_style="hf_chat")
 
 
@@ -441,7 +441,7 @@ def test_a_model_without_verdict_tokens_says_so(pixels):
         ({"verdict_rule": "word"}, "'official', 'strict'"),
         ({"image_token_index": 10_000}, "must include it"),
         ({"base_vocab_size": 0}, "expected 1 to"),
-        ({"question": "<image> or <image>?"}, "one picture"),
+        ({"question": "<image> or <image>?"}, "<image> 2 times"),
         ({"vision_config": {"image_size": 50, "patch_size": 14}}, "not a multiple"),
     ],
 )

@@ -111,7 +111,7 @@ def test_gradient_checkpointing_changes_nothing(model, pixels):
 
 
 def test_too_long_texts_are_refused(model):
-    with pytest.raises(ValueError, match="7 tokens, the text trunk has 6 positions"):
+    with pytest.raises(ValueError, match=r"\b7 tokens.*\b6 positions"):
         model.text_model(torch.zeros(1, 7, dtype=torch.long))
 
 

@@ -203,7 +203,7 @@ def test_masks_of_another_shape_are_refused(model):
 
 
 def test_pictures_of_another_size_are_refused(model):
-    with pytest.raises(ValueError, match="32x48 pixels, the model takes 56x56"):
+    with pytest.raises(ValueError, match=r"32x48.*56x56"):
         model.detect(torch.zeros(1, 3, 32, 48))
 
 
@@ -230,8 +230,8 @@ def test_released_class_texts_are_letters():
         ({"dice_loss_weight": -1.0}, "dice_loss_weight is -1.0"),
         ({"class_names": ["real", "fake"], "split_letters": False}, "class_token_ids"),
         ({"class_names": ["real"]}, "two class_names"),
-        ({"class_names": ["real", "fäke"]}, "Only single letters"),
-        ({"class_token_ids": [[[398, 400, 399]], [[398, 3, 399]]]}, "knows ids 0 to 399"),
+        ({"class_names": ["real", "fäke"]}, "class_token_ids"),
+        ({"class_token_ids": [[[398, 400, 399]], [[398, 3, 399]]]}, "400.*399"),
         ({"class_token_ids": [[[398, *range(7), 399]], [[398, 3, 399]]]}, "9 tokens"),
         ({"calibration": {"scale": 0.0, "bias": 0.0}}, "scale is 0"),
     ],

@@ -130,7 +130,7 @@ def test_forward_of_one_equals_forward_of_many(processor):
 def test_more_pictures_than_texts_are_refused(model, processor):
     text = processor.tokenize([processor.dialogue_prompt()])
     pixels = processor(images=PICTURES[:3])["pixel_values"]
-    with pytest.raises(ValueError, match="1 texts were given for 3 pictures"):
+    with pytest.raises(ValueError, match=r"^1 .*\b3 "):
         model.generate(**text, pixel_values=pixels)
 
 
@@ -138,7 +138,7 @@ def test_generate_needs_pictures_and_text(model, processor):
     inputs = asked(processor, PICTURES[:1])
     with pytest.raises(ValueError, match="exactly one of pixel_values and pictures"):
         model.generate(**{name: value for name, value in inputs.items() if name != "pixel_values"})
-    with pytest.raises(ValueError, match="processor gives them with text="):
+    with pytest.raises(ValueError, match="text="):
         model.generate(pixel_values=inputs["pixel_values"])
     with pytest.raises(ValueError, match="class_labels and mask_labels need pixel_values"):
         model(input_ids=inputs["input_ids"], class_labels=torch.tensor([1]))

@@ -206,7 +206,7 @@ def test_shared_prefill_reads_the_picture_once(processor, pictures):
 
 
 def test_answer_questions_refuses(model, processor, pictures):
-    with pytest.raises(ValueError, match="take one picture, got 3"):
+    with pytest.raises(ValueError, match="got 3"):
         model.answer_questions(processor, QUESTIONS, **processor(images=pictures))
     with pytest.raises(ValueError, match="num_beams=2 cannot share"):
         model.answer_questions(processor, QUESTIONS, **processor(images=pictures[0]), num_beams=2)
@@ -330,7 +330,7 @@ def test_backbone_lines_up_with_input_ids(model, processor, pictures):
 
 def test_placeholder_counts_are_named(model, processor, pictures):
     inputs = processor(images=pictures, text=[processor.explanation_prompt(q) for q in QUESTIONS])
-    with pytest.raises(ValueError, match="48 image placeholder tokens, but 2 pictures need 32"):
+    with pytest.raises(ValueError, match=r"\b48 .*\b2 .*\b32\b"):
         model(**{**inputs, "pixel_values": inputs["pixel_values"][:2]})
 
 

@@ -124,7 +124,7 @@ def test_grey_pictures_do_not_divide_by_zero():
 
 
 def test_standardization_of_nothing():
-    with pytest.raises(ValueError, match="got no pictures"):
+    with pytest.raises(ValueError, match="fit_standardization"):
         make_encoder().fit_standardization([])
 
 
@@ -185,7 +185,7 @@ def test_size_at_the_default():
         ({"grid_size": 0}, "grid_size 0"),
         ({"widths": ()}, "widths is"),
         ({"widths": (4, 0)}, "widths is"),
-        ({"widths": (4,)}, "mask_head=True reads the second stage"),
+        ({"widths": (4,)}, "mask_head=True"),
         ({"image_mean": (0.5,)}, "image_mean is"),
         ({"image_std": (1.0, 0.0, 1.0)}, "image_std is"),
         ({"dropout": 1.0}, "dropout is 1.0"),

@@ -188,6 +188,6 @@ def test_the_twin_refuses_what_the_loader_refuses(tmp_path: Path) -> None:
             open_image(content, "x")
     with pytest.raises(ValueError, match="max_pixels") as caught:
         open_image(jpeg, "x", max_pixels=100)
-    assert "Fetch" not in str(caught.value)  # another copy would be as large
+    assert "Download" not in str(caught.value)  # another copy would be as large
     with pytest.raises(ValueError, match="regular file"):
         open_image(Path("/dev/zero"))

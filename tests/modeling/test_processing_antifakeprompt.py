@@ -113,7 +113,7 @@ def test_padding_stands_between_pictures_and_text(processor):
         processor.tokenize(texts, "middle")
 
 
-@pytest.mark.parametrize(("count", "message"), [(0, "1 questions but 0 pictures"), (2, "1 questions but 2 pictures")])
+@pytest.mark.parametrize(("count", "message"), [(0, r"^1 .*\b0 "), (2, r"^1 .*\b2 ")])
 def test_zero_or_two_pictures_for_one_question(processor, count, message):
     with pytest.raises(ValueError, match=message):
         processor(images=random_pictures(count), text=PROMPTS["postfix"])
@@ -148,7 +148,7 @@ def test_answers_stand_behind_their_questions(processor):
         assert (batch["labels"][row, :start] == -100).all()
     with pytest.raises(ValueError, match="1 questions but 2 answers"):
         processor.encode_answers([PROMPTS["postfix"]], ["yes", "no"])
-    with pytest.raises(ValueError, match="1 questions but 2 pictures"):
+    with pytest.raises(ValueError, match=r"^1 .*\b2 "):
         processor.encode_answers([PROMPTS["postfix"]], ["yes"], images=random_pictures(2))
     with pytest.raises(ValueError, match="no tokens"):
         processor.answer_ids("")
@@ -164,7 +164,7 @@ def test_the_verdict_stands_in_the_own_question(processor):
 def test_one_sided_words_have_no_other_questions():
     processor = antifakeprompt_processor(soft_word_sides="llm")
     assert processor.soft_word not in processor.qformer_tokenizer.decode(processor.qformer_ids(processor.prompt))
-    with pytest.raises(ValueError, match="no words for"):
+    with pytest.raises(ValueError, match=r"soft_word_sides='llm'.*What about the eyes"):
         processor.qformer_ids("What about the eyes [*]?")
 
 
@@ -192,7 +192,7 @@ def test_wrong_crops_are_refused():
     with pytest.raises(ValueError, match="'half_even', 'floor'"):
         AntifakePromptImageProcessor(crop_rounding="up")
     small = AntifakePromptImageProcessor(size={"shortest_edge": 10})
-    with pytest.raises(ValueError, match="larger than the resized picture"):
+    with pytest.raises(ValueError, match=r"224x224.*10x15"):
         small(random_pictures(1), return_tensors="pt")
 
 

@@ -87,7 +87,7 @@ def test_own_question_and_history_are_in_the_prompt(processor):
 def test_questions_and_pictures_must_agree_in_number(processor):
     with pytest.raises(ValueError, match="for 3 pictures, but there are 2"):
         processor(images=random_pictures(2), text=["a", "b", "c"])
-    with pytest.raises(ValueError, match="picture"):
+    with pytest.raises(ValueError, match="image"):
         processor(text="a")
     with pytest.raises(ValueError, match="do_resize"):
         processor(images=random_pictures(1), do_resize=False)
@@ -131,13 +131,13 @@ def test_a_template_that_leaves_out_the_picture_is_an_error(processor):
     stock = copy.deepcopy(processor.stock)
     whole = stock.chat_template
     stock.chat_template = whole.replace(stock.image_token, "")
-    with pytest.raises(ValueError, match="picture"):
+    with pytest.raises(ValueError, match="image"):
         ChatVlmProcessor(stock)
     stock.chat_template = (
         "{% for message in messages %}{{ message['role'] }}: {% for part in message['content'] %}{{ part['text'] }}"
         "{% endfor %}\n{% endfor %}"
     )
-    with pytest.raises(ValueError, match="picture"):
+    with pytest.raises(ValueError, match="image"):
         ChatVlmProcessor(stock)
 
 

@@ -49,7 +49,7 @@ def test_chat_styles_move_the_picture_to_the_front(style, question):
 def test_prompt_errors():
     with pytest.raises(ValueError, match="'chat', allowed are 'raw', 'hf_chat', 'vicuna_v1'"):
         build_prompt("Real?", "chat")
-    with pytest.raises(ValueError, match="holds 2 <image>"):
+    with pytest.raises(ValueError, match="<image> 2 times"):
         build_prompt("<image><image>", "raw")
 
 
@@ -59,7 +59,7 @@ def test_prompt_errors():
         ([("system", "x")], "'system', allowed are 'human'"),
         ([("gpt", "x")], "the human first"),
         ([("human", "x"), ("human", "y")], "must alternate"),
-        ([("human", "x")], "no answer"),
+        ([("human", "x")], "answer"),
     ],
 )
 def test_conversation_errors(turns, message):
@@ -86,11 +86,11 @@ def test_prompts_are_padded_on_the_left(processor, pictures):
 @pytest.mark.parametrize(
     ("texts", "count", "message"),
     [
-        (["Real?"], 1, "0 <image> markers, but 1 pictures"),
-        (["<image><image>Real?"], 1, "2 <image> markers, but 1 pictures"),
-        (["<image>Real?"], 2, "1 <image> markers, but 2 pictures"),
-        (["<image><image>Real?"], 2, "about one picture at a time"),
-        (["<image>Real?"], 0, "1 <image> markers, but 0 pictures"),
+        (["Real?"], 1, r"\b0 <image>.*\b1 "),
+        (["<image><image>Real?"], 1, r"\b2 <image>.*\b1 "),
+        (["<image>Real?"], 2, r"\b1 <image>.*\b2 "),
+        (["<image><image>Real?"], 2, r"\b2 <image>.*'<image><image>Real"),
+        (["<image>Real?"], 0, r"\b1 <image>.*\b0 "),
     ],
 )
 def test_zero_or_two_pictures_for_one_prompt(processor, texts, count, message):
@@ -163,7 +163,7 @@ def test_construction_errors():
     bare._tokenizer = type(bare._tokenizer).from_str(
         json.dumps({**json.loads(bare._tokenizer.to_str()), "added_tokens": []})
     )
-    with pytest.raises(ValueError, match="does not know <image>"):
+    with pytest.raises(ValueError, match=r"add_tokens\(\['<image>'\]"):
         FakeVLMProcessor(image_processor, bare)
     with pytest.raises(ValueError, match="'square', allowed are 'crop', 'pad'"):
         fakevlm_processor(image_aspect="square")
@@ -181,7 +181,7 @@ def test_max_length_may_not_cut_what_training_needs(processor, pictures):
         processor.encode_conversations([turns], pictures[:1], max_length=whole - 3)["input_ids"].shape[1] == whole - 3
     )
     for limit in (10, whole - 12):
-        with pytest.raises(ValueError, match=f"max_length={limit} leaves no answer"):
+        with pytest.raises(ValueError, match=f"max_length={limit} "):
             processor.encode_conversations([turns], pictures[:1], max_length=limit)
     with pytest.raises(ValueError, match="needs a max_length"):
         processor.encode_conversations([turns], pictures[:1], pad_to_max_length=True)

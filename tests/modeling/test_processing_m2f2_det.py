@@ -43,13 +43,13 @@ def test_the_plain_word_deepfake_is_only_a_word(processor):
 @pytest.mark.parametrize(
     ("prompts", "pictures", "message"),
     [
-        (["Is it real?"], 1, "0 <image> markers, but 1 pictures"),
+        (["Is it real?"], 1, r"\b0 <image>.*\b1 "),
         (["<image> Is it real?"], 1, "1 <image> and 0 <deepfake>"),
         (["<image><image><deepfake> Is it real?"], 1, "2 <image> and 1 <deepfake>"),
-        (["<image><image><deepfake><deepfake> Is it real?"], 1, "2 <image> markers, but 1 pictures"),
-        ([PROMPT], 2, "1 <image> markers, but 2 pictures"),
-        ([PROMPT, PROMPT], 1, "2 <image> markers, but 1 pictures"),
-        ([PROMPT], 0, "1 <image> markers, but 0 pictures"),
+        (["<image><image><deepfake><deepfake> Is it real?"], 1, r"\b2 <image>.*\b1 "),
+        ([PROMPT], 2, r"\b1 <image>.*\b2 "),
+        ([PROMPT, PROMPT], 1, r"\b2 <image>.*\b1 "),
+        ([PROMPT], 0, r"\b1 <image>.*\b0 "),
     ],
 )
 def test_markers_and_pictures_must_agree(processor, prompts, pictures, message):
@@ -60,7 +60,7 @@ def test_markers_and_pictures_must_agree(processor, prompts, pictures, message):
 def test_a_question_may_not_hold_markers(processor):
     with pytest.raises(ValueError, match="<image>"):
         processor.explanation_prompt("What is <image>?")
-    with pytest.raises(ValueError, match="needs the verdict"):
+    with pytest.raises(ValueError, match="verdict"):
         processor.explanation_prompt()
     with pytest.raises(ValueError, match="images, text or both"):
         processor()
@@ -128,7 +128,7 @@ def test_prompt_styles(processor, tmp_path):
 
 
 def test_tokenizer_without_markers_is_refused():
-    with pytest.raises(ValueError, match=r"does not know <image>: tokenizer\.add_tokens"):
+    with pytest.raises(ValueError, match=r"<image>.*tokenizer\.add_tokens"):
         M2F2DetProcessor(verdict_processor().image_processor, tiny_tokenizer(markers=False))
 
 
@@ -172,7 +172,7 @@ def test_max_length(processor):
     [
         ([{"from": "system", "value": "x"}], "'system'"),
         ([{"from": "gpt", "value": "x"}], "alternate"),
-        ([{"from": "human", "value": "x"}], "no answer"),
+        ([{"from": "human", "value": "x"}], "answer"),
         ([{"from": "human", "value": "<image><image><deepfake> x"}], "2 <image> markers"),
         ([{"from": "human", "value": "<image><deepfake><deepfake> x"}], "2 <deepfake> markers"),
     ],

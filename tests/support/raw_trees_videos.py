@@ -39,7 +39,7 @@ class FaceForensics(Videos):
 
     def extra(self, root):
         frames(root / "manipulated_sequences/Deepfakes/c23/frames", "998_999")
-        return Expect("1 video.* in no split, not read: .*998_999", "warning")
+        return Expect(r"\b1 video.*998_999", "warning")
 
     def wrong_label(self, root):
         (root / self.video).rename(root / "original_sequences/youtube/c23/frames/007_006")
@@ -79,21 +79,21 @@ class FFPPHdf5(Tree):
         return Expect(r"FF\+\+_Deepfakes_c40_test_only\.h5 cannot be read")
 
     def link_out(self, root):
-        return super().link_out(root)._replace(text=r"FF\+\+_Deepfakes_c40_test_only\.h5 leads out of")
+        return super().link_out(root)._replace(text=r"FF\+\+_Deepfakes_c40_test_only\.h5")
 
     def extra(self, root, name="Deepfakes", key="900_901"):
         import h5py
 
         with h5py.File(self.file(root, name), "a") as file:
             file[key] = self.clip(0)
-        return Expect(rf"FF\+\+_{name}_c40_test_only\.h5 holds 1 video\(s\) in no list: {key}", "warning")
+        return Expect(rf"FF\+\+_{name}_c40_test_only\.h5 .*\b1 video.*{key}", "warning")
 
     def wrong_label(self, root):
         return self.extra(root, "original", "007_006")
 
     def duplicate(self, root):
         edit_json(root / "test.json", lambda pairs: [*pairs, ["006", "009"]])
-        return Expect(r"test\.json lists the video 006, which")
+        return Expect(r"\b006\b.*test\.json")
 
     def non_ascii(self, root):
         import h5py
@@ -125,15 +125,15 @@ class CelebDF(Videos):
 
     def extra(self, root):
         frames(root / "Celeb-real/frames", "notes")
-        return Expect("Celeb-real/notes is not named like")
+        return Expect("Celeb-real/notes")
 
     def wrong_label(self, root):
         self.list(root).write_text(self.list(root).read_text().replace("1 Celeb-real", "0 Celeb-real"))
-        return Expect(r"line 1 calls Celeb-real/id0_0000\.mp4 fake")
+        return Expect(r"line 1 .*Celeb-real/id0_0000\.mp4.* fake")
 
     def duplicate(self, root):
         self.list(root).write_text(self.list(root).read_text() + "1 Celeb-real/id0_0000.mp4\n")
-        return Expect(r"line 4 lists Celeb-real/id0_0000\.mp4 a second time")
+        return Expect(r"line 4 .*Celeb-real/id0_0000\.mp4")
 
     def non_ascii(self, root):
         frames(root / "Celeb-real/frames", decomposed("idé_0000"))
@@ -167,7 +167,7 @@ class DeepfakeBench(Videos):
 
     def extra(self, root):
         save(root / self.video / "999.png")
-        return Expect(r"1 frames or videos are not listed, not read: .*0000_fake/999\.png", "warning")
+        return Expect(r"\b1 .*0000_fake/999\.png", "warning")
 
     def wrong_label(self, root):
         edit_json(root / "u.json", lambda c: self.record(c).update(label="UADFV_Real"))
@@ -206,15 +206,15 @@ class DeepFakeDetection(Videos):
 
     def missing(self, root):
         shutil.rmtree(root / self.real / "01__kitchen")
-        return Expect("originals of some fakes are not there: 01__kitchen", "warning", lost=2)
+        return Expect("01__kitchen", "warning", lost=2)
 
     def extra(self, root):
         frames(root / self.fake, "notes")
-        return Expect("holds notes, which is not named like a fake video")
+        return Expect(r"\bnotes\b.* fake video")
 
     def wrong_label(self, root):
         (root / self.video).rename(root / self.real / self.video.name)
-        return Expect("holds 01_02__kitchen__ABCDEFGH, which is not named like a real video")
+        return Expect("01_02__kitchen__ABCDEFGH.* real video")
 
     def non_ascii(self, root):
         frames(root / self.real, decomposed("01__café"))
@@ -240,7 +240,7 @@ class DFDC(Videos):
 
     def extra(self, root):
         frames(root / "test/frames", "zzz")
-        return Expect("videos in no list, not read: .*zzz", "warning")
+        return Expect("zzz", "warning")
 
     def wrong_label(self, root):
         path = root / "train/dfdc_train_part_0/metadata.json"
@@ -250,7 +250,7 @@ class DFDC(Videos):
     def duplicate(self, root):
         path = root / "test/labels.csv"
         path.write_text(path.read_text() + "ccc.mp4,0\n")
-        return Expect(r"labels\.csv lists ccc\.mp4 twice")
+        return Expect(r"labels\.csv .*ccc\.mp4")
 
     def non_ascii(self, root):
         frames(root / "test/frames", decomposed("é"))
@@ -278,7 +278,7 @@ class DFDCPreview(Videos):
 
     def extra(self, root):
         frames(root / "method_B/frames", "zzz")
-        return Expect(r"1 video\(s\) not in dataset\.json, not read: .*zzz", "warning")
+        return Expect(r"\b1 video.*dataset\.json.*zzz", "warning")
 
     def wrong_label(self, root):
         edit_json(root / "dataset.json", lambda rows: rows["method_A/11/11_A/x_1.mp4"].update(label="real"))
@@ -289,7 +289,7 @@ class DFDCPreview(Videos):
             root / "dataset.json",
             lambda rows: rows.update({"method_A/12/12_B/x_1.mp4": rows["method_A/11/11_A/x_1.mp4"]}),
         )
-        return Expect(r"has method_A/12/12_B/x_1\.mp4 and method_A/11/11_A/x_1\.mp4, but there is one")
+        return Expect(r"has method_A/12/12_B/x_1\.mp4 and method_A/11/11_A/x_1\.mp4")
 
 
 class DeeperForensics(Videos):
@@ -312,7 +312,7 @@ class DeeperForensics(Videos):
 
     def extra(self, root):
         frames(root / "manipulated_videos/end_to_end/frames", "999_M101")
-        return Expect(r"1 video\(s\) in no list, not read: .*999_M101", "warning")
+        return Expect(r"\b1 video.*999_M101", "warning")
 
     def wrong_label(self, root):
         self.list(root, "train").write_text("000.mp4\n")  # a real video on the list of fakes
@@ -320,7 +320,7 @@ class DeeperForensics(Videos):
 
     def duplicate(self, root):
         self.list(root, "test").write_text("002_M103.mp4\n000_M101.mp4\n")
-        return Expect(r"test\.txt, line 2 lists 000_M101, which .*train\.txt, line 1 lists too")
+        return Expect(r"000_M101 .*test\.txt, line 2 .*train\.txt, line 1")
 
 
 class WildDeepfake(Tree):
@@ -360,7 +360,7 @@ class WildDeepfake(Tree):
 
     def extra(self, root):
         self.add(root, ("3/notes.txt", b"x"))
-        return Expect(r"1 file\(s\) are no pictures, not read: 3/notes\.txt in .*0\.tar\.gz", "warning")
+        return Expect(r"\b1 file.*3/notes\.txt in .*0\.tar\.gz", "warning")
 
     def truncated(self, root):
         picture = self.members("fake_train")["3/9.png"]
@@ -369,11 +369,11 @@ class WildDeepfake(Tree):
 
     def wrong_label(self, root):
         self.add(root, ("real/5/1.png", self.members("x")["3/9.png"]))
-        return Expect(r"real/5/1\.png in .*0\.tar\.gz lies in a folder named real, but here all is fake")
+        return Expect(r"real/5/1\.png in .*0\.tar\.gz .*real.*fake")
 
     def duplicate(self, root):
         self.add(root, ("3/9.png", b"x"))
-        return Expect(r"0\.tar\.gz holds '3/9\.png' twice")
+        return Expect(r"0\.tar\.gz .*'3/9\.png'")
 
     def non_ascii(self, root):
         self.add(root, (f"{decomposed('é')}/1.png", self.members("x")["3/9.png"]))
@@ -381,7 +381,7 @@ class WildDeepfake(Tree):
 
     def archive_up(self, root):
         self.add(root, ("../evil.png", b"x"))
-        return Expect(r"0\.tar\.gz holds '\.\./evil\.png', which leads out")
+        return Expect(r"0\.tar\.gz .*'\.\./evil\.png'")
 
 
 def png(pixels):
@@ -413,11 +413,11 @@ class DF40(Videos):
 
     def extra(self, root):
         save(root / "DF40/newmethod/1.png")
-        return Expect("DF40/newmethod is none of the methods, not read", "error")
+        return Expect("DF40/newmethod", "error")
 
     def wrong_label(self, root):
         save(root / "DF40/blendface/real/000/000.png")
-        return Expect("blendface ships no real pictures of its own")
+        return Expect("blendface")
 
 
 class FFIW(Videos):
@@ -433,16 +433,16 @@ class FFIW(Videos):
 
     def missing(self, root):
         shutil.rmtree(root / self.video)
-        return Expect("train: videos of one class only: v1", "warning", lost=2)
+        return Expect(r"^train: .*\bv1\b", "warning", lost=2)
 
     def extra(self, root):
         frames(root / "target/extra/frames", "v9")
-        return Expect("Folders that are no split, not read: .*target/extra", "error")
+        return Expect("target/extra", "error")
 
     def wrong_label(self, root):
         frames(root / "target_mask/train/frames", "v2", "v9")  # a mask says that v9 is fake
         frames(root / "source/train/frames", "v9")
-        return Expect("target_mask/train has masks of no fake video: v9", "error", lost=-2)
+        return Expect(r"target_mask/train .*\bv9\b", "error", lost=-2)
 
     def non_ascii(self, root):
         for folder in ("source", "target"):
@@ -462,8 +462,8 @@ class UADFV(Videos):
 
     def extra(self, root):
         frames(root / "real/frames", "notes")
-        return Expect("real/frames/notes is not named like a real video")
+        return Expect("real/frames/notes .* real video")
 
     def wrong_label(self, root):
         (root / self.video).rename(root / "real/frames/0000_fake")
-        return Expect("real/frames/0000_fake is not named like a real video")
+        return Expect("real/frames/0000_fake .* real video")

@@ -1,7 +1,7 @@
-"""Tiny models with random weights: each family's own classes, processors, prompts and files, at a size for a CPU.
+"""Tiny models with random weights, with each family's own classes, processors, prompts and files, for the CPU.
 
-Such a model can write nothing before it is trained. It stands in for a pretrained base where a recipe is tried, and
-for a released checkpoint in tests.
+Such a model cannot write before it is trained. It replaces a pretrained base when trying a recipe, and a released
+checkpoint in tests.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Size:
     """Sizes that all families share.
 
     Args:
-        image_size, patch_size: side of a picture and of a patch, pixels.
-        width, inner_width: of towers and language model.
-        heads: attention heads of both.
-        vision_layers, language_layers: how many.
+        image_size, patch_size: side of an image and of a patch in pixels.
+        width, inner_width: widths of towers and language model.
+        heads: number of attention heads of both.
+        vision_layers, language_layers: number of layers.
     """
 
     image_size: int
@@ -38,7 +38,7 @@ class Size:
 
     @property
     def vision(self) -> dict[str, Any]:
-        """Fields of a vision tower."""
+        """Return the fields of a vision tower."""
         return {
             "hidden_size": self.width,
             "intermediate_size": self.inner_width,
@@ -50,7 +50,7 @@ class Size:
 
     @property
     def language(self) -> dict[str, Any]:
-        """Fields of a Llama, but for its vocabulary."""
+        """Return the fields of a Llama, except its vocabulary."""
         return {
             "model_type": "llama",
             "hidden_size": self.width,
@@ -64,26 +64,26 @@ class Size:
 
     @property
     def picture(self) -> dict[str, Any]:
-        """Fields of an image processor that resizes the short side and crops the middle."""
+        """Return the fields of an image processor that resizes the shorter side and crops the centre."""
         side = self.image_size
         return {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
 
 
-MINI = Size(224, 32, 64, 128)  # of DD-VQA's pictures; 49 patches keep the prompts short
+MINI = Size(224, 32, 64, 128)  # the size of DD-VQA's images; 49 patches keep prompts short
 TINY = Size(56, 14, 32, 48)
-PROMPT_SHARE = 10  # one copy of a family's prompts per so many texts: every training row will hold them
+PROMPT_SHARE = 10  # one copy of a family's prompts per this many texts, because every training row contains them
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a family's builder, the field `mini` of its row, is called with.
+    """Input of a family's builder, the field `mini` of its row.
 
     Args:
         size: see `Size`.
-        texts: what the tokenizers learn from, beside the family's prompts.
-        vocabulary: ids of the language model's tokenizer, at most.
-        generates: whether to build the class with a language model where the verdict class has none.
-        config: fields of the family's config, laid over the tiny ones.
+        texts: texts that the tokenizers learn from, in addition to the family's prompts.
+        vocabulary: maximum number of ids of the language model's tokenizer.
+        generates: whether to build the class with a language model if the verdict class does not have one.
+        config: fields of the family's config that override the tiny ones.
     """
 
     size: Size
@@ -93,13 +93,13 @@ class Plan:
     config: dict[str, Any]
 
     def words(self, prompts: Sequence[str], markers: Sequence[str] = ()) -> list[str]:
-        """Return the texts, and the prompts about as often as training will show them, without placeholders."""
+        """Return the texts, and the prompts about as many times as in training, without placeholders."""
         for marker in markers:
             prompts = [prompt.replace(marker, "") for prompt in prompts]
         return [*self.texts, *list(prompts) * (1 + len(self.texts) // PROMPT_SHARE)]
 
     def over(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return `fields` with `config` laid over them, field by field in sub-configs of the same type too."""
+        """Return `fields` overridden by `config`, also field by field in sub-configs of the same type."""
         return laid_over(fields, self.config)
 
 
@@ -117,11 +117,11 @@ def tiny_model(
 
     Args:
         family: name of a row of the table whose field `mini` names a builder: a function of a `Plan`.
-        generates: build the class with a language model, where the family has two classes.
+        generates: build the class with a language model, if the family has two classes.
         size: `TINY` (56 x 56 pixels) or `MINI` (224 x 224).
-        texts: further texts whose words the tokenizers learn.
-        vocabulary: ids of the language model's tokenizer, at most.
-        seed: of the weights.
+        texts: additional texts that the tokenizers learn from.
+        vocabulary: maximum number of ids of the language model's tokenizer.
+        seed: seed of the weights.
         config: fields of the family's config, such as `variant="bridge"`.
 
     Returns:
@@ -133,14 +133,14 @@ def tiny_model(
     row = require_family(family, f"tiny_model({family!r})")
     if row.mini is None:
         known = ", ".join(name for name, other in FAMILIES.items() if other.mini)
-        raise ValueError(f"{family} has no `mini` in the table of families; those that have one are {known}.")
+        raise ValueError(f"{family} has no `mini` in the table of families; families with one are {known}.")
     torch.manual_seed(seed)
     model, processor = row.load("mini")(Plan(size, texts, vocabulary, generates, config))
     return model.eval(), processor
 
 
 def laid_over(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `fields` with `own` over them, field by field in sub-configs of the same type too."""
+    """Return `fields` overridden by `own`, also field by field in sub-configs of the same type."""
     both = dict(fields)
     for name, value in own.items():
         below = both.get(name)
@@ -151,5 +151,5 @@ def laid_over(fields: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
 def _same_kind(below: Any, value: Any) -> bool:
     if not isinstance(below, dict) or not isinstance(value, dict):
         return False
-    # What names its type describes a whole part, such as the encoder of M2F2-Det.
+    # A dict with a type describes a whole part, such as the encoder of M2F2-Det.
     return "type" not in value and value.get("model_type", below.get("model_type")) == below.get("model_type")

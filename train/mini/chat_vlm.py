@@ -1,7 +1,7 @@
 """Tiny chat models of several architectures, each with its processor, special tokens and chat template.
 
-The tokenizers are built here and know no words but those they are shown. The chat templates are ours, in the style of
-the architecture's own.
+The tokenizers are built here and only contain the words they are given. The chat templates are ours, in the style of
+each architecture.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _QWEN2_SYSTEM = (
     "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
     "{% endif %}"
 )
-# LLaVA-OneVision writes a blank before every turn, which its generation prompt does not have.
+# LLaVA-OneVision writes a space before every turn, which its generation prompt does not have.
 _LLAVA_ONEVISION = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}"
@@ -66,21 +66,23 @@ _GEMMA3 = (
 def chat_vlm(plan: Plan) -> tuple[Any, Any]:
     """Build a chat model as a detector.
 
-    The field `vlm_config` names the architecture, one of `ARCHITECTURES`, and holds fields laid over its tiny ones.
+    The field `vlm_config` has the architecture, one of `ARCHITECTURES`, and fields that override its tiny ones.
 
     Raises:
-        ValueError: for another architecture.
+        ValueError: for an unknown architecture.
     """
     own = plan.config.get("vlm_config", {})
     kind = own.get("model_type", "qwen2_5_vl")
     if kind not in ARCHITECTURES:
-        raise ValueError(f"vlm_config names {kind!r}; tiny ones are {', '.join(ARCHITECTURES)}.")
+        raise ValueError(
+            f"vlm_config has the architecture {kind!r}; tiny models exist for {', '.join(ARCHITECTURES)}."
+        )
     processor, fields = ARCHITECTURES[kind](plan)
     asked = {name: value for name, value in plan.config.items() if name != "vlm_config"}
     config = ChatVlmConfig(vlm_config=laid_over({"model_type": kind, **fields}, own), **asked)
     model = ChatVlmForDeepfakeDetection(config)
     for name, weight in model.named_parameters():
-        if name.endswith("mm_input_projection_weight"):  # Gemma 3's starts at zero, and would hide the picture
+        if name.endswith("mm_input_projection_weight"):  # Gemma 3's weight starts at zero, which would hide the image
             torch.nn.init.normal_(weight, std=0.02)
     asked = {name: getattr(config, name) for name in ("question", "answers", "system_prompt", "explanation_question")}
     wrapped = ChatVlmProcessor(processor, **asked)
@@ -125,7 +127,7 @@ def _text(plan: Plan, tokenizer: Any, kind: str, **more: Any) -> dict[str, Any]:
 
 
 def _qwen(plan: Plan, version: str) -> tuple[Any, dict[str, Any]]:
-    """Qwen-VL: pictures at their own size, positions on three axes."""
+    """Qwen-VL: images at their own size, positions on three axes."""
     named = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
     vision = ("<|vision_start|>", "<|vision_end|>")
     tokenizer = _chatml_tokenizer(plan, named, (*vision, *named.values()))
@@ -179,7 +181,7 @@ def _qwen3_vl(plan: Plan) -> tuple[Any, dict[str, Any]]:
 
 
 def _internvl(plan: Plan) -> tuple[Any, dict[str, Any]]:
-    """InternVL: tiles of one size, as many as a picture's shape asks for."""
+    """InternVL: tiles of one size, as many as an image's shape asks for."""
     named = {
         "start_image_token": "<img>",
         "end_image_token": "</img>",
@@ -210,7 +212,7 @@ def _tower(plan: Plan) -> dict[str, Any]:
 
 
 def _llava_onevision(plan: Plan) -> tuple[Any, dict[str, Any]]:
-    """LLaVA-OneVision: a picture in pieces of its best-fitting grid, and whole."""
+    """LLaVA-OneVision: an image in pieces of its best-fitting grid, and whole."""
     named = {"image_token": "<image>", "video_token": "<video>"}
     tokenizer = _chatml_tokenizer(plan, named, tuple(named.values()))
     size = plan.size
@@ -235,7 +237,7 @@ def _llava_onevision(plan: Plan) -> tuple[Any, dict[str, Any]]:
 
 
 def _idefics(plan: Plan, kind: str) -> tuple[Any, dict[str, Any]]:
-    """Idefics 3 and SmolVLM: a picture in numbered pieces, whose markers are words of their own."""
+    """Idefics 3 and SmolVLM: an image in numbered pieces, whose markers are words of their own."""
     named = {
         "fake_image_token": "<fake_token_around_image>",
         "image_token": "<image>",
@@ -280,7 +282,7 @@ def _smolvlm(plan: Plan) -> tuple[Any, dict[str, Any]]:
 
 
 def _gemma3(plan: Plan) -> tuple[Any, dict[str, Any]]:
-    """Gemma 3: one square per picture, read in both directions, and layers that see only a window."""
+    """Gemma 3: one square per image, read in both directions, and layers that see only a window."""
     named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
     tokenizer = llama_tokenizer(
         _words(plan), plan.vocabulary, ["<pad>", "<start_of_turn>", "<end_of_turn>", *named.values()], named=named

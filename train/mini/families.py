@@ -55,7 +55,7 @@ __all__ = [
     "m2f2_det_tokenizer",
 ]
 
-M2F2_DET_RECIPE = "recipes/m2f2_det_default.yaml"  # of the detector that ships: its sizes and its pictures
+M2F2_DET_RECIPE = "recipes/m2f2_det_default.yaml"  # sizes and images of the bundled detector
 MARKERS = [IMAGE_MARKER, DEEPFAKE_MARKER]
 M2F2_DET_ENCODERS: dict[str, dict[str, Any]] = {
     "bridge": {
@@ -69,7 +69,7 @@ M2F2_DET_ENCODERS: dict[str, dict[str, Any]] = {
 
 
 def m2f2_det(plan: Plan) -> tuple[Any, Any]:
-    """Build M2F2-Det. At `MINI` size its detector is the one that the package's default recipe trains."""
+    """Build M2F2-Det. At `MINI` size its detector is that of the package's default recipe."""
     fields, picture = m2f2_det_fields(plan)
     image_processor = M2F2DetImageProcessor(**picture)
     if not plan.generates:
@@ -79,7 +79,7 @@ def m2f2_det(plan: Plan) -> tuple[Any, Any]:
     fields["text_config"] = {**plan.size.language, "vocab_size": len(tokenizer)}
     model = M2F2DetForConditionalGeneration(M2F2DetConfig(**plan.over(fields)))
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    # Questions are asked as in training: the official evaluation's other form relies on what Vicuna knew before.
+    # Questions have the form of training, because the form of the official evaluation relies on a pretrained Vicuna.
     processor = M2F2DetProcessor(
         image_processor, tokenizer, image_seq_length=model.config.num_patches, prompt_style="vicuna_v1"
     )
@@ -87,15 +87,15 @@ def m2f2_det(plan: Plan) -> tuple[Any, Any]:
 
 
 def m2f2_det_tokenizer(plan: Plan) -> Any:
-    """Return a tokenizer with the two placeholders as last ids."""
+    """Return a tokenizer with the two placeholders as its last ids."""
     prompts = [inference_prompt("", style) for style in ("official_cli", "vicuna_v1")]
     tokenizer = llama_tokenizer(plan.words(prompts, MARKERS), plan.vocabulary, MARKERS)
-    tokenizer.pad_token = tokenizer.unk_token  # as LLaVA does with Vicuna's
+    tokenizer.pad_token = tokenizer.unk_token  # as in LLaVA with Vicuna's tokenizer
     return tokenizer
 
 
 def m2f2_det_fields(plan: Plan) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return config fields of a detector, and fields of its image processor."""
+    """Return the config fields of a detector, and the fields of its image processor."""
     if plan.size == MINI:
         recipe = yaml.safe_load(files("deepfake_detectors.train").joinpath(M2F2_DET_RECIPE).read_text("utf-8"))
         return recipe["model_config"], recipe["image_processor"]
@@ -190,7 +190,7 @@ def lvlm_dfd(plan: Plan) -> tuple[Any, Any]:
 
 
 def lvlm_dfd_tokenizer(plan: Plan) -> Any:
-    """Return a tokenizer that knows the prompts."""
+    """Return a tokenizer that covers the prompts."""
     prompts = [OPENING, dialogue_prompt(LVLM_QUESTION), *(score_sentence(50, name) for name in ("deepfake", "KFD"))]
     tokenizer = llama_tokenizer(plan.words([*prompts, ANSWER_END]), plan.vocabulary)
     tokenizer.pad_token = tokenizer.eos_token
@@ -200,7 +200,7 @@ def lvlm_dfd_tokenizer(plan: Plan) -> Any:
 def antifakeprompt(plan: Plan) -> tuple[Any, Any]:
     """Build AntifakePrompt."""
     tokenizer, question_tokenizer = antifakeprompt_tokenizers(plan)
-    # The learned words lie behind both tables.
+    # The learned words come after both tables.
     base = instructblip_fields(plan.size, len(tokenizer), len(question_tokenizer))
     add_soft_word(tokenizer, question_tokenizer)
     settings = {
@@ -230,9 +230,9 @@ def instructblip_fields(size: Size, rows: int, question_rows: int) -> dict[str, 
     """Return config fields of an InstructBLIP.
 
     Args:
-        size: of the model.
-        rows: of the language model's table of tokens.
-        question_rows: of the Q-Former's.
+        size: size of the model.
+        rows: rows of the language model's embedding table.
+        question_rows: rows of the Q-Former's embedding table.
     """
     return {
         "vision_config": size.vision,

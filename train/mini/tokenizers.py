@@ -1,4 +1,4 @@
-"""Tokenizers trained on a few texts, in the forms that the families' processors expect."""
+"""Tokenizers trained on a few texts, of the kinds that the families' processors expect."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from deepfake_detectors.modeling.processing_lvlm_dfd import ANSWER_END
 
 __all__ = ["bert_tokenizer", "byte_level_tokenizer", "llama_tokenizer", "stop_token"]
 
-LINE_BREAKS = ("<0x0A>", "\n")  # as a byte, and as a piece of its own
+LINE_BREAKS = ("<0x0A>", "\n")  # as a byte, and as a token of its own
 SPECIAL = ["<unk>", "<s>", "</s>"]  # Llama's first three ids
-BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # and the 256 behind them, for what has no token of its own
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # and the 256 bytes after them, for anything without a token
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def llama_tokenizer(
     texts: Iterable[str], vocabulary: int, added: Sequence[str] = (), named: Mapping[str, str] | None = None
 ) -> PreTrainedTokenizerFast:
-    """Byte-fallback BPE in the manner of Llama's: no word piece crosses a blank, digits and punctuation stay apart.
+    """Train a Llama-style byte-fallback BPE: tokens do not cross spaces, digits and punctuation are separate.
 
     Args:
-        texts: to learn from.
-        vocabulary: at most so many ids, the 259 special ones included, without `added`.
+        texts: texts to learn from.
+        vocabulary: maximum number of ids, including the 259 special ones, without `added`.
         added: placeholders such as `<image>`, which get the last ids.
-        named: those of them that the tokenizer has as attributes, such as `{"image_token": "<image>"}`.
+        named: those that the tokenizer has as attributes, such as `{"image_token": "<image>"}`.
 
     Raises:
-        ValueError: if the vocabulary has no room for a single word piece.
+        ValueError: if the vocabulary does not have room for any word token.
     """
     room = vocabulary - len(SPECIAL) - len(BYTES)
     if room < 1:
         raise ValueError(
-            f"vocabulary is {vocabulary}, but {len(SPECIAL) + len(BYTES)} ids go to special tokens and bytes; "
-            "1000 or more make sense."
+            f"vocabulary is {vocabulary}, but {len(SPECIAL) + len(BYTES)} ids are needed for special tokens and "
+            "bytes; use 1000 or more."
         )
     learner = Tokenizer(models.BPE())
     learner.normalizer = _blanks()
@@ -50,13 +50,13 @@ def llama_tokenizer(
             pre_tokenizers.Punctuation(behavior="contiguous"),
         ]
     )
-    # Line by line, so that the line break has no piece and stays the byte that it is in Llama's tokenizer.
+    # Line by line, so that the line break does not get a token and stays a byte, as in Llama's tokenizer.
     lines = (line for text in texts for line in text.splitlines() if line.strip())
     learner.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=room, show_progress=False))
     learned = json.loads(learner.to_str())["model"]
     pieces = sorted(learned["vocab"], key=learned["vocab"].__getitem__)
 
-    # The pre-tokenizer was needed for learning only: what was never merged across a border never will be.
+    # The pre-tokenizer was only needed for learning: merges across its borders do not exist.
     ids = {piece: number for number, piece in enumerate([*SPECIAL, *BYTES, *pieces])}
     merges = [tuple(merge) for merge in learned["merges"]]
     tokenizer = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
@@ -82,14 +82,14 @@ def byte_level_tokenizer(
     pad: str,
     named: Mapping[str, str] | None = None,
 ) -> PreTrainedTokenizerFast:
-    """Byte-level BPE in the manner of GPT-2 and Qwen: every text has tokens, none is added, a blank leads its word.
+    """Train a byte-level BPE like GPT-2 and Qwen: every text has tokens, and a space belongs to the next word.
 
     Args:
-        texts: to learn from.
-        vocabulary: at most so many ids, the 256 bytes included, without `special`.
+        texts: texts to learn from.
+        vocabulary: maximum number of ids, including the 256 bytes, without `special`.
         special: markers, which get the last ids.
-        eos, pad: which of them end a text and fill up.
-        named: those of them that the tokenizer has as attributes, such as `{"image_token": "<|image_pad|>"}`.
+        eos, pad: which of them end a text and pad it.
+        named: those that the tokenizer has as attributes, such as `{"image_token": "<|image_pad|>"}`.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -112,7 +112,7 @@ def _blanks() -> normalizers.Normalizer:
 
 
 def bert_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """In the manner of BERT's: lower case, `[CLS] ... [SEP]`, with every word of `texts` as one id."""
+    """Build a BERT-style tokenizer: lower case, `[CLS] ... [SEP]`, with one id for every word of `texts`."""
     words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())})
     ids = {word: number for number, word in enumerate([*BERT_SPECIAL, *words])}
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
@@ -127,13 +127,13 @@ def bert_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def stop_token(tokenizer: Any) -> int:
-    """Return the id at which an answer of LVLM-DFD ends: the piece behind its line break, "##" (2277) in Vicuna's.
+    """Return the id that ends an answer of LVLM-DFD: the token after its line break, "##" (2277) in Vicuna.
 
     Raises:
-        ValueError: if the tokenizer has no piece for a line break.
+        ValueError: if the tokenizer does not have a token for a line break.
     """
     end = tokenizer.convert_ids_to_tokens(tokenizer(ANSWER_END, add_special_tokens=False).input_ids)
     behind = [piece for before, piece in pairwise(end) if before in LINE_BREAKS]
     if not behind:
-        raise ValueError(f"The tokenizer makes {end} of {ANSWER_END!r}: no piece stands for a line break.")
+        raise ValueError(f"The tokenizer turns {ANSWER_END!r} into {end}: it does not have a token for a line break.")
     return tokenizer.convert_tokens_to_ids(behind[0])

@@ -111,7 +111,7 @@ def convert_antifakeprompt(
         config: `AntifakePromptConfig` fields where they differ from the released ones; of an adapter,
             `base_model_name_or_path` names its InstructBLIP (by default the stock one). Also `image_mean` and
             `image_std`, for words of your own training.
-        variant: a key of `IMAGE_STATISTICS`, for the picture statistics; by default `"lama"` for files that are named
+        variant: a key of `IMAGE_STATISTICS`, for the image statistics; by default `"lama"` for files that are named
             so, and otherwise the first. Or `"zero_shot"`: an InstructBLIP without the learned words, asked the
             official question, as in the paper's column of that name.
 
@@ -238,7 +238,7 @@ def _variant(variant: str | None, words_file: Path | None) -> str:
     if variant is None:
         first = next(iter(IMAGE_STATISTICS))
         variant = "lama" if words_file is not None and words_file.stem.lower().endswith("lama") else first
-        logger.warning("Picture statistics of the checkpoint %r are used; choose others with `variant`.", variant)
+        logger.warning("Image statistics of the checkpoint %r are used; choose others with `variant`.", variant)
     if variant not in IMAGE_STATISTICS:
         raise ValueError(
             f"variant is {variant!r}, allowed are {', '.join(map(repr, (*IMAGE_STATISTICS, ZERO_SHOT)))}."

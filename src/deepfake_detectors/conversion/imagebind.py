@@ -72,7 +72,7 @@ def reshape_imagebind(tensors: Mapping[str, torch.Tensor], prefix: str = "") -> 
                 raise ValueError(
                     f"The image stem has shape {tuple(tensor.shape)}, expected (width, 3, 2, size, size)."
                 )
-            # The official picture is shown twice, so its two frames' kernels add up.
+            # The official image is shown twice, so its two frames' kernels add up.
             tensor = tensor.float().sum(dim=2).to(tensor.dtype)
         elif name == f"{embeddings}class_embedding":
             tensor = tensor.flatten()

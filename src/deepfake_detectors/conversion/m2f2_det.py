@@ -224,7 +224,7 @@ def _read_tokenizer(folders: list[Path]) -> PreTrainedTokenizerBase:
 
 
 def _read_llava_config(folders: list[Path]) -> tuple[dict[str, Any], str]:
-    """`M2F2DetConfig` fields and the picture mode of a LLaVA config.json; the released sizes where there is none."""
+    """`M2F2DetConfig` fields and the image mode of a LLaVA config.json; the released sizes where there is none."""
     for folder in folders:
         if "mm_projector_type" in (official := read_config(folder)):
             text = {name: official[name] for name in LLAVA_FIELDS if name in official}

@@ -1,14 +1,14 @@
 """Decision bands: from which P(fake) on a verdict may be said aloud, with a promise about how often it is wrong.
 
-The upper end is an order statistic of the scores of real pictures, the lower end one of fakes: split-conformal
+The upper end is an order statistic of the scores of real images, the lower end one of fakes: split-conformal
 thresholds in their training-conditional form (Vovk, "Conditional validity of inductive conformal predictors", ACML
 2012, proposition 2a). Of n exchangeable reals with the k-th smallest score S, the chance that a new real scores above
 S is Beta(n - k + 1, k) distributed, whatever the detector; k is the smallest one for which that chance is at most the
-promised rate with the promised confidence. Where pictures share a source or a video, one of each group is drawn, which
-keeps the promise for a picture of a new group (Dunn, Wasserman and Ramdas, "Distribution-free prediction sets for
+promised rate with the promised confidence. Where images share a source or a video, one of each group is drawn, which
+keeps the promise for an image of a new group (Dunn, Wasserman and Ramdas, "Distribution-free prediction sets for
 two-layer hierarchical models", JASA 2023, their single subsampling).
 
-The promise holds for pictures like those the band was fitted on. It says nothing about others.
+The promise holds for images like those the band was fitted on. It says nothing about others.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class DecisionBand:
     Attributes:
         low, high: P(fake) of at most `low` reads "likely real", of at least `high` "likely fake".
         fitted_on: in words, what it was fitted on and what it promises.
-        false_alarm_rate, miss_rate: reals that read "likely fake", fakes that read "likely real", on the pictures that
+        false_alarm_rate, miss_rate: reals that read "likely fake", fakes that read "likely real", on the images that
             were set aside.
         coverage: share of those that got an answer, the mean of both classes.
-        counts: pictures fitted on and measured on, and groups fitted on, by class.
+        counts: images fitted on and measured on, and groups fitted on, by class.
         curve: for a range of promised rates, what was measured: `promised`, `false_alarm_rate`, `miss_rate`,
             `coverage`.
     """
@@ -100,21 +100,21 @@ def fit_band(
     miss_rate: float | None = None,
     confidence: float = CONFIDENCE,
     measured_share: float = MEASURED_SHARE,
-    fitted_on: str = "the given pictures",
+    fitted_on: str = "the given images",
     seed: int = 0,
 ) -> DecisionBand:
-    """Fit a band to scores of pictures that the detector was not trained on.
+    """Fit a band to scores of images that the detector was not trained on.
 
     Whole groups are set aside first, on which the band's error rates and its coverage are measured; both ends are then
-    fitted on the others, one picture of each group and class.
+    fitted on the others, one image of each group and class.
 
     Args:
-        predictions: with P(fake) as `score`; a group is the same `group_id`, else `video_id`, else the picture itself.
-        false_alarm_rate: largest share of real pictures that may read "likely fake", in (0, 0.5).
+        predictions: with P(fake) as `score`; a group is the same `group_id`, else `video_id`, else the image itself.
+        false_alarm_rate: largest share of real images that may read "likely fake", in (0, 0.5).
         miss_rate: largest share of fakes that may read "likely real"; `false_alarm_rate` if `None`.
         confidence: with which each of the two is kept, in (0, 1).
         measured_share: share of the groups to set aside, in (0, 1).
-        fitted_on: what the pictures are, for people.
+        fitted_on: what the images are, for people.
         seed: of the split and of the draw from groups.
 
     Raises:
@@ -140,9 +140,9 @@ def fit_band(
     counts = scores.counts()
     promise = (
         f"{fitted_on}: {counts['fitted_real']} real and {counts['fitted_fake']} fake ones, one of each group. With "
-        f"{100 * confidence:g} % confidence at most {100 * false_alarm_rate:g} % of such real pictures read 'likely "
+        f"{100 * confidence:g} % confidence at most {100 * false_alarm_rate:g} % of such real images read 'likely "
         f"fake' and at most {100 * miss:g} % of such fakes 'likely real'. Measured on {counts['measured_real']} real "
-        f"and {counts['measured_fake']} fake pictures of other groups"
+        f"and {counts['measured_fake']} fake images of other groups"
     )
     return DecisionBand(*ends, promise, **scores.measure(*ends), counts=counts, curve=curve)
 
@@ -153,7 +153,7 @@ class _Scores:
     def __init__(self, predictions: Sequence[Prediction], measured_share: float, seed: int) -> None:
         values = [row.score for row in predictions]
         if not values or any(value is None or not 0.0 <= value <= 1.0 for value in values):
-            raise ValueError("A band needs a P(fake) in [0, 1] for each of one or more pictures.")
+            raise ValueError("A band needs a P(fake) in [0, 1] for each of one or more images.")
         groups = [row.group_id or row.video_id or row.id for row in predictions]
         generator = np.random.default_rng(seed)
         names = sorted(set(groups))
@@ -197,8 +197,8 @@ def _ends(scores: _Scores, false_alarm_rate: float, miss_rate: float, confidence
         if rank is None or not set_aside:
             return (
                 f"A rate of {100 * rate:g} % with {100 * confidence:g} % confidence needs "
-                f"{needed_units(rate, confidence)} {label} pictures of different groups to fit on, and others to "
-                f"measure on, but there are {len(values)} and {set_aside}. Give more pictures, or ask for a higher "
+                f"{needed_units(rate, confidence)} {label} images of different groups to fit on, and others to "
+                f"measure on, but there are {len(values)} and {set_aside}. Give more images, or ask for a higher "
                 "rate."
             )
         # Strictly above the k-th smallest real, strictly below the k-th largest fake.
@@ -208,9 +208,7 @@ def _ends(scores: _Scores, false_alarm_rate: float, miss_rate: float, confidence
     low, high = float(found["fake"]), float(found["real"])
     if high > 1.0 or low < 0.0:
         label = "real" if high > 1.0 else "fake"
-        return (
-            f"Too many {label} pictures have the most extreme score; no threshold keeps the rate that was asked for."
-        )
+        return f"Too many {label} images have the most extreme score; no threshold keeps the rate that was asked for."
     if low >= high:  # the classes hardly overlap: any threshold between the two keeps both promises
         high = (low + high) / 2
         low = float(np.nextafter(high, -np.inf))
@@ -218,7 +216,7 @@ def _ends(scores: _Scores, false_alarm_rate: float, miss_rate: float, confidence
 
 
 def plot_band(band: DecisionBand) -> bytes:
-    """Draw what answering costs: error rates against coverage, on the pictures that were set aside.
+    """Draw what answering costs: error rates against coverage, on the images that were set aside.
 
     Returns:
         The content of a PNG file.
@@ -237,7 +235,7 @@ def plot_band(band: DecisionBand) -> bytes:
         axes.plot(band.coverage, getattr(band, name), "s", markersize=8, color=colour)
     axes.axvline(band.coverage, color="grey", linestyle=":", linewidth=1, label="the band")
     axes.set(
-        xlabel="share of pictures that get an answer (mean of both classes)",
+        xlabel="share of images that get an answer (mean of both classes)",
         ylabel="share of the class",
         title="Risk against coverage",
         xlim=(-0.02, 1.02),

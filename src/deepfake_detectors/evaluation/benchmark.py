@@ -1,4 +1,4 @@
-"""`benchmark()`: several detectors on several data sets, with what needs no picture beside them."""
+"""`benchmark()`: several detectors on several datasets, with what needs no image beside them."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ __all__ = ["benchmark"]
 
 CELLS, COST_FILE = "cells", "cost.json"
 IDENTITY = ("manipulation", "video_id", "group_id")
-# What is done at the moment: detector, data set, pictures done, pictures in all.
+# What is done at the moment: detector, dataset, images done, images in all.
 BenchmarkProgress = Callable[[str, str, int, int], None]
 
 
 @dataclass
 class Cell:
-    """One detector on one data set: the content of its results.json, and what the leaderboard needs besides."""
+    """One detector on one dataset: the content of its results.json, and what the leaderboard needs besides."""
 
     detector: str
     dataset: str
@@ -71,31 +71,31 @@ def benchmark(
     controls: bool = True,
     progress: BenchmarkProgress | None = None,
 ) -> Leaderboard:
-    """Compare detectors on data sets.
+    """Compare detectors on datasets.
 
     ```python
     benchmark(["clip-probe-mini", "m2f2-det-mini"], ["ddvqa", "my-pictures"], output="benchmark").save("benchmark")
     ```
 
     Every cell of the table is a run of `evaluate` in a folder of its own, so its numbers are those of `evaluate`, and
-    the same call after an interruption does only what is missing. More detectors and data sets may be added to a
+    the same call after an interruption does only what is missing. More detectors and datasets may be added to a
     folder.
 
     Args:
         detectors: models, objects with `predict(paths)`, or mappings, as `contestants.read_contestants` takes them.
         datasets: names, folders or mappings, as `contestants.read_test_sets` takes them.
         output: folder of the cells. `Leaderboard.save` writes the tables.
-        train: data sets that a detector was trained on: what they share with those above is looked for first. Names
+        train: datasets that a detector was trained on: what they share with those above is looked for first. Names
             or folders, with all their splits; or mappings as in `datasets`, whose `split` is `train` by default.
-        robustness: also judge changed pictures, as `evaluate` does.
+        robustness: also judge changed images, as `evaluate` does.
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
-        seed: of the bootstrap, and of noise that is laid over pictures.
+        seed: of the bootstrap, and of noise that is laid over images.
         batch_size, device, dtype: as in `evaluate`.
         processes: run every detector in a process of its own, one after the other, so that its memory is given back
             and its crash is its own.
-        controls: add rows of what needs no picture: bytes per pixel, and a forest on metadata; needs the extra
+        controls: add rows of what needs no image: bytes per pixel, and a forest on metadata; needs the extra
             `lint`, as `train` does.
-        progress: called with detector, data set, and how many pictures are done and how many there are.
+        progress: called with detector, dataset, and how many images are done and how many there are.
 
     Returns:
         The leaderboard. A detector that fails is in its `failures`, and the others are not.
@@ -258,10 +258,10 @@ def _cell(
 
 
 class _Clock:
-    """Progress of a cell that measures seconds per thousand pictures of the set as it is.
+    """Progress of a cell that measures seconds per thousand images of the set as it is.
 
     Batches are timed from one call to the next, so loading the weights does not count where they were loaded before
-    the first call. The calls of changed pictures are passed on alone.
+    the first call. The calls of changed images are passed on alone.
     """
 
     def __init__(self, tell: Callable[[int, int], object]) -> None:
@@ -280,12 +280,12 @@ class _Clock:
 
 
 def _kept_seconds(place: Path, clock: _Clock) -> float | None:
-    """Seconds per thousand pictures: of this call where it judged any, else as an earlier one wrote them down."""
+    """Seconds per thousand images: of this call where it judged any, else as an earlier one wrote them down."""
     file = place / COST_FILE
     if clock.pictures:
         found = {"seconds_per_1000": 1000 * clock.seconds / clock.pictures, "pictures": clock.pictures}
         before = read_json_object(file) if file.is_file() else {"pictures": 0}
-        if found["pictures"] >= before["pictures"]:  # more pictures give the better number
+        if found["pictures"] >= before["pictures"]:  # more images give the better number
             write_json(file, found)
     return read_json_object(file)["seconds_per_1000"] if file.is_file() else None
 
@@ -335,7 +335,7 @@ def _doubt(content: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(cells: Sequence[Cell], resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Every two detectors on the pictures of a set that both judged."""
+    """Every two detectors on the images of a set that both judged."""
     found = []
     for first, second in combinations(cells, 2):
         if first.dataset != second.dataset:

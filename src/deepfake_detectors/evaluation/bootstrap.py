@@ -54,8 +54,8 @@ def bootstrap_interval(
         metric: takes labels and scores, both `(n,)`, and returns a number, or `None` where it is undefined.
         labels: `(n,)`, 0 real and 1 fake.
         scores: `(n,)`.
-        groups: `(n,)`, pictures that share source material. Where given, whole groups are drawn, since their pictures
-            are not independent; otherwise pictures are drawn within each class.
+        groups: `(n,)`, images that share source material. Where given, whole groups are drawn, since their images
+            are not independent; otherwise images are drawn within each class.
         level: share of resamples inside the interval.
         resamples: how many to draw.
         seed: the same seed gives the same interval.
@@ -152,10 +152,10 @@ def _draw(pool: np.ndarray | list[np.ndarray], generator: np.random.Generator) -
 
 
 def _units(truth: np.ndarray, groups: Sequence[str] | None) -> list[np.ndarray | list[np.ndarray]]:
-    """Pools to draw from with replacement: of single pictures an index array, of groups a list of index arrays."""
+    """Pools to draw from with replacement: of single images an index array, of groups a list of index arrays."""
     if groups is None:
         return [np.flatnonzero(truth == value) for value in np.unique(truth)]
     names = np.asarray(groups, dtype=object)
     if names.shape != truth.shape:
-        raise ValueError(f"groups has shape {names.shape}, expected one group per picture, {truth.shape}.")
+        raise ValueError(f"groups has shape {names.shape}, expected one group per image, {truth.shape}.")
     return [[np.flatnonzero(names == name) for name in sorted(set(names.tolist()))]]

@@ -44,7 +44,7 @@ def fit_platt(labels: ArrayLike, differences: ArrayLike) -> dict[str, float]:
     The weights make 0.5 the right threshold where real and fake are equally likely, whatever their share in the set.
 
     Args:
-        labels: `(n,)`, 0 real and 1 fake; pictures that were not trained on.
+        labels: `(n,)`, 0 real and 1 fake; images that were not trained on.
         differences: `(n,)`, logit fake - logit real.
 
     Returns:
@@ -69,11 +69,11 @@ def fit_platt(labels: ArrayLike, differences: ArrayLike) -> dict[str, float]:
 def fit_calibration(labels: ArrayLike, differences: ArrayLike, method: str = "platt") -> dict[str, float]:
     """Fit a calibration that stays finite where the classes do not overlap.
 
-    The targets are Platt's, (n + 1) / (n + 2) for a class of n pictures instead of 1, so that a few pictures that are
+    The targets are Platt's, (n + 1) / (n + 2) for a class of n images instead of 1, so that a few images that are
     told apart without an error do not ask for an infinite scale. Both classes weigh alike, as in `fit_platt`.
 
     Args:
-        labels: `(n,)`, 0 real and 1 fake; pictures that were not trained on.
+        labels: `(n,)`, 0 real and 1 fake; images that were not trained on.
         differences: `(n,)`, logit fake - logit real.
         method: `"platt"` fits scale and bias; `"temperature"` the scale alone, so that P(fake) = 0.5 stays where it
             is (Guo et al., "On Calibration of Modern Neural Networks", 2017).
@@ -129,7 +129,7 @@ def _check_differences(labels: ArrayLike, differences: ArrayLike) -> tuple[np.nd
         raise ValueError(f"Calibration needs both classes, but {reason}.")
     if values.std() == 0.0:
         raise ValueError(
-            f"All {values.size} pictures have the same score, {values[0]:.6g}; there is nothing to calibrate."
+            f"All {values.size} images have the same score, {values[0]:.6g}; there is nothing to calibrate."
         )
     require_scikit_learn()
     return truth, values
@@ -138,7 +138,7 @@ def _check_differences(labels: ArrayLike, differences: ArrayLike) -> tuple[np.nd
 def _positive(scale: float) -> float:
     if scale <= 0:
         raise ValueError(
-            f"The fitted scale is {scale:.3g}: on these pictures higher scores mean less fake. Such a model cannot be "
+            f"The fitted scale is {scale:.3g}: on these images higher scores mean less fake. Such a model cannot be "
             "calibrated; train it further, or check the order of its classes."
         )
     return scale
@@ -154,7 +154,7 @@ class OperatingPoints:
     """What `find_operating_points` found.
 
     Attributes:
-        thresholds: name -> `{"value", "low", "high"}`, P(fake) in [0, 1] from which a picture counts as fake.
+        thresholds: name -> `{"value", "low", "high"}`, P(fake) in [0, 1] from which an image counts as fake.
         unavailable: name -> why there is none.
     """
 
@@ -181,7 +181,7 @@ def find_operating_points(
     Args:
         labels: `(n,)`, 0 real and 1 fake.
         scores: `(n,)`, P(fake) in [0, 1].
-        groups: `(n,)`, pictures that share source material: whole groups are resampled.
+        groups: `(n,)`, images that share source material: whole groups are resampled.
         resamples: of the bootstrap; 0 for no intervals.
         seed: of the bootstrap.
 
@@ -199,7 +199,7 @@ def find_operating_points(
     for name, limit in LIMITS.items():
         if reals < round(1 / limit):
             found.unavailable[name] = (
-                f"it needs {round(1 / limit)} real pictures or more, so that {100 * limit:g} % of them are a picture, "
+                f"it needs {round(1 / limit)} real images or more, so that {100 * limit:g} % of them are an image, "
                 f"but the set holds {reals}"
             )
         else:

@@ -1,4 +1,4 @@
-"""What a benchmark compares, read from a plan: detectors, data sets, and what detectors were trained on."""
+"""What a benchmark compares, read from a plan: detectors, datasets, and what detectors were trained on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Contestant:
         name: in the leaderboard.
         model: folder, Hub id, name of a built-in checkpoint, a `Predictor` or a `Detector`; `None` for files of
             scores.
-        scores: name of a data set -> file of cached predictions; empty for a detector that is run.
+        scores: name of a dataset -> file of cached predictions; empty for a detector that is run.
         options: `family`, `head` and `threshold`, as `evaluate` takes them.
     """
 
@@ -50,7 +50,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class TestSet:
-    """A data set of a benchmark.
+    """A dataset of a benchmark.
 
     Attributes:
         name: in the leaderboard.
@@ -63,7 +63,7 @@ class TestSet:
     options: Mapping[str, Any]
 
     def open(self) -> PictureSet:
-        """Return its whole pictures, videos as frames; raise what `data_set` and `folder_set` raise."""
+        """Return its whole images, videos as frames; raise what `data_set` and `folder_set` raise."""
         given = dict(self.options)
         if "dataset" in given:
             return data_set(
@@ -101,11 +101,11 @@ def read_contestants(given: Sequence[Any], sets: Sequence[TestSet]) -> list[Cont
     Args:
         given: a model name each; an object with `predict(paths)`; or a mapping with `name` and one of `model` (with
             `family`, `head` and `threshold`), `predict` (`"module:object"`, an object with `predict(paths)`), or
-            `scores`: a file of cached predictions, or one per name of a data set.
+            `scores`: a file of cached predictions, or one per name of a dataset.
         sets: of the benchmark.
 
     Raises:
-        ValueError: for something else, a name that is taken, or scores of unknown data sets.
+        ValueError: for something else, a name that is taken, or scores of unknown datasets.
         ImportError: if there is no such module.
     """
     found = [_contestant(item, sets) for item in given]
@@ -136,7 +136,7 @@ def _contestant(item: Any, sets: Sequence[TestSet]) -> Contestant:
         files = dict(scores) if isinstance(scores, Mapping) else {entry.name: scores for entry in sets}
         unknown = sorted(set(files) - {entry.name for entry in sets})
         if unknown:
-            raise ValueError(f"`detectors`: scores of {', '.join(unknown)}, which are not among the data sets.")
+            raise ValueError(f"`detectors`: scores of {', '.join(unknown)}, which are not among the datasets.")
         name = str(item.get("name") or "scores")
         return Contestant(name, None, {key: Path(file) for key, file in files.items()}, options)
     if kinds == ["predict"]:
@@ -159,10 +159,10 @@ def _imported(place: str) -> Predictor:
 
 
 def read_test_sets(given: Sequence[Any], parameter: str = "datasets") -> list[TestSet]:
-    """Return the data sets of a benchmark.
+    """Return the datasets of a benchmark.
 
     Args:
-        given: the name of a data set, a folder that was built, or a folder with the folders `real` and/or `fake`; or a
+        given: the name of a dataset, a folder that was built, or a folder with the folders `real` and/or `fake`; or a
             mapping with `name` and the parameters of `evaluate` for a set.
         parameter: that they were given as, for messages.
 
@@ -190,11 +190,11 @@ def _test_set(item: Any, parameter: str) -> TestSet:
         return TestSet(_short(str(folder.resolve())), sides or {"dataset": str(folder)})
     if not isinstance(item, Mapping):
         raise ValueError(f"`{parameter}` holds a {type(item).__name__}, expected a name, a folder or a mapping.")
-    _check_keys(item, SET_KEYS, "a data set")
+    _check_keys(item, SET_KEYS, "a dataset")
     options = {key: value for key, value in item.items() if key != "name" and value is not None}
     if not {"dataset", "real_dir", "fake_dir"} & set(options):
         raise ValueError(
-            f"`{parameter}`: {dict(item)} names no pictures: give `dataset`, or `real_dir` and/or `fake_dir`."
+            f"`{parameter}`: {dict(item)} names no images: give `dataset`, or `real_dir` and/or `fake_dir`."
         )
     named = next(options[key] for key in ("dataset", "fake_dir", "real_dir") if key in options)
     return TestSet(str(item.get("name") or _short(str(named))), options)

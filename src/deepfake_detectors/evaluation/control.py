@@ -39,7 +39,7 @@ def bytes_per_pixel(image: Any) -> float | None:
 def bytes_per_pixel_control(
     rows: Sequence[Prediction], images: Sequence[Any], resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Compute the AUC of ranking the pictures by bytes per pixel: far from 0.5, the files give their class away.
+    """Compute the AUC of ranking the images by bytes per pixel: far from 0.5, the files give their class away.
 
     Args:
         rows: of the set.
@@ -55,7 +55,7 @@ def bytes_per_pixel_control(
     pairs = [(row, value) for row, image in zip(rows, images, strict=True) if (value := bytes_per_pixel(image))]
     result = MetricSet()
     truth, values = labels_of([row for row, _ in pairs]), np.array([value for _, value in pairs])
-    reason = one_class_reason(truth) if pairs else "no picture's size could be read"
+    reason = one_class_reason(truth) if pairs else "no image's size could be read"
     known = [row for row, _ in pairs]
     interval = None
     groups = bootstrap_groups(known)[1] if pairs else None

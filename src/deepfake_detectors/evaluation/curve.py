@@ -40,9 +40,9 @@ def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.n
 def one_class_reason(truth: np.ndarray) -> str | None:
     """Return why ranking metrics are undefined on these labels, or `None` where they are defined."""
     if truth.all():
-        return "the set holds no real picture, so there is nothing to rank the fakes against"
+        return "the set holds no real image, so there is nothing to rank the fakes against"
     if not truth.any():
-        return "the set holds no fake picture, so there is nothing to rank the reals against"
+        return "the set holds no fake image, so there is nothing to rank the reals against"
     return None
 
 
@@ -72,7 +72,7 @@ class ScoreCurve:
 
         Args:
             weights: float64 `(rows, n)`, not negative, in the order of the scores given.
-            threshold: score from which a picture counts as fake.
+            threshold: score from which an image counts as fake.
             false_positive_rates: metric name -> largest share of reals that may be called fake.
 
         Returns:
@@ -103,7 +103,7 @@ class ScoreCurve:
             return hits[:, place] / hits[:, -1], alarms[:, place] / alarms[:, -1]
 
     def limit_thresholds(self, weights: np.ndarray, false_positive_rate: float) -> np.ndarray:
-        """Threshold of each row `(rows,)` that calls as many pictures fake as that share of the reals allows.
+        """Threshold of each row `(rows,)` that calls as many images fake as that share of the reals allows.
 
         It lies halfway between the last score that is called fake and the next one, so that rounding cannot pass
         either; above the highest score where none may be called fake. NaN where there are no reals.

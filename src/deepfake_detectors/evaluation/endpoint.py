@@ -48,7 +48,7 @@ class ServedFamily:
     """What a server that runs a checkpoint of the family is asked.
 
     Attributes:
-        question: about every picture, in the model's own chat template.
+        question: about every image, in the model's own chat template.
         read: returns what an answer says, `"real"`, `"fake"` or `None`.
     """
 
@@ -73,7 +73,7 @@ class EndpointDetector(OutsideDetector):
         model_name: what the server calls the model.
         family: whose question and rule; by default that of the Hub id `model_name`, else of any chat model.
         batch_size: requests at a time.
-        max_pixels: width times height of a picture that is decoded.
+        max_pixels: width times height of an image that is decoded.
         timeout: seconds for one answer.
 
     Raises:
@@ -108,7 +108,7 @@ class EndpointDetector(OutsideDetector):
         progress: Progress | None = None,
         head: str | None = None,
     ) -> Scored:
-        """Score all pictures that can be read; the arguments as in `scoring.Detector.score`.
+        """Score all images that can be read; the arguments as in `scoring.Detector.score`.
 
         Raises:
             ValueError: for a folder of another run or one that another process fills, and for `head`.

@@ -109,19 +109,19 @@ def evaluate(
         family: of a stock folder, as in `pipeline`. With `endpoint`, whose question is asked there, and by whose rule
             its answers are read, such as `"fakevlm"`; by default that of the Hub id `model_name`, else `"chat_vlm"`.
         request_timeout: seconds for one answer of the server.
-        dataset: name of a data set, such as `"ddvqa"`; a built folder; or a CSV file `img_path,label`.
-        dataset_config: config of the data set.
+        dataset: name of a dataset, such as `"ddvqa"`; a built folder; or a CSV file `img_path,label`.
+        dataset_config: config of the dataset.
         dataset_options: fields of that config, such as `{"masks": "masks"}`.
-        split: split of the data set.
-        data_dir: raw files of the data set; by default `$DEEPFAKE_DATA/NAME`.
+        split: split of the dataset.
+        data_dir: raw files of the dataset; by default `$DEEPFAKE_DATA/NAME`.
         real_dir: folder of real images.
         fake_dir: folder of fake images; the folders below name the manipulations.
         mask_dir: masks of the fakes, white where they were changed, under the same path or stem.
-        twin_masks: take as mask where a fake of the data set differs from its real twin.
+        twin_masks: take as mask where a fake of the dataset differs from its real twin.
         frames: of every video in `real_dir` and `fake_dir`, evenly spread.
-        crop: name of a crop recipe (`examination.crops.CROP_RECIPES`): the largest face of every picture and frame is
-            cut out and judged; `"none"` for whole pictures. By default videos are cut by the recipe of a checkpoint
-            that judges faces, and pictures and data sets are taken as they are.
+        crop: name of a crop recipe (`examination.crops.CROP_RECIPES`): the largest face of every image and frame is
+            cut out and judged; `"none"` for whole images. By default videos are cut by the recipe of a checkpoint
+            that judges faces, and images and datasets are taken as they are.
         finder: name of the face finder.
         predictions: files of cached predictions to score instead of a model. JSON lines with `id`, `label` (`"real"`
             or `"fake"`), `score` (P(fake)) and/or `text`, and if known `manipulation`, `category`, `video_id`,
@@ -136,20 +136,20 @@ def evaluate(
         protocol: `"corrected"`, or `"paper:FAMILY"` as published, defects included.
         threshold: P(fake) in [0, 1] from which an image counts as fake, or the name of an operating point.
         fit: fit `"platt"` or `"temperature"`, or `"keep"` for operating points alone.
-        fit_split: split of the data set to fit on; by default the evaluated images.
+        fit_split: split of the dataset to fit on; by default the evaluated images.
         fit_predictions: file of cached predictions to fit on.
         save_to: store the fit with the model, in a new folder or the model's own.
         fit_band: fit a decision band ("likely fake", "likely real", "inconclusive") on the evaluated images, half of
             whose groups are set aside to measure it on; `bands` says what is promised.
         false_alarm_rate: largest share of real images that may read "likely fake", in (0, 0.5); 0.05 if `None`.
         head: of a checkpoint with several heads, such as `"face"`, the one to measure.
-        robustness: also measure re-encoded, resized and cropped pictures at the same threshold: `"light"`, `"full"`,
+        robustness: also measure re-encoded, resized and cropped images at the same threshold: `"light"`, `"full"`,
             `"fakevlm-table7"`, or names of corruptions such as `"jpeg-70,messenger"`; see
             `deepfake_detectors.corruptions`.
-        cover_regions: also judge pictures with the face regions that their explanations name covered, and with the
-            same shape covered elsewhere, as a control; pictures must be crops of one face. Belongs to `explain`.
+        cover_regions: also judge images with the face regions that their explanations name covered, and with the
+            same shape covered elsewhere, as a control; images must be crops of one face. Belongs to `explain`.
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
-        seed: of the bootstrap, of a protocol's coin, and of noise that is laid over pictures.
+        seed: of the bootstrap, of a protocol's coin, and of noise that is laid over images.
         batch_size: images per forward pass.
         max_pixels: width times height of an image that is decoded, by default 100 million.
         device: such as `"cuda:0"`; by default the first accelerator, or the CPU.
@@ -193,7 +193,7 @@ def evaluate(
         ),
         (
             robustness is not None and (bool(cached) or protocol != DEFAULT_PROTOCOL),
-            f"`robustness` needs a model and pictures, and the protocol {DEFAULT_PROTOCOL}.",
+            f"`robustness` needs a model and images, and the protocol {DEFAULT_PROTOCOL}.",
         ),
         (
             folder is not None and folder.exists() and not folder.is_dir(),
@@ -230,7 +230,7 @@ def evaluate(
         ),
         (
             labels is not None and (len(cached) != 1 or dataset is not None or real is not None or fake is not None),
-            "`labels` are those of one file of `predictions`, which it names the pictures of: give that file alone.",
+            "`labels` are those of one file of `predictions`, which it names the images of: give that file alone.",
         ),
         (
             cover_regions and (not explain or protocol != DEFAULT_PROTOCOL),
@@ -335,7 +335,7 @@ def evaluate(
     failures = {} if scored is None else scored.failures
     if failures and not rows:
         name, message = next(iter(failures.items()))
-        raise ValueError(f"None of {len(failures)} pictures could be read, the first being {name}: {message}")
+        raise ValueError(f"None of {len(failures)} images could be read, the first being {name}: {message}")
     if references is not None:
         inputs["references"] = Path(references).name
 
@@ -364,9 +364,9 @@ def evaluate(
                 of_fit = detector.score(fit_pictures, inside, progress=progress, head=head)
                 fitted = of_fit.rows, fit_pictures.name
                 remarks += [f"Not fitted on: {name}: {message}" for name, message in of_fit.failures.items()]
-            # Without pictures of its own, a fit is measured on what it was fitted on, and says so.
+            # Without images of its own, a fit is measured on what it was fitted on, and says so.
             calibration = (
-                calibrate(fit, rows, "the evaluated pictures", None, settings)
+                calibrate(fit, rows, "the evaluated images", None, settings)
                 if fitted is None
                 else calibrate(fit, *fitted, rows, settings)
             )
@@ -476,7 +476,7 @@ def _refuse_fit(
         (fit_split is not None and fit_split == split, f"`fit_split` {fit_split} is the split that is evaluated."),
         (
             save_to is not None and (of_predictions or fit_predictions is not None),
-            "`save_to` needs scores of the model as it is: give `model` and pictures, not cached predictions.",
+            "`save_to` needs scores of the model as it is: give `model` and images, not cached predictions.",
         ),
     )
 
@@ -497,7 +497,7 @@ def _fitted_point(name: str, calibration: Calibration) -> float:
 
 
 def _with_files(rows: list[Prediction], pictures: PictureSet) -> tuple[list[Prediction], list[Any]]:
-    """Return what is known of every picture of the set, with the scores there are, and where it lies."""
+    """Return what is known of every image of the set, with the scores there are, and where it lies."""
     judged = {row.id: row for row in rows}
     pairs = [
         (judged[row.id], file) for row, file in zip(pictures.rows, pictures.files, strict=True) if row.id in judged

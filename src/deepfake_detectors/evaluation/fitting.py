@@ -62,7 +62,7 @@ class Calibration:
         fitted: `{"scale", "bias"}` on the logit difference of the scores that were fitted.
         points: thresholds on the calibrated P(fake).
         source: what it was fitted on: `set`, `num_real`, `num_fake`, `saturated`.
-        same_rows: whether it is measured on the pictures it was fitted on.
+        same_rows: whether it is measured on the images it was fitted on.
         shared_groups: how many groups of source material lie on both sides.
     """
 
@@ -96,7 +96,7 @@ class Calibration:
             "method": self.method,
             **self.fitted,
             "fitted_on": self.source,
-            "measured_on": "the pictures it was fitted on" if self.same_rows else "other pictures",
+            "measured_on": "the images it was fitted on" if self.same_rows else "other images",
             "brier": {"before": brier_score(truth, before), "after": brier_score(truth, after)},
             "ece": {
                 "before": expected_calibration_error(truth, before),
@@ -115,15 +115,15 @@ def calibrate(
 
     Args:
         method: one of `METHODS`. Both classes weigh alike, so that 0.5 is the right threshold where real and fake are
-            equally likely, whatever their share among these pictures.
-        fit_rows: with P(fake) as scores; pictures that the model was not trained on.
+            equally likely, whatever their share among these images.
+        fit_rows: with P(fake) as scores; images that the model was not trained on.
         name: of their set.
         rows: what it is measured on; `None` if that is `fit_rows`.
         settings: of the bootstrap.
 
     Raises:
         ValueError: for an unknown method, one class, scores that are not probabilities or rank backwards, and for
-            pictures that are on both sides.
+            images that are on both sides.
     """
     if method not in METHODS:
         raise ValueError(f"`fit` is {method!r}, allowed are {', '.join(METHODS)}.")
@@ -138,7 +138,7 @@ def calibrate(
     found = Calibration(method, fitted, points, source, rows is None)
     if rows is None:
         found.remarks.append(
-            "Fitted and measured on the same pictures: ece, brier and the rates at the operating points are better "
+            "Fitted and measured on the same images: ece, brier and the rates at the operating points are better "
             "than they will be on new ones. Fit on others with `fit_split` or `fit_predictions`"
         )
     else:
@@ -163,7 +163,7 @@ def composed(first: Mapping[str, float], second: Mapping[str, float]) -> dict[st
 
 
 def moved_threshold(threshold: float, fitted: Mapping[str, float]) -> float:
-    """Return the threshold that, after calibration, parts the same pictures as `threshold` did before."""
+    """Return the threshold that, after calibration, parts the same images as `threshold` did before."""
     if threshold in (0.0, 1.0):
         return threshold
     return float(calibrated_probability(math.log(threshold) - math.log1p(-threshold), dict(fitted)))
@@ -173,7 +173,7 @@ def _check_apart(fit_rows: Sequence[Prediction], rows: Sequence[Prediction], fou
     both = {row.id for row in fit_rows} & {row.id for row in rows}
     if both:
         raise ValueError(
-            f"{len(both)} pictures are fitted on and measured on, the first being {min(both)}. Keep them apart, or "
+            f"{len(both)} images are fitted on and measured on, the first being {min(both)}. Keep them apart, or "
             "leave out `fit_split` and `fit_predictions` to have it labelled as one set."
         )
     groups = ({row.group_id or row.video_id for row in side} - {None} for side in (fit_rows, rows))
@@ -182,7 +182,7 @@ def _check_apart(fit_rows: Sequence[Prediction], rows: Sequence[Prediction], fou
         found.shared_groups = len(shared)
         found.remarks.append(
             f"{len(shared)} groups of shared source material are on both sides, such as {min(map(str, shared))}: the "
-            "pictures measured on are not new to the fit"
+            "images measured on are not new to the fit"
         )
 
 
@@ -229,7 +229,7 @@ def checkpoint_folder(source: str) -> Path:
 
 
 def check_target(source: str | None, target: Path) -> None:
-    """Refuse a target before any picture is scored.
+    """Refuse a target before any image is scored.
 
     Args:
         source: the model as the user named it; `None` for the default of this package.
@@ -260,7 +260,7 @@ def save_calibrated(
     """Write the checkpoint with what was fitted in its config, and `calibration.json` beside it.
 
     The calibration is put behind the one that the checkpoint has. Its own operating points are kept, moved so that
-    they part the same pictures as before, unless one of the same name was fitted.
+    they part the same images as before, unless one of the same name was fitted.
 
     Args:
         source: the checkpoint's folder or Hub id, whose scores were fitted.

@@ -39,14 +39,14 @@ class Row:
 
     Attributes:
         detector: its name, or that of a control.
-        dataset: name of the data set.
-        variant: what was done to the pictures.
+        dataset: name of the dataset.
+        variant: what was done to the images.
         kind: `"detector"` or `"control"`.
         metrics: name -> `{"value", "low", "high"}`.
-        num_real, num_fake: pictures of each class.
-        threshold: P(fake) from which a picture counts as fake; `None` for a control.
-        unreadable: pictures that are in none of the numbers.
-        seconds_per_1000: what a thousand pictures cost on the machine of the run.
+        num_real, num_fake: images of each class.
+        threshold: P(fake) from which an image counts as fake; `None` for a control.
+        unreadable: images that are in none of the numbers.
+        seconds_per_1000: what a thousand images cost on the machine of the run.
         words: doubts about the numbers, in sentences.
     """
 
@@ -69,10 +69,10 @@ class Leaderboard:
 
     Attributes:
         rows: detectors and controls, in the order they were judged.
-        differences: of two detectors on the same pictures: `dataset`, `first`, `second`, `pictures`,
+        differences: of two detectors on the same images: `dataset`, `first`, `second`, `pictures`,
             `auc_difference` and `accuracy_difference` (second minus first) with paired bootstrap intervals.
-        leaks: what a data set shares with one that was trained on.
-        sets: name -> what the data set is.
+        leaks: what a dataset shares with one that was trained on.
+        sets: name -> what the dataset is.
         failures: detector -> why it has no rows.
         robustness, resamples, seed: as `benchmark` was told.
     """
@@ -101,7 +101,7 @@ class Leaderboard:
         }
 
     def sorted_rows(self) -> list[Row]:
-        """Return the rows by data set and variant, the highest AUC first."""
+        """Return the rows by dataset and variant, the highest AUC first."""
         sets, variants = list(self.sets), list(dict.fromkeys(row.variant for row in self.rows))
         return sorted(
             self.rows, key=lambda row: (sets.index(row.dataset), variants.index(row.variant), -_number(row, "auc"))
@@ -182,7 +182,7 @@ class Leaderboard:
         columns = self._columns()
         heads = [
             "detector",
-            "data set",
+            "dataset",
             "pictures",
             *(METRICS[name] for name in columns),
             "real",
@@ -196,8 +196,8 @@ class Leaderboard:
             cells = [name, as_markdown(row.dataset), row.variant, *(_text(row.metrics.get(key)) for key in columns)]
             lines.append(f"| {' | '.join([*cells, str(row.num_real), str(row.num_fake), cost])} |")
         if self.differences:
-            lines += ["", "## Differences on the same pictures", ""]
-            lines += ["| data set | A | B | pictures | AUC, B minus A | accuracy, B minus A |", f"|{' --- |' * 6}"]
+            lines += ["", "## Differences on the same images", ""]
+            lines += ["| dataset | A | B | images | AUC, B minus A | accuracy, B minus A |", f"|{' --- |' * 6}"]
             for item in self.differences:
                 names = [as_markdown(item[key]) for key in ("dataset", "first", "second")]
                 gaps = [_text(item[key]) for key in ("auc_difference", "accuracy_difference")]

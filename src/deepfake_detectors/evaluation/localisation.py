@@ -1,7 +1,7 @@
-"""How well masks show what was changed: pixel AUC, F1 and IoU, from one small histogram per picture.
+"""How well masks show what was changed: pixel AUC, F1 and IoU, from one small histogram per image.
 
 A mask has 256 levels, so that its histogram over changed and over unchanged pixels loses nothing. The histograms go to
-a file as the pictures are judged; what is kept in memory does not grow with the number of pixels.
+a file as the images are judged; what is kept in memory does not grow with the number of pixels.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def count_pixels(mask: Image.Image, truth: Image.Image | None, name: str) -> np.
     Args:
         mask: of the detector, mode `L`, 255 is surely changed.
         truth: mode `L` of the same size, changed from 128 on; `None` where nothing was changed.
-        name: of the picture, for the message.
+        name: of the image, for the message.
 
     Returns:
         int64 `(2, 256)`: unchanged pixels, changed pixels.
@@ -57,7 +57,7 @@ def count_pixels(mask: Image.Image, truth: Image.Image | None, name: str) -> np.
         return np.stack([np.bincount(levels.ravel(), minlength=LEVELS), np.zeros(LEVELS, dtype=np.int64)])
     if truth.size != mask.size:
         raise ValueError(
-            f"{name}: its true mask has {truth.width}x{truth.height} pixels, the picture {mask.width}x{mask.height}."
+            f"{name}: its true mask has {truth.width}x{truth.height} pixels, the image {mask.width}x{mask.height}."
         )
     changed = np.asarray(truth) >= MARKED_FROM
     return np.bincount((levels + LEVELS * changed).ravel(), minlength=2 * LEVELS).reshape(2, LEVELS)
@@ -71,7 +71,7 @@ def read_mask(source: Any) -> Image.Image:
     Raises:
         ValueError: for what is not an image, or holds no white though not all is black.
     """
-    name = "a mask of the data set" if isinstance(source, Image.Image) else describe_image_source(source)
+    name = "a mask of the dataset" if isinstance(source, Image.Image) else describe_image_source(source)
     try:
         grey = load_mask(source)
     except InputImageError as error:
@@ -86,7 +86,7 @@ def pixel_scores(counts: np.ndarray) -> dict[str, float | None]:
     """Return `pixel_auc`, `pixel_f1` and `iou` in [0, 1] of the changed pixels; `None` where none or all were.
 
     Args:
-        counts: `(2, 256)`, as `count_pixels` gives them, of one picture or summed.
+        counts: `(2, 256)`, as `count_pixels` gives them, of one image or summed.
     """
     if not counts.sum(axis=1).all():
         return dict.fromkeys(PER_PICTURE)
@@ -101,7 +101,7 @@ def pixel_scores(counts: np.ndarray) -> dict[str, float | None]:
 
 
 def write_counts(file: Path, counts: Mapping[str, np.ndarray]) -> None:
-    """Append one line per picture: `id`, and the levels that occur in its unchanged and in its changed pixels."""
+    """Append one line per image: `id`, and the levels that occur in its unchanged and in its changed pixels."""
     with file.open("a", encoding="utf-8") as handle:
         for name, pair in counts.items():
             kinds = {
@@ -122,9 +122,9 @@ def score_localisation(
         resamples, seed: of the 95 % intervals.
 
     Returns:
-        `counts`, `metrics` and `undefined`: `pixel_auc`, `pixel_f1` and `iou`, the means over the forged pictures;
-        the same with `_pooled`, of all their pixels together, large pictures counting more; `marked_on_real`, the
-        mean share of a real picture's pixels that is marked. Marked is what the mask gives 0.5 or more. Also
+        `counts`, `metrics` and `undefined`: `pixel_auc`, `pixel_f1` and `iou`, the means over the forged images;
+        the same with `_pooled`, of all their pixels together, large images counting more; `marked_on_real`, the
+        mean share of a real image's pixels that is marked. Marked is what the mask gives 0.5 or more. Also
         `per_manipulation`.
     """
     by_id = {row.id: row for row in rows}
@@ -144,7 +144,7 @@ def score_localisation(
     scored = [row for row in rows if found.get(row.id, {}).get("iou") is not None]
     reals = [row for row in rows if row.id in marked]
     result = MetricSet()
-    nothing = None if scored else "no forged picture has a true mask with changed and unchanged pixels"
+    nothing = None if scored else "no forged image has a true mask with changed and unchanged pixels"
     for name in PER_PICTURE:
         values = np.array([found[row.id][name] for row in scored], dtype=np.float64)
         _add_mean(result, name, values, scored, nothing, resamples, seed)
@@ -152,7 +152,7 @@ def score_localisation(
     for name in PER_PICTURE:
         result.add(f"{name}_pooled", together[name], nothing)
     shares = np.array([marked[row.id] for row in reals], dtype=np.float64)
-    absent = None if reals else "the set holds no real picture"
+    absent = None if reals else "the set holds no real image"
     _add_mean(result, MARKED_ON_REAL, shares, reals, absent, resamples, seed)
     forged = [row for row in rows if row.label == "fake"]
     return {

@@ -47,7 +47,7 @@ class Settings:
     """What a user may choose.
 
     Attributes:
-        threshold: P(fake) from which a picture counts as fake.
+        threshold: P(fake) from which an image counts as fake.
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
         seed: of the bootstrap and of FakeVLM's coin.
         encoder: folder or Hub id of the sentence encoder that compares explanations; `None` for no `similarity`.
@@ -113,9 +113,9 @@ class DetectionMetrics:
     """Result of `detection_metrics`. All rates lie in [0, 1].
 
     Attributes:
-        num_real: pictures of class 0.
-        num_fake: pictures of class 1.
-        threshold: score from which a picture counts as fake.
+        num_real: images of class 0.
+        num_fake: images of class 1.
+        threshold: score from which an image counts as fake.
         accuracy: share of right verdicts at `threshold`.
         auc: area under the ROC curve, or `None` where it is undefined.
         eer: equal error rate, or `None` where it is undefined.
@@ -201,7 +201,7 @@ def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, bins: int =
     """Return the mean gap between P(fake) and the share of fakes, in [0, 1]; lower is better.
 
     Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (AAAI 2015), for P(fake) instead of
-    the confidence in the verdict, over `bins` ranges of equal width, weighted by the pictures in each.
+    the confidence in the verdict, over `bins` ranges of equal width, weighted by the images in each.
 
     Raises:
         ValueError: as `check_scores`, or for scores that are not probabilities, or no bins.
@@ -225,12 +225,12 @@ def _check_probabilities(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarr
 
 
 def detection_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> DetectionMetrics:
-    """Accuracy, AUC and EER of one set of pictures.
+    """Accuracy, AUC and EER of one set of images.
 
     Args:
         labels: `(n,)`, 0 real and 1 fake.
         scores: `(n,)`, higher means more fake; P(fake) where `threshold` is to mean anything.
-        threshold: score from which a picture counts as fake.
+        threshold: score from which an image counts as fake.
 
     Returns:
         The metrics; those a one-class set leaves undefined are `None`, with the reason in `undefined`.
@@ -261,8 +261,8 @@ def manipulation_table(
     Args:
         labels: `(n,)`, 0 real and 1 fake.
         scores: `(n,)`, higher means more fake.
-        manipulations: `(n,)`, the method that made each picture; anything for real ones.
-        threshold: score from which a picture counts as fake.
+        manipulations: `(n,)`, the method that made each image; anything for real ones.
+        threshold: score from which an image counts as fake.
 
     Returns:
         Name -> `{"count", "accuracy", "auc"}`. Accuracy counts this method's fakes only; AUC ranks them against all
@@ -317,7 +317,7 @@ def _check_names(
     truth, values = check_scores(labels, scores)
     given = np.asarray(names, dtype=object)
     if given.shape != truth.shape:
-        raise ValueError(f"{what} has shape {given.shape}, expected one name per picture, {truth.shape}.")
+        raise ValueError(f"{what} has shape {given.shape}, expected one name per image, {truth.shape}.")
     return truth, values, given
 
 
@@ -367,7 +367,7 @@ def _reasons(truth: np.ndarray, values: np.ndarray, proper: bool) -> dict[str, s
     if one_class := one_class_reason(truth):
         names = ("balanced_accuracy", "auc", "ap", "eer", *FALSE_POSITIVE_RATES)
         absent = "fake" if truth.sum() == 0 else "real"
-        reasons = {**dict.fromkeys(names, one_class), f"f1_{absent}": f"the set holds no {absent} picture"}
+        reasons = {**dict.fromkeys(names, one_class), f"f1_{absent}": f"the set holds no {absent} image"}
     if not proper:
         spread = f"the scores reach from {values.min():.6g} to {values.max():.6g}, which are not probabilities"
         reasons |= dict.fromkeys(("brier", "ece"), spread)
@@ -400,7 +400,7 @@ def remarks(labels: ArrayLike) -> list[str]:
     """Return what to keep in mind when reading the metrics of these labels `(n,)`."""
     reals = int((np.asarray(labels) == 0).sum())
     return [
-        f"{name}: with {reals} real pictures it is the share of fakes found without a single false alarm; "
+        f"{name}: with {reals} real images it is the share of fakes found without a single false alarm; "
         f"{round(1 / limit)} reals would be needed to resolve this rate."
         for name, limit in FALSE_POSITIVE_RATES.items()
         if 0 < reals < 1 / limit

@@ -1,6 +1,6 @@
-"""Two series of scores of the same pictures: how far they differ, and how much of that is luck of the draw.
+"""Two series of scores of the same images: how far they differ, and how much of that is luck of the draw.
 
-The bootstrap draws pictures (or whole groups), and each draw counts both series, so that what is hard in a picture for
+The bootstrap draws images (or whole groups), and each draw counts both series, so that what is hard in an image for
 both cancels out (Efron and Tibshirani, "An Introduction to the Bootstrap", ch. 10).
 """
 
@@ -33,14 +33,14 @@ def compare_scores(
 
     Args:
         labels: `(n,)`, 0 real and 1 fake.
-        first, second: `(n,)`, higher means more fake; of the same pictures in the same order.
-        thresholds: score from which a picture counts as fake, of each series.
-        groups: `(n,)`, pictures that share source material: whole groups are resampled.
+        first, second: `(n,)`, higher means more fake; of the same images in the same order.
+        thresholds: score from which an image counts as fake, of each series.
+        groups: `(n,)`, images that share source material: whole groups are resampled.
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
         seed: of the bootstrap.
 
     Returns:
-        `auc`, `accuracy`, `false_alarm_rate` and `miss_rate` of the second; `flip_rate`, the share of pictures whose
+        `auc`, `accuracy`, `false_alarm_rate` and `miss_rate` of the second; `flip_rate`, the share of images whose
         verdict differs; `auc_difference` and `accuracy_difference`, second minus first.
 
     Raises:
@@ -73,9 +73,9 @@ def compare_scores(
     one_class = one_class_reason(truth)
     reasons = dict.fromkeys(RANKED, one_class) if one_class else {}
     if not real.any():
-        reasons["false_alarm_rate"] = "the set holds no real picture"
+        reasons["false_alarm_rate"] = "the set holds no real image"
     if not fake.any():
-        reasons["miss_rate"] = "the set holds no fake picture"
+        reasons["miss_rate"] = "the set holds no fake image"
     result = MetricSet()
     for name, found in whole.items():
         reason = reasons.get(name)

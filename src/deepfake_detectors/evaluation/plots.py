@@ -26,7 +26,7 @@ def plot_scores(rows: Sequence[Prediction], threshold: float) -> dict[str, bytes
 
     Args:
         rows: with scores.
-        threshold: P(fake) from which a picture counts as fake.
+        threshold: P(fake) from which an image counts as fake.
 
     Returns:
         File name -> content.
@@ -44,7 +44,7 @@ def plot_scores(rows: Sequence[Prediction], threshold: float) -> dict[str, bytes
     return plots
 
 
-def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], by: str = "kind of picture") -> bytes:
+def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], by: str = "kind of image") -> bytes:
     """Draw accuracy per row of one or several tables side by side.
 
     Args:
@@ -65,7 +65,7 @@ def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], by: str = "
     counts = [next(iter(tables.values()))[name]["count"] for name in names]
     axes.set_yticks(range(len(names)), [f"{name} ({count})" for name, count in zip(names, counts, strict=True)])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set(xlim=(0, 1.13), xlabel="accuracy", title=f"Accuracy by {by} (number of pictures)")
+    axes.set(xlim=(0, 1.13), xlabel="accuracy", title=f"Accuracy by {by} (number of images)")
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.grid(axis="x", alpha=0.3)
     if len(tables) > 1:
@@ -140,8 +140,8 @@ def _roc(labels: np.ndarray, scores: np.ndarray, threshold: float) -> bytes:
     point = [(scores[labels == code] >= threshold).mean() for code in (0, 1)]
     axes.plot(*point, "o", color=COLOURS["fake"], label=f"threshold {threshold:.4g}")
     axes.set(
-        xlabel="share of real pictures called fake",
-        ylabel="share of fake pictures called fake",
+        xlabel="share of real images called fake",
+        ylabel="share of fake images called fake",
         title="ROC curve (positive: fake)",
         xlim=(-0.01, 1.01),
         ylim=(-0.01, 1.01),

@@ -38,7 +38,7 @@ TOKENS = ("</s>", "<s>", "</n>")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is known and was said of one picture.
+    """What is known and was said of one image.
 
     Attributes:
         id: its name, unique in the set.
@@ -46,9 +46,9 @@ class Prediction:
         score: P(fake), or another finite number that is higher for fakes; `None` where only a text was given.
         text: the answer in words.
         manipulation: what made the fake; `"real"` for a real one.
-        category: what the picture shows, or the data set it is of.
+        category: what the image shows, or the dataset it is of.
         video_id: the video it is a frame of.
-        group_id: pictures that share source material have the same.
+        group_id: images that share source material have the same.
         set: the part of one class that it belongs to, such as a generator or a source of photographs.
         file_state: size and time of change of the file it was judged from; `None` where it is not a file of its own.
     """
@@ -142,7 +142,7 @@ def read_rows(
     if not set(kinds) & {"rows", "frames"}:
         return None
     if len(kinds) > 1:
-        raise ValueError("Predictions of pictures stand alone: give a single file.")
+        raise ValueError("Predictions of images stand alone: give a single file.")
     ((kind, file),) = kinds.items()
     rows = read_frame_scores(file) if kind == "frames" else read_predictions(file, integer_labels)
     if expected is None:
@@ -194,7 +194,7 @@ def _is_array(path: Path) -> bool:
 
 
 def _completed(row: Prediction, known: Prediction, file: Path) -> Prediction:
-    """The prediction with what the set knows of its picture and the file does not say."""
+    """The prediction with what the set knows of its image and the file does not say."""
     if row.label != known.label:
         raise ValueError(
             f"{file}: the label of {row.id} is {row.label!r}, but in the set it is {known.label!r}. Take the labels "
@@ -213,7 +213,7 @@ def read_predictions(path: Path, integer_labels: Mapping[int, str] | None = None
 
     Raises:
         FileNotFoundError, ValueError: as `read_json_lines`; for a field that is missing or of the wrong kind, a score
-            that is not finite, and a picture that is there twice.
+            that is not finite, and an image that is there twice.
     """
     rows: list[Prediction] = []
     places: dict[str, str] = {}
@@ -229,7 +229,7 @@ def read_predictions(path: Path, integer_labels: Mapping[int, str] | None = None
 def _parse(place: str, row: dict[str, Any], integer_labels: Mapping[int, str] | None) -> Prediction:
     name = row.get("id", row.get("image"))
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{place}: the field 'id' is {name!r}, expected the name of a picture.")
+        raise ValueError(f"{place}: the field 'id' is {name!r}, expected the name of an image.")
     label = row.get("label")
     if isinstance(label, int) and not isinstance(label, bool) and integer_labels and label in integer_labels:
         label = integer_labels[label]
@@ -286,31 +286,31 @@ def read_frame_scores(path: Path) -> list[Prediction]:
 
 
 def check_ids(judged: Sequence[str], expected: Sequence[str]) -> None:
-    """Raise a `ValueError` unless exactly the pictures of the set (or of the references) were judged."""
+    """Raise a `ValueError` unless exactly the images of the set (or of the references) were judged."""
     unknown = sorted(set(judged) - set(expected))
     if unknown:
         raise ValueError(
-            f"{len(unknown)} predictions are about pictures that the set (or the references) does not hold, the first "
+            f"{len(unknown)} predictions are about images that the set (or the references) does not hold, the first "
             f"being {', '.join(unknown[:3])}. Do these predictions belong to this set?"
         )
     missing = sorted(set(expected) - set(judged))
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(set(expected))} pictures of the set (or of the references) have no prediction, "
+            f"{len(missing)} of {len(set(expected))} images of the set (or of the references) have no prediction, "
             f"the first being {', '.join(missing[:3])}. Score them, or name the subset."
         )
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One text about one picture.
+    """One text about one image.
 
     Attributes:
-        stem: file name of the picture, without folder and suffix.
+        stem: file name of the image, without folder and suffix.
         text: what was generated, raw.
         key: number of the question, `<stem>_<n>`; `None` for a judgement.
         label: `"real"` or `"fake"` where the line states it.
-        category: what kind of picture, where the line states it.
+        category: what kind of image, where the line states it.
     """
 
     stem: str
@@ -332,7 +332,7 @@ def read_answers(path: Path) -> list[Answer]:
     """Read `{"image", "text"}` lines, explanations with a `key` too.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_json_lines`, for a line without these fields, and for a picture (or
+        FileNotFoundError, ValueError: as `read_json_lines`, for a line without these fields, and for an image (or
             key) that is answered twice.
     """
     answers: list[Answer] = []

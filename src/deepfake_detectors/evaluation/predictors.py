@@ -1,4 +1,4 @@
-"""Other people's detectors: anything with `predict(paths)` that returns P(fake) of each picture."""
+"""Other people's detectors: anything with `predict(paths)` that returns P(fake) of each image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Predictor(Protocol):
     """
 
     def predict(self, paths: Sequence[str]) -> Sequence[float]:
-        """Return P(fake) in [0, 1] of every picture file."""
+        """Return P(fake) in [0, 1] of every image file."""
         ...
 
 
@@ -41,7 +41,7 @@ class PredictorDetector(OutsideDetector):
     Args:
         predictor: judges files.
         batch_size: files per call of it.
-        max_pixels: width times height of a picture that is decoded.
+        max_pixels: width times height of an image that is decoded.
     """
 
     def __init__(self, predictor: Predictor, batch_size: int = 8, max_pixels: int | None = None) -> None:
@@ -58,9 +58,9 @@ class PredictorDetector(OutsideDetector):
         progress: Progress | None = None,
         head: str | None = None,
     ) -> Scored:
-        """Score all pictures that can be read; the arguments as in `scoring.Detector.score`.
+        """Score all images that can be read; the arguments as in `scoring.Detector.score`.
 
-        A picture that is not a file, such as a frame of a video, is written to a temporary PNG for the call.
+        An image that is not a file, such as a frame of a video, is written to a temporary PNG for the call.
 
         Raises:
             ValueError: for a folder of another run or one that another process fills, and for `explain` and `head`.
@@ -87,7 +87,7 @@ class PredictorDetector(OutsideDetector):
             except Exception as error:  # whatever other people's code raises, it is their detector that failed
                 raise DetectorError(f"{self.source}.predict failed: {type(error).__name__}: {error}") from error
         if len(answers) != len(paths):
-            raise DetectorError(f"{self.source}.predict gave {len(answers)} answers for {len(paths)} pictures.")
+            raise DetectorError(f"{self.source}.predict gave {len(answers)} answers for {len(paths)} images.")
         for place, answer in zip(paths, answers, strict=True):
             if not (math.isfinite(answer) and 0.0 <= answer <= 1.0):
                 raise DetectorError(f"{self.source}.predict answered {answer}, expected P(fake) in [0, 1].")
@@ -95,7 +95,7 @@ class PredictorDetector(OutsideDetector):
         return rows
 
     def _file(self, image: Any, folder: Path, place: int) -> str:
-        """Return a file that holds the picture, which is known to be readable."""
+        """Return a file that holds the image, which is known to be readable."""
         decoded = load_image(image, max_pixels=self.max_pixels)
         if isinstance(image, (str, Path)):
             return str(image)

@@ -25,15 +25,15 @@ def score_regions(
     """Compare the regions named in `Prediction.text` with those that the true mask covers.
 
     Args:
-        rows: the judged pictures, crops of one face each.
+        rows: the judged images, crops of one face each.
         mask_of: id -> true mask, anything that `read_mask` takes; `None` where there is none.
         resamples, seed: of the 95 % intervals.
 
     Returns:
-        `counts`, `metrics` and `undefined`: `region_precision` and `region_recall`, means over the forged pictures
+        `counts`, `metrics` and `undefined`: `region_precision` and `region_recall`, means over the forged images
         with a mask (an answer that names nothing has precision and recall 0), and `named_on_real`, the share of real
-        pictures whose answer names a region. `region_precision_of_control` and `region_recall_of_control` are those of
-        a control that never looks: each of these forged pictures gets the answer about another one. `unknown` lists
+        images whose answer names a region. `region_precision_of_control` and `region_recall_of_control` are those of
+        a control that never looks: each of these forged images gets the answer about another one. `unknown` lists
         words outside the list, which agree with nothing. `None` where no answer names a region.
 
     Raises:
@@ -58,8 +58,8 @@ def score_regions(
     own = list(range(len(scored)))
     others = others_of(len(scored), seed) if len(scored) > 1 else []
     for suffix, order, reason in (
-        ("", own, "no forged picture has a mask over a region"),
-        ("_of_control", others, f"{len(scored)} forged pictures have a mask over a region, and a control needs 2"),
+        ("", own, "no forged image has a mask over a region"),
+        ("_of_control", others, f"{len(scored)} forged images have a mask over a region, and a control needs 2"),
     ):
         precision, recall = [], []
         for covered, place in zip(masked, order, strict=False):
@@ -70,7 +70,7 @@ def score_regions(
         _add(result, f"region_precision{suffix}", precision, scored, reason, resamples, seed)
         _add(result, f"region_recall{suffix}", recall, scored, reason, resamples, seed)
     on_real = [float(any(named[row.id])) for row in reals]
-    _add(result, NAMED_ON_REAL, on_real, reals, "the set holds no real picture with an answer", resamples, seed)
+    _add(result, NAMED_ON_REAL, on_real, reals, "the set holds no real image with an answer", resamples, seed)
     words = sorted({word for _, unknown in named.values() for word in unknown})
     counts = {
         "forged with mask": len(scored),

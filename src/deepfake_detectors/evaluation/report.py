@@ -181,21 +181,21 @@ def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
         lines += _part(name, part)
         if name == CHECKS:
             lines += [
-                "The control gives every picture the answer that the detector wrote about another one: what it "
+                "The control gives every image the answer that the detector wrote about another one: what it "
                 "reaches is owed to phrases that always fit. The answer given most often: "
                 f'"{as_markdown(part["commonest"])}".',
                 "",
             ]
         if name == COVERING:
             lines += [
-                "P(fake) before minus after the named regions were covered with the mean colour of the picture. The "
+                "P(fake) before minus after the named regions were covered with the mean colour of the image. The "
                 "control covers the same shape elsewhere on the face: only a drop beyond it speaks for the regions "
                 "named.",
                 "",
             ]
         if name == "control":
             lines += [
-                "Ranking the pictures by bytes per pixel alone. Far from 0.5, the files give the class away. The "
+                "Ranking the images by bytes per pixel alone. Far from 0.5, the files give the class away. The "
                 "correlation is that of scores and bytes per pixel within each class: far from 0, the detector "
                 "follows the files.",
                 "",
@@ -225,7 +225,7 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
     lines = ["## Calibration", ""]
     lines += [
         f"{found['method'].capitalize()}: scale {found['scale']:.4f}, bias {found['bias']:.4f}, fitted on "
-        f"{source['num_real']} real and {source['num_fake']} fake pictures of {as_markdown(source['set'])}, both "
+        f"{source['num_real']} real and {source['num_fake']} fake images of {as_markdown(source['set'])}, both "
         f"classes weighing alike; measured on {found['measured_on']}.",
         "",
         "| | before | after |",
@@ -244,7 +244,7 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
 
 
 def _robustness(found: Mapping[str, Any]) -> list[str]:
-    """The table of a sweep: numbers with intervals, and what was done to the pictures."""
+    """The table of a sweep: numbers with intervals, and what was done to the images."""
     columns = {
         "AUC": "auc",
         "AUC, difference": "auc_difference",
@@ -254,10 +254,10 @@ def _robustness(found: Mapping[str, Any]) -> list[str]:
     }
     lines = ["## Robustness", ""]
     lines += [
-        f"Real and fake pictures changed alike and judged again at the same threshold, {found['threshold']:.4g} "
-        f"(set `{found['recipe']}`). Differences are to the same pictures as they are.",
+        f"Real and fake images changed alike and judged again at the same threshold, {found['threshold']:.4g} "
+        f"(set `{found['recipe']}`). Differences are to the same images as they are.",
         "",
-        f"| pictures after | {' | '.join(columns)} | what was done |",
+        f"| images after | {' | '.join(columns)} | what was done |",
         f"| --- |{' --- |' * (len(columns) + 1)}",
     ]
     for name, entry in found["variants"].items():

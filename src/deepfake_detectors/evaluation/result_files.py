@@ -1,8 +1,8 @@
 """Answers that other scripts wrote as one JSON array, joined with the labels of the test list they were made from.
 
-FakeVLM's `eval.py` and `eval_vllm.py` write such arrays: a picture and an answer each, and no label. The labels are in
+FakeVLM's `eval.py` and `eval_vllm.py` write such arrays: an image and an answer each, and no label. The labels are in
 FakeClue's `data_json/test.json`, where 1 is real. Known are the fields of `eval.py`, from a public fork of it:
-`image_path`, the folder of pictures joined with the list's `image`, and `output`, what follows the last question mark
+`image_path`, the image folder joined with the list's `image`, and `output`, what follows the last question mark
 of prompt and answer. Those of `eval_vllm.py` could not be read; the other names here are what such scripts use.
 """
 
@@ -17,8 +17,8 @@ from deepfake_detectors.evaluation.predictions import LABELS, Prediction
 
 __all__ = ["LabelledPicture", "read_labels", "read_result_array"]
 
-# What scripts call the picture and the answer. Where the first, which is known, is absent, one of the others may stand
-# alone; an `id` beside it is not a second picture.
+# What scripts call the image and the answer. Where the first, which is known, is absent, one of the others may stand
+# alone; an `id` beside it is not a second image.
 PICTURE_FIELDS = ("image_path", "image", "img_path", "image_file", "file_name", "filename", "path", "id")
 TEXT_FIELDS = ("output", "outputs", "answer", "response", "prediction", "pred", "text", "generated_text")
 FAKECLUE = {1: "real", 0: "fake"}
@@ -30,7 +30,7 @@ class LabelledPicture(NamedTuple):
     """A line of a test list.
 
     Args:
-        id: the path of the picture, as the list has it.
+        id: the path of the image, as the list has it.
         label: `"real"` or `"fake"`.
         category: what it shows, where the list says so.
         question: what was asked about it; `""` where the list does not say.
@@ -54,13 +54,13 @@ def read_labels(path: Path, integer_labels: Mapping[int, str] | None = None) -> 
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming it, for a record of another form, or a picture that is there twice.
+        ValueError: naming it, for a record of another form, or an image that is there twice.
     """
     listed: dict[str, LabelledPicture] = {}
     for where, record in _records(path, "labels"):
         name, label = record.get("image", record.get("id")), record.get("label")
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{where}: the field 'image' is {name!r}, expected the path of a picture.")
+            raise ValueError(f"{where}: the field 'image' is {name!r}, expected the path of an image.")
         known = FAKECLUE if set(record) >= FAKECLUE_FIELDS else integer_labels
         if type(label) is int and known is not None:
             label = known.get(label, label)
@@ -78,19 +78,19 @@ def read_labels(path: Path, integer_labels: Mapping[int, str] | None = None) -> 
 
 
 def read_result_array(path: Path, labels: Sequence[LabelledPicture], labels_file: Path) -> list[Prediction]:
-    """Read an array of answers and give each the label of its picture.
+    """Read an array of answers and give each the label of its image.
 
-    A picture is found in the list by its path, whatever folder the script read it from.
+    An image is found in the list by its path, whatever folder the script read it from.
 
     Args:
         path: the array.
-        labels: of the same pictures; see `read_labels`.
+        labels: of the same images; see `read_labels`.
         labels_file: where they are from, for messages.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file, for records without a picture or an answer, one that is answered twice, and where
-            the list does not hold the pictures that were answered, or others too.
+        ValueError: naming the file, for records without an image or an answer, one that is answered twice, and where
+            the list does not hold the images that were answered, or others too.
     """
     find = _Finder(labels)
     rows: dict[str, Prediction] = {}
@@ -106,20 +106,20 @@ def read_result_array(path: Path, labels: Sequence[LabelledPicture], labels_file
         rows[found.id] = Prediction(found.id, found.label, text=_answer(text, found.question), category=found.category)
     if unknown:
         raise ValueError(
-            f"{path}: {len(unknown)} of {len(rows) + len(unknown)} answers are about pictures that {labels_file} does "
+            f"{path}: {len(unknown)} of {len(rows) + len(unknown)} answers are about images that {labels_file} does "
             f"not list: {first_names(unknown)}. Name the list that the script read."
         )
     missing = [row.id for row in labels if row.id not in rows]
     if missing:
         raise ValueError(
-            f"{path}: {len(missing)} of {len(labels)} pictures that {labels_file} lists have no answer: "
+            f"{path}: {len(missing)} of {len(labels)} images that {labels_file} lists have no answer: "
             f"{first_names(missing)}. Let the script finish, or shorten the list."
         )
     return list(rows.values())
 
 
 class _Finder:
-    """Finds a picture by the end of its path, which must leave one choice."""
+    """Finds an image by the end of its path, which must leave one choice."""
 
     def __init__(self, labels: Sequence[LabelledPicture]) -> None:
         self.whole = {row.id: row for row in labels}
@@ -145,7 +145,7 @@ def _ends(name: str) -> list[str]:
 def _records(path: Path, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
     records = read_json(path, REMEDY)
     if not isinstance(records, list) or not records:
-        raise ValueError(f"{path} should be a JSON array with the {what}, one object for each picture. {REMEDY}")
+        raise ValueError(f"{path} should be a JSON array with the {what}, one object for each image. {REMEDY}")
     for number, record in enumerate(records):
         where = f"{path}, record {number}"
         if not isinstance(record, dict):

@@ -1,4 +1,4 @@
-"""What is left of a detector's numbers after pictures were re-encoded, resized, cropped and sent on."""
+"""What is left of a detector's numbers after images were re-encoded, resized, cropped and sent on."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ HIGHER_IS_BETTER = frozenset({"auc", "accuracy"})
 
 
 class CorruptedPictures(Sequence):
-    """The pictures of a set, changed when they are asked for; nothing is stored.
+    """The images of a set, changed when they are asked for; nothing is stored.
 
     Args:
         pictures: the set.
         corruption: what is done to each, whatever its class.
         seed: of what is random.
-        max_pixels: width times height of a picture that is decoded.
+        max_pixels: width times height of an image that is decoded.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class CorruptedPictures(Sequence):
 def corrupted_set(
     pictures: PictureSet, corruption: Corruption, seed: int = 0, max_pixels: int | None = None
 ) -> PictureSet:
-    """Return the set with every picture changed alike, without masks: a crop would not fit them."""
+    """Return the set with every image changed alike, without masks: a crop would not fit them."""
     state = f"{pictures.fingerprint} {corruption.steps} {seed}"
     return replace(
         pictures,
@@ -82,14 +82,14 @@ def robustness_results(
 
     Args:
         recipe: name of the set of corruptions.
-        before: predictions of the pictures as they are.
-        variants: corruption -> predictions of the changed pictures, in any order.
+        before: predictions of the images as they are.
+        variants: corruption -> predictions of the changed images, in any order.
         settings: threshold, which stays the same, and the bootstrap.
-        image_seed: of what was random in the pictures.
+        image_seed: of what was random in the images.
 
     Returns:
         `recipe`, `threshold`, `seed`, and `variants`: name -> `steps` in words, `family`, `pictures`, `metrics` and
-        `undefined` as `compare_scores` gives them, each against the same pictures as they are.
+        `undefined` as `compare_scores` gives them, each against the same images as they are.
     """
     table: dict[str, Any] = {}
     for corruption, rows in variants.items():
@@ -117,7 +117,7 @@ def plot_robustness(found: Mapping[str, Any], unchanged: Mapping[str, Any]) -> b
 
     Args:
         found: as `robustness_results` gives it.
-        unchanged: metric -> value of the pictures as they are, where it is known.
+        unchanged: metric -> value of the images as they are, where it is known.
     """
     names = ["as they are", *found["variants"]]
     rows = [[unchanged.get(metric) for metric in SHOWN]]

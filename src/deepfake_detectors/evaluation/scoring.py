@@ -104,7 +104,7 @@ class Scored:
 
 
 class OutsideDetector:
-    """What stands in the place of a checkpoint and tells nothing but scores of whole pictures."""
+    """What stands in the place of a checkpoint and tells nothing but scores of whole images."""
 
     localises = False
     facts: Mapping[str, Any] = {}
@@ -114,7 +114,7 @@ class OutsideDetector:
         return {}
 
     def face_recipe(self, head: str | None = None) -> None:
-        """Return nothing: pictures are handed over whole."""
+        """Return nothing: images are handed over whole."""
 
 
 class Detector:
@@ -214,7 +214,7 @@ class Detector:
         return getattr(self.config, field) if of_head is None else of_head(head, field)
 
     def face_recipe(self, head: str | None = None) -> CropRecipe | None:
-        """Return how faces are cut out of frames for it; `None` for a detector that judges whole pictures."""
+        """Return how faces are cut out of frames for it; `None` for a detector that judges whole images."""
         of_head = getattr(self.config, "of_head", None)
         judges = FAMILIES[self.config.model_type].judges if of_head is None else of_head(head, "subject")
         if judges != "faces":
@@ -241,7 +241,7 @@ def score_pictures(
     localise: bool = False,
     progress: Progress | None = None,
 ) -> Scored:
-    """Score all pictures of a set that `folder` lacks.
+    """Score all images of a set that `folder` lacks.
 
     Args:
         judge: takes images and returns a row for each, `{"fake_probability", "explanation", "mask"}` or `{"error"}`.
@@ -274,7 +274,7 @@ def _resume(folder: Path, run: dict[str, Any], pictures: PictureSet) -> dict[str
     strangers = sorted(set(done) - set(pictures.ids))
     if strangers:
         raise ValueError(
-            f"{folder / PREDICTIONS_FILE} holds predictions about pictures that are not in the set: "
+            f"{folder / PREDICTIONS_FILE} holds predictions about images that are not in the set: "
             f"{', '.join(strangers[:3])}. Choose another `output`."
         )
     if (folder / LOCALISATION_FILE).is_file():
@@ -361,9 +361,9 @@ def _describe_model(source: str) -> dict[str, Any]:
 
 
 def describe_set(pictures: PictureSet) -> dict[str, Any]:
-    """Return what tells one set of pictures from another: its name, size, files, and a digest of what is known.
+    """Return what tells one set of images from another: its name, size, files, and a digest of what is known.
 
-    The files of a folder are not in it: a picture that could not be read may be replaced, see `_refuse_changed`.
+    The files of a folder are not in it: an image that could not be read may be replaced, see `_refuse_changed`.
     """
     content = "\n".join(replace(row, file_state=None).to_json() for row in pictures.rows)
     return {
@@ -375,11 +375,11 @@ def describe_set(pictures: PictureSet) -> dict[str, Any]:
 
 
 def _refuse_changed(pictures: PictureSet, done: Mapping[str, Prediction], output: Path) -> None:
-    """Raise a `ValueError` if a picture has been written anew since it was scored."""
+    """Raise a `ValueError` if an image has been written anew since it was scored."""
     changed = [row.id for row in pictures.rows if row.id in done and done[row.id].file_state != row.file_state]
     if changed:
         raise ValueError(
-            f"{len(changed)} pictures have changed since {output} holds their predictions, the first being "
+            f"{len(changed)} images have changed since {output} holds their predictions, the first being "
             f"{changed[0]}. Choose another `output`, or remove this folder."
         )
 

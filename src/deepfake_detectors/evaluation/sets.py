@@ -1,4 +1,4 @@
-"""What a model is evaluated on: a data set of this package, or plain folders of real and of fake pictures."""
+"""What a model is evaluated on: a dataset of this package, or plain folders of real and of fake images."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from deepfake_detectors.examination.video import VideoError
 from deepfake_detectors.files import walk_folder
 from deepfake_detectors.modeling.image_loading import load_image
 
-TABLE_SET, TABLE_CONFIG = "image_folder", "table"  # how a table of pictures is read
+TABLE_SET, TABLE_CONFIG = "image_folder", "table"  # how a table of images is read
 
 __all__ = ["PictureSet", "TwinMasks", "cut_faces", "data_set", "folder_set"]
 
 
 @dataclass
 class PictureSet:
-    """Labelled pictures in a fixed order.
+    """Labelled images in a fixed order.
 
     Attributes:
         name: for messages and the report.
-        rows: what is known of every picture, without score and text.
+        rows: what is known of every image, without score and text.
         images: where it is read from, anything that the pipeline takes; as long as `rows`.
-        masks: what was changed in each, anything that `load_image` takes, `None` for a picture without a mask; as
+        masks: what was changed in each, anything that `load_image` takes, `None` for an image without a mask; as
             long as `rows`, or `None` for a set without masks.
         mask_source: where the masks are from, in words; `None` for a set without masks.
         references: id -> reference explanations, where the set has them.
         remarks: what to keep in mind when reading its numbers.
-        fingerprint: of the files of a data set and how they are read; `None` for folders, whose rows know their files.
+        fingerprint: of the files of a dataset and how they are read; `None` for folders, whose rows know their files.
     """
 
     name: str
@@ -54,7 +54,7 @@ class PictureSet:
 
     @property
     def files(self) -> Sequence[Any]:
-        """Where each picture lies as a file; `None` for pictures that are made from something else."""
+        """Where each image lies as a file; `None` for images that are made from something else."""
         if isinstance(self.images, CutPictures):
             return [None] * len(self.images)
         return self.images.files if isinstance(self.images, Pictures) else self.images
@@ -65,7 +65,7 @@ class PictureSet:
 
 
 class _Cells(Sequence):
-    """The pictures of a data set as they lie there, so that only the detector's own loader decodes them."""
+    """The images of a dataset as they lie there, so that only the detector's own loader decodes them."""
 
     def __init__(self, table: Any, column: str) -> None:
         self.table, self.column = table.select_columns([column]), column
@@ -85,7 +85,7 @@ def data_set(
     split: str = "test",
     twin_masks: bool = False,
 ) -> PictureSet:
-    """Return a split of a data set of this package, with its masks and reference explanations where it has them.
+    """Return a split of a dataset of this package, with its masks and reference explanations where it has them.
 
     Args:
         dataset: its name, read from the raw files; a folder that `dataset build` wrote; or a table `img_path,label`
@@ -99,7 +99,7 @@ def data_set(
     """
     if dataset not in DATASETS and Path(dataset).suffix.lower() == ".csv":
         if data_dir is not None or config is not None:
-            raise ValueError(f"{dataset} is a table of pictures: leave out `data_dir` and `dataset_config`.")
+            raise ValueError(f"{dataset} is a table of images: leave out `data_dir` and `dataset_config`.")
         data_dir, dataset, config, options = (
             dataset,
             TABLE_SET,
@@ -125,19 +125,19 @@ def data_set(
             "Masks from differences are rough: where the two frames are not the same, the background counts as changed"
         )
     elif "mask" in table.features:
-        found.masks, found.mask_source = _Cells(table, "mask"), "the data set"
+        found.masks, found.mask_source = _Cells(table, "mask"), "the dataset"
     if "answers" in table.features:
         found.references = dict(zip(found.ids, table["answers"][:], strict=True))
         if len(set(table["question"][:])) > 1:
             found.remarks.append(
-                "The set asks questions of its own about its pictures; the detector was asked the one it was trained "
+                "The set asks questions of its own about its images; the detector was asked the one it was trained "
                 "on, so that its explanations answer another question than the references do"
             )
     return found
 
 
 def _built_split(folder: Path, config: str | None, split: str) -> tuple[Any, str, str, str]:
-    """The rows of a built split, the names of its data set and config, and the fingerprint of its files."""
+    """The rows of a built split, the names of its dataset and config, and the fingerprint of its files."""
     import datasets
 
     builds = {build.config: build for build in find_builds(folder)}
@@ -159,7 +159,7 @@ class TwinMasks(Sequence):
 
     Args:
         pictures: the set.
-        targets: `(n,)`, the target video of every picture. Those of one target must show the same frame.
+        targets: `(n,)`, the target video of every image. Those of one target must show the same frame.
 
     Raises:
         ValueError: if no fake has a real twin.
@@ -177,7 +177,7 @@ class TwinMasks(Sequence):
             for row, target in zip(pictures.rows, targets, strict=True)
         ]
         if not any(twin is not None for twin in self.twins):
-            raise ValueError(f"`twin_masks`: no fake of {pictures.name} has a real picture of the same target video.")
+            raise ValueError(f"`twin_masks`: no fake of {pictures.name} has a real image of the same target video.")
 
     def __len__(self) -> int:
         return len(self.twins)
@@ -191,10 +191,10 @@ class TwinMasks(Sequence):
 
 
 def cut_faces(pictures: PictureSet, recipe: CropRecipe, finder: str = DEFAULT_FINDER) -> PictureSet:
-    """Return a set whose pictures are the largest face of each; those without one are left out, with a remark.
+    """Return a set whose images are the largest face of each; those without one are left out, with a remark.
 
     Args:
-        pictures: whole pictures, such as the frames that the builder of a video data set gives.
+        pictures: whole images, such as the frames that the builder of a video dataset gives.
         recipe: how faces are cut out.
         finder: name of the face finder.
 
@@ -203,18 +203,18 @@ def cut_faces(pictures: PictureSet, recipe: CropRecipe, finder: str = DEFAULT_FI
         ImportError: if the finder's library is not installed.
     """
     if pictures.masks is not None:
-        raise ValueError(f"{pictures.name} has masks of whole pictures: leave out `crop`, or the masks.")
+        raise ValueError(f"{pictures.name} has masks of whole images: leave out `crop`, or the masks.")
     cut = CutPictures.look(pictures.images, recipe, face_finder(finder))
     if not len(cut):
-        raise ValueError(f"No face was found in the pictures of {pictures.name}.")
+        raise ValueError(f"No face was found in the images of {pictures.name}.")
     without = len(pictures.rows) - len(cut)
-    remarks = [f"{without} of {len(pictures.rows)} pictures have no face and are left out"] if without else []
+    remarks = [f"{without} of {len(pictures.rows)} images have no face and are left out"] if without else []
     state = f"{pictures.fingerprint} {finder} {recipe}"
     return replace(
         pictures,
         rows=[pictures.rows[place] for place in cut.places],
         images=cut,
-        remarks=[*pictures.remarks, f"The largest face of each picture, cut out by {recipe.name!r}", *remarks],
+        remarks=[*pictures.remarks, f"The largest face of each image, cut out by {recipe.name!r}", *remarks],
         fingerprint=sha256(state.encode()).hexdigest(),
     )
 
@@ -225,30 +225,30 @@ def folder_set(
     mask_dir: Path | None = None,
     view: Callable[[], ClipView] = ClipView,
 ) -> PictureSet:
-    """Return the pictures of one or two folders, searched to any depth, and of the videos there frames or faces.
+    """Return the images of one or two folders, searched to any depth, and of the videos there frames or faces.
 
-    In `fake_dir` the first folder below names the manipulation. Where pictures lie two folders deep
+    In `fake_dir` the first folder below names the manipulation. Where images lie two folders deep
     (`<manipulation>/<video>/<frame>.png`), the second one is their video; in `real_dir` too. There the
     first folder names the source: both make the set, `fake/<manipulation>` or `real/<source>`. `mask_dir` holds the
     masks of the fakes, white where they were changed, under the same path or, where it is unique, the same stem.
-    A video gives the pictures that `view` says, which is asked for where there is one; they share its `video_id`.
+    A video gives the images that `view` says, which is asked for where there is one; they share its `video_id`.
 
     Raises:
-        ValueError: if neither folder is given, both are the same or nested, one holds no pictures, or a fake has no
+        ValueError: if neither folder is given, both are the same or nested, one holds no images, or a fake has no
             mask.
         FileNotFoundError: for a path that is not a folder.
         ImportError: for videos, if PyAV or the face finder is not installed.
     """
     given = {"real": real_dir, "fake": fake_dir}
     if real_dir is None and fake_dir is None:
-        raise ValueError("No pictures: give `real_dir`, `fake_dir` or both.")
+        raise ValueError("No images: give `real_dir`, `fake_dir` or both.")
     if real_dir is not None and fake_dir is not None and real_dir.resolve() == fake_dir.resolve():
         raise ValueError(f"`real_dir` and `fake_dir` are the same folder, {real_dir}.")
     for outer, inner in (("real", "fake"), ("fake", "real")):
         whole, part = given[outer], given[inner]
         if whole is not None and part is not None and part.resolve().is_relative_to(whole.resolve()):
             raise ValueError(
-                f"`{inner}_dir` {part} lies inside `{outer}_dir` {whole}, so that its pictures would count as both "
+                f"`{inner}_dir` {part} lies inside `{outer}_dir` {whole}, so that its images would count as both "
                 "real and fake. Name two folders side by side."
             )
     rows: list[Prediction] = []
@@ -263,12 +263,12 @@ def folder_set(
         if walk.faults:
             raise ValueError(
                 f"`{label}_dir` {folder} holds {len(walk.faults)} that cannot be read, so that the numbers would be "
-                f"of fewer pictures: {next(iter(walk.faults.values()))} Repair or remove them."
+                f"of fewer images: {next(iter(walk.faults.values()))} Repair or remove them."
             )
         files = walk.files
         videos = clip_files(folder)
         if not files and not videos:
-            raise ValueError(f"`{label}_dir` {folder} holds no pictures.")
+            raise ValueError(f"`{label}_dir` {folder} holds no images.")
         clips += [(label, folder, path) for path in videos]
         for path in files:
             inside = path.relative_to(folder)
@@ -289,13 +289,13 @@ def folder_set(
     source: Sequence[Any] = images
     if clips:
         if mask_dir is not None:
-            raise ValueError(f"`mask_dir` is for pictures, but there are videos, such as {clips[0][2]}.")
+            raise ValueError(f"`mask_dir` is for images, but there are videos, such as {clips[0][2]}.")
         chosen = view()
         source = Pictures(images, chosen)
         remarks = _add_clips(clips, chosen, rows, images)
     if mask_dir is not None:
         if fake_dir is None:
-            raise ValueError("`mask_dir` belongs to `fake_dir`: real pictures have no mask.")
+            raise ValueError("`mask_dir` belongs to `fake_dir`: real images have no mask.")
         found = iter(
             _find_masks(
                 mask_dir,
@@ -304,14 +304,14 @@ def folder_set(
             )
         )
         masks = [next(found) if row.label == "fake" else None for row in rows]
-    name = " and ".join(f"{label} pictures of {folder}" for label, folder in given.items() if folder is not None)
+    name = " and ".join(f"{label} images of {folder}" for label, folder in given.items() if folder is not None)
     return PictureSet(name, rows, source, masks, None if mask_dir is None else str(mask_dir), remarks=remarks)
 
 
 def _add_clips(
     clips: Sequence[tuple[str, Path, Path]], view: ClipView, rows: list[Prediction], images: list[Any]
 ) -> list[str]:
-    """Append the pictures of videos, given as label, folder and path; return remarks on what was done and left out."""
+    """Append the images of videos, given as label, folder and path; return remarks on what was done and left out."""
     finder = None if view.recipe is None else face_finder(view.finder)
     remarks = [f"Of {len(clips)} videos: {view.describe()}"]
     for label, folder, path in clips:
@@ -336,12 +336,12 @@ def _add_clips(
             )
             images.append(picture)
     if not rows:
-        raise ValueError(f"None of {len(clips)} videos gave a picture. {remarks[1]}")
+        raise ValueError(f"None of {len(clips)} videos gave an image. {remarks[1]}")
     return remarks
 
 
 def _manipulation(label: str, folder: Path, inside: Path) -> str:
-    """What made a picture: the first folder below the one given, or that itself."""
+    """What made an image: the first folder below the one given, or that itself."""
     if label == "real":
         return "real"
     return inside.parts[0] if len(inside.parts) > 1 else folder.name

@@ -55,7 +55,7 @@ def verdict_metrics(
     Args:
         truth: `(n,)`, `"real"` or `"fake"`.
         verdicts: `(n,)`, the same or `None`.
-        groups: `(n,)`, pictures that share source material: whole groups are resampled.
+        groups: `(n,)`, images that share source material: whole groups are resampled.
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
         seed: of the bootstrap.
 
@@ -71,14 +71,14 @@ def verdict_metrics(
         truth, said, labels=list(CLASSES), zero_division=np.nan
     )
     absent = [name for name, count in zip(CLASSES, support, strict=True) if count == 0]
-    missing = f"the set holds no {absent[0]} picture" if absent else None
+    missing = f"the set holds no {absent[0]} image" if absent else None
     found: dict[str, tuple[float, str | None]] = {
         "accuracy": (right.mean(), None),
         "balanced_accuracy": (recall.mean(), missing),
     }
     for index in (1, 0):
         name = CLASSES[index]
-        none_here = f"the set holds no {name} picture" if name in absent else None
+        none_here = f"the set holds no {name} image" if name in absent else None
         none_said = none_here or (f"no answer says {name}" if np.isnan(precision[index]) else None)
         found[f"f1_{name}"] = (f1[index], none_here)
         found[f"precision_{name}"] = (precision[index], none_said)

@@ -40,13 +40,13 @@ def check_videos(videos: Sequence[str | None]) -> None:
     unnamed = sum(video is None for video in videos)
     if unnamed:
         raise ValueError(
-            f"Video metrics need a video for every frame, but {unnamed} of {len(videos)} pictures have no video_id. "
-            "Score frames with a video_id, or choose a protocol for pictures, such as corrected."
+            f"Video metrics need a video for every frame, but {unnamed} of {len(videos)} images have no video_id. "
+            "Score frames with a video_id, or choose a protocol for images, such as corrected."
         )
     if len(set(videos)) == len(videos):
         raise ValueError(
-            f"Video metrics need several frames of a video, but the {len(videos)} pictures are of as many videos. "
-            "Choose a protocol for pictures, such as corrected."
+            f"Video metrics need several frames of a video, but the {len(videos)} images are of as many videos. "
+            "Choose a protocol for images, such as corrected."
         )
 
 

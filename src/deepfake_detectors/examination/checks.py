@@ -1,4 +1,4 @@
-"""What is looked at before a verdict: pictures on which no detector of this package was tested."""
+"""What is looked at before a verdict: images on which no detector of this package was tested."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CHECKS", "MIN_SIDE", "Check", "check_face", "check_image", "measure_
 
 CHECKS = ("too small", "blank", "drawing or document", "upscaled")
 MIN_SIDE = 64  # pixels of the short side; below, a detector sees mostly its own interpolation
-WORKING_SIDE = 384  # long side to which a picture is shrunk before it is measured
+WORKING_SIDE = 384  # long side to which an image is shrunk before it is measured
 BLANK_RANGE = 16.0  # grey levels
 
 # Strokes of pens and letters are thinner than this; what is left without them is paper, or the things photographed.
@@ -38,33 +38,33 @@ class Check:
 
 
 def check_image(image: Image.Image, *, seen_side: int | None = None) -> Check | None:
-    """Return the first check that a picture does not pass, or `None`.
+    """Return the first check that an image does not pass, or `None`.
 
     How often each fires on pages and on photographs is measured by `benchmarks/faces.py --only checks`.
 
     Args:
-        image: upright RGB picture, whole.
-        seen_side: short side in pixels to which the detector resizes. A picture with a smaller short side is enlarged
+        image: upright RGB image, whole.
+        seen_side: short side in pixels to which the detector resizes. An image with a smaller short side is enlarged
             for it and gets the remark "upscaled", with which a verdict may still be given; not looked at if `None`.
     """
     short = min(image.size)
     if short < MIN_SIDE:
         return Check(
             "too small",
-            f"The picture is {image.width}x{image.height} pixels; nothing was tested below {MIN_SIDE}.",
+            f"The image is {image.width}x{image.height} pixels; nothing was tested below {MIN_SIDE}.",
             measured={"short_side": float(short)},
         )
     measured = measure_image(image)
     if measured["range"] < BLANK_RANGE:
         return Check(
             "blank",
-            f"The picture is blank or nearly constant: 98 % of it lies within {measured['range']:.0f} grey levels.",
+            f"The image is blank or nearly constant: 98 % of it lies within {measured['range']:.0f} grey levels.",
             measured=measured,
         )
     if measured["step"] <= PAPER_STEP and measured["flat"] >= PAPER_FLAT and measured["ink"] >= INK:
         return Check(
             "drawing or document",
-            f"The picture looks like a line drawing or a document: without thin strokes, which cover "
+            f"The image looks like a line drawing or a document: without thin strokes, which cover "
             f"{measured['ink']:.0%} of it, {measured['flat']:.0%} is plain ground.",
             measured=measured,
         )
@@ -77,7 +77,7 @@ def check_face(box: Sequence[float], *, seen_side: int | None = None) -> Check |
     """Return what the size of a face's crop says against a verdict, or `None`.
 
     Args:
-        box: left, top, right, bottom of the crop in pixels of the picture.
+        box: left, top, right, bottom of the crop in pixels of the image.
         seen_side: as for `check_image`.
     """
     width, height = box[2] - box[0], box[3] - box[1]
@@ -104,13 +104,13 @@ def _upscaled(what: str, short: float, seen_side: int, measured: dict[str, float
 
 
 def measure_image(image: Image.Image) -> dict[str, float]:
-    """Return the numbers behind the checks, measured on the picture shrunk to 384 pixels.
+    """Return the numbers behind the checks, measured on the image shrunk to 384 pixels.
 
     Returns:
-        `range`: grey levels that hold the middle 98 % of pixels, 0 to 255. Of the picture without strokes thinner than
+        `range`: grey levels that hold the middle 98 % of pixels, 0 to 255. Of the image without strokes thinner than
         13 pixels, dark ones or light ones, whichever leaves it plainer: `step`, mean difference in grey levels within
         5x5 pixels; `flat`, share of pixels where it is at most 10; `ink`, share of pixels that differ from the whole
-        picture by more than 40, the strokes.
+        image by more than 40, the strokes.
     """
     small = image.copy()
     small.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)

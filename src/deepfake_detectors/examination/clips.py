@@ -1,4 +1,4 @@
-"""Videos as pictures of a labelled set: the frames and crops that `examine` looks at, read when they are asked for."""
+"""Videos as images of a labelled set: the frames and crops that `examine` looks at, read when they are asked for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ClipPicture", "ClipView", "CutPictures", "Pictures", "clip_files", "
 
 @dataclass(frozen=True)
 class ClipView:
-    """How a video becomes pictures.
+    """How a video becomes images.
 
     Attributes:
         frames: how many, evenly spread.
@@ -33,13 +33,13 @@ class ClipView:
     finder: str = DEFAULT_FINDER
 
     def describe(self) -> str:
-        """Return what the pictures depend on beside the file."""
+        """Return what the images depend on beside the file."""
         return f"{self.frames} frames" + ("" if self.recipe is None else f", {self.finder}, {self.recipe}")
 
 
 @dataclass(frozen=True)
 class ClipPicture:
-    """One picture of a video, not decoded yet.
+    """One image of a video, not decoded yet.
 
     Attributes:
         clip: the file.
@@ -54,12 +54,12 @@ class ClipPicture:
 
 
 def clip_files(folder: Path) -> list[Path]:
-    """Return the videos below a folder, sorted: files with the name and not the content of a picture."""
+    """Return the videos below a folder, sorted: files with the name and not the content of an image."""
     return [path for path in walk_folder(folder, recursive=True, suffixes=VIDEO_SUFFIXES).files if is_video(path)]
 
 
 def clip_pictures(path: str | Path, view: ClipView, finder: FaceFinder | None) -> list[ClipPicture]:
-    """Return the pictures that a video gives; frames without a face give none where faces are cut out.
+    """Return the images that a video gives; frames without a face give none where faces are cut out.
 
     Args:
         path: the video.
@@ -89,9 +89,9 @@ def largest_face(image: Image.Image, recipe: CropRecipe, finder: FaceFinder | No
 
 
 class Pictures(Sequence):
-    """Pictures of a set, some of which are frames or crops of videos.
+    """Images of a set, some of which are frames or crops of videos.
 
-    Those come out as PIL pictures. Reading them in order decodes every video once and holds one frame.
+    Those come out as PIL images. Reading them in order decodes every video once and holds one frame.
 
     Args:
         items: `ClipPicture`, or anything that `load_image` takes, which comes out as it is.
@@ -130,12 +130,12 @@ class Pictures(Sequence):
 
     @property
     def files(self) -> list[Any]:
-        """What lies in a file of its own; `None` for pictures of videos."""
+        """What lies in a file of its own; `None` for images of videos."""
         return [None if isinstance(item, ClipPicture) else item for item in self.items]
 
 
 class CutPictures(Sequence):
-    """Pictures of a set, of each the largest face, cut out when it is asked for.
+    """Images of a set, of each the largest face, cut out when it is asked for.
 
     Args:
         images: what `load_image` takes.
@@ -151,7 +151,7 @@ class CutPictures(Sequence):
 
     @classmethod
     def look(cls, images: Sequence[Any], recipe: CropRecipe, finder: FaceFinder) -> CutPictures:
-        """Find the largest face of every picture; those without one, and unreadable ones, are left out."""
+        """Find the largest face of every image; those without one, and unreadable ones, are left out."""
         places, faces = [], []
         for place in range(len(images)):
             try:

@@ -127,6 +127,6 @@ def _why_nothing(reader: FrameReader, recipe: CropRecipe | None) -> str:
         largest = max(small, key=lambda check: check["measured"]["short_side"])
         return f"every face that was found is too small. {largest['reason']}"
     looked = len(reader.frames) - len(refused)
-    where = "the picture" if reader.frames[0]["seconds"] is None else f"{looked} frames"
+    where = "the image" if reader.frames[0]["seconds"] is None else f"{looked} frames"
     name = "" if reader.finder is None else f" (face finder: {reader.finder.name})"
     return f"this detector judges faces, and no face was found in {where}{name}"

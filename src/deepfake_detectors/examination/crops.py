@@ -1,4 +1,4 @@
-"""Cuts a face out of a picture by a named recipe, so that training, evaluation and examination see the same square."""
+"""Cuts a face out of an image by a named recipe, so that training, evaluation and examination see the same square."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FIVE_POINTS_SIDE = 112
 
 @dataclass(frozen=True)
 class CropRecipe:
-    """How a face becomes the picture that a detector is shown.
+    """How a face becomes the image that a detector is shown.
 
     Args:
         name: of the recipe, written into records.
@@ -44,10 +44,10 @@ class CropRecipe:
         square: take the longer side of the box for both; otherwise the crop has the shape of the box and is stretched
             to `size`.
         alignment: `"none"`, or `"five-point"`: eyes, nose and mouth come to lie where ArcFace's template has them.
-        padding: what happens at the border of the picture. `"edge"` repeats its last pixels, `"black"` fills;
+        padding: what happens at the border of the image. `"edge"` repeats its last pixels, `"black"` fills;
             `"shift"` moves the square inward; `"shrink"` moves left and top to the border and takes what is left,
             square; `"clip"` cuts off what lies outside.
-        size: side of the crop in pixels; `None` keeps the pixels of the picture.
+        size: side of the crop in pixels; `None` keeps the pixels of the image.
         source: where the numbers come from.
 
     Raises:
@@ -107,7 +107,7 @@ CROP_RECIPES: dict[str, CropRecipe] = {
             "tight",
             margin=0.12,
             padding="shift",
-            source="ours: CenterFace's box takes as much of the crop as of DD-VQA's c40 pictures (0.89 of the height, "
+            source="ours: CenterFace's box takes as much of the crop as of DD-VQA's c40 images (0.89 of the height, "
             "median); M2F2-Det's own recipe is unpublished",
         ),
         CropRecipe(
@@ -128,9 +128,9 @@ class Crop:
 
     Attributes:
         image: what the detector is shown, RGB.
-        box: left, top, right, bottom of the region it shows, in pixels of the picture; beyond its border where the
+        box: left, top, right, bottom of the region it shows, in pixels of the image; beyond its border where the
             recipe pads. Of an aligned crop, the upright box around the turned square.
-        transform: `(2, 3)` float64, takes pixel centres (x, y, 1) of the picture to those of the crop.
+        transform: `(2, 3)` float64, takes pixel centres (x, y, 1) of the image to those of the crop.
     """
 
     image: Image.Image
@@ -184,16 +184,16 @@ def recipe_of(processor: Any) -> CropRecipe:
 
 
 def crop_face(image: Image.Image, face: Face, recipe: CropRecipe) -> Crop:
-    """Cut a face out of an upright RGB picture.
+    """Cut a face out of an upright RGB image.
 
     Raises:
-        ValueError: if the recipe aligns but the face has no landmarks, or its box has no pixel inside the picture.
+        ValueError: if the recipe aligns but the face has no landmarks, or its box has no pixel inside the image.
     """
     if recipe.alignment == "five-point":
         return _aligned(image, face, recipe)
     left, top, right, bottom = _region(face.box, image.size, recipe)
     if right <= left or bottom <= top or right <= 0 or bottom <= 0 or left >= image.width or top >= image.height:
-        raise ValueError(f"The box {face.box} has no pixel inside the picture of {image.width}x{image.height}.")
+        raise ValueError(f"The box {face.box} has no pixel inside the image of {image.width}x{image.height}.")
     cut = image.crop((left, top, right, bottom))  # black beyond the border
     if recipe.padding == "edge":
         cut = _edges_repeated(image, left, top, right, bottom)

@@ -27,10 +27,10 @@ RANKS = {NOT_APPLICABLE: 0, LIKELY_REAL: 1, None: 2, INCONCLUSIVE: 3, "likely fa
 def decide_track(
     probability: float, band: Mapping[str, Any] | None, frames: int | None = None
 ) -> tuple[str | None, str | None]:
-    """Return the decision on one face or picture, and the reason where there is more to say than the number.
+    """Return the decision on one face or image, and the reason where there is more to say than the number.
 
     Args:
-        probability: P(fake), of one picture or pooled.
+        probability: P(fake), of one image or pooled.
         band: decision band of the head that judged; `None` where none was fitted.
         frames: in how many frames of a video the face was seen; `None` for what is not a track.
 

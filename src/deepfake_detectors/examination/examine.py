@@ -1,4 +1,4 @@
-"""`examine()`: what can be said of one picture or video that a person holds."""
+"""`examine()`: what can be said of one image or video that a person holds."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Examination:
         return render_sheet(self.record, self.pictures)
 
     def save(self, folder: str | Path) -> Path:
-        """Write `examination.json`, `sheet.html` and the pictures.
+        """Write `examination.json`, `sheet.html` and the images.
 
         Args:
             folder: a new or empty folder, or one that holds an examination, which is replaced.
@@ -124,11 +124,11 @@ def examine(
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Examination:
-    """Examine a picture or a video file.
+    """Examine an image or a video file.
 
-    A checkpoint that judges faces is shown crops of the faces that are found. One that judges pictures is shown the
+    A checkpoint that judges faces is shown crops of the faces that are found. One that judges images is shown the
     whole frame, and one with heads for both gets both. Of a video, evenly spread frames are looked at, faces are
-    linked into tracks, and the P(fake) of each track is pooled. The worst track, or picture, decides.
+    linked into tracks, and the P(fake) of each track is pooled. The worst track, or image, decides.
 
     ```python
     examine("clip.mp4").save("clip-report/")
@@ -136,7 +136,7 @@ def examine(
     ```
 
     Args:
-        source: a picture or video file.
+        source: an image or video file.
         model: folder, Hub id or name of a built-in checkpoint; `None` for the default; a loaded pipeline or `Judge`.
         head: judge with this head alone, where the checkpoint has several.
         finder: name in `FACE_FINDERS`, or an object with `name` and `find`.
@@ -150,13 +150,13 @@ def examine(
         explain: write explanations of the worst frames.
         localize: mark the manipulated area in the worst frames.
         question: ask this instead of the detector's own question; needs `explain`.
-        checks: refuse what no detector was tested on: blank, tiny and drawn pictures, documents.
+        checks: refuse what no detector was tested on: blank, tiny and drawn images, documents.
         stability: judge re-encoded copies too (`corruptions.STABILITY_SET`); where one gives another verdict, the
             decision is inconclusive, with the numbers in the reason. Takes five times as long.
         device, dtype: as in `load_detector`; not for a loaded model.
         batch_size: crops or frames per forward pass.
         family: of a stock folder, as in `pipeline`; not for a loaded model.
-        max_pixels: width times height of a picture, or of the frames of a moving one, that is decoded.
+        max_pixels: width times height of an image, or of the frames of a moving one, that is decoded.
         progress: called with how many frames are done, and how many there will be at most (`None` if unknown).
 
     Raises:
@@ -263,7 +263,7 @@ def _finder(finder: str | FaceFinder | None, readings: Sequence[Reading]) -> Fac
         whole = [reading.head for reading in readings if reading.subject == "picture"]
         if not whole:
             raise
-        raise ImportError(f"{error} To judge whole pictures only, pass head={whole[0]!r}.") from error
+        raise ImportError(f"{error} To judge whole images only, pass head={whole[0]!r}.") from error
 
 
 def _first(reader: FrameReader) -> int:

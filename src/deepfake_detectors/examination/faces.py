@@ -1,4 +1,4 @@
-"""Finds the faces of a picture: boxes, five landmarks, scores; offline, with weights that a package carries."""
+"""Finds the faces of an image: boxes, five landmarks, scores; offline, with weights that a package carries."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ MULTIPLE = 32  # CenterFace takes sides that are multiples of it
 
 @dataclass(frozen=True)
 class Face:
-    """A face in pixel coordinates of the upright picture, origin at its top left corner.
+    """A face in pixel coordinates of the upright image, origin at its top left corner.
 
     Attributes:
-        box: left, top, right, bottom; inside the picture.
-        landmarks: five points (x, y): the eye on the left of the picture, the other eye, nose, the corner of the mouth
-            on the left of the picture, the other corner; `None` if the finder has none.
+        box: left, top, right, bottom; inside the image.
+        landmarks: five points (x, y): the eye on the left of the image, the other eye, nose, the corner of the mouth
+            on the left of the image, the other corner; `None` if the finder has none.
         score: in [0, 1], how sure the finder is; of different finders not comparable.
     """
 
@@ -63,7 +63,7 @@ class FaceFinder(Protocol):
     name: str
 
     def find(self, image: Image.Image) -> list[Face]:
-        """Return the faces of an upright RGB picture, largest area first."""
+        """Return the faces of an upright RGB image, largest area first."""
         ...
 
 
@@ -72,7 +72,7 @@ class CenterFaceFinder:
 
     Args:
         min_score: value of the heat map from which a cell is a face, in (0, 1).
-        max_side: long side in pixels to which larger pictures are shrunk. Time and memory grow with its square.
+        max_side: long side in pixels to which larger images are shrunk. Time and memory grow with its square.
     """
 
     name = "centerface"
@@ -92,7 +92,7 @@ class CenterFaceFinder:
         self._lock = threading.Lock()  # a network holds the blob it is run on
 
     def find(self, image: Image.Image) -> list[Face]:
-        """Return the faces of an upright RGB picture, largest area first."""
+        """Return the faces of an upright RGB image, largest area first."""
         size = image.size
         shrink = min(1.0, self.max_side / max(size))
         width, height = (max(MULTIPLE, -(-round(side * shrink) // MULTIPLE) * MULTIPLE) for side in size)
@@ -141,8 +141,8 @@ class DlibFaceFinder:
     It gives boxes without landmarks. Its boxes hold forehead to chin and are those of FaceForensics++ demos.
 
     Args:
-        upsample: how often the picture is doubled first: 0 finds faces from about 80 pixels, 1 from about 40.
-        max_side: long side in pixels, before doubling, to which larger pictures are shrunk.
+        upsample: how often the image is doubled first: 0 finds faces from about 80 pixels, 1 from about 40.
+        max_side: long side in pixels, before doubling, to which larger images are shrunk.
     """
 
     name = "dlib"
@@ -152,7 +152,7 @@ class DlibFaceFinder:
         self._detector = _needed("dlib", self.name).get_frontal_face_detector()
 
     def find(self, image: Image.Image) -> list[Face]:
-        """Return the faces of an upright RGB picture, largest area first."""
+        """Return the faces of an upright RGB image, largest area first."""
         shrink = min(1.0, self.max_side / max(image.size))
         width, height = (max(1, round(side * shrink)) for side in image.size)
         small = image if shrink == 1 else image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)

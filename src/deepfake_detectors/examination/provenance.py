@@ -44,7 +44,7 @@ SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """Return what a picture or video says of its origin. Nothing is fetched, and a fault is a status, not an error.
+    """Return what an image or video says of its origin. Nothing is fetched, and a fault is a status, not an error.
 
     Returns:
         `c2pa`: `status` (`"present"`, `"absent"`, `"unreadable"`, or `"not read"` without the extra), `detail` (why),

@@ -26,7 +26,7 @@ SHOWN_SIDE = 1280  # longest side of the frames that are shown
 
 @dataclass(frozen=True)
 class Moment:
-    """Number and time of a frame whose picture is not held any more."""
+    """Number and time of a frame whose image is not held any more."""
 
     index: int
     seconds: float
@@ -44,10 +44,10 @@ class FrameReader:
     Args:
         judge: the detector.
         readings: its verdicts that are wanted.
-        recipes: of each reading, how a face is cut out; `None` for readings of whole pictures.
+        recipes: of each reading, how a face is cut out; `None` for readings of whole images.
         finder: finds faces; `None` where no reading needs them.
-        checks: look whether a picture can be judged at all.
-        keep_worst: hold the whole pictures with the highest P(fake), to be explained later.
+        checks: look whether an image can be judged at all.
+        keep_worst: hold the whole images with the highest P(fake), to be explained later.
         folder: where crops (PNG) and shown frames (JPEG) are written.
 
     Attributes:
@@ -79,7 +79,7 @@ class FrameReader:
 
         Args:
             index: its number.
-            seconds: its time; `None` for a picture.
+            seconds: its time; `None` for an image.
             image: upright, RGB.
         """
         check = check_image(image, seen_side=self._seen_side(whole=True)) if self.checks else None
@@ -104,7 +104,7 @@ class FrameReader:
         self.faces.append((Moment(index, seconds or 0.0), [face for face, _ in found]))
 
     def _seen_side(self, whole: bool) -> int | None:
-        """The short side that the readings of whole pictures, or of faces, resize to; the largest of several."""
+        """The short side that the readings of whole images, or of faces, resize to; the largest of several."""
         sides = [
             reading.seen_side
             for reading, recipe in zip(self.readings, self.recipes, strict=True)
@@ -189,11 +189,11 @@ class FrameReader:
                 )
 
     def worst_pictures(self, number: int) -> list[tuple[dict[str, Any], Image.Image]]:
-        """Return verdict and picture of the whole frames with the highest P(fake) in a reading, the highest first."""
+        """Return verdict and image of the whole frames with the highest P(fake) in a reading, the highest first."""
         return [(verdict, image) for _, _, verdict, image in sorted(self._worst[number], reverse=True)]
 
     def keep_frames(self, shown: set[int]) -> None:
-        """Remove the pictures of frames that are not shown."""
+        """Remove the images of frames that are not shown."""
         for entry in self.frames:
             if entry["index"] not in shown:
                 (self.folder / "frames" / f"{frame_name(entry['index'])}.jpg").unlink()

@@ -28,7 +28,7 @@ TEMPLATE = "sheet.html.jinja"
 FRAME_SIDE, CROP_SIDE, STRIP_SIDE = 960, 288, 112
 MAX_FACES, MAX_STRIP = 12, 16
 TONES = {"likely fake": "fake", "likely real": "real", "inconclusive": "open", NOT_APPLICABLE: "none", None: "none"}
-# Options that a command leaves out, and those that say nothing about a picture.
+# Options that a command leaves out, and those that say nothing about an image.
 DEFAULTS = {"batch_size": 4, "checks": True, "pooling": DEFAULT_POOLING, "frames": 32, "finder": DEFAULT_FINDER}
 LABELS = {"fps": "Frames per second", "mime": "Type", "mode": "Colours", "audio": "Sound"}
 UNITS = {"duration": " seconds", "rotation": " degrees", "bit_rate": " bits per second"}
@@ -40,7 +40,7 @@ def render_sheet(record: Mapping[str, Any], pictures: Path) -> str:
 
     Args:
         record: of an examination.
-        pictures: folder that holds the pictures which the record names.
+        pictures: folder that holds the images which the record names.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"probability": _probability, "clock": _clock}
@@ -88,7 +88,7 @@ def headline(record: Mapping[str, Any]) -> str:
     rate = said["band"]["false_alarm_rate" if fake else "miss_rate"]
     return (
         f"{what} reads “{record['decision']}”: P(fake) is {_probability(record['fake_probability'])}. Of "
-        f"{'real' if fake else 'fake'} pictures, {_percent(rate)} read so, too."
+        f"{'real' if fake else 'fake'} images, {_percent(rate)} read so, too."
     )
 
 
@@ -113,7 +113,7 @@ def reading_in_words(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict
         )
     else:
         lines.append(
-            f"Measured on pictures the limits were not fitted on: {_percent(band['false_alarm_rate'])} of real ones "
+            f"Measured on images the limits were not fitted on: {_percent(band['false_alarm_rate'])} of real ones "
             f"read “likely fake”, {_percent(band['miss_rate'])} of fakes read “likely real”, and "
             f"{_percent(band['coverage'])} got an answer at all. Fitted on: {_sentence(band['fitted_on'])}"
         )
@@ -123,7 +123,7 @@ def reading_in_words(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict
                 f"{said['judged']} faces were judged and the worst one counts, so a false alarm is more likely"
             )
         if moving:
-            notes.append("the rates are of single pictures; of pooled video frames none were measured")
+            notes.append("the rates are of single images; of pooled video frames none were measured")
         if notes:
             lines.append(f"Mind: {'; '.join(notes)}.")
     return {
@@ -148,7 +148,7 @@ def _stability(record: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _title(record: Mapping[str, Any], said: Mapping[str, Any]) -> str:
-    whole = "Whole frames" if record["kind"] == "video" else "Whole picture"
+    whole = "Whole frames" if record["kind"] == "video" else "Whole image"
     title = "Faces" if said["subject"] == "faces" else whole
     return title if said["head"] is None else f"{title} (head {said['head']})"
 
@@ -269,7 +269,7 @@ def _commands(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-# ---- pictures -------------------------------------------------------------------------------------------------------
+# ---- images -------------------------------------------------------------------------------------------------------
 
 
 def _frames(record: Mapping[str, Any], pictures: Path) -> list[dict[str, Any]]:
@@ -369,7 +369,7 @@ def _descriptions(verdicts: Sequence[Mapping[str, Any]], pictures: Path) -> list
 
 
 def _inlined(file: Path, side: int) -> str:
-    """A picture of at most `side` pixels as a data URL."""
+    """An image of at most `side` pixels as a data URL."""
     image = load_image(file)
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
     content = BytesIO()

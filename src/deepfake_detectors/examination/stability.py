@@ -1,4 +1,4 @@
-"""Does the verdict outlive what happens to any picture that is sent on? If not, it is inconclusive."""
+"""Does the verdict outlive what happens to any image that is sent on? If not, it is inconclusive."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ STYLE = (
 
 
 def draw_timeline(record: Mapping[str, Any]) -> str | None:
-    """Return the plot as an SVG document; `None` for a picture, and where nothing was judged.
+    """Return the plot as an SVG document; `None` for an image, and where nothing was judged.
 
     Lines are faces (full) and whole frames (dashed), a point for each frame. Shaded are the ranges of P(fake) that
     read "likely fake" and "likely real" by the decision band of what decides.

@@ -59,7 +59,7 @@ def link_faces(
     """Link faces that overlap from frame to frame.
 
     The pairs that overlap most are linked first. A cut to another person at the same place is not seen: a track is
-    one place in the picture, not one identity.
+    one place in the image, not one identity.
 
     Args:
         moments: of every frame looked at, in the order of time, its number and time and its faces.

@@ -62,8 +62,8 @@ class Frame:
 def is_video(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> bool:
     """Whether a file is to be read as a video: by its content, or by its name where the content is damaged.
 
-    Moving GIF, WebP and PNG pictures are videos. A container that holds sound alone is one too; reading it says so.
-    One whose frames have more than `max_pixels` is a picture, which `load_image` refuses.
+    Moving GIF, WebP and PNG images are videos. A container that holds sound alone is one too; reading it says so.
+    One whose frames have more than `max_pixels` is an image, which `load_image` refuses.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,8 +97,8 @@ def probe(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
     """Return what a video says of itself, without decoding it.
 
     Args:
-        path: a video, or a moving GIF, WebP or PNG picture.
-        max_pixels: width times height of a frame of a moving picture.
+        path: a video, or a moving GIF, WebP or PNG image.
+        max_pixels: width times height of a frame of a moving image.
 
     Returns:
         `format`, `codec`, `pixel_format`; `duration` in seconds; `fps`, the average rate; `frames`, their number,
@@ -170,11 +170,11 @@ def sample_frames(
     file is sought, not read through: time grows with the frames asked for, memory with neither them nor the length.
 
     Args:
-        path: a video, or a moving GIF, WebP or PNG picture.
+        path: a video, or a moving GIF, WebP or PNG image.
         frames: how many, from the first moment to the last.
         every: seconds from one to the next, instead of `frames`.
         start, end: seconds from the first frame; the part that is looked at.
-        max_pixels: width times height of a frame of a moving picture.
+        max_pixels: width times height of a frame of a moving image.
 
     Raises:
         ValueError: for `frames`, `every`, `start` or `end` outside what is possible.

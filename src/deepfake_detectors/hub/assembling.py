@@ -179,7 +179,7 @@ def _assemble_words(source: Path, target: Path, base: Base | None) -> Assembled:
     words = _read_weights(source / ADAPTER_FILE)
     if not (source / PROCESSOR_NAME).is_file():
         raise ValueError(
-            f"{source} holds no {PROCESSOR_NAME}, which has the statistics of the pictures: save the words together "
+            f"{source} holds no {PROCESSOR_NAME}, which has the statistics of the images: save the words together "
             "with their processor, save_adapter(folder, processor)."
         )
     save_soft_words(words, config, base.id, target)

@@ -1,4 +1,4 @@
-"""Cards of data sets: facts with their sources, numbers counted in the Parquet files, terms of the builder."""
+"""Cards of datasets: facts with their sources, numbers counted in the Parquet files, terms of the builder."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ TEMPLATE = "dataset_card.md.jinja"
 REQUIRED = ("summary", "license", "tags", "origin", "polarity", "splits", "counts", "defects", "limits", "citations")
 COLUMN_TEXTS = {
     "id": "unique, the same on every machine",
-    "image": "the picture",
+    "image": "the image",
     "label": "0 real, 1 fake",
-    "manipulation": "method or generator; `real` for real pictures",
+    "manipulation": "method or generator; `real` for real images",
     "family": "swap, reenact, synthesis, edit or inpaint",
-    "video_id": "the video, as `<data set>/<method>/<name>`",
+    "video_id": "the video, as `<dataset>/<method>/<name>`",
     "group_id": "connected component over shared source material; cut splits by it",
     "target_id": "video or person that gives head and scene",
     "source_id": "video or person that gives identity or expression",
     "frame": "number of the frame in its video",
     "compression": "level of compression, where the set has several",
-    "category": "what the picture shows, or its class",
+    "category": "what the image shows, or its class",
     "file_format": "format of the source file by content, whatever its name says",
-    "mask": "white where the picture was changed",
+    "mask": "white where the image was changed",
     "question": "what was asked",
     "answer": "the first reference answer",
     "answers": "all reference answers",
@@ -45,10 +45,10 @@ LARGEST_SIZE = "1M<n<10M"
 
 
 def dataset_facts(name: str) -> dict[str, Any]:
-    """Return the bundled facts of a data set, `hub_cards/facts/dataset_<name>.yaml`.
+    """Return the bundled facts of a dataset, `hub_cards/facts/dataset_<name>.yaml`.
 
     Raises:
-        ValueError: for a data set without facts, or facts that leave out what a card must say.
+        ValueError: for a dataset without facts, or facts that leave out what a card must say.
     """
     path = files("deepfake_detectors.hub_cards").joinpath("facts", f"dataset_{name}.yaml")
     if not path.is_file():
@@ -68,7 +68,7 @@ def render_dataset_card(
     """Return the card as Markdown behind a YAML header with `configs` and `dataset_info`.
 
     Args:
-        builds: configs of one data set.
+        builds: configs of one dataset.
         repo: `owner/name`, for the example.
         lint: content of a `lint.json`, whose controls, errors and warnings the card then states.
         kept: `configs` and `dataset_info` in the header of the repository's card, of configs that stay as they are.

@@ -1,4 +1,4 @@
-"""Publish a data set: Parquet shards and a card in a repository on the Hub, or the same in a folder to look at."""
+"""Publish a dataset: Parquet shards and a card in a repository on the Hub, or the same in a folder to look at."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def publish_dataset(
     token: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
-    """Push a data set as Parquet with its card; `datasets.load_dataset` reads the result, streaming too.
+    """Push a dataset as Parquet with its card; `datasets.load_dataset` reads the result, streaming too.
 
     Args:
         dataset: a key of `DATASETS`, which is built first; or a folder that `dataset build` wrote, of one config or of
             several.
         repo: `owner/name`.
-        data_dir, config, options: of a data set by its name: as in `make_builder`.
-        build_dir: of a data set by its name: where it is built, and kept; by default a temporary folder.
+        data_dir, config, options: of a dataset by its name: as in `make_builder`.
+        build_dir: of a dataset by its name: where it is built, and kept; by default a temporary folder.
         private: whether a new repository is private; an existing one must be so already.
         accept_terms: the publisher has the right to publish data that is for research only.
         update: add the commit to a repository that exists, whose visibility the terms must allow; shards of an
@@ -102,7 +102,7 @@ def publish_dataset(
         Address of the repository, or the path of the dry run.
 
     Raises:
-        ValueError: for a folder that does not hold a finished build, terms that forbid it, a lint of another data set,
+        ValueError: for a folder that does not hold a finished build, terms that forbid it, a lint of another dataset,
             arguments of a build beside a folder, and as `make_builder`, `build_dataset` and `push_folder`.
         ConnectionError, OSError: as `push_folder`.
     """
@@ -111,7 +111,7 @@ def publish_dataset(
     if str(dataset) not in DATASETS:
         building = {"data_dir": data_dir, "config": config, "options": options, "build_dir": build_dir}
         if given := [name for name, value in building.items() if value]:
-            raise ValueError(f"{dataset} is a folder; {', '.join(given)} are for a data set given by its name.")
+            raise ValueError(f"{dataset} is a folder; {', '.join(given)} are for a dataset given by its name.")
         return _publish_builds(dataset, repo, **destination)
     if dry_run is None:
         check_publication(str(dataset), repo, private=private, **allowed)
@@ -206,7 +206,7 @@ def _read_lint(path: Path, builds: list[BuiltConfig]) -> dict[str, Any]:
 
 
 def _holds(build: BuiltConfig, lint: dict[str, Any]) -> bool:
-    """Whether the counts of a lint can be those of a build; lint counts a picture once, in however many rows it is."""
+    """Whether the counts of a lint can be those of a build; lint counts an image once, in however many rows it is."""
     keys = ("split", "label", "manipulation")
     rows = {tuple(row[key] for key in keys): row["rows"] for row in build.counts}
     pictures = {tuple(row[key] for key in keys): row["pictures"] for row in lint["counts"]}

@@ -63,7 +63,7 @@ class Publication:
         explains, localizes: what the class can do.
         bases: per model below `id`, `revision` (`None` if unknown) and `relation` (`"adapter"`, `"finetune"`, ..., or
             `None` where it is the same model in another form).
-        datasets: per data set of the training `name` and `revision` (`None` if unknown).
+        datasets: per dataset of the training `name` and `revision` (`None` if unknown).
         licenses: licence files that the checkpoint brought along.
     """
 
@@ -209,14 +209,14 @@ def training_sentence(validation: dict[str, Any], machine: str | None = None) ->
 
 
 def validation_sentence(validation: dict[str, Any]) -> str:
-    """Return what was measured on the validation pictures at the end."""
+    """Return what was measured on the validation images at the end."""
     metrics = validation["metrics"]
     if "num_real" in metrics:
         found = {"accuracy": metrics["accuracy"], "AUC": metrics["auc"], "EER": metrics["eer"]}
-        pictures = f"{metrics['num_real']} real and {metrics['num_fake']} fake validation pictures"
+        pictures = f"{metrics['num_real']} real and {metrics['num_fake']} fake validation images"
     else:
         found = {label: metrics[name] for name, label in MEASURED.items() if name in metrics}
-        pictures = f"{validation['validation_pictures']} validation pictures"
+        pictures = f"{validation['validation_pictures']} validation images"
     values = [f"{name} {'undefined' if value is None else f'{value:.3f}'}" for name, value in found.items()]
     return f"On the {pictures}: {', '.join(values)}."
 
@@ -238,7 +238,7 @@ def training_bases(facts: dict[str, Any], validation: dict[str, Any] | None) -> 
 
 
 def training_data(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Return the data sets of the training: those of the facts, or the builder of this package that read them."""
+    """Return the datasets of the training: those of the facts, or the builder of this package that read them."""
     if facts.get("datasets") or not (validation and validation.get("dataset")):
         return facts.get("datasets", [])
     configs = validation.get("dataset_configs") or [validation.get("dataset_config")]

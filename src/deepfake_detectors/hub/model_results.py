@@ -27,8 +27,8 @@ METRIC_NAMES = {
     "recall": "Recall",
     "recall_fake": "Recall (positive: fake)",
     "recall_real": "Recall (positive: real)",
-    "accuracy_real": "Accuracy on real pictures",
-    "accuracy_fake": "Accuracy on fake pictures",
+    "accuracy_real": "Accuracy on real images",
+    "accuracy_fake": "Accuracy on fake images",
     "text_accuracy": "Accuracy of the written verdicts",
     "best_threshold_accuracy": "Accuracy at the threshold that is best on this very set",
     "average": "Mean accuracy of the sets",
@@ -46,13 +46,13 @@ METRIC_NAMES = {
     "ROUGE_L": "ROUGE-L",
     "rouge_l_f": "ROUGE-L (rouge_score)",
     "similarity": "Sentence similarity",
-    "pixel_auc": "Pixel AUC, mean over pictures",
-    "pixel_f1": "Pixel F1, mean over pictures",
-    "iou": "IoU, mean over pictures",
+    "pixel_auc": "Pixel AUC, mean over images",
+    "pixel_f1": "Pixel F1, mean over images",
+    "iou": "IoU, mean over images",
     "pixel_auc_pooled": "Pixel AUC, all pixels together",
     "pixel_f1_pooled": "Pixel F1, all pixels together",
     "iou_pooled": "IoU, all pixels together",
-    "marked_on_real": "Share of real pictures marked as changed",
+    "marked_on_real": "Share of real images marked as changed",
     "bytes_per_pixel_auc": "AUC of bytes per pixel alone",
     "bytes_per_pixel_correlation": "Rank correlation of scores and bytes per pixel within the classes",
     "auc_above_bytes_per_pixel": "AUC minus that of bytes per pixel alone",
@@ -170,7 +170,7 @@ def _table(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _robustness(swept: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return a row per changed picture set, at the threshold that the whole set was judged by."""
+    """Return a row per changed image set, at the threshold that the whole set was judged by."""
     return {
         name: {
             **{key: entry["metrics"][key]["value"] for key in ROBUSTNESS_COLUMNS},

@@ -1,4 +1,4 @@
-"""Push a folder to the Hub, as a model, a data set or a Space: one commit, all of it or nothing.
+"""Push a folder to the Hub, as a model, a dataset or a Space: one commit, all of it or nothing.
 
 ```python
 push_folder("m2f2-published", "owner/m2f2", private=True)

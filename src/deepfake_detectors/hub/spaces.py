@@ -32,7 +32,7 @@ if __name__ == "__main__":
 CARD = """
 # Deepfake detection with {model}
 
-Drop a picture or a video: the page finds faces, judges them with [{model}]({link}) and says what may be said, with the
+Drop an image or a video: the page finds faces, judges them with [{model}]({link}) and says what may be said, with the
 rates that were measured. The answer is an indication, not proof; terms and limits of the weights are on the tab
 "About this detector".
 

@@ -31,7 +31,7 @@ def get_protocol(name: str) -> Protocol:
 
 
 def evaluate_rows(rows: Sequence[Prediction], protocol: Protocol, settings: Settings) -> dict[str, Any]:
-    """Score predictions of pictures.
+    """Score predictions of images.
 
     Raises:
         ValueError: where there are none, or where they lack what the protocol needs.
@@ -43,7 +43,7 @@ def evaluate_rows(rows: Sequence[Prediction], protocol: Protocol, settings: Sett
             without = [row.id for row in rows if getattr(row, name) is None]
             if without:
                 raise ValueError(
-                    f"The protocol {protocol.name} needs a {name} for every picture, but {len(without)} of "
+                    f"The protocol {protocol.name} needs a {name} for every image, but {len(without)} of "
                     f"{len(rows)} predictions have none, the first being {without[0]}. "
                     "Add it, or choose another protocol."
                 )

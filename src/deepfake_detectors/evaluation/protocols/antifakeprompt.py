@@ -28,7 +28,7 @@ def score_antifakeprompt(rows: Sequence[Prediction], settings: Settings) -> dict
         classes = sorted({rows[index].label for index in chosen})
         if len(classes) > 1:
             raise ValueError(
-                f"This protocol takes sets of one class, but {name!r} holds both. Give real and fake pictures "
+                f"This protocol takes sets of one class, but {name!r} holds both. Give real and fake images "
                 "different sets (the field 'set' of a prediction)."
             )
         table[name] = {

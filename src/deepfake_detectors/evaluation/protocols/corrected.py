@@ -55,7 +55,7 @@ class Protocol:
         defects: what the published scorer does wrong and this one reproduces, name -> sentence.
         integer_labels: what the labels 0 and 1 of its files mean; `None`: labels must be words.
         score: computes the results of predictions.
-        defects_of_rows: those of `defects` that concern predictions of pictures; `None` for all of them.
+        defects_of_rows: those of `defects` that concern predictions of images; `None` for all of them.
         rouge_score: whether explanations are compared by rouge_score's ROUGE-L too.
         official_answers: whether it also scores M2F2-Det's published answer files.
     """
@@ -149,7 +149,7 @@ def score_corrected(rows: Sequence[Prediction], settings: Settings) -> dict[str,
 
 CORRECTED = Protocol(
     name="corrected",
-    summary="Every picture counts once, undetermined answers are wrong, thresholds are not chosen on the set.",
+    summary="Every image counts once, undetermined answers are wrong, thresholds are not chosen on the set.",
     source="this package",
     positive_class="fake",
     needs="either",

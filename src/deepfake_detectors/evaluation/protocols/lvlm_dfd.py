@@ -19,7 +19,7 @@ __all__ = ["LVLM_DFD", "lvlm_dfd_verdicts", "score_lvlm_dfd"]
 def lvlm_dfd_verdicts(texts: Sequence[str]) -> list[str | None]:
     """Read the answers of LVLM-DFD in their order: six case-sensitive searches for substrings, the last hit decides.
 
-    An answer without a hit has the verdict of the picture before it; the published code stops with an error where
+    An answer without a hit has the verdict of the image before it; the published code stops with an error where
     the first answer has none, for which this gives `None`.
     """
     verdicts: list[str | None] = []
@@ -62,7 +62,7 @@ LVLM_DFD = Protocol(
     score=score_lvlm_dfd,
     defects={
         "substring": '"not" is found inside "another" and "notable", "No" inside "Nose" and "Not"',
-        "previous_verdict": "an answer without a hit gets the verdict of the picture before it",
+        "previous_verdict": "an answer without a hit gets the verdict of the image before it",
     },
     integer_labels=FAKE_IS_ONE,
 )

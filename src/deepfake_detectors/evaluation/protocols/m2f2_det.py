@@ -56,7 +56,7 @@ REMEDY = "Expected the official file names, <type>_<target>[_<source>].jpg."
 
 
 class Picture(NamedTuple):
-    """What the official name of a picture says."""
+    """What the official name of an image says."""
 
     label: str
     manipulation: str
@@ -75,7 +75,7 @@ def parse_picture_name(stem: str) -> Picture:
     expected = 1 if kind == REAL_TYPE else 2
     if kind not in MANIPULATIONS or len(videos) != expected or not all(video.isdigit() for video in videos):
         types = ", ".join(f"{digit} {name}" for digit, (name, _) in MANIPULATIONS.items())
-        raise ValueError(f"{stem!r} is not a picture of DD-VQA. {REMEDY} Types: {types}.")
+        raise ValueError(f"{stem!r} is not an image of DD-VQA. {REMEDY} Types: {types}.")
     return Picture("real" if kind == REAL_TYPE else "fake", MANIPULATIONS[kind][0], tuple(videos))
 
 
@@ -83,7 +83,7 @@ def score_judgements(answers: Sequence[Answer], resamples: int = 2000, seed: int
     """Score real-or-fake answers, positive class fake.
 
     Args:
-        answers: one per picture; the labels follow from the official picture names.
+        answers: one per image; the labels follow from the official image names.
         resamples: bootstrap resamples of the corrected accuracy, by group of source videos.
         seed: of the bootstrap.
 
@@ -127,7 +127,7 @@ def score_explanations(
     """Score explanations against reference ones.
 
     Args:
-        answers: with keys; the pictures have official names.
+        answers: with keys; the images have official names.
         references: key -> texts; the same keys.
         settings: of the intervals, by group of source videos, and of the metrics that are optional.
 
@@ -158,12 +158,12 @@ def score_explanations(
 
 
 def reference_stems(references: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the pictures that reference keys `<stem>_<n>` are about."""
+    """Return the images that reference keys `<stem>_<n>` are about."""
     return sorted({Path(key.rsplit("_", 1)[0]).name for key in references})
 
 
 def _source_groups(pictures: Sequence[Picture]) -> list[str]:
-    """The group of every picture: videos that any picture joins belong together."""
+    """The group of every image: videos that any image joins belong together."""
     from deepfake_detectors.dataset_scripts._builder import components
 
     source = components(picture.videos for picture in pictures)
@@ -197,7 +197,7 @@ def evaluate_answers(
         references: reference explanations in their published form.
         protocol: the rules.
         settings: what a user may choose.
-        expected: ids of the pictures that must have been judged; not checked if `None`.
+        expected: ids of the images that must have been judged; not checked if `None`.
 
     Raises:
         FileNotFoundError, ValueError: for files that are missing, broken, or do not belong together.

@@ -1,4 +1,4 @@
-"""Ask M2F2-Det about the DD-VQA test pictures and write its answers in the published prediction files' form.
+"""Ask M2F2-Det about the DD-VQA test images and write its answers in the published prediction files' form.
 
     python -m deepfake_detectors.evaluation.protocols.m2f2_det_answers --model FOLDER --task judgement \
         --output DDVQA_det_c40.jsonl
@@ -58,7 +58,7 @@ def answer_rows(model: Any, processor: Any, rows: Any, task: str, **generation: 
         model: `M2F2DetForConditionalGeneration` in eval mode.
         processor: its processor.
         rows: rows of the DD-VQA builder's test split, `id` and `image`, for the explanations also `question`. Rows on
-            the same picture that follow each other share one prefill.
+            the same image that follow each other share one prefill.
         task: `"judgement"` or `"explanation"`; both are asked in the processor's `prompt_style`, the official prompts
             unless the checkpoint was trained on others.
         generation: arguments of `generate`.
