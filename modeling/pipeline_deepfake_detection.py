@@ -222,9 +222,7 @@ class DeepfakeDetectionPipeline(Pipeline):
         if not explains and any(value is not None for value in (question, history, generate_kwargs)):
             raise ValueError(NEEDS_EXPLAIN)
         if isinstance(question, (list, tuple)) or has_one_per_picture(history):
-            raise ValueError(
-                "question and history with one entry per image belong to the call that has the images."
-            )
+            raise ValueError("question and history with one entry per image belong to the call that has the images.")
         loading = {"max_pixels": max_pixels, "allow_private_hosts": allow_private_hosts, "timeout": timeout}
         preprocess: dict[str, Any] = {name: value for name, value in loading.items() if value is not None}
         for name in ("max_pixels", "timeout"):
@@ -269,9 +267,9 @@ class DeepfakeDetectionPipeline(Pipeline):
 
         Returns:
             The processor's tensors, each with a batch axis of 1, plus `source` (its name), `picture_size` (width and
-            height, for the mask), `failure` (`None`, or the `InputImageError`) and, if every image has its own, question
-            and history. A failed image gets the tensors of a blank one, to keep its place in the batch; its error is
-            raised later in the main process, because a worker process would lose it.
+            height, for the mask), `failure` (`None`, or the `InputImageError`) and, if every image has its own,
+            question and history. A failed image gets the tensors of a blank one, to keep its place in the batch; its
+            error is raised later in the main process, because a worker process would lose it.
         """
         failure, picture_size, own = None, (0, 0), {}
         if isinstance(input_, Asked):

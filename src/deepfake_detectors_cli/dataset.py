@@ -131,7 +131,8 @@ def check(
 @app.command(short_help="Find shortcuts that a detector could exploit.")
 def lint(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|FOLDER|CSV", help="A dataset, a folder of Parquet files or images, or a table.")
+        str,
+        typer.Argument(metavar="NAME|FOLDER|CSV", help="A dataset, a folder of Parquet files or images, or a table."),
     ],
     data_dir: DataDir = None,
     config: Config = None,
