@@ -240,7 +240,5 @@ class M2F2DetImageProcessor(ClipPictureProcessor):
             data["detector_pixel_values"] = crops["pixel_values"]
         return data
 
-    def _preprocess(
-        self, images: list[np.ndarray], *args: Any, face_crop: Any = None, **kwargs: Any
-    ) -> BatchFeature:
+    def _preprocess(self, images: list[np.ndarray], *args: Any, face_crop: Any = None, **kwargs: Any) -> BatchFeature:
         return super()._preprocess(images, *args, **kwargs)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
-import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,13 @@ from PIL import Image
 from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
+from transformers.pipelines.pt_utils import PipelineIterator
 from transformers.utils import logging
 
 from .configuration_detection import decide
 from .detection import detector_classes, named_after, require_ability, require_head
 from .image_loading import InputImageError, describe_image_source, load_image
+from .prefetching import PreparedBatches, prepare_picture, processed
 from .saving import saved_whole
 
 __all__ = ["TASK", "DeepfakeDetectionPipeline", "show_license_notice"]
@@ -121,7 +122,8 @@ class DeepfakeDetectionPipeline(Pipeline):
             allow_private_hosts (`bool`, *optional*): also download from loopback, link-local and private addresses.
             timeout (`float`, *optional*): seconds that a download may take, default 20.
             batch_size (`int`, *optional*): pictures per forward pass, default 1.
-            num_workers (`int`, *optional*): processes that load and prepare pictures, default 0.
+            num_workers (`int`, *optional*): threads that load and prepare pictures while the model judges others,
+                default 0. Inputs are taken, and generators run, in the calling thread.
 
         Returns:
             For one picture a dict, for a list or tuple a list of dicts in the same order, and for everything else a
@@ -139,7 +141,6 @@ class DeepfakeDetectionPipeline(Pipeline):
         if isinstance(inputs, SINGLE_INPUTS) or hasattr(inputs, "read"):
             return super().__call__(inputs, **kwargs)
         if isinstance(inputs, (list, tuple)):
-            self._require_sendable(inputs, kwargs)
             # The base class looks at the first element.
             return super().__call__(list(inputs), **kwargs) if inputs else []
         if hasattr(inputs, "iloc"):  # pandas: by position, because labels may be in any order or have gaps
@@ -148,24 +149,25 @@ class DeepfakeDetectionPipeline(Pipeline):
         if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__"):
             return super().__call__(_ReadableRows(inputs), **kwargs)
         if isinstance(inputs, Iterable):
-            self._require_sendable(inputs, kwargs)
             return super().__call__((item for item in inputs), **kwargs)
         return super().__call__(inputs, **kwargs)
 
-    def _require_sendable(self, inputs: Any, options: Mapping[str, Any]) -> None:
-        """Refuse inputs that cannot go to worker processes which do not inherit them, before any is judged."""
-        workers = options.get("num_workers", self._num_workers)
-        # The first is the default of the platform; to ask for it by `get_start_method()` would also fix it.
-        method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
-        if not workers or method == "fork":
-            return
-        try:
-            pickle.dumps(inputs)
-        except (TypeError, AttributeError, pickle.PicklingError) as error:
-            raise ValueError(
-                f"num_workers is {workers}, but these inputs cannot be sent to worker processes ({error}), which are "
-                f"started by {method!r} here. Give a list of paths, or num_workers=0."
-            ) from error
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> PipelineIterator:
+        """As the base class, which hands pictures to worker processes and generators to one of them only."""
+        for name, value, least in (("num_workers", num_workers, 0), ("batch_size", batch_size, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}, expected a whole number of {least} or more.")
+        batches = PreparedBatches(inputs, partial(self.preprocess, **preprocess_params), num_workers, batch_size)
+        judged = PipelineIterator(batches, self.forward, forward_params, loader_batch_size=batch_size)
+        return PipelineIterator(judged, self.postprocess, postprocess_params)
 
     def _sanitize_parameters(
         self,
@@ -261,28 +263,12 @@ class DeepfakeDetectionPipeline(Pipeline):
                 raise input_
             image = load_image(input_, **loading)
             picture_size = image.size
-            features = self._prepare(image, describe_image_source(input_), head)
+            features = prepare_picture(self.processor, image, describe_image_source(input_), head)
         except InputImageError as error:
             failure = error
-            features = self._process(Image.new("RGB", (64, 64)), head)
+            features = processed(self.processor, Image.new("RGB", (64, 64)), head)
         source = describe_image_source(input_) if failure is None else failure.source
-        if hasattr(self.processor, "collate"):
-            features = {"row": features}  # which batching leaves alone
         return {**features, "source": source, "picture_size": picture_size, "failure": failure}
-
-    def _process(self, image: Image.Image, head: str | None) -> Mapping[str, Any]:
-        options = {} if head is None else {"head": head}
-        found = self.processor(images=image, return_tensors="pt", **options)
-        return {name: value for name, value in found.items() if name != "head"}  # `_forward` names it for the batch
-
-    def _prepare(self, image: Image.Image, source: str, head: str | None) -> Mapping[str, Any]:
-        try:
-            return self._process(image, head)
-        except ValueError as error:
-            raise InputImageError(
-                f"{source}: the processor cannot use this picture of {image.width}x{image.height} pixels ({error}).",
-                source,
-            ) from error
 
     def _forward(
         self,

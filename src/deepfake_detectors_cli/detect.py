@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import UserList
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +20,7 @@ from deepfake_detectors_cli.options import (
     Format,
     MaxPixels,
     Model,
+    NumWorkers,
     Quiet,
 )
 from deepfake_detectors_cli.rendering import print_verdicts, write_json_lines
@@ -85,9 +85,7 @@ def detect(
     ] = None,
     format: Format = OutputFormat.auto,
     batch_size: BatchSize = 8,
-    num_workers: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Processes that read and prepare images. 0: none.")
-    ] = 0,
+    num_workers: NumWorkers = 0,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="torch, or onnxruntime for a folder of `export`.")
     ] = "torch",
@@ -205,8 +203,8 @@ def _score(
     if STANDARD_INPUT in sources:
         content = sys.stdin.buffer.read()
         sources = [content if source == STANDARD_INPUT else source for source in sources]
-    # Not a list, for which the pipeline would wait until all are done; and not a generator, which has one worker only.
-    verdicts = detector(UserList(sources), on_error="record", **options)
+    # Not a list, for which the pipeline would wait until all are done.
+    verdicts = detector(iter(sources), on_error="record", **options)
     rows: Iterator[dict[str, Any]] = (
         {"input": name, **{key: value for key, value in verdict.items() if key != "input"}}
         for name, verdict in zip(found.pictures, verdicts, strict=True)

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepfake_detectors_cli.console import WorkFailed, fail, say, show, work
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Family, MaxPixels, Model, parse_option
+from deepfake_detectors_cli.options import (
+    BatchSize,
+    Device,
+    Dtype,
+    DtypeName,
+    Family,
+    MaxPixels,
+    Model,
+    NumWorkers,
+    parse_option,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -27,7 +37,7 @@ PARAMETERS = frozenset(
     "dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
     "finder predictions labels references explain max_new_tokens similarity spice protocol threshold fit fit_split "
     "fit_predictions save_to fit_band false_alarm_rate head robustness cover_regions resamples seed batch_size "
-    "max_pixels device dtype output".split()
+    "num_workers max_pixels device dtype output".split()
 )
 
 
@@ -141,6 +151,7 @@ def evaluate(
         int, typer.Option(metavar="N", help="Of the bootstrap, a protocol's coin, and noise on pictures.")
     ] = 0,
     batch_size: BatchSize = 8,
+    num_workers: NumWorkers = 0,
     max_pixels: MaxPixels = None,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
@@ -230,6 +241,7 @@ def evaluate(
                 resamples=resamples,
                 seed=seed,
                 batch_size=batch_size,
+                num_workers=num_workers,
                 max_pixels=max_pixels,
                 device=device,
                 dtype=dtype.value,

@@ -21,6 +21,7 @@ __all__ = [
     "Format",
     "MaxPixels",
     "Model",
+    "NumWorkers",
     "Quiet",
     "check_new_folder",
     "parse_option",
@@ -63,6 +64,12 @@ Device = Annotated[
 Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision; auto is the saved one.")]
 Format = Annotated[
     OutputFormat, typer.Option("--format", help="auto is a table on a terminal and JSON lines in a pipe.")
+]
+NumWorkers = Annotated[
+    int,
+    typer.Option(
+        "--num-workers", metavar="N", min=0, help="Threads that read and prepare images beside the model; 0 for none."
+    ),
 ]
 MaxPixels = Annotated[
     int | None,

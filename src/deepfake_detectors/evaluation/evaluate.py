@@ -86,6 +86,7 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     batch_size: int = DEFAULT_BATCH_SIZE,
+    num_workers: int = 0,
     max_pixels: int | None = None,
     device: str | None = None,
     dtype: str = "auto",
@@ -102,7 +103,8 @@ def evaluate(
     Args:
         model: folder, Hub id or name of a built-in checkpoint; the default is the demonstration detector. Or an object
             with `predict(paths)` that returns P(fake) of each file. Or a `Detector`, which loads its weights once for
-            all its calls; device, dtype, batch size and `max_pixels` are its own, and those given here must agree.
+            all its calls; device, dtype, batch size, workers and `max_pixels` are its own, and those given here must
+            agree.
         endpoint: address of a server that speaks OpenAI's chat completions, such as `"http://localhost:8000/v1"`: it
             answers in place of a model, see `evaluation.endpoint`. Hosts of an inner network are fine.
         model_name: what that server calls the model.
@@ -151,6 +153,7 @@ def evaluate(
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
         seed: of the bootstrap, of a protocol's coin, and of noise that is laid over pictures.
         batch_size: images per forward pass.
+        num_workers: threads that load and prepare images while the model judges others; the numbers are the same.
         max_pixels: width times height of an image that is decoded, by default 100 million.
         device: such as `"cuda:0"`; by default the first accelerator, or the CPU.
         dtype: `"auto"` (as saved), `"float32"`, `"bfloat16"` or `"float16"`.
@@ -174,7 +177,7 @@ def evaluate(
     folder, target = (None if path is None else Path(path) for path in (output, save_to))
     loaded = model if isinstance(model, Detector) else None
     if loaded is not None:
-        _refuse_other_ways(loaded, batch_size, max_pixels, device, dtype)
+        _refuse_other_ways(loaded, batch_size, num_workers, max_pixels, device, dtype)
         model, dtype, max_pixels = loaded.model, loaded.dtype, loaded.max_pixels
     predictor = None if model is None or isinstance(model, (str, Path, Detector)) else model
     name = model if predictor is None and model is not None else None
@@ -272,6 +275,11 @@ def evaluate(
         (resamples < 0, f"`resamples` is {resamples}, expected 0 or more."),
         (max_pixels is not None and max_pixels < 1, f"`max_pixels` is {max_pixels}, expected 1 or more."),
         (batch_size < 1, f"`batch_size` is {batch_size}, expected 1 or more."),
+        (num_workers < 0, f"`num_workers` is {num_workers}, expected 0 or more."),
+        (
+            num_workers > 0 and (predictor is not None or endpoint is not None or bool(cached)),
+            "`num_workers` prepare images for a model of this package: leave it out.",
+        ),
         (frames < 1, f"`frames` is {frames}, expected 1 or more."),
         (
             max_new_tokens is not None and max_new_tokens < 1,
@@ -291,7 +299,7 @@ def evaluate(
     elif predictor is not None:
         detector = PredictorDetector(predictor, batch_size, max_pixels)
     elif not cached:
-        detector = loaded or Detector(model, device, dtype, batch_size, max_pixels, family)
+        detector = loaded or Detector(model, device, dtype, batch_size, max_pixels, family, num_workers)
     recipe = None if crop in (None, "none") else crop_recipe(crop)
 
     def view() -> ClipView:  # a recipe that is named cuts everything, below
@@ -433,11 +441,13 @@ def _refuse(*cases: tuple[bool, str]) -> None:
 
 
 def _refuse_other_ways(
-    loaded: Detector, batch_size: int, max_pixels: int | None, device: str | None, dtype: str
+    loaded: Detector, batch_size: int, num_workers: int, max_pixels: int | None, device: str | None, dtype: str
 ) -> None:
     """Raise a `ValueError` where the call asks for another way of judging than the loaded detector's."""
-    given = {"batch_size": batch_size, "max_pixels": max_pixels, "device": device, "dtype": dtype}
-    defaults = {"batch_size": DEFAULT_BATCH_SIZE, "max_pixels": None, "device": None, "dtype": "auto"}
+    given: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "max_pixels": max_pixels}
+    given |= {"device": device, "dtype": dtype}
+    defaults: dict[str, Any] = {"batch_size": DEFAULT_BATCH_SIZE, "num_workers": 0, "max_pixels": None}
+    defaults |= {"device": None, "dtype": "auto"}
     for name, value in given.items():
         own = getattr(loaded, name)
         if value not in (own, defaults[name]):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
-import torch
-
-from deepfake_detectors.modeling.image_loading import InputImageError, load_image
+from deepfake_detectors.modeling.image_loading import InputImageError, describe_image_source, load_image
+from deepfake_detectors.modeling.prefetching import prefetched, prepare_picture, stacked
 from deepfake_detectors.scale.sources import Entry
 from deepfake_detectors.scale.units import Unit
 
@@ -62,24 +60,10 @@ def prepared_batches(
         threads: decode with as many threads, at most two batches ahead; 0 for none.
         places: only these of the unit.
     """
-    if threads:
-        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-            yield from _batches(unit, processor, batch_size, head, places, pool)
-    else:
-        yield from _batches(unit, processor, batch_size, head, places, None)
-
-
-def _batches(
-    unit: Unit,
-    processor: Any,
-    batch_size: int,
-    head: str | None,
-    places: Sequence[int] | None,
-    pool: ThreadPoolExecutor | None,
-) -> Iterator[Batch]:
     batch = Batch(unit.index)
     items: list[dict[str, Any]] = []
-    for place, row, prepared in _prepared(unit, processor, head, places, pool, 2 * batch_size):
+    prepare = partial(_prepared, processor=processor, head=head)
+    for place, row, prepared in prefetched(prepare, _entries(unit, places), threads, 2 * batch_size):
         batch.rows[place] = row
         if prepared is None:
             continue
@@ -88,36 +72,17 @@ def _batches(
         batch.places.append(place)
         batch.sizes.append(size)
         if len(items) == batch_size:
-            batch.features = _stacked(items)
+            batch.features = stacked(items)
             yield batch
             batch, items = Batch(unit.index), []
     if batch.rows:
-        batch.features = _stacked(items)
+        batch.features = stacked(items) if items else {}
         yield batch
 
 
-def _prepared(
-    unit: Unit,
-    processor: Any,
-    head: str | None,
-    places: Sequence[int] | None,
-    pool: ThreadPoolExecutor | None,
-    ahead: int,
-) -> Iterator[tuple[int, dict[str, Any], Prepared | None]]:
-    """Yield place, row and tensors, in order; the pool works at most `ahead` images in advance."""
+def _entries(unit: Unit, places: Sequence[int] | None) -> Iterator[tuple[int, dict[str, Any], Entry | None]]:
+    """Yield place, row and entry of every image; no entry for one whose content came before."""
     seen: dict[str, int] = {}
-    waiting: deque[tuple[int, dict[str, Any], Future[Prepared] | Entry | None]] = deque()
-
-    def settled() -> tuple[int, dict[str, Any], Prepared | None]:
-        place, row, work = waiting.popleft()
-        if work is None:
-            return place, row, None
-        try:
-            return place, row, work.result() if isinstance(work, Future) else _prepare(work, processor, head)
-        except InputImageError as error:
-            row["error"] = str(error)
-            return place, row, None
-
     for place, entry in unit.stretch.read(places):
         row: dict[str, Any] = {"id": entry.id, "source": entry.source, "sha256": None}
         known = None
@@ -125,46 +90,28 @@ def _prepared(
             row["sha256"] = sha256(entry.content).hexdigest()
             known = seen.setdefault(row["sha256"], place)
         if known is not None and known != place:
-            row["same_as"] = known
-            waiting.append((place, row, None))
+            yield place, {**row, "same_as": known}, None
         else:
-            waiting.append((place, row, entry if pool is None else pool.submit(_prepare, entry, processor, head)))
-        while len(waiting) > (0 if pool is None else ahead):
-            yield settled()
-    while waiting:
-        yield settled()
+            yield place, row, entry
 
 
-def _prepare(entry: Entry, processor: Any, head: str | None) -> Prepared:
-    """Decode an image and make the processor's tensors of it, as the pipeline does."""
-    if isinstance(entry.content, InputImageError):
-        raise entry.content
-    named: Any = entry.content
-    if isinstance(named, (bytes, bytearray)):
-        named = {
-            "bytes": named,
-            "path": entry.source if entry.source.endswith(entry.id) else f"{entry.source}: {entry.id}",
-        }
-    image = load_image(named)
-    options = {} if head is None else {"head": head}
+def _prepared(
+    item: tuple[int, dict[str, Any], Entry | None], processor: Any, head: str | None
+) -> tuple[int, dict[str, Any], Prepared | None]:
+    """Decode an image and make the processor's tensors of it, as the pipeline does; a fault goes into its row."""
+    place, row, entry = item
+    if entry is None:
+        return place, row, None
     try:
-        found = processor(images=image, return_tensors="pt", **options)
-    except ValueError as error:
-        name = named["path"] if isinstance(named, dict) else named
-        raise InputImageError(
-            f"{name}: the processor cannot use this image of {image.width}x{image.height} pixels ({error}).", name
-        ) from error
-    return {name: value for name, value in found.items() if name != "head"}, image.size
-
-
-def _stacked(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Join features of single images, each with a batch axis of 1."""
-    if not items:
-        return {}
-    stacked: dict[str, Any] = {}
-    for name, first in items[0].items():
-        values = [item[name] for item in items]
-        stacked[name] = (
-            torch.cat(values) if isinstance(first, torch.Tensor) else [each for value in values for each in value]
-        )
-    return stacked
+        if isinstance(entry.content, InputImageError):
+            raise entry.content
+        named: Any = entry.content
+        if isinstance(named, (bytes, bytearray)):
+            named = {
+                "bytes": named,
+                "path": entry.source if entry.source.endswith(entry.id) else f"{entry.source}: {entry.id}",
+            }
+        image = load_image(named)
+        return place, row, (prepare_picture(processor, image, describe_image_source(named), head), image.size)
+    except InputImageError as error:
+        return place, {**row, "error": str(error)}, None

@@ -1,0 +1,134 @@
+"""From pictures to batches for a model: work is done ahead in threads, in order and never far ahead."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+
+from .image_sources import InputImageError
+
+__all__ = ["PreparedBatches", "prefetched", "prepare_picture", "processed", "stacked"]
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+def prefetched(
+    work: Callable[[Item], Found], items: Iterable[Item], num_workers: int = 0, ahead: int = 0
+) -> Iterator[Found]:
+    """Yield `work(item)` for every item, in the order of the items.
+
+    Threads, not processes: decoding and resizing release Python's lock, so that two threads use two cores; nothing is
+    copied from one process to another, and what cannot be sent there, such as a generator, works as well.
+
+    Args:
+        work: may be called from several threads at once.
+        items: taken one after the other in the thread that asks for results; may have no end.
+        num_workers: threads; 0 works in the asking thread, one item at a time.
+        ahead: results that are made or wait before they are asked for; at least `num_workers`.
+
+    Raises:
+        Exception: what `work` or `items` raise, in the place of that item: all results before it come first.
+    """
+    if num_workers == 0:
+        yield from map(work, items)
+        return
+    ahead = max(ahead, num_workers)
+    waiting: deque[Future[Found]] = deque()
+    failure: Exception | None = None
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="prefetch") as pool:
+        try:
+            source = iter(items)
+            while True:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    break
+                except Exception as error:  # noqa: BLE001 - raised below, in its place
+                    failure = error
+                    break
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+            if failure is not None:
+                raise failure
+        finally:  # also where the caller asks for no more
+            for future in waiting:
+                future.cancel()
+
+
+def prepare_picture(processor: Any, image: Image.Image, source: str, head: str | None = None) -> dict[str, Any]:
+    """Return what a processor makes of one picture; see `processed`.
+
+    Raises:
+        InputImageError: naming the picture, where the processor refuses it.
+    """
+    try:
+        return processed(processor, image, head)
+    except ValueError as error:
+        raise InputImageError(
+            f"{source}: the processor cannot use this picture of {image.width}x{image.height} pixels ({error}).",
+            source,
+        ) from error
+
+
+def processed(processor: Any, image: Image.Image, head: str | None = None) -> dict[str, Any]:
+    """Return what a processor makes of one picture, each tensor with a batch axis of 1.
+
+    Args:
+        processor: a detector's. Tensors of one that has `collate(rows)` stay together under `row`, because they do
+            not have one row per picture.
+        image: upright, RGB.
+        head: prepare for this head.
+    """
+    found = processor(images=image, return_tensors="pt", **({} if head is None else {"head": head}))
+    features = {name: value for name, value in found.items() if name != "head"}  # the model is told it for the batch
+    return {"row": features} if hasattr(processor, "collate") else features
+
+
+class PreparedBatches:
+    """Prepared pictures in batches, as the model takes them.
+
+    Args:
+        inputs: with a length, or to be iterated.
+        prepare: makes features of one input.
+        num_workers: threads that prepare.
+        batch_size: features per batch; of 1, they come as they are.
+    """
+
+    def __init__(self, inputs: Any, prepare: Any, num_workers: int, batch_size: int) -> None:
+        self.inputs, self.prepare = inputs, prepare
+        self.num_workers, self.batch_size = num_workers, batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.inputs) // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # The next batch is made while this one is judged.
+        prepared = prefetched(self.prepare, self._items(), self.num_workers, 2 * self.batch_size)
+        while batch := list(islice(prepared, self.batch_size)):
+            yield batch[0] if self.batch_size == 1 else stacked(batch)
+
+    def _items(self) -> Iterable[Any]:
+        if not hasattr(self.inputs, "__len__"):
+            return self.inputs
+        return (self.inputs[place] for place in range(len(self.inputs)))
+
+
+def stacked(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Join features of single pictures: tensors have a batch axis of 1 each, anything else becomes a list.
+
+    Args:
+        items: at least one, all with the same names.
+    """
+    joined: dict[str, Any] = {}
+    for name, first in items[0].items():
+        values = [item[name] for item in items]
+        joined[name] = torch.cat(values) if isinstance(first, torch.Tensor) else values
+    return joined
