@@ -23,7 +23,7 @@ from transformers.utils import logging
 from .configuration_detection import decide
 from .detection import detector_classes, named_after, require_ability, require_head
 from .image_loading import InputImageError, describe_image_source, load_image
-from .prefetching import PreparedBatches, prepare_picture, processed
+from .prefetching import PreparedBatches
 from .saving import saved_whole
 
 __all__ = ["TASK", "DeepfakeDetectionPipeline", "show_license_notice"]
@@ -263,12 +263,28 @@ class DeepfakeDetectionPipeline(Pipeline):
                 raise input_
             image = load_image(input_, **loading)
             picture_size = image.size
-            features = prepare_picture(self.processor, image, describe_image_source(input_), head)
+            features = self._prepare(image, describe_image_source(input_), head)
         except InputImageError as error:
             failure = error
-            features = processed(self.processor, Image.new("RGB", (64, 64)), head)
+            features = self._process(Image.new("RGB", (64, 64)), head)
         source = describe_image_source(input_) if failure is None else failure.source
+        if hasattr(self.processor, "collate"):
+            features = {"row": features}  # which batching leaves alone
         return {**features, "source": source, "picture_size": picture_size, "failure": failure}
+
+    def _process(self, image: Image.Image, head: str | None) -> Mapping[str, Any]:
+        options = {} if head is None else {"head": head}
+        found = self.processor(images=image, return_tensors="pt", **options)
+        return {name: value for name, value in found.items() if name != "head"}  # `_forward` names it for the batch
+
+    def _prepare(self, image: Image.Image, source: str, head: str | None) -> Mapping[str, Any]:
+        try:
+            return self._process(image, head)
+        except ValueError as error:
+            raise InputImageError(
+                f"{source}: the processor cannot use this picture of {image.width}x{image.height} pixels ({error}).",
+                source,
+            ) from error
 
     def _forward(
         self,

@@ -7,11 +7,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import torch
-from PIL import Image
 
-from .image_sources import InputImageError
-
-__all__ = ["PreparedBatches", "prefetched", "prepare_picture", "processed", "stacked"]
+__all__ = ["PreparedBatches", "prefetched", "stacked"]
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -61,35 +58,6 @@ def prefetched(
         finally:  # also where the caller asks for no more
             for future in waiting:
                 future.cancel()
-
-
-def prepare_picture(processor: Any, image: Image.Image, source: str, head: str | None = None) -> dict[str, Any]:
-    """Return what a processor makes of one picture; see `processed`.
-
-    Raises:
-        InputImageError: naming the picture, where the processor refuses it.
-    """
-    try:
-        return processed(processor, image, head)
-    except ValueError as error:
-        raise InputImageError(
-            f"{source}: the processor cannot use this picture of {image.width}x{image.height} pixels ({error}).",
-            source,
-        ) from error
-
-
-def processed(processor: Any, image: Image.Image, head: str | None = None) -> dict[str, Any]:
-    """Return what a processor makes of one picture, each tensor with a batch axis of 1.
-
-    Args:
-        processor: a detector's. Tensors of one that has `collate(rows)` stay together under `row`, because they do
-            not have one row per picture.
-        image: upright, RGB.
-        head: prepare for this head.
-    """
-    found = processor(images=image, return_tensors="pt", **({} if head is None else {"head": head}))
-    features = {name: value for name, value in found.items() if name != "head"}  # the model is told it for the batch
-    return {"row": features} if hasattr(processor, "collate") else features
 
 
 class PreparedBatches:

@@ -8,8 +8,10 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from deepfake_detectors.modeling.image_loading import InputImageError, describe_image_source, load_image
-from deepfake_detectors.modeling.prefetching import prefetched, prepare_picture, stacked
+import torch
+
+from deepfake_detectors.modeling.image_loading import InputImageError, load_image
+from deepfake_detectors.modeling.prefetching import prefetched
 from deepfake_detectors.scale.sources import Entry
 from deepfake_detectors.scale.units import Unit
 
@@ -72,11 +74,11 @@ def prepared_batches(
         batch.places.append(place)
         batch.sizes.append(size)
         if len(items) == batch_size:
-            batch.features = stacked(items)
+            batch.features = _stacked(items)
             yield batch
             batch, items = Batch(unit.index), []
     if batch.rows:
-        batch.features = stacked(items) if items else {}
+        batch.features = _stacked(items)
         yield batch
 
 
@@ -103,15 +105,41 @@ def _prepared(
     if entry is None:
         return place, row, None
     try:
-        if isinstance(entry.content, InputImageError):
-            raise entry.content
-        named: Any = entry.content
-        if isinstance(named, (bytes, bytearray)):
-            named = {
-                "bytes": named,
-                "path": entry.source if entry.source.endswith(entry.id) else f"{entry.source}: {entry.id}",
-            }
-        image = load_image(named)
-        return place, row, (prepare_picture(processor, image, describe_image_source(named), head), image.size)
+        return place, row, _prepare(entry, processor, head)
     except InputImageError as error:
         return place, {**row, "error": str(error)}, None
+
+
+def _prepare(entry: Entry, processor: Any, head: str | None) -> Prepared:
+    """Decode an image and make the processor's tensors of it, as the pipeline does."""
+    if isinstance(entry.content, InputImageError):
+        raise entry.content
+    named: Any = entry.content
+    if isinstance(named, (bytes, bytearray)):
+        named = {
+            "bytes": named,
+            "path": entry.source if entry.source.endswith(entry.id) else f"{entry.source}: {entry.id}",
+        }
+    image = load_image(named)
+    options = {} if head is None else {"head": head}
+    try:
+        found = processor(images=image, return_tensors="pt", **options)
+    except ValueError as error:
+        name = named["path"] if isinstance(named, dict) else named
+        raise InputImageError(
+            f"{name}: the processor cannot use this image of {image.width}x{image.height} pixels ({error}).", name
+        ) from error
+    return {name: value for name, value in found.items() if name != "head"}, image.size
+
+
+def _stacked(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join features of single images, each with a batch axis of 1."""
+    if not items:
+        return {}
+    stacked: dict[str, Any] = {}
+    for name, first in items[0].items():
+        values = [item[name] for item in items]
+        stacked[name] = (
+            torch.cat(values) if isinstance(first, torch.Tensor) else [each for value in values for each in value]
+        )
+    return stacked
