@@ -120,6 +120,15 @@ class FixedOrderResizeMixin:
     def _first_size(self, settings: Mapping[str, Any]) -> SizeDict:
         return settings["size"]
 
+    def resized_side(self, head: str | None = None) -> int | None:
+        """Return the short side in pixels to which pictures are brought first, `None` where they are not resized.
+
+        Args:
+            head: of a checkpoint with named heads, the one that judges.
+        """
+        size = self.size  # type: ignore[attr-defined]
+        return (size.shortest_edge or min(size.height, size.width)) if self.do_resize else None  # type: ignore[attr-defined]
+
     def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
         """As the base class.
 

@@ -13,6 +13,8 @@ from deepfake_detectors_cli.console import OutputFormat, fail, hide_loading_bars
 from deepfake_detectors_cli.options import (
     AllowPrivateHosts,
     BatchSize,
+    Decoding,
+    DecodingName,
     Device,
     Dtype,
     DtypeName,
@@ -86,6 +88,7 @@ def detect(
     format: Format = OutputFormat.auto,
     batch_size: BatchSize = 8,
     num_workers: NumWorkers = 0,
+    decoding: Decoding = DecodingName.full,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="torch, or onnxruntime for a folder of `export`.")
     ] = "torch",
@@ -153,6 +156,7 @@ def detect(
         "history": turns or None,
         "generate_kwargs": None if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
         "localize": "heatmap" if heatmap is not None else save_masks is not None or None,
+        "decoding": None if decoding is DecodingName.full else decoding.value,
         "max_pixels": max_pixels,
         "allow_private_hosts": allow_private_hosts or None,
     }

@@ -13,6 +13,8 @@ import typer
 from deepfake_detectors_cli.console import WorkFailed, fail, say, show, work
 from deepfake_detectors_cli.options import (
     BatchSize,
+    Decoding,
+    DecodingName,
     Device,
     Dtype,
     DtypeName,
@@ -37,7 +39,7 @@ PARAMETERS = frozenset(
     "dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
     "finder predictions labels references explain max_new_tokens similarity spice protocol threshold fit fit_split "
     "fit_predictions save_to fit_band false_alarm_rate head robustness cover_regions resamples seed batch_size "
-    "num_workers max_pixels device dtype output".split()
+    "num_workers decoding max_pixels device dtype output".split()
 )
 
 
@@ -152,6 +154,7 @@ def evaluate(
     ] = 0,
     batch_size: BatchSize = 8,
     num_workers: NumWorkers = 0,
+    decoding: Decoding = DecodingName.full,
     max_pixels: MaxPixels = None,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
@@ -242,6 +245,7 @@ def evaluate(
                 seed=seed,
                 batch_size=batch_size,
                 num_workers=num_workers,
+                decoding=decoding.value,
                 max_pixels=max_pixels,
                 device=device,
                 dtype=dtype.value,

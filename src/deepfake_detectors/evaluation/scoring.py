@@ -132,6 +132,7 @@ class Detector:
         max_pixels: width times height of an image that is decoded; `None` for the pipeline's own limit.
         family: of a stock folder, as in `pipelines.pipeline`.
         num_workers: threads that load and prepare images while the model judges others.
+        decoding: `"full"` or `"draft"`, as in the pipeline.
 
     Raises:
         OSError, ValueError: as `pipelines.load_config`.
@@ -146,8 +147,9 @@ class Detector:
         max_pixels: int | None = None,
         family: str | None = None,
         num_workers: int = 0,
+        decoding: str = "full",
     ) -> None:
-        self.max_pixels, self.family, self.num_workers = max_pixels, family, num_workers
+        self.max_pixels, self.family, self.num_workers, self.decoding = max_pixels, family, num_workers, decoding
         self.model, self.device, self.dtype, self.batch_size = model, device, dtype, batch_size
         self.source, self.config = load_config(model, family)
         architectures = set(self.config.architectures or ())
@@ -185,6 +187,8 @@ class Detector:
             options["generate_kwargs"] = {"max_new_tokens": max_new_tokens}
         if head is not None:
             options["head"] = head
+        if self.decoding != "full":
+            options["decoding"] = self.decoding
         if folder is None or not (folder / PREDICTIONS_FILE).is_file():
             self._load_able(options)  # a new run: nothing is written for a model that cannot do it
         # What the numbers of an image depend on. Rules and settings may change between runs.
@@ -197,6 +201,7 @@ class Detector:
             **({"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}),
             **({"head": head} if head is not None else {}),
             **({"family": self.family} if self.family is not None else {}),
+            **({"decoding": self.decoding} if self.decoding != "full" else {}),
         }
 
         def judge(images: Iterable[Any]) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from deepfake_detectors.modeling.image_loading import InputImageError, load_image
+from deepfake_detectors.modeling.image_loading import InputImageError, draft_side, load_draft, load_image
 from deepfake_detectors.modeling.prefetching import prefetched
 from deepfake_detectors.scale.sources import Entry
 from deepfake_detectors.scale.units import Unit
@@ -48,6 +48,7 @@ def prepared_batches(
     head: str | None = None,
     threads: int = 0,
     places: Sequence[int] | None = None,
+    decoding: str = "full",
 ) -> Iterator[Batch]:
     """Read, decode and prepare a unit.
 
@@ -61,10 +62,11 @@ def prepared_batches(
         head: prepare for this head.
         threads: decode with as many threads, at most two batches ahead; 0 for none.
         places: only these of the unit.
+        decoding: as in the pipeline.
     """
     batch = Batch(unit.index)
     items: list[dict[str, Any]] = []
-    prepare = partial(_prepared, processor=processor, head=head)
+    prepare = partial(_prepared, processor=processor, head=head, side=draft_side(decoding, processor, head))
     for place, row, prepared in prefetched(prepare, _entries(unit, places), threads, 2 * batch_size):
         batch.rows[place] = row
         if prepared is None:
@@ -98,19 +100,19 @@ def _entries(unit: Unit, places: Sequence[int] | None) -> Iterator[tuple[int, di
 
 
 def _prepared(
-    item: tuple[int, dict[str, Any], Entry | None], processor: Any, head: str | None
+    item: tuple[int, dict[str, Any], Entry | None], processor: Any, head: str | None, side: int | None
 ) -> tuple[int, dict[str, Any], Prepared | None]:
     """Decode an image and make the processor's tensors of it, as the pipeline does; a fault goes into its row."""
     place, row, entry = item
     if entry is None:
         return place, row, None
     try:
-        return place, row, _prepare(entry, processor, head)
+        return place, row, _prepare(entry, processor, head, side)
     except InputImageError as error:
         return place, {**row, "error": str(error)}, None
 
 
-def _prepare(entry: Entry, processor: Any, head: str | None) -> Prepared:
+def _prepare(entry: Entry, processor: Any, head: str | None, side: int | None) -> Prepared:
     """Decode an image and make the processor's tensors of it, as the pipeline does."""
     if isinstance(entry.content, InputImageError):
         raise entry.content
@@ -120,7 +122,11 @@ def _prepare(entry: Entry, processor: Any, head: str | None) -> Prepared:
             "bytes": named,
             "path": entry.source if entry.source.endswith(entry.id) else f"{entry.source}: {entry.id}",
         }
-    image = load_image(named)
+    if side is None:
+        image = load_image(named)
+        size = image.size
+    else:
+        image, size = load_draft(named, side)
     options = {} if head is None else {"head": head}
     try:
         found = processor(images=image, return_tensors="pt", **options)
@@ -129,7 +135,7 @@ def _prepare(entry: Entry, processor: Any, head: str | None) -> Prepared:
         raise InputImageError(
             f"{name}: the processor cannot use this image of {image.width}x{image.height} pixels ({error}).", name
         ) from error
-    return {name: value for name, value in found.items() if name != "head"}, image.size
+    return {name: value for name, value in found.items() if name != "head"}, size
 
 
 def _stacked(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
