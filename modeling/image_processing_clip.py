@@ -126,8 +126,8 @@ class FixedOrderResizeMixin:
         Args:
             head: of a checkpoint with named heads, the one that judges.
         """
-        size = self.size  # type: ignore[attr-defined]
-        return (size.shortest_edge or min(size.height, size.width)) if self.do_resize else None  # type: ignore[attr-defined]
+        size = self.size
+        return (size.shortest_edge or min(size.height, size.width)) if self.do_resize else None
 
     def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
         """As the base class.
