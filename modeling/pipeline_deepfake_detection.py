@@ -127,7 +127,8 @@ class DeepfakeDetectionPipeline(Pipeline):
                 and so its scores, a little: the rows say `decoding: "draft"`. Other formats are decoded in full.
             batch_size (`int`, *optional*): pictures per forward pass, default 1.
             num_workers (`int`, *optional*): threads that load and prepare pictures while the model judges others,
-                default 0. Inputs are taken, and generators run, in the calling thread.
+                default 0. Inputs are taken, and generators run, in the calling thread; rows of tables are read by
+                the workers.
 
         Returns:
             For one picture a dict, for a list or tuple a list of dicts in the same order, and for everything else a

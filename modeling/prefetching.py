@@ -10,6 +10,8 @@ import torch
 
 __all__ = ["PreparedBatches", "prefetched", "stacked"]
 
+TABLES = ("datasets", "numpy", "pyarrow")  # libraries whose rows can be read from several threads
+
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -60,6 +62,13 @@ def prefetched(
                 future.cancel()
 
 
+def _shared(inputs: Any) -> bool:
+    """Whether several threads may read these rows at once, because they lie in a table."""
+    while (inside := getattr(inputs, "rows", getattr(inputs, "dataset", None))) is not None:
+        inputs = inside
+    return type(inputs).__module__.partition(".")[0] in TABLES
+
+
 class PreparedBatches:
     """Prepared pictures in batches, as the model takes them.
 
@@ -79,14 +88,18 @@ class PreparedBatches:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         # The next batch is made while this one is judged.
-        prepared = prefetched(self.prepare, self._items(), self.num_workers, 2 * self.batch_size)
+        work, items = self._work()
+        prepared = prefetched(work, items, self.num_workers, 2 * self.batch_size)
         while batch := list(islice(prepared, self.batch_size)):
             yield batch[0] if self.batch_size == 1 else stacked(batch)
 
-    def _items(self) -> Iterable[Any]:
+    def _work(self) -> tuple[Callable[[Any], dict[str, Any]], Iterable[Any]]:
         if not hasattr(self.inputs, "__len__"):
-            return self.inputs
-        return (self.inputs[place] for place in range(len(self.inputs)))
+            return self.prepare, self.inputs
+        places = range(len(self.inputs))
+        if _shared(self.inputs):  # `datasets` decodes pictures when a row is read
+            return lambda place: self.prepare(self.inputs[place]), places
+        return self.prepare, (self.inputs[place] for place in places)
 
 
 def stacked(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def test_a_list_in_order(
     assert probabilities(rows) == pytest.approx(expected, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize(("batch_size", "num_workers"), [(1, 0), (2, 0), (2, 1)])
+@pytest.mark.parametrize(("batch_size", "num_workers"), [(1, 0), (2, 0), (2, 1), (2, 2)])
 def test_other_containers(
     detector: DeepfakeDetectionPipeline,
     paths: list[str],
@@ -522,6 +522,33 @@ def test_generators_have_as_many_workers_as_lists(detector: DeepfakeDetectionPip
 
     files = [Waiting(Path(path).read_bytes()) for path in paths[:4]]
     assert len(list(detector((file for file in files), num_workers=2))) == 4
+
+
+def test_rows_of_a_table_are_decoded_by_workers(
+    detector: DeepfakeDetectionPipeline, paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those of anything else are read in the calling thread, which may hold what only one thread can use."""
+    rows = datasets.Dataset.from_dict({"image": paths}, features=datasets.Features({"image": datasets.Image()}))
+    decoding = datasets.Image.decode_example
+    threads: set[str] = set()
+
+    def noted(*args: object, **kwargs: object) -> object:
+        threads.add(threading.current_thread().name)
+        return decoding(*args, **kwargs)
+
+    monkeypatch.setattr(datasets.Image, "decode_example", noted)
+    assert len(list(detector(KeyDataset(rows, "image"), num_workers=2))) == len(paths)
+    assert threads and all(name.startswith("prefetch") for name in threads)
+
+    class Own:
+        def __len__(self) -> int:
+            return len(paths)
+
+        def __getitem__(self, index: int) -> str:
+            assert threading.current_thread() is threading.main_thread()
+            return paths[index]
+
+    assert len(list(detector(Own(), num_workers=2))) == len(paths)
 
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, True])

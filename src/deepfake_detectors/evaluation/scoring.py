@@ -30,6 +30,7 @@ from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.modeling.detection import require_ability, require_head
 from deepfake_detectors.modeling.image_loading import InputImageError
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+from deepfake_detectors.modeling.prefetching import prefetched
 from deepfake_detectors.outputs import folder_lock, write_text
 from deepfake_detectors.pipelines import load_config, load_detector
 
@@ -214,7 +215,9 @@ class Detector:
             except ValueError as error:  # unreadable images became rows: this is the model's own failure
                 raise DetectorError(str(error)) from error
 
-        return score_pictures(judge, pictures, run, folder, self.batch_size, localise, progress)
+        return score_pictures(
+            judge, pictures, run, folder, self.batch_size, localise, progress, num_workers=self.num_workers
+        )
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -264,6 +267,7 @@ def score_pictures(
     batch_size: int = 8,
     localise: bool = False,
     progress: Progress | None = None,
+    num_workers: int = 0,
 ) -> Scored:
     """Score all pictures of a set that `folder` lacks.
 
@@ -276,6 +280,7 @@ def score_pictures(
         batch_size: images that `judge` judges together; as many are written at a time.
         localise: also count the pixels of the masks that `judge` gives.
         progress: as in `Detector.score`.
+        num_workers: threads that make pictures which are cut, changed or covered first, where order does not matter.
 
     Raises:
         ValueError: for a folder of another run or one that another process fills.
@@ -285,7 +290,7 @@ def score_pictures(
         done = {} if folder is None else _resume(folder, run, pictures)
         if progress is not None:
             progress(len(done), len(pictures.rows))
-        for finished in _score_missing(judge, pictures, done, batch_size, scored, localise):
+        for finished in _score_missing(judge, pictures, done, batch_size, scored, localise, num_workers):
             if progress is not None:
                 progress(finished, len(pictures.rows))
     return scored
@@ -314,6 +319,7 @@ def _score_missing(
     batch_size: int,
     scored: Scored,
     localise: bool,
+    num_workers: int,
 ) -> Iterator[int]:
     """Fill `scored`, in the order of the set, and yield how many images are done after each batch that was judged.
 
@@ -327,13 +333,15 @@ def _score_missing(
         scored: gets rows and failures; in its folder, predictions are appended.
         localise: also count the pixels of masks, before the predictions are written: the counts of every prediction
             in the file are there.
+        num_workers: as in `score_pictures`.
     """
     finished = len(done)
     known_ids = set(done)
     batches = [slice(start, start + batch_size) for start in range(0, len(pictures.rows), batch_size)]
     missing = [batch for batch in batches if not known_ids.issuperset(row.id for row in pictures.rows[batch])]
     places = (place for batch in missing for place in range(*batch.indices(len(pictures.rows))))
-    verdicts = judge(pictures.images[place] for place in places)
+    workers = 0 if pictures.in_order else num_workers
+    verdicts = judge(prefetched(pictures.images.__getitem__, places, workers, batch_size if workers else 0))
     for batch in batches:
         start, rows = batch.start, pictures.rows[batch]
         before = finished
