@@ -1,6 +1,6 @@
 """What the host does for a picture of 5 megapixels, against the least that must be done; and workers against none.
 
-    OMP_NUM_THREADS=2 python benchmarks/host_path.py
+    python benchmarks/host_path.py
 
 The pictures are made here: JPEG files of 2592 x 1944 pixels, quality 90, laid out of pieces of `examples/pictures` in
 their own resolution, so that they have the detail of photos.
@@ -12,7 +12,8 @@ resizes twice; `pad` stands for the size of the whole picture within the square.
 makes a copy; the last ratio leaves it out on the left side. Pixels are compared with those of the way through an array
 of the whole picture.
 
-Second table, seconds on the clock for the pipeline as `detect` calls it, with the rows compared; third, what drafts
+Second table, seconds on the clock for the pipeline as `detect` calls it (without the start of the program, with
+`OMP_WAIT_POLICY=PASSIVE`, which the command sets), with the rows compared; third, what drafts
 (`decoding="draft"`) save and change: in grey levels against an average of the decoded picture, and in P(fake) of these
 pictures and of the examples.
 Quote ratios, and only of idle cores: the load average is printed.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -238,6 +240,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=8, help="pictures of 5 megapixels")
     parser.add_argument("--model", default="m2f2-det-mini", help="detector of the table of workers")
     options = parser.parse_args()
+    if "OMP_WAIT_POLICY" not in os.environ:  # what the commands set for workers; read when torch is loaded
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     disable_progress_bar()
     before = os.getloadavg()
     print(

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import OutputFormat, fail, hide_loading_bars, say, track, wants_table, work
+from deepfake_detectors_cli.console import (
+    OutputFormat,
+    fail,
+    hide_loading_bars,
+    make_room_for_workers,
+    say,
+    track,
+    wants_table,
+    work,
+)
 from deepfake_detectors_cli.options import (
     AllowPrivateHosts,
     BatchSize,
@@ -133,6 +142,7 @@ def detect(
         fail("--backend onnxruntime needs --model, a folder of `export`; --device and --dtype are those of the graph.")
     table = wants_table(format) if output is None else format is OutputFormat.table
 
+    make_room_for_workers(num_workers)
     from deepfake_detectors.files import expand_inputs, read_turns
     from deepfake_detectors.outputs import lock_beside, opened_whole, refuse_inputs
     from deepfake_detectors.pipelines import load_detector

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import WorkFailed, fail, say, show, work
+from deepfake_detectors_cli.console import WorkFailed, fail, make_room_for_workers, say, show, work
 from deepfake_detectors_cli.options import (
     BatchSize,
     Decoding,
@@ -192,6 +192,7 @@ def evaluate(
     """
     from importlib.util import find_spec
 
+    make_room_for_workers(num_workers)
     from transformers.utils import logging as transformers_logging
 
     from deepfake_detectors.evaluation.evaluate import evaluate

@@ -14,6 +14,7 @@ from deepfake_detectors_cli.console import (
     WorkFailed,
     fail,
     hide_loading_bars,
+    make_room_for_workers,
     progress_bars,
     say,
     track,
@@ -118,6 +119,7 @@ def examine(
     if output is not None and output.exists() and not output.is_dir():
         fail(f"--output {output} is a file; name a folder.")
 
+    make_room_for_workers(num_workers)
     from deepfake_detectors.examination.crops import crop_recipe
     from deepfake_detectors.examination.judging import Judge
     from deepfake_detectors.examination.tracks import POOLING
