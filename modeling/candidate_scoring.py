@@ -22,30 +22,35 @@ def candidate_log_probabilities(
     """Return the summed log-probability of each answer after its prompt.
 
     Args:
-        first_logits: (batch, vocabulary) after the prompt.
-        candidates: token ids of every answer, for every row; the same number of answers in each row.
-        read_on: called once if any answer has more than one token, with ids and mask (batch * answers, longest - 1),
-            int64, all answers of the first row, then of the second; the mask is 0 after the end of an answer. Returns
-            logits (batch * answers, longest - 1, vocabulary) after each of these tokens.
-        words: number of vocabulary ids over which to normalise; `None` means all.
+        first_logits: (batch, vocabulary) behind the prompt.
+        candidates: token ids of every answer, for every row, the same number of answers in each; or a single row that
+            serves all.
+        read_on: called once where an answer has more than one token, with ids and mask (batch * answers, longest - 1),
+            int64, answer after answer of the first row, then of the second; the mask is 0 where an answer is over.
+            Returns logits (batch * answers, longest - 1, vocabulary) behind each of these tokens.
+        words: how many ids of the vocabulary share the probability; all where `None`.
 
     Returns:
         (batch, answers), float32.
     """
-    batch, count = len(candidates), len(candidates[0])
+    count = len(candidates[0])
     flat = [list(ids) for row in candidates for ids in row]
     longest = max(map(len, flat))
-    device = first_logits.device
-    # Answers that have ended repeat their last id, whose value is multiplied by zero.
-    ids = torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in flat], device=device)
-    real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in flat], device=device)
+    # Not by repeating the list: an exported graph would take the number of pictures for a constant.
+    shape, every = (len(candidates), count, longest), (first_logits.shape[0], -1, -1)
+    # Behind an answer that is already over stands its last id, whose value is multiplied by zero.
+    filled = [[*row, *[row[-1]] * (longest - len(row))] for row in flat]
+    ids = torch.tensor(filled, device=first_logits.device).view(shape).expand(every)
+    marked = [[1] * len(row) + [0] * (longest - len(row)) for row in flat]
+    real = torch.tensor(marked, device=first_logits.device).view(shape).expand(every)
     first = first_logits[..., :words].float().log_softmax(-1)
-    found = first.gather(1, ids[:, 0].view(batch, count)).flatten()
+    found = first.gather(1, ids[..., 0])
     if longest > 1:
-        logits = read_on(ids[:, :-1], real[:, :-1])[..., :words].float()
-        tails = logits.log_softmax(-1).gather(2, ids[:, 1:, None].to(logits.device))[..., 0].to(device)
-        found = found + (tails * real[:, 1:]).sum(-1)
-    return found.view(batch, count)
+        logits = read_on(ids[..., :-1].flatten(0, 1), real[..., :-1].flatten(0, 1))[..., :words].float()
+        following = ids[..., 1:].flatten(0, 1)[..., None].to(logits.device)
+        tails = logits.log_softmax(-1).gather(2, following)[..., 0].to(first_logits.device)
+        found = found + (tails.unflatten(0, (-1, count)) * real[..., 1:]).sum(-1)
+    return found
 
 
 def class_log_probabilities(log_probabilities: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:

@@ -118,7 +118,8 @@ def next_token_logits(
     Returns:
         (batch, vocabulary), float32.
     """
-    full = bool(attention_mask.all())
+    # An exported graph must not depend on values: it applies the mask, which gives the same.
+    full = not torch.compiler.is_compiling() and bool(attention_mask.all())
     positions = attention_mask.cumsum(dim=-1) - 1
     hidden = language_model.get_decoder()(
         inputs_embeds=inputs_embeds,
@@ -129,7 +130,7 @@ def next_token_logits(
         **cache_keyword(cache),
     ).last_hidden_state
     last = torch.where(attention_mask.bool(), torch.arange(hidden.shape[1], device=hidden.device), -1).amax(dim=-1)
-    ends = hidden[torch.arange(len(hidden), device=hidden.device), last.to(hidden.device)]
+    ends = hidden[torch.arange(hidden.shape[0], device=hidden.device), last.to(hidden.device)]
     return language_model.get_output_embeddings()(ends).float()
 
 
@@ -143,7 +144,7 @@ def candidate_nll(
 
     Args:
         language_model, inputs_embeds, attention_mask: see `next_token_logits`.
-        candidates: token ids of every answer, for every row; the same number of answers in each row.
+        candidates: see `candidate_log_probabilities`.
 
     Returns:
         (batch, answers), float32.

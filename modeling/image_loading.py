@@ -30,12 +30,15 @@ from .image_sources import (
 )
 
 __all__ = [
+    "DECODING",
     "FORMATS",
     "MAX_PIXELS",
     "InputImageError",
     "animation_frames",
     "animation_times",
     "describe_image_source",
+    "draft_side",
+    "load_draft",
     "load_image",
     "load_mask",
     "load_stored_image",
@@ -53,8 +56,12 @@ SELF_MADE = frozenset({None, "", *FORMATS, HEIF})
 # Detectors resize by the shorter edge: a 10000x1 file of a few kilobytes would become an image of 12 gigabytes.
 MAX_ASPECT_RATIO = 200
 
+QUARTER_TURNS = range(5, 9)  # EXIF orientations that exchange width and height
+
 MAX_PIXELS = 100_000_000
-# Decoding may use this many bytes per pixel of the limit.
+DECODING = ("full", "draft")
+DRAFT_SIDES = 2  # short sides of what a model sees, that a draft keeps at least
+# Decoding may take this many bytes for each pixel of the budget.
 BYTES_PER_PIXEL = 10
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 # Their decoders keep whole canvases in addition to the image. Peak bytes per pixel for RGBA images of 4 and 9
@@ -133,22 +140,84 @@ def load_image(
     Raises:
         InputImageError: for anything wrong with the input. It is a `ValueError`.
     """
+    return _loaded(source, timeout, max_bytes, max_pixels, allow_private_hosts, None)[0]
+
+
+def load_draft(
+    source: Any,
+    side: int,
+    *,
+    timeout: float = URL_TIMEOUT,
+    max_bytes: int = URL_MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    allow_private_hosts: bool = False,
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Load one picture as `load_image` does, but decode a large JPEG in a smaller size. This changes pixels.
+
+    Where the short side is at least twice, four or eight times `side`, the decoder gives a half, a quarter or an
+    eighth of the size, with its own averaging. Other formats, and pictures that are no files, are loaded in full.
+
+    Args:
+        source, timeout, max_bytes, max_pixels, allow_private_hosts: as in `load_image`.
+        side: pixels that the short side keeps at least, where it has them.
+
+    Returns:
+        `PIL.Image.Image` of mode `RGB`, and width and height of the picture as `load_image` gives it.
+
+    Raises:
+        InputImageError: as `load_image`.
+    """
+    return _loaded(source, timeout, max_bytes, max_pixels, allow_private_hosts, side)
+
+
+def draft_side(decoding: str, processor: Any, head: str | None = None) -> int | None:
+    """Return the `side` of `load_draft` that fits a processor; `None` where pictures are loaded in full.
+
+    Args:
+        decoding: `"full"` or `"draft"`.
+        processor: a detector's, or its image processor.
+        head: of a checkpoint with named heads, the one that judges.
+
+    Raises:
+        ValueError: for another word, and for `"draft"` where the processor does not bring every picture to one size.
+    """
+    if decoding not in DECODING:
+        raise ValueError(f"decoding is {decoding!r}, expected one of {', '.join(map(repr, DECODING))}.")
+    if decoding == "full":
+        return None
+    image_processor = getattr(processor, "image_processor", None) or processor
+    resized_side = getattr(image_processor, "resized_side", None)
+    side = None if resized_side is None else resized_side(head)
+    if side is None:
+        raise ValueError(
+            f"decoding is 'draft', but {type(image_processor).__name__} does not bring every picture to one size, so "
+            "that a draft would show the model another part or scale; pass decoding='full'."
+        )
+    return DRAFT_SIDES * side
+
+
+def _loaded(
+    source: Any, timeout: float, max_bytes: int, max_pixels: int, allow_private_hosts: bool, draft_side: int | None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture as RGB, decoded as a draft where a side is given, and its full size."""
     name = describe_image_source(source)
     source = innermost(source, name)
-    if isinstance(source, torch.Tensor):
-        return _to_rgb(tensor_to_image(source, name), name, max_pixels)
-    if isinstance(source, np.ndarray):
-        return _to_rgb(array_to_image(source, name), name, max_pixels)
+    if isinstance(source, (torch.Tensor, np.ndarray)):
+        made = tensor_to_image(source, name) if isinstance(source, torch.Tensor) else array_to_image(source, name)
+        found = _to_rgb(made, name, max_pixels)
+        return found, found.size
     if isinstance(source, Image.Image):
         with _decoding(name):
             found = _to_rgb(source, name, max_pixels)
-            return found.copy() if found is source else found
+            return (found.copy() if found is source else found), found.size
     if isinstance(source, str) and "://" in source:
         if not source.lower().startswith(("http://", "https://")):
             raise InputImageError(f"{name}: only http:// and https:// URLs are supported; download it first.", name)
         source = download(source, name, timeout, max_bytes, allow_private_hosts)
-    with _opened(source, name, max_pixels) as image:
-        return _to_rgb(image, name, max_pixels)
+    with _opened(source, name, max_pixels, draft_side) as image:
+        width, height = getattr(image, "full_size", image.size)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS
+        return _to_rgb(image, name, max_pixels), (height, width) if turned else (width, height)
 
 
 def load_stored_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -251,8 +320,8 @@ def _short_text(value: Any) -> str:
 
 
 @contextmanager
-def _opened(source: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """Decode any kind of file; close its handle when the context ends."""
+def _opened(source: Any, name: str, max_pixels: int, draft_side: int | None = None) -> Iterator[Image.Image]:
+    """A file of any kind, decoded; on leaving, its handle is closed."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         file: BinaryIO = BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
@@ -264,7 +333,7 @@ def _opened(source: Any, name: str, max_pixels: int) -> Iterator[Image.Image]:
     with file, _decoding(name):
         if not file.read(1):
             raise InputImageError(f"{name} is empty (0 bytes).", name)
-        yield _decode(file, name, max_pixels)
+        yield _decode(file, name, max_pixels, draft_side)
 
 
 class _StrictFile:
@@ -289,13 +358,14 @@ class _TruncatedError(OSError):
     """Raised if a file ends before its image does."""
 
 
-def _decode(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+def _decode(file: BinaryIO, name: str, max_pixels: int, draft_side: int | None = None) -> Image.Image:
     strict = _StrictFile(file)
     image = _identified(strict, name)
     if image.format == "TIFF":
         _seek_full_size(image, name)
     _check_budget(image, name, max_pixels)
     strict.strict = image.format in ("JPEG", "MPO")
+    _shrink_draft(image, draft_side)
     try:
         _read_pixels(image)
     except _TruncatedError:
@@ -304,8 +374,16 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
         if content is None:
             raise
         image = _identified(BytesIO(content), name)
+        _shrink_draft(image, draft_side)
         _read_pixels(image)
     return image
+
+
+def _shrink_draft(image: Any, side: int | None) -> None:
+    """Let the decoder give a JPEG in a smaller size, whose short side is still at least `side`."""
+    if side is not None and image.format in ("JPEG", "MPO"):
+        image.full_size = image.size
+        image.draft(None, (side, side))
 
 
 def _pixels(content: bytes, name: str) -> bytes:

@@ -21,6 +21,7 @@ __all__ = [
     "FixedOrderResizeMixin",
     "M2F2DetImageProcessor",
     "as_bytes",
+    "pad_and_shrink",
     "shortest_edge_size",
     "shrink_in_fixed_order",
 ]
@@ -65,13 +66,68 @@ def shrink_in_fixed_order(image: Image.Image, height: int, width: int, resample:
     return image.resize((width, height), resample)
 
 
+def pad_and_shrink(
+    image: Image.Image, height: int, width: int, resample: Any, background: tuple[int, ...]
+) -> Image.Image:
+    """Return a picture in the middle of a square of one colour, resized.
+
+    Args:
+        image: of mode `RGB`.
+        height, width: of the result.
+        resample: Pillow's filter.
+        background: red, green and blue, 0-255.
+    """
+    side = max(image.size)
+    if image.width > image.height:
+        # Pillow resizes the width first, which leaves rows of one colour as they are: only the picture's own are done.
+        rows = image.resize((width, image.height), resample)
+        square = Image.new("RGB", (width, side), background)
+        square.paste(rows, (0, (side - image.height) // 2))
+        return square.resize((width, height), resample)
+    square = Image.new("RGB", (side, side), background)
+    square.paste(image, ((side - image.width) // 2, 0))
+    return square.resize((width, height), resample)
+
+
 class FixedOrderResizeMixin:
-    """Mixin for PIL-backend processors that makes every Pillow version return the same bytes.
+    """Put before a processor of the PIL backend: the same bytes from every Pillow, and no array of a whole picture.
 
     Pillow resizes one direction after the other and rounds in between. Up to version 12 it always started with the
     width; version 13 starts with the height if an image loses far more rows than columns. Some pixels of such an image
     differ by up to eleven grey levels. The order of version 13, used for the reference outputs, is kept here.
     """
+
+    def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+        # What is laid over white has to be so in its full size.
+        if isinstance(image, Image.Image) and image.mode == "RGB" and "transparency" not in image.info:
+            image = self._shrunk(image, kwargs)
+        return super().process_image(image, *args, **kwargs)  # type: ignore[misc]
+
+    def _shrunk(self, image: Image.Image, settings: Mapping[str, Any]) -> Image.Image:
+        """The picture in the size that `_preprocess` would bring it to first, so that no array of the whole is made.
+
+        Pillow does both, so the pixels are the same; what has its size already is not resized again.
+        """
+        if not settings.get("do_resize"):
+            return image
+        size = self._first_size(settings)
+        if size.shortest_edge:
+            height, width = shortest_edge_size(image, size.shortest_edge)
+        else:
+            height, width = size.height, size.width
+        return shrink_in_fixed_order(image, height, width, settings.get("resample"))
+
+    def _first_size(self, settings: Mapping[str, Any]) -> SizeDict:
+        return settings["size"]
+
+    def resized_side(self, head: str | None = None) -> int | None:
+        """Return the short side in pixels to which pictures are brought first, `None` where they are not resized.
+
+        Args:
+            head: of a checkpoint with named heads, the one that judges.
+        """
+        size = self.size
+        return (size.shortest_edge or min(size.height, size.width)) if self.do_resize else None
 
     def resize(self, image: np.ndarray, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
         """Resize like the base class.
@@ -121,24 +177,19 @@ class ClipPictureProcessor(FixedOrderResizeMixin, LlavaImageProcessorPil):
         super().__init__(**kwargs)
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
-        image = as_bytes(image)
-        if isinstance(image, Image.Image) and image.mode == "RGB":
-            image = self._shrunk(image, kwargs)
-        return super().process_image(image, *args, **kwargs)
+        return super().process_image(as_bytes(image), *args, **kwargs)
 
     def _shrunk(self, image: Image.Image, settings: Mapping[str, Any]) -> Image.Image:
-        """Resize the image to the size that `_preprocess` needs first, to avoid an array of the full image.
-
-        Both use Pillow, so the pixels are the same; an image that already has this size is not resized again.
-        """
-        if not settings.get("do_resize") or settings.get("do_pad") or settings.get("fast"):
+        if settings.get("fast"):
             return image
-        size = settings["size"]
-        if size.shortest_edge:
-            height, width = shortest_edge_size(image, size.shortest_edge)
-        else:
-            height, width = size.height, size.width
-        return shrink_in_fixed_order(image, height, width, settings.get("resample"))
+        if not settings.get("do_pad"):
+            return super()._shrunk(image, settings)
+        size, mean = settings["size"], settings.get("image_mean")
+        height, width = [size.shortest_edge] * 2 if size.shortest_edge else (size.height, size.width)
+        if not settings.get("do_resize") or not mean or height != width:
+            return image
+        background = tuple(int(value * 255) for value in mean)
+        return pad_and_shrink(image, height, width, settings.get("resample"), background)
 
     def heatmap_to_picture(self, values: torch.Tensor, picture_size: tuple[int, int]) -> Image.Image:
         """Project a heat map (rows, columns) in [0, 1] onto an image of `picture_size`; see `map_to_picture`."""
@@ -190,11 +241,13 @@ class M2F2DetImageProcessor(ClipPictureProcessor):
     def __init__(self, **kwargs: Unpack[M2F2DetImageProcessorKwargs]) -> None:
         super().__init__(**kwargs)  # type: ignore[misc]
 
-    def _preprocess(
-        self, images: list[np.ndarray], *args: Any, do_pad: bool | None, face_crop: Any = None, **kwargs: Any
-    ) -> BatchFeature:
-        data = super()._preprocess(images, *args, do_pad=do_pad, **kwargs)
-        if do_pad:  # the detector's CNN never sees the padding
-            crops = super()._preprocess(images, *args, do_pad=False, **kwargs)
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        data = super().preprocess(images, *args, **kwargs)
+        do_pad = kwargs.get("do_pad")
+        if self.do_pad if do_pad is None else do_pad:  # the detector's CNN never sees the padding
+            crops = super().preprocess(images, *args, **{**kwargs, "do_pad": False})
             data["detector_pixel_values"] = crops["pixel_values"]
         return data
+
+    def _preprocess(self, images: list[np.ndarray], *args: Any, face_crop: Any = None, **kwargs: Any) -> BatchFeature:
+        return super()._preprocess(images, *args, **kwargs)

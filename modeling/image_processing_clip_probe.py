@@ -74,6 +74,10 @@ class ClipProbeImageProcessor(ClipPictureProcessor):
             )
         return self.heads[name]
 
+    def resized_side(self, head: str | None = None) -> int | None:
+        own = self._settings(head)
+        return own["shrink_to"] or (super().resized_side() if own["do_resize"] else None)
+
     def _shrunk(self, image: Image.Image, settings: Mapping[str, Any]) -> Image.Image:
         """Apply the head's shrinking and compression before resizing."""
         own = self._settings(settings.get("head"))

@@ -1,5 +1,6 @@
 """LVLM-DFD preprocessing with PIL, bit for bit as in the official code, and resizing of masks to the image's size."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,11 @@ class LvlmDfdImageProcessor(FixedOrderResizeMixin, CLIPImageProcessorPil):
 
     def process_image(self, image: Any, *args: Any, **kwargs: Any) -> np.ndarray:
         return super().process_image(as_bytes(image, rounded=True), *args, **kwargs)
+
+    def _first_size(self, settings: Mapping[str, Any]) -> SizeDict:
+        _check_mode(settings["crop_mode"])
+        size = settings["size"]
+        return size if settings["crop_mode"] == "squash" else SizeDict(shortest_edge=size.height)
 
     def _preprocess(
         self,

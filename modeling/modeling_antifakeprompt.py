@@ -94,9 +94,9 @@ class AntifakePromptForDeepfakeDetection(
             raise ValueError("Give exactly one of pixel_values and image_embeds.")
         if image_embeds is None:
             image_embeds = self.encode_pictures(pixel_values)
-        text = self._text_or_prompt(text, len(image_embeds))
+        text = self._text_or_prompt(text, image_embeds.shape[0])
         with own_weights(self):
-            queries = self.query_tokens.expand(len(image_embeds), -1, -1)
+            queries = self.query_tokens.expand(image_embeds.shape[0], -1, -1)
         seen = torch.ones(queries.shape[:2], dtype=torch.long, device=text["qformer_attention_mask"].device)
         states = self.qformer(
             input_ids=text["qformer_input_ids"],
@@ -128,14 +128,8 @@ class AntifakePromptForDeepfakeDetection(
             lead = [config.image_token_index] * config.num_query_tokens
             ids = torch.tensor([[*lead, *config.llm_prompt_ids]], device=self.input_device).expand(pictures, -1)
             question = torch.tensor([config.qformer_prompt_ids], device=self.input_device).expand(pictures, -1)
-        if not len(ids) == len(question) == pictures:
-            raise ValueError(f"{len(ids)} questions but {pictures} images were given; pass one question per image.")
-        placeholders = (ids == config.image_token_index).sum(dim=-1)
-        if (placeholders != config.num_query_tokens).any():
-            raise ValueError(
-                f"The questions contain {placeholders.tolist()} image placeholders, but each needs "
-                f"{config.num_query_tokens} (num_query_tokens)."
-            )
+        else:
+            self._check_questions(ids, question, pictures)
         mask, question_mask = text.get("attention_mask"), text.get("qformer_attention_mask")
         return {
             "input_ids": ids,
@@ -143,6 +137,16 @@ class AntifakePromptForDeepfakeDetection(
             "attention_mask": torch.ones_like(ids) if mask is None else mask,
             "qformer_attention_mask": torch.ones_like(question) if question_mask is None else question_mask,
         }
+
+    def _check_questions(self, ids: torch.Tensor, question: torch.Tensor, pictures: int) -> None:
+        if not len(ids) == len(question) == pictures:
+            raise ValueError(f"{len(ids)} questions but {pictures} pictures were given; each question is about one.")
+        placeholders = (ids == self.config.image_token_index).sum(dim=-1)
+        if (placeholders != self.config.num_query_tokens).any():
+            raise ValueError(
+                f"The questions hold {placeholders.tolist()} picture placeholders, but each needs "
+                f"{self.config.num_query_tokens} (num_query_tokens)."
+            )
 
     def forward(
         self,
@@ -165,7 +169,7 @@ class AntifakePromptForDeepfakeDetection(
             ValueError: if questions, placeholders and images do not agree in number.
         """
         given = (qformer_input_ids, qformer_attention_mask, input_ids, attention_mask)
-        text = self._text_or_prompt(dict(zip(TEXT_INPUTS, given, strict=True)), len(pixel_values))
+        text = self._text_or_prompt(dict(zip(TEXT_INPUTS, given, strict=True)), pixel_values.shape[0])
         return super().forward(pixel_values=pixel_values, labels=labels, **text, **kwargs)
 
     @torch.no_grad()
@@ -212,7 +216,7 @@ class AntifakePromptForDeepfakeDetection(
         if all(len(ids) == 1 for ids in candidates):
             logits = next_token_logits(self.language_model, embeds, mask)[:, [ids[0] for ids in candidates]]
         else:
-            logits = -candidate_nll(self.language_model, embeds, mask, [candidates] * len(embeds))
+            logits = -candidate_nll(self.language_model, embeds, mask, [candidates])
         return DeepfakeDetectionOutput(logits=self.calibrate(logits))
 
     @torch.no_grad()

@@ -301,7 +301,7 @@ class ChatVlmForDeepfakeDetection(DeepfakeDetectionMixin, PreTrainedModel):
             cache.batch_repeat_interleave(len(answers))
             return self._read(ids, torch.cat([mask.repeat_interleave(len(answers), 0), real], dim=1), cache)
 
-        found = candidate_log_probabilities(first, [answers] * len(first), read_on)
+        found = candidate_log_probabilities(first, [answers], read_on)
         return class_log_probabilities(found, [len(tokens[name]) for name in CLASSES])
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import CONFIG_NAME
 
 from .candidate_scoring import candidate_log_probabilities
@@ -183,16 +184,16 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         return [copy for token in ids for copy in [token] * (count if token == image else 1)]
 
     def _prompts(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, count: int
+        self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None
     ) -> list[_Prompt]:
-        """Return one prompt per image, given or from the config, each with its candidates."""
+        """The config's own, which serves every picture, or those given, one per picture; each with its candidates."""
         tokens = self._verdict_tokens
         own = self._prompt_row()
         # In older folders without `kept`, all ids of the prompt are kept.
         kept = len(self._expanded(tokens["prompt"][: tokens.get("kept", len(tokens["prompt"]))]))
         known = {tuple(own): _Prompt(own, {**tokens, "kept": kept})}
         if input_ids is None:
-            return [known[tuple(own)]] * count
+            return [known[tuple(own)]]
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         rows = [tuple(row[seen.bool()].tolist()) for row, seen in zip(input_ids, mask, strict=True)]
         for row in rows:
@@ -231,43 +232,60 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
             raise ValueError(f"score is {score!r}, allowed are {', '.join(map(repr, SCORES))}.")
         if attention_mask is not None and not attention_mask[:, -1].all():
             raise ValueError("The prompts are padded on the right; detect needs padding_side='left'.")
-        picture = {"pixel_values": pixel_values}
-        new_ids = None
+        count, new_ids = pixel_values.shape[0], None
         if score == "generate":
-            rows = input_ids if input_ids is not None else self._rows(self._prompt_row(), len(pixel_values))
+            rows = input_ids if input_ids is not None else self._rows(self._prompt_row(), count)
             mask = torch.ones_like(rows) if attention_mask is None else attention_mask
-            logits, new_ids = self._score_generated(rows, mask, picture)
+            logits, new_ids = self._score_generated(rows, mask, {"pixel_values": pixel_values})
         else:
-            prompts = self._prompts(input_ids, attention_mask, len(pixel_values))
-            logits = (self._score_prefix if score == "prefix" else self._score_continuation)(prompts, picture)
+            prompts = self._prompts(input_ids, attention_mask)
+            picture = {"mm_encoder_outputs": {"image": self._encoded(pixel_values)}}
+            logits = (self._score_prefix if score == "prefix" else self._score_continuation)(prompts, count, picture)
         return FakeVLMDetectionOutput(logits=self.calibrate(logits), generated_ids=new_ids)
+
+    def _encoded(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+        """What the language model reads of pictures, as `get_image_features` gives it, but in one piece.
+
+        The library cuts it into a list of pictures, whose length an exported graph takes for a constant.
+        """
+        tower = self.model.vision_tower(pixel_values, output_hidden_states=True, return_dict=True)
+        layers = self.config.vision_feature_layer
+        states = [tower.hidden_states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
+        if self.config.vision_feature_select_strategy == "default":  # without the CLS token
+            states = [state[:, 1:] for state in states]
+        features = self.model.multi_modal_projector(torch.cat(states, dim=-1))
+        return BaseModelOutputWithPooling(pooler_output=(features.flatten(0, 1),))
 
     def _rows(self, ids: list[int], count: int) -> torch.LongTensor:
         return torch.tensor([ids], device=self.input_device).expand(count, -1)
 
-    def _left_padded(self, rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ids and mask (rows, longest)."""
-        longest, filler = max(map(len, rows)), self._verdict_tokens["real"]  # any id except that of the image
+    def _left_padded(self, rows: Sequence[list[int]], count: int = -1) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask (rows, longest); of a single row, `count` times."""
+        longest, filler = max(map(len, rows)), self._verdict_tokens["real"]  # any id but the picture's
         filled = [[filler] * (longest - len(row)) + row for row in rows]
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-        return torch.tensor(filled, device=self.input_device), torch.tensor(mask, device=self.input_device)
+        each = count if len(rows) == 1 else -1
+        ids, seen = (torch.tensor(values, device=self.input_device).expand(each, -1) for values in (filled, mask))
+        return ids, seen
 
     def _own_score(self, count: int, picture: dict[str, Any], cache: Any) -> torch.Tensor:
         """Return raw logits (count, 2) for the config's prompt; only the score `"prefix"` fills `cache`."""
         if self.config.score == "generate":
             rows = self._rows(self._prompt_row(), count)
             return self._score_generated(rows, torch.ones_like(rows), picture)[0]
-        prompts = self._prompts(None, None, count)
+        prompts = self._prompts()
         if self.config.score == "prefix":
-            return self._score_prefix(prompts, picture, cache)
-        return self._score_continuation(prompts, picture)
+            return self._score_prefix(prompts, count, picture, cache)
+        return self._score_continuation(prompts, count, picture)
 
-    def _score_prefix(self, prompts: Sequence[_Prompt], picture: dict[str, Any], cache: Any = None) -> torch.Tensor:
-        """Return raw logits (batch, 2); fill `cache` if given."""
-        input_ids, attention_mask = self._left_padded([prompt.followed_by("prefix") for prompt in prompts])
+    def _score_prefix(
+        self, prompts: Sequence[_Prompt], count: int, picture: dict[str, Any], cache: Any = None
+    ) -> torch.Tensor:
+        """Raw logits (count, 2) of prompts, one or `count` of them; fills `cache` where one is given."""
+        input_ids, attention_mask = self._left_padded([prompt.followed_by("prefix") for prompt in prompts], count)
         logits = self._last_logits(input_ids, attention_mask, cache, **picture)
         pairs = torch.tensor([[prompt.tokens["real"], prompt.tokens["fake"]] for prompt in prompts])
-        return logits.gather(1, pairs.to(logits.device))
+        return logits.gather(1, pairs.to(logits.device).expand(count, -1))
 
     def _last_logits(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, cache: Any = None, **picture: Any
@@ -284,11 +302,11 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         )
         return output.logits[:, -1].float()
 
-    def _score_continuation(self, prompts: Sequence[_Prompt], picture: dict[str, Any]) -> torch.Tensor:
-        """Return log-probabilities (batch, 2) of the two sentences, normalised over the real tokens."""
+    def _score_continuation(self, prompts: Sequence[_Prompt], count: int, picture: dict[str, Any]) -> torch.Tensor:
+        """Log-probabilities (count, 2) of the two sentences, over the words of the vocabulary."""
         names = ("real_sentence", "fake_sentence")
         cache = DynamicCache(config=self.config.get_text_config())
-        heads, head_mask = self._left_padded([prompt.kept for prompt in prompts])
+        heads, head_mask = self._left_padded([prompt.kept for prompt in prompts], count)
         first = self._last_logits(heads, head_mask, cache, **picture)
 
         def read_on(ids: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -317,7 +335,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         new_ids = output.sequences[:, input_ids.shape[1] :]
         steps = torch.stack([logits[:, pair].float() for logits in output.logits], dim=1)
         named = torch.isin(new_ids, torch.tensor(pair, device=new_ids.device))
-        at_first = steps[torch.arange(len(steps), device=steps.device), named.int().argmax(dim=1)]
+        at_first = steps[torch.arange(steps.shape[0], device=steps.device), named.int().argmax(dim=1)]
         return at_first.masked_fill(~named.any(dim=1, keepdim=True), torch.nan), new_ids
 
     def _checked_row(self, processor: Any) -> list[int]:
@@ -411,7 +429,7 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         logits = self._own_score(len(pixel_values), picture, cache)
         shared = 0
         if cache.get_seq_length():
-            shared = common_prefix_length([self._prompts(None, None, 1)[0].followed_by("prefix"), *rows])
+            shared = common_prefix_length([self._prompts()[0].followed_by("prefix"), *rows])
         if rows[0][:shared].count(self.config.image_token_index) == self.config.num_image_tokens:
             cache.crop(shared - cache.get_seq_length())  # negative: so many tokens off the end
             if options["num_beams"] > 1:

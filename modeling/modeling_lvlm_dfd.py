@@ -96,8 +96,10 @@ class LvlmDfdDetector(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> LvlmDfdEvidence:
         """(batch, 3, image_size, image_size), CLIP-normalised."""
+        hooked = hasattr(self.class_texts, "_hf_hook")
+        watched = None if hooked else self.class_texts.watch(self.imagebind)
         vision = self.imagebind.vision_model(pixel_values, block_outputs=self.config.tap_layers)
-        texts = self._texts()
+        texts = self._offloaded_texts() if hooked else self.class_texts(self.imagebind, watched=watched)
         dtype, grid = texts.dtype, self.config.imagebind_config.vision_config.grid_size
         patch_maps, maps = [], []
         for tokens in self.image_decoder(vision.block_outputs):
@@ -115,10 +117,8 @@ class LvlmDfdDetector(nn.Module):
             pooler_output=vision.pooler_output,
         )
 
-    def _texts(self) -> torch.Tensor:
-        if not hasattr(self.class_texts, "_hf_hook"):
-            return self.class_texts(self.imagebind)
-        # Accelerate's hook would move the model passed as an argument here, although its weights are offloaded.
+    def _offloaded_texts(self) -> torch.Tensor:
+        # Accelerate's hook would move the model that is an argument of this call, though its weights are offloaded.
         with own_weights(self.class_texts), own_weights(self.imagebind):
             return type(self.class_texts).forward(self.class_texts, self.imagebind)
 

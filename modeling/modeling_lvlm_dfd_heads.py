@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .configuration_lvlm_dfd import LvlmDfdConfig
-from .modeling_cached_feature import FeatureKeeper
+from .modeling_cached_feature import FeatureKeeper, Sources
 from .modeling_imagebind import ImageBindModel
 
 __all__ = [
@@ -47,13 +47,11 @@ class LvlmDfdClassTexts(FeatureKeeper):
         means = [torch.cat([self.ctx, part]).mean(dim=0) for part in embeds.split(counts)]
         return F.normalize(torch.stack(means), dim=-1)
 
-    def forward(self, imagebind: ImageBindModel) -> torch.Tensor:
-        """Return (2, projection_dim), cached between calls until something it depends on changes."""
-        return self.keep(
-            lambda: self.compute(imagebind),
-            parts=[imagebind.text_model, imagebind.text_projection],
-            weights=[self.ctx, imagebind.logit_scale],
-            settings=(imagebind.text_model.config._attn_implementation, repr(self.config.class_token_ids)),
+    def sources(self, imagebind: ImageBindModel) -> Sources:
+        return Sources(
+            [imagebind.text_model, imagebind.text_projection],
+            [self.ctx, imagebind.logit_scale],
+            (imagebind.text_model.config._attn_implementation, repr(self.config.class_token_ids)),
         )
 
 

@@ -22,7 +22,7 @@ from .detection import (
 )
 from .generation_cache import cache_keyword
 from .heatmaps import patch_map
-from .modeling_cached_feature import FeatureKeeper
+from .modeling_cached_feature import FeatureKeeper, Sources
 from .modeling_m2f2_det_bridge import M2F2DetBridge
 from .modeling_m2f2_det_encoders import build_encoder, feature_shapes
 
@@ -113,14 +113,13 @@ class M2F2DetPromptEncoder(FeatureKeeper):
         hidden_states = tower.encoder(inputs_embeds=hidden_states, attention_mask=mask, is_causal=True)
         return tower.final_layer_norm(hidden_states.last_hidden_state)[:, -1]
 
-    def forward(self) -> torch.Tensor:
+    def compute(self) -> torch.Tensor:
         """(1, `hidden_size`)."""
-        return self.keep(
-            lambda: self.proj(self.pooled()),
-            parts=[self.text_tower],
-            weights=[self.prompt_tokens, *self.proj.parameters()],
-            settings=self.text_tower.config._attn_implementation,
-        )
+        return self.proj(self.pooled())
+
+    def sources(self) -> Sources:
+        weights = [self.prompt_tokens, *self.proj.parameters()]
+        return Sources([self.text_tower], weights, self.text_tower.config._attn_implementation)
 
 
 class M2F2Detector(nn.Module):
@@ -169,20 +168,24 @@ class M2F2Detector(nn.Module):
         Returns:
             `M2F2DetOutput` without loss.
         """
+        # Before the CNN, behind which the prompt is needed.
+        watched = self.prompt_encoder.watch() if self.config.use_prompt_scores else None
+        if self.runs_bridge:
+            features, maps = self.encoder.forward_with_taps(pixel_values, self.config.bridge_encoder_layers)
+        else:
+            features, maps = self.encoder(pixel_values), None
         vision = self.vision_proj(vision_states[self.config.vision_feature_index])
         parts, patch_scores = [], None
         if self.config.use_prompt_scores:
-            patch_scores = F.cosine_similarity(vision[:, 1:], self.prompt_encoder().unsqueeze(1), dim=-1, eps=1e-8)
+            prompt = self.prompt_encoder(watched=watched)
+            patch_scores = F.cosine_similarity(vision[:, 1:], prompt.unsqueeze(1), dim=-1, eps=1e-8)
             parts.append(self.text_alpha * patch_scores)
         parts.append(self.vision_alpha * vision[:, 0])
-        if self.runs_bridge:
-            features, maps = self.encoder.forward_with_taps(pixel_values, self.config.bridge_encoder_layers)
+        if maps is not None:
             parts.append(self.text_alpha * self.bridge(maps, [vision_states[i] for i in self.vision_layers[:-1]]))
-        else:
-            features = self.encoder(pixel_values)
-            if self.bridge is not None:
-                constant = self.bridge.constant(pixel_values.device)
-                parts.append(self.text_alpha * constant.expand(pixel_values.shape[0], -1))
+        elif self.bridge is not None:
+            constant = self.bridge.constant(pixel_values.device)
+            parts.append(self.text_alpha * constant.expand(pixel_values.shape[0], -1))
         parts.append(self.encoder_proj(features.pooled))
         logits = self.classifier(torch.cat(parts, dim=-1))
         return M2F2DetOutput(logits=logits, patch_scores=patch_scores, mask_logits=features.mask_logits)

@@ -55,9 +55,9 @@ def _blur(image: Image.Image, sigma: float) -> Image.Image:
     return transforms.gaussian_blur(image, [2 * reach + 1] * 2, [sigma, sigma]) if reach else image
 
 
-def _noise(image: Image.Image, sigma: float) -> Image.Image:
+def _noise(image: Image.Image, sigma: float, generator: torch.Generator) -> Image.Image:
     pixels = transforms.pil_to_tensor(image).float()
-    noisy = pixels + sigma * torch.randn(pixels.shape)
+    noisy = pixels + sigma * torch.randn(pixels.shape, generator=generator)
     return transforms.to_pil_image(noisy.round().clamp(0, 255).to(torch.uint8))
 
 
@@ -73,8 +73,10 @@ def _rotate(image: Image.Image, angle: float) -> Image.Image:
     return transforms.rotate(image, angle, InterpolationMode.BILINEAR)
 
 
+RANDOM = frozenset({"noise"})  # operations that also take a generator
+
 # Operation -> what does it, and in words; `{}` stands for its one parameter.
-OPERATIONS: Mapping[str, tuple[Callable[[Image.Image, float], Image.Image], str]] = {
+OPERATIONS: Mapping[str, tuple[Callable[..., Image.Image], str]] = {
     "jpeg": (_jpeg, "JPEG of quality {:g}"),
     "webp": (_webp, "WebP of quality {:g}"),
     "resize": (_resize, "both sides times {:g}, bicubic"),
@@ -120,10 +122,11 @@ class Corruption:
             An image of mode `RGB`, of another size where the steps say so.
         """
         drawn = int.from_bytes(sha256(f"{seed}\0{self.name}\0{key}".encode()).digest()[:8], "big") >> 1
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(drawn)
-            for operation, parameter in self.steps:
-                image = OPERATIONS[operation][0](image, parameter)
+        # Its own, not the one of the process: several threads may change pictures.
+        generator = torch.Generator().manual_seed(drawn)
+        for operation, parameter in self.steps:
+            own = (generator,) if operation in RANDOM else ()
+            image = OPERATIONS[operation][0](image, parameter, *own)
         return image
 
     def describe(self) -> str:

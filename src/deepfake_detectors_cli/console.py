@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import unicodedata
@@ -22,6 +23,7 @@ __all__ = [
     "as_typed",
     "fail",
     "hide_loading_bars",
+    "make_room_for_workers",
     "printable",
     "progress_bars",
     "say",
@@ -177,6 +179,16 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
         return
     with progress_bars() as bars:
         yield from bars.track(items, total=total, description=description)
+
+
+def make_room_for_workers(num_workers: int) -> None:
+    """Let idle threads of PyTorch sleep, not spin, on the cores on which workers decode.
+
+    To be called before PyTorch is loaded, which reads this; what the environment says already counts. Numbers do not
+    depend on it. On two cores, two workers were 1.5 times as fast as none without it, and 1.9 times with it.
+    """
+    if num_workers:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def hide_loading_bars() -> None:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections import UserList
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import OutputFormat, fail, hide_loading_bars, say, track, wants_table, work
+from deepfake_detectors_cli.console import (
+    OutputFormat,
+    fail,
+    hide_loading_bars,
+    make_room_for_workers,
+    say,
+    track,
+    wants_table,
+    work,
+)
 from deepfake_detectors_cli.options import (
     AllowPrivateHosts,
     BatchSize,
+    Decoding,
+    DecodingName,
     Device,
     Dtype,
     DtypeName,
@@ -21,6 +31,7 @@ from deepfake_detectors_cli.options import (
     Format,
     MaxPixels,
     Model,
+    NumWorkers,
     Quiet,
 )
 from deepfake_detectors_cli.rendering import print_verdicts, write_json_lines
@@ -92,9 +103,8 @@ def detect(
     ] = None,
     format: Format = OutputFormat.auto,
     batch_size: BatchSize = 8,
-    num_workers: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Processes that load and preprocess images. 0: none.")
-    ] = 0,
+    num_workers: NumWorkers = 0,
+    decoding: Decoding = DecodingName.full,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="torch, or onnxruntime for a folder written by `export`.")
     ] = "torch",
@@ -142,6 +152,7 @@ def detect(
         )
     table = wants_table(format) if output is None else format is OutputFormat.table
 
+    make_room_for_workers(num_workers)
     from deepfake_detectors.files import expand_inputs, read_turns
     from deepfake_detectors.outputs import lock_beside, opened_whole, refuse_inputs
     from deepfake_detectors.pipelines import load_detector
@@ -165,6 +176,7 @@ def detect(
         "history": turns or None,
         "generate_kwargs": None if max_new_tokens is None else {"max_new_tokens": max_new_tokens},
         "localize": "heatmap" if heatmap is not None else save_masks is not None or None,
+        "decoding": None if decoding is DecodingName.full else decoding.value,
         "max_pixels": max_pixels,
         "allow_private_hosts": allow_private_hosts or None,
     }
@@ -215,9 +227,8 @@ def _score(
     if STANDARD_INPUT in sources:
         content = sys.stdin.buffer.read()
         sources = [content if source == STANDARD_INPUT else source for source in sources]
-    # Not a list, because the pipeline would wait for all of it; and not a generator, because that allows only one
-    # worker.
-    verdicts = detector(UserList(sources), on_error="record", **options)
+    # Not a list, for which the pipeline would wait until all are done.
+    verdicts = detector(iter(sources), on_error="record", **options)
     rows: Iterator[dict[str, Any]] = (
         {"input": name, **{key: value for key, value in verdict.items() if key != "input"}}
         for name, verdict in zip(found.pictures, verdicts, strict=True)

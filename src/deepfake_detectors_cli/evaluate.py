@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepfake_detectors_cli.console import WorkFailed, fail, say, show, work
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Family, MaxPixels, Model, parse_option
+from deepfake_detectors_cli.console import WorkFailed, fail, make_room_for_workers, say, show, work
+from deepfake_detectors_cli.options import (
+    BatchSize,
+    Decoding,
+    DecodingName,
+    Device,
+    Dtype,
+    DtypeName,
+    Family,
+    MaxPixels,
+    Model,
+    NumWorkers,
+    parse_option,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -27,7 +39,7 @@ PARAMETERS = frozenset(
     "dataset dataset_config dataset_options split data_dir real_dir fake_dir mask_dir twin_masks frames crop "
     "finder predictions labels references explain max_new_tokens similarity spice protocol threshold fit fit_split "
     "fit_predictions save_to fit_band false_alarm_rate head robustness cover_regions resamples seed batch_size "
-    "max_pixels device dtype output".split()
+    "num_workers decoding max_pixels device dtype output".split()
 )
 
 
@@ -174,6 +186,8 @@ def evaluate(
         ),
     ] = 0,
     batch_size: BatchSize = 8,
+    num_workers: NumWorkers = 0,
+    decoding: Decoding = DecodingName.full,
     max_pixels: MaxPixels = None,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
@@ -210,6 +224,7 @@ def evaluate(
     """
     from importlib.util import find_spec
 
+    make_room_for_workers(num_workers)
     from transformers.utils import logging as transformers_logging
 
     from deepfake_detectors.evaluation.evaluate import evaluate
@@ -262,6 +277,8 @@ def evaluate(
                 resamples=resamples,
                 seed=seed,
                 batch_size=batch_size,
+                num_workers=num_workers,
+                decoding=decoding.value,
                 max_pixels=max_pixels,
                 device=device,
                 dtype=dtype.value,

@@ -14,15 +14,29 @@ from deepfake_detectors_cli.console import (
     WorkFailed,
     fail,
     hide_loading_bars,
+    make_room_for_workers,
     progress_bars,
     say,
+    track,
     wants_table,
     work,
 )
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Family, Format, MaxPixels, Model, Quiet
+from deepfake_detectors_cli.options import (
+    BatchSize,
+    Device,
+    Dtype,
+    DtypeName,
+    Family,
+    Format,
+    MaxPixels,
+    Model,
+    NumWorkers,
+    Quiet,
+)
 from deepfake_detectors_cli.rendering import print_records, write_json_lines
 
 if TYPE_CHECKING:
+    from deepfake_detectors.examination.examine import Examination
     from deepfake_detectors.examination.judging import Judge
 
 __all__ = ["examine", "replay"]
@@ -97,6 +111,7 @@ def examine(
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search folders recursively.")] = False,
     format: Format = OutputFormat.auto,
     batch_size: BatchSize = 4,
+    num_workers: NumWorkers = 0,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
     max_pixels: MaxPixels = None,
@@ -118,6 +133,7 @@ def examine(
     if output is not None and output.exists() and not output.is_dir():
         fail(f"--output {output} is a file; it must be a folder.")
 
+    make_room_for_workers(num_workers)
     from deepfake_detectors.examination.crops import crop_recipe
     from deepfake_detectors.examination.judging import Judge
     from deepfake_detectors.examination.tracks import POOLING
@@ -152,7 +168,7 @@ def examine(
     judge.require(bool(options["explain"]), localize)
     judge.readings(head, options["threshold"])
     failures: list[str] = []
-    rows = _examined(judge, found.pictures, found.faults, options, output, failures, quiet)
+    rows = _examined(judge, found.pictures, found.faults, options, num_workers, output, failures, quiet)
     with work():
         if wants_table(format):
             listed = list(rows)
@@ -193,25 +209,21 @@ def _examined(
     paths: list[str],
     faults: dict[str, str],
     options: dict[str, Any],
+    num_workers: int,
     output: Path | None,
     failures: list[str],
     quiet: bool,
 ) -> Iterator[dict[str, Any]]:
     """Examine the files and yield a row for each; files that cannot be read are added to `failures`."""
-    from deepfake_detectors.examination.examine import examine
-    from deepfake_detectors.examination.video import VideoError
     from deepfake_detectors.masks import free_name
-    from deepfake_detectors.modeling.image_loading import InputImageError
     from deepfake_detectors.outputs import refuse_inputs
 
     taken: set[str] = set()
-    for place, path in enumerate(paths, start=1):
-        try:
-            with _Progress(f"{Path(path).name} ({place} of {len(paths)})", quiet) as progress:
-                result = examine(path, judge, **options, progress=progress)
-        except (InputImageError, VideoError) as error:
+    results = _results(judge, paths, options, num_workers, quiet)
+    for path, result in zip(paths, results, strict=True):
+        if isinstance(result, ValueError):
             failures.append(path)
-            yield {"input": path, "error": str(error)}
+            yield {"input": path, "error": str(result)}
             continue
         row = {
             "input": path,
@@ -229,6 +241,25 @@ def _examined(
     for name, fault in faults.items():
         failures.append(name)
         yield {"input": name, "error": fault.replace("`recursive`", "--recursive")}
+
+
+def _results(
+    judge: Judge, paths: list[str], options: dict[str, Any], num_workers: int, quiet: bool
+) -> Iterator[Examination | ValueError]:
+    """Yield what is found in each file, or why it cannot be examined.
+
+    Workers look at several files or, of a single one, at several frames. The bar goes over files or frames as well.
+    """
+    from deepfake_detectors.examination.examine import examine_files
+
+    if num_workers and len(paths) > 1:
+        results = examine_files(paths, judge, files_at_once=num_workers, **options)
+        yield from results if quiet else track(results, "Examining", len(paths))
+        return
+    for place, path in enumerate(paths, start=1):
+        with _Progress(f"{Path(path).name} ({place} of {len(paths)})", quiet) as progress:
+            (result,) = examine_files([path], judge, **options, num_workers=num_workers, progress=progress)
+        yield result
 
 
 class _Progress:

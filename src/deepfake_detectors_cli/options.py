@@ -14,6 +14,8 @@ from deepfake_detectors_cli.console import OutputFormat, fail
 __all__ = [
     "AllowPrivateHosts",
     "BatchSize",
+    "Decoding",
+    "DecodingName",
     "Device",
     "Dtype",
     "DtypeName",
@@ -21,6 +23,7 @@ __all__ = [
     "Format",
     "MaxPixels",
     "Model",
+    "NumWorkers",
     "Quiet",
     "check_new_folder",
     "parse_option",
@@ -34,6 +37,13 @@ class DtypeName(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class DecodingName(StrEnum):
+    """How image files are decoded."""
+
+    full = "full"
+    draft = "draft"
 
 
 Model = Annotated[
@@ -63,6 +73,19 @@ Device = Annotated[
 Dtype = Annotated[DtypeName, typer.Option("--dtype", help="Precision; auto uses the saved one.")]
 Format = Annotated[
     OutputFormat, typer.Option("--format", help="auto writes a table on a terminal and JSON lines in a pipe.")
+]
+NumWorkers = Annotated[
+    int,
+    typer.Option(
+        "--num-workers", metavar="N", min=0, help="Threads that read and prepare images beside the model; 0 for none."
+    ),
+]
+Decoding = Annotated[
+    DecodingName,
+    typer.Option(
+        "--decoding",
+        help="draft: decode large JPEG files in a smaller size. Faster, but changes pixels and, a little, scores.",
+    ),
 ]
 MaxPixels = Annotated[
     int | None,

@@ -16,7 +16,18 @@ from deepfake_detectors_cli.console import (
     wants_table,
     work,
 )
-from deepfake_detectors_cli.options import BatchSize, Device, Dtype, DtypeName, Family, Format, Model, Quiet
+from deepfake_detectors_cli.options import (
+    BatchSize,
+    Decoding,
+    DecodingName,
+    Device,
+    Dtype,
+    DtypeName,
+    Family,
+    Format,
+    Model,
+    Quiet,
+)
 from deepfake_detectors_cli.rendering import print_facts, write_json_lines
 
 __all__ = ["score"]
@@ -85,6 +96,7 @@ def score(
     image_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of the Parquet files with images or their paths.")
     ] = None,
+    decoding: Decoding = DecodingName.full,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
     format: Format = OutputFormat.auto,
@@ -147,6 +159,7 @@ def score(
             num_workers=num_workers,
             unit_rows=unit_rows,
             image_column=image_column,
+            decoding=decoding.value,
             gpus_per_worker=gpus_per_worker,
             device=device,
             dtype=dtype.value,

@@ -36,6 +36,36 @@ def test_files_folders_and_errors(detector: str, photos: Path, tmp_path: Path, s
     assert record["options"]["frames"] == 4 and record["options"]["checks"] is False
 
 
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_the_same_with_workers(
+    detector: str, photos: Path, tmp_path: Path, shell: Callable[..., Any], num_workers: int
+) -> None:
+    pytest.importorskip("av")
+    noise_clip(photos / "clip.mp4")
+    (photos / "broken.jpg").write_bytes(b"not a picture")
+    common = ("-m", detector, "--no-checks", "--frames", 6, "--output")
+    for files in ((photos,), (photos / "clip.mp4",)):  # several files at once; several frames at once
+        found = []
+        for number in (0, num_workers):
+            output = tmp_path / f"{len(files[0].name)}-{number}"
+            done = shell("examine", *files, *common, output, "--num-workers", number)
+            assert done.exit_code == (1 if files[0] == photos else 0)
+            rows = [json.loads(line) for line in done.stdout.splitlines()]
+            for row in rows:
+                row.pop("sheet", None)
+            records = [
+                json.loads(path.read_text(encoding="utf-8")) for path in sorted(output.glob("*/examination.json"))
+            ]
+            assert len(records) == (4 if files[0] == photos else 1)
+            assert [Path(row["input"]).name for row in rows if "error" in row] == (
+                ["broken.jpg"] if files[0] == photos else []
+            )
+            found.append(
+                (rows, [{key: record[key] for key in ("frames", "readings", "source")} for record in records])
+            )
+        assert found[0] == found[1]
+
+
 def test_files_of_one_name_get_folders_of_their_own(detector: str, tmp_path: Path, shell: Callable[..., Any]) -> None:
     for name, picture in zip("ab", random_pictures(2), strict=True):
         (tmp_path / name).mkdir()

@@ -51,6 +51,20 @@ def test_rows_are_those_of_the_pipeline(shell, model: str, photos: Path, batch_s
         assert row == expected
 
 
+def test_rows_do_not_depend_on_workers(shell, model: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "broken.jpg").write_bytes(b"not a picture")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    alone = shell("detect", photos, "--model", model)
+    assert "OMP_WAIT_POLICY" not in os.environ
+    for number in (1, 2):
+        done = shell("detect", photos, "--model", model, "--num-workers", number)
+        assert done.exit_code == alone.exit_code == 1 and done.stdout == alone.stdout
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    shell("detect", photos / "0.png", "--model", model, "--num-workers", 2)
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_the_number_is_explained_on_stderr(shell, model: str, photos: Path) -> None:
     result = shell("detect", photos / "0.png", "-m", model, "--threshold", "0.25")
     assert "P(fake)" in result.stderr and "0.25" in result.stderr

@@ -1,6 +1,7 @@
 """`evaluate()` as a library function: the same files as the command, typed errors, nothing printed."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,39 @@ def test_batch_size_does_not_matter(model, tmp_path):
         assert found[1][name] == pytest.approx(entry), name
     with pytest.raises(ValueError, match="no split 'dev', but train, test"):
         evaluate(model, dataset="ddvqa", data_dir=data, split="dev")
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_numbers_do_not_depend_on_workers(localising, folders, tmp_path, num_workers):
+    (folders["real_dir"] / "broken.jpg").write_bytes(b"not a picture")
+    options = {**folders, "batch_size": 2, "resamples": 20}
+    alone = evaluate(localising, **options, output=tmp_path / "alone")
+    # Begun by one, ended by several, where one prediction is missing in the middle.
+    lines = (tmp_path / "alone" / "predictions.jsonl").read_text().splitlines(keepends=True)
+    with_workers = tmp_path / "with"
+    shutil.copytree(tmp_path / "alone", with_workers)
+    (with_workers / "predictions.jsonl").write_text("".join(lines[:2] + lines[3:]))
+    flags = [text for name, path in folders.items() for text in (f"--{name.replace('_', '-')}", str(path))]
+    command = ["evaluate", "--model", str(localising), *flags, "--batch-size", "2", "--resamples", "20"]
+    workers = ["--num-workers", str(num_workers), "--output"]
+    again = CliRunner().invoke(app, [*command, *workers, str(with_workers)])
+    fresh = CliRunner().invoke(app, [*command, *workers, str(tmp_path / "fresh")])
+    assert again.exit_code == fresh.exit_code == 1 and "broken.jpg" in fresh.stderr
+    assert len(alone.failures) == 1 and len(lines) == 6
+    predictions = (tmp_path / "fresh" / "predictions.jsonl").read_text()
+    assert predictions.splitlines(keepends=True) == lines
+    assert sorted((with_workers / "predictions.jsonl").read_text().splitlines(keepends=True)) == sorted(lines)
+
+
+def test_workers_are_of_models_that_run_here(folders, tmp_path):
+    class Judge:
+        def predict(self, paths):
+            return [0.5 for _ in paths]
+
+    with pytest.raises(ValueError, match="num_workers"):
+        evaluate(Judge(), **folders, num_workers=2)
+    with pytest.raises(ValueError, match="num_workers"):
+        evaluate(**folders, num_workers=-1)
 
 
 @pytest.mark.parametrize(

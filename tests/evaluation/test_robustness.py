@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from deepfake_detectors.corruptions import OPERATIONS, ROBUSTNESS_SETS, corruption, corruption_set
 from deepfake_detectors.evaluation.evaluate import evaluate
 from deepfake_detectors.hub.model_results import result_parts
+from deepfake_detectors.modeling.prefetching import prefetched
 from deepfake_detectors_cli import app
 from support.tiny_clip_probe import tiny_clip_probe
 
@@ -94,6 +96,26 @@ def test_noise_depends_on_picture_and_seed_alone():
 def test_unknown_corruptions_are_refused(name):
     with pytest.raises(ValueError, match=r"jpeg|crop"):
         corruption_set(name)
+
+
+def test_noise_is_the_same_in_many_threads():
+    change = corruption("noise-10")
+    alone = [np.asarray(change.apply(image(), 0, str(key))) for key in range(12)]
+    state = torch.get_rng_state()
+    for _ in range(5):
+        found = prefetched(lambda key: change.apply(image(), 0, str(key)), range(12), 4)
+        assert all(np.array_equal(np.asarray(one), other) for one, other in zip(found, alone, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_workers_give_the_same_bytes(swept, model, folders, tmp_path, num_workers):
+    _, output = swept
+    options = {**folders, "robustness": SWEEP, "resamples": 30, "batch_size": 4, "num_workers": num_workers}
+    evaluate(model, **options, output=tmp_path).save(tmp_path)
+    assert (tmp_path / "results.json").read_bytes() == (output / "results.json").read_bytes()
+    for path in output.rglob("predictions.jsonl"):
+        assert (tmp_path / path.relative_to(output)).read_bytes() == path.read_bytes()
 
 
 def test_the_same_bytes_wherever_it_is_written(swept, model, folders, tmp_path):

@@ -34,6 +34,25 @@ def centre(box: list[float]) -> tuple[float, float]:
 
 @needs_real_data
 @faces
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_the_record_does_not_depend_on_workers(
+    files: dict[str, Path], judge: Judge, clip_examination: Examination, num_workers: int
+) -> None:
+    again = examine(files["clip"], judge, frames=6, num_workers=num_workers)
+    assert again.tracks and again.record == clip_examination.record
+    assert sorted(path.name for path in again.pictures.rglob("*")) == sorted(
+        path.name for path in clip_examination.pictures.rglob("*")
+    )
+
+
+def test_a_number_of_workers_is_a_number(tmp_path: Path) -> None:
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ValueError, match="num_workers"):
+            examine(tmp_path / "any.png", num_workers=wrong)
+
+
+@needs_real_data
+@faces
 def test_picture_with_three_faces(files: dict[str, Path], judge: Judge, tmp_path: Path) -> None:
     result = examine(files["three"], judge)
     found = sorted(result.frames[0]["faces"], key=lambda face: face["box"][0])

@@ -141,6 +141,66 @@ def test_prompt_feature_follows_a_single_written_weight(kept, pixels):
     assert stale_free(kept, pixels)
 
 
+def test_nothing_is_read_back_where_nothing_changed(kept, pixels, monkeypatch):
+    """Reading a number off a device waits for it; the check of the weights must not."""
+
+    def read(*_):
+        raise AssertionError("a number was read")
+
+    expected = kept.detect(pixels).logits
+    for name in ("tolist", "item", "__bool__", "__float__", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, read)
+    logits = kept.detect(pixels).logits
+    monkeypatch.undo()
+    assert torch.equal(logits, expected)
+
+
+def test_weights_are_looked_at_before_other_work_is_queued(kept, pixels, monkeypatch):
+    order = []
+    watch = type(kept.detector.prompt_encoder).watch
+    monkeypatch.setattr(
+        type(kept.detector.prompt_encoder), "watch", lambda self: (order.append("watched"), watch(self))[1]
+    )
+    kept.detector.encoder.register_forward_hook(lambda *_: order.append("CNN"))
+    kept.detector.prompt_encoder.register_forward_hook(lambda *_: order.append("prompt"))
+    kept.detect(pixels)
+    assert order == ["watched", "CNN", "prompt"]
+
+
+def test_a_state_that_was_watched_is_compared_and_not_the_one_of_now(kept, pixels):
+    """Of the moment of `watch`, whatever is asked first."""
+    encoder = kept.detector.prompt_encoder
+    with torch.no_grad():
+        before = encoder(watched=encoder.watch()).clone()
+        encoder.prompt_tokens.data.normal_()
+        after = encoder(watched=encoder.watch())
+        assert not torch.allclose(before, after, atol=1e-4)
+        assert encoder() is after and encoder(watched=encoder.watch()) is after
+
+
+def test_prompt_feature_follows_a_small_uncounted_write(kept, pixels):
+    encoder = kept.detector.prompt_encoder
+    for weight in (encoder.prompt_tokens, *encoder.proj.parameters()):
+        weight.data.view(-1)[0] += 1e-3
+        assert stale_free(kept, pixels)
+
+
+def test_prompt_feature_follows_a_replaced_weight(kept, pixels):
+    encoder = kept.detector.prompt_encoder
+    encoder.proj[0].weight = torch.nn.Parameter(encoder.proj[0].weight.detach() * 2)
+    assert stale_free(kept, pixels)
+    encoder.proj[0].weight.data = encoder.proj[0].weight.data * 2
+    assert stale_free(kept, pixels)
+
+
+def test_weights_that_are_not_numbers_are_never_taken_for_unchanged(kept, pixels):
+    encoder = kept.detector.prompt_encoder
+    encoder.prompt_tokens.data.fill_(float("nan"))
+    assert kept.detect(pixels).logits.isnan().all()
+    encoder.prompt_tokens.data.normal_()
+    assert stale_free(kept, pixels) and not kept.detect(pixels).logits.isnan().any()
+
+
 def test_prompt_feature_follows_a_cast(kept, pixels):
     kept.to(torch.float64)
     assert kept.detector.prompt_encoder._kept is None

@@ -4,7 +4,9 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import datasets
@@ -145,7 +147,7 @@ def test_a_list_in_order(
     assert probabilities(rows) == pytest.approx(expected, abs=TOLERANCE)
 
 
-@pytest.mark.parametrize(("batch_size", "num_workers"), [(1, 0), (2, 0), (2, 1)])
+@pytest.mark.parametrize(("batch_size", "num_workers"), [(1, 0), (2, 0), (2, 1), (2, 2)])
 def test_other_containers(
     detector: DeepfakeDetectionPipeline,
     paths: list[str],
@@ -492,29 +494,66 @@ def test_the_budget_is_a_parameter(detector: DeepfakeDetectionPipeline, paths: l
             detector(paths[0], max_pixels=wrong)
 
 
-SPAWNED = """
-import multiprocessing, sys
-import deepfake_detectors
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_rows_are_the_same_with_any_number_of_workers(
+    detector: DeepfakeDetectionPipeline, mixed: list[object], batch_size: int
+) -> None:
+    def rows(num_workers: int, lazy: bool) -> list[dict[str, object]]:
+        inputs = (item for item in mixed) if lazy else mixed
+        return list(detector(inputs, on_error="record", batch_size=batch_size, num_workers=num_workers))
 
-if __name__ == "__main__":
-    multiprocessing.set_start_method("spawn")
-    detector = deepfake_detectors.pipeline("deepfake-detection", model=sys.argv[1])
-    paths = sys.argv[2:]
-    alone = [row["fake_probability"] for row in detector(paths)]
-    assert [row["fake_probability"] for row in detector(paths, num_workers=2)] == alone
-    try:
-        list(detector((path for path in paths), num_workers=2))
-    except ValueError as error:
-        assert "num_workers=0" in str(error)
-    else:
-        raise AssertionError("a generator cannot be pickled")
-"""
+    alone = rows(0, False)
+    assert len(alone) == len(mixed)
+    for num_workers in (0, 1, 2):
+        for lazy in (False, True):
+            assert rows(num_workers, lazy) == alone
 
 
-@pytest.mark.slow
-def test_spawned_workers_work_or_say_what_to_do(folder: Path, paths: list[str], tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SPAWNED)
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "script.py"), str(folder), *paths[:2]], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_generators_have_as_many_workers_as_lists(detector: DeepfakeDetectionPipeline, paths: list[str]) -> None:
+    """Two readers wait for each other, which one worker could not do."""
+    both = threading.Barrier(2, timeout=20)
+
+    class Waiting(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() == 0 and not self.__dict__.setdefault("met", False):
+                self.met = True
+                both.wait()
+            return super().read(size)
+
+    files = [Waiting(Path(path).read_bytes()) for path in paths[:4]]
+    assert len(list(detector((file for file in files), num_workers=2))) == 4
+
+
+def test_rows_of_a_table_are_decoded_by_workers(
+    detector: DeepfakeDetectionPipeline, paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those of anything else are read in the calling thread, which may hold what only one thread can use."""
+    rows = datasets.Dataset.from_dict({"image": paths}, features=datasets.Features({"image": datasets.Image()}))
+    decoding = datasets.Image.decode_example
+    threads: set[str] = set()
+
+    def noted(*args: object, **kwargs: object) -> object:
+        threads.add(threading.current_thread().name)
+        return decoding(*args, **kwargs)
+
+    monkeypatch.setattr(datasets.Image, "decode_example", noted)
+    assert len(list(detector(KeyDataset(rows, "image"), num_workers=2))) == len(paths)
+    assert threads and all(name.startswith("prefetch") for name in threads)
+
+    class Own:
+        def __len__(self) -> int:
+            return len(paths)
+
+        def __getitem__(self, index: int) -> str:
+            assert threading.current_thread() is threading.main_thread()
+            return paths[index]
+
+    assert len(list(detector(Own(), num_workers=2))) == len(paths)
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True])
+def test_numbers_of_workers_and_pictures(detector: DeepfakeDetectionPipeline, paths: list[str], wrong: object) -> None:
+    with pytest.raises(ValueError, match="num_workers"):
+        detector(paths, num_workers=wrong)
+    with pytest.raises(ValueError, match="batch_size"):
+        detector(paths, batch_size=wrong)

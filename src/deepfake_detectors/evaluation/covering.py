@@ -51,6 +51,7 @@ class _CoveredPictures(Sequence):
         max_pixels: int | None = None,
     ) -> None:
         self.images, self.regions, self.toward = images, regions, toward
+        self.in_order = bool(getattr(images, "in_order", False))
         self.max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
 
     def __len__(self) -> int:

@@ -21,6 +21,7 @@ from deepfake_detectors.evaluation.scoring import (
     OutsideDetector,
     Progress,
     Scored,
+    batchwise,
     describe_set,
     score_pictures,
 )
@@ -129,7 +130,8 @@ class EndpointDetector(OutsideDetector):
             with ThreadPoolExecutor(max(1, len(images))) as pool, httpx.Client(limits=_NOTHING_KEPT) as client:
                 return list(pool.map(lambda image: self._judge(client, image, longest), images))
 
-        return score_pictures(judge, pictures, run, folder, self.batch_size, progress=progress)
+        judging = batchwise(judge, self.batch_size)
+        return score_pictures(judging, pictures, run, folder, self.batch_size, progress=progress)
 
     def _judge(self, client: httpx.Client, image: Any, longest: int) -> dict[str, Any]:
         try:

@@ -37,6 +37,7 @@ from deepfake_detectors.evaluation.texts import explanation_results
 from deepfake_detectors.examination.clips import ClipView
 from deepfake_detectors.examination.crops import crop_recipe
 from deepfake_detectors.examination.faces import DEFAULT_FINDER
+from deepfake_detectors.modeling.image_loading import DECODING
 from deepfake_detectors.outputs import refuse_inputs
 
 __all__ = ["evaluate"]
@@ -44,6 +45,15 @@ __all__ = ["evaluate"]
 FIT_FOLDER = "fit"
 DEFAULT_FALSE_ALARM_RATE = 0.05
 DEFAULT_BATCH_SIZE = 8
+# How a detector judges where the call does not say it.
+WAYS: dict[str, Any] = {
+    "batch_size": DEFAULT_BATCH_SIZE,
+    "num_workers": 0,
+    "max_pixels": None,
+    "decoding": "full",
+    "device": None,
+    "dtype": "auto",
+}
 
 
 def evaluate(
@@ -86,6 +96,8 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     batch_size: int = DEFAULT_BATCH_SIZE,
+    num_workers: int = 0,
+    decoding: str = "full",
     max_pixels: int | None = None,
     device: str | None = None,
     dtype: str = "auto",
@@ -102,7 +114,8 @@ def evaluate(
     Args:
         model: folder, Hub id or name of a built-in checkpoint; the default is the demonstration detector. Or an object
             with `predict(paths)` that returns P(fake) of each file. Or a `Detector`, which loads its weights once for
-            all its calls; device, dtype, batch size and `max_pixels` are its own, and those given here must agree.
+            all its calls; device, dtype, batch size, workers and `max_pixels` are its own, and those given here must
+            agree.
         endpoint: address of a server that speaks OpenAI's chat completions, such as `"http://localhost:8000/v1"`: it
             answers in place of a model, see `evaluation.endpoint`. Hosts of an inner network are fine.
         model_name: what that server calls the model.
@@ -151,6 +164,10 @@ def evaluate(
         resamples: bootstrap resamples of the 95 % intervals; 0 for none.
         seed: of the bootstrap, of a protocol's coin, and of noise that is laid over images.
         batch_size: images per forward pass.
+        num_workers: threads that load and prepare images while the model judges others; the numbers are the same.
+        decoding: `"full"`, or `"draft"`: large JPEG files are decoded in a smaller size, which changes pixels, and so
+            scores a little. The results say so. Not for what is stored with a model, published or compared at full
+            size: `fit`, `fit_band`, other protocols, `crop`, `robustness` and `cover_regions`.
         max_pixels: width times height of an image that is decoded, by default 100 million.
         device: such as `"cuda:0"`; by default the first accelerator, or the CPU.
         dtype: `"auto"` (as saved), `"float32"`, `"bfloat16"` or `"float16"`.
@@ -174,14 +191,16 @@ def evaluate(
     folder, target = (None if path is None else Path(path) for path in (output, save_to))
     loaded = model if isinstance(model, Detector) else None
     if loaded is not None:
-        _refuse_other_ways(loaded, batch_size, max_pixels, device, dtype)
-        model, dtype, max_pixels = loaded.model, loaded.dtype, loaded.max_pixels
+        ways = {"batch_size": batch_size, "num_workers": num_workers, "max_pixels": max_pixels}
+        _refuse_other_ways(loaded, {**ways, "decoding": decoding, "device": device, "dtype": dtype})
+        model, dtype, max_pixels, decoding = loaded.model, loaded.dtype, loaded.max_pixels, loaded.decoding
     predictor = None if model is None or isinstance(model, (str, Path, Detector)) else model
     name = model if predictor is None and model is not None else None
     model = None if name is None else str(name)
     corruptions: tuple[Corruption, ...] = () if robustness is None else corruption_set(robustness)
     rules = get_protocol(protocol)
     explains = explain or rules.needs == "text"
+    cuts = crop not in (None, "none")
     _refuse(
         (
             predictor is not None and not isinstance(predictor, Predictor),
@@ -272,6 +291,22 @@ def evaluate(
         (resamples < 0, f"`resamples` is {resamples}, expected 0 or more."),
         (max_pixels is not None and max_pixels < 1, f"`max_pixels` is {max_pixels}, expected 1 or more."),
         (batch_size < 1, f"`batch_size` is {batch_size}, expected 1 or more."),
+        (num_workers < 0, f"`num_workers` is {num_workers}, expected 0 or more."),
+        (
+            num_workers > 0 and (predictor is not None or endpoint is not None or bool(cached)),
+            "`num_workers` prepare images for a model of this package: leave it out.",
+        ),
+        (decoding not in DECODING, f"`decoding` is {decoding!r}, expected one of {', '.join(map(repr, DECODING))}."),
+        (
+            decoding != "full" and (predictor is not None or endpoint is not None or bool(cached)),
+            "`decoding` is how a model of this package is given its images: leave it out.",
+        ),
+        (
+            decoding != "full"
+            and ((fit, robustness, protocol) != (None, None, DEFAULT_PROTOCOL) or fit_band or cover_regions or cuts),
+            "`decoding` 'draft' changes pixels: leave it out with `fit`, `fit_band`, `crop`, `robustness`, "
+            f"`cover_regions` and protocols other than {DEFAULT_PROTOCOL}.",
+        ),
         (frames < 1, f"`frames` is {frames}, expected 1 or more."),
         (
             max_new_tokens is not None and max_new_tokens < 1,
@@ -291,7 +326,7 @@ def evaluate(
     elif predictor is not None:
         detector = PredictorDetector(predictor, batch_size, max_pixels)
     elif not cached:
-        detector = loaded or Detector(model, device, dtype, batch_size, max_pixels, family)
+        detector = loaded or Detector(model, device, dtype, batch_size, max_pixels, family, num_workers, decoding)
     recipe = None if crop in (None, "none") else crop_recipe(crop)
 
     def view() -> ClipView:  # a recipe that is named cuts everything, below
@@ -321,6 +356,8 @@ def evaluate(
         inputs = {"model": named, "dtype": dtype} if own else {"model": detector.source}
         if head is not None:
             inputs["head"] = head
+        if decoding != "full":
+            inputs["decoding"] = decoding
         scored = detector.score(pictures, folder, explains, max_new_tokens, progress, head)
     known = None if pictures is None else pictures.rows
     listed = None if labels is None else read_labels(Path(labels), rules.integer_labels)
@@ -432,15 +469,11 @@ def _refuse(*cases: tuple[bool, str]) -> None:
             raise ValueError(message)
 
 
-def _refuse_other_ways(
-    loaded: Detector, batch_size: int, max_pixels: int | None, device: str | None, dtype: str
-) -> None:
+def _refuse_other_ways(loaded: Detector, given: Mapping[str, Any]) -> None:
     """Raise a `ValueError` where the call asks for another way of judging than the loaded detector's."""
-    given = {"batch_size": batch_size, "max_pixels": max_pixels, "device": device, "dtype": dtype}
-    defaults = {"batch_size": DEFAULT_BATCH_SIZE, "max_pixels": None, "device": None, "dtype": "auto"}
     for name, value in given.items():
-        own = getattr(loaded, name)
-        if value not in (own, defaults[name]):
+        own, default = getattr(loaded, name), WAYS[name]
+        if value not in (own, default):
             raise ValueError(f"`{name}` is {value}, but `model` is a loaded detector with {own}: leave it out.")
 
 

@@ -13,6 +13,7 @@ from deepfake_detectors.evaluation.scoring import (
     OutsideDetector,
     Progress,
     Scored,
+    batchwise,
     describe_set,
     score_pictures,
 )
@@ -71,7 +72,8 @@ class PredictorDetector(OutsideDetector):
         version = getattr(self.predictor, "version", None)
         model = {"name": self.source, **({} if version is None else {"version": str(version)})}
         run = {"model": model, "set": describe_set(pictures), "explain": False}
-        return score_pictures(self._judge, pictures, run, folder, self.batch_size, progress=progress)
+        judge = batchwise(self._judge, self.batch_size)
+        return score_pictures(judge, pictures, run, folder, self.batch_size, progress=progress)
 
     def _judge(self, images: list[Any]) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [{} for _ in images]

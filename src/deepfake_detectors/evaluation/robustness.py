@@ -37,6 +37,7 @@ class CorruptedPictures(Sequence):
         self, pictures: PictureSet, corruption: Corruption, seed: int = 0, max_pixels: int | None = None
     ) -> None:
         self.pictures, self.corruption, self.seed = pictures, corruption, seed
+        self.in_order = pictures.in_order
         self.max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
 
     def __len__(self) -> int:

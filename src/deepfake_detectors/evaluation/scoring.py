@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from deepfake_detectors.evaluation.localisation import (
 from deepfake_detectors.evaluation.predictions import Prediction, read_predictions
 from deepfake_detectors.evaluation.sets import PictureSet
 from deepfake_detectors.examination.crops import CropRecipe, recipe_of
+from deepfake_detectors.examination.video import VideoError
 from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.files import read_json_object, weights_digest
 from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.modeling.detection import require_ability, require_head
+from deepfake_detectors.modeling.image_loading import InputImageError
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+from deepfake_detectors.modeling.prefetching import prefetched
 from deepfake_detectors.outputs import folder_lock, write_text
 from deepfake_detectors.pipelines import load_config, load_detector
 
@@ -38,6 +42,7 @@ __all__ = [
     "OutsideDetector",
     "Progress",
     "Scored",
+    "batchwise",
     "describe_set",
     "score_pictures",
 ]
@@ -48,6 +53,7 @@ BLOCK = 65536  # bytes looked through at a time
 WEIGHT_SUFFIXES = (".safetensors", ".json")
 
 Progress = Callable[[int, int], None]
+Judging = Callable[[Iterable[Any]], Iterator[dict[str, Any]]]
 
 
 class DetectorError(RuntimeError):
@@ -126,6 +132,8 @@ class Detector:
         batch_size: images per forward pass.
         max_pixels: width times height of an image that is decoded; `None` for the pipeline's own limit.
         family: of a stock folder, as in `pipelines.pipeline`.
+        num_workers: threads that load and prepare images while the model judges others.
+        decoding: `"full"` or `"draft"`, as in the pipeline.
 
     Raises:
         OSError, ValueError: as `pipelines.load_config`.
@@ -139,8 +147,10 @@ class Detector:
         batch_size: int,
         max_pixels: int | None = None,
         family: str | None = None,
+        num_workers: int = 0,
+        decoding: str = "full",
     ) -> None:
-        self.max_pixels, self.family = max_pixels, family
+        self.max_pixels, self.family, self.num_workers, self.decoding = max_pixels, family, num_workers, decoding
         self.model, self.device, self.dtype, self.batch_size = model, device, dtype, batch_size
         self.source, self.config = load_config(model, family)
         architectures = set(self.config.architectures or ())
@@ -178,6 +188,8 @@ class Detector:
             options["generate_kwargs"] = {"max_new_tokens": max_new_tokens}
         if head is not None:
             options["head"] = head
+        if self.decoding != "full":
+            options["decoding"] = self.decoding
         if folder is None or not (folder / PREDICTIONS_FILE).is_file():
             self._load_able(options)  # a new run: nothing is written for a model that cannot do it
         # What the numbers of an image depend on. Rules and settings may change between runs.
@@ -190,18 +202,22 @@ class Detector:
             **({"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}),
             **({"head": head} if head is not None else {}),
             **({"family": self.family} if self.family is not None else {}),
+            **({"decoding": self.decoding} if self.decoding != "full" else {}),
         }
 
-        def judge(images: list[Any]) -> list[dict[str, Any]]:
+        def judge(images: Iterable[Any]) -> Iterator[dict[str, Any]]:
             detector = self._load_able(options)
+            ways = {"batch_size": self.batch_size, "num_workers": self.num_workers, "max_pixels": self.max_pixels}
             try:
-                return detector(
-                    images, batch_size=self.batch_size, on_error="record", max_pixels=self.max_pixels, **options
-                )
+                yield from detector(iter(images), on_error="record", **ways, **options)
+            except (InputImageError, VideoError):  # of the set, which cuts or changes pictures before they are judged
+                raise
             except ValueError as error:  # unreadable images became rows: this is the model's own failure
                 raise DetectorError(str(error)) from error
 
-        return score_pictures(judge, pictures, run, folder, self.batch_size, localise, progress)
+        return score_pictures(
+            judge, pictures, run, folder, self.batch_size, localise, progress, num_workers=self.num_workers
+        )
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -232,25 +248,39 @@ class Detector:
         return self._pipeline
 
 
+def batchwise(judge: Callable[[list[Any]], list[dict[str, Any]]], batch_size: int) -> Judging:
+    """Return what `score_pictures` takes, of a function that judges a list of images at a time."""
+
+    def judging(images: Iterable[Any]) -> Iterator[dict[str, Any]]:
+        source = iter(images)
+        while batch := list(islice(source, batch_size)):
+            yield from judge(batch)
+
+    return judging
+
+
 def score_pictures(
-    judge: Callable[[list[Any]], list[dict[str, Any]]],
+    judge: Judging,
     pictures: PictureSet,
     run: dict[str, Any],
     folder: Path | None = None,
     batch_size: int = 8,
     localise: bool = False,
     progress: Progress | None = None,
+    num_workers: int = 0,
 ) -> Scored:
     """Score all images of a set that `folder` lacks.
 
     Args:
-        judge: takes images and returns a row for each, `{"fake_probability", "explanation", "mask"}` or `{"error"}`.
+        judge: takes images and yields a row for each, `{"fake_probability", "explanation", "mask"}` or `{"error"}`; it
+            may read ahead.
         pictures: the set.
         run: what the numbers of an image depend on; a folder of another run is refused.
         folder: of the run; `None` to keep the predictions in memory.
-        batch_size: images per call of `judge`.
+        batch_size: images that `judge` judges together; as many are written at a time.
         localise: also count the pixels of the masks that `judge` gives.
         progress: as in `Detector.score`.
+        num_workers: threads that make pictures which are cut, changed or covered first, where order does not matter.
 
     Raises:
         ValueError: for a folder of another run or one that another process fills.
@@ -260,7 +290,7 @@ def score_pictures(
         done = {} if folder is None else _resume(folder, run, pictures)
         if progress is not None:
             progress(len(done), len(pictures.rows))
-        for finished in _score_missing(judge, pictures, done, batch_size, scored, localise):
+        for finished in _score_missing(judge, pictures, done, batch_size, scored, localise, num_workers):
             if progress is not None:
                 progress(finished, len(pictures.rows))
     return scored
@@ -283,35 +313,43 @@ def _resume(folder: Path, run: dict[str, Any], pictures: PictureSet) -> dict[str
 
 
 def _score_missing(
-    judge: Callable[[list[Any]], list[dict[str, Any]]],
+    judge: Judging,
     pictures: PictureSet,
     done: Mapping[str, Prediction],
     batch_size: int,
     scored: Scored,
     localise: bool,
+    num_workers: int,
 ) -> Iterator[int]:
     """Fill `scored`, in the order of the set, and yield how many images are done after each batch that was judged.
 
     Batches are cut by place in the set and not by what is missing, so that a rerun computes the same numbers.
 
     Args:
-        judge: takes images and returns a row for each, `{"fake_probability", "explanation", "mask"}` or `{"error"}`.
+        judge: as in `score_pictures`.
         pictures: the set.
         done: what was scored before, by id.
-        batch_size: images per call of `judge`.
+        batch_size: as in `score_pictures`.
         scored: gets rows and failures; in its folder, predictions are appended.
         localise: also count the pixels of masks, before the predictions are written: the counts of every prediction
             in the file are there.
+        num_workers: as in `score_pictures`.
     """
     finished = len(done)
-    for start in range(0, len(pictures.rows), batch_size):
-        rows = pictures.rows[start : start + batch_size]
+    known_ids = set(done)
+    batches = [slice(start, start + batch_size) for start in range(0, len(pictures.rows), batch_size)]
+    missing = [batch for batch in batches if not known_ids.issuperset(row.id for row in pictures.rows[batch])]
+    places = (place for batch in missing for place in range(*batch.indices(len(pictures.rows))))
+    workers = 0 if pictures.in_order else num_workers
+    verdicts = judge(prefetched(pictures.images.__getitem__, places, workers, batch_size if workers else 0))
+    for batch in batches:
+        start, rows = batch.start, pictures.rows[batch]
         before = finished
         fresh: dict[str, Prediction] = {}
         masks: dict[int, Any] = {}
-        if any(row.id not in done for row in rows):
-            images = [pictures.images[start + offset] for offset in range(len(rows))]
-            for place, (row, verdict) in enumerate(zip(rows, judge(images), strict=True), start=start):
+        if not known_ids.issuperset(row.id for row in rows):
+            judged = list(islice(verdicts, len(rows)))
+            for place, (row, verdict) in enumerate(zip(rows, judged, strict=True), start=start):
                 if row.id in done:
                     continue
                 finished += 1

@@ -60,6 +60,11 @@ class PictureSet:
         return self.images.files if isinstance(self.images, Pictures) else self.images
 
     @property
+    def in_order(self) -> bool:
+        """Whether pictures should be read one after the other, because some are frames of videos."""
+        return bool(getattr(self.images, "in_order", False))
+
+    @property
     def ids(self) -> list[str]:
         return [row.id for row in self.rows]
 

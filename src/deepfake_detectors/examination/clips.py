@@ -98,6 +98,8 @@ class Pictures(Sequence):
         view: with which the videos were listed.
     """
 
+    in_order = True  # whoever reads them in several threads would decode the videos again and again
+
     def __init__(self, items: Sequence[Any], view: ClipView) -> None:
         self.items, self.view = items, view
         self._clip: str | None = None
@@ -148,6 +150,7 @@ class CutPictures(Sequence):
         self, images: Sequence[Any], places: Sequence[int], faces: Sequence[Face], recipe: CropRecipe
     ) -> None:
         self.images, self.places, self.faces, self.recipe = images, places, faces, recipe
+        self.in_order = bool(getattr(images, "in_order", False))
 
     @classmethod
     def look(cls, images: Sequence[Any], recipe: CropRecipe, finder: FaceFinder) -> CutPictures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,23 @@ from typing import Any
 from deepfake_detectors.corruptions import STABILITY_SET, corruption
 from deepfake_detectors.examination.conclusion import conclude, of_head
 from deepfake_detectors.examination.crops import CropRecipe, crop_recipe
-from deepfake_detectors.examination.faces import DEFAULT_FINDER, FaceFinder, face_finder
+from deepfake_detectors.examination.faces import DEFAULT_FINDER, FaceFinder, TurnTaking, face_finder
 from deepfake_detectors.examination.judging import Judge, Reading
 from deepfake_detectors.examination.provenance import read_provenance
 from deepfake_detectors.examination.record import RECORD_FILE, library_versions, sealed, source_facts, to_json
-from deepfake_detectors.examination.sampling import FrameReader, frame_name
+from deepfake_detectors.examination.sampling import FrameReader, Seen, frame_name
 from deepfake_detectors.examination.sheet import SHEET_FILE, render_sheet
 from deepfake_detectors.examination.stability import apply_stability
 from deepfake_detectors.examination.timeline import TIMELINE_FILE, draw_timeline
 from deepfake_detectors.examination.tracks import DEFAULT_POOLING, POOLING
-from deepfake_detectors.examination.video import is_video, probe, sample_frames
+from deepfake_detectors.examination.video import VideoError, is_video, probe, sample_frames
 from deepfake_detectors.masks import draw_overlay
-from deepfake_detectors.modeling.image_loading import MAX_PIXELS, load_image, read_image_facts
+from deepfake_detectors.modeling.image_loading import MAX_PIXELS, InputImageError, load_image, read_image_facts
 from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDetectionPipeline
+from deepfake_detectors.modeling.prefetching import prefetched
 from deepfake_detectors.outputs import written_whole
 
-__all__ = ["Examination", "examine"]
+__all__ = ["Examination", "examine", "examine_files"]
 
 Progress = Callable[[int, int | None], None]
 
@@ -120,6 +121,7 @@ def examine(
     device: str | None = None,
     dtype: str = "auto",
     batch_size: int = 4,
+    num_workers: int = 0,
     family: str | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
@@ -155,6 +157,8 @@ def examine(
             decision is inconclusive, with the numbers in the reason. Takes five times as long.
         device, dtype: as in `load_detector`; not for a loaded model.
         batch_size: crops or frames per forward pass.
+        num_workers: threads that check frames, find faces and prepare crops while the model judges others; one at a
+            time asks the finder. The record is the same.
         family: of a stock folder, as in `pipeline`; not for a loaded model.
         max_pixels: width times height of an image, or of the frames of a moving one, that is decoded.
         progress: called with how many frames are done, and how many there will be at most (`None` if unknown).
@@ -169,6 +173,8 @@ def examine(
         raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(map(repr, POOLING))}.")
     if question is not None and not explain:
         raise ValueError("question shapes the explanation: pass explain=True with it.")
+    if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
+        raise ValueError(f"num_workers is {num_workers!r}, expected a whole number of 0 or more.")
     path = Path(source)
     moving = is_video(path, max_pixels=max_pixels)
     still = (
@@ -181,6 +187,8 @@ def examine(
     readings = judge.readings(head, threshold)
     recipes = [reading.recipe if crop is None or reading.recipe is None else crop_recipe(crop) for reading in readings]
     seeker = _finder(finder, readings)
+    if seeker is not None and num_workers > 1:
+        seeker = TurnTaking(seeker)
     holder = tempfile.TemporaryDirectory(prefix="deepfake-examination-")
     reader = FrameReader(judge, readings, recipes, seeker, checks, explain or localize, Path(holder.name))
     copies = [corruption(name) for name in STABILITY_SET] if stability else []
@@ -189,22 +197,29 @@ def examine(
         for copy in copies
     ]
 
-    def look_at(index: int, seconds: float | None, image: Any) -> None:
-        reader.look_at(index, seconds, image)
-        for copy, other in zip(copies, readers, strict=True):
-            other.look_at(index, seconds, copy.apply(image, key=str(index)))
+    def look(frame: tuple[int, float | None, Any]) -> list[Seen]:
+        index, seconds, image = frame
+        changed = [
+            other.look(index, seconds, copy.apply(image, key=str(index)))
+            for copy, other in zip(copies, readers, strict=True)
+        ]
+        return [reader.look(index, seconds, image), *changed]
 
     described: dict[str, Any]
+    sampled: Iterable[tuple[int, float | None, Any]]
     if still is not None:
-        look_at(0, None, still)
+        sampled, most = [(0, None, still)], None
         described = {key: value for key, value in read_image_facts(path).items() if key not in ("exif", "text")}
     else:
         described = probe(path, max_pixels=max_pixels)
         most = None if every is not None else frames
-        for done, frame in enumerate(sample_frames(path, frames, every, start, end, max_pixels=max_pixels), start=1):
-            look_at(frame.index, frame.seconds, frame.image)
-            if progress is not None:
-                progress(done, most)
+        found_frames = sample_frames(path, frames, every, start, end, max_pixels=max_pixels)
+        sampled = ((frame.index, frame.seconds, frame.image) for frame in found_frames)
+    for done, seen in enumerate(prefetched(look, sampled, num_workers), start=1):
+        for each, of_frame in zip((reader, *readers), seen, strict=True):
+            each.add(of_frame)
+        if progress is not None and moving:
+            progress(done, most)
     for each in (reader, *readers):
         each.finish()
     found = conclude(reader, pooling, moving)
@@ -252,6 +267,33 @@ def examine(
     return Examination(sealed(record), Path(holder.name), holder)
 
 
+def examine_files(
+    sources: Iterable[str | Path], judge: Judge, files_at_once: int = 0, **options: Any
+) -> Iterator[Examination | InputImageError | VideoError]:
+    """Examine files one after the other, some of them ahead.
+
+    Args:
+        sources: picture and video files.
+        judge: the detector; one file at a time is judged by it.
+        files_at_once: files that are looked at, in threads, while the model judges others; 0 for one by one.
+        options: of `examine`.
+
+    Yields:
+        For each file, in order, its examination, or why it cannot be examined.
+
+    Raises:
+        ValueError, ImportError: as `examine`, for what is not the fault of one file.
+    """
+
+    def examined(source: str | Path) -> Examination | InputImageError | VideoError:
+        try:
+            return examine(source, judge, **options)
+        except (InputImageError, VideoError) as error:
+            return error
+
+    yield from prefetched(examined, sources, files_at_once)
+
+
 def _finder(finder: str | FaceFinder | None, readings: Sequence[Reading]) -> FaceFinder | None:
     if all(reading.subject != "faces" for reading in readings):
         return None
@@ -292,7 +334,8 @@ def _describe_worst(reader: FrameReader, found: dict[str, Any], options: Mapping
 def _describe(
     reader: FrameReader, reading: Reading, verdict: dict[str, Any], image: Any, name: str, options: Mapping[str, Any]
 ) -> None:
-    row = reader.judge.describe(image, reading, options)
+    with reader.judge.turn:
+        row = reader.judge.describe(image, reading, options)
     if options.get("explain"):
         verdict["explanation"] = row["explanation"]
         verdict["explanation_verdict"] = row["explanation_verdict"]

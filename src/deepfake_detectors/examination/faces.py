@@ -20,6 +20,7 @@ __all__ = [
     "DlibFaceFinder",
     "Face",
     "FaceFinder",
+    "TurnTaking",
     "face_finder",
     "overlap",
 ]
@@ -165,6 +166,23 @@ class DlibFaceFinder:
             left, top, right, bottom = (float(value) for value in np.clip(edges * zoom, 0, limits))
             faces.append(Face((left, top, right, bottom), None, float(1 / (1 + np.exp(-margin)))))
         return _largest_first(faces)
+
+
+class TurnTaking:
+    """A finder for several threads, of which one searches at a time: finders keep state while they do.
+
+    Args:
+        finder: any.
+    """
+
+    def __init__(self, finder: FaceFinder) -> None:
+        self.finder, self.name = finder, finder.name
+        self._turn = threading.Lock()
+
+    def find(self, image: Image.Image) -> list[Face]:
+        """Return what the finder finds."""
+        with self._turn:
+            return self.finder.find(image)
 
 
 FACE_FINDERS: dict[str, Callable[..., FaceFinder]] = {

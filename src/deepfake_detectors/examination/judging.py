@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Judge:
     Attributes:
         pipeline: the loaded detector.
         facts: name, family, class, revision, digest of the weights, terms and limits, as the record holds them.
+        turn: held by the thread whose pictures the model judges; several may prepare theirs.
 
     Raises:
         ValueError: if there is no detector in `model`.
@@ -83,7 +85,13 @@ class Judge:
         loaded = isinstance(model, DeepfakeDetectionPipeline)
         if loaded and (device is not None or dtype != "auto" or family is not None):
             raise ValueError("device, dtype and family are those of the loaded pipeline; leave them out.")
+        if isinstance(model, DeepfakeDetectionPipeline) and model.decoding != "full":
+            raise ValueError(
+                f"The pipeline has decoding={model.decoding!r}, which changes pixels: an examination is evidence "
+                "about the file as it is. Give a pipeline with decoding='full'."
+            )
         self.batch_size = batch_size
+        self.turn = threading.Lock()
         if isinstance(model, DeepfakeDetectionPipeline):
             self.pipeline, source = model, str(model.model.name_or_path)
         else:

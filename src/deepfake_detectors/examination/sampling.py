@@ -18,7 +18,7 @@ from deepfake_detectors.examination.decision import decide_track
 from deepfake_detectors.examination.faces import Face, FaceFinder
 from deepfake_detectors.examination.judging import Judge, Reading
 
-__all__ = ["WORST_FRAMES", "FrameReader", "Moment", "frame_name"]
+__all__ = ["WORST_FRAMES", "FrameReader", "Moment", "Seen", "frame_name"]
 
 WORST_FRAMES = 3  # of each verdict: those that are shown, explained and masked
 SHOWN_SIDE = 1280  # longest side of the frames that are shown
@@ -38,8 +38,24 @@ def frame_name(index: int) -> str:
 
 
 @dataclass
+class Seen:
+    """What was found in a frame, before the model judges it.
+
+    Attributes:
+        entry: what the record says of the frame.
+        faces: those that can be judged.
+        waiting: number of the reading, its verdict in `entry`, the processor's tensors, and the picture where it is
+            held for later.
+    """
+
+    entry: dict[str, Any]
+    faces: list[Face] = field(default_factory=list)
+    waiting: list[tuple[int, dict[str, Any], dict[str, Any], Image.Image | None]] = field(default_factory=list)
+
+
+@dataclass
 class FrameReader:
-    """Looks at one frame after another.
+    """Looks at one frame after another: `look`, which several threads may do at once, then `add`, in their order.
 
     Args:
         judge: the detector.
@@ -74,8 +90,8 @@ class FrameReader:
         for name in ("crops", "frames"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
 
-    def look_at(self, index: int, seconds: float | None, image: Image.Image) -> None:
-        """Look at the next frame.
+    def look(self, index: int, seconds: float | None, image: Image.Image) -> Seen:
+        """Check a frame, find and cut out its faces, and prepare what the model is to judge.
 
         Args:
             index: its number.
@@ -92,7 +108,7 @@ class FrameReader:
             "verdicts": [],
             "faces": [],
         }
-        self.frames.append(entry)
+        seen = Seen(entry)
         shown = image.copy()
         shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
         shown.save(self.folder / "frames" / f"{frame_name(index)}.jpg", quality=88)
@@ -100,8 +116,18 @@ class FrameReader:
         if check is None or check.applicable:
             if self.finder is not None:
                 found = self._cut_out(entry, self.finder.find(image), image)
-            self._queue(entry, found, image)
-        self.faces.append((Moment(index, seconds or 0.0), [face for face, _ in found]))
+            self._prepare(seen, found, image)
+        seen.faces = [face for face, _ in found]
+        return seen
+
+    def add(self, seen: Seen) -> None:
+        """Take the next frame; what is to be judged waits for a full batch."""
+        self.frames.append(seen.entry)
+        self.faces.append((Moment(seen.entry["index"], seen.entry["seconds"] or 0.0), seen.faces))
+        for number, verdict, prepared, held in seen.waiting:
+            self._waiting[number].append((verdict, prepared, held))
+            if len(self._waiting[number]) >= self.judge.batch_size:
+                self._judge(number)
 
     def _seen_side(self, whole: bool) -> int | None:
         """The short side that the readings of whole images, or of faces, resize to; the largest of several."""
@@ -133,14 +159,13 @@ class FrameReader:
         entry["faces"] = [*(described for _, _, described in judged), *refused]
         return [(face, crops) for face, crops, _ in judged]
 
-    def _queue(
-        self, entry: dict[str, Any], found: Sequence[tuple[Face, dict[CropRecipe, Crop]]], image: Image.Image
-    ) -> None:
+    def _prepare(self, seen: Seen, found: Sequence[tuple[Face, dict[CropRecipe, Crop]]], image: Image.Image) -> None:
+        entry = seen.entry
         for number, (reading, recipe) in enumerate(zip(self.readings, self.recipes, strict=True)):
             if recipe is None:
                 verdict: dict[str, Any] = {"head": reading.head}
                 entry["verdicts"].append(verdict)
-                self._wait(number, verdict, image)
+                self._wait(seen, number, verdict, image)
         several = len({recipe for recipe in self.recipes if recipe is not None}) > 1
         for place, (_, crops) in enumerate(found):
             described = entry["faces"][place]
@@ -158,14 +183,12 @@ class FrameReader:
                     "crop_size": list(crop.image.size),
                 }
                 described["verdicts"].append(verdict)
-                self._wait(number, verdict, crop.image)
+                self._wait(seen, number, verdict, crop.image)
 
-    def _wait(self, number: int, verdict: dict[str, Any], image: Image.Image) -> None:
+    def _wait(self, seen: Seen, number: int, verdict: dict[str, Any], image: Image.Image) -> None:
         reading = self.readings[number]
         held = image if self.keep_worst and reading.subject == "picture" else None
-        self._waiting[number].append((verdict, self.judge.prepare(image, reading), held))
-        if len(self._waiting[number]) >= self.judge.batch_size:
-            self._judge(number)
+        seen.waiting.append((number, verdict, self.judge.prepare(image, reading), held))
 
     def finish(self) -> None:
         """Judge what still waits for its batch to be full."""
@@ -176,7 +199,8 @@ class FrameReader:
     def _judge(self, number: int) -> None:
         waiting, self._waiting[number] = self._waiting[number], []
         reading = self.readings[number]
-        pairs = self.judge.logits([prepared for _, prepared, _ in waiting], reading)
+        with self.judge.turn:
+            pairs = self.judge.logits([prepared for _, prepared, _ in waiting], reading)
         for (verdict, _, held), (real, fake) in zip(waiting, pairs, strict=True):
             probability = _fake_probability(real, fake)
             verdict["logits"] = [real, fake]

@@ -67,8 +67,8 @@ def _rows(
     unit: Unit, judgement: Judgement, batch_size: int, threads: int, places: Sequence[int] | None
 ) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
-    head = judgement.question.head
-    for batch in prepared_batches(unit, judgement.processor, batch_size, head, threads, places):
+    head, decoding = judgement.question.head, judgement.question.decoding
+    for batch in prepared_batches(unit, judgement.processor, batch_size, head, threads, places, decoding):
         rows |= judgement.rows(batch)
     return assembled(rows, range(unit.stretch.size) if places is None else places)
 

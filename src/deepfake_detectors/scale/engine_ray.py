@@ -128,7 +128,8 @@ class _Decoder:
         processor = _processor(self.question.model, self.question.family)
         for work in tasks["work"]:
             unit, places = pickle.loads(work)
-            for batch in prepared_batches(unit, processor, self.batch_size, self.question.head, places=places):
+            head, decoding = self.question.head, self.question.decoding
+            for batch in prepared_batches(unit, processor, self.batch_size, head, places=places, decoding=decoding):
                 yield {"unit": [unit.index], "batch": [pickle.dumps(batch, protocol=5)]}
 
 

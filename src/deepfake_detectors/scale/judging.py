@@ -37,10 +37,12 @@ class Question:
     localize: bool = False
     question: str | None = None
     max_new_tokens: int | None = None
+    decoding: str = "full"
 
     def answer_options(self) -> dict[str, Any]:
         """Return what an answer depends on beside the weights and the image."""
-        return {name: value for name, value in asdict(self).items() if name not in ("model", "device")}
+        left_out = {"model", "device"} | ({"decoding"} if self.decoding == "full" else set())
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
     def extra(self) -> tuple[str, ...]:
@@ -61,6 +63,7 @@ class Question:
             "explain": self.explain or None,
             "localize": self.localize or None,
             "question": self.question,
+            "decoding": None if self.decoding == "full" else self.decoding,
             "generate_kwargs": None if self.max_new_tokens is None else {"max_new_tokens": self.max_new_tokens},
         }
         return {name: value for name, value in options.items() if value is not None}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from deepfake_detectors.modeling.detection import join_prepared
-from deepfake_detectors.modeling.image_loading import InputImageError, load_image
+from deepfake_detectors.modeling.image_loading import InputImageError, draft_side, load_draft, load_image
+from deepfake_detectors.modeling.prefetching import prefetched
 from deepfake_detectors.scale.sources import Entry
 from deepfake_detectors.scale.units import Unit
 
@@ -47,6 +47,7 @@ def prepared_batches(
     head: str | None = None,
     threads: int = 0,
     places: Sequence[int] | None = None,
+    decoding: str = "full",
 ) -> Iterator[Batch]:
     """Read, decode and prepare a unit.
 
@@ -60,25 +61,12 @@ def prepared_batches(
         head: prepare for this head.
         threads: decode with as many threads, at most two batches ahead; 0 for none.
         places: only these of the unit.
+        decoding: as in the pipeline.
     """
-    if threads:
-        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-            yield from _batches(unit, processor, batch_size, head, places, pool)
-    else:
-        yield from _batches(unit, processor, batch_size, head, places, None)
-
-
-def _batches(
-    unit: Unit,
-    processor: Any,
-    batch_size: int,
-    head: str | None,
-    places: Sequence[int] | None,
-    pool: ThreadPoolExecutor | None,
-) -> Iterator[Batch]:
     batch = Batch(unit.index)
     items: list[dict[str, Any]] = []
-    for place, row, prepared in _prepared(unit, processor, head, places, pool, 2 * batch_size):
+    prepare = partial(_prepared, processor=processor, head=head, side=draft_side(decoding, processor, head))
+    for place, row, prepared in prefetched(prepare, _entries(unit, places), threads, 2 * batch_size):
         batch.rows[place] = row
         if prepared is None:
             continue
@@ -95,28 +83,9 @@ def _batches(
         yield batch
 
 
-def _prepared(
-    unit: Unit,
-    processor: Any,
-    head: str | None,
-    places: Sequence[int] | None,
-    pool: ThreadPoolExecutor | None,
-    ahead: int,
-) -> Iterator[tuple[int, dict[str, Any], Prepared | None]]:
-    """Yield place, row and tensors, in order; the pool works at most `ahead` images in advance."""
+def _entries(unit: Unit, places: Sequence[int] | None) -> Iterator[tuple[int, dict[str, Any], Entry | None]]:
+    """Yield place, row and entry of every image; no entry for one whose content came before."""
     seen: dict[str, int] = {}
-    waiting: deque[tuple[int, dict[str, Any], Future[Prepared] | Entry | None]] = deque()
-
-    def settled() -> tuple[int, dict[str, Any], Prepared | None]:
-        place, row, work = waiting.popleft()
-        if work is None:
-            return place, row, None
-        try:
-            return place, row, work.result() if isinstance(work, Future) else _prepare(work, processor, head)
-        except InputImageError as error:
-            row["error"] = str(error)
-            return place, row, None
-
     for place, entry in unit.stretch.read(places):
         row: dict[str, Any] = {"id": entry.id, "source": entry.source, "sha256": None}
         known = None
@@ -124,17 +93,25 @@ def _prepared(
             row["sha256"] = sha256(entry.content).hexdigest()
             known = seen.setdefault(row["sha256"], place)
         if known is not None and known != place:
-            row["same_as"] = known
-            waiting.append((place, row, None))
+            yield place, {**row, "same_as": known}, None
         else:
-            waiting.append((place, row, entry if pool is None else pool.submit(_prepare, entry, processor, head)))
-        while len(waiting) > (0 if pool is None else ahead):
-            yield settled()
-    while waiting:
-        yield settled()
+            yield place, row, entry
 
 
-def _prepare(entry: Entry, processor: Any, head: str | None) -> Prepared:
+def _prepared(
+    item: tuple[int, dict[str, Any], Entry | None], processor: Any, head: str | None, side: int | None
+) -> tuple[int, dict[str, Any], Prepared | None]:
+    """Decode an image and make the processor's tensors of it, as the pipeline does; a fault goes into its row."""
+    place, row, entry = item
+    if entry is None:
+        return place, row, None
+    try:
+        return place, row, _prepare(entry, processor, head, side)
+    except InputImageError as error:
+        return place, {**row, "error": str(error)}, None
+
+
+def _prepare(entry: Entry, processor: Any, head: str | None, side: int | None) -> Prepared:
     """Decode an image and make the processor's tensors of it, as the pipeline does."""
     if isinstance(entry.content, InputImageError):
         raise entry.content
@@ -144,7 +121,11 @@ def _prepare(entry: Entry, processor: Any, head: str | None) -> Prepared:
             "bytes": named,
             "path": entry.source if entry.source.endswith(entry.id) else f"{entry.source}: {entry.id}",
         }
-    image = load_image(named)
+    if side is None:
+        image = load_image(named)
+        size = image.size
+    else:
+        image, size = load_draft(named, side)
     options = {} if head is None else {"head": head}
     try:
         found = processor(images=image, return_tensors="pt", **options)
@@ -153,4 +134,4 @@ def _prepare(entry: Entry, processor: Any, head: str | None) -> Prepared:
         raise InputImageError(
             f"{name}: the processor cannot use this image of {image.width}x{image.height} pixels ({error}).", name
         ) from error
-    return {name: value for name, value in found.items() if name != "head"}, image.size
+    return {name: value for name, value in found.items() if name != "head"}, size

@@ -16,6 +16,7 @@ from transformers.utils import CONFIG_NAME, IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 from deepfake_detectors.examination.judging import files_digest, public_name
 from deepfake_detectors.families import FAMILIES
 from deepfake_detectors.files import read_json_object
+from deepfake_detectors.modeling.image_loading import DECODING
 from deepfake_detectors.outputs import folder_lock, refuse_inputs, write_json
 from deepfake_detectors.pipelines import load_config
 from deepfake_detectors.scale.cascade import Cascade, as_cascade
@@ -89,6 +90,7 @@ def score(
     num_workers: int = 0,
     unit_rows: int = 1000,
     image_column: str | None = None,
+    decoding: str = "full",
     gpus_per_worker: float | None = None,
     device: str | None = None,
     dtype: str = "auto",
@@ -118,6 +120,8 @@ def score(
         num_workers: see `engine_local.judge_local`, `engine_ray.judge_ray`.
         unit_rows: images in a unit. An interrupted unit is done again.
         image_column: of Parquet files and data sets, where it has an unusual name.
+        decoding: `"full"`, or `"draft"`, which changes pixels, and so scores a little, as in the pipeline; `run.json`
+            says so.
         gpus_per_worker: for Ray, GPUs (or a fraction) of each process that judges; 1 where there are GPUs, if `None`.
         device, dtype: as in `pipelines.load_detector`.
         progress: called with how many images are done and how many there are.
@@ -132,6 +136,8 @@ def score(
         OSError, ImportError: for what is missing.
     """
     _check(engine, batch_size, num_workers, unit_rows)
+    if decoding not in DECODING:
+        raise ValueError(f"decoding is {decoding!r}, expected one of {', '.join(map(repr, DECODING))}.")
     if explain_top is not None and explain:
         raise ValueError("explain=True explains every image; leave out `explain_top`, or `explain`.")
     if (question is not None or max_new_tokens is not None) and not explain and explain_top is None:
@@ -154,6 +160,7 @@ def score(
         localize,
         question,
         max_new_tokens,
+        decoding,
     )
     if explain_top is not None:  # the words are for the second pass
         first = replace(first, question=None, max_new_tokens=None)
