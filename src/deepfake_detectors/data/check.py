@@ -1,4 +1,4 @@
-"""Is a copy of a data set whole? Raw files compared with what is published of them."""
+"""Is a copy of a dataset whole? Raw files compared with what is published of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CheckResult:
 
     Attributes:
         rows: rows per (split, label, manipulation).
-        units: pictures or videos per (split, label, manipulation).
+        units: images or videos per (split, label, manipulation).
         findings: what is wrong (`error`) or worth knowing (`warning`, `note`).
     """
 
@@ -51,7 +51,7 @@ def check_dataset(
     Args:
         dataset: a key of `DATASETS`, or a builder from `make_builder`, which has the next three already.
         data_dir, config, options: as in `make_builder`.
-        decode: also decode every picture.
+        decode: also decode every image.
         max_pixels: width times height of an image that is decoded, by default 100 million.
         progress: called with the number of rows decoded since the last call.
 

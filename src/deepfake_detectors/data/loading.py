@@ -1,4 +1,4 @@
-"""One split of a data set, read from its raw files through the cache of `datasets`."""
+"""One split of a dataset, read from its raw files through the cache of `datasets`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["LIMIT", "load_split", "open_split", "units_fingerprint", "undecoded"]
 
 SOURCE_FILE = "source.sha256"  # beside a cached split: the fingerprint of what it was built from
-LIMIT = "max_pixels"  # the option that says whether a picture is read, never how: no row depends on it
+LIMIT = "max_pixels"  # the option that says whether an image is read, never how: no row depends on it
 
 
 def load_split(
@@ -41,7 +41,7 @@ def open_split(
     options: dict[str, Any] | None = None,
     rebuild: bool = True,
 ) -> tuple[datasets.Dataset, str]:
-    """Build one split of a data set, and say what it was read from.
+    """Build one split of a dataset, and say what it was read from.
 
     Args:
         dataset: a key of `DATASETS`.
@@ -57,7 +57,7 @@ def open_split(
         The rows, and the fingerprint of the raw files and of the options.
 
     Raises:
-        ValueError: for an unknown data set, config or split, an option that `config_options` refuses, or an empty
+        ValueError: for an unknown dataset, config or split, an option that `config_options` refuses, or an empty
             split.
         FileNotFoundError: for missing raw files.
         ImportError: if `datasets` is not installed.

@@ -1,4 +1,4 @@
-"""From raw files to Parquet with the pictures inside: write it, and read what was written."""
+"""From raw files to Parquet with the images inside: write it, and read what was written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 STATE_FILE = ".build.json"  # hidden, so that loading the folder does not take it for data
 SHARDS = "{split}-?????-of-?????.parquet"
-ROW_GROUP = 100  # rows per row group: pictures are large, and streaming reads whole groups
+ROW_GROUP = 100  # rows per row group: images are large, and streaming reads whole groups
 MEGABYTE = 2**20
 REMEDY = "Write it with build_dataset(dataset, output)."
 
@@ -65,7 +65,7 @@ def build_dataset(
     max_pixels: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> BuildResult:
-    """Write every split as Parquet shards with the pictures embedded, into `<output>/<config name>/`.
+    """Write every split as Parquet shards with the images embedded, into `<output>/<config name>/`.
 
     A split is written beside and moved in when it is whole. A second call skips the splits that are done if neither
     the builder, its options, nor any file they were read from has changed since (name, size, time of change). Shards
@@ -312,7 +312,7 @@ def _write_shards(
 
 
 def _tables(builder: Any, split: str, units: list[Unit]) -> Iterator[Any]:
-    """Yield batches of a split as Arrow tables, with the bytes of the pictures."""
+    """Yield batches of a split as Arrow tables, with the bytes of the images."""
     import pyarrow as pa
     from datasets.table import embed_table_storage
 
@@ -338,7 +338,7 @@ def _tables(builder: Any, split: str, units: list[Unit]) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class BuiltConfig:
-    """One config of a data set as Parquet.
+    """One config of a dataset as Parquet.
 
     Attributes:
         folder: with the shards.
@@ -383,7 +383,7 @@ def find_builds(folder: str | Path) -> list[BuiltConfig]:
     """Return the configs in a folder: itself, if it was written as one, else those directly below it.
 
     Raises:
-        ValueError: for a folder without any, or with configs of several data sets or an unfinished one.
+        ValueError: for a folder without any, or with configs of several datasets or an unfinished one.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -393,7 +393,7 @@ def find_builds(folder: str | Path) -> list[BuiltConfig]:
     if not builds:
         raise ValueError(f"{folder} holds nothing that build_dataset wrote (no {STATE_FILE}). {REMEDY}")
     if len(sets := sorted({build.dataset for build in builds})) > 1:
-        raise ValueError(f"{folder} holds configs of several data sets ({', '.join(sets)}); publish them one by one.")
+        raise ValueError(f"{folder} holds configs of several datasets ({', '.join(sets)}); publish them one by one.")
     return builds
 
 

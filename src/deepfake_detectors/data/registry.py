@@ -1,4 +1,4 @@
-"""The data sets this package can read: their table, builders and options, and where their raw files lie."""
+"""The datasets this package can read: their table, builders and options, and where their raw files lie."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ DATASETS: Mapping[str, DatasetEntry] = _read_table()
 
 
 def data_folder(dataset: str, data_dir: str | Path | None = None, suffixes: Collection[str] = ()) -> Path:
-    """Return where the raw files of a data set lie: `data_dir`, or the data set's folder in `$DEEPFAKE_DATA`.
+    """Return where the raw files of a dataset lie: `data_dir`, or the dataset's folder in `$DEEPFAKE_DATA`.
 
     Files of `suffixes` may stand in place of a folder.
 
@@ -80,19 +80,19 @@ def data_folder(dataset: str, data_dir: str | Path | None = None, suffixes: Coll
 
 
 def builder_class(dataset: str) -> Any:
-    """Return the builder class of a data set.
+    """Return the builder class of a dataset.
 
     Raises:
         ValueError: for an unknown name.
         ImportError: if `datasets` is not installed.
     """
     if dataset not in DATASETS:
-        raise ValueError(f"unknown data set {dataset!r}; known are {', '.join(sorted(DATASETS))}.")
+        raise ValueError(f"unknown dataset {dataset!r}; known are {', '.join(sorted(DATASETS))}.")
     try:
         import datasets  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "Reading data sets needs the library datasets, which is not installed: "
+            "Reading datasets needs the library datasets, which is not installed: "
             "pip install 'deepfake-detectors[data]'"
         ) from error
     module, _, name = DATASETS[dataset].builder.partition(":")
@@ -105,7 +105,7 @@ def make_builder(
     config: str | None = None,
     options: dict[str, Any] | None = None,
 ) -> Any:
-    """Return the builder of a data set over its raw files; nothing is read yet.
+    """Return the builder of a dataset over its raw files; nothing is read yet.
 
     Args:
         dataset: a key of `DATASETS`.
@@ -114,7 +114,7 @@ def make_builder(
         options: further fields of the config.
 
     Raises:
-        ValueError: for an unknown data set or config, or an option that `config_options` refuses.
+        ValueError: for an unknown dataset or config, or an option that `config_options` refuses.
         FileNotFoundError: if there is no such folder.
         ImportError: if `datasets` is not installed.
     """
@@ -140,7 +140,7 @@ def open_builder(
         return make_builder(dataset, data_dir, config, with_limit(options, max_pixels))
     if data_dir is not None or config is not None or options or max_pixels is not None:
         raise ValueError(
-            "`data_dir`, `config`, `options` and `max_pixels` belong to a data set given by name, not to a builder."
+            "`data_dir`, `config`, `options` and `max_pixels` belong to a dataset given by name, not to a builder."
         )
     return dataset
 

@@ -1,4 +1,4 @@
-"""PNG plots of an evaluation that a person can read."""
+"""PNG plots of an evaluation."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from deepfake_detectors.outputs import write_bytes
 
 __all__ = ["COLOURS", "figure_png", "new_figure", "plot_bars", "plot_heat_map", "plot_scores", "save_figure"]
 
-# Blue and orange stay apart for colour-blind readers, and in grey.
+# Blue and orange are distinguishable for colour-blind readers, and in grey.
 COLOURS = {"real": "#3b76af", "fake": "#e08214"}
-DARK = 0.45  # brightness of a field below which its number is written in white
+DARK = 0.45  # brightness below which the number in a cell is white
 DPI = 120
 BINS = 15
 
 
 def plot_scores(rows: Sequence[Prediction], threshold: float, folder: Path) -> list[Path]:
-    """Write what the scores allow: `scores.png`, and `roc.png` and `reliability.png` where they are defined.
+    """Write `scores.png`, and if defined also `roc.png` and `reliability.png`.
 
     Args:
-        rows: with scores.
-        threshold: P(fake) from which an image counts as fake.
-        folder: where to write.
+        rows: predictions with scores.
+        threshold: P(fake) at or above which an image counts as fake.
+        folder: folder to write.
 
     Returns:
         The files.
 
     Raises:
-        ImportError: if matplotlib is not installed, with the command that installs it.
+        ImportError: if matplotlib is not installed, with the command to install it.
     """
     labels, scores = labels_of(rows), scores_of(rows)
     proper = 0.0 <= scores.min() and scores.max() <= 1.0
@@ -53,7 +53,7 @@ def plot_bars(tables: Mapping[str, Mapping[str, Mapping[str, Any]]], file: Path,
     Args:
         tables: legend -> row name -> `{"accuracy", "count"}`; the first table's rows give the order.
         file: PNG to write.
-        by: what the rows are, for the title.
+        by: meaning of the rows, for the title.
     """
     names = list(next(iter(tables.values())))
     figure, axes = new_figure(6.4, 1.4 + 0.55 * len(names))
@@ -87,14 +87,14 @@ def plot_heat_map(
     file: Path,
     title: str,
 ) -> Path:
-    """Write a table of shares as colours with the numbers inside: blue is good, orange is bad.
+    """Write a table of shares as a heat map with numbers: blue is good, orange is bad.
 
     Args:
-        values: in [0, 1], one list per row; `None` where a number is undefined.
+        values: in [0, 1], one list per row; `None` if a number is undefined.
         rows, columns: their names.
         higher_is_better: per column.
         file: PNG to write.
-        title: above it.
+        title: title of the plot.
     """
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -125,7 +125,7 @@ def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper:
     for code, name in enumerate(COLOURS):
         chosen = scores[labels == code]
         if chosen.size:
-            # Shares, not counts: of a rare class nothing would be seen beside a common one.
+            # Shares instead of counts, because a rare class would be invisible next to a common one.
             weights = np.full(chosen.size, 1 / chosen.size)
             axes.hist(chosen, edges, weights=weights, alpha=0.6, color=COLOURS[name], label=f"{name} ({chosen.size})")
     axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:.4g}")
@@ -203,5 +203,5 @@ def figure_png(figure: Any) -> bytes:
 
 
 def save_figure(figure: Any, file: Path) -> Path:
-    """Write a figure as a PNG file, whole or not at all."""
+    """Write a figure as a PNG file atomically."""
     return write_bytes(file, figure_png(figure))

@@ -27,7 +27,7 @@ def score_regions(
     Args:
         rows: the judged images, crops of one face each.
         mask_of: id -> true mask, anything that `read_mask` takes; `None` where there is none.
-        resamples, seed: of the 95 % intervals.
+        resamples, seed: settings of the 95 % intervals.
 
     Returns:
         `counts`, `metrics` and `undefined`: `region_precision` and `region_recall`, means over the forged images
@@ -70,7 +70,7 @@ def score_regions(
         _add(result, f"region_precision{suffix}", precision, scored, reason, resamples, seed)
         _add(result, f"region_recall{suffix}", recall, scored, reason, resamples, seed)
     on_real = [float(any(named[row.id])) for row in reals]
-    _add(result, NAMED_ON_REAL, on_real, reals, "the set holds no real image with an answer", resamples, seed)
+    _add(result, NAMED_ON_REAL, on_real, reals, "the set has no real image with an answer", resamples, seed)
     words = sorted({word for _, unknown in named.values() for word in unknown})
     counts = {
         "forged with mask": len(scored),

@@ -51,7 +51,7 @@ class Results:
             M2F2-Det's published answers were scored.
         failures: id -> why the image could not be read; these images are in none of the numbers.
         remarks: what else a reader should know.
-        threshold: P(fake) from which an image counts as fake.
+        threshold: P(fake) at or above which an image counts as fake.
         scored: the detector's own predictions; `None` where cached ones were scored.
         band: the decision band, where one was asked for.
     """
@@ -115,7 +115,7 @@ class Results:
         """
         folder = Path(directory)
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is a file; name a folder.")
+            raise ValueError(f"{folder} is a file; it must be a folder.")
         with folder_lock(folder):
             files = [] if self.scored is None else self.scored.save(folder)
             plots = self._plot(folder)

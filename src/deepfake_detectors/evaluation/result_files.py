@@ -50,7 +50,7 @@ def read_labels(path: Path, integer_labels: Mapping[int, str] | None = None) -> 
             `label`, `cate`, `conversations`) say it by their form.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: naming it, for a record of another form, or an image that is there twice.
     """
     listed: dict[str, LabelledPicture] = {}
@@ -85,7 +85,7 @@ def read_result_array(path: Path, labels: Sequence[LabelledPicture], labels_file
         labels_file: where they are from, for messages.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: naming the file, for records without an image or an answer, one that is answered twice, and where
             the list does not hold the images that were answered, or others too.
     """

@@ -30,7 +30,7 @@ class CorruptedPictures(Sequence):
         pictures: the set.
         corruption: what is done to each, whatever its class.
         seed: of what is random.
-        max_pixels: width times height of an image that is decoded.
+        max_pixels: largest width times height to decode.
     """
 
     def __init__(

@@ -168,7 +168,7 @@ class Detector:
             head: of a checkpoint with several heads, the one that judges.
 
         Raises:
-            ValueError: for a folder of another run or one that another process fills, a detector that cannot explain,
+            ValueError: for a folder of another run or one in use by another process, a detector that cannot explain,
                 or a head that it does not have.
             DetectorError: if the detector fails on images that could be read.
         """
@@ -253,7 +253,7 @@ def score_pictures(
         progress: as in `Detector.score`.
 
     Raises:
-        ValueError: for a folder of another run or one that another process fills.
+        ValueError: for a folder of another run or one in use by another process.
     """
     scored = Scored([], run, folder)
     with nullcontext() if folder is None else folder_lock(folder):

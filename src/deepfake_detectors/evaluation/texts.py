@@ -169,7 +169,7 @@ def require_pycocoevalcap() -> tuple[Any, Any, Any]:
     """Return the classes `BleuScorer`, `Rouge` and `Cider`.
 
     Raises:
-        ImportError: if pycocoevalcap is not installed, with the command that installs it.
+        ImportError: if pycocoevalcap is not installed, with the command to install it.
     """
     try:
         from pycocoevalcap.bleu.bleu_scorer import BleuScorer
@@ -200,9 +200,9 @@ def explanation_metrics(
         predictions: key -> text.
         references: key -> one or more texts; the same keys.
         groups: `(n,)`, texts about the same source material: whole groups are resampled.
-        resamples: bootstrap resamples of the 95 % intervals; 0 for none. The document frequencies of CIDEr stay those
+        resamples: bootstrap resamples for the 95 % intervals; 0 for none. The document frequencies of CIDEr stay those
             of the whole file.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
         `Bleu` (the mean of the four), `Bleu_1` to `Bleu_4`, `ROUGE_L` (all in [0, 1]) and `CIDEr` (in [0, 10]).

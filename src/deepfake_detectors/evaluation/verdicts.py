@@ -55,9 +55,9 @@ def verdict_metrics(
     Args:
         truth: `(n,)`, `"real"` or `"fake"`.
         verdicts: `(n,)`, the same or `None`.
-        groups: `(n,)`, images that share source material: whole groups are resampled.
-        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
-        seed: of the bootstrap.
+        groups: `(n,)`; images with the same value share source material, and whole groups are resampled.
+        resamples: bootstrap resamples for the 95 % intervals; 0 for none.
+        seed: seed of the bootstrap.
 
     Returns:
         `accuracy`, `balanced_accuracy`, and `f1_`, `precision_`, `recall_` of `fake` and of `real` (the suffix is

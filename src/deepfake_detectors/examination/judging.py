@@ -38,7 +38,7 @@ class Reading:
         threshold: P(fake) from which the label is `fake`.
         band: decision band of the head; `None` where none was fitted.
         license_notice: terms of the weights.
-        recipe: how the checkpoint wants faces to be cut out; `None` for whole pictures.
+        recipe: how the checkpoint wants faces to be cut out; `None` for whole images.
         seen_side: short side in pixels to which the processor resizes; `None` where its config does not say it.
     """
 
@@ -144,13 +144,13 @@ class Judge:
         )
 
     def prepare(self, image: Image.Image, reading: Reading) -> dict[str, Any]:
-        """Return the processor's tensors of one RGB picture, each with a batch axis of 1."""
+        """Return the processor's tensors of one RGB image, each with a batch axis of 1."""
         options = {} if reading.head is None else {"head": reading.head}
         found = self.pipeline.processor(images=image, return_tensors="pt", **options)
         return {name: value for name, value in found.items() if name != "head"}
 
     def logits(self, prepared: Sequence[Mapping[str, Any]], reading: Reading) -> list[tuple[float, float]]:
-        """Judge prepared pictures in one forward pass.
+        """Judge prepared images in one forward pass.
 
         Returns:
             Calibrated logits (real, fake) of each.
@@ -177,7 +177,7 @@ class Judge:
         return [(float(real), float(fake)) for real, fake in logits]
 
     def describe(self, image: Image.Image, reading: Reading, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the pipeline's row for one picture, with explanation and mask where `options` ask for them."""
+        """Return the pipeline's row for one image, with explanation and mask where `options` ask for them."""
         heads = {} if reading.head is None else {"head": reading.head}
         return self.pipeline(image, threshold=reading.threshold, **heads, **options)
 

@@ -36,7 +36,7 @@ class VerdictGraph(nn.Module):
     """A detector as a function of tensors: what is exported.
 
     Args:
-        model: a detector that needs nothing but pictures.
+        model: a detector that needs nothing but images.
         head: of a detector with named heads.
     """
 

@@ -117,7 +117,7 @@ def score(
         batch_size: images per forward pass.
         num_workers: see `engine_local.judge_local`, `engine_ray.judge_ray`.
         unit_rows: images in a unit. An interrupted unit is done again.
-        image_column: of Parquet files and data sets, where it has an unusual name.
+        image_column: of Parquet files and datasets, where it has an unusual name.
         gpus_per_worker: for Ray, GPUs (or a fraction) of each process that judges; 1 where there are GPUs, if `None`.
         device, dtype: as in `pipelines.load_detector`.
         progress: called with how many images are done and how many there are.

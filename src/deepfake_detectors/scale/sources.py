@@ -261,7 +261,7 @@ def find_stretches(
         source: a folder (searched to any depth for images and shards), a file, a glob, a URL of any protocol of
             fsspec, several of these in a list, or a `datasets.Dataset`.
         rows: images in a stretch.
-        image_column: column of Parquet files and data sets with the images, or their paths; looked for if `None`.
+        image_column: column of Parquet files and datasets with the images, or their paths; looked for if `None`.
         outside: folder of the results, which must not lie in a folder that is searched.
 
     Raises:

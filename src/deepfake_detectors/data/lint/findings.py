@@ -26,8 +26,8 @@ class LintResult:
     Attributes:
         name: what was linted.
         findings: the worst first.
-        counts: pictures per split, label and manipulation.
-        rows: one row per picture with everything measured (`SCHEMA` and what follows from it), without the pictures.
+        counts: images per split, label and manipulation.
+        rows: one row per image with everything measured (`SCHEMA` and what follows from it), without the images.
     """
 
     name: str
@@ -58,7 +58,7 @@ def worst_first(findings: list[Finding]) -> list[Finding]:
 
 
 def control_rows(findings: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """What a detector reaches without seeing a picture, as cells of a table.
+    """What a detector reaches without seeing an image, as cells of a table.
 
     Args:
         findings: as `Finding.to_dict` gives them, or as they stand in a `lint.json`.

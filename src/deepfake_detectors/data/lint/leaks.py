@@ -1,4 +1,4 @@
-"""What two data sets share: pictures, near-copies, videos, persons. What was trained on must not be tested on."""
+"""What two datasets share: images, near-copies, videos, persons. What was trained on must not be tested on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def find_leaks(train: pd.DataFrame, test: pd.DataFrame, names: tuple[str, str], 
     found, too; that these are the same material is for the reader to say.
 
     Args:
-        train, test: measurements of each, one row per picture, as `run.measure_source` gives them; their own splits
+        train, test: measurements of each, one row per image, as `run.measure_source` gives them; their own splits
             do not matter here.
         names: of the two sets, for the findings.
         near: bits of 64 in which perceptual hashes of near-duplicates may differ.
@@ -46,7 +46,7 @@ def find_leaks(train: pd.DataFrame, test: pd.DataFrame, names: tuple[str, str], 
     seen = {finding.code.removesuffix(BETWEEN) for finding in found}
     for code, what in CHECKS.items():
         if code not in seen:
-            text = f"No picture of {names[1]} has {what} as one of {names[0]}."
+            text = f"No image of {names[1]} has {what} as one of {names[0]}."
             found.append(Finding("ok", text, f"{code}{BETWEEN}", details={"pictures": len(readable)}))
     return found + [
         replace(finding, message=finding.message.replace("overlap of splits", "overlap of the sets"))

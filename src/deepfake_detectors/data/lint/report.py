@@ -31,7 +31,7 @@ BINS = 30
 
 
 def write_report(result: LintResult, folder: str | Path, format: str = "html") -> Path:
-    """Write `lint.json`, `pictures.parquet` (one row of measurements per picture), and the report with its histograms.
+    """Write `lint.json`, `pictures.parquet` (one row of measurements per image), and the report with its histograms.
 
     Args:
         result: from `lint_dataset`.
@@ -75,9 +75,9 @@ def render_markdown(result: LintResult, plots: dict[str, str]) -> str:
     total = sum(row["pictures"] for row in result.counts)
     levels = {level: [item for item in result.findings if item.level == level] for level in LEVELS}
     summary = ", ".join(f"{len(found)} {level}" for level, found in levels.items())
-    lines = [f"# Lint of {as_markdown(result.name)}", "", f"{total} pictures. Findings: {summary}.", ""]
+    lines = [f"# Lint of {as_markdown(result.name)}", "", f"{total} images. Findings: {summary}.", ""]
     if controls := control_rows(item.to_dict() for item in result.findings):
-        lines += ["## What a detector reaches without seeing a picture", ""]
+        lines += ["## What a detector reaches without seeing an image", ""]
         lines += [f"| {' | '.join(controls[0])} |", "| --- | --- | ---: | --- | ---: | ---: |"]
         lines += [f"| {' | '.join(map(as_markdown, row.values()))} |" for row in controls]
         lines += ["", "A detector's AUC on this set means something only as far as it is above these.", ""]
@@ -124,7 +124,7 @@ def draw_histograms(rows: pd.DataFrame) -> dict[str, Plot]:
     for column, name in BARS.items():
         if rows[column].nunique() > 1:
             content = figure_png(_bars(rows, column, name))
-            shown[f"{column}.png"] = Plot(f"{name.capitalize()} by kind of picture", content)
+            shown[f"{column}.png"] = Plot(f"{name.capitalize()} by kind of image", content)
     return shown
 
 
@@ -168,6 +168,6 @@ def _bars(rows: pd.DataFrame, column: str, name: str) -> Any:
     counts = kinds.value_counts()
     axes.set_yticks(range(len(shares)), [f"{kind} ({counts[kind]})" for kind in shares.index])
     axes.set_ylim(len(shares) - 0.4, -0.6)
-    axes.set(xlim=(0, 1), xlabel="share of the pictures", title=name.capitalize())
+    axes.set(xlim=(0, 1), xlabel="share of the images", title=name.capitalize())
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8)
     return figure

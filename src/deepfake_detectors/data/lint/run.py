@@ -1,4 +1,4 @@
-"""Measure every picture once, then look for what gives the classes away."""
+"""Measure every image once, then look for what gives the classes away."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = ["NEAR_RADIUS", "lint_dataset", "measure_source", "require_libraries"]
 # lies across the splits, which share no video; from 8 on unrelated faces come in.
 NEAR_RADIUS = 4
 CHUNK = 256
-KEPT = 8192  # measurements kept for pictures that stand in several rows
+KEPT = 8192  # measurements kept for images that stand in several rows
 
 
 def lint_dataset(
@@ -60,13 +60,13 @@ def lint_dataset(
 ) -> LintResult:
     """Look for what gives real and fake away other than the forgery: shortcuts, duplicates, overlaps and imbalance.
 
-    Pictures are read one after the other and forgotten; what stays is under 1 kB each.
+    Images are read one after the other and forgotten; what stays is under 1 kB each.
 
     Args:
-        source: a data set, a folder of Parquet or of pictures as `open_source` takes them, or a `Source` from there,
+        source: a dataset, a folder of Parquet or of images as `open_source` takes them, or a `Source` from there,
             which has the next three already.
         data_dir, config, options: as in `open_source`.
-        against: a second data set, such as the one to test on: look for pictures, near-copies, videos and persons that
+        against: a second dataset, such as the one to test on: look for images, near-copies, videos and persons that
             both have, and for nothing else.
         output: folder for `lint.json`, the report and all measurements; see `write_report`. Nothing is written if
             `None`.
@@ -77,7 +77,7 @@ def lint_dataset(
 
     Raises:
         ImportError: if a library of the extra `lint` is not installed, with the command that installs it.
-        ValueError: for a source without any picture, another `format` or `near`, an `output` that is a file or that
+        ValueError: for a source without any image, another `format` or `near`, an `output` that is a file or that
             another process writes; and as `open_source`.
         FileNotFoundError: for missing raw files.
     """
@@ -110,10 +110,10 @@ def lint_dataset(
 
 
 def measure_source(source: Source, progress: Callable[[int], None] | None = None) -> pd.DataFrame:
-    """Return the measurements of a source, one row per picture, with `error` where it cannot be decoded.
+    """Return the measurements of a source, one row per image, with `error` where it cannot be decoded.
 
     Raises:
-        ValueError: for a source without any picture.
+        ValueError: for a source without any image.
     """
     return _once(_measured_rows(source, progress))
 
@@ -121,12 +121,12 @@ def measure_source(source: Source, progress: Callable[[int], None] | None = None
 def _measured_rows(source: Source, progress: Callable[[int], None] | None) -> pd.DataFrame:
     measured = list(_measure(source, progress))
     if not measured:
-        raise ValueError(f"{source.name} holds no pictures.")
+        raise ValueError(f"{source.name} holds no images.")
     return pa.concat_tables(measured).to_pandas()
 
 
 def _once(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each picture once, however many rows of questions it stands in."""
+    """Each image once, however many rows of questions it stands in."""
     return rows.drop_duplicates("picture").drop(columns="picture").reset_index(drop=True)
 
 
@@ -164,7 +164,7 @@ def _measure(source: Source, progress: Callable[[int], None] | None) -> Iterator
         return measure(Picture("", "", "", path, str(path)), source.max_pixels)
 
     def measure_row(picture: Picture) -> dict[str, Any]:
-        if isinstance(picture.content, Path):  # in sets of questions a picture stands in many rows
+        if isinstance(picture.content, Path):  # in sets of questions an image stands in many rows
             own = {"id": picture.id, "split": picture.split, "label": picture.label, **picture.columns}
             return measure_file(picture.content) | own | {"picture": f"{picture.split}\0{picture.content}"}
         row = measure(picture, source.max_pixels)
@@ -184,6 +184,6 @@ def _unreadable(rows: pd.DataFrame) -> list[Finding]:
         shown = "; ".join(f"{row.id}: {str(row.error).rstrip('.')}" for row in part.head(3).itertuples())
         more = f"; and {len(part) - 3} more" if len(part) > 3 else ""
         details = {"pictures": len(part), "examples": part["id"].head(10).tolist()}
-        text = f"{len(part)} picture(s) of {split} cannot be decoded and are left out below: {shown}{more}."
+        text = f"{len(part)} image(s) of {split} cannot be decoded and are left out below: {shown}{more}."
         findings.append(Finding("error", text, "unreadable", str(split), details))
     return findings

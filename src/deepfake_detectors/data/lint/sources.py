@@ -1,4 +1,4 @@
-"""Where the pictures to lint come from: a builder over raw files, a folder of pictures, or Parquet that was built."""
+"""Where the images to lint come from: a builder over raw files, a folder of images, or Parquet that was built."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BATCH = 64  # rows in memory at a time
 
 
 class Source(NamedTuple):
-    """Pictures to lint.
+    """Images to lint.
 
     Attributes:
         name: what is linted, for the report.
@@ -46,18 +46,18 @@ def open_source(
     options: dict[str, Any] | None = None,
     max_pixels: int | None = None,
 ) -> Source:
-    """Return the pictures of a data set by name, of a built folder, or of a folder of real and fake pictures.
+    """Return the images of a dataset by name, of a built folder, or of a folder of real and fake images.
 
     Args:
-        name: a key of `DATASETS`, or a folder: with Parquet files, or with pictures in class folders whose names fit
+        name: a key of `DATASETS`, or a folder: with Parquet files, or with images in class folders whose names fit
             one of the conventions of `image_folder`.
-        data_dir: the raw files of a data set that is given by name.
+        data_dir: the raw files of a dataset that is given by name.
         config: config of the builder or of the Parquet folder.
         options: further fields of the builder's config.
         max_pixels: width times height of an image that is decoded, by default 100 million.
 
     Raises:
-        ValueError: for a name that is neither, or a folder that does not say which pictures are real.
+        ValueError: for a name that is neither, or a folder that does not say which images are real.
         FileNotFoundError: for missing raw files.
     """
     options = with_limit(options, max_pixels)
@@ -66,9 +66,9 @@ def open_source(
     folder = Path(name)
     if not folder.is_dir():
         known = ", ".join(sorted(DATASETS))
-        raise ValueError(f"{str(name)!r} is neither a folder nor a data set; known sets are {known}.")
+        raise ValueError(f"{str(name)!r} is neither a folder nor a dataset; known sets are {known}.")
     if data_dir is not None:
-        raise ValueError(f"`data_dir` is for data sets given by name; {folder} is a folder. Leave it out.")
+        raise ValueError(f"`data_dir` is for datasets given by name; {folder} is a folder. Leave it out.")
     if next(folder.rglob("*.parquet"), None) is not None:
         return parquet_source(folder, config)._replace(max_pixels=max_pixels or MAX_PIXELS)
     if config is None:
@@ -84,13 +84,13 @@ def open_source(
 
 
 def builder_source(name: str, builder: Any) -> Source:
-    """Return the pictures of a builder as they lie on disk; one that cannot be read becomes a picture with an error.
+    """Return the images of a builder as they lie on disk; one that cannot be read becomes an image with an error.
 
     Raises:
         ValueError, OSError: where the builder refuses the raw files altogether.
     """
     builder.log_findings = False  # `check_dataset` is there for them
-    builder.decode_listed = False  # a broken picture is one finding of many
+    builder.decode_listed = False  # a broken image is one finding of many
     splits = builder.inspect(Path(builder.config.data_dir))
     total = sum(unit.rows for units in splits.values() for unit in units)
     limit = builder.config.max_pixels
@@ -138,7 +138,7 @@ def _known(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def parquet_source(folder: Path, config: str | None = None) -> Source:
-    """Return the pictures of a folder that `datasets.load_dataset` can read, such as one written by `build_dataset`.
+    """Return the images of a folder that `datasets.load_dataset` can read, such as one written by `build_dataset`.
 
     Args:
         folder: with Parquet files, or with one folder of them per config.
@@ -188,7 +188,7 @@ def _shard_pictures(split: str, path: Path) -> Iterator[Picture]:
     import datasets
     import pyarrow.parquet as pq
 
-    # Buffered beforehand, as `load_dataset(streaming=True)` does, a whole shard of pictures would be in memory.
+    # Buffered beforehand, as `load_dataset(streaming=True)` does, a whole shard of images would be in memory.
     with pq.ParquetFile(path, pre_buffer=False) as file:
         features = datasets.Features.from_arrow_schema(file.schema_arrow)
         columns = [name for name in ("id", "image", "label", *KNOWN) if name in features]

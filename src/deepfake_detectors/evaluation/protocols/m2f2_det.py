@@ -85,7 +85,7 @@ def score_judgements(answers: Sequence[Answer], resamples: int = 2000, seed: int
     Args:
         answers: one per image; the labels follow from the official image names.
         resamples: bootstrap resamples of the corrected accuracy, by group of source videos.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
         `metrics` (published: `accuracy`, `f1`, `precision`, `recall`), `undefined`, `confusion`, `counts`,
