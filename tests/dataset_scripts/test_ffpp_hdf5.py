@@ -142,7 +142,11 @@ def test_link_out_of_the_folder(root, make, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [('[["1"]]', "list of pairs"), ("[[", "not valid JSON"), ('[["006","007"],["006","008"]]', r"\b006\b.*test\.json")],
+    [
+        ('[["1"]]', "list of pairs"),
+        ("[[", "not valid JSON"),
+        ('[["006","007"],["006","008"]]', r"\b006\b.*test\.json"),
+    ],
 )
 def test_bad_list(root, make, text, message):
     (root / "splits" / "test.json").write_text(text)
