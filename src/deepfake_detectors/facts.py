@@ -141,7 +141,7 @@ def _read(source: str | Path) -> dict[str, Any]:
 def _parse(text: str, source: Any) -> dict[str, Any]:
     fields = parse_yaml(text, source)
     if not isinstance(fields, dict):
-        raise ValueError(f"{source} must hold keys and values, but is a {type(fields).__name__}.")
+        raise ValueError(f"{source} must contain keys and values, but is a {type(fields).__name__}.")
     return fields
 
 

@@ -63,7 +63,7 @@ def test_command_and_function_give_the_same_bytes(localising, folders, tmp_path,
     assert contents(tmp_path / "kept") == expected
     # What was saved from memory is a finished run, which the command takes up.
     again = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "kept")])
-    assert again.exit_code == 0 and "6 of 6 pictures were scored before" in again.stderr
+    assert again.exit_code == 0 and "6 of 6 images" in again.stderr
     assert contents(tmp_path / "kept") == expected
 
 
@@ -211,5 +211,5 @@ def test_a_table_stands_in_place_of_folders(model, folders, tmp_path):
     by_table = evaluate(model, dataset=table, resamples=0)
     by_folder = evaluate(model, real_dir=folders["real_dir"], fake_dir=folders["fake_dir"], resamples=0)
     assert by_table.metrics == by_folder.metrics
-    with pytest.raises(ValueError, match=r"pictures\.csv is a table of pictures"):
+    with pytest.raises(ValueError, match=r"pictures\.csv .*`data_dir`"):
         evaluate(model, dataset=table, data_dir=tmp_path)

@@ -106,7 +106,7 @@ def test_lists_that_do_not_fit_are_refused(tmp_path, records, message):
 
 def test_an_array_without_labels_says_what_it_needs(labels, tmp_path):
     file = write(tmp_path / "out.json", answers())
-    with pytest.raises(ValueError, match="name the test list they read as `labels`"):
+    with pytest.raises(ValueError, match=r"out\.json .*`labels`"):
         evaluate(predictions=file)
     with pytest.raises(ValueError, match="`labels` are those of one file"):
         evaluate(predictions=file, labels=labels, real_dir=tmp_path)

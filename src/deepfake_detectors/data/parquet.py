@@ -1,4 +1,4 @@
-"""From raw files to Parquet with the images inside: write it, and read what was written."""
+"""Convert raw files to Parquet files that contain the images, and read them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BuildResult:
     Attributes:
         folder: with the shards; `datasets.load_dataset` reads it.
         rows: rows per split.
-        built: the splits that were written now; the others were found finished.
+        built: the splits that were written now; the others were already finished.
         findings: what was noticed about the raw files.
     """
 
@@ -67,26 +67,26 @@ def build_dataset(
 ) -> BuildResult:
     """Write every split as Parquet shards with the images embedded, into `<output>/<config name>/`.
 
-    A split is written beside and moved in when it is whole. A second call skips the splits that are done if neither
-    the builder, its options, nor any file they were read from has changed since (name, size, time of change). Shards
-    that are out of date are replaced when the new split is whole, so that a failure leaves the build that was there;
-    nothing is removed that this function did not write. The terms of the data (`DATASETS[dataset].terms`) hold for
-    what is written, too.
+    A split is written to a temporary folder and moved when it is complete. A second call skips finished splits if the
+    builder, its options and the files it reads have not changed since (name, size, modification time). Outdated shards
+    are replaced when the new split is complete, so a failure keeps the earlier build. Files that this function did not
+    write are never removed. The terms of the data (`DATASETS[dataset].terms`) also apply to what is written.
 
     Args:
         dataset: a key of `DATASETS`, or a builder from `make_builder`, which has `data_dir`, `config` and `options`
             already.
         output: folder to write.
         data_dir, config, options: as in `make_builder`.
-        overwrite: build finished splits again, also with other options.
+        overwrite: build finished splits again, also with different options.
         shard_size: megabytes (2**20 bytes); a shard ends when it is larger than this.
-        max_pixels: width times height of an image that is decoded, by default 100 million. Splits that are done stay.
+        max_pixels: width times height of an image that is decoded, by default 100 million. Does not affect finished
+            splits.
         progress: called with split, rows since the last call, and rows expected (an upper bound for clips).
 
     Raises:
-        ValueError: for raw files that cannot be read or change meanwhile, or an output folder of another build, with
-            Parquet files that this function did not write, that holds the raw files, or that another process fills;
-            and as `make_builder`.
+        ValueError: for raw files that cannot be read or that change during the build; for an output folder with
+            another build, with Parquet files that this function did not write, with the raw files, or that another
+            process is writing; and as `make_builder`.
         FileNotFoundError: for missing raw files.
         ImportError: if `datasets` is not installed.
     """
@@ -122,7 +122,9 @@ def _build(
         rows, shards = _write_shards(builder, split, splits[split], partial, shard_size * MEGABYTE, advance)
         if units_fingerprint(builder, splits[split]) != sources[split]:
             shutil.rmtree(partial)
-            raise ValueError(f"Files of {builder.config.data_dir} changed while {split} was built; build again.")
+            raise ValueError(
+                f"Files of {builder.config.data_dir} changed while {split} was being built; build it again."
+            )
         state.swap_in(split, rows, shards, partial, sources[split])
     for split in sorted(set(state.splits) - set(splits)):  # no longer among the raw files
         state.drop(split)
@@ -190,7 +192,7 @@ class BuildState:
         foreign = sorted(path.name for path in folder.glob(SHARDS.format(split="*")) if path.name not in ours)
         if foreign:
             raise ValueError(
-                f"{folder} holds {len(foreign)} Parquet file(s) that build_dataset did not write, such as "
+                f"{folder} contains {len(foreign)} Parquet file(s) that build_dataset did not write, such as "
                 f"{foreign[0]}; move them away, or choose another `output`."
             )
         return state
@@ -198,12 +200,12 @@ class BuildState:
     def _require_same_build(self, before: dict[str, Any]) -> None:
         if (before.get("builder"), before.get("version")) != (self.builder, self.version):
             raise ValueError(
-                f"{self.folder} holds a build of {before.get('builder')} {before.get('version')}; overwrite it, or "
+                f"{self.folder} contains a build of {before.get('builder')} {before.get('version')}; overwrite it, or "
                 "choose another `output`."
             )
         if self.splits and before.get("options", self.options) != self.options:
             raise ValueError(
-                f"{self.folder} holds a build with the options {before['options']}, not {self.options}; set "
+                f"{self.folder} contains a build with the options {before['options']}, not {self.options}; set "
                 "`overwrite` to build it again with these, or choose another `output`."
             )
 
@@ -262,7 +264,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         isinstance(done, dict) and isinstance(done.get("files"), list) and {"rows", "source"} <= done.keys()
         for done in splits.values()
     ):
-        raise ValueError(f"{folder / STATE_FILE} is not a state file of build_dataset; choose another folder.")
+        raise ValueError(f"{folder / STATE_FILE} is not a state file written by build_dataset; choose another folder.")
     return state
 
 
@@ -326,7 +328,7 @@ def _tables(builder: Any, split: str, units: list[Unit]) -> Iterator[Any]:
 
     for key, row in builder._generate_examples(units=units):
         if key in seen:
-            raise ValueError(f"{split}: the id {key!r} occurs twice; keep one of the two files.")
+            raise ValueError(f"{split}: the id {key!r} occurs twice; remove one of the two files.")
         seen.add(key)
         batch.append(features.encode_example({name: row.get(name) for name in features}))
         if len(batch) == ROW_GROUP:
@@ -383,7 +385,7 @@ def find_builds(folder: str | Path) -> list[BuiltConfig]:
     """Return the configs in a folder: itself, if it was written as one, else those directly below it.
 
     Raises:
-        ValueError: for a folder without any, or with configs of several datasets or an unfinished one.
+        ValueError: for a folder without configs, with configs of several datasets, or with an unfinished one.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -391,9 +393,11 @@ def find_builds(folder: str | Path) -> list[BuiltConfig]:
     places = [folder] if (folder / STATE_FILE).is_file() else sorted(folder.glob(f"*/{STATE_FILE}"))
     builds = [read_build(place if place.is_dir() else place.parent) for place in places]
     if not builds:
-        raise ValueError(f"{folder} holds nothing that build_dataset wrote (no {STATE_FILE}). {REMEDY}")
+        raise ValueError(f"{folder} contains nothing that build_dataset wrote (no {STATE_FILE}). {REMEDY}")
     if len(sets := sorted({build.dataset for build in builds})) > 1:
-        raise ValueError(f"{folder} holds configs of several datasets ({', '.join(sets)}); publish them one by one.")
+        raise ValueError(
+            f"{folder} contains several datasets ({', '.join(sets)}); publish them one by one."
+        )
     return builds
 
 
@@ -413,7 +417,7 @@ def read_build(folder: Path) -> BuiltConfig:
     if not state.get("complete") or absent or not splits:
         raise ValueError(
             f"The build in {folder} is not finished{': missing ' + ', '.join(absent[:3]) if absent else ''}. Build it "
-            "again; build_dataset goes on where it stopped."
+            "again; build_dataset continues where it stopped."
         )
     builder = state.get("builder")
     names = [name for name, row in DATASETS.items() if row.builder.partition(":")[2] == builder]

@@ -1,4 +1,4 @@
-"""The datasets this package can read: their table, builders and options, and where their raw files lie."""
+"""The datasets this package can read: their table, builders and options, and where their raw files are."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ DATASETS: Mapping[str, DatasetEntry] = _read_table()
 def data_folder(dataset: str, data_dir: str | Path | None = None, suffixes: Collection[str] = ()) -> Path:
     """Return where the raw files of a dataset lie: `data_dir`, or the dataset's folder in `$DEEPFAKE_DATA`.
 
-    Files of `suffixes` may stand in place of a folder.
+    A file with one of the `suffixes` can be given instead of a folder.
 
     Raises:
         ValueError: if neither is set.
@@ -67,14 +67,14 @@ def data_folder(dataset: str, data_dir: str | Path | None = None, suffixes: Coll
     root = os.environ.get(DATA_VARIABLE)
     if data_dir is None and not root:
         raise ValueError(
-            f"`data_dir` is not set. It is the folder of {dataset} in its official layout; or set the environment "
-            f"variable {DATA_VARIABLE} to the folder that holds {dataset}/."
+            f"`data_dir` is not set. It is the folder of {dataset} in its official layout. Or set the environment "
+            f"variable {DATA_VARIABLE} to the folder that contains {dataset}/."
         )
     folder = Path(data_dir) if data_dir is not None else Path(str(root)) / dataset
     if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() in suffixes):
         origin = "`data_dir`" if data_dir is not None else DATA_VARIABLE
         raise FileNotFoundError(
-            f"{folder} (from {origin}) is not a folder; it should hold the raw files of {dataset}."
+            f"{folder} (from {origin}) is not a folder; it should contain the raw files of {dataset}."
         )
     return folder
 
@@ -130,7 +130,7 @@ def open_builder(
     options: dict[str, Any] | None = None,
     max_pixels: int | None = None,
 ) -> Any:
-    """Return a builder that is given as it is, or make one by name.
+    """Return a given builder unchanged, or make one by name.
 
     Raises:
         ValueError: as `make_builder`, or for a builder with one of the others, which it has already.
@@ -140,7 +140,8 @@ def open_builder(
         return make_builder(dataset, data_dir, config, with_limit(options, max_pixels))
     if data_dir is not None or config is not None or options or max_pixels is not None:
         raise ValueError(
-            "`data_dir`, `config`, `options` and `max_pixels` belong to a dataset given by name, not to a builder."
+            "`data_dir`, `config`, `options` and `max_pixels` can only be used with a dataset given by name, not "
+            "with a builder."
         )
     return dataset
 
@@ -163,7 +164,7 @@ def config_options(dataset: str, options: dict[str, Any] | None) -> dict[str, An
     known = {item.name for item in dataclasses.fields(config)} - inherited
     unknown = sorted(set(options or {}) - known)
     if unknown:
-        raise ValueError(f"{dataset} has no option {', '.join(unknown)}, but {', '.join(sorted(known))}.")
+        raise ValueError(f"{dataset} has no option {', '.join(unknown)}; its options are {', '.join(sorted(known))}.")
     hints = typing.get_type_hints(config)
     return {name: _converted(name, value, hints[name]) for name, value in (options or {}).items()}
 

@@ -1,4 +1,4 @@
-"""Where a fake and the real frame behind it are aligned, their difference shows what was changed."""
+"""The difference between a fake and its aligned real frame shows what was changed."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ def _decision_band(band: Mapping[str, Any]) -> list[str]:
     return [
         "## Decision band",
         "",
-        f'P(fake) of {band["high"]:.4f} or more reads "likely fake", of {band["low"]:.4f} or less "likely real", '
+        f'P(fake) of {band["high"]:.4f} or more means "likely fake", of {band["low"]:.4f} or less "likely real", '
         "and anything between is inconclusive.",
         "",
         f"- Fitted on {as_markdown(band['fitted_on'])}.",

@@ -68,7 +68,7 @@ def push_folder(
         private: whether a new repository is private; an existing one must already be private.
         update: add the commit to an existing repository.
         replace: patterns (such as `"*.safetensors"`) of files to delete from an existing repository if the folder does
-            not have them, so that nothing of an older version remains.
+            not have them, so that no file from an older version remains.
         dry_run: a new or empty folder for the files that would be pushed; nothing is sent, and no token is needed.
         token: used instead of the stored login.
 

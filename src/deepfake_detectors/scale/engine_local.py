@@ -1,4 +1,4 @@
-"""Units on this machine: in this process, in threads beside an accelerator, or in several processes of the CPU."""
+"""Units on this machine: in this process, in threads next to an accelerator, or in several CPU processes."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def judge_local(
         units: to be judged.
         judgement: the loaded detector.
         batch_size: images per forward pass.
-        num_workers: on the CPU, processes that decode and judge with one thread each; beside an accelerator, threads
+        num_workers: on the CPU, processes that decode and judge with one thread each; with an accelerator, threads
             that decode. 0 does everything in this thread.
         places: index of a unit -> only these of its images.
 
     Raises:
-        DetectorFailed: if the detector fails, or if one unit ends its process several times.
+        DetectorFailed: if the detector fails, or if one unit crashes its process several times.
     """
     if num_workers and judgement.pipeline.device.type == "cpu":
         yield from _in_processes(units, judgement, batch_size, num_workers, places)
@@ -109,7 +109,7 @@ def _in_processes(
                 worst, count = deaths.most_common(1)[0]
                 if count >= MAX_DEATHS:
                     raise DetectorFailed(
-                        f"Unit {worst} ended its process {count} times (killed, or out of memory). Give smaller "
+                        f"Unit {worst} crashed its process {count} times (killed, or out of memory). Use smaller "
                         "batches or fewer workers."
                     ) from error
             finally:

@@ -89,7 +89,7 @@ def judge_ray(
                 yield unit, assembled(rows.pop(index), wanted)
     except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
         # The last line says what happened; before it are the traces of several processes.
-        raise DetectorFailed(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from error
+        raise DetectorFailed(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
     finally:
         if ours:
             ray.shutdown()
@@ -119,7 +119,7 @@ def _started() -> tuple[Any, bool]:
 
 
 class _Decoder:
-    """The first stage: a unit to batches of tensors. Runs in Ray's tasks and needs no detector, only its processor."""
+    """The first stage: a unit to batches of tensors. Runs in Ray's tasks and only needs the detector's processor."""
 
     def __init__(self, question: Question, batch_size: int) -> None:
         self.question, self.batch_size = question, batch_size

@@ -1,4 +1,4 @@
-"""The passes of a run over its units: judge what is missing, then look again at what is most likely fake."""
+"""The passes of a run over its units: judge what is missing, then judge the most likely fakes again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Passes:
         first: what is asked.
         final: units of the second pass, at the same places; `units` where there is none.
         cascade, second: the second pass and what it asks.
-        progress: called with how many images are done in the first pass, and how many there are.
+        progress: called with the number of images finished in the first pass, and the total.
         computed: units that the first pass judged in this call.
         judged: images that each pass judged in this call.
         repeated: of those of the first pass, with the content of an earlier image of their unit.

@@ -1,4 +1,4 @@
-"""Units of work: what each depends on, the file it becomes, and which of them are done."""
+"""Units of work: what each depends on, its file, and which of them are finished."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY_DIGITS = 20
 
 @dataclass(frozen=True)
 class Unit:
-    """A stretch of the source, and all that its verdicts depend on.
+    """A part of the source, and everything that its verdicts depend on.
 
     Attributes:
         index: place among the units.
@@ -41,13 +41,13 @@ def cut_units(stretches: Sequence[Stretch], run: str) -> list[Unit]:
 
     Args:
         stretches: of the source, in order.
-        run: text that holds all else that verdicts depend on: weights, version, options.
+        run: text with everything else that verdicts depend on: weights, version, options.
     """
     units, seen = [], set()
     for index, stretch in enumerate(stretches):
         key = sha256(f"{run}\n{stretch.state}".encode("utf-8", "surrogatepass")).hexdigest()[:KEY_DIGITS]
         if key in seen:
-            raise ValueError(f"The source names the same images twice: {stretch.state.splitlines()[0]}.")
+            raise ValueError(f"The source contains the same images twice: {stretch.state.splitlines()[0]}.")
         seen.add(key)
         units.append(Unit(index, key, stretch))
     return units

@@ -37,7 +37,7 @@ def test_no_answer_with_a_verdict():
 
 @pytest.mark.parametrize("stem", ["face", "4_001_002", "5_001_002", "0_001", "0_a_b"])
 def test_name_outside_the_convention(stem):
-    with pytest.raises(ValueError, match=f"'{stem}' is not a picture of DD-VQA"):
+    with pytest.raises(ValueError, match=f"'{stem}'.*DD-VQA"):
         parse_picture_name(stem)
 
 
@@ -86,5 +86,5 @@ def test_references(tmp_path):
     assert read_references(path) == {"5_001_0": ["a", "b"]}
     with pytest.raises(ValueError, match="'5_001_0' has no list of reference answers"):
         read_references(write_lines(tmp_path / "s.jsonl", [{"5_001_0": {"question": "?"}}]))
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl"):
         read_references(tmp_path / "none.jsonl")

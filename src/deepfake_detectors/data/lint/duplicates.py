@@ -1,4 +1,4 @@
-"""What occurs twice: images, byte for byte or nearly, and source material in several splits or in both classes."""
+"""Duplicates: identical or similar images, and source material in several splits or in both classes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ WHERE = {
 }
 NEAR = {
     "splits": ("warning", "nearly the same in different splits"),
-    "classes": ("warning", "nearly the same, one real and one fake, though no shared source is stated"),
-    "made-from": ("note", "nearly the same, one real and one fake of a common source; they must stay in one split"),
-    "inside": ("note", "nearly the same within a class of a split, and not from one video"),
+    "classes": ("warning", "nearly the same, one real and one fake, although no shared source is stated"),
+    "made-from": ("note", "nearly the same, one real and one fake from the same source; they must stay in one split"),
+    "inside": ("note", "nearly the same within a class of a split, and not from the same video"),
 }
 WAYS = {"file_digest": "the same bytes", "pixel_digest": "the same pixels in different files"}
 KINDS = {  # name -> level if shared, columns whose values name the same things
@@ -72,7 +72,7 @@ def find_duplicates(rows: pd.DataFrame) -> list[Finding]:
 
 
 def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """All pairs of hashes that differ in at most `radius` bits, without comparing all with all.
+    """All pairs of hashes that differ in at most `radius` bits, without comparing every pair.
 
     Cut into `radius + 1` bands, two such hashes agree in one band at least, so only hashes that share a band are
     compared.
@@ -106,9 +106,9 @@ def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np
 
 
 def find_near_duplicates(rows: pd.DataFrame, radius: int) -> list[Finding]:
-    """Pairs with nearly the same perceptual hash that are no exact copies of each other.
+    """Pairs with nearly the same perceptual hash that are not exact copies of each other.
 
-    Frames of one video are not counted: they are alike by nature, and `find_overlaps` looks after videos.
+    Frames of the same video are not counted: they are always similar, and `find_overlaps` checks videos.
 
     Args:
         rows: images with `id`, `split`, `label`, `video_id`, `group_id`, `pixel_digest`, `perceptual_hash`.
@@ -186,18 +186,18 @@ def find_overlaps(rows: pd.DataFrame) -> list[Finding]:
             text = f"No overlap of {name} between splits ({counted})."
             findings.append(Finding("ok", text, code, details={"shared": 0, "sizes": sizes}))
     if not findings:
-        text = "Nothing is stated about shared videos, persons or groups, so an overlap of splits cannot be ruled out."
+        text = "Shared videos, persons and groups are unknown, so an overlap between splits cannot be ruled out."
         findings.append(Finding("note", text, "overlap-unknown"))
     return findings
 
 
 def _unshared(part: pd.DataFrame) -> set[str]:
-    """Groups that only repeat the id of their one image: they say that nothing is known."""
+    """Groups that only repeat the id of their single image: their real groups are unknown."""
     return set(part.loc[part["group_id"] == part["id"], "group_id"])
 
 
 def find_pairs(rows: pd.DataFrame) -> list[Finding]:
-    """Fakes whose real original is in the same split: fine in an official split, a leak once it is cut again."""
+    """Fakes whose real original is in the same split: fine in an official split, a leak once it is split further."""
     findings = []
     for split, part in rows.groupby("split", sort=False):
         known = part[part["target_id"].notna()]
@@ -209,8 +209,8 @@ def find_pairs(rows: pd.DataFrame) -> list[Finding]:
         paired = int(fakes[by].isin(originals).sum())
         if paired:
             message = (
-                f"{paired} of {len(fakes)} fake images of {split} have a real image of their own "
-                f"{'target' if by == 'target_id' else 'group'} in the same split. Never cut it further by image, "
+                f"{paired} of {len(fakes)} fake images of {split} have a real image with the same "
+                f"{'target' if by == 'target_id' else 'group'} in the same split. Never split it further by image, "
                 "but by group_id."
             )
             details = {"paired": paired, "fakes": len(fakes), "by": by}

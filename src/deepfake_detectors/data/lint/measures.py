@@ -1,4 +1,4 @@
-"""What can be said about one image without looking at what it shows: its file, its encoder, its pixels."""
+"""What can be measured about an image without looking at what it shows: its file, its encoder, its pixels."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class Picture:
         id: unique in its dataset.
         split: name of the split.
         label: `real` or `fake`.
-        content: file, bytes, or pixels that are in no image file (frames of clips and arrays); `None` if it could
+        content: file, bytes, or pixels that are not in an image file (frames of clips and arrays); `None` if it could
             not be read.
         name: file name, for its extension.
-        columns: `manipulation`, `video_id`, `group_id`, `target_id`, `source_id`, as far as they are known.
-        error: why there is no content.
+        columns: `manipulation`, `video_id`, `group_id`, `target_id`, `source_id`, as far as known.
+        error: why there is no `content`.
         traces: what is known beforehand of how it was saved, columns of `SCHEMA`.
     """
 
@@ -122,7 +122,7 @@ def _pixel_traces(image: Any) -> dict[str, Any]:
 
 
 def jpeg_traces(image: Any) -> dict[str, Any]:
-    """Return how a JPEG was saved, read from its own tables.
+    """Return how a JPEG was saved, according to its own tables.
 
     Args:
         image: an opened `JpegImageFile`.
@@ -166,8 +166,8 @@ def clip_traces(path: Path) -> dict[str, Any]:
 
     Returns:
         `format`: container and codec, such as `"mov h264"` (FFmpeg's name for MP4, too); `frame_rate`: frames per
-        second; `bytes`: of the file per frame; `metadata`: names of its tags. Empty for a clip that cannot be opened,
-        of which its builder says why.
+        second; `bytes`: of the file per frame; `metadata`: names of its tags. Empty for a clip that cannot be opened;
+        its builder reports why.
     """
     import av
 

@@ -22,7 +22,7 @@ HEADINGS = {
     "error": "Errors: a detector can use these instead of the forgery, or scores will be wrong",
     "warning": "Warnings",
     "note": "Notes",
-    "ok": "Looked for and not found",
+    "ok": "Checked and not found",
 }
 NUMBERS_SHOWN = {**NUMBERS, "jpeg_quality": "JPEG quality"}
 BARS = {"format": "file format", "size": "size"}
@@ -35,14 +35,14 @@ def write_report(result: LintResult, folder: str | Path, format: str = "html") -
 
     Args:
         result: from `lint_dataset`.
-        folder: made if it is missing; files of an earlier report in it are replaced.
+        folder: created if missing; files of an earlier report in it are replaced.
         format: `"html"`: one file with the histograms inside; `"markdown"`: `report.md` beside PNG files.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: for another format, or if another process writes a report there.
+        ValueError: for any other format, or if another process is writing a report there.
         OSError: if the folder cannot be written.
         ImportError: if matplotlib is not installed.
     """
@@ -77,10 +77,10 @@ def render_markdown(result: LintResult, plots: dict[str, str]) -> str:
     summary = ", ".join(f"{len(found)} {level}" for level, found in levels.items())
     lines = [f"# Lint of {as_markdown(result.name)}", "", f"{total} images. Findings: {summary}.", ""]
     if controls := control_rows(item.to_dict() for item in result.findings):
-        lines += ["## What a detector reaches without seeing an image", ""]
+        lines += ["## What a detector can reach without seeing an image", ""]
         lines += [f"| {' | '.join(controls[0])} |", "| --- | --- | ---: | --- | ---: | ---: |"]
         lines += [f"| {' | '.join(map(as_markdown, row.values()))} |" for row in controls]
-        lines += ["", "A detector's AUC on this set means something only as far as it is above these.", ""]
+        lines += ["", "A detector's AUC on this dataset only means something if it is above these values.", ""]
     for level, found in levels.items():
         if found:
             lines += [f"## {HEADINGS[level]}", ""]
@@ -147,7 +147,7 @@ def _histograms(rows: pd.DataFrame, values: pd.Series, name: str) -> Any:
                 axes.hist(clipped, edges, weights=weights, alpha=0.6, color=colour, label=f"{label} ({len(chosen)})")
         axes.set(title=str(split), ylabel="share of the class")
         axes.legend(framealpha=0.9, fontsize=8)
-    axes.set_xlabel(f"{name} (the last bin holds all that is larger)" if values.max() > edges[-1] else name)
+    axes.set_xlabel(f"{name} (the last bin contains everything larger)" if values.max() > edges[-1] else name)
     figure.tight_layout()
     return figure
 

@@ -1,4 +1,4 @@
-"""Measure every image once, then look for what gives the classes away."""
+"""Measure every image once, then look for what separates the classes."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def lint_dataset(
     max_pixels: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LintResult:
-    """Look for what gives real and fake away other than the forgery: shortcuts, duplicates, overlaps and imbalance.
+    """Look for what separates real from fake other than the forgery: shortcuts, duplicates, overlaps and imbalance.
 
-    Images are read one after the other and forgotten; what stays is under 1 kB each.
+    Images are read one after the other and not kept; each needs less than 1 kB of memory afterwards.
 
     Args:
         source: a dataset, a folder of Parquet or of images as `open_source` takes them, or a `Source` from there,
             which has the next three already.
         data_dir, config, options: as in `open_source`.
-        against: a second dataset, such as the one to test on: look for images, near-copies, videos and persons that
-            both have, and for nothing else.
+        against: a second dataset, such as the one to test on: only look for images, near-duplicates, videos and
+            persons that both have.
         output: folder for `lint.json`, the report and all measurements; see `write_report`. Nothing is written if
             `None`.
         format: of the report, `"html"` or `"markdown"`.
@@ -78,18 +78,16 @@ def lint_dataset(
     Raises:
         ImportError: if a library of the extra `lint` is not installed, with the command that installs it.
         ValueError: for a source without any image, another `format` or `near`, an `output` that is a file or that
-            another process writes; and as `open_source`.
+            another process is writing; and as `open_source`.
         FileNotFoundError: for missing raw files.
     """
     require_libraries()
     if format not in FORMATS:
         raise ValueError(f"`format` is {format!r}, expected {' or '.join(FORMATS)}.")
     if not 0 <= near <= MAX_RADIUS:
-        raise ValueError(
-            f"`near` is {near}, expected 0 to {MAX_RADIUS} of the 64 bits; beyond that hashes say little."
-        )
+        raise ValueError(f"`near` is {near}, expected 0 to {MAX_RADIUS} of the 64 bits; with more, hashes say little.")
     if output is not None and Path(output).exists() and not Path(output).is_dir():
-        raise ValueError(f"`output` {output} is a file; name a folder.")
+        raise ValueError(f"`output` {output} is a file; choose a folder.")
     if not isinstance(source, Source):
         source = open_source(source, data_dir, config, options, max_pixels)
     elif data_dir is not None or config is not None or options or max_pixels is not None:
@@ -103,7 +101,7 @@ def lint_dataset(
         rows = [measure_source(part, progress) for part in (source, other)]
         findings = find_leaks(rows[0], rows[1], (source.name, other.name), near)
         both = pd.concat([part.assign(split=name) for part, name in zip(rows, (source.name, other.name), strict=True)])
-        result = LintResult(f"{source.name} against {other.name}", worst_first(findings), count_rows(both))
+        result = LintResult(f"{source.name} versus {other.name}", worst_first(findings), count_rows(both))
     if output is not None:
         write_report(result, output, format)
     return result
@@ -121,12 +119,12 @@ def measure_source(source: Source, progress: Callable[[int], None] | None = None
 def _measured_rows(source: Source, progress: Callable[[int], None] | None) -> pd.DataFrame:
     measured = list(_measure(source, progress))
     if not measured:
-        raise ValueError(f"{source.name} holds no images.")
+        raise ValueError(f"{source.name} does not contain any images.")
     return pa.concat_tables(measured).to_pandas()
 
 
 def _once(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each image once, however many rows of questions it stands in."""
+    """Each image once, even if several rows of questions contain it."""
     return rows.drop_duplicates("picture").drop(columns="picture").reset_index(drop=True)
 
 
@@ -184,6 +182,6 @@ def _unreadable(rows: pd.DataFrame) -> list[Finding]:
         shown = "; ".join(f"{row.id}: {str(row.error).rstrip('.')}" for row in part.head(3).itertuples())
         more = f"; and {len(part) - 3} more" if len(part) > 3 else ""
         details = {"pictures": len(part), "examples": part["id"].head(10).tolist()}
-        text = f"{len(part)} image(s) of {split} cannot be decoded and are left out below: {shown}{more}."
+        text = f"{len(part)} image(s) of {split} cannot be decoded and are excluded below: {shown}{more}."
         findings.append(Finding("error", text, "unreadable", str(split), details))
     return findings

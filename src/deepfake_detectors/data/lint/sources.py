@@ -1,4 +1,4 @@
-"""Where the images to lint come from: a builder over raw files, a folder of images, or Parquet that was built."""
+"""Where the images to lint come from: a builder over raw files, a folder of images, or built Parquet files."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def open_source(
         max_pixels: width times height of an image that is decoded, by default 100 million.
 
     Raises:
-        ValueError: for a name that is neither, or a folder that does not say which images are real.
+        ValueError: for a name that is neither of them, or a folder that does not state which images are real.
         FileNotFoundError: for missing raw files.
     """
     options = with_limit(options, max_pixels)
@@ -66,7 +66,7 @@ def open_source(
     folder = Path(name)
     if not folder.is_dir():
         known = ", ".join(sorted(DATASETS))
-        raise ValueError(f"{str(name)!r} is neither a folder nor a dataset; known sets are {known}.")
+        raise ValueError(f"{str(name)!r} is neither a folder nor a dataset; known datasets are {known}.")
     if data_dir is not None:
         raise ValueError(f"`data_dir` is for datasets given by name; {folder} is a folder. Leave it out.")
     if next(folder.rglob("*.parquet"), None) is not None:
@@ -76,7 +76,8 @@ def open_source(
         fitting = [key for key, (real, fake) in CONVENTIONS.items() if present & set(real) and present & set(fake)]
         if len(fitting) != 1:
             raise ValueError(
-                f"{folder} has no Parquet files, and its folder names fit {' and '.join(fitting) or 'no convention'}. "
+                f"{folder} contains no Parquet files, and its folder names match "
+                f"{' and '.join(fitting) or 'no convention'}. "
                 f"State which folders are real: `config` is one of {', '.join(CONVENTIONS)}."
             )
         config = fitting[0]
@@ -142,10 +143,11 @@ def parquet_source(folder: Path, config: str | None = None) -> Source:
 
     Args:
         folder: with Parquet files, or with one folder of them per config.
-        config: which config, where there are several.
+        config: which config, if there are several.
 
     Raises:
-        ValueError: for several configs of which none is named, or rows without `image` or a real/fake `label`.
+        ValueError: if there are several configs and `config` is not given, or for rows without `image` or a real/fake
+            `label`.
     """
     import datasets
 
@@ -156,7 +158,7 @@ def parquet_source(folder: Path, config: str | None = None) -> Source:
             config = configs[0]
         if config not in configs:
             raise ValueError(
-                f"{folder} holds the configs {', '.join(configs)}; `config` is {config!r}, name one of them."
+                f"{folder} contains the configs {', '.join(configs)}; `config` is {config!r}, choose one of them."
             )
         folder, config = folder / config, None
     try:
@@ -178,7 +180,7 @@ def _checked(path: Path) -> Any:
     features = datasets.Features.from_arrow_schema(metadata.schema.to_arrow_schema())
     if "image" not in features or sorted(getattr(features.get("label"), "names", [])) != sorted(LABELS):
         raise ValueError(
-            f"{path}: expected columns image and label, the labels named real and fake; found {features}. Write "
+            f"{path}: expected the columns image and label, with the labels real and fake; found {features}. Write "
             "it with build_dataset."
         )
     return metadata
