@@ -5,7 +5,7 @@ Needs an environment of its own, without this package and without PyTorch:
     python -m venv v3 && v3/bin/pip install "datasets==3.6.0" pillow h5py av
     v3/bin/python .ci/check_loading_scripts.py
 
-Writes the smallest tree of every data set (those of the tests), loads it by `load_dataset(script, ...)` as a table and
+Writes the smallest tree of every dataset (those of the tests), loads it by `load_dataset(script, ...)` as a table and
 as a stream, and compares both with what the builder class gives when it is used directly.
 """
 
@@ -37,7 +37,7 @@ def load_module(name: str, path: Path, package: bool = False) -> Any:
 
 
 def trees() -> dict[str, Any]:
-    """Data set -> class that writes its tree."""
+    """Dataset -> class that writes its tree."""
     sys.path.insert(0, str(ROOT / "tests"))
     from support import raw_trees_pictures, raw_trees_videos
 
@@ -46,7 +46,7 @@ def trees() -> dict[str, Any]:
 
 
 def check(name: str, script: str, kind: Any, tree: Any, folder: Path) -> int:
-    """Load one data set in three ways; returns the number of rows."""
+    """Load one dataset in three ways; returns the number of rows."""
     import datasets
 
     tree.write(folder / "raw")

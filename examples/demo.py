@@ -1,11 +1,11 @@
-"""Judge pictures whose truth is known, print the decisions beside it, and draw all of them on one sheet.
+"""Judge images whose truth is known, print the decisions beside it, and draw all of them on one sheet.
 
-Needs: `pip install deepfake-detectors`, no network. About a CPU second a picture. Whole pictures go to the head
+Needs: `pip install deepfake-detectors`, no network. About a CPU second an image. Whole images go to the head
 "picture" of the built-in checkpoint, crops of faces to its head "face".
 
     python examples/demo.py --output outputs/demo.png
 
-With the environment variable DEEPFAKE_DATA, a folder that holds `demo_pictures/` and `ddvqa/`, their pictures are
+With the environment variable DEEPFAKE_DATA, a folder that holds `demo_pictures/` and `ddvqa/`, their images are
 judged too (`--repository-only` leaves them out). They are shown on the sheet and copied nowhere else.
 """
 
@@ -37,13 +37,13 @@ COLOURS = {"right": "#2b7a3d", "wrong": "#c0392b", "open": "#7a7a7a"}
 TILE, GAP, CAPTION, COLUMNS = 190, 14, 58, 6
 MEANING = (
     "P(fake) is a score of small linear heads, not a proof. A decision is given only outside the checkpoint's band, "
-    "and its measured error rates hold for pictures like those it was fitted on; on professional photographs against "
-    "current generators the head for whole pictures is at chance."
+    "and its measured error rates hold for images like those it was fitted on; on professional photographs against "
+    "current generators the head for whole images is at chance."
 )
 
 
 class Case(NamedTuple):
-    """A picture with its truth: `group` is the heading on the sheet, `head` the head that judges it."""
+    """An image with its truth: `group` is the heading on the sheet, `head` the head that judges it."""
 
     group: str
     name: str
@@ -53,11 +53,9 @@ class Case(NamedTuple):
 
 
 def cases(data: Path | None, per_class: int) -> Iterator[Case]:
-    """All pictures, in the order of the sheet."""
+    """All images, in the order of the sheet."""
     for path in sorted(PICTURES.glob("*.jpg"), reverse=True):
-        yield Case(
-            "Whole pictures of this repository", path.stem, path.stem.split("_")[0], "picture", load_image(path)
-        )
+        yield Case("Whole images of this repository", path.stem, path.stem.split("_")[0], "picture", load_image(path))
     for name, box in json.loads((PICTURES / "faces.json").read_text(encoding="utf-8")).items():
         crop = load_image(PICTURES / name).crop(box)
         yield Case("Faces of this repository", Path(name).stem, name.split("_")[0], "face", crop)
@@ -77,7 +75,7 @@ def choose_faces(folder: Path, per_class: int) -> list[tuple[Path, str]]:
     by_type = {kind: sorted(folder.glob(f"{kind}_*.jpg")) for kind in [REAL, *FAKES]}
     if not all(by_type.values()):
         empty = ", ".join(kind for kind, found in by_type.items() if not found)
-        raise ValueError(f"{folder} holds no pictures of type {empty}; DEEPFAKE_DATA must be the folder above ddvqa/.")
+        raise ValueError(f"{folder} lacks images of type {empty}; DEEPFAKE_DATA must be the folder above ddvqa/.")
     turns = [by_type[kind][turn] for turn in range(per_class) for kind in FAKES if turn < len(by_type[kind])]
     return [(path, "real") for path in by_type[REAL][:per_class]] + [(path, "fake") for path in turns[:per_class]]
 
@@ -89,7 +87,7 @@ def outcome(case: Case, row: dict[str, Any]) -> str:
 
 
 def draw_sheet(judged: list[tuple[Case, dict[str, Any]]]) -> Image.Image:
-    """Every picture with its truth, its decision and P(fake), under the headings of their groups."""
+    """Every image with its truth, its decision and P(fake), under the headings of their groups."""
     groups: dict[str, list[tuple[Case, dict[str, Any]]]] = {}
     for case, row in judged:
         groups.setdefault(case.group, []).append((case, row))
@@ -161,7 +159,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/demo.png"), help="sheet to write (PNG)")
     parser.add_argument("--per-class", type=int, default=6, help="real and fake faces of FaceForensics++ (default: 6)")
-    parser.add_argument("--repository-only", action="store_true", help="leave out the pictures of DEEPFAKE_DATA")
+    parser.add_argument("--repository-only", action="store_true", help="leave out the images of DEEPFAKE_DATA")
     arguments = parser.parse_args()
     root = None if arguments.repository_only else os.environ.get("DEEPFAKE_DATA")
     logging.disable_progress_bar()

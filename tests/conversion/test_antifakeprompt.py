@@ -297,5 +297,5 @@ def test_zero_shot_is_instructblip_asked_the_official_question(tmp_path):
 
 
 def test_zero_shot_has_no_learned_words(tmp_path):
-    with pytest.raises(ValueError, match="'zero_shot'.*released_style_checkpoint"):
+    with pytest.raises(ValueError, match=r"'zero_shot'.*released_style_checkpoint"):
         convert("antifakeprompt", [FOLDER / "model_lavis.safetensors", WORDS], tmp_path / "out", variant="zero_shot")

@@ -186,7 +186,7 @@ def test_merged_checkpoint_by_the_users_word(workspace, tmp_path, checkpoint, re
 
 def test_wrong_word_is_contradicted_by_the_public_file(workspace, tmp_path, checkpoint):
     stock = stock_file(checkpoint, tmp_path)
-    with pytest.raises(ValueError, match="lora_already_merged is True.* False"):
+    with pytest.raises(ValueError, match=r"lora_already_merged is True.* False"):
         run(workspace, tmp_path, checkpoint, more=[stock], lora_already_merged=True)
 
 

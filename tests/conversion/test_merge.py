@@ -113,5 +113,5 @@ def test_nothing_to_merge(base, tmp_path):
     with pytest.raises(ValueError, match="at least one delta"):
         merge(base, [], tmp_path / "merged")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty .*weights"):
+    with pytest.raises(ValueError, match=r"empty .*weights"):
         merge(base, [tmp_path / "empty"], tmp_path / "merged")

@@ -73,7 +73,7 @@ def test_fit_and_measurement_on_one_set_is_labelled():
 
 def test_pictures_on_both_sides():
     rows = rows_of([0, 1], [0.2, 0.8])
-    with pytest.raises(ValueError, match="^2 images.* p0"):
+    with pytest.raises(ValueError, match=r"^2 images.* p0"):
         calibrate("platt", rows, "x", list(rows), Settings())
     others = rows_of([0, 1], [0.3, 0.6], "q", group_id="g7")
     fit = rows_of([0, 1], [0.3, 0.6], "p", group_id="g7")

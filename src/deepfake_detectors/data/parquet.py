@@ -395,9 +395,7 @@ def find_builds(folder: str | Path) -> list[BuiltConfig]:
     if not builds:
         raise ValueError(f"{folder} contains nothing that build_dataset wrote (no {STATE_FILE}). {REMEDY}")
     if len(sets := sorted({build.dataset for build in builds})) > 1:
-        raise ValueError(
-            f"{folder} contains several datasets ({', '.join(sets)}); publish them one by one."
-        )
+        raise ValueError(f"{folder} contains several datasets ({', '.join(sets)}); publish them one by one.")
     return builds
 
 

@@ -135,9 +135,7 @@ def score(
     if explain_top is not None and explain:
         raise ValueError("explain=True explains every image; leave out `explain_top`, or `explain`.")
     if (question is not None or max_new_tokens is not None) and not explain and explain_top is None:
-        raise ValueError(
-            "question and max_new_tokens only affect explanations: add explain=True or explain_top."
-        )
+        raise ValueError("question and max_new_tokens only affect explanations: add explain=True or explain_top.")
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`output` {output} is a file; choose a folder.")
