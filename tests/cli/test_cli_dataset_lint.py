@@ -100,7 +100,7 @@ def test_exit_code(tmp_path, fail_on, code):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "neither a folder nor a data set"),
+        (["nope"], "'nope'"),
         (["{raw}/train/ai"], "fit no convention"),
         (["{raw}", "--data-dir", "{raw}"], "--data-dir is for"),
         (["image_folder", "--data-dir", "{raw}/gone"], "is not a folder"),

@@ -63,7 +63,7 @@ def test_table_puts_the_reals_first():
 
 @pytest.mark.parametrize(
     ("truth", "verdicts", "message"),
-    [([], [], "nothing to evaluate"), (["fake"], [], "1 labels but 0"), (["1"], ["fake"], r"hold \['1'\]")],
+    [([], [], "nothing to evaluate"), (["fake"], [], "1 labels but 0"), (["1"], ["fake"], r"\['1'\]")],
 )
 def test_bad_input(truth, verdicts, message):
     with pytest.raises(ValueError, match=message):

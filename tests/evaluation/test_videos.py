@@ -81,7 +81,7 @@ def test_published_labels_can_make_a_two_class_set_one_class():
 
 @pytest.mark.parametrize(
     ("videos", "message"),
-    [(["a", "b", "c"], "of as many videos"), (["a", "a", None], "1 of 3 .*video_id")],
+    [(["a", "b", "c"], "the 3 images"), (["a", "a", None], "1 of 3 .*video_id")],
 )
 def test_set_without_videos(videos, message):
     for function in (video_metrics, official_video_metrics):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -241,7 +242,7 @@ def test_lint_of_something_else_is_refused(built, research, tmp_path):
         ("real_fake", counts[1:]),
         ("real_fake", more),
     ):
-        with pytest.raises(ValueError, match=r"ddvqa \(real_fake\).*image_folder \(real_fake\).*`lint`"):
+        with pytest.raises(ValueError, match=rf"{re.escape(name)}.*image_folder \(real_fake\).*`lint`"):
             publish(built, dataset=name, counts=wrong, findings=[])
     c40 = find_builds(research)[0]
     with pytest.raises(ValueError, match=r"is about 'c23'.*ddvqa \(c40, c40_explain\)"):
@@ -287,7 +288,7 @@ def test_interrupted_build_is_not_published(tmp_path):
 
 def test_sets_are_not_mixed(built, research):
     (research / "c40").rename(built / "c40")
-    with pytest.raises(ValueError, match="several data sets \\(ddvqa, image_folder\\)"):
+    with pytest.raises(ValueError, match="ddvqa, image_folder"):
         find_builds(built)
 
 

@@ -68,7 +68,7 @@ def test_numbers_come_from_the_measurements(facts, measured):
     assert "`eer` 0.512" in card
     assert "123,456 parameters" in card
     assert "10 minutes" in card
-    assert "wrong on 9 of 24 test pictures" in card
+    assert "wrong on 9 of 24 test images" in card
 
 
 def test_terms_are_those_of_the_config(facts, measured):

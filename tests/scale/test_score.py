@@ -172,7 +172,7 @@ def test_output_and_source_must_not_mix(photos, detector, tmp_path) -> None:
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="thesis"):
         dfd.score(photos, tmp_path / "full", model=detector)
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="empty"):
         (tmp_path / "empty").mkdir()
         dfd.score(tmp_path / "empty", tmp_path / "out", model=detector)
 

@@ -30,7 +30,7 @@ TOP_K = 5
 VIDEO_DEFECTS = {
     "last_video_dropped": "the last video of the file is never scored",
     "labels_shifted": "every video gets the label of the next one",
-    "trimmed": f"the {TRIM} lowest and {TRIM} highest frames are dropped, so videos of {2 * TRIM} frames or fewer do not get a score",
+    "trimmed": f"the {TRIM} lowest and {TRIM} highest frames are dropped; {2 * TRIM} frames or fewer have no score",
     "oracle_threshold": "accuracy is the best of 11,000 thresholds, chosen on the test set itself",
 }
 
