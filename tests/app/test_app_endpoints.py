@@ -235,7 +235,7 @@ def test_whole_pictures_can_be_talked_about(tmp_path):
 def test_a_picture_without_a_face_gives_a_decision_and_nothing_to_talk_about(worker):
     examined = worker.examine(PICTURES / "real_coffee.jpg")
     assert examined.record["decision"] == "not applicable" and worker.suggestions(examined) == []
-    with pytest.raises(RefusedUpload, match="nothing to talk about"):
+    with pytest.raises(RefusedUpload, match="video"):
         list(worker.answer(examined, "Why?"))
 
 

@@ -143,7 +143,7 @@ class TestResuming:
         ("name", "message"),
         [
             ("m2f2_det_stage3", r"a checkpoint of FakeVLMForDeepfakeDetection, but this run trains M2F2DetForCond"),
-            ("m2f2_det_stage2", r"a checkpoint of an adapter, but this run trains a whole model"),
+            ("m2f2_det_stage2", r"a checkpoint of an adapter, but this run trains"),
         ],
     )
     def test_another_family_or_kind(self, run, checkpoint, tmp_path, name, message):
