@@ -1,4 +1,4 @@
-"""The app: a page where people drop a picture or a video and ask about it (extra `[app]`)."""
+"""The app: a page where people drop an image or a video and ask about it (extra `[app]`)."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ class Limits:
 
     Attributes:
         file_bytes: size of one upload, and of any request.
-        picture_bytes: size of one picture.
-        pixels: pixels of a picture, or of a frame of a video.
+        picture_bytes: size of one image.
+        pixels: pixels of an image, or of a frame of a video.
         animation_pixels: total pixels of all frames of an animation.
         video_seconds: length of a video.
         frames: frames to examine in a video.
@@ -77,8 +77,8 @@ def check_upload(path: str | Path, limits: Limits) -> str:
             raise
     else:
         if size > limits.picture_bytes:
-            raise RefusedUpload(f"The picture is too large; the limit is {limits.picture_bytes // MIB} MiB.")
-        _check_pixels("The picture", facts["width"], facts["height"], limits)
+            raise RefusedUpload(f"The image is too large; the limit is {limits.picture_bytes // MIB} MiB.")
+        _check_pixels("The image", facts["width"], facts["height"], limits)
         if facts["width"] * facts["height"] * facts["frames"] > limits.animation_pixels:
             raise RefusedUpload("The animation has too many frames of this size. Try a shorter or smaller one.")
         return "video" if is_video(path) else "picture"

@@ -107,9 +107,9 @@ class Models:
 
 
 class Conversations:
-    """The most recent conversations, so that another question does not encode the picture again.
+    """The most recent conversations, so that another question does not encode the image again.
 
-    They contain cached pictures and questions, but nothing that identifies users: the history is sent with each
+    They contain cached images and questions, but nothing that identifies users: the history is sent with each
     question.
 
     Args:
@@ -133,7 +133,7 @@ class Conversations:
 
 
 def converse_about(judge: Judge, image: Image.Image, reading: Reading) -> Conversation:
-    """Return a conversation about one picture or face crop.
+    """Return a conversation about one image or face crop.
 
     Raises:
         ValueError: if the detector cannot converse.

@@ -41,7 +41,7 @@ def build(
         model: folder, Hub id or name of a built-in checkpoint, or several: the first is selected at the start, and the
             built-in ones are always available.
         family: family of the stock folders in `model`, as in `pipeline`.
-        examples: a folder of pictures to try; by default those in the package.
+        examples: a folder of images to try; by default those in the package.
         limits: limits of uploads, queue and time.
         device, dtype: as in `pipelines.load_detector`.
 
@@ -66,7 +66,7 @@ def build(
 
 
 def _draw(worker: Worker, examples: list[str]) -> None:
-    gr.Markdown(f"# {TITLE}\nDrop a picture or a video. The answer is an indication, not proof.")
+    gr.Markdown(f"# {TITLE}\nDrop an image or a video. The answer is an indication, not proof.")
     names = worker.models.names
     model = gr.Dropdown(names, value=names[0], label="Detector", elem_id="model", filterable=False)
     with gr.Tabs():
@@ -103,19 +103,19 @@ def _draw_endpoints(worker: Worker) -> None:
     limits = worker.limits
 
     def detect(file: str, model: str) -> dict[str, Any]:
-        """Score one whole picture and return the row of the pipeline."""
+        """Score one whole image and return the row of the pipeline."""
         with plainly(file):
             return worker.detect(_given(file), model)
 
     def examine(file: str, model: str) -> dict[str, Any]:
-        """Examine a picture or a video and return the record of `examine()`."""
+        """Examine an image or a video and return the record of `examine()`."""
         with plainly(file):
             return worker.examine(_given(file), model).record
 
     def chat(
         file: str, question: str, history: list[Any], model: str, temperature: float, top_p: float, max_tokens: float
     ) -> str:
-        """Answer a question about a picture; `history` has earlier [question, answer] pairs."""
+        """Answer a question about an image; `history` has earlier [question, answer] pairs."""
         with plainly(file):
             examined = worker.examine(_given(file), model, again=False)
             return [*worker.answer(examined, question, history or [], temperature, top_p, int(max_tokens))][-1]

@@ -40,7 +40,7 @@ CSS = """
 .dfd-crops .grid-container { grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)) !important; }
 .dfd-crops img { object-fit: contain !important; }
 """
-# Gradio's examples are buttons with a picture but without a name, which screen readers cannot distinguish.
+# Gradio's examples are buttons with an image but without a name, which screen readers cannot distinguish.
 NAMES = """() => {
   const name = () => document.querySelectorAll("button.gallery-item:not([aria-label])").forEach((button) => {
     const picture = button.querySelector("img");

@@ -1,4 +1,4 @@
-"""The chat about a picture: several turns, with regenerate, edit and clear."""
+"""The chat about an image: several turns, with regenerate, edit and clear."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Chat:
 
     Args:
         worker: handles the requests.
-        examined: state of the tab with the picture.
+        examined: state of the tab with the image.
 
     Attributes:
         outputs: the components that `begin` returns values for.
@@ -31,7 +31,7 @@ class Chat:
         with gr.Group(visible=False, elem_id="chat") as self._whole:
             gr.Markdown(NOTE, container=True)
             self._messages = gr.Chatbot(
-                label="Conversation about this picture",
+                label="Conversation about this image",
                 elem_id="conversation",
                 height=360,
                 editable="user",
@@ -44,7 +44,7 @@ class Chat:
                     gr.Button(visible=False, size="sm", elem_classes="dfd-suggestion") for _ in range(SUGGESTIONS)
                 ]
             question = gr.Textbox(
-                label="Question", placeholder="Ask about this picture", elem_id="question", max_length=2000
+                label="Question", placeholder="Ask about this image", elem_id="question", max_length=2000
             )
             with gr.Row():
                 ask = gr.Button("Ask", variant="primary", elem_id="ask")
@@ -85,7 +85,7 @@ class Chat:
         clear.click(lambda: [], None, self._messages, cancels=running, **quiet)
 
     def begin(self, examined: Examined | None) -> dict[Any, Any]:
-        """Return the values of `outputs` for a new picture: an empty conversation, or none."""
+        """Return the values of `outputs` for a new image: an empty conversation, or none."""
         suggestions = self.worker.suggestions(examined)
         return {
             self._whole: gr.update(visible=bool(suggestions)),
@@ -136,7 +136,7 @@ class Chat:
     ) -> Iterator[Messages]:
         """Yield the conversation while the answer to another question grows."""
         if examined is None:
-            raise gr.Error("Choose a picture first.", print_exception=False)
+            raise gr.Error("Choose an image first.", print_exception=False)
         asked = [*messages, {"role": "user", "content": question}]
         with plainly():
             answers = self.worker.answer(examined, question, _turns(messages), temperature, top_p, int(length))

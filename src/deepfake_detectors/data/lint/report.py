@@ -85,7 +85,7 @@ def render_markdown(result: LintResult, plots: dict[str, str]) -> str:
         if found:
             lines += [f"## {HEADINGS[level]}", ""]
             lines += [f"- `{item.code}` {as_markdown(item.message)}" for item in found] + [""]
-    lines += ["## Pictures", "", "| split | label | manipulation | pictures |", "| --- | --- | --- | ---: |"]
+    lines += ["## Images", "", "| split | label | manipulation | images |", "| --- | --- | --- | ---: |"]
     lines += [
         f"| {as_markdown(row['split'])} | {row['label']} | {as_markdown(row['manipulation'])} | {row['pictures']} |"
         for row in result.counts
