@@ -29,7 +29,7 @@ __all__ = [
     "read_build",
 ]
 
-STATE_FILE = ".build.json"  # hidden, so that loading the folder does not take it for data
+STATE_FILE = ".build.json"  # hidden, so that loading the folder does not treat it as data
 SHARDS = "{split}-?????-of-?????.parquet"
 ROW_GROUP = 100  # rows per row group: images are large, and streaming reads whole groups
 MEGABYTE = 2**20
@@ -97,7 +97,7 @@ def build_dataset(
     if (raw := builder.config.data_dir) is not None:
         refuse_inputs([folder], [raw], inside=True)
     splits = builder.find_splits()
-    BuildState.open(builder, folder, overwrite)  # refuses before anything is written
+    BuildState.open(builder, folder, overwrite)  # raises before anything is written
     with folder_lock(folder):
         return _build(builder, folder, splits, overwrite, shard_size, progress)
 
@@ -144,7 +144,7 @@ def _advance(progress: Callable[[str, int, int], None] | None, split: str, expec
 
 @dataclass
 class BuildState:
-    """The state file of a folder: whose build it is, and what each of its splits was made of.
+    """The state file of a folder: which build it contains, and what each of its splits was built from.
 
     Attributes:
         folder: with the shards.
@@ -165,7 +165,7 @@ class BuildState:
         """Return the state of a build into `folder`, with the splits that an earlier one left there.
 
         Raises:
-            ValueError: for a folder that holds something else.
+            ValueError: for a folder that contains something else.
         """
         version = str(builder.config.version or builder.VERSION)
         state = cls(folder, type(builder).__name__, version, _chosen_options(builder))
@@ -210,15 +210,15 @@ class BuildState:
             )
 
     def is_current(self, split: str, source: str) -> bool:
-        """Return whether a split is finished, was made of what is there now, and its files are whole."""
+        """Return whether a split is finished, was built from the current raw files, and its files are complete."""
         done = self.splits.get(split)
         return done is not None and done["source"] == source and done.get("bytes") == self._sizes(done["files"])
 
     def swap_in(self, split: str, rows: int, shards: int, partial: Path, source: str) -> None:
-        """Move the shards of a finished split from `partial` into the folder, in the place of those before them."""
+        """Move the shards of a finished split from `partial` into the folder, where they replace earlier ones."""
         names = [f"{split}-{number:05d}-of-{shards:05d}.parquet" for number in range(shards)]
         replaced = self.splits.get(split, {"files": []})["files"]
-        # Listed before they are there, so that an interruption leaves no file that nobody knows.
+        # Listed before they are moved, so that an interruption never leaves unlisted files.
         self.splits[split] = {"rows": rows, "files": sorted({*names, *replaced}), "bytes": [], "source": ""}
         self.write(complete=False)
         for number, name in enumerate(names):
@@ -233,7 +233,7 @@ class BuildState:
         self._remove(set(self.splits.pop(split)["files"]))
 
     def write(self, complete: bool) -> None:
-        """Write the state file beside and rename it, so that no reader sees half of one."""
+        """Write the state file under another name and rename it, so that readers never see half of it."""
         fields = {"builder": self.builder, "version": self.version, "options": self.options, "splits": self.splits}
         write_json(self.folder / STATE_FILE, {**fields, "complete": complete}, indent=1)
 
@@ -247,12 +247,13 @@ class BuildState:
 
 
 def _foreign(folder: Path) -> Iterator[Path]:
-    """What lies in a folder beside the lock, and half a state, of a build that was killed as it began."""
+    """The contents of a folder except the lock, and except half a state file of a build that was killed at its
+    start."""
     return (path for path in folder.iterdir() if path.name not in (*LOCK_FILES, f".{STATE_FILE}.part"))
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return what the state file of a folder says.
+    """Return the content of a folder's state file.
 
     Raises:
         OSError: if there is none.
@@ -269,7 +270,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def _chosen_options(builder: Any) -> dict[str, Any]:
-    """Return what the user chose of the config, as JSON gives it back."""
+    """Return the user's choices in the config, as JSON restores them."""
     import datasets
 
     inherited = {item.name for item in dataclasses.fields(datasets.BuilderConfig)} | {LIMIT}
@@ -361,7 +362,7 @@ class BuiltConfig:
     counts: list[dict[str, Any]]
 
     def info(self) -> datasets.DatasetInfo:
-        """Return what the Hub shows of it: features, and per split rows and bytes."""
+        """Return what the Hub shows about it: features, and rows and bytes per split."""
         import datasets
         import pyarrow.parquet as pq
 

@@ -115,8 +115,7 @@ def make_builder(
 
     Raises:
         ValueError: for an unknown dataset or config, or an option that `config_options` refuses.
-        FileNotFoundError: if there is no such folder.
-        ImportError: if `datasets` is not installed.
+        FileNotFoundError: if the folder does not exist. ImportError: if `datasets` is not installed.
     """
     kind = builder_class(dataset)
     folder = data_folder(dataset, data_dir, kind.SOURCE_SUFFIXES).resolve()

@@ -101,7 +101,8 @@ def _in_processes(
                         rows = future.result()
                         yield running.pop(future), rows
             except BrokenProcessPool as error:
-                # A process was killed, and all that ran is lost; the guilty unit is among the first `num_workers`.
+                # A process was killed, and all running units are lost; the one that caused it is among the first
+                # `num_workers`.
                 lost = sorted(running.values(), key=lambda unit: -unit.index)
                 for unit in lost[-num_workers:]:
                     deaths[unit.index] += 1
@@ -134,8 +135,8 @@ def _begin(parent: int, question: Question) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process with its parent, also where that is killed: nobody would read the answer, and the lock of the
-    output, which a fork inherits, would stay held."""
+    """End this process together with its parent, even if the parent is killed: nobody would read the answer, and the
+    lock of the output, which a fork inherits, would not be released."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -152,5 +153,5 @@ def _watch(parent: int) -> None:
 
 def _work(unit: Unit, batch_size: int, places: Sequence[int] | None) -> list[dict[str, Any]]:
     if _judgement is None:
-        raise RuntimeError("The process was not begun.")
+        raise RuntimeError("The process was not started.")
     return _rows(unit, _judgement, batch_size, 0, places)

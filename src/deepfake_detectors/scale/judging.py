@@ -89,7 +89,7 @@ class Judgement:
         return self.pipeline.processor
 
     def rows(self, batch: Batch) -> dict[int, dict[str, Any]]:
-        """Return place -> row of the images of a batch, with the verdict where there is one.
+        """Return place -> row of the images of a batch, with the verdict if there is one.
 
         A mask is the bytes of a PNG under `mask_png`.
 

@@ -33,15 +33,15 @@ SETTINGS = (CONFIG_NAME, PROCESSOR_NAME, IMAGE_PROCESSOR_NAME)
 
 @dataclass
 class ScoreRun:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         folder: where the verdicts are.
-        rows: images in all.
-        errors: of them could not be read.
-        repeated: of those that were judged now, have the content of an earlier image of their unit.
+        rows: total number of images.
+        errors: images that could not be read.
+        repeated: images judged now that have the same content as an earlier image of their unit.
         units: in all.
-        computed: units that this call judged; the others were done before.
+        computed: units that this call judged; the others were already finished.
         seconds: that this call took.
         cascade: of a run in two passes: `cut` (P(fake) of the first pass), `chosen` (images for the second pass),
             `judged_twice`, `explained`, `failed`, and what this call spent, `judged_now` and `seconds_now`.
@@ -108,7 +108,7 @@ def score(
         output: folder for the verdicts. It must be local; copy it to an object store afterwards.
         engine: `"local"` (this machine), or `"ray"` (Ray Data; the cluster of `RAY_ADDRESS`, else this machine).
         model: folder, Hub id or name of a built-in checkpoint; the built-in default if `None`.
-        family: of a stock folder that holds a family's weights in the layout of a library class.
+        family: for a stock folder that contains a family's weights in the layout of a library class.
         head, threshold, explain, localize, question, max_new_tokens: as in the pipeline.
         cascade: a second detector for the images that look most like fakes to the first: its name, or a `Cascade`
             (or its fields) with a `share` or `threshold`. `fake_probability`, `decision` and `label` of these images
@@ -117,8 +117,8 @@ def score(
         batch_size: images per forward pass.
         num_workers: see `engine_local.judge_local`, `engine_ray.judge_ray`.
         unit_rows: images in a unit. An interrupted unit is processed again.
-        image_column: of Parquet files and datasets, where it has an unusual name.
-        gpus_per_worker: for Ray, GPUs (or a fraction) of each process that judges; 1 where there are GPUs, if `None`.
+        image_column: of Parquet files and datasets, if it has an unusual name.
+        gpus_per_worker: for Ray, GPUs (or a fraction) for each process that judges; `None` for 1 if there are GPUs.
         device, dtype: as in `pipelines.load_detector`.
         progress: called with the number of finished images and the total.
 
@@ -173,7 +173,7 @@ def score(
     units = cut_units(stretches, text)
     final = units
     if steps is not None:
-        # The top share depends on all images: where one changes, so does the second pass of every unit.
+        # The top share depends on all images: if one changes, so does the second pass of every unit.
         whole = "" if steps.share is None else " ".join(unit.key for unit in units)
         final = cut_units(stretches, f"second pass {whole} {text}")
     with folder_lock(folder):

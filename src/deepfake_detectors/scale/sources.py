@@ -29,7 +29,7 @@ SHARD_SUFFIXES = (".parquet", ".tar")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 IMAGE_COLUMNS = ("image", "img", "picture", "bytes", "jpg", "jpeg", "png", "webp", "path", "file_name", "file", "url")
 ID_COLUMNS = ("id", "__key__")
-ROWS_READ = 64  # of a Parquet file at once: rows hold whole images
+ROWS_READ = 64  # of a Parquet file at once: rows contain whole images
 # What tells one state of a remote file from another, beside its size; stores have different words for it.
 VERSIONS = (
     "ETag",
@@ -51,7 +51,7 @@ class Entry:
 
     Attributes:
         id: unique in the source.
-        source: the file, URL or shard that holds it.
+        source: the file, URL or shard that contains it.
         content: its bytes; or why they cannot be read; `None` for an empty cell of a table.
     """
 
@@ -133,7 +133,7 @@ class ParquetStretch(Stretch):
     Attributes:
         path: path or URL of the file.
         prefix: of the ids of rows that have none.
-        groups: row groups that hold the rows.
+        groups: row groups that contain the rows.
         first: number of the first row in the file.
         skipped: rows of the first group that come before it.
         image, id: names of the columns.
@@ -229,7 +229,7 @@ def _cell_entry(cell: Any, name: str, origin: str) -> Entry:
 
 
 def _content(path: str) -> bytes | InputImageError:
-    """The bytes of a file, or why it has none."""
+    """The bytes of a file, or why it cannot be read."""
     name = describe_image_source(path)
     try:
         if path.lower().startswith(WEB):

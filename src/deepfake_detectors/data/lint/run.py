@@ -77,7 +77,7 @@ def lint_dataset(
 
     Raises:
         ImportError: if a library of the extra `lint` is not installed, with the command that installs it.
-        ValueError: for a source without any image, another `format` or `near`, an `output` that is a file or that
+        ValueError: for a source without images, another `format` or `near`, an `output` that is a file or that
             another process is writing; and as `open_source`.
         FileNotFoundError: for missing raw files.
     """
