@@ -59,7 +59,7 @@ def test_wrong_requests_end_in_one_line(shell, model, tmp_path, monkeypatch) -> 
     with use_hub(monkeypatch, tmp_path / "home", token=None) as hub:
         for arguments, words in [
             (("--model", tmp_path / "nowhere", "--repo", "me/x", "--without-results"), "nowhere"),
-            (("--model", model, "--repo", "me/x"), "There are no results"),
+            (("--model", model, "--repo", "me/x"), "results.json"),
             (("--model", model, "--repo", "me/x", "--without-results"), "not logged in"),
             (("--model", model, "--repo", "x", "--without-results"), "write owner/name"),
             (("--model", model, "--repo", "me/x", "--base", "a/b", "--without-results"), "base"),

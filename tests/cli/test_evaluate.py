@@ -117,7 +117,7 @@ def test_data_set_and_its_own_predictions_give_the_same_numbers(shell, model, tm
     assert result.exit_code == 2 and f"1 of {len(rows)} " in result.stderr
     more = write_rows(tmp_path / "more.jsonl", [*rows, {**rows[0], "id": "stranger"}])
     result = shell("evaluate", "--predictions", more, *check, "--output", again)
-    assert result.exit_code == 2 and "does not hold" in result.stderr and "stranger" in result.stderr
+    assert result.exit_code == 2 and "stranger" in result.stderr
 
 
 def test_cached_predictions_are_held_against_the_set(shell, tmp_path):

@@ -200,7 +200,7 @@ def test_a_built_data_set_gives_the_numbers_of_its_raw_files(shell, folder_of, t
     for wrong, message in (
         (("--split", "validation"), "'validation' of real_fake"),
         (("--dataset-config", "c40"), "real_fake"),
-        (("--option", "masks=masks"), "was built already"),
+        (("--option", "masks=masks"), "`dataset_options`"),
     ):
         result = shell(*command, *sides["built"], *wrong, "--output", tmp_path / "none")
         assert result.exit_code == 2 and message in result.stderr, result.stderr

@@ -130,7 +130,7 @@ def test_missing_measurement_is_an_error(facts, measured, source, key):
         render_model_card(facts, **measured)
 
 
-SECTIONS = ["Use", "Results", "Architecture", "Training", "Repeat it", "Sources"]
+SECTIONS = ["Use", "Results", "Architecture", "Training", "Reproduce it", "Sources"]
 
 
 def test_whole_card_of_the_embedded_default(tmp_path, monkeypatch):
