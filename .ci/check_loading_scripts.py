@@ -1,12 +1,12 @@
-"""Prove that the files of `dataset_scripts/` still are loading scripts, with the last library that runs any.
+"""Check that the files of `dataset_scripts/` are still loading scripts, with the last library version that runs them.
 
-Needs an environment of its own, without this package and without PyTorch:
+Needs a separate environment, without this package and without PyTorch:
 
     python -m venv v3 && v3/bin/pip install "datasets==3.6.0" pillow h5py av
     v3/bin/python .ci/check_loading_scripts.py
 
-Writes the smallest tree of every data set (those of the tests), loads it by `load_dataset(script, ...)` as a table and
-as a stream, and compares both with what the builder class gives when it is used directly.
+Writes the smallest tree of every dataset (those of the tests), loads it by `load_dataset(script, ...)` as a table and
+as a stream, and compares both with the builder class used directly.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def load_module(name: str, path: Path, package: bool = False) -> Any:
 
 
 def trees() -> dict[str, Any]:
-    """Data set -> class that writes its tree."""
+    """Dataset -> class that writes its tree."""
     sys.path.insert(0, str(ROOT / "tests"))
     from support import raw_trees_pictures, raw_trees_videos
 
@@ -46,7 +46,7 @@ def trees() -> dict[str, Any]:
 
 
 def check(name: str, script: str, kind: Any, tree: Any, folder: Path) -> int:
-    """Load one data set in three ways; returns the number of rows."""
+    """Load one dataset in three ways; returns the number of rows."""
     import datasets
 
     tree.write(folder / "raw")
@@ -60,7 +60,7 @@ def check(name: str, script: str, kind: Any, tree: Any, folder: Path) -> int:
         expected = [row["id"] for unit in units for row in builder.examples(unit)]
         loaded, streamed = data[split]["id"], [row["id"] for row in stream[split]]
         if not sorted(loaded) == sorted(streamed) == sorted(expected):
-            raise SystemExit(f"{name}, {split}: the script gives {loaded} and {streamed}, the class {expected}.")
+            raise SystemExit(f"{name}, {split}: the script returns {loaded} and {streamed}, the class {expected}.")
         total += len(expected)
     return total
 
@@ -71,7 +71,7 @@ def main() -> int:
         import datasets
 
         if not hasattr(datasets.config, "HF_DATASETS_TRUST_REMOTE_CODE"):
-            raise SystemExit(f"datasets {datasets.__version__} runs no loading scripts; install datasets==3.6.0.")
+            raise SystemExit(f"datasets {datasets.__version__} cannot run loading scripts; install datasets==3.6.0.")
         table = tomllib.loads((ROOT / "src/deepfake_detectors/datasets.toml").read_text(encoding="utf-8"))
         load_module("dataset_scripts", ROOT / "dataset_scripts/__init__.py", package=True)
         for name, tree in sorted(trees().items()):
@@ -81,7 +81,7 @@ def main() -> int:
             print(f"{name}: {rows} rows from {script}.py with datasets {datasets.__version__}", flush=True)
         absent = sorted(set(table) - set(trees()))
         if absent:
-            raise SystemExit(f"No tree to try these scripts on: {', '.join(absent)}.")
+            raise SystemExit(f"No tree to test these scripts with: {', '.join(absent)}.")
     return 0
 
 

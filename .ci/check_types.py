@@ -1,6 +1,6 @@
 """Run mypy over both packages, the folders that pyproject.toml maps into them included.
 
-A type checker finds modules by path and knows nothing of setuptools' package-dir. So this lays the map out as
+A type checker finds modules by path and does not know setuptools' package-dir. So this lays the map out as
 links in `build/typing`, checks that, and prints the paths a contributor edits. `make lint` then runs import-linter in
 the same tree, which finds modules by path too.
 """

@@ -255,7 +255,7 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     HOMEPAGE = ""
     LAYOUT_VERIFIED = True  # False if layout or counts come from second-hand sources; `info` and `check` say so
     RESEARCH_ONLY = True  # False only if the terms allow more than non-commercial research, or are the user's own
-    UNIT_NAME = "pictures"
+    UNIT_NAME = "images"
     SOURCE_SUFFIXES: tuple[str, ...] = ()  # suffixes of files that can be passed as `data_dir` instead of a folder
     BUILDER_CONFIG_CLASS = RawConfig
     log_findings = True

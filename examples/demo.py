@@ -1,12 +1,12 @@
-"""Judge pictures whose truth is known, print the decisions beside it, and draw all of them on one sheet.
+"""Judge images with known labels, print the decisions next to the labels, and draw all images on one sheet.
 
-Needs: `pip install deepfake-detectors`, no network. About a CPU second a picture. Whole pictures go to the head
+Needs: `pip install deepfake-detectors`, no network. About a CPU second an image. Whole images go to the head
 "picture" of the built-in checkpoint, crops of faces to its head "face".
 
     python examples/demo.py --output outputs/demo.png
 
-With the environment variable DEEPFAKE_DATA, a folder that holds `demo_pictures/` and `ddvqa/`, their pictures are
-judged too (`--repository-only` leaves them out). They are shown on the sheet and copied nowhere else.
+With the environment variable DEEPFAKE_DATA, a folder that contains `demo_pictures/` and `ddvqa/`, their images are
+also judged (`--repository-only` skips them). They are only shown on the sheet and not copied anywhere else.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ NO_BAND = "no decision band"
 COLOURS = {"right": "#2b7a3d", "wrong": "#c0392b", "open": "#7a7a7a"}
 TILE, GAP, CAPTION, COLUMNS = 190, 14, 58, 6
 MEANING = (
-    "P(fake) is a score of small linear heads, not a proof. A decision is given only outside the checkpoint's band, "
-    "and its measured error rates hold for pictures like those it was fitted on; on professional photographs against "
-    "current generators the head for whole pictures is at chance."
+    "P(fake) is a score of small linear heads, not proof. A decision is only given outside the checkpoint's band, "
+    "and its measured error rates hold for images like those it was fitted on; on professional photographs against "
+    "current generators the head for whole images is no better than chance."
 )
 
 
 class Case(NamedTuple):
-    """A picture with its truth: `group` is the heading on the sheet, `head` the head that judges it."""
+    """An image with its label: `group` is the heading on the sheet, `head` the head that judges it."""
 
     group: str
     name: str
@@ -53,11 +53,9 @@ class Case(NamedTuple):
 
 
 def cases(data: Path | None, per_class: int) -> Iterator[Case]:
-    """All pictures, in the order of the sheet."""
+    """All images, in the order of the sheet."""
     for path in sorted(PICTURES.glob("*.jpg"), reverse=True):
-        yield Case(
-            "Whole pictures of this repository", path.stem, path.stem.split("_")[0], "picture", load_image(path)
-        )
+        yield Case("Whole images of this repository", path.stem, path.stem.split("_")[0], "picture", load_image(path))
     for name, box in json.loads((PICTURES / "faces.json").read_text(encoding="utf-8")).items():
         crop = load_image(PICTURES / name).crop(box)
         yield Case("Faces of this repository", Path(name).stem, name.split("_")[0], "face", crop)
@@ -77,19 +75,19 @@ def choose_faces(folder: Path, per_class: int) -> list[tuple[Path, str]]:
     by_type = {kind: sorted(folder.glob(f"{kind}_*.jpg")) for kind in [REAL, *FAKES]}
     if not all(by_type.values()):
         empty = ", ".join(kind for kind, found in by_type.items() if not found)
-        raise ValueError(f"{folder} holds no pictures of type {empty}; DEEPFAKE_DATA must be the folder above ddvqa/.")
+        raise ValueError(f"{folder} lacks images of type {empty}; DEEPFAKE_DATA must be the folder above ddvqa/.")
     turns = [by_type[kind][turn] for turn in range(per_class) for kind in FAKES if turn < len(by_type[kind])]
     return [(path, "real") for path in by_type[REAL][:per_class]] + [(path, "fake") for path in turns[:per_class]]
 
 
 def outcome(case: Case, row: dict[str, Any]) -> str:
-    """`right`, `wrong`, or `open` where nothing was decided."""
+    """`right`, `wrong`, or `open` if nothing was decided."""
     said = RIGHT.get(row["decision"])
     return "open" if said is None else "right" if said == case.truth else "wrong"
 
 
 def draw_sheet(judged: list[tuple[Case, dict[str, Any]]]) -> Image.Image:
-    """Every picture with its truth, its decision and P(fake), under the headings of their groups."""
+    """Every image with its label, decision and P(fake), under the heading of its group."""
     groups: dict[str, list[tuple[Case, dict[str, Any]]]] = {}
     for case, row in judged:
         groups.setdefault(case.group, []).append((case, row))
@@ -130,7 +128,7 @@ def shortened(text: str, font: Any) -> str:
 
 
 def wrapped(text: str, font: Any, width: int) -> list[str]:
-    """The text in lines that fit."""
+    """The text split into lines that fit."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -142,8 +140,8 @@ def wrapped(text: str, font: Any, width: int) -> list[str]:
 
 
 def show(judged: list[tuple[Case, dict[str, Any]]]) -> None:
-    """Print a table, and how many decisions were right."""
-    table = Table("picture", "truth", "head", "P(fake)", "decision", title="Decisions beside the truth")
+    """Print a table, and the number of correct decisions."""
+    table = Table("picture", "truth", "head", "P(fake)", "decision", title="Decisions and true labels")
     for case, row in judged:
         found = outcome(case, row)
         said = f"{row['decision'] or NO_BAND}{' (wrong)' if found == 'wrong' else ''}"
@@ -153,7 +151,9 @@ def show(judged: list[tuple[Case, dict[str, Any]]]) -> None:
     for name in dict.fromkeys(case.group for case, _ in judged):
         found = [outcome(case, row) for case, row in judged if case.group == name]
         decided = len(found) - found.count("open")
-        console.print(f"{name}: {decided} decided, {found.count('right')} of them right; {len(found) - decided} open.")
+        console.print(
+            f"{name}: {decided} decided, {found.count('right')} of them correct; {len(found) - decided} open."
+        )
     console.print(MEANING, soft_wrap=True)
 
 
@@ -161,7 +161,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/demo.png"), help="sheet to write (PNG)")
     parser.add_argument("--per-class", type=int, default=6, help="real and fake faces of FaceForensics++ (default: 6)")
-    parser.add_argument("--repository-only", action="store_true", help="leave out the pictures of DEEPFAKE_DATA")
+    parser.add_argument("--repository-only", action="store_true", help="skip the images of DEEPFAKE_DATA")
     arguments = parser.parse_args()
     root = None if arguments.repository_only else os.environ.get("DEEPFAKE_DATA")
     logging.disable_progress_bar()
@@ -173,7 +173,7 @@ def main() -> int:
     show(judged)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     draw_sheet(judged).quantize(256).save(arguments.output, optimize=True)
-    Console().print(f"All of them on one sheet: {arguments.output}")
+    Console().print(f"Sheet with all images: {arguments.output}")
     return 0
 
 

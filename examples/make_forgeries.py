@@ -1,4 +1,4 @@
-"""Make the pictures of `examples/pictures` again: photographs, and forgeries of three of them.
+"""Make the images of `examples/pictures` again: photographs, and forgeries of three of them.
 
 `make_face_swaps.py` makes the others.
 
@@ -18,7 +18,7 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from skimage import data
 
-JPEG_QUALITY = 92  # real and fake get the same history, so that the file itself does not give the answer away
+JPEG_QUALITY = 92  # real and fake get the same history, so that the file itself does not reveal the answer
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 
@@ -30,7 +30,7 @@ def soft_ellipse(size: tuple[int, int], box: Box, feather: float) -> Image.Image
 
 
 def self_blend(image: Image.Image, box: Box) -> Image.Image:
-    """Blend a changed copy of the picture back into itself inside `box`, as face-swap tools blend a foreign face.
+    """Blend a changed copy of the image back into itself inside `box`, as face-swap tools blend a foreign face.
 
     The copy is resampled once more (as a generated face is), a little larger, shifted, and of another colour balance:
     the traces that a detector of blended faces looks for, without a second person's face.

@@ -1,4 +1,4 @@
-"""FakeVLM configuration (Wen et al., arXiv 2503.14905): LLaVA-1.5, and how it is asked for a verdict."""
+"""FakeVLM configuration (Wen et al., arXiv 2503.14905): LLaVA-1.5, and the question that asks it for a verdict."""
 
 from typing import Any, Literal
 

@@ -152,10 +152,10 @@ def load_draft(
     max_pixels: int = MAX_PIXELS,
     allow_private_hosts: bool = False,
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Load one picture as `load_image` does, but decode a large JPEG in a smaller size. This changes pixels.
+    """Load one image as `load_image` does, but decode a large JPEG in a smaller size. This changes pixels.
 
     Where the short side is at least twice, four or eight times `side`, the decoder gives a half, a quarter or an
-    eighth of the size, with its own averaging. Other formats, and pictures that are no files, are loaded in full.
+    eighth of the size, with its own averaging. Other formats, and images that are not files, are loaded in full.
 
     Args:
         source, timeout, max_bytes, max_pixels, allow_private_hosts: as in `load_image`.

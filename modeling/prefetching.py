@@ -1,4 +1,4 @@
-"""From pictures to batches for a model: work is done ahead in threads, in order and never far ahead."""
+"""Prepare batches for a model in threads: ahead of it, in order, within a bound."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,14 +21,14 @@ def prefetched(
 ) -> Iterator[Found]:
     """Yield `work(item)` for every item, in the order of the items.
 
-    Threads, not processes: decoding and resizing release Python's lock, so that two threads use two cores; nothing is
-    copied from one process to another, and what cannot be sent there, such as a generator, works as well.
+    This uses threads because decoding and resizing release Python's lock, so two threads use two cores. Nothing is
+    copied between processes, and inputs that cannot be sent to one, such as generators, work too.
 
     Args:
         work: may be called from several threads at once.
-        items: taken one after the other in the thread that asks for results; may have no end.
-        num_workers: threads; 0 works in the asking thread, one item at a time.
-        ahead: results that are made or wait before they are asked for; at least `num_workers`.
+        items: read one by one in the calling thread; may be endless.
+        num_workers: number of threads; 0 works in the calling thread, one item at a time.
+        ahead: number of results that may wait or be in progress; at least `num_workers`.
 
     Raises:
         Exception: what `work` or `items` raise, in the place of that item: all results before it come first.
@@ -63,20 +63,20 @@ def prefetched(
 
 
 def _shared(inputs: Any) -> bool:
-    """Whether several threads may read these rows at once, because they lie in a table."""
+    """Return whether several threads may read these rows at once, because they belong to a table."""
     while (inside := getattr(inputs, "rows", getattr(inputs, "dataset", None))) is not None:
         inputs = inside
     return type(inputs).__module__.partition(".")[0] in TABLES
 
 
 class PreparedBatches:
-    """Prepared pictures in batches, as the model takes them.
+    """Batches of prepared images, as the model takes them.
 
     Args:
         inputs: with a length, or to be iterated.
-        prepare: makes features of one input.
-        num_workers: threads that prepare.
-        batch_size: features per batch; of 1, they come as they are.
+        prepare: makes the features of one input.
+        num_workers: number of threads that prepare.
+        batch_size: images per batch; with 1, features are returned as they are.
     """
 
     def __init__(self, inputs: Any, prepare: Any, num_workers: int, batch_size: int) -> None:
@@ -103,7 +103,7 @@ class PreparedBatches:
 
 
 def stacked(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Join features of single pictures: tensors have a batch axis of 1 each, anything else becomes a list.
+    """Join features of single images: tensors have a batch axis of 1 each, anything else becomes a list.
 
     Args:
         items: at least one, all with the same names.

@@ -80,7 +80,7 @@ def test_a_plan_and_a_page_say_it_of_their_models(llava):
         read_contestants([{"scores": "x.jsonl", "family": "fakevlm"}], [])
     models = Models([llava], family="fakevlm")
     assert models.judge().facts["class"] == CLASS
-    with pytest.raises(ValueError, match="no model"):
+    with pytest.raises(ValueError, match=r"'fakevlm'.*`model`"):
         Models(family="fakevlm")
 
 

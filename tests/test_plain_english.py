@@ -24,7 +24,7 @@ QUOTED = {
 # A stiff phrase, and what to write instead.
 PHRASES = {
     # word order
-    r"(?<!there )(?<!There )\b(?:is|are|was|were) no (?!longer|more|less|one\b)": "is not a, does not have a",
+    r"(?<!there )(?<!There )\b(?:is|are|was|were) no (?!longer|more|less|better|one\b)": "is not a, does not have a",
     r"\b(?:holds?|names?|knows?|lists?|gives?|takes?|needs?|carr(?:y|ies)|writes?|finds?|asks?|bears?|reads?) no\b": (
         "does not contain, does not have, does not need"
     ),

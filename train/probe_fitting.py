@@ -81,7 +81,7 @@ def picture_weights(pictures: Sequence[Picture], parts: Mapping[str, Part]) -> n
             weights[places] = parts[part].mass / len(kinds) / len(places)
     fake = np.array([picture.fake for picture in pictures])
     if fake.all() or not fake.any():
-        raise ValueError("The training images are of one class; a head needs real and fake ones.")
+        raise ValueError("All training images belong to one class; a head needs real and fake ones.")
     for chosen in (fake, ~fake):
         weights[chosen] *= len(pictures) / 2 / weights[chosen].sum()
     return weights

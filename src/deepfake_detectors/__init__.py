@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from deepfake_detectors.runtime.export import export as export
     from deepfake_detectors.scale.score import score as score
 
-# Where the functions are that need more than a detector does; each is imported when it is first used.
+# Modules of functions that need more than a detector does; each is imported on first use.
 _LATER = {
     "benchmark": "deepfake_detectors.evaluation.benchmark:benchmark",
     "build_dataset": "deepfake_detectors.data:build_dataset",
@@ -87,7 +87,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name == "app":  # a package of its own, and the door to it: `dfd.app.build()`
+    if name == "app":  # a separate package, with the entry point `dfd.app.build()`
         return import_module("deepfake_detectors.app")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What happens to images on their way to a reader: named re-encodings with fixed parameters, and sets of them."""
+"""Corruptions that images go through when shared: named re-encodings with fixed parameters, and sets of them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _crop(image: Image.Image, share: float) -> Image.Image:
 
 
 def _blur(image: Image.Image, sigma: float) -> Image.Image:
-    # Three deviations to each side, but a kernel must fit into the image when its edge is reflected.
+    # Three deviations to each side, but with reflected edges the kernel must fit into the image.
     reach = min(int(3 * sigma + 0.5), min(image.size) - 1)
     return transforms.gaussian_blur(image, [2 * reach + 1] * 2, [sigma, sigma]) if reach else image
 
@@ -80,16 +80,16 @@ OPERATIONS: Mapping[str, tuple[Callable[..., Image.Image], str]] = {
     "jpeg": (_jpeg, "JPEG of quality {:g}"),
     "webp": (_webp, "WebP of quality {:g}"),
     "resize": (_resize, "both sides times {:g}, bicubic"),
-    "fit": (_fit, "shrunk to a longer side of {:g} pixels where it is longer, bicubic"),
-    "show": (_show, "shown {:g} pixels wide, bicubic, stored without loss"),
-    "crop": (_crop, "the middle {:g} of both sides"),
+    "fit": (_fit, "shrunk to a longer side of at most {:g} pixels, bicubic"),
+    "show": (_show, "displayed {:g} pixels wide, bicubic, stored losslessly"),
+    "crop": (_crop, "centre crop of {:g} of both sides"),
     "blur": (_blur, "Gaussian blur of {:g} pixels"),
     "noise": (_noise, "Gaussian noise, standard deviation {:g} of 255 levels"),
     "gamma": (_gamma, "gamma {:g}"),
     "flip": (_flip, "mirrored left to right"),
-    "rotate": (_rotate, "turned by {:g} degrees, corners black"),
+    "rotate": (_rotate, "rotated by {:g} degrees, with black corners"),
 }
-# Services do not publish what they do to images, and change it: these parameters are our own choice.
+# Services do not publish how they process images, and change it, so these parameters are our own choice.
 ROUND_TRIPS: Mapping[str, tuple[Step, ...]] = {
     "screenshot": (("show", 1080),),
     "messenger": (("fit", 1600), ("jpeg", 75)),
@@ -98,12 +98,12 @@ ROUND_TRIPS: Mapping[str, tuple[Step, ...]] = {
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way in which images are changed, always the same for the same image and seed.
+    """A corruption of images, always the same for the same image and seed.
 
     Attributes:
         name: such as `"jpeg-70"`.
-        family: what is done, such as `"jpeg"`; `"chain"` for several in a row.
-        steps: operations of `OPERATIONS` with their parameter, in order.
+        family: kind of corruption, such as `"jpeg"`; `"chain"` for several in a row.
+        steps: operations from `OPERATIONS` with their parameters, in order.
     """
 
     name: str
@@ -111,15 +111,15 @@ class Corruption:
     steps: tuple[Step, ...]
 
     def apply(self, image: Image.Image, seed: int = 0, key: str = "") -> Image.Image:
-        """Return the changed image.
+        """Return the altered image.
 
         Args:
-            image: of mode `RGB`.
-            seed: of what is random.
-            key: of the image, such as its id: images get noise of their own.
+            image: an image of mode `RGB`.
+            seed: seed of random operations.
+            key: key of the image, such as its id, so that images get different noise.
 
         Returns:
-            An image of mode `RGB`, of another size where the steps say so.
+            An image of mode `RGB`, possibly of another size.
         """
         drawn = int.from_bytes(sha256(f"{seed}\0{self.name}\0{key}".encode()).digest()[:8], "big") >> 1
         # Its own, not the one of the process: several threads may change pictures.
@@ -141,7 +141,7 @@ def corruption(name: str) -> Corruption:
         name: such as `"jpeg-70"`, `"resize-0.5"`, `"messenger"` or `"screenshot+messenger"`.
 
     Raises:
-        ValueError: for a name that is none of these.
+        ValueError: for an unknown name.
     """
     steps: list[Step] = []
     for part in name.split("+"):
@@ -204,7 +204,7 @@ ROBUSTNESS_SETS: Mapping[str, tuple[str, ...]] = {
         "screenshot+messenger",
         "screenshot+messenger+crop-0.9+messenger",
     ),
-    # Table 7 of the FakeVLM paper names the kinds and numbers alone; noise and blur are read as here.
+    # Table 7 of the FakeVLM paper only lists kinds and numbers; this is our interpretation of noise and blur.
     "fakevlm-table7": (
         "jpeg-70",
         "jpeg-80",
@@ -217,7 +217,7 @@ ROBUSTNESS_SETS: Mapping[str, tuple[str, ...]] = {
         "blur-3",
     ),
 }
-# What an examination judges beside the image itself: what happens to any image that is sent on.
+# What an examination also scores in addition to the image itself: common effects of sharing.
 STABILITY_SET = ("jpeg-90", "jpeg-70", "resize-0.75", "messenger")
 
 
@@ -229,14 +229,14 @@ def corruption_set(name: str) -> tuple[Corruption, ...]:
         name: key of `ROBUSTNESS_SETS`, or names of corruptions joined by commas.
 
     Raises:
-        ValueError: for another name, or a corruption that is named twice.
+        ValueError: for an unknown name, or a duplicate corruption.
     """
     if name in ROBUSTNESS_SETS:
         return tuple(corruption(part) for part in ROBUSTNESS_SETS[name])
     names = [part.strip() for part in name.split(",")]
     if len(set(names)) < len(names):
-        raise ValueError(f"{name!r} names a corruption twice.")
+        raise ValueError(f"{name!r} contains a corruption twice.")
     try:
         return tuple(corruption(part) for part in names)
     except ValueError as error:
-        raise ValueError(f"{error} Sets are {', '.join(ROBUSTNESS_SETS)}.") from error
+        raise ValueError(f"{error} Available sets are {', '.join(ROBUSTNESS_SETS)}.") from error

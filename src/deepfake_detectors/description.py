@@ -1,4 +1,4 @@
-"""`model_info()`: what a checkpoint is, can do and may be used for, without its weights being read."""
+"""`model_info()`: describe a checkpoint, its abilities and its terms, without reading its weights."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def model_info(model: str | Path | None = None, family: str | None = None) -> di
     """Describe a checkpoint.
 
     Args:
-        model: a folder or Hub id of a detector, or the name of a built-in checkpoint; the default one if `None`.
-        family: of a stock folder, as in `pipeline`.
+        model: a folder or Hub id of a detector, or the name of a built-in checkpoint; `None` means the default.
+        family: family of a stock folder, as in `pipeline`.
 
     Returns:
         A JSON-serialisable dict: `model` (where it is loaded from), `family`, `class`, `explains`, `localizes`,
         `converses`, `parameters` (their number), `dtype` (as saved), `operating_points` (name -> threshold on
-        P(fake)), `calibration`, `license`, `license_notice`, and `summary`, the first paragraph of its card. What is
-        not known is `None`.
+        P(fake)), `calibration`, `license`, `license_notice`, and `summary`, the first paragraph of its card. Unknown
+        values are `None`.
 
     Raises:
-        ValueError: if there is no detector in it.
-        OSError: if there is no such model.
+        ValueError: if it does not contain a detector.
+        OSError: if the model does not exist.
     """
     source, config = load_config(model, family)
-    with model_faults(source), torch.device("meta"):  # sizes only: no weights are read
+    with model_faults(source), torch.device("meta"):  # only sizes: weights are not read
         detector = AutoModel.from_config(config, trust_remote_code=False)
     return {
         "model": source,
@@ -63,7 +63,7 @@ def _card(source: str) -> dict[str, Any]:
         return {"license": None, "summary": None}
     text = read_text(Path(path))
     if (header := CARD_HEADER.match(text)) is not None:
-        parse_yaml(header[1], path)  # bounded; the client's own reader is not
+        parse_yaml(header[1], path)  # with limits, unlike the client's own reader
     with model_faults(source):
         card = ModelCard(text)
     return {

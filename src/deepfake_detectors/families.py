@@ -1,4 +1,4 @@
-"""The table of families: what `families.toml` and plug-in packages say, as objects."""
+"""The table of families from `families.toml` and plug-in packages."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Loading an entry point must not need more than its mapping. A package whose other modules may be imported before this
-# one ends its `__init__` with `import deepfake_detectors`; else its classes are looked for while they are being made.
+# Loading an entry point must only need its mapping. A package whose other modules may be imported before this one must
+# end its `__init__` with `import deepfake_detectors`; otherwise its classes are looked up while they are being
+# created.
 ENTRY_POINT_GROUP = "deepfake_detectors.families"
 
 
 class PluginError(ImportError):
-    """A package that adds a family to this one is broken."""
+    """Raised for a broken package that adds a family."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """One row of the table. `families.toml` says what each field means; references are written `module:Name`.
+    """One row of the table. The fields are documented in `families.toml`; references are written `module:Name`.
 
     `plugin` is the entry point of a family that another package adds, `None` for those of this package.
     """
@@ -72,10 +73,10 @@ class Family:
     plugin: str | None = None
 
     def load(self, role: str) -> Any:
-        """Return what the field `role` refers to, such as the class behind `"verdict"`.
+        """Return the object that the field `role` refers to, such as the class for `"verdict"`.
 
         Raises:
-            ValueError: if the row leaves that field out.
+            ValueError: if the row lacks this field.
         """
         reference = getattr(self, role)
         if reference is None:
@@ -83,18 +84,18 @@ class Family:
         return resolve(reference)
 
     def where_released(self) -> str:
-        """Return a sentence on where the official checkpoints are, with a blank in front; `""` where none is known."""
+        """Return a sentence about the official checkpoints with a leading space; `""` if none are known."""
         known = [f"{item['id']} ({item['where']})" for item in self.official if "where" in item]
         return f" Official weights of {self.title}: {', '.join(known)}." if known else ""
 
     @property
     def model_classes(self) -> tuple[Any, ...]:
-        """Model classes, the verdict class first."""
+        """Return the model classes, the verdict class first."""
         return tuple(dict.fromkeys(self.load(role) for role in ("verdict", "generation") if getattr(self, role)))
 
 
 def resolve(reference: str) -> Any:
-    """Return the object that `module:Name` names."""
+    """Return the object for `module:Name`."""
     module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -103,7 +104,7 @@ def _row(name: str, values: Mapping[str, Any], plugin: str | None = None) -> Fam
     """Check and return a row.
 
     Raises:
-        ValueError: for a key that is missing or not known.
+        ValueError: for a missing or unknown key.
     """
     known = {item.name: item for item in fields(Family) if item.name not in ("name", "plugin")}
     if unknown := sorted(set(values) - set(known)):
@@ -121,7 +122,7 @@ def _read_table() -> dict[str, Family]:
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             if point.name in table:
-                raise PluginError("a family of this name exists already")
+                raise PluginError("a family with this name already exists")
             table[point.name] = _plugin_row(point)
         except PluginError as error:
             _warn(point.name, point.value, error)
@@ -131,12 +132,12 @@ def _read_table() -> dict[str, Family]:
 def _plugin_row(point: EntryPoint) -> Family:
     try:
         return _row(point.name, dict(point.load()), plugin=point.value)
-    except Exception as error:  # code of others may raise anything
+    except Exception as error:  # external code may raise any error
         raise PluginError(f"{type(error).__name__}: {error}") from error
 
 
 def _warn(name: str, plugin: str | None, reason: Exception) -> None:
-    logger.warning("The plug-in family %s (%s) was left out: %s", name, plugin, reason)
+    logger.warning("Skipped the plug-in family %s (%s): %s", name, plugin, reason)
 
 
 _table = _read_table()
@@ -144,7 +145,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(_table)
 
 
 def leave_out(family: Family, reason: Exception) -> None:
-    """Take a broken plug-in out of `FAMILIES`, with a warning that names it."""
+    """Remove a broken plug-in from `FAMILIES` with a warning."""
     del _table[family.name]
     _warn(family.name, family.plugin, reason)
 
@@ -154,7 +155,7 @@ def require_family(name: str | None, what: str) -> Family:
 
     Args:
         name: a `model_type`.
-        what: what has it, for the message.
+        what: the object with this `model_type`, for the message.
 
     Raises:
         ValueError: naming the known families.
@@ -168,19 +169,19 @@ def require_family(name: str | None, what: str) -> Family:
 
 
 def family_of(fields: Mapping[str, Any], source: Any, family: str | None = None) -> Family:
-    """Return the family of a checkpoint, its own or the one that a stock folder is read as.
+    """Return the family of a checkpoint, or the one used for a stock folder.
 
-    A stock folder, whose `model_type` is not a family's, is resolved by its Hub id, else by `family`, else as a chat
-    model that answers zero-shot, with a remark in the log.
+    A stock folder, whose `model_type` is not that of a family, is resolved by its Hub id, or else by `family`, or else
+    as a zero-shot chat model, with a warning in the log.
 
     Args:
         fields: its config.json.
         source: the folder or Hub id.
-        family: what the caller says it is.
+        family: family given by the caller.
 
     Raises:
-        UnconvertedCheckpointError: for weights that have to be rewritten first.
-        ValueError: for an unknown `family`, one that contradicts the folder, or a folder of no family.
+        UnconvertedCheckpointError: for weights that must be converted first.
+        ValueError: for an unknown `family`, one that contradicts the folder, or a folder without a family.
     """
     if family is not None:
         require_family(family, f"family={family!r}")
@@ -195,7 +196,9 @@ def family_of(fields: Mapping[str, Any], source: Any, family: str | None = None)
         for released in row.official:
             if released["id"] == str(source) and family in (None, row.name):
                 if released["loads"] != "stock":
-                    raise UnconvertedCheckpointError(f"{source} holds official {row.name} weights.", row.name, source)
+                    raise UnconvertedCheckpointError(
+                        f"{source} contains official {row.name} weights.", row.name, source
+                    )
                 return row
     chat = next((row for row in FAMILIES.values() if row.any_chat_model and is_chat_model(found)), None)
     if family is None:
@@ -203,7 +206,7 @@ def family_of(fields: Mapping[str, Any], source: Any, family: str | None = None)
             classes = ", ".join(fields.get("architectures") or ["no class named"])
             return require_family(found, f"{source} ({classes})")
         others = [repr(row.name) for row in FAMILIES.values() if row.stock_model_type == found]
-        hint = f" If it holds weights of {' or '.join(others)}, say so with `family`." if others else ""
+        hint = f" If it contains weights of {' or '.join(others)}, set `family`." if others else ""
         _remark_zero_shot(str(source), str(found), hint)
         return chat
     row = FAMILIES[family]
@@ -217,8 +220,8 @@ def family_of(fields: Mapping[str, Any], source: Any, family: str | None = None)
 @cache
 def _remark_zero_shot(source: str, model_type: str, hint: str) -> None:
     logger.warning(
-        "%s (model_type %s) was not trained as a deepfake detector: it is asked zero-shot as chat_vlm, its scores are "
-        "uncalibrated, and nobody has measured how good they are.%s",
+        "%s (model_type %s) was not trained as a deepfake detector: it is used zero-shot as chat_vlm, its scores are "
+        "uncalibrated, and its accuracy is unknown.%s",
         source,
         model_type,
         hint,
@@ -226,7 +229,7 @@ def _remark_zero_shot(source: str, model_type: str, hint: str) -> None:
 
 
 def refuse_unconverted(fields: Mapping[str, Any], source: Any) -> None:
-    """Raise an `UnconvertedCheckpointError` for a folder of LLaVA's own code or its forks.
+    """Raise an `UnconvertedCheckpointError` for a folder from LLaVA's original code or its forks.
 
     Args:
         fields: its config.json.

@@ -1,4 +1,4 @@
-"""Files and folders: which files are images, reading JSON, digests."""
+"""Files and folders: finding images, reading JSON and YAML, digests."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ __all__ = [
 ]
 
 LARGEST_YAML, DEEPEST_YAML = 2**20, 32
-# Only for folders: a file that is named is read whatever it is called.
+# Only for folders: a file that is given directly is read regardless of its name.
 PICTURE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .avif .avifs .heic .heif .jp2 .j2k .ppm .pgm "
     ".pbm .pnm .tga".split()
 )
-# Index of shards -> what weights are called where there is none.
+# Index of shards -> file name of unsharded weights.
 WEIGHTS = {SAFE_WEIGHTS_INDEX_NAME: "*.safetensors", WEIGHTS_INDEX_NAME: "pytorch_model*.bin"}
-TABLE_SUFFIX, PATH_COLUMN = ".csv", "img_path"  # of tables of images, as AntifakePrompt has them
+TABLE_SUFFIX, PATH_COLUMN = ".csv", "img_path"  # for tables of images, as in AntifakePrompt
 BLOCK = 1 << 20  # bytes read at a time
 
 
 @dataclass
 class Inputs:
-    """What `expand_inputs` found.
+    """Result of `expand_inputs`.
 
     Attributes:
         pictures: paths and URLs in the order given; folders sorted by name.
-        faults: input -> why it names no image.
-        skipped: number of files in folders whose names are not those of images.
+        faults: input -> reason why it is not an image.
+        skipped: number of files in folders without an image extension.
     """
 
     pictures: list[str] = field(default_factory=list)
@@ -59,12 +59,12 @@ class Inputs:
 
 @dataclass
 class Walk:
-    """What `walk_folder` found.
+    """Result of `walk_folder`.
 
     Attributes:
-        files: of the suffixes asked for, each real file once, sorted.
+        files: files with the requested suffixes, each real file once, sorted.
         others: number of files with other suffixes.
-        faults: path -> why it was left out: links to nothing, pipes, folders that cannot be read.
+        faults: path -> reason why it was left out: broken links, pipes, unreadable folders.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -75,21 +75,21 @@ class Walk:
 def walk_folder(
     folder: str | Path, recursive: bool = False, suffixes: Collection[str] | None = PICTURE_SUFFIXES
 ) -> Walk:
-    """Find the files of a folder: the one walk of this library.
+    """Find the files in a folder; the library uses only this function for that.
 
-    Links to files and folders are followed once: what has been seen by its real path is passed over, so that loops
-    end and no file counts twice. Hidden files and folders are passed over. What has the name of a wanted file but
-    cannot be read is a fault, never left out in silence.
+    Links to files and folders are followed, but each real path is visited only once, so that loops end and files are
+    not counted twice. Hidden files and folders are skipped. A file with a requested suffix that cannot be read is
+    reported as a fault and never silently skipped.
 
     Args:
-        folder: where to look.
-        recursive: also look into its folders, however deep.
-        suffixes: in lower case, of the files that are wanted; `None` for all.
+        folder: the folder to search.
+        recursive: also search all subfolders.
+        suffixes: suffixes of the files to find, in lower case; `None` for all.
     """
     found = Walk()
     seen: set[tuple[int, int]] = set()
-    # A list, not a recursion: folders may be deeper than Python's stack. What is no link comes first, so that a file
-    # is known by its own name rather than by that of a link to it.
+    # A list instead of recursion, because folders may be deeper than Python's stack. Real files come first, so that a
+    # file is known by its own name instead of that of a link.
     plain, linked = [Path(folder)], list[Path]()
     while plain or linked:
         place = plain.pop() if plain else linked.pop(0)
@@ -108,7 +108,7 @@ def walk_folder(
                 status = entry.stat()
             except OSError as error:
                 if wanted or entry.is_symlink() or (recursive and entry.is_dir(follow_symlinks=False)):
-                    why = "a link to nothing" if isinstance(error, FileNotFoundError) else error.strerror or error
+                    why = "a broken link" if isinstance(error, FileNotFoundError) else error.strerror or error
                     found.faults[entry.path] = f"{entry.path}: cannot be read ({why})."
                 continue
             if stat.S_ISDIR(status.st_mode):
@@ -138,7 +138,7 @@ def _is_new(status: os.stat_result, seen: set[tuple[int, int]]) -> bool:
 
 
 def _each_once(files: list[Path]) -> list[Path]:
-    """Each real file once, under its own name where that was found too; sorted."""
+    """Return each real file once, sorted, with its own name if that was found."""
     kept: dict[str, Path] = {}
     for file in sorted(files, key=lambda file: (file.is_symlink(), file)):
         kept.setdefault(os.path.realpath(file), file)
@@ -148,15 +148,15 @@ def _each_once(files: list[Path]) -> list[Path]:
 def expand_inputs(
     names: Sequence[str], recursive: bool = False, suffixes: Collection[str] = PICTURE_SUFFIXES
 ) -> Inputs:
-    """Expand folders and globs into images, or into other files.
+    """Expand folders and globs into images or other files.
 
-    A name that is not a folder and not a pattern is kept as an image, so that reading it gives the error.
+    A name that is neither a folder nor a pattern is kept as an image, so that reading it gives the error.
 
     Args:
         names: files, folders, glob patterns (`**` for any depth), http(s) URLs, and tables of images: CSV files with
             a column `img_path`, relative to their folder or absolute.
-        recursive: also look into the folders of a folder.
-        suffixes: of the files that are taken from folders.
+        recursive: also search subfolders.
+        suffixes: suffixes of files to take from folders.
     """
     found = Inputs()
     for name in names:
@@ -168,8 +168,8 @@ def expand_inputs(
             found.faults |= walk.faults
             found.skipped += walk.others
             if not walk.files and not walk.faults:
-                deeper = "" if recursive else " (`recursive` also looks into its folders)"
-                found.faults[name] = f"{name}: this folder holds no images{deeper}."
+                deeper = "" if recursive else " (use `recursive` to search its subfolders)"
+                found.faults[name] = f"{name}: this folder does not contain images{deeper}."
         elif name.lower().endswith(TABLE_SUFFIX) and os.path.isfile(name):  # noqa: PTH113 - as in `_is_folder`
             try:
                 found.pictures += _listed(Path(name))
@@ -189,17 +189,17 @@ def expand_inputs(
 def _is_folder(name: str) -> bool:
     try:
         return stat.S_ISDIR(os.stat(name).st_mode)  # noqa: PTH116 - a name, which may hold anything
-    except (OSError, ValueError):  # reading it says why
+    except (OSError, ValueError):  # reading it gives the error
         return False
 
 
 def _listed(table: Path) -> list[str]:
-    """The images of a table, in its order."""
+    """Yield the images of a table, in its order."""
     columns, rows = read_csv(table, fill=True)
     if PATH_COLUMN not in columns:
         raise ValueError(f"{table} has the columns {columns}, expected {PATH_COLUMN}.")
     if not rows:
-        raise ValueError(f"{table} lists no images.")
+        raise ValueError(f"{table} does not list images.")
     for where, row in rows:
         if not row[PATH_COLUMN]:
             raise ValueError(f"{where} has no {PATH_COLUMN}. Complete or remove the line.")
@@ -207,7 +207,8 @@ def _listed(table: Path) -> list[str]:
 
 
 def _matches(pattern: str) -> tuple[list[str], dict[str, str]]:
-    """What a glob pattern names, each real file once; `**` follows no links to folders, which may lead in circles."""
+    """Return the matches of a glob pattern, each real file once; `**` does not follow links to folders, which may be
+    cyclic."""
     head, deep, tail = pattern.partition("**")
     found: list[Path] = []
     faults: dict[str, str] = {}
@@ -229,16 +230,16 @@ def _matches(pattern: str) -> tuple[list[str], dict[str, str]]:
 
 
 def read_turns(path: str | Path) -> list[tuple[str, str]]:
-    """Return earlier questions with their answers from a JSON file, a list of `[question, answer]`.
+    """Return earlier questions and answers from a JSON file, a list of `[question, answer]`.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it holds something else; the message names the file.
+        ValueError: if it contains something else; the message names the file.
     """
     turns = parse_json(read_text(Path(path)), str(path))
     for turn in turns if isinstance(turns, list) else [None]:
         if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(part, str) for part in turn)):
-            raise ValueError(f"{path} must hold a JSON list of [question, answer] pairs of texts.")
+            raise ValueError(f"{path} must contain a JSON list of [question, answer] pairs of texts.")
     return [(question, answer) for question, answer in turns]
 
 
@@ -251,30 +252,30 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     """
     fields = parse_json(read_text(Path(path)), str(path))
     if not isinstance(fields, dict):
-        raise ValueError(f"{path} must hold a JSON object, but holds a {type(fields).__name__}.")
+        raise ValueError(f"{path} must contain a JSON object, but contains a {type(fields).__name__}.")
     return fields
 
 
 class _Reader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which a reader sees one only."""
+    """Refuse duplicate keys, of which a reader would see only one."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if repeated := sorted({str(key) for key in keys if keys.count(key) > 1}):
-            raise yaml.constructor.ConstructorError(None, None, f"{repeated[0]!r} stands twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"{repeated[0]!r} occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str, where: Any) -> Any:
-    """Return what a YAML text holds.
+    """Parse a YAML text.
 
     Args:
-        text: at most `LARGEST_YAML` characters, nested at most `DEEPEST_YAML` levels, without anchors that are used
-            again: a few lines of them stand for gigabytes.
-        where: names it in the message of an error.
+        text: at most `LARGEST_YAML` characters, nested at most `DEEPEST_YAML` levels, without reused anchors: a few
+            lines of them can expand to gigabytes.
+        where: its name in error messages.
 
     Raises:
-        ValueError: if it is not such a text.
+        ValueError: if the text is invalid or beyond these limits.
     """
     if len(text) > LARGEST_YAML:
         raise ValueError(f"{where} has {len(text)} characters, allowed are {LARGEST_YAML}.")

@@ -93,7 +93,7 @@ def open_checkpoint(source: str | Path, family: str | None = None, config: Any =
         source: folder or Hub id.
         family: of a stock folder; see `families.family_of`.
         config: its config, where it is loaded already.
-        options: where it lies (`revision` and the like).
+        options: where to find it (such as `revision`).
 
     Raises:
         ValueError, UnconvertedCheckpointError: as `families.family_of`.

@@ -1,4 +1,4 @@
-"""Pages for readers: text from elsewhere inside Markdown, and Markdown as one HTML file."""
+"""Escape external text in Markdown, and convert Markdown to one HTML file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ img{max-width:100%}code{background:#f3f3f3;padding:0 .2em}li{margin:.3rem 0}li,c
 img{background:#fff}}"""
 
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-# Inside a word, an underscore is not markup.
+# An underscore inside a word is not markup.
 SIGNS = re.compile(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)")
 
 
 def as_markdown(text: object) -> str:
-    """Return a text as Markdown that shows it as it is, on one line: no markup, no HTML, no table cells of its own.
+    """Return Markdown that shows the text literally on one line, without markup, HTML or table cells.
 
     Args:
-        text: what is not a string is written as `str` does it. Control signs and bytes that are not text become
-            escapes such as `\\x1b`.
+        text: converted with `str` if necessary. Control characters and bytes that are not text become escapes such as
+            `\\x1b`.
     """
     line = "".join(
         ascii(sign)[1:-1] if unicodedata.category(sign) in ("Cc", "Cs") else sign
@@ -38,12 +38,12 @@ def as_markdown(text: object) -> str:
 
 
 def html_page(title: str, text: str, pictures: Mapping[str, bytes] | None = None) -> str:
-    """Return Markdown as one HTML page that loads nothing from elsewhere.
+    """Return Markdown as one self-contained HTML page.
 
     Args:
-        title: of the page.
-        text: Markdown with tables; HTML in it is shown, not obeyed.
-        pictures: name -> content of PNG files; where the text links to one by its name, it stands in the page.
+        title: title of the page.
+        text: Markdown with tables; HTML in it is escaped.
+        pictures: name -> content of PNG files; images that the text links to by name are embedded in the page.
 
     Raises:
         ImportError: if markdown-it-py is not installed, with the command that installs it.

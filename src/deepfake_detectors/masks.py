@@ -1,4 +1,4 @@
-"""Writes what a detector marked: its mask or heat map as it is, and over the image."""
+"""Write a detector's masks or heat maps, with overlays on the image."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from deepfake_detectors.outputs import opened_whole, refuse_inputs, short_name
 __all__ = ["draw_overlay", "free_name", "save_masks"]
 
 RED = np.array([255.0, 0.0, 0.0])
-OPACITY = 0.6  # of what is surely manipulated; the image stays readable under it
+OPACITY = 0.6  # opacity of certainly manipulated areas, through which the image remains visible
 OUTLINE_FROM = 128  # half of 255: more likely manipulated than not
 YELLOW = (255, 235, 0)
 
 
 def draw_overlay(image: Image.Image, mask: Image.Image, outline: bool = True) -> Image.Image:
-    """Return the image in grey, the manipulated area in red by its probability, outlined in yellow from one half on.
+    """Return the image in grey with the manipulated area in red by probability, outlined in yellow at one half.
 
     Args:
         image: any mode.
-        mask: mode `L` of the same size, 255 is surely manipulated.
-        outline: `False` for a heat map, of which no value means "manipulated".
+        mask: mode `L` of the same size, where 255 is certainly manipulated.
+        outline: `False` for a heat map, whose values do not mean "manipulated".
 
     Returns:
-        Mode `RGB`, of the same size.
+        Mode `RGB`, same size.
     """
     grey = np.asarray(image.convert("L"), dtype=np.float64)[..., None]
     strength = (OPACITY / 255) * np.asarray(mask, dtype=np.float64)[..., None]
@@ -39,7 +39,7 @@ def draw_overlay(image: Image.Image, mask: Image.Image, outline: bool = True) ->
         return painted
     inside = mask.point(lambda value: 255 if value >= OUTLINE_FROM else 0)
     width = 2 * max(1, round(min(image.size) / 200)) + 1
-    # The border of the area: what growing it adds.
+    # The border of the area: the pixels added by dilation.
     edge = np.asarray(inside.filter(ImageFilter.MaxFilter(width))) != np.asarray(inside)
     painted.paste(YELLOW, mask=Image.fromarray(edge))
     return painted
@@ -50,14 +50,14 @@ def save_masks(
 ) -> Iterator[dict[str, Any]]:
     """Write `NAME.mask.png` and `NAME.overlay.png` for each row with a mask, and yield the rows with the two paths.
 
-    Of heat maps the files are `NAME.heatmap.png` and `NAME.heatmap-overlay.png`.
+    For heat maps the files are `NAME.heatmap.png` and `NAME.heatmap-overlay.png`.
 
     Args:
-        rows: of the pipeline called with `localize=True`, each with `input`, the name of its image (path or URL).
-            `mask` becomes the path of the mask, `overlay` is added. Rows without a mask pass as they are.
-        sources: the images in the same order, as `load_image` takes them.
-        folder: where to write; made if needed.
-        kind: `"mask"` or `"heatmap"`: the field of the rows that is written.
+        rows: rows of the pipeline with `localize=True`, each with `input`, the name of its image (path or URL). `mask`
+            becomes the path of the mask, `overlay` is added. Rows without a mask are unchanged.
+        sources: the images in the same order, as accepted by `load_image`.
+        folder: folder to write, created if needed.
+        kind: `"mask"` or `"heatmap"`: the field of the rows to write.
         loading: passed to `load_image`, such as `max_pixels`.
 
     Raises:
@@ -86,11 +86,11 @@ def save_masks(
 
 
 def free_name(source: str, taken: set[str]) -> str:
-    """Return the stem of a file as a name of its own; files of several folders may share one.
+    """Return a unique name based on the stem of a file, because files in several folders may share one.
 
     Args:
         source: path or URL.
-        taken: names given before, in lower case; gets this one.
+        taken: names already used, in lower case; this one is added.
     """
     stem = short_name(re.sub(r"[^\w.-]+", "_", Path(source.split("?")[0]).stem)) or "image"
     name, number = stem, 1

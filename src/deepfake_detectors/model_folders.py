@@ -1,4 +1,4 @@
-"""What a model folder may hold: settings of a size that makes sense, files of its own, and no surprises."""
+"""Safety checks for model folders: plausible sizes, regular files, paths inside the folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from deepfake_detectors.files import read_json_object, weight_files
 __all__ = ["check_model_folder", "model_faults"]
 
 ADAPTER_CONFIG = "adapter_config.json"
-# Settings that libraries parse before anything of ours does. Vocabularies are left to them: large, and parsed safely.
+# Settings that libraries parse before our code. Vocabularies are not checked, because they are large and parsed
+# safely.
 SETTINGS = (
     CONFIG_NAME,
     ADAPTER_CONFIG,
@@ -30,7 +31,7 @@ SETTINGS = (
 )
 SIZED = (CONFIG_NAME, "processor_config.json", "preprocessor_config.json")
 LARGEST_FILE = 64 * 2**20
-# By the last word of a name. Far above every published model, far below what fills a machine or builds for hours.
+# By the last word of a name. Far above every published model, and far below sizes that fill the memory or take hours.
 BOUNDS = (
     (re.compile(r"(^|_)(size|height|width|edge|crop)$"), 2**22),
     (re.compile(r"(layers|depth|blocks|heads|groups)$"), 4096),
@@ -43,14 +44,14 @@ READ_BY_NAME = ("tokenizer_file", "vocab_file", "merges_file", "spm_file", "sp_m
 
 
 def check_model_folder(folder: str | Path) -> None:
-    """Refuse a folder whose files would harm whoever loads it, before a library opens them.
+    """Refuse a folder with harmful files before a library opens them.
 
     Args:
-        folder: a folder of a model or an adapter. What does not exist (a Hub id) is left to the client of the Hub.
+        folder: a folder of a model or an adapter. A Hub id is left to the Hub client.
 
     Raises:
-        ValueError: naming the file: not a regular file, not JSON in UTF-8, nested too deep, a key twice, a number out
-            of range, or a path that leads out of the folder. The same for a base that an adapter names.
+        ValueError: naming the file: not a regular file, not JSON in UTF-8, nested too deeply, with a duplicate key, a
+            number out of range, or a path outside the folder. The same applies to the base of an adapter.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -63,9 +64,9 @@ def check_model_folder(folder: str | Path) -> None:
         path = folder / name
         if path.is_file():
             if path.stat().st_size > LARGEST_FILE:
-                raise ValueError(f"{path} has {path.stat().st_size} bytes, allowed are {LARGEST_FILE}.")
+                raise ValueError(f"{path} has {path.stat().st_size} bytes; the limit is {LARGEST_FILE}.")
             contents[name] = read_json_object(path)
-    # Other models count pixels, not sides, under the same names.
+    # Other models use the same names for numbers of pixels instead of sides.
     count_sides = {None, *FAMILIES, *(row.stock_model_type for row in FAMILIES.values())}
     square = str(contents.get(CONFIG_NAME, {}).get("model_type")) in map(str, count_sides)
     for name in SIZED:
@@ -74,8 +75,10 @@ def check_model_folder(folder: str | Path) -> None:
     for key in READ_BY_NAME:
         value = contents.get("tokenizer_config.json", {}).get(key)
         if isinstance(value, str) and (Path(value).is_absolute() or ".." in Path(value).parts):
-            raise ValueError(f"{folder / 'tokenizer_config.json'} names {value!r}; paths must stay inside the folder.")
-    weight_files(folder)  # refuses an index that leads out of the folder
+            raise ValueError(
+                f"{folder / 'tokenizer_config.json'} contains the path {value!r}; paths must stay inside the folder."
+            )
+    weight_files(folder)  # refuses an index that points outside the folder
     for name in (ADAPTER_CONFIG, CONFIG_NAME):
         base = contents.get(name, {}).get("base_model_name_or_path")
         if base is not None and not isinstance(base, str):
@@ -87,12 +90,12 @@ def check_model_folder(folder: str | Path) -> None:
 def _check_base(base: Path, adapter: Path) -> None:
     fields = read_json_object(base / CONFIG_NAME) if (base / CONFIG_NAME).is_file() else {}
     if fields.get("base_model_name_or_path"):
-        raise ValueError(f"{adapter} names the base {base}, which is an adapter too. Merge that first.")
+        raise ValueError(f"The base {base} of {adapter} is also an adapter. Merge that first.")
     check_model_folder(base)
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
-    """Every number with the name that it stands under."""
+    """Yield every number with its key."""
     waiting = [(key, value)]
     while waiting:
         name, found = waiting.pop()
@@ -109,14 +112,14 @@ def _check_number(path: Path, key: str, value: int | float, square: bool) -> Non
     limit = min([LARGEST_SIDE if square and key in SIDES else LARGEST_NUMBER, *limits])
     if isinstance(value, int) and abs(value) > limit:
         shown = value if abs(value) < 10**20 else "a longer number"
-        raise ValueError(f"{path}: {key} is {shown}, allowed are at most {limit}.")
+        raise ValueError(f"{path}: {key} is {shown}, but at most {limit} is allowed.")
 
 
 @contextmanager
 def model_faults(source: Any) -> Iterator[None]:
-    """Turn what libraries raise about a damaged model folder into a `ValueError` that names the folder.
+    """Convert library errors about a damaged model folder to a `ValueError` that names the folder.
 
-    Settings of a wrong type end in any exception that Python has, from deep inside a library.
+    Settings of the wrong type can raise any exception from deep inside a library.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What `python -m deepfake_detectors....` has in common: options from a dataclass, progress in the log."""
+"""Shared code of `python -m deepfake_detectors....`: options from a dataclass, progress in the log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def show_progress() -> None:
-    """Write this package's progress to standard error; call it in entry points only."""
+    """Log this package's progress to standard error; for entry points only."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("deepfake_detectors").setLevel(logging.INFO)
 
@@ -29,7 +29,7 @@ def run_command(
     Args:
         function: takes one instance of `arguments_class`.
         arguments_class: a dataclass whose fields are the options.
-        arguments: the options; those of the process when `None`.
+        arguments: the options; `None` means those of the process.
     """
     show_progress()
     (parsed,) = HfArgumentParser(arguments_class).parse_args_into_dataclasses(arguments)
@@ -37,10 +37,10 @@ def run_command(
 
 
 def launched_command(package: str) -> str | None:
-    """Return the command line of this process as it is typed, for the card of what it trains.
+    """Return the command line of this process as typed, for the card of the trained model.
 
     Args:
-        package: import path of the package that holds the entry scripts.
+        package: import path of the package with the entry scripts.
 
     Returns:
         `None` if no entry script of that package was started.

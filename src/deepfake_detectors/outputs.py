@@ -1,4 +1,4 @@
-"""Output files and folders: written whole or not at all, never over an input, by one process at a time."""
+"""Output files and folders: written atomically, never over an input, by one process at a time."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# A lock inside a folder, and who holds it; both are gone when it is released.
+# A lock inside a folder, and its owner; both are removed on release.
 LOCK_FILES = (".lock", ".lock-owner.json")
-LONGEST_NAME = 200  # bytes; file systems take 255, and endings and hidden copies come on top
+LONGEST_NAME = 200  # bytes; file systems allow 255, including suffixes and hidden copies
 
 
 class OutputInUseError(ValueError):
@@ -50,19 +50,19 @@ class OutputInUseError(ValueError):
 def written_whole(
     output: str | Path, *, replace: bool = False, remedy: str = "choose another `output`"
 ) -> Iterator[Path]:
-    """Give a folder to write into; it becomes `output` when the block ends without an error.
+    """Yield a folder to write to; it becomes `output` if the block ends without an error.
 
-    The folder is built beside `output`. A folder that is replaced becomes `.<name>.old` before the new one takes its
-    place. Where a process is killed between the two, the next call for the same `output` puts the old one back.
+    The folder is built next to `output`. A replaced folder is renamed to `.<name>.old` before the new one takes its
+    place. If a process is killed in between, the next call for the same `output` restores the old one.
 
     Args:
-        output: a new or empty folder; with `replace` also one that holds files.
-        replace: replace what `output` holds, all of it.
-        remedy: what to do where `output` is taken, for the message.
+        output: a new or empty folder; with `replace` also one with files.
+        replace: replace the whole content of `output`.
+        remedy: advice for the message if `output` is in use.
 
     Raises:
-        ValueError: if `output` exists and is not an empty folder, or is a file; or if another process writes it.
-        OSError: if the place cannot be written.
+        ValueError: if `output` exists and is not an empty folder, or is a file; or if another process is writing it.
+        OSError: if the location is not writable.
     """
     place = Path(output).resolve()
     with _parents_made(place), lock_beside(place):
@@ -73,7 +73,7 @@ def written_whole(
         unfinished = Path(tempfile.mkdtemp(prefix=_unfinished(place), dir=place.parent))
         try:
             yield unfinished
-            unfinished.chmod(0o755)  # mkdtemp makes it private
+            unfinished.chmod(0o755)  # mkdtemp creates it as private
             if place.exists():
                 place.rename(_old(place))
             unfinished.rename(place)
@@ -84,13 +84,13 @@ def written_whole(
 
 @contextmanager
 def _parents_made(place: Path) -> Iterator[None]:
-    """Make the folders above `place`; those that stay empty because the work failed are removed again."""
+    """Create the parent folders of `place`; if the work fails, empty ones are removed again."""
     absent = [parent for parent in place.parents if not parent.exists()]
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
-        with suppress(OSError):  # not empty, as it should be
+        with suppress(OSError):  # not empty, as expected
             for parent in absent:
                 parent.rmdir()
 
@@ -104,19 +104,19 @@ def _unfinished(place: Path) -> str:
 
 
 def _remove_unfinished(place: Path) -> None:
-    """Remove what killed processes left; nobody else is at work here, since the lock is ours."""
+    """Remove files left by killed processes, which is safe while holding the lock."""
     for path in place.parent.iterdir():
         if path.name.startswith(_unfinished(place)):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _settle(place: Path) -> None:
-    """Undo a swap that ended between its two renames, finish one that ended behind them."""
+    """Undo a swap interrupted between its two renames, or finish one interrupted after them."""
     old = _old(place)
     if not old.is_dir():
         return
     if place.is_dir() and not any(place.iterdir()):
-        place.rmdir()  # made by hand since; the old folder is the only copy
+        place.rmdir()  # created manually since then; the old folder is the only copy
     if place.exists():
         shutil.rmtree(old)
     else:
@@ -128,13 +128,13 @@ def _settle(place: Path) -> None:
 
 @contextmanager
 def opened_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file for writing that replaces `path` when the block ends without an error; UTF-8 if it is text.
+    """Open a file for writing that replaces `path` if the block ends without an error; text is UTF-8.
 
-    What lies there stays until then, and its permissions for good. A link keeps pointing where it does. What is not a
-    regular file, such as `/dev/stdout` or a pipe, is written directly.
+    An existing file is kept until then, and its permissions are preserved. Links are not replaced. If `path` is not a
+    regular file, such as `/dev/stdout` or a pipe, it is written directly.
 
     Args:
-        path: of the file; its folder must exist.
+        path: path of the file; its folder must exist.
         mode: `"w"` or `"wb"`.
 
     Raises:
@@ -160,35 +160,35 @@ def opened_whole(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Write a file, whole or not at all, and return its path."""
+    """Write a file atomically and return its path."""
     with opened_whole(path, "wb") as file:
         file.write(content)
     return Path(path)
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write a text file in UTF-8, whole or not at all, and return its path."""
+    """Write a UTF-8 text file atomically and return its path."""
     with opened_whole(path) as file:
         file.write(text)
     return Path(path)
 
 
 def write_json(path: str | Path, content: Any, *, indent: int | None = 2, sort_keys: bool = False) -> Path:
-    """Write a JSON file, whole or not at all, and return its path.
+    """Write a JSON file atomically and return its path.
 
     Raises:
-        ValueError: for NaN and infinity, which JSON does not have.
+        ValueError: for NaN and infinity, which JSON does not support.
     """
     text = json.dumps(content, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
     return write_text(path, text + "\n")
 
 
 def short_name(name: str, longest: int = LONGEST_NAME) -> str:
-    """Return a name that the file system takes with an ending behind it.
+    """Return a name short enough for the file system, even with a suffix.
 
     Args:
-        name: of a file, or its stem.
-        longest: in bytes. A longer name is cut and gets eight digits of its digest.
+        name: name of a file, or its stem.
+        longest: limit in bytes. A longer name is cut and gets eight digits of its digest.
     """
     content = os.fsencode(name)
     if len(content) <= longest:
@@ -199,34 +199,36 @@ def short_name(name: str, longest: int = LONGEST_NAME) -> str:
 def refuse_inputs(
     outputs: Iterable[str | Path], inputs: Iterable[str | Path], *, inside: bool = False, name: str = "output"
 ) -> None:
-    """Refuse to write over what is read, also by way of links.
+    """Refuse to overwrite an input, including through links.
 
     Args:
-        outputs: files or folders that would be written.
-        inputs: files or folders that are read; URLs and other names that are not there are passed over.
-        inside: also refuse an output folder that holds an input.
-        name: of the parameter, for the message.
+        outputs: files or folders to write.
+        inputs: files or folders to read; URLs and names that do not exist are ignored.
+        inside: also refuse an output folder that contains an input.
+        name: name of the parameter, for the message.
 
     Raises:
-        ValueError: naming both.
+        ValueError: with both names.
     """
     read = {_identity(place): place for place in inputs if os.path.lexists(place)}
     if not read:
         return
     for output in outputs:
         if (found := read.get(_identity(output))) is not None:
-            raise ValueError(f"`{name}` {output} is also an input ({found}), which would be lost; choose another.")
+            raise ValueError(
+                f"`{name}` {output} is also an input ({found}), which would be overwritten; choose another."
+            )
         if inside:
             real = Path(os.path.realpath(output))
             for source in read.values():
                 if real in Path(os.path.realpath(source)).parents:
                     raise ValueError(
-                        f"`{name}` {output} holds an input ({source}), which would be lost; choose another."
+                        f"`{name}` {output} contains an input ({source}), which would be overwritten; choose another."
                     )
 
 
 def _identity(place: str | Path) -> tuple[int, int] | str:
-    """What is the same for all names of one file, hard links among them."""
+    """Return the identity of a file, which is the same for all of its names, including hard links."""
     try:
         status = Path(place).stat()
     except (OSError, ValueError):
@@ -239,13 +241,13 @@ def _identity(place: str | Path) -> tuple[int, int] | str:
 
 @contextmanager
 def folder_lock(folder: str | Path) -> Iterator[None]:
-    """Hold a folder that is filled in place; it is made if needed.
+    """Lock a folder that is filled in place; it is created if needed.
 
-    The kernel drops the lock of a process that dies, so only a process that lives can refuse another.
+    The kernel releases the lock of a process that dies, so only a running process can block another.
 
     Raises:
-        OutputInUseError: if another process holds it; the message says which.
-        OSError: if the folder cannot be written.
+        OutputInUseError: if another process holds the lock; the message names it.
+        OSError: if the folder is not writable.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -255,9 +257,9 @@ def folder_lock(folder: str | Path) -> Iterator[None]:
 
 @contextmanager
 def lock_beside(path: str | Path) -> Iterator[None]:
-    """Hold a file, or a folder that is replaced as a whole, by a lock beside it; as `folder_lock`.
+    """Lock a file, or a folder that is replaced as a whole, with a lock next to it; as `folder_lock`.
 
-    What is not a regular file, such as a pipe, is not locked.
+    Pipes and other special files are not locked.
     """
     place = Path(os.path.realpath(path))
     if place.exists() and not place.is_file() and not place.is_dir():
@@ -275,10 +277,12 @@ def _held(file: Path, note: Path, what: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise OutputInUseError(
-            f"{what} is being written by {_owner(note)}. Wait until it ends, or choose another place."
+            f"{what} is being written by {_owner(note)}. Wait until it is finished, or choose another location."
         ) from error
     except NotImplementedError:  # some network file systems
-        logger.warning("The file system of %s has no locks: let one process at a time write there.", what)
+        logger.warning(
+            "The file system of %s does not support locks: make sure that only one process writes there.", what
+        )
     try:
         owner = {
             "pid": os.getpid(),
@@ -289,7 +293,7 @@ def _held(file: Path, note: Path, what: Path) -> Iterator[None]:
         write_text(note, json.dumps(owner) + "\n")
         yield
     finally:
-        # While it is still ours: a later owner makes new ones.
+        # Removed while the lock is still held: a later owner creates new files.
         note.unlink(missing_ok=True)
         file.unlink(missing_ok=True)
         lock.release()
@@ -299,12 +303,12 @@ def _owner(note: Path) -> str:
     try:
         fields = json.loads(note.read_text(encoding="utf-8"))
         return "process {pid} on {host} ({command}, since {started})".format(**fields)
-    except (OSError, ValueError, KeyError, TypeError):  # not written yet, or gone meanwhile
+    except (OSError, ValueError, KeyError, TypeError):  # not written yet, or already removed
         return "another process"
 
 
 def _command_word() -> str:
-    """Return the name of the running program and its first plain word, without paths, options or values."""
+    """Return the name of the running program and its sub-command, without paths, options or values."""
     program, *words = sys.argv or [""]
     word = words[0] if words and words[0].isidentifier() else ""
     return f"{Path(program).name} {word}".strip() or "python"

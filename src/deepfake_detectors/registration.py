@@ -1,6 +1,6 @@
-"""Makes the detectors known to transformers' Auto classes, and the task to its pipelines.
+"""Register the detectors with transformers' Auto classes, and the task with its pipelines.
 
-The only file that touches private parts of transformers: a new Auto class cannot be made with its public ones.
+This is the only file that uses private parts of transformers, because a new Auto class needs them.
 """
 
 from collections import OrderedDict
@@ -43,13 +43,13 @@ AutoModelForDeepfakeDetection = auto_class_update(  # type: ignore[misc]
 
 
 def _reading_stock_folders(load: Callable[..., Any]) -> Any:
-    """Return a `from_pretrained` that gives stock folders to the family that reads them, and all others to `load`."""
+    """Return a `from_pretrained` that passes stock folders to their family, and all others to `load`."""
 
     def from_pretrained(cls: Any, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         source = pretrained_model_name_or_path
         config = kwargs.get("config")
         hub_kwargs = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        # A config of the caller's own decides by its class, as everywhere.
+        # A config passed by the caller decides by its class, as usual.
         if config is None or getattr(config, "model_type", None) not in FAMILIES:
             found = open_checkpoint(source, config=config, **hub_kwargs)
             if found.stock:
@@ -59,15 +59,15 @@ def _reading_stock_folders(load: Callable[..., Any]) -> Any:
     return classmethod(from_pretrained)
 
 
-# Behind auto_class_update, which sets a from_pretrained of its own.
+# After auto_class_update, which sets its own from_pretrained.
 AutoModelForDeepfakeDetection.from_pretrained = _reading_stock_folders(AutoModelForDeepfakeDetection.from_pretrained)
 
 
 class _AutoDetector(_BaseAutoModelClass):
-    """Chooses a class for the stock pipeline: by `config.architectures` for a family, else as stock folders are read.
+    """Chooses a class for the stock pipeline: by `config.architectures` for a family, or else as for stock folders.
 
-    With `AutoModelForImageTextToText` and `AutoModel` in its place, the pipeline would first try the language class on
-    every folder that holds a verdict alone, twice, and load a folder that fails four times.
+    With `AutoModelForImageTextToText` and `AutoModel` in its place, the pipeline would first try the language class
+    twice on every folder without a language model, and load a broken folder four times.
     """
 
     _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES))
@@ -77,15 +77,15 @@ _AutoDetector.from_pretrained = _reading_stock_folders(_AutoDetector.from_pretra
 
 
 def register_families() -> None:
-    """Register every family and the task, once; importing the package calls it."""
-    # Remote code may name the new Auto class only if transformers can find it in its own module.
+    """Register all families and the task once; called on import of the package."""
+    # Remote code can only refer to the new Auto class if transformers finds it in its own module.
     auto_module.AutoModelForDeepfakeDetection = AutoModelForDeepfakeDetection
     for family in list(FAMILIES.values()):
         try:
             _register_family(family)
         except PluginError as error:
             leave_out(family, error)
-    # AutoProcessor finds a second processor of a family by the name in its folder, in the values of this mapping.
+    # AutoProcessor finds a family's second processor by its name in the folder, among the values of this mapping.
     PROCESSOR_MAPPING.register(VerdictProcessor, VerdictProcessor)
 
     if TASK not in PIPELINE_REGISTRY.supported_tasks:
@@ -93,7 +93,7 @@ def register_families() -> None:
             TASK,
             pipeline_class=DeepfakeDetectionPipeline,
             pt_model=_AutoDetector,
-            # The revision is ignored for a folder, but the registry insists on one.
+            # The revision is ignored for a folder, but the registry requires one.
             default={"model": (str(built_in_path(DEFAULT)), "main")},
             type="image",
         )
@@ -103,7 +103,7 @@ def _register_family(family: Family) -> None:
     """Register one family.
 
     Raises:
-        PluginError: for whatever is wrong with the family of another package; nothing of it is registered then.
+        PluginError: for any error in the family of another package; none of it is then registered.
     """
     try:
         registrations = _registrations(family)
@@ -116,20 +116,20 @@ def _register_family(family: Family) -> None:
 
 
 def _registrations(family: Family) -> list[Callable[[], None]]:
-    """Return the calls that register a family, once everything in its row is known to exist.
+    """Return the calls that register a family, after checking that everything in its row exists.
 
     Raises:
-        ValueError: for a name that the config contradicts or that transformers has taken, and for a class without
+        ValueError: for a name that contradicts the config or is used by transformers, and for a class without
             `detect`.
     """
     config, image_processor = family.load("config"), family.load("image_processor")
     if config.model_type != family.name:
         raise ValueError(f"the config's model_type is {config.model_type!r}, expected {family.name!r}")
     if family.name in CONFIG_MAPPING:
-        raise ValueError(f"transformers has a model_type {family.name!r} already")
+        raise ValueError(f"transformers already has a model_type {family.name!r}")
     for model_class in family.model_classes:
         if not hasattr(model_class, "detect"):
-            raise ValueError(f"{model_class.__name__} has no detect method")
+            raise ValueError(f"{model_class.__name__} has no `detect` method")
     calls: list[Callable[[], None]] = [
         partial(AutoConfig.register, family.name, config),
         # `AutoModel` chooses among the classes by `config.architectures`.
@@ -137,7 +137,7 @@ def _registrations(family: Family) -> list[Callable[[], None]]:
         partial(_AutoDetector.register, config, family.model_classes),
         partial(AutoModelForDeepfakeDetection.register, config, family.load("verdict")),
         partial(AutoProcessor.register, config, family.load("processor")),
-        # One class behind both keys: PIL is the faithful backend, and a switch of the class chooses another.
+        # The same class for both keys: PIL is the exact backend, and an option of the class chooses another.
         partial(
             AutoImageProcessor.register,
             config,

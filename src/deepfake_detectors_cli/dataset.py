@@ -154,8 +154,9 @@ def lint(
         FailOn, typer.Option("--fail-on", help="Lowest severity that makes the command exit with 1.")
     ] = FailOn.error,
 ) -> None:
-    """Look for anything besides the forgery that separates real from fake: file formats, JPEG tables, sizes, metadata,
-    duplicates, videos in two splits, unequal classes. Also measure how well metadata alone predicts the label.
+    """Look for anything other than the forgery that separates real from fake: file formats, JPEG tables, sizes,
+    metadata, duplicates, videos in two splits, unequal classes. Also measure how well metadata alone predicts the
+    label.
 
     \b
     Examples:

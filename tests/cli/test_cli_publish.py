@@ -58,13 +58,13 @@ def test_results_of_evaluate_reach_the_card(shell, model, photos, tmp_path) -> N
 def test_wrong_requests_end_in_one_line(shell, model, tmp_path, monkeypatch) -> None:
     with use_hub(monkeypatch, tmp_path / "home", token=None) as hub:
         for arguments, words in [
-            (("--model", tmp_path / "nowhere", "--repo", "me/x", "--without-results"), "There is no folder"),
-            (("--model", model, "--repo", "me/x"), "There are no results"),
+            (("--model", tmp_path / "nowhere", "--repo", "me/x", "--without-results"), "nowhere"),
+            (("--model", model, "--repo", "me/x"), "results.json"),
             (("--model", model, "--repo", "me/x", "--without-results"), "not logged in"),
             (("--model", model, "--repo", "x", "--without-results"), "write owner/name"),
             (("--model", model, "--repo", "me/x", "--base", "a/b", "--without-results"), "base"),
         ]:
-            dry = ("--dry-run", tmp_path / "dry") if words in ("There is no folder", "base") else ()
+            dry = ("--dry-run", tmp_path / "dry") if words in ("nowhere", "base") else ()
             result = shell("publish", *arguments, *dry)
             assert result.exit_code == 1, words
             assert words in result.stderr and "Traceback" not in result.stderr

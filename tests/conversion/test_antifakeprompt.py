@@ -155,8 +155,8 @@ def test_statistics_of_an_own_training(tmp_path):
     convert("antifakeprompt", [WORDS], tmp_path / "out", config=own)
     settings = json.loads((tmp_path / "out" / "processor_config.json").read_text())["image_processor"]
     assert {name: settings[name] for name in own} == own
-    refused(tmp_path / "no", [WORDS], "give both", config={"image_mean": [0.1, 0.2, 0.3]})
-    refused(tmp_path / "no", [WORDS], "drop one", config=own, variant="lama")
+    refused(tmp_path / "no", [WORDS], "image_mean and image_std", config={"image_mean": [0.1, 0.2, 0.3]})
+    refused(tmp_path / "no", [WORDS], "`variant`", config=own, variant="lama")
 
 
 def test_lama_is_known_by_its_name(tmp_path):
@@ -219,7 +219,7 @@ def test_missing_and_unexpected_keys_are_listed(whole, tmp_path):
     sources = changed(whole, tmp_path, lambda tensors: tensors.pop("ln_vision.weight"))
     refused(tmp_path, sources, r"1 missing: vision_model\.post_layernorm\.weight")
     sources = changed(whole, tmp_path, lambda tensors: tensors.update(stranger=torch.zeros(1)))
-    refused(tmp_path, sources, r"1 keys are in no row.*stranger")
+    refused(tmp_path, sources, r"1 keys .*stranger")
     sources = changed(whole, tmp_path, lambda tensors: tensors.update({"llm_proj.bias": torch.zeros(2)}))
     refused(tmp_path, sources, r"language_projection\.bias \(2,\) instead of")
     sources = changed(whole, tmp_path, lambda tensors: tensors.pop("visual_encoder.blocks.0.attn.v_bias"))
@@ -275,9 +275,9 @@ def test_code_in_a_pickle_is_refused(tmp_path, capsys):
 def test_wrong_options_are_refused(tmp_path):
     refused(tmp_path, [WORDS], "'coco_sd2_sd2ip', 'lama'", variant="sd3")
     base = {**FIELDS, "base_model_name_or_path": "some/base"}
-    refused(tmp_path, [FOLDER / "model_lavis.safetensors", *TOKENIZERS], "drop one", config=base)
+    refused(tmp_path, [FOLDER / "model_lavis.safetensors", *TOKENIZERS], "base_model_name_or_path", config=base)
     refused(tmp_path, [WORDS], "exactly once", config={"prompt_position": "custom", "prompt": "Is it real?"})
-    refused(tmp_path, [WORDS], "soft_word_sides leaves out", config={"soft_word_sides": "llm"})
+    refused(tmp_path, [WORDS], "qformer_soft_word.*soft_word_sides", config={"soft_word_sides": "llm"})
 
 
 def test_zero_shot_is_instructblip_asked_the_official_question(tmp_path):
@@ -297,5 +297,5 @@ def test_zero_shot_is_instructblip_asked_the_official_question(tmp_path):
 
 
 def test_zero_shot_has_no_learned_words(tmp_path):
-    with pytest.raises(ValueError, match="'zero_shot' asks without learned words"):
+    with pytest.raises(ValueError, match=r"'zero_shot'.*released_style_checkpoint"):
         convert("antifakeprompt", [FOLDER / "model_lavis.safetensors", WORDS], tmp_path / "out", variant="zero_shot")

@@ -138,7 +138,7 @@ def test_missing_ctx(mode, workspace, tmp_path, checkpoint, caplog):
     del checkpoint["ctx"]
     with caplog.at_level(logging.WARNING):
         output = run(workspace, tmp_path, checkpoint, config={"ctx_missing": mode})
-    assert "holds no ctx" in caplog.text and mode in caplog.text
+    assert "ctx_missing" in caplog.text and mode in caplog.text
     ctx = tensors_of(output)["detector.class_texts.ctx"]
     assert (ctx == 0).all() if mode == "zeros" else 0.01 < ctx.std() < 0.03
     assert AutoModel.from_pretrained(output).config.ctx_missing == mode
@@ -186,7 +186,7 @@ def test_merged_checkpoint_by_the_users_word(workspace, tmp_path, checkpoint, re
 
 def test_wrong_word_is_contradicted_by_the_public_file(workspace, tmp_path, checkpoint):
     stock = stock_file(checkpoint, tmp_path)
-    with pytest.raises(ValueError, match="lora_already_merged is True, but comparison"):
+    with pytest.raises(ValueError, match=r"lora_already_merged is True.* False"):
         run(workspace, tmp_path, checkpoint, more=[stock], lora_already_merged=True)
 
 
@@ -287,9 +287,9 @@ def flat_stem(checkpoint):
     ("damage", "message"),
     [
         (drop_one, r"1 missing: detector\.classifier\.fc1\.bias"),
-        (add_one, "no row of its key table: stranger.weight"),
+        (add_one, r"stranger\.weight"),
         (change_shape, r"classifier\.fc1\.bias \(7,\) instead of"),
-        (half_a_pair, "half a LoRA pair of detector.imagebind.text_model.layers.0.mlp.fc1"),
+        (half_a_pair, r"LoRA.*detector\.imagebind\.text_model\.layers\.0\.mlp\.fc1"),
         (flat_stem, "image stem has shape"),
     ],
 )
@@ -318,7 +318,7 @@ def test_foreign_files(workspace, tmp_path):
         convert("lvlm_dfd", [tmp_path / "other.safetensors"], tmp_path / "out")
     with pytest.raises(ValueError, match="no LVLM-DFD checkpoint"):
         convert("lvlm_dfd", [workspace / "release" / "vicuna"], tmp_path / "out")
-    with pytest.raises(ValueError, match="One folder"):
+    with pytest.raises(ValueError, match="vicuna"):
         run(workspace, tmp_path, more=[tmp_path])
 
 

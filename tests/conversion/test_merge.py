@@ -85,7 +85,7 @@ def test_official_names_give_the_same(base, inputs, tmp_path):
     [
         ({"lm_head.wight": torch.zeros(1)}, None, "lm_head.wight"),
         ({"lm_head.weight": torch.zeros(2, 2)}, None, r"shape \(2, 2\)"),
-        ({"model.x.lora_A.weight": torch.zeros(2, 2)}, {"r": 2, "lora_alpha": 2}, "half a LoRA pair"),
+        ({"model.x.lora_A.weight": torch.zeros(2, 2)}, {"r": 2, "lora_alpha": 2}, "LoRA pair"),
         (
             {f"lm_head.lora_{half}.weight": torch.zeros(2, 2) for half in "AB"},
             None,
@@ -113,5 +113,5 @@ def test_nothing_to_merge(base, tmp_path):
     with pytest.raises(ValueError, match="at least one delta"):
         merge(base, [], tmp_path / "merged")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no weights"):
+    with pytest.raises(ValueError, match=r"empty .*weights"):
         merge(base, [tmp_path / "empty"], tmp_path / "merged")

@@ -4,7 +4,6 @@ import pytest
 
 from deepfake_detectors.data.check import check_dataset
 from deepfake_detectors.data.registry import make_builder
-from deepfake_detectors.dataset_scripts._builder import Finding
 from support.folder_tree import save
 
 
@@ -24,7 +23,8 @@ def test_check_gives_a_refusal_as_finding(raw, open_builder, tmp_path):
     (raw / "train" / "real" / "link.png").symlink_to(save(tmp_path / "outside.png"))
     result = check_dataset(open_builder())
     assert not result.ok
-    assert "link.png leads out of" in result.findings[-1].message
+    message = result.findings[-1].message
+    assert "link.png" in message and str(tmp_path / "outside.png") in message
 
 
 def test_counts_are_errors_whether_or_not_the_layout_is_verified(tmp_path):
@@ -32,7 +32,8 @@ def test_counts_are_errors_whether_or_not_the_layout_is_verified(tmp_path):
     (tmp_path / "test" / "labels.csv").write_text("\ufefffilename,label\na.mp4,0\n", encoding="utf-8")
     result = check_dataset(make_builder("dfdc", tmp_path))
     assert not result.ok
-    assert Finding("error", "test: 1 real videos, published are 2500.") in result.findings
+    errors = [item.message for item in result.findings if item.level == "error"]
+    assert any("test: 1 real" in message and "2500" in message for message in errors)
 
 
 def test_a_name_and_a_builder_are_checked_alike(raw, open_builder):

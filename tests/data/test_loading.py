@@ -36,5 +36,5 @@ def test_only_the_wanted_split_is_built_and_only_anew_when_files_changed(tmp_pat
     random_pictures(1)[0].resize((40, 24)).save(changed)
     assert (40, 24) in [image.size for image in load_split("ddvqa", "test", root)["image"]]
     assert generated == [6, 9, 6]
-    with pytest.raises(ValueError, match="ddvqa has no split 'dev', but train, test"):
+    with pytest.raises(ValueError, match=r"'dev'.*train, test"):
         load_split("ddvqa", "dev", root)

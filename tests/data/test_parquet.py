@@ -128,7 +128,7 @@ def test_file_that_changes_meanwhile(raw, open_builder, tmp_path):
         if split == "train" and rows:
             path.write_bytes(path.read_bytes())
 
-    with pytest.raises(ValueError, match="changed while train was built; build again"):
+    with pytest.raises(ValueError, match="train was being built"):
         build_dataset(open_builder(), tmp_path, progress=touch)
     assert not list((tmp_path / "real_fake").glob("train-*"))
     assert build_dataset(open_builder(), tmp_path).rows == {"train": 8, "test": 8}
@@ -173,7 +173,7 @@ def test_state_names_builder_and_version(open_builder, tmp_path):
     state = json.loads(path.read_text())
     assert str(Path(tmp_path)) not in path.read_text()
     path.write_text(json.dumps(state | {"version": "0.0.1"}))
-    with pytest.raises(ValueError, match=r"holds a build of RealFakeFolder 0\.0\.1"):
+    with pytest.raises(ValueError, match=r"RealFakeFolder 0\.0\.1"):
         build_dataset(open_builder(), tmp_path)
 
 
@@ -232,5 +232,5 @@ def test_the_limit_of_pixels_belongs_to_no_row(raw, open_builder, tmp_path):
         build_dataset("image_folder", tmp_path / "out", raw, "real_fake", max_pixels=100)
     assert build_dataset(open_builder(max_pixels=400), tmp_path / "out").built == ("train", "test")
     assert build_dataset(open_builder(), tmp_path / "out").built == ()
-    with pytest.raises(ValueError, match="belong to a data set"):
+    with pytest.raises(ValueError, match="`max_pixels`"):
         build_dataset(open_builder(), tmp_path / "out", max_pixels=400)

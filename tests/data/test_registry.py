@@ -33,7 +33,7 @@ def test_every_builder_asks_for_data(name, monkeypatch):
 
 
 def test_unknown_names(raw):
-    with pytest.raises(ValueError, match="unknown data set 'nope'"):
+    with pytest.raises(ValueError, match=r"'nope'.*ddvqa"):
         make_builder("nope", raw)
     with pytest.raises(ValueError, match="nope"):
         make_builder("image_folder", raw, "real_fake", {"nope": 1})
@@ -67,7 +67,7 @@ def test_options_have_the_types_of_their_fields(dataset, option, given, expected
         ("frames_per_video", 1.5, "frames_per_video is 1.5"),
         ("compression", True, "Option compression is True, expected a text"),
         ("methods", [1], r"Option methods is \[1\], expected a text or a list of texts"),
-        ("data_dir", "x", "faceforensics has no option data_dir, but allow_missing, compression"),
+        ("data_dir", "x", "faceforensics has no option data_dir.*allow_missing, compression"),
     ],
 )
 def test_options_of_another_type_are_refused(tmp_path, option, given, message):

@@ -175,7 +175,7 @@ def test_png_named_jpg_is_read_by_content_and_reported(root, build, caplog):
         ("5_001_002.jpg", r"needs 1 numeric video id"),
         ("0_001.jpg", r"needs 2 numeric video id"),
         ("0_abc_002.jpg", r"needs 2 numeric video id"),
-        ("notes.txt", "not a picture of this data set"),
+        ("notes.txt", "notes.txt"),
     ],
 )
 def test_file_names_outside_the_convention(root, build, name, message):
@@ -233,7 +233,7 @@ class TestLabelConflict:
         ({"compression": "c0"}, "compression is 'c0', expected one of c40, c23"),
         ({"task": "guess"}, "task is 'guess'"),
         ({"on_label_conflict": "maybe"}, "expected one of keep, drop, error"),
-        ({"compression": "c23", "task": "judge"}, "published for c40 only"),
+        ({"compression": "c23", "task": "judge"}, "c40.*c23"),
     ],
 )
 def test_config_values_are_checked(root, options, message):

@@ -254,7 +254,7 @@ def test_label_that_says_nothing():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "not valid JSON"), ("[]", "one data set"), ('{"a": {}}', "no videos")]
+    ("text", "message"), [("{", "not valid JSON"), ("[]", "bad.json"), ('{"a": {}}', "bad.json.* c23")]
 )
 def test_bad_file(rgb, tmp_path, text, message):
     (rgb / "bad.json").write_text(text)

@@ -104,16 +104,16 @@ def test_two_processes_read_one_zip(zipped, tmp_path):
 def test_videos_on_both_sides_are_reported(root, tmp_path):
     builder = make(root, tmp_path)
     builder.inspect(root)
-    assert any(text.startswith("1 groups of videos") for text in messages(builder, "warning"))
+    assert any("1 groups of videos" in text for text in messages(builder, "warning"))
     assert any("not verified" in text for text in messages(builder, "warning"))
-    assert any(text.startswith("test: 1 real images") and "1808" in text for text in messages(builder, "warning"))
+    assert any(text.startswith("test: 1 real") and "1808" in text for text in messages(builder, "warning"))
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "/etc/evil.png", "a/../../evil.png", "..\\evil.png"])
 def test_zip_that_leads_out_is_refused(zipped, tmp_path, name):
     with zipfile.ZipFile(zipped / "train.zip", "a") as archive:
         archive.writestr(name, b"x")
-    with pytest.raises(ValueError, match=r"train\.zip .*\.\."):
+    with pytest.raises(ValueError, match=r"train\.zip .*evil\.png"):
         make(zipped, tmp_path).inspect(zipped)
 
 
@@ -188,4 +188,4 @@ def test_stretches_of_one_youtube_video_are_one_group(root, tmp_path):
     builder = make(root, tmp_path)
     splits = builder.inspect(root)
     assert {unit.columns["group_id"] for units in splits.values() for unit in units} == {"FaceForensics++/078"}
-    assert any(text.startswith("1 groups of videos") for text in messages(builder, "warning"))
+    assert any("1 groups of videos" in text for text in messages(builder, "warning"))

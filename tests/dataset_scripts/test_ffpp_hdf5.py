@@ -83,7 +83,7 @@ def test_counts_are_compared_with_the_official_ones(root, make):
     builder = make(root)
     builder.inspect(root)
     errors = [finding.message for finding in builder.findings if finding.level == "error"]
-    assert "test: 2 real videos, published are 140." in errors
+    assert any(text.startswith("test: 2 real") and "140" in text for text in errors)
     assert len(errors) == 6
 
 
@@ -142,7 +142,11 @@ def test_link_out_of_the_folder(root, make, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [('[["1"]]', "list of pairs"), ("[[", "not valid JSON"), ('[["006","007"],["006","008"]]', "lists the video 006")],
+    [
+        ('[["1"]]', "list of pairs"),
+        ("[[", "not valid JSON"),
+        ('[["006","007"],["006","008"]]', r"\b006\b.*test\.json"),
+    ],
 )
 def test_bad_list(root, make, text, message):
     (root / "splits" / "test.json").write_text(text)

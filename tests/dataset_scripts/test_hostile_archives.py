@@ -86,7 +86,7 @@ def test_bombs(tmp_path, monkeypatch):
     (tmp_path / "behind.tar.gz").write_bytes(
         gzip.compress(tar_bytes([(tarfile.TarInfo("a.png"), NOISE)]) + bytes(2**25))
     )
-    refused(tmp_path / "behind.tar.gz", r"unpacks to more than \d+ bytes behind its end")
+    refused(tmp_path / "behind.tar.gz", r"unpacks to more than \d+ bytes .*end")
 
 
 def test_members_that_overlap(tmp_path):
@@ -104,11 +104,11 @@ def test_sparse_tar(tmp_path):
     info = tarfile.TarInfo("a.png")
     info.type = tarfile.GNUTYPE_SPARSE
     (tmp_path / "x.tar").write_bytes(tar_bytes([(info, b"")]))
-    refused(tmp_path / "x.tar", r"'a\.png', which is sparse")
+    refused(tmp_path / "x.tar", r"'a\.png'.* sparse")
     info = tarfile.TarInfo("b.png")
     info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "b.png"}
     (tmp_path / "y.tar").write_bytes(tar_bytes([(info, b"1\n0\n5\n" + bytes(506))], tarfile.PAX_FORMAT))
-    refused(tmp_path / "y.tar", r"'b\.png', which is sparse")
+    refused(tmp_path / "y.tar", r"'b\.png'.* sparse")
 
 
 def test_links_in_a_zip(tmp_path):

@@ -116,9 +116,8 @@ def test_extra_files_are_named(root, tmp_path):
     (root / "README.md").write_text("about")
     made = builder(root, tmp_path)
     made.inspect(root)
-    assert [finding.message for finding in made.findings] == [
-        "2 file(s) not read, neither real nor fake: stray.png, real/clip.mp4."
-    ]
+    (message,) = [finding.message for finding in made.findings]
+    assert message.startswith("2 file") and message.endswith("stray.png, real/clip.mp4.")
 
 
 def test_truncated_picture(root, tmp_path):
@@ -260,8 +259,8 @@ MANIFEST = "file,label,group\nreal/a.png,real,g\nfake/b.png,fake,g\n"
 @pytest.mark.parametrize(
     ("text", "level", "message"),
     [
-        ("\ufeff" + MANIFEST.replace("a.png,real", "a.png,fake"), ValueError, "calls it 'fake'"),
-        (MANIFEST + "real/a.png,real,h\n", ValueError, r"line 4 lists real/a\.png a second time"),
+        ("\ufeff" + MANIFEST.replace("a.png,real", "a.png,fake"), ValueError, "manifest.csv.*'fake'"),
+        (MANIFEST + "real/a.png,real,h\n", ValueError, r"line 4 .*real/a\.png"),
         (MANIFEST + "real/c.png\n", ValueError, "line 4 lacks file or label"),
         (MANIFEST.replace(",", ";"), "warning", "its columns are 'file;label;group', expected file, label"),
     ],

@@ -100,10 +100,10 @@ def test_pictures_of_one_group_stay_on_one_side():
 def test_too_few_pictures_are_refused_with_the_number_needed():
     draw = np.random.default_rng(0)
     real, fake = draw.normal(size=100), draw.normal(size=400) + SHIFT
-    with pytest.raises(ValueError, match="59 real pictures of different groups"):
+    with pytest.raises(ValueError, match="59 real images"):
         fit_band(rows(real, fake), 0.05)
     assert fit_band(rows(real, fake), 0.1).high < 1
-    with pytest.raises(ValueError, match="real pictures"):
+    with pytest.raises(ValueError, match="real images"):
         fit_band(rows([], fake), 0.05)
 
 
@@ -132,7 +132,7 @@ def test_scores_must_be_probabilities():
 def test_saturated_reals_allow_no_threshold():
     predictions = [Prediction(str(n), "real", 1.0) for n in range(200)]
     predictions += [Prediction(f"f{n}", "fake", 0.9) for n in range(200)]
-    with pytest.raises(ValueError, match="real pictures"):
+    with pytest.raises(ValueError, match="real images"):
         fit_band(predictions)
 
 

@@ -33,7 +33,7 @@ def test_too_few_reals_are_refused_not_extrapolated(reals, named):
     found = find_operating_points(labels, scores, resamples=0)
     assert set(found.values) == named and set(found.unavailable) == {"eer", *LIMITS} - named
     for name, reason in found.unavailable.items():
-        assert f"needs {round(1 / LIMITS[name])} real pictures" in reason and f"holds {reals}" in reason
+        assert f"needs {round(1 / LIMITS[name])} real images" in reason and reason.endswith(f" {reals}")
 
 
 @pytest.mark.parametrize("digits", [1, 2, 9])
@@ -76,7 +76,7 @@ def test_surely_fake_reals_leave_no_threshold():
 
 def test_one_class():
     found = find_operating_points([1, 1], [0.2, 0.9])
-    assert found.values == {} and "no real picture" in found.unavailable["eer"]
+    assert found.values == {} and "no real image" in found.unavailable["eer"]
     assert measure_threshold([1, 1], [0.2, 0.9], 0.5)["fpr"] == {"value": None, "low": None, "high": None}
 
 
@@ -124,7 +124,7 @@ def test_classes_without_overlap_have_a_finite_calibration(method):
 @pytest.mark.parametrize(
     ("labels", "differences", "message"),
     [
-        ([0, 0], [0.1, 0.2], "no fake picture"),
+        ([0, 0], [0.1, 0.2], "no fake image"),
         ([0, 1], [0.3, 0.3], "nothing to calibrate"),
         ([0, 0, 1, 1, 0, 1], [3.0, 2.0, -1.0, -2.0, 0.0, 0.1], "higher scores mean less fake"),
     ],
@@ -165,7 +165,7 @@ class TestPlatt:
             fit_platt([0, 0, 1, 1, 0, 1], [3.0, 2.0, -1.0, -2.0, 0.0, 0.1])
 
     def test_one_class_is_refused(self):
-        with pytest.raises(ValueError, match="no fake picture"):
+        with pytest.raises(ValueError, match="no fake image"):
             fit_platt([0, 0], [0.1, 0.2])
 
     def test_constant_scores_are_refused(self):

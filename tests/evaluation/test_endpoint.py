@@ -174,7 +174,7 @@ def test_bad_answers_are_the_fault_of_the_server(status, said, message, folders)
 
 
 def test_no_server(folders):
-    with pytest.raises(DetectorError, match="could not be asked"):
+    with pytest.raises(DetectorError, match=r"http://127\.0\.0\.1"):
         served(f"http://127.0.0.1:{free_port()}", folders)
 
 

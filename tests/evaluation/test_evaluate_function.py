@@ -64,7 +64,7 @@ def test_command_and_function_give_the_same_bytes(localising, folders, tmp_path,
     assert contents(tmp_path / "kept") == expected
     # What was saved from memory is a finished run, which the command takes up.
     again = CliRunner().invoke(app, [*command, "--output", str(tmp_path / "kept")])
-    assert again.exit_code == 0 and "6 of 6 pictures were scored before" in again.stderr
+    assert again.exit_code == 0 and "6 of 6 images" in again.stderr
     assert contents(tmp_path / "kept") == expected
 
 
@@ -110,7 +110,7 @@ def test_batch_size_does_not_matter(model, tmp_path):
     found = [evaluate(model, dataset="ddvqa", data_dir=data, batch_size=size, resamples=20).metrics for size in (1, 7)]
     for name, entry in found[0].items():
         assert found[1][name] == pytest.approx(entry), name
-    with pytest.raises(ValueError, match="no split 'dev', but train, test"):
+    with pytest.raises(ValueError, match=r"'dev'.*train, test"):
         evaluate(model, dataset="ddvqa", data_dir=data, split="dev")
 
 
@@ -245,5 +245,5 @@ def test_a_table_stands_in_place_of_folders(model, folders, tmp_path):
     by_table = evaluate(model, dataset=table, resamples=0)
     by_folder = evaluate(model, real_dir=folders["real_dir"], fake_dir=folders["fake_dir"], resamples=0)
     assert by_table.metrics == by_folder.metrics
-    with pytest.raises(ValueError, match=r"pictures\.csv is a table of pictures"):
+    with pytest.raises(ValueError, match=r"pictures\.csv .*`data_dir`"):
         evaluate(model, dataset=table, data_dir=tmp_path)

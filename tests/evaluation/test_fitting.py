@@ -51,7 +51,7 @@ def test_fit_on_some_pictures_improves_others():
         sides.append(rows_of(labels, 1 / (1 + np.exp(-differences)), f"s{seed}-"))
     found = calibrate("platt", sides[0], "validation", sides[1], settings)
     told = found.describe(sides[1], settings)
-    assert told["measured_on"] == "other pictures" and told["remarks"] == []
+    assert told["measured_on"] == "other images" and told["remarks"] == []
     assert told["ece"]["after"] < 0.03 < told["ece"]["before"]
     assert told["brier"]["after"] < told["brier"]["before"]
     point = told["operating_points"]["fpr@1%"]
@@ -66,14 +66,14 @@ def test_fit_on_some_pictures_improves_others():
 def test_fit_and_measurement_on_one_set_is_labelled():
     rows = rows_of([0, 1] * 60, np.random.default_rng(0).random(120) / 2 + np.tile([0.0, 0.5], 60))
     told = calibrate("temperature", rows, "x", None, Settings(resamples=0)).describe(rows, Settings(resamples=0))
-    assert told["measured_on"] == "the pictures it was fitted on" and "same pictures" in told["remarks"][0]
+    assert told["measured_on"] == "the images it was fitted on" and "same images" in told["remarks"][0]
     assert told["operating_points"]["eer"]["threshold"]["low"] is None
     assert "fpr@0.1%" in told["unavailable"] and "fpr@0.1%" not in told["operating_points"]
 
 
 def test_pictures_on_both_sides():
     rows = rows_of([0, 1], [0.2, 0.8])
-    with pytest.raises(ValueError, match="2 pictures are fitted on and measured on, the first being p0"):
+    with pytest.raises(ValueError, match=r"^2 images.* p0"):
         calibrate("platt", rows, "x", list(rows), Settings())
     others = rows_of([0, 1], [0.3, 0.6], "q", group_id="g7")
     fit = rows_of([0, 1], [0.3, 0.6], "p", group_id="g7")

@@ -53,7 +53,7 @@ def test_nothing_to_tell_apart(truth):
 
 
 def test_masks_of_different_sizes():
-    with pytest.raises(ValueError, match=r"face\.png: its true mask has 5x4 pixels, the picture 4x4"):
+    with pytest.raises(ValueError, match=r"face\.png: its true mask has 5x4 .*4x4"):
         count_pixels(picture_of(np.zeros((4, 4))), picture_of(np.zeros((4, 5))), "face.png")
 
 
@@ -105,7 +105,7 @@ def test_file_of_counts(tmp_path):
     json.dumps(found, allow_nan=False)
 
     alone = score_localisation(read_counts(file), rows[2:], resamples=0, seed=0)
-    assert alone["metrics"]["iou"]["value"] is None and "no forged picture" in alone["undefined"]["iou"]
+    assert alone["metrics"]["iou"]["value"] is None and "no forged image" in alone["undefined"]["iou"]
     file.write_text('{"id": "a", "changed": {}}\n')
     with pytest.raises(ValueError, match="line 1: not the pixel counts"):
         score_localisation(read_counts(file), rows, 0, 0)

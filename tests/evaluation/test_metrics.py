@@ -37,7 +37,7 @@ def test_categories_hold_both_classes():
     assert list(table) == ["a", "b", "c"]
     assert table["a"] == {"count": 4, "real": 2, "fake": 2, "accuracy": 2 / 4, "auc": 3 / 4}
     assert table["b"] == {"count": 2, "real": 2, "fake": 0, "accuracy": 1.0, "auc": None}
-    with pytest.raises(ValueError, match="one name per picture"):
+    with pytest.raises(ValueError, match=r"\(1,\).*\(8,\)"):
         category_table(LABELS, SCORES, ["a"])
 
 
@@ -74,7 +74,7 @@ def test_one_class_has_no_ranking_metrics(label, word):
     assert result.eer_threshold is None
     assert result.accuracy == (1 / 3 if label == 0 else 2 / 3)
     assert set(result.undefined) == {"auc", "eer"}
-    assert f"no {word} picture" in result.undefined["auc"]
+    assert f"no {word} image" in result.undefined["auc"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_one_class_has_no_ranking_metrics(label, word):
     [
         ([], [], "nothing to evaluate"),
         ([0, 1], [0.5], r"shape \(2,\) and scores \(1,\)"),
-        ([0, 2], [0.5, 0.5], r"labels holds \[2\]"),
+        ([0, 2], [0.5, 0.5], r"labels .*\[2\]"),
         ([0, 1], [0.5, float("nan")], "1 of 2 scores are not finite, the first at index 1"),
         ([0, 1], [0.5, float("inf")], "not finite"),
     ],
@@ -137,7 +137,7 @@ def test_one_class_set_has_reasons_and_no_zeros(label, absent, present):
     undefined = {"balanced_accuracy", f"f1_{absent}", "auc", "ap", "eer", "tpr@fpr1%", "tpr@fpr0.1%"}
     assert set(result.undefined) == undefined
     assert {result.value(name) for name in undefined} == {None}
-    assert all(f"no {absent} picture" in reason for reason in result.undefined.values())
+    assert all(f"no {absent} image" in reason for reason in result.undefined.values())
     assert result.value(present) is not None and result.value("accuracy") is not None
     json.dumps(result.to_dict(), allow_nan=False)
 
@@ -177,7 +177,7 @@ def test_metric_set_refuses_what_is_no_number():
     result = MetricSet()
     with pytest.raises(ValueError, match="finite"):
         result.add("auc", float("nan"))
-    with pytest.raises(ValueError, match="no reason"):
+    with pytest.raises(ValueError, match="'auc'"):
         result.add("auc", None)
     result.add("auc", 0.5)
     with pytest.raises(ValueError, match="already"):

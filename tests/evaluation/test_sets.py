@@ -40,5 +40,5 @@ def test_folders_of_real_pictures_are_sets_too(tmp_path):
 def test_nested_folders_are_refused(tmp_path, sides):
     save(tmp_path / "faces" / "1.jpg")
     save(tmp_path / "faces" / "made" / "1.jpg")
-    with pytest.raises(ValueError, match=r"made lies inside `(real|fake)_dir`"):
+    with pytest.raises(ValueError, match=r"made .*`(real|fake)_dir`"):
         folder_set(*(tmp_path / side for side in sides))

@@ -27,7 +27,7 @@ def test_one_class_and_silent_answers_have_reasons():
     result = verdict_metrics(["real", "real"], ["real", None], resamples=0)
     assert result.value("accuracy") == 1 / 2
     for name in ("balanced_accuracy", "f1_fake", "precision_fake", "recall_fake"):
-        assert "no fake picture" in result.undefined[name]
+        assert "no fake image" in result.undefined[name]
     assert verdict_metrics(TRUTH, ["real"] * 5, resamples=0).undefined == {"precision_fake": "no answer says fake"}
 
 
@@ -63,7 +63,7 @@ def test_table_puts_the_reals_first():
 
 @pytest.mark.parametrize(
     ("truth", "verdicts", "message"),
-    [([], [], "nothing to evaluate"), (["fake"], [], "1 labels but 0"), (["1"], ["fake"], r"hold \['1'\]")],
+    [([], [], "nothing to evaluate"), (["fake"], [], "1 labels but 0"), (["1"], ["fake"], r"\['1'\]")],
 )
 def test_bad_input(truth, verdicts, message):
     with pytest.raises(ValueError, match=message):

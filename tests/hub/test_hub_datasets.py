@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -177,7 +178,7 @@ def test_a_finished_build_takes_no_arguments_of_a_build(built, tmp_path, argumen
 )
 def test_terms(name, private, accepted, refused):
     if refused:
-        with pytest.raises(ValueError, match=r"may not be passed on freely.*`private`.*`accept_terms`"):
+        with pytest.raises(ValueError, match=r"`private`.*`accept_terms`"):
             check_terms(name, private, accepted)
     else:
         check_terms(name, private, accepted)
@@ -199,7 +200,7 @@ def test_terms_hold_for_the_visibility_of_the_repository(research, monkeypatch, 
         before = dict(repository.files)
         with pytest.raises(ValueError, match="exists and is public, but `private`"):
             publish_dataset(research, "tester/research", private=True, update=True)
-        with pytest.raises(ValueError, match="may not be passed on freely"):
+        with pytest.raises(ValueError, match="`accept_terms`"):
             publish_dataset(research, "tester/research", update=True)
         assert repository.files == before
         repository.private = True
@@ -241,7 +242,7 @@ def test_lint_of_something_else_is_refused(built, research, tmp_path):
         ("real_fake", counts[1:]),
         ("real_fake", more),
     ):
-        with pytest.raises(ValueError, match=r"is about .*not what is published: image_folder \(real_fake\).*`lint`"):
+        with pytest.raises(ValueError, match=rf"{re.escape(name)}.*image_folder \(real_fake\).*`lint`"):
             publish(built, dataset=name, counts=wrong, findings=[])
     c40 = find_builds(research)[0]
     with pytest.raises(ValueError, match=r"is about 'c23'.*ddvqa \(c40, c40_explain\)"):
@@ -287,7 +288,7 @@ def test_interrupted_build_is_not_published(tmp_path):
 
 def test_sets_are_not_mixed(built, research):
     (research / "c40").rename(built / "c40")
-    with pytest.raises(ValueError, match="several data sets \\(ddvqa, image_folder\\)"):
+    with pytest.raises(ValueError, match="ddvqa, image_folder"):
         find_builds(built)
 
 
@@ -323,7 +324,7 @@ def test_command_refuses_before_it_builds(monkeypatch, tmp_path):
         monkeypatch.setenv("HF_TOKEN", "hf_somebody_else")
         assert "refused the token" in run(*arguments, "--private", code=1).stderr
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert "switched off by HF_HUB_OFFLINE" in run(*arguments, "--private", code=1).stderr
+        assert "HF_HUB_OFFLINE" in run(*arguments, "--private", code=1).stderr
     with use_hub(monkeypatch, tmp_path / "home2", token=None) as hub:
         assert "not logged in" in run(*arguments, "--private", code=1).stderr
         assert hub.requests == []
@@ -335,7 +336,7 @@ def test_command_refuses_before_it_builds(monkeypatch, tmp_path):
     [
         (["nope", "--repo", "a/b"], 1, "is not a folder"),
         (["{built}", "--repo", "no-owner"], 1, "no-owner"),
-        (["{built}", "--repo", "a/b", "--config", "x"], 2, "for a data set given by name"),
+        (["{built}", "--repo", "a/b", "--config", "x"], 2, "--data-dir"),
         (["{built}", "--repo", "a/b", "--lint", "{built}/gone.json"], 1, "gone.json"),
         (["{built}"], 2, "--repo"),
     ],

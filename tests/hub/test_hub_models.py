@@ -158,12 +158,12 @@ def test_training_is_described_by_its_own_file(hub, folder, tmp_path):
     assert "- Base: `some/base`, revision not recorded." in text
     assert "- Data: `ddvqa` of deepfake-detectors (c23, c40), version not recorded." in text
     assert "77 conversations, 40 steps, best checkpoint at step 30, seed 3, 2 minutes." in text
-    assert "On the 9 validation pictures: AUC 0.750." in text
+    assert "On the 9 validation images: AUC 0.750." in text
     assert (
         "```bash\naccelerate launch -m deepfake_detectors.train.train_sft --config mine.yaml --output_dir out\n```"
         in text
     )
-    assert "Nothing was measured with these very weights." in text
+    assert "These weights were not evaluated." in text
 
 
 def test_embedded_default_can_be_published(hub):
@@ -185,7 +185,7 @@ def test_embedded_default_keeps_its_terms_without_facts_of_its_own(hub):
     text = card_of(hub, "tester/default").text
     notice = json.loads((source / "config.json").read_text())["license_notice"]
     assert f"Terms: {notice}" in text and notice in files["LICENSE.md"].decode()
-    assert "Its own licence, beside the weights: [LICENSE](LICENSE)." in text
+    assert "[LICENSE](LICENSE)" in text
     assert files["LICENSE"] == (source / "LICENSE").read_bytes()
     assert "### Explanations" in text and "\n\n\n" not in text
 
@@ -213,13 +213,13 @@ def test_learned_words_are_published_alone(hub, tmp_path):
     count = sum(word.numel() for word in model.soft_words().values())
     assert f"{count} parameters on top of the base." in card.text
     assert "| COCO | real | yes | 92.53 | 90.40 |" in card.text
-    assert "cited in percent, not measured here" in card.text
+    assert "were not measured here" in card.text
     assert "full-size accuracy not re-run" in " ".join(card.text.split())
 
 
 def test_base_may_be_named_with_its_revision(hub, tmp_path):
     antifakeprompt().save_adapter(tmp_path / "words", antifakeprompt_processor(), tmp_path)
-    with pytest.raises(ValueError, match=r"names the local folder .* `base`"):
+    with pytest.raises(ValueError, match=r"local folder .* `base`"):
         publish_model(tmp_path / "words", "tester/words", without_results=True)
     assert ("model", "tester/words") not in hub.repositories
     publish_model(tmp_path / "words", "tester/words", base="some/base@v1.0", without_results=True)
@@ -236,9 +236,9 @@ def test_adapter_of_a_detector(hub, original, tmp_path):
     (adapter / "adapter_config.json").write_text(json.dumps(fields))
     torch.save({}, adapter / "adapter_model.bin")
     options = {"without_results": True}
-    refused(hub, ValueError, "names the local folder .*`base`", adapter, "tester/lora", **options)
+    refused(hub, ValueError, "local folder .*`base`", adapter, "tester/lora", **options)
     options["base"] = "tester/mine@abc"
-    refused(hub, ValueError, r"no adapter_model\.safetensors.*never published", adapter, "tester/lora", **options)
+    refused(hub, ValueError, r"adapter_model\.safetensors.*safetensors", adapter, "tester/lora", **options)
     save_file({"lora_A": torch.zeros(2, 3)}, adapter / "adapter_model.safetensors")
     publish_model(adapter, "tester/lora", **options)
     files = hub.repository("model", "tester/lora").files
@@ -259,7 +259,7 @@ def test_adapter_beside_a_model_is_not_forgotten(hub, folder, caplog):
     (folder / "adapter").mkdir()
     (folder / "adapter" / "adapter_config.json").write_text("{}")
     publish_model(folder, "tester/mine", without_results=True)
-    assert "adapter holds an adapter, which is not published" in caplog.text
+    assert "merge(model, deltas, output)" in caplog.text
     assert not [path for path in hub.repository("model", "tester/mine").files if "adapter" in path]
 
 
@@ -271,9 +271,9 @@ def refused(hub, error, words, *arguments, **options):
 
 
 def test_missing_results(hub, folder, tmp_path):
-    words = r"no results .*results\.json.*`without_results`"
+    words = r"results\.json.*`without_results`"
     refused(hub, FileNotFoundError, words, folder, "tester/mine")
-    refused(hub, FileNotFoundError, "no results", folder, "tester/mine", results=tmp_path / "nowhere.json")
+    refused(hub, FileNotFoundError, r"nowhere\.json", folder, "tester/mine", results=tmp_path / "nowhere.json")
 
 
 def test_results_that_are_none(hub, folder, tmp_path):
@@ -289,7 +289,7 @@ def test_training_file_with_a_gap(hub, folder):
     refused(
         hub,
         ValueError,
-        "leave out what the card states: 'validation_pictures'",
+        "'validation_pictures'",
         folder,
         "tester/mine",
         without_results=True,
@@ -300,7 +300,7 @@ def test_results_of_another_family(hub, folder, tmp_path):
     fields = json.loads((built_in_path("m2f2-det-mini") / "results.json").read_text())
     other = tmp_path / "other.json"
     other.write_text(json.dumps({**fields, "model_type": "fakevlm"}))
-    refused(hub, ValueError, "results are of a 'fakevlm'.*is a 'm2f2_det'", folder, "tester/mine", results=other)
+    refused(hub, ValueError, "'fakevlm'.*'m2f2_det'", folder, "tester/mine", results=other)
 
 
 def test_results_of_other_weights(hub, folder, tmp_path):
@@ -317,7 +317,7 @@ def test_results_of_other_weights(hub, folder, tmp_path):
 
 def test_folders_that_are_no_checkpoint(hub, folder, tmp_path):
     options = {"without_results": True}
-    refused(hub, FileNotFoundError, "There is no folder", tmp_path / "nowhere", "tester/mine", **options)
+    refused(hub, FileNotFoundError, "nowhere", tmp_path / "nowhere", "tester/mine", **options)
     (tmp_path / "empty").mkdir()
     refused(
         hub, ValueError, r"empty is not a model folder.*config\.json", tmp_path / "empty", "tester/mine", **options
@@ -331,7 +331,7 @@ def test_pickled_weights(hub, folder):
     state = AutoModel.from_pretrained(folder).state_dict()
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
-    words = r"holds no \*\.safetensors.*Pickled weights are never published"
+    words = r"\*\.safetensors.*Pickled weights"
     refused(hub, ValueError, words, folder, "tester/mine", without_results=True)
 
 
@@ -339,7 +339,7 @@ def test_incomplete_weights(hub, folder):
     state = load_file(folder / "model.safetensors")
     state.popitem()
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    refused(hub, ValueError, "does not hold a complete", folder, "tester/mine", without_results=True)
+    refused(hub, ValueError, r"vision_tower\.pre_layrnorm\.weight", folder, "tester/mine", without_results=True)
 
 
 def test_damaged_weights(hub, folder):
@@ -353,7 +353,7 @@ def test_damaged_weights(hub, folder):
 
 def test_words_without_their_processor(hub, tmp_path):
     antifakeprompt().save_adapter(tmp_path / "words", base_model_name_or_path="some/base")
-    words = r"words holds no processor_config\.json"
+    words = r"words .*processor_config\.json"
     refused(hub, ValueError, words, tmp_path / "words", "tester/words", without_results=True)
 
 
@@ -367,9 +367,9 @@ def test_destination_is_asked_before_anything_is_loaded(hub, folder, monkeypatch
 
 def test_facts_that_do_not_fit(hub, folder, tmp_path):
     options = {"without_results": True}
-    words = "There are no facts nonsense.*published_fakevlm"
+    words = "nonsense.*published_fakevlm"
     refused(hub, FileNotFoundError, words, folder, "tester/mine", facts="nonsense", **options)
-    words = "facts about 'fakevlm', but the model is of the family 'm2f2_det'"
+    words = "'fakevlm'.*'m2f2_det'"
     refused(hub, ValueError, words, folder, "tester/mine", facts="published_fakevlm", **options)
     words = "about models with variant='bridge'; here it is 'cosine'"
     refused(hub, ValueError, words, folder, "tester/mine", facts="published_m2f2_det_bridge", **options)
@@ -377,7 +377,7 @@ def test_facts_that_do_not_fit(hub, folder, tmp_path):
     words = r"leaves out summary, uses.*family: m2f2_det"
     refused(hub, ValueError, words, folder, "tester/mine", facts=tmp_path / "mine.yaml", **options)
     (tmp_path / "mine.yaml").write_text("family: m2f2_det\ntitle: Mine\nsummary: s\nlicense: mit\nlicense_link: TERMS")
-    words = "licence file TERMS, but the model folder has none"
+    words = "licence file TERMS"
     refused(hub, ValueError, words, folder, "tester/mine", facts=tmp_path / "mine.yaml", **options)
 
 

@@ -68,7 +68,7 @@ def test_numbers_come_from_the_measurements(facts, measured):
     assert "`eer` 0.512" in card
     assert "123,456 parameters" in card
     assert "10 minutes" in card
-    assert "wrong on 9 of 24 test pictures" in card
+    assert "wrong on 9 of 24 test images" in card
 
 
 def test_terms_are_those_of_the_config(facts, measured):
@@ -130,7 +130,7 @@ def test_missing_measurement_is_an_error(facts, measured, source, key):
         render_model_card(facts, **measured)
 
 
-SECTIONS = ["Use", "Results", "Architecture", "Training", "Repeat it", "Sources"]
+SECTIONS = ["Use", "Results", "Architecture", "Training", "Reproduce it", "Sources"]
 
 
 def test_whole_card_of_the_embedded_default(tmp_path, monkeypatch):

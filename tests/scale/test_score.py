@@ -166,13 +166,13 @@ def test_what_cannot_be_is_refused_before_anything_is_written(photos, detector, 
 
 
 def test_output_and_source_must_not_mix(photos, detector, tmp_path) -> None:
-    with pytest.raises(ValueError, match="lies in the source"):
+    with pytest.raises(ValueError, match=r"verdicts .*photos"):
         dfd.score(photos, photos / "verdicts", model=detector)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="thesis"):
         dfd.score(photos, tmp_path / "full", model=detector)
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="empty"):
         (tmp_path / "empty").mkdir()
         dfd.score(tmp_path / "empty", tmp_path / "out", model=detector)
 

@@ -107,8 +107,8 @@ def changed_fields(kind, data, output, **changes):
             "m2f2_det_stage1_bridge",
             r"variant 'bridge' instead of 'cosine'.* only in this run: .*detector\.",
         ),
-        ("width", "m2f2_det_stage1_bridge", r"hidden_size \d+ instead of \d+.* of another shape: detector\."),
-        ("rank", "lvlm_dfd_stage1", r"of another shape: \S+lora_A\.weight \(\d+, \d+\) instead of \(\d+, \d+\)"),
+        ("width", "m2f2_det_stage1_bridge", r"hidden_size \d+ instead of \d+.*.*: detector\."),
+        ("rank", "lvlm_dfd_stage1", r"\S+lora_A\.weight \(\d+, \d+\) instead of \(\d+, \d+\)"),
         ("targets", "lvlm_dfd_stage1", r"only in the checkpoint: \S+text_model\S+lora_A"),
     ],
 )

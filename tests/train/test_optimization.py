@@ -79,7 +79,7 @@ def test_plateau_watches_the_loss_while_auc_picks_the_best(data, tmp_path):
     [
         ({"optimizer": "adamm"}, "optimizer is 'adamm', allowed are adam"),
         ({"lr_schedule": "cosine"}, "lr_schedule is 'cosine', allowed are epoch_cosine"),
-        ({"lr_scheduler_kwargs": {"min": 1.0}}, "lr_scheduler_kwargs holds min; epoch_cosine knows min_lr, start_lr"),
+        ({"lr_scheduler_kwargs": {"min": 1.0}}, "min; epoch_cosine .*min_lr, start_lr"),
         ({"push_to_hub": True, "hub_strategy": "every_save"}, "hub_strategy is 'every_save'"),
         ({"push_to_hub": True}, "is a local folder"),
     ],

@@ -118,7 +118,7 @@ def test_empty_split(run, tmp_path):
 
 def test_split_of_one_class(run, tmp_path):
     tree = write_tree(tmp_path / "ddvqa", [f"5_{video:03d}" for video in range(8)], stems(range(20, 22)))
-    with pytest.raises(ValueError, match=r"training split holds \d+ real, 0 fake"):
+    with pytest.raises(ValueError, match=r"training split .*\d+ real, 0 fake"):
         run(data_dir=str(tree))
     assert written(tmp_path) == []
 
@@ -143,7 +143,7 @@ class TestResuming:
         ("name", "message"),
         [
             ("m2f2_det_stage3", r"a checkpoint of FakeVLMForDeepfakeDetection, but this run trains M2F2DetForCond"),
-            ("m2f2_det_stage2", r"a checkpoint of an adapter, but this run trains a whole model"),
+            ("m2f2_det_stage2", r"a checkpoint of an adapter, but this run trains"),
         ],
     )
     def test_another_family_or_kind(self, run, checkpoint, tmp_path, name, message):

@@ -237,14 +237,14 @@ def test_missing_data_folder(run, tmp_path):
 def test_split_of_one_class(run, tmp_path):
     reals = [f"5_{video:03d}" for video in range(8)]
     tree = write_tree(tmp_path / "ddvqa", reals, stems(range(20, 22)))
-    with pytest.raises(ValueError, match=r"training split holds \d real, 0 fake"):
+    with pytest.raises(ValueError, match=r"training split .*\d real, 0 fake"):
         run("--data_dir", tree)
 
 
 def test_validation_of_one_class(run, tmp_path):
     pictures = [*stems(range(6)), *(f"5_{video}" for video in range(100, 160))]
     tree = write_tree(tmp_path / "ddvqa", pictures, stems(range(20, 22)))
-    with pytest.raises(ValueError, match=r"validation split holds \d real, 0 fake"):
+    with pytest.raises(ValueError, match=r"validation split .*\d real, 0 fake"):
         run("--data_dir", tree, validation_fraction=0.02, validation_seed=0)
 
 

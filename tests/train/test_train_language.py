@@ -116,9 +116,9 @@ def test_base_holds_the_language_model_and_the_detector(language, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dataset_configs", "c40"], "holds no questions and answers"),
+        (["--dataset_configs", "c40"], "ddvqa c40 "),
         (["--passes", "0"], "passes is 0"),
-        (["--dataset_config", "c40_judge"], "name all configs in dataset_configs"),
+        (["--dataset_config", "c40_judge"], "'c40_judge'.*dataset_configs"),
         (["--dataset_options", '{"questions": "sung"}'], "questions is 'sung'"),
     ],
 )

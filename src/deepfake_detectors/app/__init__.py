@@ -1,4 +1,4 @@
-"""The app: a page where a person drops a picture or a video, and talks about it (extra `[app]`)."""
+"""The app: a page where people drop an image or a video and ask about it (extra `[app]`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deepfake_detectors.families import resolve
 if TYPE_CHECKING:
     from deepfake_detectors.app.page import build as build
 
-# Needs Gradio, which is imported when it is first used.
+# Gradio is required and imported on first use.
 _LATER = {"build": "deepfake_detectors.app.page:build"}
 
 __all__ = ["Limits", "RefusedUpload", "build"]

@@ -1,4 +1,4 @@
-"""Stands between the network and Gradio: what may be asked for, how much may be sent, and where files lie."""
+"""A guard between the network and Gradio: allowed routes, upload limits, and the location of files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["Guard", "lifespan", "workspace"]
 
 FILE_ROUTE = "/gradio_api/file="
 UPLOAD_ROUTE = "/gradio_api/upload"
-# Beginnings of what a page and a client ask for. The rest of Gradio's routes (proxy, streams, deep links, history of
-# runs, monitoring, reloading) has no use here.
+# Prefixes of the routes that a page and a client need. Gradio's other routes (proxy, streams, deep links, history of
+# runs, monitoring, reloading) are not needed here.
 ROUTES = (
     "/assets/",
     "/config",
@@ -54,17 +54,17 @@ ROUTES = (
     "/svelte/",
     "/theme.css",
 )
-MESSAGE_BYTES = 2 * MIB  # of a request that is not an upload
+MESSAGE_BYTES = 2 * MIB  # limit for a request that is not an upload
 SWEEP_SECONDS = 60.0
 _workspace: Path | None = None
-_running = 0  # apps of this process, which share the workspace
+_running = 0  # number of apps of this process, which share the workspace
 
 
 def workspace() -> Path:
-    """Return the folder of uploads and results of this process: new, private, and gone when the process ends.
+    """Return this process's private folder for uploads and results, which is deleted when the process ends.
 
-    It lies in `GRADIO_TEMP_DIR` where that is set. Gradio reads the variable at each request, so it is set to the new
-    folder for the rest of the process.
+    It is created in `GRADIO_TEMP_DIR` if that is set. Gradio reads the variable at each request, so it is then set to
+    the new folder for the rest of the process.
     """
     global _workspace
     if _workspace is None or not _workspace.is_dir():
@@ -82,8 +82,8 @@ class Guard:
     """ASGI middleware: refuses routes, files outside the workspace, and bodies that are too large or too slow.
 
     Args:
-        app: what it stands in front of.
-        limits: of the app.
+        app: the wrapped app.
+        limits: limits of the app.
         folder: the workspace.
     """
 
@@ -116,7 +116,7 @@ class Guard:
             await self.app(scope, body.receive, body.watched(send))
             if body.fault is not None and not body.answered:
                 await PlainTextResponse(body.fault.detail, body.fault.status_code)(scope, receive, send)
-        except HTTPException as error:  # raised by `body`, where the application let it through
+        except HTTPException as error:  # raised by `body`, if the application let it through
             if body.answered:
                 raise
             await PlainTextResponse(error.detail, error.status_code)(scope, receive, send)
@@ -144,7 +144,7 @@ async def _busy(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 class _Body:
-    """The body of one request, counted and timed while it arrives."""
+    """The body of one request, limited in size and time."""
 
     def __init__(self, receive: Any, most: int, seconds: float) -> None:
         self._receive, self._left, self._deadline = receive, most, time.monotonic() + seconds
@@ -153,7 +153,7 @@ class _Body:
         self.answered = False
 
     async def receive(self) -> Any:
-        if self._complete:  # waits for the caller to hang up
+        if self._complete:  # waits for the caller to disconnect
             return await self._receive()
         if self.fault is not None:
             raise self.fault
@@ -182,9 +182,9 @@ def lifespan(limits: Limits, folder: Path, kept: Callable[[], set[str]]) -> Any:
     """Return an ASGI lifespan that removes old files while the app runs, and all of them when the last app ends.
 
     Args:
-        limits: how long files are kept.
+        limits: limits of the app, including how long files are kept.
         folder: the workspace.
-        kept: names the files that stay, such as those of examples, of every app of this process.
+        kept: returns files to keep, such as examples, for every app of this process.
     """
 
     @asynccontextmanager
@@ -210,7 +210,7 @@ def lifespan(limits: Limits, folder: Path, kept: Callable[[], set[str]]) -> Any:
 
 
 def remove_old(folder: Path, seconds: float, kept: set[str]) -> None:
-    """Remove files below a folder that are older, and the folders that are empty then."""
+    """Remove older files below a folder, and folders that become empty."""
     now = time.time()
     for place, _, names in os.walk(folder, topdown=False):
         for name in names:

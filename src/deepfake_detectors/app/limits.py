@@ -1,4 +1,4 @@
-"""What the app takes from a stranger: bytes, pixels, seconds, turns; and how it says no."""
+"""Limits of the app for uploads, time and turns, and its messages for refused uploads."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ MIB = 1 << 20
 
 
 class RefusedUpload(ValueError):
-    """An upload beyond the limits of the app, in a sentence for the person who sent it."""
+    """Raised for an upload beyond the limits of the app, with a sentence for the person who sent it."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one app.
+    """Limits of one app.
 
     Attributes:
-        file_bytes: of one upload; no request is larger.
-        picture_bytes: of one picture.
-        pixels: of a picture, or of a frame of a video.
-        animation_pixels: of all frames of a moving picture together.
+        file_bytes: size of one upload, and of any request.
+        picture_bytes: size of one image.
+        pixels: pixels of an image, or of a frame of a video.
+        animation_pixels: total pixels of all frames of an animation.
         video_seconds: length of a video.
-        frames: of a video that are looked at.
-        job_seconds: that one examination may take.
-        upload_seconds: that the body of one request may take to arrive.
-        uploads: requests with a body that are received at once.
-        disk_bytes: of all uploads and results together.
-        keep_seconds: after which uploads and results are removed.
-        queue: requests that wait; more are told that the app is busy.
-        conversations: pictures whose conversations are kept ready.
+        frames: frames to examine in a video.
+        job_seconds: time for one examination.
+        upload_seconds: time for receiving the body of one request.
+        uploads: requests with a body that are received at the same time.
+        disk_bytes: total size of all uploads and results.
+        keep_seconds: time after which uploads and results are removed.
+        queue: waiting requests; any more are told that the app is busy.
+        conversations: number of cached conversations.
         question: characters of one question.
         turns: questions of one conversation.
         answer_tokens: length of one answer.
@@ -60,7 +60,7 @@ class Limits:
 
 
 def check_upload(path: str | Path, limits: Limits) -> str:
-    """Look at a file before it is decoded, and return `"picture"` or `"video"`.
+    """Check a file before decoding it, and return `"picture"` or `"video"`.
 
     Raises:
         RefusedUpload: for a file beyond the limits.
@@ -69,7 +69,7 @@ def check_upload(path: str | Path, limits: Limits) -> str:
     path = Path(path)
     size = path.stat().st_size
     if size > limits.file_bytes:
-        raise RefusedUpload(f"The file is too large: at most {limits.file_bytes // MIB} MiB are taken.")
+        raise RefusedUpload(f"The file is too large; the limit is {limits.file_bytes // MIB} MiB.")
     try:
         facts = read_image_facts(path)
     except InputImageError:
@@ -77,16 +77,16 @@ def check_upload(path: str | Path, limits: Limits) -> str:
             raise
     else:
         if size > limits.picture_bytes:
-            raise RefusedUpload(f"The picture is too large: at most {limits.picture_bytes // MIB} MiB are taken.")
-        _check_pixels("The picture", facts["width"], facts["height"], limits)
+            raise RefusedUpload(f"The image is too large; the limit is {limits.picture_bytes // MIB} MiB.")
+        _check_pixels("The image", facts["width"], facts["height"], limits)
         if facts["width"] * facts["height"] * facts["frames"] > limits.animation_pixels:
-            raise RefusedUpload("The moving picture has too many frames of this size. Try a shorter or smaller one.")
+            raise RefusedUpload("The animation has too many frames of this size. Try a shorter or smaller one.")
         return "video" if is_video(path) else "picture"
     found = probe(path)
     if found["duration"] and found["duration"] > limits.video_seconds:
         raise RefusedUpload(
-            f"The video lasts {found['duration'] / 60:.0f} minutes, and at most {limits.video_seconds / 60:.0f} are "
-            "taken. Cut out the part in question."
+            f"The video lasts {found['duration'] / 60:.0f} minutes; the limit is {limits.video_seconds / 60:.0f}. "
+            "Cut out the part in question."
         )
     _check_pixels("The video", found["width"], found["height"], limits)
     return "video"
@@ -95,16 +95,16 @@ def check_upload(path: str | Path, limits: Limits) -> str:
 def _check_pixels(what: str, width: int, height: int, limits: Limits) -> None:
     if width * height > limits.pixels:
         raise RefusedUpload(
-            f"{what} has {width} x {height} pixels, and at most {limits.pixels // 1_000_000} megapixels are taken."
+            f"{what} has {width} x {height} pixels; the limit is {limits.pixels // 1_000_000} megapixels."
         )
 
 
 def in_plain_words(error: Exception, path: str | Path | None = None) -> str:
-    """Return the message of an input error without folders of the server and names of exceptions.
+    """Return the message of an input error without server folders and exception names.
 
     Args:
-        error: what the library raised.
-        path: the file that was examined; it is called "This file".
+        error: the error that the library raised.
+        path: the examined file, which becomes "This file" in the message.
     """
     text = " ".join(str(error).split())
     if path is not None:

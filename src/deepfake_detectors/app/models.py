@@ -1,4 +1,4 @@
-"""The detectors of an app: which there are, loaded once each, and conversations that are kept ready."""
+"""The detectors of an app, each loaded once, and cached conversations."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 
 class Models:
-    """Detectors by the names that a person chooses from; a detector is loaded when it is first asked for.
+    """Detectors by the names in the menu; each is loaded on first use.
 
     Args:
-        models: folders, Hub ids or names of built-in checkpoints; the first is chosen at start.
+        models: folders, Hub ids or names of built-in checkpoints; the first is selected at the start.
         device, dtype: as in `pipelines.load_detector`.
-        family: of the stock folders in `models`, as in `pipelines.pipeline`.
+        family: family of the stock folders in `models`, as in `pipelines.pipeline`.
 
     Attributes:
-        names: to choose from: those given, then the built-in ones.
+        names: names in the menu: those given, then the built-in ones.
 
     Raises:
-        ValueError, OSError: for a model that there is not; weights are not read for that.
+        ValueError, OSError: for a model that does not exist; weights are not read for this check.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Models:
         family: str | None = None,
     ) -> None:
         if family is not None and not models:
-            raise ValueError(f"family is {family!r}, but no model is given that it could be said of.")
+            raise ValueError(f"family is {family!r}, but there is no `model` that it could apply to.")
         self._device, self._dtype = device, dtype
         self._families: dict[str, str | None] = {}
         self._sources: dict[str, str] = {}
@@ -65,11 +65,11 @@ class Models:
         self._lock = threading.Lock()
 
     def judge(self, name: str | None = None) -> Judge:
-        """Return a detector, ready to examine files; the first one for `None`.
+        """Return a loaded detector; `None` means the first one.
 
         Raises:
             ValueError: for a name that is not in `names`.
-            RefusedUpload: a `ValueError`, where its weights cannot be loaded; the reason is logged.
+            RefusedUpload: a `ValueError`, if its weights cannot be loaded; the reason is logged.
         """
         name = self.names[0] if name is None else name
         if name not in self._sources:
@@ -86,7 +86,7 @@ class Models:
                 except (ValueError, ImportError, OSError) as error:
                     logger.exception("The detector %s cannot be loaded", name)
                     raise RefusedUpload(
-                        f"The detector {name} cannot be loaded here. Whoever runs this page finds out why in its log."
+                        f"The detector {name} cannot be loaded here. The server log has the reason."
                     ) from error
             return self._judges[name]
 
@@ -107,13 +107,13 @@ class Models:
 
 
 class Conversations:
-    """The last few conversations, so that a further question encodes no picture again.
+    """The most recent conversations, so that another question does not encode the image again.
 
-    They hold what was read of pictures and questions, and nothing by which a question could be told whose it was:
-    the history comes with each question.
+    They contain cached images and questions, but nothing that identifies users: the history is sent with each
+    question.
 
     Args:
-        most: how many are kept.
+        most: number of conversations to keep.
     """
 
     def __init__(self, most: int) -> None:
@@ -122,7 +122,7 @@ class Conversations:
         self._lock = threading.Lock()
 
     def get(self, key: Any, begin: Callable[[], Conversation]) -> Conversation:
-        """Return the conversation of a key; `begin` makes one that is not kept."""
+        """Return the conversation for a key; `begin` creates it if it is not cached."""
         with self._lock:
             if key not in self._kept:
                 while len(self._kept) >= self._most:
@@ -133,7 +133,7 @@ class Conversations:
 
 
 def converse_about(judge: Judge, image: Image.Image, reading: Reading) -> Conversation:
-    """Return a conversation about one picture, or crop of a face.
+    """Return a conversation about one image or face crop.
 
     Raises:
         ValueError: if the detector cannot converse.

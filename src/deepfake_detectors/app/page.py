@@ -1,4 +1,4 @@
-"""The page: which parts there are, and which of them calls what."""
+"""The page: its parts and the calls that connect them."""
 
 from __future__ import annotations
 
@@ -38,18 +38,19 @@ def build(
     ```
 
     Args:
-        model: folder, Hub id or name of a built-in checkpoint, or several: the first is chosen at start, and the
-            built-in ones can always be chosen.
-        family: of the stock folders in `model`, as in `pipeline`.
-        examples: a folder of pictures to try; those that the package ships by default.
-        limits: of uploads, queue and time.
+        model: folder, Hub id or name of a built-in checkpoint, or several: the first is selected at the start, and the
+            built-in ones are always available.
+        family: family of the stock folders in `model`, as in `pipeline`.
+        examples: a folder of images to try; by default those in the package.
+        limits: limits of uploads, queue and time.
         device, dtype: as in `pipelines.load_detector`.
 
     Returns:
-        Gradio Blocks. `launch()` serves them on 127.0.0.1 unless told; no part of the page is loaded from elsewhere.
+        Gradio Blocks. `launch()` serves them on 127.0.0.1 by default; the page does not load anything from other
+        hosts.
 
     Raises:
-        ValueError, OSError: for a model that there is not.
+        ValueError, OSError: for a model that does not exist.
         ImportError: if Gradio is not installed.
     """
     limits = limits or Limits()
@@ -65,7 +66,7 @@ def build(
 
 
 def _draw(worker: Worker, examples: list[str]) -> None:
-    gr.Markdown(f"# {TITLE}\nDrop a picture or a video. The answer is an indication, not proof.")
+    gr.Markdown(f"# {TITLE}\nDrop an image or a video. The answer is an indication, not proof.")
     names = worker.models.names
     model = gr.Dropdown(names, value=names[0], label="Detector", elem_id="model", filterable=False)
     with gr.Tabs():
@@ -98,23 +99,23 @@ def _draw(worker: Worker, examples: list[str]) -> None:
 
 
 def _draw_endpoints(worker: Worker) -> None:
-    """The calls for programs: `/detect`, `/examine`, `/chat`."""
+    """Add the calls for programs: `/detect`, `/examine`, `/chat`."""
     limits = worker.limits
 
     def detect(file: str, model: str) -> dict[str, Any]:
-        """Score one picture as it is: the row of the pipeline."""
+        """Score one whole image and return the row of the pipeline."""
         with plainly(file):
             return worker.detect(_given(file), model)
 
     def examine(file: str, model: str) -> dict[str, Any]:
-        """Examine a picture or a video: the record of `examine()`."""
+        """Examine an image or a video and return the record of `examine()`."""
         with plainly(file):
             return worker.examine(_given(file), model).record
 
     def chat(
         file: str, question: str, history: list[Any], model: str, temperature: float, top_p: float, max_tokens: float
     ) -> str:
-        """Answer a question about a picture; `history` holds earlier [question, answer] pairs."""
+        """Answer a question about an image; `history` has earlier [question, answer] pairs."""
         with plainly(file):
             examined = worker.examine(_given(file), model, again=False)
             return [*worker.answer(examined, question, history or [], temperature, top_p, int(max_tokens))][-1]

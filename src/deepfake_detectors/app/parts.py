@@ -1,4 +1,4 @@
-"""Gradio, with what this app changes: uploads that it does not decode, and bounds that hold at every launch."""
+"""Gradio with the changes of this app: uploads are not decoded by Gradio, and limits apply to every launch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from deepfake_detectors.app.guard import Guard, lifespan, workspace
 from deepfake_detectors.app.limits import Limits, in_plain_words
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported, and by every part of it
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read by Gradio on import and by all of its parts
 
 try:
     import gradio as gr
@@ -28,8 +28,9 @@ __all__ = ["TITLE", "AnyFile", "App", "Clip", "Picture", "gr", "plainly"]
 logger = logging.getLogger(__name__)
 
 TITLE = "Deepfake detectors"
-NOT_SET_UP = "This page is not set up for that. Whoever runs it finds the reason in its log."
-THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none from a host
+NOT_SET_UP = "This page is not set up for that. The server log has the reason."
+# no fonts from other hosts
+THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 CSS = """
 .dfd-summary { border-left: 6px solid #6b7280; padding: .5rem 1rem; overflow-wrap: anywhere; }
 .dfd-fake { border-color: #c62828; } .dfd-real { border-color: #1b7a43; } .dfd-open { border-color: #b07900; }
@@ -39,7 +40,7 @@ CSS = """
 .dfd-crops .grid-container { grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)) !important; }
 .dfd-crops img { object-fit: contain !important; }
 """
-# Gradio's examples are buttons with a picture and no name, which a screen reader could not tell apart.
+# Gradio's examples are buttons with an image but without a name, which screen readers cannot distinguish.
 NAMES = """() => {
   const name = () => document.querySelectorAll("button.gallery-item:not([aria-label])").forEach((button) => {
     const picture = button.querySelector("img");
@@ -53,19 +54,19 @@ NAMES = """() => {
 
 
 def _uploaded_path(part: Any, payload: Any) -> str | None:
-    """The path of an upload's unchanged bytes: the library decodes it, and Gradio nothing."""
+    """Return the path of an unchanged upload, which is decoded by the library and not by Gradio."""
     if payload is None:
         return None
     file = getattr(payload, "video", payload)
     path = Path(file.path or "").resolve()
     if not path.is_file() or not path.is_relative_to(workspace()):
-        raise gr.Error("Only files that were uploaded here are read.", print_exception=False)
+        raise gr.Error("Only files that were uploaded here can be read.", print_exception=False)
     return str(path)
 
 
 def _taking_paths(component: type) -> Any:
-    """Derive a part of Gradio whose value is the path of the upload."""
-    # Past its metaclass, which writes a stub file beside the module of every class that is derived by `class`.
+    """Derive a Gradio component whose value is the path of the upload."""
+    # Avoids its metaclass, which writes a stub file next to the module of every subclass.
     fields = {"preprocess": _uploaded_path, "is_template": True, "__module__": __name__}
     return ABCMeta.__new__(type(component), component.__name__, (component,), fields)
 
@@ -76,7 +77,7 @@ _apps: WeakSet[App] = WeakSet()  # of this process
 
 
 class App(gr.Blocks):
-    """Gradio's Blocks with the bounds of this app; `launch()` keeps them wherever it is called.
+    """Gradio's Blocks with the limits of this app, which also apply to `launch()`.
 
     Args:
         limits: of uploads, queue and time.
@@ -89,13 +90,13 @@ class App(gr.Blocks):
         _apps.add(self)
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """As the base class, but a file must have been uploaded: Gradio would fetch addresses for a client."""
+        """Preprocess like the base class, but accept only uploaded files: Gradio would download URLs for a client."""
         if _names_address(inputs):
-            raise gr.Error("Only files that were uploaded here are read.", print_exception=False)
+            raise gr.Error("Only files that were uploaded here can be read.", print_exception=False)
         return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
 
     def launch(self, *args: Any, **kwargs: Any) -> Any:
-        """As Gradio's `launch`; never shares, records or serves more than this app needs unless told."""
+        """Launch like Gradio; by default without sharing, recording or serving more than this app needs."""
         given = dict(kwargs.pop("app_kwargs", None) or {})
         guard = Middleware(Guard, limits=self.limits, folder=self.folder)
         given["middleware"] = [guard, *given.get("middleware", [])]
@@ -119,13 +120,13 @@ class App(gr.Blocks):
 
 
 def _kept_files() -> set[str]:
-    """Files that the pages of this process show to everybody: their examples."""
+    """Return the example files, which the pages of this process show to everybody."""
     blocks = [block for page in _apps for block in page.blocks.values()]
     return {str(path) for block in blocks for path in getattr(block, "keep_in_cache", ())}
 
 
 def _names_address(value: Any) -> bool:
-    """Whether a client's data names a file by an address instead of an upload."""
+    """Return whether a client's data refers to a file by URL instead of an upload."""
     if isinstance(value, Mapping):
         path = value.get("path")
         if isinstance(path, str) and "://" in path:
@@ -136,10 +137,10 @@ def _names_address(value: Any) -> bool:
 
 @contextmanager
 def plainly(path: str | None = None) -> Iterator[None]:
-    """Turn what the library says of an input into the sentence that a person reads.
+    """Turn an input error of the library into a sentence for the user.
 
     Args:
-        path: the file that was examined.
+        path: the examined file.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""One tab of the page: an upload, and what was found in it."""
+"""One tab of the page: an upload and its results."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["Tab"]
 
 
 class Tab:
-    """Draws one tab into the Blocks that are open.
+    """Draws one tab into the open Blocks.
 
     Args:
-        worker: does what is asked for.
+        worker: handles the requests.
         kind: `"picture"` or `"video"`.
         examples: files to try.
 
     Attributes:
-        upload: the part that takes a file.
-        examined: state that holds the last `Examined`, or `None`.
-        outputs: the parts that `show` gives values for.
+        upload: the upload component.
+        examined: state with the last `Examined`, or `None`.
+        outputs: the components that `show` returns values for.
     """
 
     def __init__(self, worker: Worker, kind: str, examples: list[str]) -> None:
@@ -100,7 +100,7 @@ class Tab:
         if path is None:
             return self.show(None)
         if examined is not None and (str(examined.source), examined.model) == (path, model):
-            return {self.examined: examined}  # the browser tells of one choice several times
+            return {self.examined: examined}  # the browser reports one choice several times
 
         def report(done: int, total: int | None) -> None:
             progress((done, total), desc="Looking at frames", unit="frames")
@@ -109,7 +109,7 @@ class Tab:
             return self.show(self.worker.examine(path, model, report))
 
     def show(self, examined: Examined | None) -> dict[Any, Any]:
-        """Return the values of `outputs`; they are empty for `None`."""
+        """Return the values of `outputs`, which are empty for `None`."""
         if examined is None:
             hidden = (self._timeline, self._sheet, self._record, self._boxes, self._crops, self._frames, self._marks)
             return {

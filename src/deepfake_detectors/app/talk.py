@@ -1,4 +1,4 @@
-"""The chat under a picture: several turns, again, edited, cleared."""
+"""The chat about an image: several turns, with regenerate, edit and clear."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from deepfake_detectors.app.work import Examined, Worker
 __all__ = ["Chat"]
 
 SUGGESTIONS = 3  # buttons
-NOTE = "Answers are written by the detector's language model. They go with its verdict and are not evidence."
+NOTE = "Answers are written by the detector's language model. They are based on its verdict and are not evidence."
 Messages = list[dict[str, Any]]
 
 
 class Chat:
-    """Draws the chat into the Blocks that are open.
+    """Draws the chat into the open Blocks.
 
     Args:
-        worker: does what is asked for.
-        examined: state of the tab whose picture is talked about.
+        worker: handles the requests.
+        examined: state of the tab with the image.
 
     Attributes:
-        outputs: the parts that `begin` gives values for.
+        outputs: the components that `begin` returns values for.
     """
 
     def __init__(self, worker: Worker, examined: Any) -> None:
@@ -31,7 +31,7 @@ class Chat:
         with gr.Group(visible=False, elem_id="chat") as self._whole:
             gr.Markdown(NOTE, container=True)
             self._messages = gr.Chatbot(
-                label="Conversation about this picture",
+                label="Conversation about this image",
                 elem_id="conversation",
                 height=360,
                 editable="user",
@@ -44,7 +44,7 @@ class Chat:
                     gr.Button(visible=False, size="sm", elem_classes="dfd-suggestion") for _ in range(SUGGESTIONS)
                 ]
             question = gr.Textbox(
-                label="Question", placeholder="Ask about this picture", elem_id="question", max_length=2000
+                label="Question", placeholder="Ask about this image", elem_id="question", max_length=2000
             )
             with gr.Row():
                 ask = gr.Button("Ask", variant="primary", elem_id="ask")
@@ -52,11 +52,13 @@ class Chat:
                 clear = gr.Button("Clear", elem_id="clear")
             with gr.Accordion("How answers are written", open=False):
                 temperature = gr.Slider(
-                    0, 2, 0, step=0.1, label="Temperature", info="0 writes the likeliest words, always the same."
+                    0, 2, 0, step=0.1, label="Temperature", info="0 always writes the most likely words."
                 )
-                top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", info="Share of the words to draw from.")
+                top_p = gr.Slider(
+                    0.05, 1, 1, step=0.05, label="Top-p", info="Share of the most likely words to sample from."
+                )
                 length = gr.Slider(
-                    16, worker.limits.answer_tokens, 256, step=16, label="Maximum length", info="In tokens."
+                    16, worker.limits.answer_tokens, 256, step=16, label="Maximum length", info="Limit in tokens."
                 )
         settings = [temperature, top_p, length]
         self.outputs: list[Any] = [self._whole, self._messages, *self._suggestions]
@@ -83,7 +85,7 @@ class Chat:
         clear.click(lambda: [], None, self._messages, cancels=running, **quiet)
 
     def begin(self, examined: Examined | None) -> dict[Any, Any]:
-        """Return the values of `outputs` for another picture: an empty conversation, or none."""
+        """Return the values of `outputs` for a new image: an empty conversation, or none."""
         suggestions = self.worker.suggestions(examined)
         return {
             self._whole: gr.update(visible=bool(suggestions)),
@@ -132,9 +134,9 @@ class Chat:
         top_p: float,
         length: float,
     ) -> Iterator[Messages]:
-        """Yield the conversation as the answer to a further question grows."""
+        """Yield the conversation while the answer to another question grows."""
         if examined is None:
-            raise gr.Error("Choose a picture first.", print_exception=False)
+            raise gr.Error("Choose an image first.", print_exception=False)
         asked = [*messages, {"role": "user", "content": question}]
         with plainly():
             answers = self.worker.answer(examined, question, _turns(messages), temperature, top_p, int(length))
@@ -143,7 +145,7 @@ class Chat:
 
 
 def _question_at(messages: Sequence[Mapping[str, Any]], index: Any) -> int:
-    """The place of the question that a message belongs to."""
+    """Return the index of the question that a message belongs to."""
     place = index[0] if isinstance(index, (list, tuple)) else index
     place = min(max(0, int(place)), len(messages) - 1)
     while place > 0 and messages[place]["role"] != "user":
@@ -152,7 +154,7 @@ def _question_at(messages: Sequence[Mapping[str, Any]], index: Any) -> int:
 
 
 def _text(content: Any) -> str:
-    """The text of a message, which Gradio gives as a string or in parts."""
+    """Return the text of a message, which Gradio passes as a string or in parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, Mapping):
@@ -161,6 +163,6 @@ def _text(content: Any) -> str:
 
 
 def _turns(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Questions with their answers."""
+    """Return the questions and answers."""
     texts = [_text(message["content"]) for message in messages]
     return list(zip(texts[::2], texts[1::2], strict=False))

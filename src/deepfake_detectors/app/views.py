@@ -1,4 +1,4 @@
-"""What a person sees of an examination: the words, the picture with its boxes, crops, frames, mask and timeline."""
+"""How an examination is shown: the text, the image with its boxes, crops, frames, mask and timeline."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class View:
     """Parts of a page.
 
     Attributes:
-        summary: HTML: the decision in words, P(fake), threshold, measured rates.
-        picture: file of the picture, or of the worst frame.
+        summary: HTML: the decision in words, P(fake), threshold, measured error rates.
+        picture: file of the image, or of the worst frame.
         boxes: of its faces, `(left, top, right, bottom)` in pixels of that file, with a label.
         crops: file and caption of each judged face.
         frames: file and caption of the worst frames of a video.
-        timeline: SVG of a video; empty for a picture.
-        mask: file of the mask, and of the picture it lies on; `None` where there is none.
+        timeline: SVG of a video; empty for an image.
+        mask: files of the mask and of the image below it; `None` if there is no mask.
     """
 
     summary: str
@@ -61,7 +61,7 @@ class View:
 
 
 def view_of(record: Mapping[str, Any], folder: Path, source: Path) -> View:
-    """Return what is shown of an examination.
+    """Return the parts of an examination that are shown.
 
     Args:
         record: of the examination.
@@ -122,7 +122,7 @@ def _box(face: Mapping[str, Any], frame: Mapping[str, Any], path: Path) -> tuple
 
 
 def _mask(record: Mapping[str, Any], folder: Path, source: Path) -> tuple[str, str] | None:
-    """Mask of what decides, and the picture it lies on: a crop of a face, or the whole picture."""
+    """Mask of the part that decides, and the image below it: a face crop, or the whole image."""
     for frame in record["frames"]:
         for face in frame["faces"]:
             if face["track"] == record["deciding"]["track"]:
@@ -136,7 +136,7 @@ def _mask(record: Mapping[str, Any], folder: Path, source: Path) -> tuple[str, s
 
 
 def blended(mask: tuple[str, str], strength: float) -> Image.Image:
-    """Return the picture under a mask, the marked area by `strength` in [0, 1]: 0 is the picture alone."""
+    """Return the image with the mask drawn over it, with a `strength` in [0, 1]: 0 shows only the image."""
     image = load_image(mask[1])
     return Image.blend(image, draw_overlay(image, load_image(mask[0]).convert("L")), strength)
 
@@ -146,8 +146,8 @@ class Subject:
     """What a conversation is about.
 
     Attributes:
-        image: file of the crop of a face, or of the whole picture.
-        reading: the verdict that it belongs to.
+        image: file of the face crop, or of the whole image.
+        reading: the verdict on it.
         label: `"real"` or `"fake"`, by the threshold.
     """
 
@@ -157,7 +157,7 @@ class Subject:
 
 
 def subject_of(record: Mapping[str, Any], folder: Path, source: Path, judge: Judge) -> Subject | None:
-    """Return what can be talked about: the face, or the picture, that decides; `None` where nothing was judged."""
+    """Return the subject of a conversation: the face or image that decides; `None` if nothing was judged."""
     deciding = record["deciding"]
     reading = next(each for each in judge.readings() if each.head == deciding["head"])
     said = next(each for each in record["readings"] if each["head"] == deciding["head"])

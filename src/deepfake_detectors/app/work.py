@@ -25,14 +25,14 @@ __all__ = ["Examined", "Worker"]
 
 @dataclass(frozen=True)
 class Examined:
-    """An examination that is kept for its page.
+    """An examination that is kept for the page.
 
     Attributes:
         record: of the examination.
-        folder: `examination.json`, `sheet.html` and the pictures.
+        folder: `examination.json`, `sheet.html` and the images.
         source: the uploaded file.
         model: name of the detector.
-        subject: what can be talked about; `None` where nothing was judged.
+        subject: the subject of a conversation; `None` if nothing was judged.
     """
 
     record: dict[str, Any]
@@ -57,14 +57,14 @@ class Worker:
         self._last: dict[tuple[str, str], Examined] = {}  # by detector and content
 
     def detect(self, path: str | Path, model: str | None = None) -> dict[str, Any]:
-        """Return the row of the pipeline for one picture as it is, no face being cut out.
+        """Return the pipeline's row for one whole image, without cropping faces.
 
         Raises:
             ValueError: for a file that is refused or cannot be read, and for an unknown detector.
         """
         judge = self.models.judge(model)
         if check_upload(path, self.limits) == "video":
-            raise RefusedUpload("This is a video; it can be examined, not detected as one picture.")
+            raise RefusedUpload("This is a video; use the examination instead of detection on a single image.")
         row = judge.pipeline(load_image(path))
         return {name: value for name, value in row.items() if name != "mask"}
 
@@ -81,7 +81,7 @@ class Worker:
             path: the upload.
             model: name of a detector; `None` for the first.
             progress: as in `examine`.
-            again: examine also what was among the last few.
+            again: also examine one of the latest files again.
 
         Raises:
             ValueError: for a file that is refused or cannot be read, and for an unknown detector.
@@ -113,7 +113,7 @@ class Worker:
         return examined
 
     def suggestions(self, examined: Examined | None) -> list[str]:
-        """Return questions that the detector was trained on; none where it cannot converse."""
+        """Return questions that the detector was trained on; empty if it cannot converse."""
         if examined is None or examined.subject is None:
             return []
         judge = self.models.judge(examined.model)
@@ -122,7 +122,7 @@ class Worker:
         return judge.pipeline.processor.suggested_questions(examined.subject.label)
 
     def conversation(self, examined: Examined) -> Conversation:
-        """Return the conversation about an examined picture; it is begun once, and kept for a while.
+        """Return the conversation about an examined image; it is started once, and kept for a while.
 
         Raises:
             ValueError: if the detector cannot converse, or if nothing was judged.
@@ -131,7 +131,7 @@ class Worker:
         require_ability(judge.pipeline.model, "converse")
         subject = examined.subject
         if subject is None:
-            raise RefusedUpload(f"There is nothing to talk about: {examined.record['reason'] or 'this is a video'}.")
+            raise RefusedUpload(f"No conversation is possible: {examined.record['reason'] or 'this is a video'}.")
         return self._conversation(judge, examined, subject)
 
     def _conversation(self, judge: Judge, examined: Examined, subject: Subject) -> Conversation:
@@ -150,11 +150,11 @@ class Worker:
         """Yield the answer to a question as it grows.
 
         Args:
-            examined: the picture.
+            examined: the image.
             question: free text.
             history: earlier questions with their answers, the oldest first.
-            temperature: 0 writes the likeliest words; up to 2.
-            top_p: share of the likeliest words that is drawn from, in (0, 1].
+            temperature: 0 always chooses the most likely words; at most 2.
+            top_p: share of the most likely words to sample from, in (0, 1].
             max_tokens: length of the answer.
 
         Raises:
@@ -181,7 +181,7 @@ class Worker:
                 raise ValueError("history should be a list of [question, answer] pairs.")
             turns.append((turn[0], turn[1]))
         if len(turns) >= self.limits.turns:
-            raise RefusedUpload(f"A conversation has at most {self.limits.turns} questions. Clear it to go on.")
+            raise RefusedUpload(f"A conversation has at most {self.limits.turns} questions. Clear it to continue.")
         longest = max(map(len, (question, *(part for turn in turns for part in turn))))
         if longest > max(self.limits.question, 8 * self.limits.answer_tokens) or len(question) > self.limits.question:
             raise RefusedUpload(f"A question may have at most {self.limits.question} characters.")

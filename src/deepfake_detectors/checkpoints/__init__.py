@@ -12,13 +12,13 @@ DEFAULT = "clip-probe-mini"
 
 
 def built_in_path(name: str = DEFAULT) -> Path:
-    """Return the folder of a built-in checkpoint, as `from_pretrained` and `pipeline` take it.
+    """Return the folder of a built-in checkpoint for `from_pretrained` and `pipeline`.
 
     Args:
         name: one of `BUILT_IN`.
 
     Raises:
-        ValueError: for another name.
+        ValueError: for an unknown name.
         FileNotFoundError: if the package was built without its weights.
     """
     if name not in BUILT_IN:
@@ -26,7 +26,7 @@ def built_in_path(name: str = DEFAULT) -> Path:
     folder = Path(str(files(__name__))) / name.replace("-", "_")
     if not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(
-            f"{folder} holds no *.safetensors: this copy of the package was built without its built-in checkpoints. "
+            f"{folder} does not contain *.safetensors: this copy of the package was built without its checkpoints. "
             "Reinstall it, or pass another model."
         )
     return folder

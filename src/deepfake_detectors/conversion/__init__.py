@@ -1,4 +1,4 @@
-"""Official checkpoints in, folders that `from_pretrained` loads out."""
+"""Conversion of official checkpoints to folders that `from_pretrained` loads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CONVERTERS", "check_request", "convert"]
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-# Converters are found by name and imported when they are used.
+# Converters are found by name and imported on use.
 CONVERTERS: dict[str, str] = {
     name: reference
     for family in FAMILIES.values()
@@ -41,20 +41,20 @@ def convert(
 
     Args:
         family: a key of `CONVERTERS`.
-        sources: an official file or folder, or several in any order; the family's converter tells them apart by their
-            keys. A CLIP probe also takes the Hub id of its CLIP model.
-        output: new or empty folder; written whole or not at all.
-        overwrite: replace the checkpoint in `output`, which stays as it is until the new one is complete. Files there
-            that the new one does not have stay, except weights.
-        options: of the family's converter; see there.
+        sources: an official file or folder, or several in any order; the family's converter identifies them by their
+            keys. A CLIP probe also accepts the Hub id of its CLIP model.
+        output: new or empty folder; written completely or not at all.
+        overwrite: replace the checkpoint in `output` once the new one is complete. Other files in it are kept, except
+            weights.
+        options: options of the family's converter; see there.
 
     Returns:
         `output`.
 
     Raises:
         FileNotFoundError: for a source that does not exist.
-        ValueError: for an unknown family, an option that the family does not have, a folder that is not empty, or
-            files that do not fit (the message lists the keys); and where `output` is, or holds, a source.
+        ValueError: for an unknown family or option, a non-empty folder, files that do not fit (the message lists the
+            keys), or an `output` that is or contains a source.
     """
     paths = [Path(source) for source in ([sources] if isinstance(sources, (str, Path)) else sources)]
     check_request(family, options, paths)
@@ -67,11 +67,11 @@ def convert(
 
 
 def check_request(family: str, options: Mapping[str, Any], sources: Sequence[str | Path] = ()) -> None:
-    """Raise an error where `convert` would, before it has read anything.
+    """Raise errors that `convert` would raise before reading anything.
 
     Raises:
-        ValueError: for an unknown family, or an option that the family does not have.
-        FileNotFoundError: for a source that does not exist, and is not a Hub id where the family takes one.
+        ValueError: for an unknown family or option.
+        FileNotFoundError: for a source that does not exist and is not an accepted Hub id.
     """
     if family not in CONVERTERS:
         raise ValueError(f"There is no converter for {family!r}; known families: {', '.join(sorted(CONVERTERS))}.")
@@ -85,4 +85,6 @@ def check_request(family: str, options: Mapping[str, Any], sources: Sequence[str
     if missing := [source for source in missing if not (hub_ids and HUB_ID.fullmatch(source))]:
         expected = "the official files, or a Hub id owner/name" if hub_ids else "the official files"
         released = "" if row is None else row.where_released()
-        raise FileNotFoundError(f"There is no file or folder {', '.join(missing)}; give {expected}.{released}")
+        raise FileNotFoundError(
+            f"These files or folders do not exist: {', '.join(missing)}. Pass {expected}.{released}"
+        )

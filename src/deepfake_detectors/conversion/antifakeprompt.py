@@ -1,8 +1,8 @@
-"""Official AntifakePrompt files to a full folder, or to an adapter folder.
+"""Convert official AntifakePrompt files to a full folder or an adapter folder.
 
 Files: the released `COCO_*.pth` (the two learned words), LAVIS' InstructBLIP base file
 (`instruct_blip_vicuna7b_trimmed.pth`: queries, vision norm, Q-Former, projection), the vision tower `eva_vit_g.pth`
-(or all of these from a folder of InstructBLIP in transformers' form), the folder of Vicuna-7B v1.3, and a folder with
+(or all of these from a transformers folder of InstructBLIP), the folder of Vicuna-7B v1.3, and a folder with
 the tokenizer of `bert-base-uncased`.
 """
 
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 STATE_DICT_KEYS = ("model",)
 ZERO_SHOT = "zero_shot"
 QFORMER_TOKENIZER_FOLDER = "qformer_tokenizer"
-# Beside the blocks, the published vision tower file holds parts that InstructBLIP never reads.
+# The published vision tower file also has parts that InstructBLIP does not use.
 UNUSED_TOWER_KEYS = re.compile(r"(norm|fc_norm|head)\..+")
 LLM_FIELDS = ("model_type", *LLAMA_FIELDS, "rope_parameters", "tie_word_embeddings")
 INSTRUCTBLIP_FIELDS = ("vision_config", "qformer_config", "text_config", "num_query_tokens")
@@ -59,7 +59,7 @@ BUFFERS: KeyTable = [
     (r"Qformer\.bert\.embeddings\.position_ids", None),
     (r"llm_model\.model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", None),
 ]
-# Of complete models; attention biases fused before.
+# For complete models, with fused attention biases.
 LAVIS_TABLE: KeyTable = [
     *BUFFERS,
     (r"query_tokens", "query_tokens"),
@@ -80,7 +80,7 @@ LAVIS_TABLE: KeyTable = [
     (r"llm_model\.model\.train_embed_tokens\.weight", "language_model.model.embed_tokens.soft_word"),
     (r"llm_model\.(.+)", r"language_model.\1"),
 ]
-# Of the released files, whose tensors become the adapter.
+# For the released files, whose tensors become the adapter.
 WORD_FILE_TABLE: KeyTable = [
     *BUFFERS,
     (r"Qformer\.bert\.embeddings\.train_word_embeddings\.weight", "qformer_soft_word"),
@@ -103,37 +103,38 @@ class _Sources:
 def convert_antifakeprompt(
     sources: Sequence[Path], output: Path, *, config: dict[str, Any] | None = None, variant: str | None = None
 ) -> None:
-    """Write a complete folder; or, of a released file alone, an adapter folder.
+    """Write a complete folder, or an adapter folder from only a released file.
 
     Args:
-        sources: official files and folders in any order, see the module.
+        sources: official files and folders in any order, see the module docstring.
         output: empty or new folder.
-        config: `AntifakePromptConfig` fields where they differ from the released ones; of an adapter,
-            `base_model_name_or_path` names its InstructBLIP (by default the stock one). Also `image_mean` and
-            `image_std`, for words of your own training.
-        variant: a key of `IMAGE_STATISTICS`, for the image statistics; by default `"lama"` for files that are named
-            so, and otherwise the first. Or `"zero_shot"`: an InstructBLIP without the learned words, asked the
-            official question, as in the paper's column of that name.
+        config: `AntifakePromptConfig` fields that differ from the released ones; for an adapter,
+            `base_model_name_or_path` is its InstructBLIP (by default the stock one). Also `image_mean` and
+            `image_std`, for words that you trained.
+        variant: a key of `IMAGE_STATISTICS` for the image statistics; by default `"lama"` for files with that name,
+            otherwise the first. Or `"zero_shot"`: an InstructBLIP without learned words that is asked the official
+            question, as in that column of the paper.
 
     Raises:
-        ValueError: if a file cannot be read or is of an unknown kind, if the learned words or a tokenizer are missing,
-            or if any key is missing, unexpected or of another shape.
+        ValueError: if a file cannot be read or has an unknown type, if the learned words or a tokenizer are missing,
+            or if any key is missing, unexpected or of the wrong shape.
     """
     found = _sort_sources(sources)
     fields = {**found.fields, **(config or {})}
     if variant == ZERO_SHOT:
         if found.words:
             raise ValueError(
-                f"`variant` {ZERO_SHOT!r} asks without learned words, but {found.words_file} holds them: drop one."
+                f"`variant` {ZERO_SHOT!r} does not use learned words, but {found.words_file} contains them: leave "
+                "out one of the two."
             )
         fields, variant = {**fields, "soft_word_sides": "none"}, None
     own_statistics = fields.pop("image_mean", None), fields.pop("image_std", None)
     if all(own_statistics):
         if variant is not None:
-            raise ValueError("image_mean and image_std are given, so `variant` has nothing to choose; drop one.")
+            raise ValueError("image_mean and image_std are given, so `variant` must be left out.")
         found.statistics = own_statistics
     elif any(own_statistics):
-        raise ValueError("image_mean and image_std belong together: give both.")
+        raise ValueError("image_mean and image_std belong together: pass both.")
     else:
         fields["variant"] = _variant(variant, found.words_file)
         found.statistics = IMAGE_STATISTICS[fields["variant"]]
@@ -155,7 +156,9 @@ def _write_adapter(found: _Sources, fields: dict[str, Any], output: Path) -> Non
 
 def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
     if fields.pop("base_model_name_or_path", None):
-        raise ValueError("base_model_name_or_path belongs to an adapter, but the sources hold a base: drop one.")
+        raise ValueError(
+            "base_model_name_or_path is for an adapter, but the sources include a base: leave out one of the two."
+        )
     for kind in ("llm", "qformer"):
         if kind not in found.tokenizers:
             raise ValueError(
@@ -165,7 +168,7 @@ def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
     add_soft_word(found.tokenizers["llm"], found.tokenizers["qformer"])
     for name, word in found.words.items():
         if name in found.lavis and not torch.equal(found.lavis[name], word):
-            raise ValueError(f"Two of the sources hold different learned words ({name}); give one.")
+            raise ValueError(f"Two of the sources have different learned words ({name}); pass only one.")
     lavis = fuse_attention_biases({**found.lavis, **_tower_blocks(found.tower, fields), **found.words})
     names = rename_keys(lavis, LAVIS_TABLE, "The official files")
     tensors = {new: lavis[old].contiguous() for old, new in names.items()}
@@ -174,7 +177,7 @@ def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
     text = dict(fields.get("text_config", {}))
     rows = tensors.get("language_model.model.embed_tokens.weight")
     if rows is not None:
-        text["vocab_size"] = len(rows)  # the tables stay as they are: added tokens lie behind them
+        text["vocab_size"] = len(rows)  # the tables do not change: added tokens come after them
     fields = {**fields, "text_config": text}
     settings = AntifakePromptConfig(**fields)
     processor = AntifakePromptProcessor(
@@ -196,7 +199,7 @@ def _write_model(found: _Sources, fields: dict[str, Any], output: Path) -> None:
 
 
 def _tower_blocks(tower: dict[str, torch.Tensor], fields: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The tower's own file under LAVIS' names, without the blocks behind those that InstructBLIP runs."""
+    """Return the tower's own file with LAVIS' names, without blocks after those that InstructBLIP uses."""
     depth = AntifakePromptConfig(**fields).vision_config.num_hidden_layers
     blocks = {key: re.match(r"blocks\.(\d+)\.", key) for key in tower}
     return {
@@ -212,7 +215,7 @@ def _check_words(wanted: set[str], found: set[str]) -> None:
             f"is, `variant` {ZERO_SHOT!r}."
         )
     if extra := sorted(found - wanted):
-        raise ValueError(f"The sources hold {', '.join(extra)}, which soft_word_sides leaves out.")
+        raise ValueError(f"The sources contain {', '.join(extra)}, which soft_word_sides excludes.")
 
 
 def _image_processor(found: _Sources, settings: AntifakePromptConfig) -> AntifakePromptImageProcessor:
@@ -238,7 +241,7 @@ def _variant(variant: str | None, words_file: Path | None) -> str:
     if variant is None:
         first = next(iter(IMAGE_STATISTICS))
         variant = "lama" if words_file is not None and words_file.stem.lower().endswith("lama") else first
-        logger.warning("Image statistics of the checkpoint %r are used; choose others with `variant`.", variant)
+        logger.warning("Using the image statistics of the checkpoint %r; choose others with `variant`.", variant)
     if variant not in IMAGE_STATISTICS:
         raise ValueError(
             f"variant is {variant!r}, allowed are {', '.join(map(repr, (*IMAGE_STATISTICS, ZERO_SHOT)))}."
@@ -265,7 +268,7 @@ def _read_file(found: _Sources, path: Path) -> None:
     elif {QFORMER_WORD, LLM_WORD} & set(tensors):
         rename_keys(tensors, WORD_FILE_TABLE, str(path))
         if found.words:
-            raise ValueError(f"{path} is a second file of learned words; give one.")
+            raise ValueError(f"{path} is a second file of learned words; pass only one.")
         found.words = {key: tensors[key] for key in (QFORMER_WORD, LLM_WORD) if key in tensors}
         found.words_file = path
     elif any(key.startswith("blocks.") for key in tensors):
@@ -274,7 +277,7 @@ def _read_file(found: _Sources, path: Path) -> None:
         raise ValueError(
             f"{path} is not an AntifakePrompt file: its first keys are {', '.join(list(tensors)[:3])}. Expected the "
             f"learned words ({QFORMER_WORD}, {LLM_WORD}), LAVIS' InstructBLIP (Qformer.bert.*) or its vision tower "
-            "(blocks.*). A fine-tuned file without the two words was not trained as AntifakePrompt."
+            "(blocks.*). A fine-tuned file without the two words is not an AntifakePrompt."
         )
 
 
@@ -289,13 +292,14 @@ def _read_folder(found: _Sources, path: Path) -> None:
         found.stock = {**tensors, **{k: v for k, v in found.stock.items() if k.startswith("language_model.")}}
         found.fields = {**{n: settings[n] for n in INSTRUCTBLIP_FIELDS if n in settings}, **found.fields}
     elif weights and "lm_head.weight" in tensors:
-        # Replaces the language model of an InstructBLIP folder.
+        # This replaces the language model of an InstructBLIP folder.
         found.stock = {k: v for k, v in found.stock.items() if not k.startswith("language_model.")}
         found.stock |= {f"language_model.{k}": v for k, v in tensors.items() if not k.endswith("rotary_emb.inv_freq")}
         found.fields["text_config"] = {name: settings[name] for name in LLM_FIELDS if name in settings}
     elif weights:
         raise ValueError(
-            f"{path} holds a model of type {kind!r}; expected 'instructblip', or a language model with lm_head.weight."
+            f"{path} contains a model of type {kind!r}; expected 'instructblip', or a language model with "
+            "lm_head.weight."
         )
     _read_tokenizers(found, path, replace=kind != "instructblip")
 
@@ -311,7 +315,7 @@ def _read_tokenizers(found: _Sources, path: Path, replace: bool) -> None:
             found.tokenizers[kind] = tokenizer
         known += 1
     if not known and not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-        raise ValueError(f"{path} holds neither weights nor a tokenizer.")
+        raise ValueError(f"{path} contains neither weights nor a tokenizer.")
 
 
 def _add(target: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], what: Path | str) -> None:
@@ -321,10 +325,10 @@ def _add(target: dict[str, torch.Tensor], tensors: dict[str, torch.Tensor], what
 
 
 def fuse_attention_biases(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`q_bias` and `v_bias` of every vision block to one bias of q, k and v; keys have none, so theirs is zero.
+    """Fuse `q_bias` and `v_bias` of every vision block into one bias of q, k and v, with zeros for the keys.
 
     Raises:
-        ValueError: if one of a pair is missing.
+        ValueError: if one bias of a pair is missing.
     """
     fused = dict(tensors)
     for key in [key for key in tensors if key.endswith((".attn.q_bias", ".attn.v_bias"))]:

@@ -1,7 +1,7 @@
-"""AntifakePrompt's learned words as PEFT adapters, one folder per side, and back.
+"""Convert AntifakePrompt's learned words to PEFT adapters, one folder per side, and back.
 
-PEFT's token tuning has one list of ids for all tables, while the word has another id on each side; so the two
-sub-models are wrapped separately. A stock InstructBLIP needs rows for both ids first:
+PEFT's token tuning has one list of ids for all tables, but the word has a different id on each side, so the two
+submodels are wrapped separately. A stock InstructBLIP needs rows for both ids first:
 
 ```python
 model.resize_token_embeddings(llm_soft_word_id + 1)
@@ -65,10 +65,10 @@ def export_peft(model: AntifakePromptForDeepfakeDetection, save_directory: str |
 
 
 def import_peft(model: AntifakePromptForDeepfakeDetection, directory: str | Path) -> None:
-    """Put the words of `export_peft`, or of a training with PEFT, into `model`.
+    """Load the words from `export_peft`, or from training with PEFT, into `model`.
 
     Raises:
-        ValueError: if a side is missing or too many, tunes another id or several, or has another width.
+        ValueError: if a side is missing or unexpected, tunes another id or several, or has the wrong width.
     """
     from peft import PeftConfig
 
@@ -79,9 +79,7 @@ def import_peft(model: AntifakePromptForDeepfakeDetection, directory: str | Path
         if not (folder / CONFIG).is_file():
             continue
         if side.word not in words:
-            raise ValueError(
-                f"{folder} tunes a word that soft_word_sides={model.config.soft_word_sides!r} leaves out."
-            )
+            raise ValueError(f"{folder} tunes a word that soft_word_sides={model.config.soft_word_sides!r} excludes.")
         config = PeftConfig.from_pretrained(str(folder))
         wanted = [getattr(model.config, side.id_field)]
         indices = getattr(config, "token_indices", None)
@@ -90,7 +88,7 @@ def import_peft(model: AntifakePromptForDeepfakeDetection, directory: str | Path
         tensors = load_file(folder / WEIGHTS)
         if set(tensors) != {side.key} or tensors[side.key].shape != words[side.word].shape:
             shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-            raise ValueError(f"{folder} holds {shapes}, expected {side.key} of {tuple(words[side.word].shape)}.")
+            raise ValueError(f"{folder} contains {shapes}, expected {side.key} of {tuple(words[side.word].shape)}.")
         found[side.word] = tensors[side.key]
     if missing := sorted(set(words) - set(found)):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A stock chat model becomes a detector's folder: the same weights, with what is asked beside them."""
+"""Turn a stock chat model into a detector's folder: the same weights, with its question in the config."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["convert_chat_vlm"]
 
 
 def convert_chat_vlm(sources: Sequence[Path], output: Path, *, config: dict[str, Any] | None = None) -> None:
-    """Write a chat model's folder with a question, answers and a system prompt of its own.
+    """Write a chat model's folder with its own question, answers and system prompt.
 
-    It stays a stock folder: every loader of the chat model reads it. A stock folder also works as it is, with the
-    package's question; this is for another question, and for what is to be trained.
+    It is still a stock folder that every loader of the chat model reads. Stock folders also work without conversion,
+    with the package's question; convert them for another question or for training.
 
     Args:
         sources: one folder of a model that `AutoModelForImageTextToText` loads, with its processor.
@@ -27,7 +27,7 @@ def convert_chat_vlm(sources: Sequence[Path], output: Path, *, config: dict[str,
         config: fields of `ChatVlmConfig`, such as `question`, `answers`, `base_model`.
 
     Raises:
-        ValueError: for several sources, fields that are not the detector's, or a folder that is not such a model.
+        ValueError: for several sources, unknown fields, or a folder without such a model.
     """
     if len(sources) != 1 or not Path(sources[0]).is_dir():
         raise ValueError(f"chat_vlm takes one folder of a chat model, not {', '.join(map(str, sources)) or 'none'}.")

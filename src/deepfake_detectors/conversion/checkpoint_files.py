@@ -1,4 +1,4 @@
-"""Checkpoint folders and files: official ones are read without running what a pickle may carry, ours written whole."""
+"""Checkpoint folders and files: safe reading of official pickles, atomic writing of ours."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ __all__ = [
     "read_tensors",
 ]
 
-# What the config of a Llama says of its sizes and tokens.
+# Fields of a Llama config for sizes and tokens.
 LLAMA_FIELDS = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_key_value_heads", "rms_norm_eps", "rope_theta", "max_position_embeddings", "bos_token_id", "eos_token_id"),
 )
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.txt")
 # index -> pattern of the weights that it lists, in the order in which `from_pretrained` looks for them
-# Of an older checkpoint in the same folder, they would be taken for part of a new one.
+# From an older checkpoint in the same folder, these would be mistaken for part of a new one.
 STALE = ("*.safetensors", "*.safetensors.index.json")
-# What the safe unpickler raises on bytes that are no pickle, or half of one.
+# Errors of the safe unpickler for bytes that are not a complete pickle.
 UNREADABLE = (
     OSError,
     pickle.UnpicklingError,
@@ -57,14 +57,14 @@ UNREADABLE = (
 
 
 class IgnoredObject:
-    """Stands for an object in a pickle that nobody needs; its state is dropped."""
+    """Replaces an object in a pickle that is not needed; its state is dropped."""
 
     def __setstate__(self, state: Any) -> None:
         pass
 
 
 def ignored_dict(*_: Any) -> dict[Any, Any]:
-    """Stand for the constructor of a dict type that the safe unpickler cannot fill."""
+    """Replace the constructor of a dict type that the safe unpickler cannot fill."""
     return {}
 
 
@@ -73,16 +73,16 @@ def read_tensors(path: Path, *, allow: Sequence[Any] = (), inside: Sequence[str]
 
     Args:
         path: the file.
-        allow: what besides PyTorch's own types this kind of pickle is known to hold, as taken by
-            `torch.serialization.safe_globals`: `(stand-in, "module.name")`.
-        inside: keys under which the state dict may lie in the pickled dict; the first that exists is taken.
+        allow: types in this kind of pickle in addition to PyTorch's own, for `torch.serialization.safe_globals`:
+            `(stand-in, "module.name")`.
+        inside: possible keys of the state dict in the pickled dict; the first existing one is used.
 
     Raises:
-        ValueError: if the file is missing, damaged, holds other classes, or is not a dict of tensors.
+        ValueError: if the file is missing or damaged, contains other classes, or is not a dict of tensors.
     """
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
-        raise ValueError(f"{path} {kind}; give the official checkpoint file itself.")
+        raise ValueError(f"{path} {kind}; pass the official checkpoint file itself.")
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
@@ -92,24 +92,26 @@ def read_tensors(path: Path, *, allow: Sequence[Any] = (), inside: Sequence[str]
         with torch.serialization.safe_globals(list(allow)):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        # PyTorch's own message advises to switch the protection off.
+        # PyTorch's own message recommends turning the protection off.
         match = re.search(r"WeightsUnpickler error: *\n*(.+)", str(error))
         reason = match[1].strip() if match else str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{path} could not be read safely: {reason}. It is damaged, not a PyTorch checkpoint, or holds classes "
-            "that no official file of this family holds; pickles run code, so those are refused."
+            f"{path} could not be read safely: {reason}. It is damaged, not a PyTorch checkpoint, or contains "
+            "classes that do not occur in official files of this family. These are refused, because pickles run code."
         ) from error
     for key in inside:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
     if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise ValueError(f"{path} holds no state dict (a dict of names and tensors, or one under {list(inside)}).")
+        raise ValueError(
+            f"{path} does not contain a state dict (a dict of names and tensors, or one under {list(inside)})."
+        )
     return content
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the fields of a folder's config.json, none where it has none.
+    """Return the fields of a folder's config.json, or an empty dict without one.
 
     Raises:
         ValueError: if it is not a JSON object.
@@ -119,20 +121,20 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Return whether a folder holds a tokenizer."""
+    """Return whether a folder has a tokenizer."""
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 @contextmanager
 def new_checkpoint(output: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Give a folder to write a checkpoint into; it becomes `output` when the block ends without an error.
+    """Yield a folder to write a checkpoint to; it becomes `output` if the block ends without an error.
 
     Args:
-        output: a new or empty folder; with `overwrite` also one that holds a checkpoint.
-        overwrite: replace the checkpoint in `output`. Files there that the new one does not have stay, except weights.
+        output: a new or empty folder; with `overwrite` also one with a checkpoint.
+        overwrite: replace the checkpoint in `output`. Other files in it are kept, except weights.
 
     Raises:
-        ValueError: if `output` is taken.
+        ValueError: if `output` is in use.
     """
     remedy = "choose another `output`"
     if not overwrite:
@@ -144,7 +146,7 @@ def new_checkpoint(output: str | Path, overwrite: bool = False) -> Iterator[Path
 
 
 def _carry_over(source: Path, target: Path) -> None:
-    """Add to `target` what only `source` has, without stale weights; as hard links where the disk has them."""
+    """Add files that only `source` has to `target`, except stale weights, as hard links if possible."""
     left_out = {path.name for path in target.iterdir()}
     left_out |= {path.name for path in source.iterdir() if any(fnmatch(path.name, pattern) for pattern in STALE)}
 

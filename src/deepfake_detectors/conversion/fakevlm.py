@@ -1,7 +1,7 @@
-"""FakeVLM checkpoints to a folder that `from_pretrained` loads, or that any stock Llava loader takes.
+"""Convert FakeVLM checkpoints to a folder for `from_pretrained`, or for any stock Llava loader.
 
-Two layouts exist: that of the original LLaVA code (the first official release trains with it), and the stock Hugging
-Face one (the released checkpoint), which needs no conversion but gets the right processor by it.
+There are two layouts: that of the original LLaVA code (used for training in the first official release), and the stock
+Hugging Face one (the released checkpoint), which works without conversion but gets the right processor from it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from deepfake_detectors.modeling.prompting_fakevlm import verdict_tokens
 
 __all__ = ["ORIGINAL_TABLE", "STOCK_TABLE", "convert_fakevlm"]
 
-# Original LLaVA names to the stock ones of transformers 4.x, which all versions read.
+# Original LLaVA names -> stock names of transformers 4.x, which all versions read.
 ORIGINAL_TABLE: KeyTable = [
     (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", None),
     (r"(?:model\.vision_tower\.vision_tower|vision_tower)\.vision_model\.embeddings\.position_ids", None),
@@ -45,7 +45,7 @@ ORIGINAL_TABLE: KeyTable = [
     (r"model\.((?:embed_tokens|layers|norm)\..+)", r"language_model.model.\1"),
     (r"lm_head\.weight", r"language_model.lm_head.weight"),
 ]
-# Stock names on disk to the names in memory.
+# Stock names on disk -> names in memory.
 STOCK_TABLE: KeyTable = [
     (r"language_model\.lm_head\.(.+)", r"lm_head.\1"),
     (r"language_model\.model\.(.+)", r"model.language_model.\1"),
@@ -53,13 +53,13 @@ STOCK_TABLE: KeyTable = [
     (r"multi_modal_projector\.(.+)", r"model.multi_modal_projector.\1"),
 ]
 VOCABULARY_ROWS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
-ROWS_MULTIPLE = 64  # as the stock conversion fills up the vocabulary
+ROWS_MULTIPLE = 64  # as the stock conversion pads the vocabulary
 PROJECTOR = "mlp2x_gelu"
 SHARD_SIZE = "5GB"
 LLAMA_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 IMAGE, PAD = "<image>", "<pad>"
 DISK_FORMATS = ("fakevlm", "llava")
-# Of a verdict, and so unknown to a stock loader.
+# Fields for verdicts, which stock loaders do not have.
 VERDICT_FIELDS = {*FakeVLMConfig.__annotations__, "id2label", "label2id", "model_type", "architectures"}
 
 
@@ -70,22 +70,22 @@ def convert_fakevlm(
 
     Args:
         sources: one folder in the original LLaVA layout, or its weight files with a tokenizer (folder or
-            tokenizer.json), with a CLIP file or folder besides where the checkpoint lacks the image tower; or one
-            stock Llava folder.
+            tokenizer.json), plus a CLIP file or folder if the checkpoint lacks the image tower; or one stock Llava
+            folder.
         output: empty or new folder.
-        config: `FakeVLMConfig` fields where they differ from what the source's config.json says.
-        format: `"fakevlm"`, or `"llava"` for a folder that stock Llava loaders, vLLM and `transformers serve` take.
+        config: `FakeVLMConfig` fields that differ from the source's config.json.
+        format: `"fakevlm"`, or `"llava"` for a folder for stock Llava loaders, vLLM and `transformers serve`.
 
     Raises:
         ValueError: if tokenizer or weights are missing, if any key is missing, unexpected or of another shape, or for
-            another format.
+            an unknown format.
     """
     if format not in DISK_FORMATS:
         raise ValueError(f"format is {format!r}, allowed are {', '.join(map(repr, DISK_FORMATS))}.")
     stock = [folder for folder in sources if folder.is_dir() and _is_stock(folder)]
     if stock:
         if len(sources) > 1:
-            raise ValueError(f"{stock[0]} is a complete stock Llava folder; give it alone.")
+            raise ValueError(f"{stock[0]} is a complete stock Llava folder; pass it without other sources.")
         _convert_stock(stock[0], output, config or {}, format)
         return
     tensors = _read_original(sources)
@@ -120,7 +120,7 @@ def convert_fakevlm(
 
 
 def _convert_stock(source: Path, output: Path, config: dict[str, Any], format: str) -> None:
-    weight_files(source)  # refuses an index that leads out of the folder
+    weight_files(source)  # refuses an index that points outside the folder
     model = FakeVLMForDeepfakeDetection.from_pretrained(source, **config)
     settings = model.config
     processor = FakeVLMProcessor.from_pretrained(
@@ -158,28 +158,29 @@ def _weight_files(sources: Sequence[Path]) -> list[Path]:
 
 
 def _read_original(sources: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """Tensors under their stock names, vocabulary as it was."""
+    """Return tensors with their stock names and an unchanged vocabulary."""
     official: dict[str, torch.Tensor] = {}
     tower: dict[str, torch.Tensor] = {}
     for path in _weight_files(sources):
         tensors = read_tensors(path)
-        if any(key.startswith("vision_model.") for key in tensors):  # a CLIP checkpoint; its text half is not used
+        if any(key.startswith("vision_model.") for key in tensors):  # a CLIP checkpoint, without its text half
             tower |= {f"vision_tower.{key}": t for key, t in tensors.items() if key.startswith("vision_model.")}
             continue
         doubled = sorted(official.keys() & tensors.keys())
         if doubled:
-            raise ValueError(f"{path} holds again what another source holds: {', '.join(doubled[:8])}.")
+            raise ValueError(f"{path} repeats tensors of another source: {', '.join(doubled[:8])}.")
         official |= tensors
     if not any(key.startswith("model.mm_projector.") for key in official):
         first = ", ".join(list(official)[:3]) or "none"
         raise ValueError(
-            f"The sources hold no LLaVA checkpoint: no model.mm_projector.* among their keys (first keys: {first}). "
-            "For a folder in the stock Llava layout, give the folder itself, with its config.json."
+            f"The sources do not contain a LLaVA checkpoint: there is no model.mm_projector.* among their keys "
+            f"(first keys: {first}). For a folder in the stock Llava layout, pass the folder itself, with its "
+            "config.json."
         )
     if not any(key.startswith("model.vision_tower.") for key in official):
         if not tower:
             raise ValueError(
-                "The checkpoint holds no CLIP image tower: add the folder or weight file of "
+                "The checkpoint does not contain a CLIP image tower: add the folder or weight file of "
                 "openai/clip-vit-large-patch14-336 to `sources`."
             )
         official |= tower
@@ -188,7 +189,7 @@ def _read_original(sources: Sequence[Path]) -> dict[str, torch.Tensor]:
 
 
 def _settings(sources: Sequence[Path], config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """`FakeVLMConfig` fields: the released sizes, over them the source's config.json, over that `config`."""
+    """Return `FakeVLMConfig` fields: the released sizes, overridden by the source's config.json, then by `config`."""
     fields: dict[str, Any] = {"text_config": {}, "image_aspect": "pad"}
     for folder in sources:
         official = read_config(folder) if folder.is_dir() else {}
@@ -214,7 +215,7 @@ def _settings(sources: Sequence[Path], config: dict[str, Any], tensors: dict[str
 def _with_added_rows(
     fields: dict[str, Any], tensors: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[FakeVLMConfig, dict[str, torch.Tensor]]:
-    """`<image>` and `<pad>` behind the vocabulary, and rows for them."""
+    """Add `<image>` and `<pad>` after the vocabulary, with rows for them."""
     words = fields["text_config"]["vocab_size"]
     image, pad = _with_markers(tokenizer, words)
     rows = -(-(max(words, image + 1, pad + 1)) // ROWS_MULTIPLE) * ROWS_MULTIPLE
@@ -222,14 +223,14 @@ def _with_added_rows(
     settings = FakeVLMConfig(**{**fields, "text_config": text, "image_token_index": image, "base_vocab_size": words})
     grown = dict(tensors)
     for name in VOCABULARY_ROWS:
-        # The mean row: its logit is the mean logit, so that an added token is never the likeliest.
+        # The mean row gives the mean logit, so that an added token is never the most likely.
         mean = tensors[name].float().mean(dim=0, keepdim=True).to(tensors[name].dtype)
         grown[name] = torch.cat([tensors[name], mean.expand(rows - words, -1)])
     return settings, grown
 
 
 def _read_tokenizer(sources: Sequence[Path]) -> PreTrainedTokenizerBase:
-    """The tokenizer among the sources: a folder's, or a bare `tokenizer.json` (then with Llama's special tokens).
+    """Return the tokenizer among the sources: from a folder, or a bare `tokenizer.json` (with Llama's special tokens).
 
     Raises:
         ValueError: if there is none, or if it lacks Llama's special tokens.
@@ -245,20 +246,20 @@ def _read_tokenizer(sources: Sequence[Path]) -> PreTrainedTokenizerBase:
                 raise ValueError(f"{alone} is not a Llama tokenizer: it lacks {', '.join(absent)}.")
             return PreTrainedTokenizerFast(tokenizer_object=backend, **LLAMA_TOKENS)
     raise ValueError(
-        f"No tokenizer ({', '.join(TOKENIZER_FILES)}) among the sources: add a folder that holds it, with its "
-        "tokenizer_config.json, to `sources`."
+        f"No tokenizer ({', '.join(TOKENIZER_FILES)}) among the sources: add a folder with the tokenizer and its "
+        "tokenizer_config.json to `sources`."
     )
 
 
 def _with_markers(tokenizer: PreTrainedTokenizerBase, words: int) -> tuple[int, int]:
-    """Add `<image>` and `<pad>` as the first ids behind `words`, the rows of the model; give their ids.
+    """Add `<image>` and `<pad>` as the first ids after `words`, the rows of the model; return their ids.
 
-    A tokenizer that has them already keeps them; one that is shorter than the model is filled up first, so that no
-    trained row changes its meaning.
+    A tokenizer that already has them keeps them. One that is shorter than the model is padded first, so that trained
+    rows keep their meaning.
 
     Raises:
-        ValueError: if the tokenizer has other words than the checkpoint has rows for, or has its markers in the middle
-            of them: then it belongs to another checkpoint.
+        ValueError: if the tokenizer belongs to another checkpoint: its tokens do not match the rows, or the markers
+            are among them.
     """
     vocabulary = tokenizer.get_vocab()
     rowless = sorted(token for token, index in vocabulary.items() if index >= words and token not in (IMAGE, PAD))
@@ -270,7 +271,8 @@ def _with_markers(tokenizer: PreTrainedTokenizerBase, words: int) -> tuple[int, 
     for marker in (IMAGE, PAD):
         if vocabulary.get(marker, words) < words:
             raise ValueError(
-                f"The tokenizer's {marker} has id {vocabulary[marker]}, a word of this checkpoint (of {words} rows): "
+                f"The tokenizer's {marker} has the id {vocabulary[marker]}, which is a word of this checkpoint (with "
+                f"{words} rows): "
                 "they do not belong together."
             )
     if IMAGE not in vocabulary:
@@ -313,4 +315,4 @@ def _save_configs(
         num_additional_image_tokens=1,
     )
     stock.save_pretrained(output)
-    image_processor.save_pretrained(output)  # preprocessor_config.json, which servers on transformers 4 read
+    image_processor.save_pretrained(output)  # preprocessor_config.json, for servers with transformers 4

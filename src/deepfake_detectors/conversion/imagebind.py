@@ -1,4 +1,4 @@
-"""ImageBind weights, from the public file or from inside an LVLM-DFD checkpoint, to `ImageBindModel`'s names."""
+"""Convert ImageBind weights, from the public file or an LVLM-DFD checkpoint, to the names of `ImageBindModel`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deepfake_detectors.modeling.modeling_imagebind import ImageBindModel
 
 __all__ = ["ENCODER_PREFIX", "IMAGEBIND_TABLE", "convert_imagebind", "fold_lora", "reshape_imagebind", "split_lora"]
 
-# loralib's alpha is left at 1, the rank is 32; only the rank can be read from the file.
+# loralib's alpha is the default 1, the rank is 32; the file only shows the rank.
 LORA_ALPHA = 1
 ENCODER_PREFIX = "visual_encoder."
 
@@ -55,11 +55,11 @@ IMAGEBIND_TABLE: KeyTable = [
 
 
 def reshape_imagebind(tensors: Mapping[str, torch.Tensor], prefix: str = "") -> dict[str, torch.Tensor]:
-    """Renamed official tensors in the shapes of `ImageBindModel`.
+    """Return renamed official tensors in the shapes of `ImageBindModel`.
 
     Args:
-        tensors: by our names; other names pass through.
-        prefix: in front of ImageBind's names.
+        tensors: tensors by our names; other names are unchanged.
+        prefix: prefix of ImageBind's names.
 
     Raises:
         ValueError: if the image stem is not a 3-d convolution kernel.
@@ -72,7 +72,7 @@ def reshape_imagebind(tensors: Mapping[str, torch.Tensor], prefix: str = "") -> 
                 raise ValueError(
                     f"The image stem has shape {tuple(tensor.shape)}, expected (width, 3, 2, size, size)."
                 )
-            # The official image is shown twice, so its two frames' kernels add up.
+            # The official stem sees the image twice, so the kernels of its two frames are summed.
             tensor = tensor.float().sum(dim=2).to(tensor.dtype)
         elif name == f"{embeddings}class_embedding":
             tensor = tensor.flatten()
@@ -89,10 +89,10 @@ def reshape_imagebind(tensors: Mapping[str, torch.Tensor], prefix: str = "") -> 
 def split_lora(
     tensors: Mapping[str, torch.Tensor],
 ) -> tuple[dict[str, torch.Tensor], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Plain tensors, and module name -> (A, B).
+    """Return plain tensors, and module name -> (A, B).
 
     Raises:
-        ValueError: for half a pair, listing its names.
+        ValueError: for an incomplete pair, listing its names.
     """
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     plain = {}
@@ -104,7 +104,7 @@ def split_lora(
             plain[name] = tensor
     halves = sorted(name for name, pair in pairs.items() if len(pair) < 2)
     if halves:
-        raise ValueError(f"The checkpoint holds half a LoRA pair of {', '.join(halves[:8])}.")
+        raise ValueError(f"The checkpoint has only half of a LoRA pair for {', '.join(halves[:8])}.")
     return plain, {name: (pair["A"], pair["B"]) for name, pair in pairs.items()}
 
 
@@ -135,14 +135,14 @@ def convert_imagebind(
     Args:
         sources: one file.
         output: empty or new folder.
-        config: `ImageBindConfig` fields where they differ from the released sizes.
+        config: `ImageBindConfig` fields that differ from the released sizes.
         lora_already_merged: the weights of an LVLM-DFD checkpoint already contain its LoRA.
 
     Raises:
-        ValueError: for several files, or if a key is missing, unexpected or of another shape.
+        ValueError: for several files, or if a key is missing, unexpected or of the wrong shape.
     """
     if len(sources) != 1:
-        raise ValueError(f"ImageBind is one file; {len(sources)} sources were given.")
+        raise ValueError(f"ImageBind has one file, but {len(sources)} sources were given.")
     tensors = read_tensors(sources[0], inside=("state_dict", "model"))
     tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
     if any(key.startswith(ENCODER_PREFIX) for key in tensors):

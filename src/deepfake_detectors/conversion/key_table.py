@@ -1,4 +1,4 @@
-"""Declared key tables: every official key goes to exactly one place, and nothing is left over."""
+"""Declared key tables: every official key is mapped to exactly one place."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ KeyTable = Sequence[tuple[str, "str | Callable[[re.Match[str]], str] | None"]]
 
 
 def rename_keys(keys: Iterable[str], table: KeyTable, what: str) -> dict[str, str]:
-    """Official key -> our key, by the first row whose pattern matches the whole key.
+    """Return official key -> our key, using the first row whose pattern matches the whole key.
 
     Raises:
-        ValueError: listing the keys that no row matches, or that meet in one place.
+        ValueError: listing keys without a matching row, or keys mapped to the same place.
     """
     renamed: dict[str, str] = {}
     unknown: list[str] = []
@@ -31,7 +31,7 @@ def rename_keys(keys: Iterable[str], table: KeyTable, what: str) -> dict[str, st
         else:
             unknown.append(key)
     if unknown:
-        raise ValueError(f"{what}: {len(unknown)} keys are in no row of its key table: {_listing(unknown)}.")
+        raise ValueError(f"{what}: {len(unknown)} keys do not match any row of its key table: {_listing(unknown)}.")
     doubled = (
         sorted({name for name in renamed.values() if list(renamed.values()).count(name) > 1})
         if len(set(renamed.values())) < len(renamed)
@@ -56,13 +56,13 @@ def check_complete(found: Mapping[str, Any], wanted: Mapping[str, Any], what: st
     ]
     faults = [
         f"{len(names)} {kind}: {_listing(names)}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", differing))
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("with the wrong shape", differing))
         if names
     ]
     if faults:
         raise ValueError(
-            f"{what} does not fit the model. {'; '.join(faults)}. If the sizes differ from the released ones, "
-            "give them in `config`."
+            f"{what} does not fit the model. {'; '.join(faults)}. If the sizes differ from the released ones, pass "
+            "them in `config`."
         )
 
 

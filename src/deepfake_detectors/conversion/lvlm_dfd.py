@@ -1,7 +1,7 @@
-"""The official LVLM-DFD checkpoint and its language model to a folder that `from_pretrained` loads.
+"""Convert the official LVLM-DFD checkpoint and its language model to a folder.
 
-`ckpt.pth` holds ImageBind with loralib LoRA, the heads, and the LoRA of the language model; the language model itself
-is the folder of `lmsys/vicuna-7b-v1.5-16k`.
+`ckpt.pth` contains ImageBind with loralib LoRA, the heads, and the LoRA of the language model; the language model
+itself is the folder of `lmsys/vicuna-7b-v1.5-16k`.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ logger = logging.getLogger(__name__)
 VARIANTS = ("full", "detector")
 LORA_CHOICES = ("fold", "adapter")
 CTX = "detector.class_texts.ctx"
-CTX_SEED = 42  # that of the official script, which draws before it seeds
+CTX_SEED = 42  # the deviation of the official script, which draws before seeding
 STOP_WORD = "##"
-# Relative distance up to which a weight counts as equal to the public one; bfloat16 rounds to 1/256.
+# Relative tolerance for a weight to equal the public one; bfloat16 rounds to 1/256.
 SAME = 1 / 128
 
 Pairs = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
@@ -74,12 +74,12 @@ CHECKPOINT_TABLE: KeyTable = [
     (r"llama_proj\.(weight|bias)", r"image_projection.\1"),
     (rf"{PEFT_PREFIX}model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq", None),
     (rf"{PEFT_PREFIX}(.+)\.lora_([AB])\.default\.weight", rf"{LANGUAGE_MODEL}\1.lora_\2"),
-    # Newer PEFT puts the wrapped layer's own weight one level deeper.
+    # Newer PEFT stores the wrapped layer's own weight one level deeper.
     (rf"{PEFT_PREFIX}(.+_proj)\.(?:base_layer\.)?weight", rf"{LANGUAGE_MODEL}\1.weight"),
     (rf"{PEFT_PREFIX}(model\.(?:embed_tokens|norm|layers\.\d+\.\w+)\.weight|lm_head\.weight)", rf"{LANGUAGE_MODEL}\1"),
 ]
 
-# What no conversion can do without: name for people, pattern of at least one key.
+# Parts required for every conversion: readable name, and pattern of at least one key.
 ENCODER_GROUPS = {
     f"ImageBind {part} of {trunk} ({ENCODER_PREFIX}modality_{part}.{trunk}.*)": (
         rf"{re.escape(ENCODER_PREFIX)}modality_{part}\.{trunk}\..+(?<!lora_A)(?<!lora_B)"
@@ -115,18 +115,18 @@ def convert_lvlm_dfd(
     Args:
         sources: `ckpt.pth`, the Vicuna folder, and optionally the public ImageBind file, in any order.
         output: empty or new folder.
-        config: `LvlmDfdConfig` fields where they differ from the released ones.
+        config: `LvlmDfdConfig` fields that differ from the released ones.
         variant: `"full"` (default) or `"detector"`, verdict and mask without a language model, whose folder is then
             not needed.
-        lora: `"fold"` adds all LoRA to the weights; `"adapter"` leaves it in `output/adapter`, a PEFT adapter of the
-            whole model.
-        lora_already_merged: whether ImageBind's weights already contain its LoRA, as a file saved in evaluation mode
-            does. Found by comparison where the public ImageBind file is given, `False` otherwise.
-        llm_lora_alpha: of the language model's LoRA; the file does not say it, the official code has 32.
+        lora: `"fold"` merges all LoRA into the weights; `"adapter"` writes it to `output/adapter`, a PEFT adapter for
+            the whole model.
+        lora_already_merged: whether ImageBind's weights already contain its LoRA, as in a file saved in evaluation
+            mode. Determined by comparison if the public ImageBind file is given, otherwise `False`.
+        llm_lora_alpha: alpha of the language model's LoRA, which is not in the file; the official code uses 32.
 
     Raises:
-        ValueError: if a required group is missing (named), a file is of an unknown kind, or if any key is missing,
-            unexpected or of another shape.
+        ValueError: if a required group is missing (the message names it), a file has an unknown type, or any key is
+            missing, unexpected or of the wrong shape.
     """
     _check_option("variant", variant or "full", VARIANTS)
     _check_option("lora", lora, LORA_CHOICES)
@@ -135,8 +135,8 @@ def convert_lvlm_dfd(
     _check_groups(checkpoint, with_stock=bool(stock), full=full)
     if full and not (base or any(name.endswith("lm_head.weight") for name in checkpoint)):
         raise ValueError(
-            "The checkpoint holds no language model: add the folder of lmsys/vicuna-7b-v1.5-16k to `sources`, or "
-            "convert verdict and mask alone with variant='detector'."
+            "The checkpoint does not contain a language model: add the folder of lmsys/vicuna-7b-v1.5-16k to "
+            "`sources`, or convert only verdict and mask with variant='detector'."
         )
 
     names = rename_keys(checkpoint, CHECKPOINT_TABLE, "The checkpoint")
@@ -182,13 +182,13 @@ def _check_option(name: str, value: str, allowed: Sequence[str]) -> None:
 def _read_sources(
     sources: Sequence[Path],
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor], Path | None]:
-    """Checkpoint and public ImageBind file by their official names, language model by ours, and its folder."""
+    """Return checkpoint and public ImageBind file with official names, language model with ours, and its folder."""
     checkpoint: dict[str, torch.Tensor] = {}
     stock: dict[str, torch.Tensor] = {}
     base: dict[str, torch.Tensor] = {}
     folders = [path for path in sources if path.is_dir()]
     if len(folders) > 1:
-        raise ValueError(f"One folder (the language model) is expected, got {', '.join(map(str, folders))}.")
+        raise ValueError(f"Expected one folder (the language model), got {', '.join(map(str, folders))}.")
     for path in (path for path in sources if not path.is_dir()):
         tensors = read_tensors(path, inside=("state_dict", "model", "module"))
         tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
@@ -199,7 +199,7 @@ def _read_sources(
         else:
             raise ValueError(
                 f"{path} is neither an LVLM-DFD checkpoint (visual_encoder.*, locator.*) nor the public ImageBind "
-                f"file (modality_trunks.*); it holds {', '.join(sorted(tensors)[:4])}, ..."
+                f"file (modality_trunks.*); it contains {', '.join(sorted(tensors)[:4])}, ..."
             )
     if not checkpoint:
         raise ValueError("There is no LVLM-DFD checkpoint (ckpt.pth) among the sources.")
@@ -218,7 +218,7 @@ def _read_tokenizer(folder: Path | None) -> PreTrainedTokenizerBase:
             "model to `sources`."
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    tokenizer.pad_token = tokenizer.eos_token  # as the official code does
+    tokenizer.pad_token = tokenizer.eos_token  # as in the official code
     return tokenizer
 
 
@@ -232,8 +232,8 @@ def _settings(fields: dict[str, Any], folder: Path | None, tokenizer: PreTrained
         stop = tokenizer.convert_tokens_to_ids(STOP_WORD)
         if stop == tokenizer.unk_token_id:
             raise ValueError(
-                f"The tokenizer does not know {STOP_WORD!r}, at which the official code stops; is it the language "
-                "model's? Otherwise give stop_token_id in `config`."
+                f"The tokenizer does not have {STOP_WORD!r}, at which the official code stops. Check that it belongs "
+                "to the language model, or set stop_token_id in `config`."
             )
         fields["stop_token_id"] = stop
     return LvlmDfdConfig(**fields)
@@ -241,10 +241,10 @@ def _settings(fields: dict[str, Any], folder: Path | None, tokenizer: PreTrained
 
 def _missing_ctx(config: LvlmDfdConfig) -> torch.Tensor:
     if config.ctx_missing == "error":
-        raise ValueError("The checkpoint holds no ctx (learned context vectors), and ctx_missing is 'error'.")
+        raise ValueError("The checkpoint does not contain ctx (learned context vectors), and ctx_missing is 'error'.")
     shape = (config.num_ctx_tokens, config.imagebind_config.projection_dim)
     logger.warning(
-        "The checkpoint holds no ctx (the official code never saves it): it becomes %s. See ctx_missing.",
+        "The checkpoint does not contain ctx (the official code never saves it), so it is set to %s. See ctx_missing.",
         config.ctx_missing,
     )
     if config.ctx_missing == "zeros":
@@ -272,29 +272,27 @@ def _save(model: Any, tokenizer: PreTrainedTokenizerBase | None, output: Path) -
 
 
 def _check_groups(tensors: Mapping[str, torch.Tensor], *, with_stock: bool, full: bool) -> None:
-    """Raise a `ValueError` that names the groups a checkpoint lacks.
+    """Raise a `ValueError` that names the groups missing from a checkpoint.
 
     Args:
-        tensors: what it holds, by its official names.
-        with_stock: the public ImageBind file is at hand, so ImageBind's plain weights may be missing.
-        full: the language model's parts are wanted too.
+        tensors: its tensors, with official names.
+        with_stock: whether the public ImageBind file is given, so that ImageBind's plain weights may be missing.
+        full: whether the language model's parts are required, too.
     """
     keys = set(tensors)
     groups = {**({} if with_stock else ENCODER_GROUPS), **DETECTOR_GROUPS, **(LLM_GROUPS if full else {})}
     missing = [name for name, pattern in groups.items() if not any(re.fullmatch(pattern, each) for each in keys)]
     heads = HEADS if full else HEADS[:2]
-    # Of these heads, only BatchNorm has weights with one axis.
+    # In these heads, only BatchNorm has weights with one axis.
     norms = [
         key.removesuffix(".weight")
         for key, tensor in tensors.items()
         if key.startswith(heads) and key.endswith(".weight") and tensor.ndim == 1
     ]
     if any(f"{norm}.{kind}" not in keys for norm in norms for kind in ("running_mean", "running_var")):
-        missing.append(
-            "BatchNorm statistics (running_mean, running_var; a saver that keeps trainable parameters only loses them)"
-        )
+        missing.append("BatchNorm statistics (running_mean, running_var; lost if only trainable parameters are saved)")
     if missing:
-        raise ValueError(f"The checkpoint lacks {'; '.join(missing)}. It cannot be converted without.")
+        raise ValueError(f"The checkpoint lacks {'; '.join(missing)}, which the conversion needs.")
 
 
 def _find_merged(
@@ -303,12 +301,12 @@ def _find_merged(
     """Return whether the ImageBind weights of a checkpoint already contain its LoRA.
 
     Args:
-        tensors, stock: checkpoint and public file by our names; what the checkpoint lacks comes from the public file.
+        tensors, stock: checkpoint and public file with our names; missing tensors come from the public file.
         pairs: LoRA by module.
-        told: what the user says; `None` lets the comparison decide, and means no where there is nothing to compare.
+        told: the user's answer; `None` decides by comparison, and means no if there is nothing to compare.
 
     Raises:
-        ValueError: if the comparison says neither, or the opposite of `told`.
+        ValueError: if the comparison is inconclusive, or contradicts `told`.
     """
     votes = {}
     for name, (a, b) in pairs.items():
@@ -321,8 +319,8 @@ def _find_merged(
         plain, merged = (found - public).norm(), (found - public - delta).norm()
         if min(plain, merged) > SAME * public.norm():
             raise ValueError(
-                f"{name} of the checkpoint is neither the public ImageBind weight nor that weight with its LoRA. Are "
-                "both files of the same model?"
+                f"{name} of the checkpoint is neither the public ImageBind weight nor that weight with its LoRA. "
+                "Check that both files belong to the same model."
             )
         votes[name] = bool(merged < plain)
     if not votes:
@@ -335,17 +333,17 @@ def _find_merged(
     (merged,) = set(votes.values())
     if told is not None and told != merged:
         raise ValueError(
-            f"lora_already_merged is {told}, but comparison with the public ImageBind file says {merged}."
+            f"lora_already_merged is {told}, but the comparison with the public ImageBind file gives {merged}."
         )
     return merged
 
 
 def _save_adapter(pairs: Pairs, scales: Mapping[str, float], output: Path) -> None:
-    """Write a PEFT adapter of the whole model.
+    """Write a PEFT adapter for the whole model.
 
     Args:
         pairs: LoRA by module.
-        scales: factor of `B @ A` by module; becomes its alpha.
+        scales: factor of `B @ A` by module, which becomes its alpha.
         output: new folder.
     """
     try:
@@ -378,7 +376,7 @@ def _family(name: str) -> str:
 
 
 def _families(names: Mapping[str, object]) -> set[str]:
-    """Patterns that differ from names by any number in place of the layer's."""
+    """Return patterns for names that match any layer number."""
     return {_family(name) for name in names}
 
 

@@ -1,8 +1,8 @@
-"""Official M2F2-Det files to a folder that `from_pretrained` loads.
+"""Convert official M2F2-Det files to a folder that `from_pretrained` loads.
 
 Files (see the official repository's release): `current_model_180.pth` (stage-1 detector, the `bridge` variant),
-`M2F2_Det_densenet121.pth` (detector of the language model, the `cosine` variant), `vision_tower.pth` (the CLIP
-image tower that the latter needs), and the folder `llava-v1.5-7b-M2F2-Det` (the language model with everything in it).
+`M2F2_Det_densenet121.pth` (detector of the language model, the `cosine` variant), `vision_tower.pth` (its CLIP image
+tower), and the folder `llava-v1.5-7b-M2F2-Det` (the complete language model).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ LLAVA_FIELDS = (*LLAMA_FIELDS, "tie_word_embeddings", "pad_token_id")
 
 
 def language_model_key_table(keys: Iterable[str], variant: str = "cosine") -> KeyTable:
-    """The table of the released folder; `keys` without a prefix of the training tool."""
+    """Return the key table of the released folder; `keys` are without the prefix of the training tool."""
     detector = [key.removeprefix("deepfake_encoder.") for key in keys if key.startswith("deepfake_encoder.")]
     inner = official_key_table(variant, detector)
 
@@ -71,7 +71,7 @@ def language_model_key_table(keys: Iterable[str], variant: str = "cosine") -> Ke
         (r"deepfake_projector\.0\.(.+)", r"model.deepfake_projector.linear_1.\1"),
         (r"deepfake_projector\.2\.(.+)", r"model.deepfake_projector.linear_2.\1"),
         (r"deepfake_encoder\.clip_text_encoder\.model\.text_model\.embeddings\.position_ids", None),
-        # One leading `deepfake_encoder.` is the detector, a second one its CNN.
+        # The first `deepfake_encoder.` is the detector, a second one its CNN.
         (r"deepfake_encoder\.(.+)", detector_key),
     ]
 
@@ -79,23 +79,22 @@ def language_model_key_table(keys: Iterable[str], variant: str = "cosine") -> Ke
 def convert_m2f2_det(
     sources: Sequence[Path], output: Path, *, config: dict[str, Any] | None = None, variant: str | None = None
 ) -> None:
-    """Write a complete folder with its processor: a verdict class from files, the language model from its folder.
+    """Write a complete folder with its processor: a verdict class from files, or the language model from its folder.
 
     Args:
         sources: official files in any order: one detector file, for the cosine detector also `vision_tower.pth`
-            unless the detector file holds a tower, and optionally the bridge blocks (`bridge_adapter.*`). Or the
+            unless the detector file has a tower, and optionally the bridge blocks (`bridge_adapter.*`). Or the
             released folder of the language model, or its weight files and a tokenizer folder. A plain LLaVA folder
-            together with the cosine detector's file gives the start of stage 2: everything but the deepfake projector.
-            A detector's file replaces the detector that a folder holds.
+            with the file of the cosine detector gives the start of stage 2: everything except the deepfake projector.
+            A detector file replaces the detector in a folder.
         output: empty or new folder.
-        config: `M2F2DetConfig` fields where they differ from the released sizes, or from what the folder's config.json
-            says.
-        variant: `"bridge"` or `"cosine"`, to insist on it; found from the keys otherwise. A language model gets the
-            bridge detector only where it is asked for, because the released one was trained with the other.
+        config: `M2F2DetConfig` fields that differ from the released sizes, or from the folder's config.json.
+        variant: `"bridge"` or `"cosine"`, to require it; by default determined from the keys. A language model gets
+            the bridge detector only on request, because the released one was trained with the other.
 
     Raises:
-        ValueError: if a file cannot be read, is of an unknown kind or the wrong variant, if the tokenizer is missing,
-            or if any key is missing, unexpected or of another shape.
+        ValueError: if a file cannot be read, has an unknown type or the wrong variant, if the tokenizer is missing, or
+            if any key is missing, unexpected or of the wrong shape.
     """
     if not any(path.is_dir() for path in sources):
         convert_detector(sources, output, config=config, variant=variant)
@@ -128,15 +127,15 @@ def _convert_language_model(sources: list[Path], output: Path, config: dict[str,
         tensors |= {f"model.{name}": tensor for name, tensor in bridge_blocks(blocks, settings).items()}
     for name in VOCABULARY_ROWS:
         missing = settings.text_config.vocab_size - len(tensors[name])
-        # Never read: placeholders are replaced on the way in and masked on the way out.
+        # Never used: placeholders are replaced at the input and masked at the output.
         tensors[name] = torch.cat([tensors[name], tensors[name].new_zeros(missing, tensors[name].shape[1])])
 
     with torch.device("meta"):
         model = M2F2DetForConditionalGeneration(settings)
     if not any(name.startswith(PROJECTOR) for name in tensors):
         logger.warning(
-            "The sources hold no deepfake_projector (plain LLaVA with a detector): it gets its start values, as at "
-            "the beginning of the official stage 2. Train it before use."
+            "The sources do not contain a deepfake_projector (plain LLaVA with a detector), so it gets initial "
+            "values, as at the start of the official stage 2. Train it before use."
         )
         tensors |= _fresh_projector(settings)
     check_complete(tensors, model.state_dict(), "The language model checkpoint")
@@ -160,7 +159,7 @@ def _convert_language_model(sources: list[Path], output: Path, config: dict[str,
 
 
 def _read_parts(files: Sequence[Path], variant: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The tensors of all files under the names of the released folder, and those of the bridge's blocks."""
+    """Return the tensors of all files with the names of the released folder, and those of the bridge's blocks."""
     tensors: dict[str, torch.Tensor] = {}
     detector: dict[str, torch.Tensor] = {}
     blocks: dict[str, torch.Tensor] = {}
@@ -171,7 +170,7 @@ def _read_parts(files: Sequence[Path], variant: str) -> tuple[dict[str, torch.Te
             blocks |= found
         elif any(key.startswith("clip_text_encoder.") for key in found):
             if detector:
-                raise ValueError(f"{path} is a second detector file; give one.")
+                raise ValueError(f"{path} is a second detector file; pass only one.")
             detector = _prefixed_detector(found, path, variant)
         else:
             tensors |= found
@@ -179,24 +178,25 @@ def _read_parts(files: Sequence[Path], variant: str) -> tuple[dict[str, torch.Te
         tensors = {key: value for key, value in tensors.items() if not key.startswith("deepfake_encoder.")} | detector
     elif variant == "bridge":
         raise ValueError(
-            "A bridge detector was asked for, but the sources hold the language model alone: add the detector's file "
+            "A bridge detector was requested, but the sources contain only the language model: add the detector's "
+            "file "
             "(current_model_180.pth in the release) to `sources`."
         )
     return tensors, blocks
 
 
 def _prefixed_detector(tensors: dict[str, torch.Tensor], path: Path, variant: str) -> dict[str, torch.Tensor]:
-    """The detector's own file holds the names without the language model's prefix, and a tower that is not used."""
+    """The detector's own file has names without the language model's prefix, and a tower that is not used."""
     found = "bridge" if any(key.startswith("bridge_adapter_proj.") for key in tensors) else "cosine"
     if found == "bridge" and variant != found:
         raise ValueError(
             f"{path} is the stage-1 (bridge) detector; the released language model was trained with the cosine one "
-            "(M2F2_Det_densenet121.pth in the release). To put the bridge detector into it all the same, pass "
-            "`variant` 'bridge', and train the deepfake projector again before trusting the texts."
+            "(M2F2_Det_densenet121.pth in the release). To use the bridge detector anyway, pass `variant` 'bridge', "
+            "and retrain the deepfake projector before trusting the texts."
         )
     if found != variant:
         raise ValueError(
-            f"{path} is the cosine detector, but the bridge one was asked for (current_model_180.pth in the release)."
+            f"{path} is the cosine detector, but the bridge one was requested (current_model_180.pth in the release)."
         )
     return {f"deepfake_encoder.{k}": v for k, v in tensors.items() if not k.startswith("clip_vision_encoder.")}
 
@@ -215,16 +215,16 @@ def _read_tokenizer(folders: list[Path]) -> PreTrainedTokenizerBase:
         if has_tokenizer(folder):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             if tokenizer.pad_token_id is None:
-                tokenizer.pad_token = tokenizer.unk_token  # as the official code does
+                tokenizer.pad_token = tokenizer.unk_token  # as in the official code
             tokenizer.add_tokens([IMAGE_MARKER, DEEPFAKE_MARKER], special_tokens=True)
             return tokenizer
     raise ValueError(
-        f"No tokenizer ({', '.join(TOKENIZER_FILES)}) among the sources: add a folder that holds it to `sources`."
+        f"No tokenizer ({', '.join(TOKENIZER_FILES)}) among the sources: add a folder with the tokenizer to `sources`."
     )
 
 
 def _read_llava_config(folders: list[Path]) -> tuple[dict[str, Any], str]:
-    """`M2F2DetConfig` fields and the image mode of a LLaVA config.json; the released sizes where there is none."""
+    """Return `M2F2DetConfig` fields and the image mode from a LLaVA config.json; without one, the released sizes."""
     for folder in folders:
         if "mm_projector_type" in (official := read_config(folder)):
             text = {name: official[name] for name in LLAVA_FIELDS if name in official}

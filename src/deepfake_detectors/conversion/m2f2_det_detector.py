@@ -1,4 +1,4 @@
-"""The detectors of M2F2-Det, without a language model: official files to a `M2F2DetForDeepfakeDetection` folder."""
+"""Convert official files of M2F2-Det's detectors to an `M2F2DetForDeepfakeDetection` folder."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# The stage-1 pickle also holds its scheduler object, which holds its optimizer. Nothing of them is needed, so none of
-# their code runs: stand-ins take their names.
+# The stage-1 pickle also contains its scheduler with its optimizer. Neither is needed, so stand-ins replace them and
+# their code does not run.
 STAGE_1_CLASSES = (
     (IgnoredObject, "torch.optim.lr_scheduler.ReduceLROnPlateau"),
     (IgnoredObject, "torch.optim.adam.Adam"),
@@ -64,7 +64,7 @@ BRIDGE_TABLE: KeyTable = [
     (r"bridge_adapter_proj\.bridge_adapter_reduction\.0\.(.+)", r"detector.bridge.reduction.\1"),
     (r"bridge_adapter_proj\.bridge_adapter_reduction\.1\.(.+)", r"detector.bridge.reduction_norm.\1"),
 ]
-# Kept in a plain Python list by the official code and so absent from its files; a file of their own if at hand.
+# The official code keeps these in a plain Python list, so its files do not contain them; there may be a separate file.
 BRIDGE_BLOCK_TABLE: KeyTable = [
     (r"bridge_adapter\.(\d+)\.attn\.Wqkv\.(.+)", r"detector.bridge.blocks.\1.qkv_proj.\2"),
     (r"bridge_adapter\.(\d+)\.attn\.out_proj\.(.+)", r"detector.bridge.blocks.\1.out_proj.\2"),
@@ -81,23 +81,23 @@ def convert_detector(
 
     Args:
         sources: official files in any order: one detector file; for the cosine detector also `vision_tower.pth`,
-            unless the detector file holds a tower; optionally the bridge blocks (`bridge_adapter.*`).
+            unless the detector file has a tower; optionally the bridge blocks (`bridge_adapter.*`).
         output: empty or new folder.
-        config: `M2F2DetConfig` fields where they differ from the released sizes.
-        variant: `"bridge"` or `"cosine"`, to insist on it; found from the keys otherwise.
+        config: `M2F2DetConfig` fields that differ from the released sizes.
+        variant: `"bridge"` or `"cosine"`, to require it; by default determined from the keys.
 
     Raises:
-        ValueError: if a file cannot be read, is of an unknown kind or the wrong variant, or if any key is missing,
-            unexpected or of another shape.
+        ValueError: if a file cannot be read, has an unknown type or the wrong variant, or if any key is missing,
+            unexpected or of the wrong shape.
     """
     parts = _sort_sources(sources)
     detector = parts["detector"]
     found = "bridge" if any(key.startswith("bridge_adapter_proj.") for key in detector) else "cosine"
     if variant not in (None, found):
         raise ValueError(
-            f"A {variant} detector was asked for, but the file holds the {found} one "
+            f"A {variant} detector was requested, but the file contains the {found} one "
             f"({'current_model_180.pth' if found == 'bridge' else 'M2F2_Det_densenet121.pth'} in the release). "
-            "Their weights are not interchangeable; drop `variant` or give the other file."
+            "Their weights are not interchangeable; leave out `variant` or pass the other file."
         )
     settings = M2F2DetConfig(**{**(config or {}), "variant": found})
 
@@ -106,7 +106,7 @@ def convert_detector(
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("vision_tower.")}
         tensors |= _renamed(parts["tower"], TOWER_TABLE, "The vision tower file")
     elif not any(name.startswith("vision_tower.") for name in tensors):
-        raise ValueError("The detector file holds no CLIP image tower: add vision_tower.pth to `sources`.")
+        raise ValueError("The detector file does not contain a CLIP image tower: add vision_tower.pth to `sources`.")
     if found == "bridge":
         tensors |= bridge_blocks(parts["blocks"], settings)
 
@@ -135,7 +135,7 @@ def _sort_sources(sources: Sequence[Path]) -> dict[str, dict[str, torch.Tensor]]
         elif all(key.startswith("bridge_adapter.") for key in tensors):
             kind = "blocks"
         elif all(key.replace("vision_tower.", "").startswith("vision_model.") for key in tensors):
-            # The release may hold the prefix once, twice or not at all; the official loader strips every one.
+            # Released keys can have the prefix once, twice or not at all; the official loader strips all of them.
             kind = "tower"
             tensors = {f"clip_vision_encoder.model.{k.replace('vision_tower.', '')}": v for k, v in tensors.items()}
         else:
@@ -144,7 +144,7 @@ def _sort_sources(sources: Sequence[Path]) -> dict[str, dict[str, torch.Tensor]]
                 "detector (deepfake_encoder.*), a CLIP tower (vision_model.*) or bridge blocks (bridge_adapter.*)."
             )
         if parts[kind]:
-            raise ValueError(f"{path} is a second {kind} file; give one.")
+            raise ValueError(f"{path} is a second {kind} file; pass only one.")
         parts[kind] = tensors
     if not parts["detector"]:
         raise ValueError(f"No detector file among {', '.join(str(path) for path in sources) or 'the sources'}.")
@@ -152,11 +152,11 @@ def _sort_sources(sources: Sequence[Path]) -> dict[str, dict[str, torch.Tensor]]
 
 
 def bridge_blocks(blocks: dict[str, torch.Tensor], config: M2F2DetConfig) -> dict[str, torch.Tensor]:
-    """The three blocks from their own file, or with start values where there is none: they have no effect then."""
+    """Return the three blocks from their own file, or with initial values, in which case they have no effect."""
     if blocks:
         return _renamed(blocks, BRIDGE_BLOCK_TABLE, "The bridge block file")
     logger.warning(
-        "The official file does not hold the three bridge blocks; they get their start values. With "
+        "The official file does not contain the three bridge blocks, so they get initial values. With "
         "bridge_norm='official' they have no effect on any result."
     )
     with torch.random.fork_rng(devices=[]):
@@ -168,19 +168,20 @@ def bridge_blocks(blocks: dict[str, torch.Tensor], config: M2F2DetConfig) -> dic
 
 
 def official_key_table(variant: str, keys: Iterable[str]) -> KeyTable:
-    """The table for a detector file, whose `keys` (without `module.`) decide how its EfficientNet blocks are named."""
+    """Return the key table for a detector file; its `keys` (without `module.`) determine the EfficientNet names."""
     cnn, own = (_efficientnet_table(keys), BRIDGE_TABLE) if variant == "bridge" else (DENSENET_TABLE, ())
     return [*PROMPT_TABLE, *HEAD_TABLE, *TOWER_TABLE, *cnn, *own]
 
 
 def _efficientnet_table(keys: Iterable[str]) -> KeyTable:
-    """torchvision's `features.*` names (without `features.`) to timm's."""
+    """Convert torchvision's `features.*` names (without `features.`) to those of timm."""
     expanding = {m.groups() for key in keys if (m := re.match(r"deepfake_encoder\.(\d+)\.(\d+)\.block\.3\.", key))}
     network = "detector.encoder.network"
 
     def block(match: re.Match[str]) -> str:
         stage, index, part, rest = match.groups()
-        # A block that does not expand its channels has no first 1x1 convolution: its parts are one number lower.
+        # A block that does not expand its channels has no first 1x1 convolution, so the numbers of its parts are one
+        # lower.
         convs = (
             ["conv_pw", "conv_dw", "se", "conv_pwl"] if (stage, index) in expanding else ["conv_dw", "se", "conv_pw"]
         )

@@ -1,4 +1,4 @@
-"""Trained deltas into their base: LoRA adapters and separately saved modules, whatever their folders are called."""
+"""Merge trained deltas into their base: LoRA adapters and separately saved modules, identified by content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["merge"]
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pth")
 NOT_WEIGHTS = {"training_args.bin", "optimizer.bin", "scheduler.bin"}
-# What PEFT and the official trainers put in front of a name, or inside it.
+# Prefixes and infixes that PEFT and the official trainers add to names.
 WRAPPERS = re.compile(r"^(base_model\.model\.)+|^module\.|\.modules_to_save(\.\w+)?|\.original_module")
 LORA_KEY = re.compile(r"(.+)\.lora_([AB])(?:\.\w+)?\.weight")
 UNSUPPORTED = {"use_dora": False, "use_rslora": False, "bias": "none", "fan_in_fan_out": False}
@@ -36,30 +36,30 @@ UNSUPPORTED = {"use_dora": False, "use_rslora": False, "bias": "none", "fan_in_f
 def merge(
     model: str | Path, deltas: str | Path | Sequence[str | Path], output: str | Path, *, overwrite: bool = False
 ) -> Path:
-    """Add deltas to a base in the order given and save the result as a complete folder.
+    """Merge deltas into a base in the given order and save the result as a complete folder.
 
     Args:
-        model: folder, Hub id or built-in name of the base, in this package's form.
-        deltas: one or several, each a weight file, or a folder of weight files. LoRA pairs are added as
-            `alpha / r * B @ A` (the folder then needs its `adapter_config.json`, patterns of alphas included); every
-            other tensor replaces the base's. Names may be ours or, for M2F2-Det, the official ones. Learned words of
-            AntifakePrompt: their adapter folder, alone; the base is then an InstructBLIP.
-        output: new or empty folder; written whole or not at all.
-        overwrite: replace the checkpoint in `output`, which may be the base; see `convert`.
+        model: folder, Hub id or built-in name of the base, in this package's format.
+        deltas: one or more weight files or folders of weight files. LoRA pairs are added as
+            `alpha / r * B @ A` (the folder then needs its `adapter_config.json`, including alpha patterns); every
+            other tensor replaces that of the base. Names can be ours or, for M2F2-Det, the official ones. For learned
+            words of AntifakePrompt, pass only their adapter folder, with an InstructBLIP as the base.
+        output: new or empty folder; written completely or not at all.
+        overwrite: replace the checkpoint in `output`, which can be the base; see `convert`.
 
     Returns:
         `output`.
 
     Raises:
-        ValueError: if a delta is empty, holds a tensor that the base does not have or of another shape, half a LoRA
-            pair, or a kind of adapter that is not plain LoRA. The message lists the names.
+        ValueError: if a delta is empty, has a tensor that the base does not have or with the wrong shape, an
+            incomplete LoRA pair, or an adapter that is not plain LoRA. The message lists the names.
     """
     paths = [Path(delta) for delta in ([deltas] if isinstance(deltas, (str, Path)) else deltas)]
     if not paths:
-        raise ValueError("There is nothing to merge: give at least one delta.")
+        raise ValueError("There is nothing to merge: pass at least one delta.")
     words = any((path / ADAPTER_FILE).is_file() for path in paths)
     if words and len(paths) > 1:
-        raise ValueError(f"Learned words replace each other: give one adapter folder, not {len(paths)}.")
+        raise ValueError(f"Learned words replace each other: pass one adapter folder, not {len(paths)}.")
     refuse_inputs([output], paths, inside=True)
     model = resolve_model(model)
     for path in (model, *paths):
@@ -80,7 +80,7 @@ def merge(
 
 
 def _save_with_words(model: str | Path, words: Path, folder: Path) -> None:
-    """Save the adapter on the base given here, which need not be the one that its config names."""
+    """Save the adapter with the given base, which can differ from the one in its config."""
     with tempfile.TemporaryDirectory() as copied:
         adapter = Path(shutil.copytree(words, copied, dirs_exist_ok=True, ignore=_not_adapter))
         config = adapter / CONFIG_NAME
@@ -91,7 +91,7 @@ def _save_with_words(model: str | Path, words: Path, folder: Path) -> None:
 
 
 def _not_adapter(_: str, names: list[str]) -> list[str]:
-    """Checkpoints and logs of a training, which lie in the same folder."""
+    """Checkpoints and logs from training in the same folder."""
     return [name for name in names if Path(name).suffix not in (".json", ".safetensors")]
 
 
@@ -109,7 +109,7 @@ def _apply(model: PreTrainedModel, delta: Path) -> None:
             pairs.setdefault(f"{match[1]}.weight", {})[match[2]] = tensor
     halves = [name for name, pair in pairs.items() if len(pair) < 2]
     if halves:
-        raise ValueError(f"{delta} holds half a LoRA pair of {', '.join(halves[:8])}.")
+        raise ValueError(f"{delta} has only half of a LoRA pair for {', '.join(halves[:8])}.")
     rename = _renamer(model, [*pairs, *whole], weights, delta)
     alphas = _lora_alphas(delta, [name.removesuffix(".weight") for name in pairs])
     for (name, pair), alpha in zip(pairs.items(), alphas, strict=True):
@@ -124,7 +124,7 @@ def _read_delta(delta: Path) -> dict[str, torch.Tensor]:
     if delta.is_dir():
         files = sorted(f for pattern in WEIGHT_PATTERNS for f in delta.glob(pattern) if f.name not in NOT_WEIGHTS)
         if not files:
-            raise ValueError(f"{delta} holds no weights ({', '.join(WEIGHT_PATTERNS)}).")
+            raise ValueError(f"{delta} does not contain weights ({', '.join(WEIGHT_PATTERNS)}).")
     tensors: dict[str, torch.Tensor] = {}
     for path in files:
         for key, tensor in read_tensors(path).items():
@@ -133,19 +133,19 @@ def _read_delta(delta: Path) -> dict[str, torch.Tensor]:
 
 
 def _lora_alphas(delta: Path, modules: Sequence[str]) -> list[float]:
-    """The alpha of each adapted module."""
+    """Return the alpha of each adapted module."""
     from peft.utils.other import get_pattern_key
 
     if not modules:
         return []
     path = (delta if delta.is_dir() else delta.parent) / ADAPTER_CONFIG_NAME
     if not path.exists():
-        raise ValueError(f"{delta} holds LoRA pairs, but {path} with their rank and alpha is missing.")
+        raise ValueError(f"{delta} has LoRA pairs, but {path} with their rank and alpha is missing.")
     config = read_json_object(path)
     for name, plain in UNSUPPORTED.items():
         if config.get(name, plain) != plain:
             raise ValueError(
-                f"{path} says {name}={config[name]!r}; merge adds plain LoRA only ({name}={plain!r}). "
+                f"{path} has {name}={config[name]!r}; merge only supports plain LoRA ({name}={plain!r}). "
                 "Use PEFT's merge_and_unload for this adapter."
             )
     patterns = config.get("alpha_pattern") or {}
@@ -159,7 +159,7 @@ def _renamer(
     if not unknown:
         return lambda name: name
     if model.config.model_type != "m2f2_det":
-        raise ValueError(f"{delta} holds tensors that the base does not have: {', '.join(unknown[:8])}.")
+        raise ValueError(f"{delta} has tensors that the base does not have: {', '.join(unknown[:8])}.")
     renamed = rename_keys(names, language_model_key_table(names), str(delta))
     return renamed.__getitem__
 
@@ -169,6 +169,6 @@ def _add_or_replace(
 ) -> None:
     if name not in weights or weights[name].shape != tensor.shape:
         found = tuple(weights[name].shape) if name in weights else "absent"
-        raise ValueError(f"{delta}: {name} has shape {tuple(tensor.shape)}, in the base it is {found}.")
+        raise ValueError(f"{delta}: {name} has shape {tuple(tensor.shape)}, but in the base it is {found}.")
     weight = weights[name]
     weight.copy_(weight.float() + tensor if add else tensor)

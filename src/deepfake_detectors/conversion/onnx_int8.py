@@ -1,4 +1,4 @@
-"""Float weights from an ONNX export with dynamic int8 quantisation, under the names of the modules they belong to."""
+"""Read float weights by module name from an ONNX export with dynamic int8 quantisation."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import torch
 
 __all__ = ["read_int8_onnx"]
 
-MATMUL_SUFFIX = "/MatMul_quant"  # how `onnxruntime.quantization` calls what stands for the product of a linear layer
+MATMUL_SUFFIX = "/MatMul_quant"  # name that `onnxruntime.quantization` uses for the product of a linear layer
 
 
 def read_int8_onnx(path: Path) -> dict[str, torch.Tensor]:
-    """Return every weight of an export by `onnxruntime.quantization.quantize_dynamic`, dequantised, in float32.
+    """Return all weights of an export by `onnxruntime.quantization.quantize_dynamic`, dequantised to float32.
 
     A linear layer is a node `MatMulInteger` whose name is the module's path; its matrix is
-    `(values - zero_point) * scale`, one scale per output channel or one in all, and lies transposed. All other tensors
-    are floats under their own names.
+    `(values - zero_point) * scale`, with one scale per output channel or a single one, stored transposed. All other
+    tensors are floats with their own names.
 
     Args:
-        path: the file.
+        path: the ONNX file.
 
     Returns:
         Name in the exported model (`vision_model.encoder.layers.0.mlp.fc1.weight`) -> tensor.
 
     Raises:
         ImportError: if `onnx` is not installed.
-        ValueError: if the file cannot be read, or holds a quantised matrix that belongs to no named linear layer.
+        ValueError: if the file cannot be read, or has a quantised matrix that does not belong to a named linear layer.
     """
     try:
         import onnx
@@ -61,7 +61,7 @@ def read_int8_onnx(path: Path) -> dict[str, torch.Tensor]:
         used |= {matrix, scale, zero_point or ""}
     left = [name for name, item in stored.items() if name not in used and item.data_type == onnx.TensorProto.INT8]
     if left:
-        raise ValueError(f"{path}: {len(left)} int8 tensors belong to no linear layer, the first being {left[0]}.")
+        raise ValueError(f"{path}: {len(left)} int8 tensors do not belong to a linear layer, such as {left[0]}.")
     floats = (name for name, item in stored.items() if name not in used and item.data_type == onnx.TensorProto.FLOAT)
     return weights | {name: torch.from_numpy(_array(stored, name).copy()) for name in floats}
 

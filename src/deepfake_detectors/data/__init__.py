@@ -1,4 +1,4 @@
-"""Data sets: their table, loading a split, checking, building and linting.
+"""Datasets: their table, loading a split, checking, building and linting.
 
 ```python
 from deepfake_detectors.data import build_dataset, check_dataset, lint_dataset, load_split

@@ -1,4 +1,4 @@
-"""Is a copy of a data set whole? Raw files compared with what is published of them."""
+"""Is a copy of a dataset complete? Compares the raw files with the published counts."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class CheckResult:
 
     Attributes:
         rows: rows per (split, label, manipulation).
-        units: pictures or videos per (split, label, manipulation).
-        findings: what is wrong (`error`) or worth knowing (`warning`, `note`).
+        units: images or videos per (split, label, manipulation).
+        findings: what is wrong (`error`) or good to know (`warning`, `note`).
     """
 
     rows: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -32,7 +32,7 @@ class CheckResult:
 
     @property
     def ok(self) -> bool:
-        """Whether there is no error."""
+        """Whether there are no errors."""
         return all(finding.level != "error" for finding in self.findings)
 
 
@@ -46,17 +46,17 @@ def check_dataset(
     max_pixels: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> CheckResult:
-    """Compare the raw files with what is published of them, without writing anything.
+    """Compare the raw files with the published counts, without writing anything.
 
     Args:
         dataset: a key of `DATASETS`, or a builder from `make_builder`, which has the next three already.
         data_dir, config, options: as in `make_builder`.
-        decode: also decode every picture.
+        decode: also decode every image.
         max_pixels: width times height of an image that is decoded, by default 100 million.
         progress: called with the number of rows decoded since the last call.
 
     Returns:
-        Counts and findings. A copy that the builder refuses gives its error as a finding.
+        Counts and findings. If the builder refuses the copy, its error is one of the findings.
 
     Raises:
         ValueError, FileNotFoundError, ImportError: as `make_builder`.

@@ -1,4 +1,4 @@
-"""One split of a data set, read from its raw files through the cache of `datasets`."""
+"""One split of a dataset, read from its raw files through the cache of `datasets`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["LIMIT", "load_split", "open_split", "units_fingerprint", "undecoded"]
 
 SOURCE_FILE = "source.sha256"  # beside a cached split: the fingerprint of what it was built from
-LIMIT = "max_pixels"  # the option that says whether a picture is read, never how: no row depends on it
+LIMIT = "max_pixels"  # the option that says whether an image is read, never how: no row depends on it
 
 
 def load_split(
@@ -41,7 +41,7 @@ def open_split(
     options: dict[str, Any] | None = None,
     rebuild: bool = True,
 ) -> tuple[datasets.Dataset, str]:
-    """Build one split of a data set, and say what it was read from.
+    """Build one split of a dataset, and return what it was read from.
 
     Args:
         dataset: a key of `DATASETS`.
@@ -49,15 +49,15 @@ def open_split(
         data_dir: the raw files; see `data_folder`.
         config: config name of the builder; its default if `None`.
         options: further fields of the builder's config.
-        rebuild: look whether the raw files or the options have changed since this split was put into the cache of
-            `datasets`, and build it again if so; otherwise what is there is taken. Of the processes of one run only
-            one should look.
+        rebuild: check whether the raw files or the options have changed since this split was added to the cache of
+            `datasets`, and build it again if so; otherwise the cached split is used. Only one process of a run should
+            check.
 
     Returns:
         The rows, and the fingerprint of the raw files and of the options.
 
     Raises:
-        ValueError: for an unknown data set, config or split, an option that `config_options` refuses, or an empty
+        ValueError: for an unknown dataset, config or split, an option that `config_options` refuses, or an empty
             split.
         FileNotFoundError: for missing raw files.
         ImportError: if `datasets` is not installed.
@@ -72,7 +72,7 @@ def open_split(
     if rebuild or built is None:
         splits = builder.find_splits()
         if split not in splits:
-            raise ValueError(f"{dataset} has no split {split!r}, but {', '.join(splits)}.")
+            raise ValueError(f"{dataset} has no split {split!r}; its splits are {', '.join(splits)}.")
         source = units_fingerprint(builder, splits[split])
         builder.keep_splits({split: splits[split]})
         if source != built:
@@ -89,7 +89,8 @@ def open_split(
 def undecoded(rows: Any) -> Any:
     """Return a `datasets.Dataset` whose images come as `{"bytes", "path"}`, for `load_image` to decode.
 
-    `datasets` decodes by itself otherwise: any format of Pillow, without a budget, 16 bits and transparency as stored.
+    Otherwise `datasets` decodes them itself: any format that Pillow reads, without a size limit, with 16 bits and
+    transparency as stored.
     """
     import datasets
 

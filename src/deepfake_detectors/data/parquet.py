@@ -1,4 +1,4 @@
-"""From raw files to Parquet with the pictures inside: write it, and read what was written."""
+"""Convert raw files to Parquet files that contain the images, and read them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = [
     "read_build",
 ]
 
-STATE_FILE = ".build.json"  # hidden, so that loading the folder does not take it for data
+STATE_FILE = ".build.json"  # hidden, so that loading the folder does not treat it as data
 SHARDS = "{split}-?????-of-?????.parquet"
-ROW_GROUP = 100  # rows per row group: pictures are large, and streaming reads whole groups
+ROW_GROUP = 100  # rows per row group: images are large, and streaming reads whole groups
 MEGABYTE = 2**20
 REMEDY = "Write it with build_dataset(dataset, output)."
 
@@ -43,7 +43,7 @@ class BuildResult:
     Attributes:
         folder: with the shards; `datasets.load_dataset` reads it.
         rows: rows per split.
-        built: the splits that were written now; the others were found finished.
+        built: the splits that were written now; the others were already finished.
         findings: what was noticed about the raw files.
     """
 
@@ -65,28 +65,28 @@ def build_dataset(
     max_pixels: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> BuildResult:
-    """Write every split as Parquet shards with the pictures embedded, into `<output>/<config name>/`.
+    """Write every split as Parquet shards with the images embedded, into `<output>/<config name>/`.
 
-    A split is written beside and moved in when it is whole. A second call skips the splits that are done if neither
-    the builder, its options, nor any file they were read from has changed since (name, size, time of change). Shards
-    that are out of date are replaced when the new split is whole, so that a failure leaves the build that was there;
-    nothing is removed that this function did not write. The terms of the data (`DATASETS[dataset].terms`) hold for
-    what is written, too.
+    A split is written to a temporary folder and moved when it is complete. A second call skips finished splits if the
+    builder, its options and the files it reads have not changed since (name, size, modification time). Outdated shards
+    are replaced when the new split is complete, so a failure keeps the earlier build. Files that this function did not
+    write are never removed. The terms of the data (`DATASETS[dataset].terms`) also apply to what is written.
 
     Args:
         dataset: a key of `DATASETS`, or a builder from `make_builder`, which has `data_dir`, `config` and `options`
             already.
         output: folder to write.
         data_dir, config, options: as in `make_builder`.
-        overwrite: build finished splits again, also with other options.
+        overwrite: build finished splits again, also with different options.
         shard_size: megabytes (2**20 bytes); a shard ends when it is larger than this.
-        max_pixels: width times height of an image that is decoded, by default 100 million. Splits that are done stay.
+        max_pixels: width times height of an image that is decoded, by default 100 million. Does not affect finished
+            splits.
         progress: called with split, rows since the last call, and rows expected (an upper bound for clips).
 
     Raises:
-        ValueError: for raw files that cannot be read or change meanwhile, or an output folder of another build, with
-            Parquet files that this function did not write, that holds the raw files, or that another process fills;
-            and as `make_builder`.
+        ValueError: for raw files that cannot be read or that change during the build; for an output folder with
+            another build, with Parquet files that this function did not write, with the raw files, or that another
+            process is writing; and as `make_builder`.
         FileNotFoundError: for missing raw files.
         ImportError: if `datasets` is not installed.
     """
@@ -97,7 +97,7 @@ def build_dataset(
     if (raw := builder.config.data_dir) is not None:
         refuse_inputs([folder], [raw], inside=True)
     splits = builder.find_splits()
-    BuildState.open(builder, folder, overwrite)  # refuses before anything is written
+    BuildState.open(builder, folder, overwrite)  # raises before anything is written
     with folder_lock(folder):
         return _build(builder, folder, splits, overwrite, shard_size, progress)
 
@@ -122,7 +122,9 @@ def _build(
         rows, shards = _write_shards(builder, split, splits[split], partial, shard_size * MEGABYTE, advance)
         if units_fingerprint(builder, splits[split]) != sources[split]:
             shutil.rmtree(partial)
-            raise ValueError(f"Files of {builder.config.data_dir} changed while {split} was built; build again.")
+            raise ValueError(
+                f"Files of {builder.config.data_dir} changed while {split} was being built; build it again."
+            )
         state.swap_in(split, rows, shards, partial, sources[split])
     for split in sorted(set(state.splits) - set(splits)):  # no longer among the raw files
         state.drop(split)
@@ -142,7 +144,7 @@ def _advance(progress: Callable[[str, int, int], None] | None, split: str, expec
 
 @dataclass
 class BuildState:
-    """The state file of a folder: whose build it is, and what each of its splits was made of.
+    """The state file of a folder: which build it contains, and what each of its splits was built from.
 
     Attributes:
         folder: with the shards.
@@ -163,7 +165,7 @@ class BuildState:
         """Return the state of a build into `folder`, with the splits that an earlier one left there.
 
         Raises:
-            ValueError: for a folder that holds something else.
+            ValueError: for a folder that contains something else.
         """
         version = str(builder.config.version or builder.VERSION)
         state = cls(folder, type(builder).__name__, version, _chosen_options(builder))
@@ -190,7 +192,7 @@ class BuildState:
         foreign = sorted(path.name for path in folder.glob(SHARDS.format(split="*")) if path.name not in ours)
         if foreign:
             raise ValueError(
-                f"{folder} holds {len(foreign)} Parquet file(s) that build_dataset did not write, such as "
+                f"{folder} contains {len(foreign)} Parquet file(s) that build_dataset did not write, such as "
                 f"{foreign[0]}; move them away, or choose another `output`."
             )
         return state
@@ -198,25 +200,25 @@ class BuildState:
     def _require_same_build(self, before: dict[str, Any]) -> None:
         if (before.get("builder"), before.get("version")) != (self.builder, self.version):
             raise ValueError(
-                f"{self.folder} holds a build of {before.get('builder')} {before.get('version')}; overwrite it, or "
+                f"{self.folder} contains a build of {before.get('builder')} {before.get('version')}; overwrite it, or "
                 "choose another `output`."
             )
         if self.splits and before.get("options", self.options) != self.options:
             raise ValueError(
-                f"{self.folder} holds a build with the options {before['options']}, not {self.options}; set "
+                f"{self.folder} contains a build with the options {before['options']}, not {self.options}; set "
                 "`overwrite` to build it again with these, or choose another `output`."
             )
 
     def is_current(self, split: str, source: str) -> bool:
-        """Return whether a split is finished, was made of what is there now, and its files are whole."""
+        """Return whether a split is finished, was built from the current raw files, and its files are complete."""
         done = self.splits.get(split)
         return done is not None and done["source"] == source and done.get("bytes") == self._sizes(done["files"])
 
     def swap_in(self, split: str, rows: int, shards: int, partial: Path, source: str) -> None:
-        """Move the shards of a finished split from `partial` into the folder, in the place of those before them."""
+        """Move the shards of a finished split from `partial` into the folder, where they replace earlier ones."""
         names = [f"{split}-{number:05d}-of-{shards:05d}.parquet" for number in range(shards)]
         replaced = self.splits.get(split, {"files": []})["files"]
-        # Listed before they are there, so that an interruption leaves no file that nobody knows.
+        # Listed before they are moved, so that an interruption never leaves unlisted files.
         self.splits[split] = {"rows": rows, "files": sorted({*names, *replaced}), "bytes": [], "source": ""}
         self.write(complete=False)
         for number, name in enumerate(names):
@@ -231,7 +233,7 @@ class BuildState:
         self._remove(set(self.splits.pop(split)["files"]))
 
     def write(self, complete: bool) -> None:
-        """Write the state file beside and rename it, so that no reader sees half of one."""
+        """Write the state file under another name and rename it, so that readers never see half of it."""
         fields = {"builder": self.builder, "version": self.version, "options": self.options, "splits": self.splits}
         write_json(self.folder / STATE_FILE, {**fields, "complete": complete}, indent=1)
 
@@ -245,12 +247,13 @@ class BuildState:
 
 
 def _foreign(folder: Path) -> Iterator[Path]:
-    """What lies in a folder beside the lock, and half a state, of a build that was killed as it began."""
+    """The contents of a folder except the lock, and except half a state file of a build that was killed at its
+    start."""
     return (path for path in folder.iterdir() if path.name not in (*LOCK_FILES, f".{STATE_FILE}.part"))
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return what the state file of a folder says.
+    """Return the content of a folder's state file.
 
     Raises:
         OSError: if there is none.
@@ -262,12 +265,12 @@ def read_state(folder: Path) -> dict[str, Any]:
         isinstance(done, dict) and isinstance(done.get("files"), list) and {"rows", "source"} <= done.keys()
         for done in splits.values()
     ):
-        raise ValueError(f"{folder / STATE_FILE} is not a state file of build_dataset; choose another folder.")
+        raise ValueError(f"{folder / STATE_FILE} is not a state file written by build_dataset; choose another folder.")
     return state
 
 
 def _chosen_options(builder: Any) -> dict[str, Any]:
-    """Return what the user chose of the config, as JSON gives it back."""
+    """Return the user's choices in the config, as JSON restores them."""
     import datasets
 
     inherited = {item.name for item in dataclasses.fields(datasets.BuilderConfig)} | {LIMIT}
@@ -312,7 +315,7 @@ def _write_shards(
 
 
 def _tables(builder: Any, split: str, units: list[Unit]) -> Iterator[Any]:
-    """Yield batches of a split as Arrow tables, with the bytes of the pictures."""
+    """Yield batches of a split as Arrow tables, with the bytes of the images."""
     import pyarrow as pa
     from datasets.table import embed_table_storage
 
@@ -326,7 +329,7 @@ def _tables(builder: Any, split: str, units: list[Unit]) -> Iterator[Any]:
 
     for key, row in builder._generate_examples(units=units):
         if key in seen:
-            raise ValueError(f"{split}: the id {key!r} occurs twice; keep one of the two files.")
+            raise ValueError(f"{split}: the id {key!r} occurs twice; remove one of the two files.")
         seen.add(key)
         batch.append(features.encode_example({name: row.get(name) for name in features}))
         if len(batch) == ROW_GROUP:
@@ -338,7 +341,7 @@ def _tables(builder: Any, split: str, units: list[Unit]) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class BuiltConfig:
-    """One config of a data set as Parquet.
+    """One config of a dataset as Parquet.
 
     Attributes:
         folder: with the shards.
@@ -359,7 +362,7 @@ class BuiltConfig:
     counts: list[dict[str, Any]]
 
     def info(self) -> datasets.DatasetInfo:
-        """Return what the Hub shows of it: features, and per split rows and bytes."""
+        """Return what the Hub shows about it: features, and rows and bytes per split."""
         import datasets
         import pyarrow.parquet as pq
 
@@ -383,7 +386,7 @@ def find_builds(folder: str | Path) -> list[BuiltConfig]:
     """Return the configs in a folder: itself, if it was written as one, else those directly below it.
 
     Raises:
-        ValueError: for a folder without any, or with configs of several data sets or an unfinished one.
+        ValueError: for a folder without configs, with configs of several datasets, or with an unfinished one.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -391,9 +394,9 @@ def find_builds(folder: str | Path) -> list[BuiltConfig]:
     places = [folder] if (folder / STATE_FILE).is_file() else sorted(folder.glob(f"*/{STATE_FILE}"))
     builds = [read_build(place if place.is_dir() else place.parent) for place in places]
     if not builds:
-        raise ValueError(f"{folder} holds nothing that build_dataset wrote (no {STATE_FILE}). {REMEDY}")
+        raise ValueError(f"{folder} contains nothing that build_dataset wrote (no {STATE_FILE}). {REMEDY}")
     if len(sets := sorted({build.dataset for build in builds})) > 1:
-        raise ValueError(f"{folder} holds configs of several data sets ({', '.join(sets)}); publish them one by one.")
+        raise ValueError(f"{folder} contains several datasets ({', '.join(sets)}); publish them one by one.")
     return builds
 
 
@@ -413,7 +416,7 @@ def read_build(folder: Path) -> BuiltConfig:
     if not state.get("complete") or absent or not splits:
         raise ValueError(
             f"The build in {folder} is not finished{': missing ' + ', '.join(absent[:3]) if absent else ''}. Build it "
-            "again; build_dataset goes on where it stopped."
+            "again; build_dataset continues where it stopped."
         )
     builder = state.get("builder")
     names = [name for name, row in DATASETS.items() if row.builder.partition(":")[2] == builder]

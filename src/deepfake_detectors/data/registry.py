@@ -1,4 +1,4 @@
-"""The data sets this package can read: their table, builders and options, and where their raw files lie."""
+"""The datasets this package can read: their table, builders and options, and where their raw files are."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ DATASETS: Mapping[str, DatasetEntry] = _read_table()
 
 
 def data_folder(dataset: str, data_dir: str | Path | None = None, suffixes: Collection[str] = ()) -> Path:
-    """Return where the raw files of a data set lie: `data_dir`, or the data set's folder in `$DEEPFAKE_DATA`.
+    """Return where the raw files of a dataset lie: `data_dir`, or the dataset's folder in `$DEEPFAKE_DATA`.
 
-    Files of `suffixes` may stand in place of a folder.
+    A file with one of the `suffixes` can be given instead of a folder.
 
     Raises:
         ValueError: if neither is set.
@@ -68,32 +68,32 @@ def data_folder(dataset: str, data_dir: str | Path | None = None, suffixes: Coll
     root = os.environ.get(DATA_VARIABLE)
     if data_dir is None and not root:
         raise ValueError(
-            f"`data_dir` is not set. It is the folder of {dataset} in its official layout; or set the environment "
-            f"variable {DATA_VARIABLE} to the folder that holds {dataset}/."
+            f"`data_dir` is not set. It is the folder of {dataset} in its official layout. Or set the environment "
+            f"variable {DATA_VARIABLE} to the folder that contains {dataset}/."
         )
     folder = Path(data_dir) if data_dir is not None else Path(str(root)) / dataset
     if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() in suffixes):
         origin = "`data_dir`" if data_dir is not None else DATA_VARIABLE
         raise FileNotFoundError(
-            f"{folder} (from {origin}) is not a folder; it should hold the raw files of {dataset}."
+            f"{folder} (from {origin}) is not a folder; it should contain the raw files of {dataset}."
         )
     return folder
 
 
 def builder_class(dataset: str) -> Any:
-    """Return the builder class of a data set.
+    """Return the builder class of a dataset.
 
     Raises:
         ValueError: for an unknown name.
         ImportError: if `datasets` is not installed.
     """
     if dataset not in DATASETS:
-        raise ValueError(f"unknown data set {dataset!r}; known are {', '.join(sorted(DATASETS))}.")
+        raise ValueError(f"unknown dataset {dataset!r}; known are {', '.join(sorted(DATASETS))}.")
     try:
         import datasets  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "Reading data sets needs the library datasets, which is not installed: "
+            "Reading datasets needs the library datasets, which is not installed: "
             "pip install 'deepfake-detectors[data]'"
         ) from error
     module, _, name = DATASETS[dataset].builder.partition(":")
@@ -153,7 +153,7 @@ def make_builder(
     config: str | None = None,
     options: dict[str, Any] | None = None,
 ) -> Any:
-    """Return the builder of a data set over its raw files; nothing is read yet.
+    """Return the builder of a dataset over its raw files; nothing is read yet.
 
     Args:
         dataset: a key of `DATASETS`.
@@ -162,9 +162,8 @@ def make_builder(
         options: further fields of the config.
 
     Raises:
-        ValueError: for an unknown data set or config, or an option that `config_options` refuses.
-        FileNotFoundError: if there is no such folder.
-        ImportError: if `datasets` is not installed.
+        ValueError: for an unknown dataset or config, or an option that `config_options` refuses.
+        FileNotFoundError: if the folder does not exist. ImportError: if `datasets` is not installed.
     """
     kind = builder_class(dataset)
     folder = data_folder(dataset, data_dir, kind.SOURCE_SUFFIXES).resolve()
@@ -178,7 +177,7 @@ def open_builder(
     options: dict[str, Any] | None = None,
     max_pixels: int | None = None,
 ) -> Any:
-    """Return a builder that is given as it is, or make one by name.
+    """Return a given builder unchanged, or make one by name.
 
     Raises:
         ValueError: as `make_builder`, or for a builder with one of the others, which it has already.
@@ -188,7 +187,8 @@ def open_builder(
         return make_builder(dataset, data_dir, config, with_limit(options, max_pixels))
     if data_dir is not None or config is not None or options or max_pixels is not None:
         raise ValueError(
-            "`data_dir`, `config`, `options` and `max_pixels` belong to a data set given by name, not to a builder."
+            "`data_dir`, `config`, `options` and `max_pixels` can only be used with a dataset given by name, not "
+            "with a builder."
         )
     return dataset
 
@@ -211,7 +211,7 @@ def config_options(dataset: str, options: dict[str, Any] | None) -> dict[str, An
     known = {item.name for item in dataclasses.fields(config)} - inherited
     unknown = sorted(set(options or {}) - known)
     if unknown:
-        raise ValueError(f"{dataset} has no option {', '.join(unknown)}, but {', '.join(sorted(known))}.")
+        raise ValueError(f"{dataset} has no option {', '.join(unknown)}; its options are {', '.join(sorted(known))}.")
     hints = typing.get_type_hints(config)
     return {name: _converted(name, value, hints[name]) for name, value in (options or {}).items()}
 

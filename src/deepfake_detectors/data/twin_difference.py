@@ -1,4 +1,4 @@
-"""Where a fake and the real frame behind it are aligned, their difference shows what was changed."""
+"""The difference between a fake and its aligned real frame shows what was changed."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def difference_map(fake: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def difference_mask(fake: np.ndarray, real: np.ndarray) -> Image.Image:
-    """`difference_map` as a picture of mode `L`, 0-255, at the size of the pictures; a rest of fewer than 4 pixels at
+    """`difference_map` as an image of mode `L`, 0-255, at the size of the images; a rest of fewer than 4 pixels at
     the right and lower edge repeats what is beside it."""
     height, width = fake.shape[:2]
     if min(height, width) < CELL:
-        raise ValueError(f"A picture of {width}x{height} pixels is too small for cells of {CELL}x{CELL}.")
+        raise ValueError(f"An image of {width}x{height} pixels is too small for cells of {CELL}x{CELL}.")
     whole = [side - side % CELL for side in (height, width)]
     cells = difference_map(*(picture[: whole[0], : whole[1]] for picture in (fake, real)))
     grey = np.repeat(np.repeat((cells * 255).round().astype(np.uint8), CELL, axis=0), CELL, axis=1)

@@ -1,14 +1,14 @@
-"""Decision bands: from which P(fake) on a verdict may be said aloud, with a promise about how often it is wrong.
+"""Decision bands: limits of P(fake) for a decision, with a bound on how often it is wrong.
 
 The upper end is an order statistic of the scores of real images, the lower end one of fakes: split-conformal
 thresholds in their training-conditional form (Vovk, "Conditional validity of inductive conformal predictors", ACML
 2012, proposition 2a). Of n exchangeable reals with the k-th smallest score S, the chance that a new real scores above
-S is Beta(n - k + 1, k) distributed, whatever the detector; k is the smallest one for which that chance is at most the
-promised rate with the promised confidence. Where images share a source or a video, one of each group is drawn, which
-keeps the promise for an image of a new group (Dunn, Wasserman and Ramdas, "Distribution-free prediction sets for
-two-layer hierarchical models", JASA 2023, their single subsampling).
+S is Beta(n - k + 1, k) distributed, for any detector; k is the smallest one for which that chance is at most the
+target rate with the given confidence. If images share a source or a video, one of each group is drawn, so that the
+bound holds for an image of a new group (Dunn, Wasserman and Ramdas, "Distribution-free prediction sets for two-layer
+hierarchical models", JASA 2023, their single subsampling).
 
-The promise holds for images like those the band was fitted on. It says nothing about others.
+The bound only holds for images like those the band was fitted on.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ CURVE_RATES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 
 
 @dataclass(frozen=True)
 class DecisionBand:
-    """A fitted band. All numbers lie in [0, 1].
+    """A fitted band. All numbers are in [0, 1].
 
     Attributes:
-        low, high: P(fake) of at most `low` reads "likely real", of at least `high` "likely fake".
-        fitted_on: in words, what it was fitted on and what it promises.
-        false_alarm_rate, miss_rate: reals that read "likely fake", fakes that read "likely real", on the images that
-            were set aside.
-        coverage: share of those that got an answer, the mean of both classes.
+        low, high: P(fake) up to `low` is "likely real", from `high` up "likely fake".
+        fitted_on: text with the images it was fitted on and its guarantee.
+        false_alarm_rate, miss_rate: share of reals called "likely fake", and of fakes called "likely real", on the
+            images that were set aside.
+        coverage: share of those images that got an answer, averaged over both classes.
         counts: images fitted on and measured on, and groups fitted on, by class.
-        curve: for a range of promised rates, what was measured: `promised`, `false_alarm_rate`, `miss_rate`,
+        curve: measurements for a range of target rates: `promised`, `false_alarm_rate`, `miss_rate`,
             `coverage`.
     """
 
@@ -55,7 +55,7 @@ class DecisionBand:
     curve: list[dict[str, float]] = field(default_factory=list)
 
     def to_config(self) -> dict[str, Any]:
-        """Return what a checkpoint's config holds as `decision_band`."""
+        """Return the `decision_band` for a checkpoint's config."""
         return {name: getattr(self, name) for name in CONFIG_FIELDS}
 
 
@@ -63,14 +63,14 @@ CONFIG_FIELDS = ("low", "high", "fitted_on", "false_alarm_rate", "miss_rate", "c
 
 
 def safe_rank(units: int, rate: float, confidence: float = CONFIDENCE) -> int | None:
-    """Return the rank k of the threshold, counted from the smallest score; `None` where there are too few.
+    """Return the rank k of the threshold, counted from the smallest score; `None` if there are too few scores.
 
     Args:
-        units: how many exchangeable scores there are, n.
+        units: number n of exchangeable scores.
         rate: largest share of new scores above the k-th smallest, in (0, 1).
-        confidence: with which that share is kept, in (0, 1).
+        confidence: probability of keeping that share, in (0, 1).
     """
-    # P(Beta(n - k + 1, k) <= rate) = P(Binomial(n, rate) >= n - k + 1); add up the tail from the far end.
+    # P(Beta(n - k + 1, k) <= rate) = P(Binomial(n, rate) >= n - k + 1); sum up the tail from the far end.
     below = 1.0 - confidence
     cumulative, count = 0.0, 0
     while count <= units:
@@ -105,21 +105,22 @@ def fit_band(
 ) -> DecisionBand:
     """Fit a band to scores of images that the detector was not trained on.
 
-    Whole groups are set aside first, on which the band's error rates and its coverage are measured; both ends are then
-    fitted on the others, one image of each group and class.
+    First, whole groups are set aside to measure the band's error rates and coverage. Both ends are then fitted on the
+    others, with one image per group and class.
 
     Args:
-        predictions: with P(fake) as `score`; a group is the same `group_id`, else `video_id`, else the image itself.
-        false_alarm_rate: largest share of real images that may read "likely fake", in (0, 0.5).
-        miss_rate: largest share of fakes that may read "likely real"; `false_alarm_rate` if `None`.
-        confidence: with which each of the two is kept, in (0, 1).
+        predictions: predictions with P(fake) as `score`; images are grouped by `group_id`, or else `video_id`, or else
+            each image is its own group.
+        false_alarm_rate: largest share of real images that may be called "likely fake", in (0, 0.5).
+        miss_rate: largest share of fakes that may be called "likely real"; `None` means `false_alarm_rate`.
+        confidence: probability of keeping each of the two, in (0, 1).
         measured_share: share of the groups to set aside, in (0, 1).
-        fitted_on: what the images are, for people.
-        seed: of the split and of the draw from groups.
+        fitted_on: description of the images for readers.
+        seed: seed of the split and of drawing from groups.
 
     Raises:
-        ValueError: for numbers out of range, scores that are no probabilities, or a class with too few groups; the
-            message says how many are needed.
+        ValueError: for numbers out of range, scores that are not probabilities, or a class with too few groups; the
+            message has the number needed.
     """
     miss = false_alarm_rate if miss_rate is None else miss_rate
     for name, rate in (("false_alarm_rate", false_alarm_rate), ("miss_rate", miss)):
@@ -139,16 +140,17 @@ def fit_band(
             curve.append({"promised": rate, **scores.measure(*found)})
     counts = scores.counts()
     promise = (
-        f"{fitted_on}: {counts['fitted_real']} real and {counts['fitted_fake']} fake ones, one of each group. With "
-        f"{100 * confidence:g} % confidence at most {100 * false_alarm_rate:g} % of such real images read 'likely "
-        f"fake' and at most {100 * miss:g} % of such fakes 'likely real'. Measured on {counts['measured_real']} real "
+        f"{fitted_on}: {counts['fitted_real']} real and {counts['fitted_fake']} fake ones, one per group. With "
+        f"{100 * confidence:g} % confidence at most {100 * false_alarm_rate:g} % of such real images are called "
+        f"'likely fake' and at most {100 * miss:g} % of such fakes 'likely real'. Measured on "
+        f"{counts['measured_real']} real "
         f"and {counts['measured_fake']} fake images of other groups"
     )
     return DecisionBand(*ends, promise, **scores.measure(*ends), counts=counts, curve=curve)
 
 
 class _Scores:
-    """Scores of both classes, split by groups into those to fit and those to measure on."""
+    """Return the scores of both classes, split by groups into those to fit and those to measure on."""
 
     def __init__(self, predictions: Sequence[Prediction], measured_share: float, seed: int) -> None:
         values = [row.score for row in predictions]
@@ -189,7 +191,7 @@ class _Scores:
 
 
 def _ends(scores: _Scores, false_alarm_rate: float, miss_rate: float, confidence: float) -> tuple[float, float] | str:
-    """Lower and upper end of the band, or why there are none."""
+    """Return the lower and upper end of the band, or raise an error with the reason."""
     found: dict[str, float] = {}
     for label, rate in (("real", false_alarm_rate), ("fake", miss_rate)):
         values, set_aside = scores.fitted[label], len(scores.measured[label])
@@ -198,8 +200,7 @@ def _ends(scores: _Scores, false_alarm_rate: float, miss_rate: float, confidence
             return (
                 f"A rate of {100 * rate:g} % with {100 * confidence:g} % confidence needs "
                 f"{needed_units(rate, confidence)} {label} images of different groups to fit on, and others to "
-                f"measure on, but there are {len(values)} and {set_aside}. Give more images, or ask for a higher "
-                "rate."
+                f"measure on, but there are {len(values)} and {set_aside}. Use more images, or a higher rate."
             )
         # Strictly above the k-th smallest real, strictly below the k-th largest fake.
         found[label] = (
@@ -208,8 +209,8 @@ def _ends(scores: _Scores, false_alarm_rate: float, miss_rate: float, confidence
     low, high = float(found["fake"]), float(found["real"])
     if high > 1.0 or low < 0.0:
         label = "real" if high > 1.0 else "fake"
-        return f"Too many {label} images have the most extreme score; no threshold keeps the rate that was asked for."
-    if low >= high:  # the classes hardly overlap: any threshold between the two keeps both promises
+        return f"Too many {label} images have the most extreme score; no threshold keeps the requested rate."
+    if low >= high:  # the classes hardly overlap: any threshold in between keeps both rates
         high = (low + high) / 2
         low = float(np.nextafter(high, -np.inf))
     return low, high
@@ -228,8 +229,8 @@ def plot_band(band: DecisionBand) -> bytes:
     points = sorted(band.curve, key=lambda point: point["coverage"])
     coverage = [point["coverage"] for point in points]
     for name, label, colour in (
-        ("false_alarm_rate", "reals that read 'likely fake'", COLOURS["real"]),
-        ("miss_rate", "fakes that read 'likely real'", COLOURS["fake"]),
+        ("false_alarm_rate", "reals called 'likely fake'", COLOURS["real"]),
+        ("miss_rate", "fakes called 'likely real'", COLOURS["fake"]),
     ):
         axes.plot(coverage, [point[name] for point in points], "o-", markersize=3, color=colour, label=label)
         axes.plot(band.coverage, getattr(band, name), "s", markersize=8, color=colour)

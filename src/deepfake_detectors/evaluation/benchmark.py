@@ -1,4 +1,4 @@
-"""`benchmark()`: several detectors on several datasets, with what needs no image beside them."""
+"""`benchmark()`: several detectors on several datasets, with controls that do not look at images."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ __all__ = ["benchmark"]
 
 CELLS, COST_FILE = "cells", "cost.json"
 IDENTITY = ("manipulation", "video_id", "group_id")
-# What is done at the moment: detector, dataset, images done, images in all.
+# Progress: detector, dataset, images done, total images.
 BenchmarkProgress = Callable[[str, str, int, int], None]
 
 
 @dataclass
 class Cell:
-    """One detector on one dataset: the content of its results.json, and what the leaderboard needs besides."""
+    """One detector on one dataset: the content of its results.json, and other data for the leaderboard."""
 
     detector: str
     dataset: str
@@ -77,32 +77,31 @@ def benchmark(
     benchmark(["clip-probe-mini", "m2f2-det-mini"], ["ddvqa", "my-pictures"], output="benchmark").save("benchmark")
     ```
 
-    Every cell of the table is a run of `evaluate` in a folder of its own, so its numbers are those of `evaluate`, and
-    the same call after an interruption does only what is missing. More detectors and datasets may be added to a
-    folder.
+    Every cell of the table is a run of `evaluate` in its own folder, with the same numbers. After an interruption, the
+    same call does only what is missing. Detectors and datasets can be added to a folder later.
 
     Args:
-        detectors: models, objects with `predict(paths)`, or mappings, as `contestants.read_contestants` takes them.
-        datasets: names, folders or mappings, as `contestants.read_test_sets` takes them.
-        output: folder of the cells. `Leaderboard.save` writes the tables.
-        train: datasets that a detector was trained on: what they share with those above is looked for first. Names
+        detectors: models, objects with `predict(paths)`, or mappings for `contestants.read_contestants`.
+        datasets: names, folders or mappings for `contestants.read_test_sets`.
+        output: folder for the cells. `Leaderboard.save` writes the tables.
+        train: datasets that a detector was trained on, which are first checked for overlap with the test sets. Names
             or folders, with all their splits; or mappings as in `datasets`, whose `split` is `train` by default.
-        robustness: also judge changed images, as `evaluate` does.
-        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
-        seed: of the bootstrap, and of noise that is laid over images.
+        robustness: also score altered images, as in `evaluate`.
+        resamples: bootstrap resamples for the 95 % intervals; 0 for none.
+        seed: seed of the bootstrap, and of noise added to images.
         batch_size, device, dtype: as in `evaluate`.
-        processes: run every detector in a process of its own, one after the other, so that its memory is given back
-            and its crash is its own.
-        controls: add rows of what needs no image: bytes per pixel, and a forest on metadata; needs the extra
-            `lint`, as `train` does.
-        progress: called with detector, dataset, and how many images are done and how many there are.
+        processes: run every detector in its own process, one after the other, so that its memory is freed and a crash
+            does not affect others.
+        controls: add rows that do not look at images: bytes per pixel, and a random forest on metadata; needs the
+            extra `lint`, like `train`.
+        progress: called with detector, dataset, number of images done and total number.
 
     Returns:
-        The leaderboard. A detector that fails is in its `failures`, and the others are not.
+        The leaderboard. A detector that fails is listed in its `failures`; the others still run.
 
     Raises:
-        ValueError: for parameters that are out of range, entries that cannot be understood, or a folder of another
-            run or one that another process fills.
+        ValueError: for parameters out of range, invalid entries, or a folder of another run or in use by another
+            process.
         OSError: for a missing file, folder or model.
         ImportError: for a library that is not installed, naming the extra.
     """
@@ -118,7 +117,7 @@ def benchmark(
     options = {"resamples": resamples, "seed": seed, "batch_size": batch_size, "device": device, "dtype": dtype}
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"`output` {folder} is a file; name a folder.")
+        raise ValueError(f"`output` {folder} is a file; it must be a folder.")
     board = Leaderboard(robustness=robustness, resamples=resamples, seed=seed)
     with folder_lock(folder):
         _look_for_leaks(board, sets, trained, controls, resamples, seed)
@@ -134,13 +133,13 @@ def benchmark(
     return board
 
 
-# ---- what needs no detector ----------------------------------------------------------------------------------------
+# ---- controls without a detector ------------------------------------------------------------------------------------
 
 
 def _look_for_leaks(
     board: Leaderboard, sets: Sequence[TestSet], train: Sequence[Source], controls: bool, resamples: int, seed: int
 ) -> None:
-    """Fill in what is known before a detector is run: leaks, and the rows of the controls."""
+    """Fill in results that do not need a detector: leaks, and the rows of the controls."""
     seen = [(source.name, measure_source(source)) for source in train]
     for entry in sets:
         pictures = entry.open()
@@ -214,7 +213,7 @@ def _run(
 ) -> list[Cell]:
     if not processes or contestant.model is None:
         model = contestant.model
-        if isinstance(model, str):  # its weights are loaded once for all sets
+        if isinstance(model, str):  # its weights are loaded once for all datasets
             ways = {name: options[name] for name in ("device", "dtype", "batch_size")}
             loaded = Detector(model, **ways, family=contestant.options.get("family"))
             contestant = replace(contestant, model=loaded)
@@ -223,7 +222,7 @@ def _run(
         try:
             return pool.submit(_run, contestant, sets, options, folder, False, None).result()
         except BrokenProcessPool as error:
-            raise DetectorError(f"The process of {contestant.name} ended before its work was done.") from error
+            raise DetectorError(f"The process of {contestant.name} ended before it was finished.") from error
 
 
 def _has(contestant: Contestant, entry: TestSet) -> bool:
@@ -258,10 +257,10 @@ def _cell(
 
 
 class _Clock:
-    """Progress of a cell that measures seconds per thousand images of the set as it is.
+    """Progress of a cell that measures seconds per thousand unaltered images.
 
-    Batches are timed from one call to the next, so loading the weights does not count where they were loaded before
-    the first call. The calls of changed images are passed on alone.
+    Batches are timed from one call to the next, so loading the weights before the first call does not count. Calls for
+    altered images are only forwarded.
     """
 
     def __init__(self, tell: Callable[[int, int], object]) -> None:
@@ -271,7 +270,7 @@ class _Clock:
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
         if self.begun >= 0 and done <= self.begun:
-            self.whole = False  # the next set has begun
+            self.whole = False  # the next dataset has started
         if self.whole and self.begun >= 0:
             self.seconds += now - self.last
             self.pictures += done - self.begun
@@ -280,12 +279,12 @@ class _Clock:
 
 
 def _kept_seconds(place: Path, clock: _Clock) -> float | None:
-    """Seconds per thousand images: of this call where it judged any, else as an earlier one wrote them down."""
+    """Return seconds per thousand images, from this call if it scored any, otherwise from an earlier record."""
     file = place / COST_FILE
     if clock.pictures:
         found = {"seconds_per_1000": 1000 * clock.seconds / clock.pictures, "pictures": clock.pictures}
         before = read_json_object(file) if file.is_file() else {"pictures": 0}
-        if found["pictures"] >= before["pictures"]:  # more images give the better number
+        if found["pictures"] >= before["pictures"]:  # more images give a better number
             write_json(file, found)
     return read_json_object(file)["seconds_per_1000"] if file.is_file() else None
 
@@ -294,9 +293,9 @@ def _kept_seconds(place: Path, clock: _Clock) -> float | None:
 
 
 def _rows(cell: Cell, options: Mapping[str, Any]) -> list[Row]:
-    """The rows of a cell: its numbers as results.json has them, and the two error rates with intervals."""
+    """Return the rows of a cell: its numbers from results.json, and the two error rates with intervals."""
     if not cell.rows or any(row.score is None for row in cell.rows):
-        raise ValueError(f"{cell.detector} on {cell.dataset} has answers in words, and a leaderboard needs scores.")
+        raise ValueError(f"{cell.detector} on {cell.dataset} has answers in words, but a leaderboard needs scores.")
     scores = scores_of(cell.rows)
     rates = compare_scores(
         labels_of(cell.rows),
@@ -335,7 +334,7 @@ def _doubt(content: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(cells: Sequence[Cell], resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Every two detectors on the images of a set that both judged."""
+    """Compare each pair of detectors on the images of a dataset that both scored."""
     found = []
     for first, second in combinations(cells, 2):
         if first.dataset != second.dataset:

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals: how much of a number is luck of the draw."""
+"""Bootstrap confidence intervals: how much of a number is due to chance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deepfake_detectors.evaluation.curve import check_scores
 __all__ = ["Interval", "Metric", "bootstrap_interval", "draw_weights", "mean_interval", "percentile_interval"]
 
 Metric = Callable[[np.ndarray, np.ndarray], "float | None"]
-CHUNK = 2_000_000  # weights held at a time: 16 MB
+CHUNK = 2_000_000  # limit for weights in memory: 16 MB
 
 
 @dataclass
@@ -25,8 +25,8 @@ class Interval:
         low: lower end.
         high: upper end.
         level: share of resamples inside, in (0, 1).
-        resamples: how many resamples had a defined value.
-        by: what was resampled, `"picture"` or `"group"`.
+        resamples: number of resamples with a defined value.
+        by: the resampled unit, `"picture"` or `"group"`.
     """
 
     low: float
@@ -48,23 +48,24 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval | None:
-    """Percentile bootstrap interval of a metric (Efron and Tibshirani, "An Introduction to the Bootstrap", ch. 13).
+    """Return a percentile bootstrap interval (Efron and Tibshirani, "An Introduction to the Bootstrap",
+    ch. 13).
 
     Args:
-        metric: takes labels and scores, both `(n,)`, and returns a number, or `None` where it is undefined.
+        metric: takes labels and scores, both `(n,)`, and returns a number, or `None` if undefined.
         labels: `(n,)`, 0 real and 1 fake.
         scores: `(n,)`.
-        groups: `(n,)`, images that share source material. Where given, whole groups are drawn, since their images
-            are not independent; otherwise images are drawn within each class.
+        groups: `(n,)`; images with the same value share source material. If given, whole groups are drawn, because
+            their images are not independent; otherwise images are drawn within each class.
         level: share of resamples inside the interval.
-        resamples: how many to draw.
+        resamples: number of resamples to draw.
         seed: the same seed gives the same interval.
 
     Returns:
-        The interval, or `None` where the metric is undefined on the set itself.
+        The interval, or `None` if the metric is undefined on the dataset itself.
 
     Raises:
-        ValueError: as `check_scores`, or for `level` or `resamples` out of range.
+        ValueError: as for `check_scores`, or for `level` or `resamples` out of range.
     """
     truth, values = check_scores(labels, scores)
     if not 0.0 < level < 1.0:
@@ -82,26 +83,26 @@ def bootstrap_interval(
         if result is not None:  # a draw of groups can miss a class
             results.append(result)
     if not results:
-        raise ValueError(f"None of {resamples} resamples had both classes; the set is too small for an interval.")
+        raise ValueError(f"None of {resamples} resamples had both classes; the dataset is too small for an interval.")
     return percentile_interval(np.array(results), level, "picture" if groups is None else "group")
 
 
 def draw_weights(
     strata: ArrayLike, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
 ) -> Iterator[np.ndarray]:
-    """The resamples of `n` units as weights, for statistics that need not look at each resample by itself.
+    """Yield the resamples of `n` units as weights, for statistics that can handle many resamples at once.
 
     Args:
-        strata: `(n,)`, whose share is kept in every resample, such as labels; all alike where nothing is to be kept.
-        groups: `(n,)`; where given, whole groups are drawn, and `strata` counts for nothing.
-        resamples: how many to draw.
+        strata: `(n,)`, values whose share is kept in every resample, such as labels; all equal to keep nothing.
+        groups: `(n,)`; if given, whole groups are drawn, and `strata` is ignored.
+        resamples: number of resamples to draw.
         seed: the same seed gives the same weights.
 
     Yields:
-        float64 `(some, n)`, `resamples` rows in all: how often each unit was drawn.
+        float64 `(some, n)`, `resamples` rows in total: the number of times each unit was drawn.
 
     Raises:
-        ValueError: for no unit, or groups of another length.
+        ValueError: without units, or for groups of another length.
     """
     kinds = np.asarray(strata)
     if kinds.ndim != 1 or kinds.size == 0:
@@ -127,7 +128,7 @@ def draw_weights(
 
 
 def percentile_interval(values: np.ndarray, level: float = 0.95, by: str = "picture") -> Interval | None:
-    """Interval of a statistic from its values in resamples, NaN where undefined; `None` where it always is."""
+    """Return the interval of a statistic from its values in resamples, ignoring NaN; `None` if all are NaN."""
     defined = values[np.isfinite(values)]
     if not defined.size:
         return None
@@ -138,7 +139,7 @@ def percentile_interval(values: np.ndarray, level: float = 0.95, by: str = "pict
 def mean_interval(
     values: np.ndarray, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
 ) -> Interval | None:
-    """95 % interval of the mean of `values` `(n,)`, `groups` as in `draw_weights`; `None` for no resamples."""
+    """Return the 95 % interval of the mean of `values` `(n,)`, groups as in `draw_weights`, or `None`."""
     if not resamples:
         return None
     draws = draw_weights(np.zeros(len(values)), groups, resamples, seed)
@@ -152,7 +153,7 @@ def _draw(pool: np.ndarray | list[np.ndarray], generator: np.random.Generator) -
 
 
 def _units(truth: np.ndarray, groups: Sequence[str] | None) -> list[np.ndarray | list[np.ndarray]]:
-    """Pools to draw from with replacement: of single images an index array, of groups a list of index arrays."""
+    """Return pools to draw from with replacement: index arrays for single images, lists of index arrays for groups."""
     if groups is None:
         return [np.flatnonzero(truth == value) for value in np.unique(truth)]
     names = np.asarray(groups, dtype=object)

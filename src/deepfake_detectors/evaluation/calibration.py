@@ -1,7 +1,7 @@
-"""From a ranking to probabilities and named thresholds.
+"""Turn scores into probabilities and named thresholds.
 
-Calibration follows Platt, "Probabilistic outputs for support vector machines" (1999). Operating points are thresholds:
-where both errors are equal, or where few reals are called fake; each with its uncertainty.
+Calibration follows Platt, "Probabilistic outputs for support vector machines" (1999). Operating points are thresholds
+at which both errors are equal, or at which few reals are called fake, each with its uncertainty.
 """
 
 from __future__ import annotations
@@ -34,30 +34,31 @@ __all__ = [
 EQUAL_ERRORS = "eer"
 LIMITS = {"fpr@1%": 0.01, "fpr@0.1%": 0.001}
 FIT_METHODS = ("platt", "temperature")
-# A float32 P(fake) comes no nearer to 1 than this; beyond it a logit is not known.
+# A float32 P(fake) cannot get closer to 1 than this; beyond it the logit is unknown.
 SATURATION = 2.0**-24
 
 
 def fit_platt(labels: ArrayLike, differences: ArrayLike) -> dict[str, float]:
-    """Fit `P(fake) = sigmoid(scale * difference + bias)`, both classes weighted alike.
+    """Fit `P(fake) = sigmoid(scale * difference + bias)`, with equal weight for both classes.
 
-    The weights make 0.5 the right threshold where real and fake are equally likely, whatever their share in the set.
+    The weights make 0.5 the right threshold if real and fake are equally likely, regardless of their share in the
+    dataset.
 
     Args:
-        labels: `(n,)`, 0 real and 1 fake; images that were not trained on.
+        labels: `(n,)`, 0 real and 1 fake; images that were not used for training.
         differences: `(n,)`, logit fake - logit real.
 
     Returns:
-        `{"scale", "bias"}`, as `config.calibration` holds them.
+        `{"scale", "bias"}`, as in `config.calibration`.
 
     Raises:
-        ValueError: if a class is missing, or if the scores rank backwards.
+        ValueError: if a class is missing, or if higher scores mean less fake.
         ImportError: if scikit-learn is not installed.
     """
     truth, values = _check_differences(labels, differences)
     from sklearn.linear_model import LogisticRegression
 
-    # In units of their own spread, so that the solver's tolerance fits whatever the size of the logits.
+    # In units of their own spread, so that the solver's tolerance fits logits of any size.
     middle, spread = float(values.mean()), float(values.std())
     model = LogisticRegression(class_weight="balanced", C=np.inf, max_iter=1000)
     model.fit((values[:, None] - middle) / spread, truth)
@@ -67,22 +68,22 @@ def fit_platt(labels: ArrayLike, differences: ArrayLike) -> dict[str, float]:
 
 
 def fit_calibration(labels: ArrayLike, differences: ArrayLike, method: str = "platt") -> dict[str, float]:
-    """Fit a calibration that stays finite where the classes do not overlap.
+    """Fit a calibration that stays finite even if the classes do not overlap.
 
-    The targets are Platt's, (n + 1) / (n + 2) for a class of n images instead of 1, so that a few images that are
-    told apart without an error do not ask for an infinite scale. Both classes weigh alike, as in `fit_platt`.
+    The targets are Platt's, (n + 1) / (n + 2) for a class of n images instead of 1, so that a few perfectly separated
+    images do not lead to an infinite scale. Both classes have equal weight, as in `fit_platt`.
 
     Args:
-        labels: `(n,)`, 0 real and 1 fake; images that were not trained on.
+        labels: `(n,)`, 0 real and 1 fake; images that were not used for training.
         differences: `(n,)`, logit fake - logit real.
-        method: `"platt"` fits scale and bias; `"temperature"` the scale alone, so that P(fake) = 0.5 stays where it
-            is (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+        method: `"platt"` fits scale and bias; `"temperature"` only the scale, so that P(fake) = 0.5 does not change
+            (Guo et al., "On Calibration of Modern Neural Networks", 2017).
 
     Returns:
-        `{"scale", "bias"}`, as `config.calibration` holds them.
+        `{"scale", "bias"}`, as in `config.calibration`.
 
     Raises:
-        ValueError: for another method, if a class is missing, or if the scores rank backwards.
+        ValueError: for another method, if a class is missing, or if higher scores mean less fake.
         ImportError: if scikit-learn is not installed.
     """
     if method not in FIT_METHODS:
@@ -95,7 +96,7 @@ def fit_calibration(labels: ArrayLike, differences: ArrayLike, method: str = "pl
     sizes = np.bincount(truth, minlength=2)
     target = (sizes[truth] + 1) / (sizes[truth] + 2)
     share = 1 / (2 * sizes[truth])
-    # A soft target is one row of each class, weighted by it.
+    # A soft target is one row per class, weighted by it.
     rows = np.tile((values - middle) / spread, 2)[:, None]
     classes, weights = np.concatenate([truth, 1 - truth]), np.concatenate([share * target, share * (1 - target)])
     model = LogisticRegression(C=np.inf, fit_intercept=both, max_iter=1000, tol=1e-8)
@@ -105,17 +106,17 @@ def fit_calibration(labels: ArrayLike, differences: ArrayLike, method: str = "pl
 
 
 def logit_differences(probabilities: ArrayLike) -> tuple[np.ndarray, int]:
-    """Return logit fake - logit real `(n,)` of P(fake) `(n,)`, and how many were too close to 0 or 1 to have one.
+    """Return logit fake - logit real `(n,)` of P(fake) `(n,)`, and the number too close to 0 or 1 to have one.
 
-    Those are taken as 16.6, the last that a float32 probability can show.
+    Those are set to 16.6, the largest logit of a float32 probability.
 
     Raises:
-        ValueError: for what is not a probability.
+        ValueError: for values that are not probabilities.
     """
     values = np.asarray(probabilities, dtype=np.float64)
     if values.size and not (0.0 <= values.min() and values.max() <= 1.0):
         raise ValueError(
-            f"The scores reach from {values.min():.6g} to {values.max():.6g}; only probabilities in [0, 1] can be "
+            f"The scores range from {values.min():.6g} to {values.max():.6g}; only probabilities in [0, 1] can be "
             "calibrated."
         )
     kept = np.clip(values, SATURATION, 1.0 - SATURATION)
@@ -181,12 +182,12 @@ def find_operating_points(
     Args:
         labels: `(n,)`, 0 real and 1 fake.
         scores: `(n,)`, P(fake) in [0, 1].
-        groups: `(n,)`, images that share source material: whole groups are resampled.
+        groups: `(n,)`; images with the same value share source material, and whole groups are resampled.
         resamples: of the bootstrap; 0 for no intervals.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: as `check_scores`.
+        ValueError: as for `check_scores`.
     """
     truth, values = check_scores(labels, scores)
     curve, reals = ScoreCurve(truth, values), int((truth == 0).sum())
@@ -199,8 +200,8 @@ def find_operating_points(
     for name, limit in LIMITS.items():
         if reals < round(1 / limit):
             found.unavailable[name] = (
-                f"it needs {round(1 / limit)} real images or more, so that {100 * limit:g} % of them are an image, "
-                f"but the set holds {reals}"
+                f"it needs {round(1 / limit)} real images or more, so that {100 * limit:g} % of them is at least one "
+                f"image, but the dataset has {reals}"
             )
         else:
             searches[name] = partial(curve.limit_thresholds, false_positive_rate=limit)
@@ -208,7 +209,7 @@ def find_operating_points(
     for name, search in searches.items():
         value = float(search(whole)[0])
         if value > 1.0:
-            found.unavailable[name] = "too many reals have P(fake) = 1, which no threshold parts from the fakes"
+            found.unavailable[name] = "too many reals have P(fake) = 1, which no threshold separates from the fakes"
             continue
         drawn = [search(weights) for weights in draw_weights(truth, groups, resamples, seed)] if resamples else []
         found.thresholds[name] = _entry(value, np.minimum(np.concatenate(drawn), 1.0) if drawn else None)
@@ -223,7 +224,7 @@ def measure_threshold(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, float | None]]:
-    """Measure `fpr` and `tpr` at a fixed threshold, each `{"value", "low", "high"}`, `None` where the class is absent.
+    """Measure `fpr` and `tpr` at a fixed threshold, each `{"value", "low", "high"}`, `None` if the class is absent.
 
     The arguments are those of `find_operating_points`.
     """

@@ -1,4 +1,4 @@
-"""What a benchmark compares, read from a plan: detectors, datasets, and what detectors were trained on."""
+"""The parts of a benchmark, read from a plan: detectors, test sets, and training data of the detectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deepfake_detectors.files import read_yaml
 
 __all__ = ["Contestant", "TestSet", "read_contestants", "read_plan", "read_test_sets"]
 
-NAME = re.compile(r"[\w+@][\w.+@ -]{0,79}")  # it becomes the name of a folder
+NAME = re.compile(r"[\w+@][\w.+@ -]{0,79}")  # used as the name of a folder
 PLAN_KEYS = frozenset(
     "detectors datasets train robustness resamples seed batch_size device dtype processes controls".split()
 )
@@ -35,11 +35,11 @@ class Contestant:
     """A detector of a benchmark: a checkpoint, an object with `predict`, or files of scores.
 
     Attributes:
-        name: in the leaderboard.
+        name: name in the leaderboard.
         model: folder, Hub id, name of a built-in checkpoint, a `Predictor` or a `Detector`; `None` for files of
             scores.
-        scores: name of a dataset -> file of cached predictions; empty for a detector that is run.
-        options: `family`, `head` and `threshold`, as `evaluate` takes them.
+        scores: name of a dataset -> file of cached predictions; empty for a detector to run.
+        options: `family`, `head` and `threshold`, as in `evaluate`.
     """
 
     name: str
@@ -53,17 +53,17 @@ class TestSet:
     """A dataset of a benchmark.
 
     Attributes:
-        name: in the leaderboard.
-        options: what `evaluate` is told of it: `dataset` and what belongs to it, or `real_dir` and `fake_dir`.
+        name: name in the leaderboard.
+        options: the parameters of `evaluate` for it: `dataset` with its options, or `real_dir` and `fake_dir`.
     """
 
-    __test__ = False  # not a test, whatever its name begins with
+    __test__ = False  # not a test, even though its name starts like one
 
     name: str
     options: Mapping[str, Any]
 
     def open(self) -> PictureSet:
-        """Return its whole images, videos as frames; raise what `data_set` and `folder_set` raise."""
+        """Return its whole images, with videos as frames; raise the errors of `data_set` and `folder_set`."""
         given = dict(self.options)
         if "dataset" in given:
             return data_set(
@@ -79,15 +79,15 @@ class TestSet:
 
 
 def read_plan(file: str | Path) -> dict[str, Any]:
-    """Return the parameters of `benchmark` that a YAML file holds. Paths in it count from the working directory.
+    """Return the parameters of `benchmark` from a YAML file. Its paths are relative to the working directory.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not YAML, or holds something that `benchmark` does not take.
+        ValueError: if it is not YAML, or has an unknown parameter.
     """
     plan = read_yaml(file)
     if not isinstance(plan, dict):
-        raise ValueError(f"{file} must hold `detectors` and `datasets`, but holds a {type(plan).__name__}.")
+        raise ValueError(f"{file} must contain `detectors` and `datasets`, but contains a {type(plan).__name__}.")
     _check_keys(plan, PLAN_KEYS, str(file))
     for key in ("detectors", "datasets", "train"):
         if key in plan and not isinstance(plan[key], list):
@@ -99,18 +99,18 @@ def read_contestants(given: Sequence[Any], sets: Sequence[TestSet]) -> list[Cont
     """Return the detectors of a benchmark.
 
     Args:
-        given: a model name each; an object with `predict(paths)`; or a mapping with `name` and one of `model` (with
-            `family`, `head` and `threshold`), `predict` (`"module:object"`, an object with `predict(paths)`), or
-            `scores`: a file of cached predictions, or one per name of a dataset.
-        sets: of the benchmark.
+        given: for each detector a model name; an object with `predict(paths)`; or a mapping with `name` and one of
+            `model` (with `family`, `head` and `threshold`), `predict` (`"module:object"`, an object with
+            `predict(paths)`), or `scores`: a file of cached predictions, or one per dataset name.
+        sets: the test sets of the benchmark.
 
     Raises:
-        ValueError: for something else, a name that is taken, or scores of unknown datasets.
-        ImportError: if there is no such module.
+        ValueError: for another type, a duplicate name, or scores for unknown datasets.
+        ImportError: if the module does not exist.
     """
     found = [_contestant(item, sets) for item in given]
     if not found:
-        raise ValueError("`detectors` is empty: name at least one.")
+        raise ValueError("`detectors` is empty: list at least one.")
     _check_names([contestant.name for contestant in found], "detectors")
     return found
 
@@ -121,22 +121,23 @@ def _contestant(item: Any, sets: Sequence[TestSet]) -> Contestant:
     if not isinstance(item, Mapping):
         if not isinstance(item, Predictor):
             raise ValueError(
-                f"`detectors` holds a {type(item).__name__}, expected a model, a mapping, or an object with `predict`."
+                f"`detectors` contains a {type(item).__name__}, expected a model, a mapping, or an object with "
+                "`predict`."
             )
         return Contestant(str(getattr(item, "name", type(item).__name__)), item)
     _check_keys(item, DETECTOR_KEYS, "a detector")
     kinds = [key for key in ("model", "scores", "predict") if item.get(key) is not None]
     if len(kinds) > 1:
-        raise ValueError(f"`detectors`: {dict(item)} has {' and '.join(kinds)}, expected one of them.")
+        raise ValueError(f"`detectors`: {dict(item)} has {' and '.join(kinds)}, expected exactly one of them.")
     if item.get("family") is not None and kinds in (["scores"], ["predict"]):
-        raise ValueError(f"`detectors`: {dict(item)} has family, which says what a stock `model` holds.")
+        raise ValueError(f"`detectors`: {dict(item)} has `family`, which only applies to a stock `model`.")
     options = {key: item[key] for key in ("family", "head", "threshold") if item.get(key) is not None}
     if kinds == ["scores"]:
         scores = item["scores"]
         files = dict(scores) if isinstance(scores, Mapping) else {entry.name: scores for entry in sets}
         unknown = sorted(set(files) - {entry.name for entry in sets})
         if unknown:
-            raise ValueError(f"`detectors`: scores of {', '.join(unknown)}, which are not among the datasets.")
+            raise ValueError(f"`detectors`: scores for {', '.join(unknown)}, which are not among the datasets.")
         name = str(item.get("name") or "scores")
         return Contestant(name, None, {key: Path(file) for key, file in files.items()}, options)
     if kinds == ["predict"]:
@@ -162,17 +163,17 @@ def read_test_sets(given: Sequence[Any], parameter: str = "datasets") -> list[Te
     """Return the datasets of a benchmark.
 
     Args:
-        given: the name of a dataset, a folder that was built, or a folder with the folders `real` and/or `fake`; or a
-            mapping with `name` and the parameters of `evaluate` for a set.
-        parameter: that they were given as, for messages.
+        given: the name of a dataset, a built folder, or a folder with subfolders `real` and/or `fake`; or a mapping
+            with `name` and the parameters of `evaluate` for a dataset.
+        parameter: name of the parameter, for messages.
 
     Raises:
-        ValueError: for something else, or a name that is taken.
-        FileNotFoundError: for a folder that is missing.
+        ValueError: for another type, or a duplicate name.
+        FileNotFoundError: for a missing folder.
     """
     found = [_test_set(item, parameter) for item in given]
     if not found:
-        raise ValueError(f"`{parameter}` is empty: name at least one.")
+        raise ValueError(f"`{parameter}` is empty: list at least one.")
     _check_names([entry.name for entry in found], parameter)
     return found
 
@@ -189,19 +190,19 @@ def _test_set(item: Any, parameter: str) -> TestSet:
         sides = {f"{label}_dir": str(folder / label) for label in ("real", "fake") if (folder / label).is_dir()}
         return TestSet(_short(str(folder.resolve())), sides or {"dataset": str(folder)})
     if not isinstance(item, Mapping):
-        raise ValueError(f"`{parameter}` holds a {type(item).__name__}, expected a name, a folder or a mapping.")
+        raise ValueError(f"`{parameter}` contains a {type(item).__name__}, expected a name, a folder or a mapping.")
     _check_keys(item, SET_KEYS, "a dataset")
     options = {key: value for key, value in item.items() if key != "name" and value is not None}
     if not {"dataset", "real_dir", "fake_dir"} & set(options):
         raise ValueError(
-            f"`{parameter}`: {dict(item)} names no images: give `dataset`, or `real_dir` and/or `fake_dir`."
+            f"`{parameter}`: {dict(item)} does not refer to images: set `dataset`, or `real_dir` and/or `fake_dir`."
         )
     named = next(options[key] for key in ("dataset", "fake_dir", "real_dir") if key in options)
     return TestSet(str(item.get("name") or _short(str(named))), options)
 
 
 def _short(name: str) -> str:
-    """The last part of a path or a Hub id."""
+    """Return the last part of a path or a Hub id."""
     return re.sub(r"[^\w.+@ -]", "-", Path(name).name) or name
 
 
@@ -209,13 +210,13 @@ def _check_names(names: Sequence[str], what: str) -> None:
     for name in names:
         if not NAME.fullmatch(name):
             raise ValueError(
-                f"`{what}`: the name {name!r} is not 1 to 80 letters, digits, spaces and signs of .+@-_ ."
+                f"`{what}`: the name {name!r} must have 1 to 80 characters: letters, digits, spaces and .+@-_ ."
             )
         if [other.casefold() for other in names].count(name.casefold()) > 1:
-            raise ValueError(f"`{what}`: the name {name!r} occurs twice; give each a `name` of its own.")
+            raise ValueError(f"`{what}`: the name {name!r} occurs twice; give each a different `name`.")
 
 
 def _check_keys(given: Mapping[Any, Any], known: frozenset[str], where: str) -> None:
     unknown = sorted(str(key) for key in given if key not in known)
     if unknown:
-        raise ValueError(f"{where} has {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+        raise ValueError(f"{where} has {', '.join(unknown)}; allowed are {', '.join(sorted(known))}.")

@@ -1,4 +1,4 @@
-"""A control beside the detector's numbers: does the mere size of the files tell the classes apart?"""
+"""A control for the detector's numbers: does the file size alone separate the classes?"""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["bytes_per_pixel", "bytes_per_pixel_control"]
 
 
 def bytes_per_pixel(image: Any) -> float | None:
-    """Return the size of the encoded image over its number of pixels, read from its header; `None` if it has none.
+    """Return the size of the encoded image over its number of pixels, read from its header; `None` without a header.
 
     Args:
-        image: a path, or an undecoded cell of `datasets`, `{"bytes", "path"}`; `None` for what is not a file.
+        image: a path, or an undecoded cell of `datasets`, `{"bytes", "path"}`; `None` if it is not a file.
     """
     if image is None:
         return None
@@ -39,23 +39,23 @@ def bytes_per_pixel(image: Any) -> float | None:
 def bytes_per_pixel_control(
     rows: Sequence[Prediction], images: Sequence[Any], resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Compute the AUC of ranking the images by bytes per pixel: far from 0.5, the files give their class away.
+    """Compute the AUC of ranking the images by bytes per pixel: far from 0.5, the files reveal the class.
 
     Args:
-        rows: of the set.
-        images: where each is read from.
-        resamples, seed: of the 95 % intervals.
+        rows: rows of the dataset.
+        images: source of each image.
+        resamples, seed: settings of the 95 % intervals.
 
     Returns:
-        `metrics` and `undefined`. `bytes_per_pixel_auc`; where the rows have scores, also
+        `metrics` and `undefined`. `bytes_per_pixel_auc`; if the rows have scores, also
         `bytes_per_pixel_correlation`, the rank correlation of score and bytes per pixel within the classes, in
-        [-1, 1]: far from 0, the detector follows the size of the file and not only the class; and
-        `auc_above_bytes_per_pixel`, the detector's AUC minus the control's, the better of its two directions.
+        [-1, 1]: far from 0, the detector depends on the file size and not only on the class; and
+        `auc_above_bytes_per_pixel`, the detector's AUC minus the control's, in the better of its two directions.
     """
     pairs = [(row, value) for row, image in zip(rows, images, strict=True) if (value := bytes_per_pixel(image))]
     result = MetricSet()
     truth, values = labels_of([row for row, _ in pairs]), np.array([value for _, value in pairs])
-    reason = one_class_reason(truth) if pairs else "no image's size could be read"
+    reason = one_class_reason(truth) if pairs else "none of the image sizes could be read"
     known = [row for row, _ in pairs]
     interval = None
     groups = bootstrap_groups(known)[1] if pairs else None
@@ -83,7 +83,7 @@ def _correlation(
     resamples: int,
     seed: int,
 ) -> tuple[float | None, str | None, Interval | None]:
-    """Rank correlation within the classes (ranks of the whole set are kept in resamples), or why there is none."""
+    """Return the rank correlation within the classes, or why it is undefined; resamples keep all ranks."""
     from scipy.stats import rankdata
 
     def centred(series: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Does a verdict rest on the regions that its explanation names? Judged again with these covered, and with others."""
+"""Check whether a verdict depends on the regions named in its explanation, by covering these or others."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ __all__ = ["COVERING", "CoveredSets", "cover", "covered_sets", "covering_results
 
 COVERING = "covering"
 NAMED, ELSEWHERE = "named", "elsewhere"
-SHARED = 0.1  # of the shape may be covered in both copies
-LATTICE = 96  # side of the grid on which it is decided where a shape fits, whatever the size of the picture
+SHARED = 0.1  # share of the shape that may be covered in both copies
+LATTICE = 96  # side of the grid used to decide where a shape fits, independent of the image size
 
 
 @dataclass
 class CoveredSets:
-    """The pictures whose answers name regions, with these covered (`"named"`) and with others (`"elsewhere"`)."""
+    """The images whose answers name regions, with these (`"named"`) or others (`"elsewhere"`) covered."""
 
     sets: dict[str, PictureSet]
     counts: dict[str, int]
 
 
 class _CoveredPictures(Sequence):
-    """Pictures with an area covered, made when they are asked for.
+    """Images with a covered area, created on access.
 
     Args:
-        images: the pictures, anything that `load_image` takes.
-        regions: of each, the regions named.
-        toward: of each, the region that the shape is moved to; `None` to leave it where it is.
-        max_pixels: width times height of a picture that is decoded.
+        images: the images, as accepted by `load_image`.
+        regions: the named regions for each image.
+        toward: the region that the shape is moved to, for each image; `None` to leave it in place.
+        max_pixels: largest width times height to decode.
     """
 
     def __init__(
@@ -64,21 +64,21 @@ class _CoveredPictures(Sequence):
 
 
 def cover(image: Image.Image, area: np.ndarray) -> Image.Image:
-    """Return an RGB picture with the pixels of `area`, bool `(height, width)`, in the mean colour of the picture."""
+    """Return an RGB image with `area`, bool `(height, width)`, filled with the image's mean colour."""
     pixels = np.array(rgb_image(image))
     pixels[area] = np.rint(pixels.mean(axis=(0, 1))).astype(np.uint8)
     return Image.fromarray(pixels)
 
 
 def moved_area(area: np.ndarray, region: str) -> np.ndarray:
-    """Return an area of the same shape around the middle of a region; what leaves the picture is cut off.
+    """Return an area of the same shape around the centre of a region, cut off at the image border.
 
     Args:
         area: bool `(height, width)`, not empty.
         region: one of `REGIONS`.
 
     Raises:
-        ValueError: as `region_area`.
+        ValueError: as for `region_area`.
     """
     height, width = area.shape
     target = np.argwhere(region_area(region, height, width)).mean(axis=0)
@@ -93,20 +93,20 @@ def moved_area(area: np.ndarray, region: str) -> np.ndarray:
 def covered_sets(
     pictures: PictureSet, rows: Sequence[Prediction], seed: int = 0, max_pixels: int | None = None
 ) -> CoveredSets:
-    """Return the pictures to judge again.
+    """Return the images to score again.
 
-    The control covers the same shape around another region of the face, drawn by picture and seed among those where
-    it fits whole into the picture and meets at most a tenth of what the other copy covers. A picture without such a
-    place, as where the whole face is named, is left out.
+    The control covers the same shape around another region of the face, drawn by image and seed from those where it
+    fits completely into the image and overlaps at most a tenth of the area covered in the other copy. Images without
+    such a place, for example because the whole face is named, are left out.
 
     Args:
-        pictures: the set, crops of one face each.
-        rows: what was said of them.
-        seed: of the control.
-        max_pixels: width times height of a picture that is decoded.
+        pictures: the dataset, crops of one face each.
+        rows: their predictions.
+        seed: seed of the control.
+        max_pixels: largest width times height to decode.
 
     Returns:
-        The two sets, empty where no picture is left, and counts: `naming a region`, `no place for the control`.
+        The two sets, which may be empty, and counts: `naming a region`, `no place for the control`.
     """
     place_of = {name: place for place, name in enumerate(pictures.ids)}
     naming = [(row, known) for row in rows if row.text is not None and (known := parse_regions(row.text)[0])]
@@ -136,18 +136,18 @@ def covering_results(
     counts: Mapping[str, int],
     settings: Settings,
 ) -> dict[str, Any]:
-    """Compare what covering the named regions changes with what covering others does.
+    """Compare the effect of covering the named regions with that of covering others.
 
     Args:
-        before: predictions of the pictures as they are.
-        after: `"named"` and `"elsewhere"` -> predictions of the covered pictures.
-        counts: as `covered_sets` gives them.
-        settings: of the intervals.
+        before: predictions for the unaltered images.
+        after: `"named"` and `"elsewhere"` -> predictions for the covered images.
+        counts: counts from `covered_sets`.
+        settings: settings of the intervals.
 
     Returns:
-        `counts`, `metrics` and `undefined`. All are means over the pictures in [-1, 1]: `score_drop`, P(fake) before
+        `counts`, `metrics` and `undefined`. All are means over the images in [-1, 1]: `score_drop`, P(fake) before
         minus after the named regions were covered; `score_drop_of_control`, the same for the others; and
-        `score_drop_beyond_control`, the first minus the second, picture by picture.
+        `score_drop_beyond_control`, the first minus the second, image by image.
     """
     judged = [{row.id: row for row in after[kind]} for kind in (NAMED, ELSEWHERE)]
     known = [row for row in before if all(row.id in found for found in judged)]
@@ -172,7 +172,7 @@ def _area(regions: Sequence[str], height: int, width: int) -> np.ndarray:
 
 
 def _place_of_control(id: str, regions: Sequence[str], seed: int) -> str | None:
-    """The region around which the same shape is covered; `None` where it fits nowhere."""
+    """Return the region around which the same shape is covered; `None` if it does not fit anywhere."""
     area = _area(regions, LATTICE, LATTICE)
     fitting = []
     for name in REGIONS:

@@ -1,7 +1,7 @@
-"""All metrics of one set of scores under many weightings at once: what makes a thousand resamples affordable.
+"""Metrics of one set of scores under many weightings at once, which makes a thousand resamples affordable.
 
-scikit-learn sorts and checks its input anew for every metric of every resample. Here the scores are sorted once, and a
-resample is a row of weights. The tests compare each number with scikit-learn's.
+scikit-learn sorts and checks its input again for every metric of every resample. Here the scores are sorted once, and
+each resample is a row of weights. The tests compare each number with scikit-learn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.n
     """Return labels as int64 and scores as float64 arrays of shape `(n,)`.
 
     Raises:
-        ValueError: for an empty set, different lengths, labels other than 0 and 1, or scores that are not finite.
+        ValueError: for empty input, different lengths, labels other than 0 and 1, or scores that are not finite.
     """
     truth, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     if truth.ndim != 1 or truth.shape != values.shape:
@@ -27,27 +27,27 @@ def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.n
         raise ValueError("There is nothing to evaluate: labels and scores are empty.")
     strange = sorted(set(truth.tolist()) - {0, 1})
     if strange:
-        raise ValueError(f"labels holds {strange[:5]}, expected 0 (real) and 1 (fake) only.")
+        raise ValueError(f"labels contains {strange[:5]}, expected only 0 (real) and 1 (fake).")
     broken = np.flatnonzero(~np.isfinite(values))
     if broken.size:
         raise ValueError(
-            f"{broken.size} of {values.size} scores are not finite, the first at index {broken[0]}. "
-            "A model that returns NaN cannot be ranked; find out why before scoring it."
+            f"{broken.size} of {values.size} scores are not finite, the first at index {broken[0]}. Scores of NaN "
+            "cannot be ranked; find the cause first."
         )
     return truth.astype(np.int64), values
 
 
 def one_class_reason(truth: np.ndarray) -> str | None:
-    """Return why ranking metrics are undefined on these labels, or `None` where they are defined."""
+    """Return why ranking metrics are undefined on these labels, or `None` if they are defined."""
     if truth.all():
-        return "the set holds no real image, so there is nothing to rank the fakes against"
+        return "the set has no real image, so there is nothing to rank the fakes against"
     if not truth.any():
-        return "the set holds no fake image, so there is nothing to rank the reals against"
+        return "the set has no fake image, so there is nothing to rank the reals against"
     return None
 
 
 class ScoreCurve:
-    """The ROC curve of `n` scores, to be weighted.
+    """The ROC curve of `n` scores, for use with weights.
 
     Args:
         labels: int64 `(n,)`, 0 real and 1 fake.
@@ -59,7 +59,7 @@ class ScoreCurve:
         fake = labels[order] == 1
         ordered = scores[order]
         self.sides = order[fake], order[~fake]
-        # Equal scores are one point of the curve: no threshold parts them.
+        # Equal scores are one point of the curve, because no threshold separates them.
         self.last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
         self.thresholds = ordered[self.last]
         self.ends = [np.append(0, np.cumsum(chosen)[self.last]) for chosen in (fake, ~fake)]
@@ -68,11 +68,11 @@ class ScoreCurve:
     def metrics(
         self, weights: np.ndarray, threshold: float, false_positive_rates: Mapping[str, float]
     ) -> dict[str, np.ndarray]:
-        """Metrics under every row of weights.
+        """Compute metrics for every row of weights.
 
         Args:
-            weights: float64 `(rows, n)`, not negative, in the order of the scores given.
-            threshold: score from which an image counts as fake.
+            weights: float64 `(rows, n)`, non-negative, in the order of the given scores.
+            threshold: score at or above which an image counts as fake.
             false_positive_rates: metric name -> largest share of reals that may be called fake.
 
         Returns:
@@ -96,17 +96,17 @@ class ScoreCurve:
         return found
 
     def rates(self, weights: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-        """Share of fakes and of reals that are called fake, `(rows,)` each, NaN where the class is absent."""
+        """Return the share of fakes and of reals called fake, `(rows,)` each, NaN if the class is absent."""
         hits, alarms = self.counts(weights)
         place = int((self.thresholds >= threshold).sum())
         with np.errstate(invalid="ignore"):
             return hits[:, place] / hits[:, -1], alarms[:, place] / alarms[:, -1]
 
     def limit_thresholds(self, weights: np.ndarray, false_positive_rate: float) -> np.ndarray:
-        """Threshold of each row `(rows,)` that calls as many images fake as that share of the reals allows.
+        """Return for each row `(rows,)` the lowest threshold that calls at most this share of the reals fake.
 
-        It lies halfway between the last score that is called fake and the next one, so that rounding cannot pass
-        either; above the highest score where none may be called fake. NaN where there are no reals.
+        It is halfway between the last score called fake and the next one, so that rounding does not matter, and above
+        the highest score if none may be called fake. NaN without reals.
         """
         alarms = self.counts(weights)[1]
         total = alarms[:, -1:]
@@ -117,13 +117,13 @@ class ScoreCurve:
         return np.where(total[:, 0] > 0, halfway[place], np.nan)
 
     def equal_error_rates(self, weights: np.ndarray) -> np.ndarray:
-        """Error rate of each row `(rows,)` where as many reals are called fake as fakes real; NaN for one class."""
+        """Return the equal error rate of each row `(rows,)`; NaN for one class."""
         hits, alarms = self.counts(weights)
         with np.errstate(divide="ignore", invalid="ignore"):
             return _equal_errors(hits / hits[:, -1:], alarms / alarms[:, -1:])
 
     def equal_error_thresholds(self, weights: np.ndarray) -> np.ndarray:
-        """Threshold of each row `(rows,)` at which both error rates are equal, interpolated; NaN for one class."""
+        """Return the interpolated threshold of each row `(rows,)` with equal error rates; NaN for one class."""
         hits, alarms = self.counts(weights)
         with np.errstate(divide="ignore", invalid="ignore"):
             rates = hits / hits[:, -1:], alarms / alarms[:, -1:]
@@ -133,11 +133,11 @@ class ScoreCurve:
         return np.where(np.isnan(rates[0][:, -1] + rates[1][:, -1]), np.nan, found)
 
     def auc(self, weights: np.ndarray) -> np.ndarray:
-        """Area under the curve under every row of weights, `(rows,)`, NaN where undefined."""
+        """Return the area under the curve for every row of weights, `(rows,)`, NaN if undefined."""
         return _area(*self.counts(weights))
 
     def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weight of fakes and of reals at or above no, the highest, ... the lowest score, `(rows, points + 1)`."""
+        """Return the weight of fakes and of reals at or above each score, from none to all, `(rows, points + 1)`."""
         hits, alarms = (
             np.pad(np.cumsum(weights[:, side], axis=1), ((0, 0), (1, 0)))[:, ends]
             for side, ends in zip(self.sides, self.ends, strict=True)
@@ -158,7 +158,7 @@ class ScoreCurve:
 
 
 def gather(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Join the values of several blocks of resamples, name by name."""
+    """Concatenate the values of several blocks of resamples by name."""
     blocks = list(parts)
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
@@ -170,7 +170,7 @@ def _area(hits: np.ndarray, alarms: np.ndarray) -> np.ndarray:
 
 
 def _crossing(true_rates: np.ndarray, false_rates: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each row's error rates become equal: the points before and after, and the share of the way between."""
+    """Return where each row's error rates become equal: the points before and after, and the position in between."""
     gap = (1 - true_rates) - false_rates  # falls from 1 to -1 along the curve
     after = np.argmax(gap <= 0, axis=1)
     rows, before = np.arange(len(gap)), np.maximum(after - 1, 0)

@@ -1,4 +1,4 @@
-"""A detector that another process serves: answers of an OpenAI-compatible server, read by the family's rule."""
+"""A detector on an OpenAI-compatible server, whose answers are parsed by the family's rule."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from deepfake_detectors.modeling.verdict_parsing import parse_verdict
 
 __all__ = ["CHAT_VLM", "FAKEVLM", "REQUEST_TIMEOUT", "EndpointDetector", "ServedFamily", "one_kind"]
 
-REQUEST_TIMEOUT = 120.0  # seconds for one answer, from the connection to its last byte
+REQUEST_TIMEOUT = 120.0  # seconds for one answer, from connecting to the last byte
 MAX_NEW_TOKENS = 256
-TOP_LOGPROBS = 20  # the most that the protocol allows
+TOP_LOGPROBS = 20  # the maximum of the protocol
 MAX_ANSWER_BYTES = 16 * 2**20
-SHOWN = 300  # characters of what a server says of an error
+SHOWN = 300  # maximum length of a server's error message
 CLASSES = ("real", "fake")
 
 
 @dataclass(frozen=True)
 class ServedFamily:
-    """What a server that runs a checkpoint of the family is asked.
+    """The question for servers with a checkpoint of the family, and how to parse answers.
 
     Attributes:
-        question: about every image, in the model's own chat template.
-        read: returns what an answer says, `"real"`, `"fake"` or `None`.
+        question: question about every image, in the model's own chat template.
+        read: returns the verdict in an answer, `"real"`, `"fake"` or `None`.
     """
 
     question: str
@@ -62,24 +62,24 @@ CHAT_VLM = ServedFamily(CHAT_VLM_QUESTION, parse_verdict)
 
 
 class EndpointDetector(OutsideDetector):
-    """A server in the place of a checkpoint.
+    """A server in place of a checkpoint.
 
-    It is asked greedily, and for log-probabilities. Where it returns them, P(fake) is the share of "fake" in the
-    probability of "real" and "fake" together, at the token that says the verdict. A word that is not among the
-    alternatives listed there gets the smallest probability listed, which it cannot exceed. Without log-probabilities
-    a prediction has its text alone.
+    Requests use greedy decoding and ask for log-probabilities. If the server returns them, P(fake) is the share of
+    "fake" in the total probability of "real" and "fake" at the token with the verdict. A word that is not among the
+    listed alternatives gets the smallest listed probability, which is its upper limit. Without log-probabilities a
+    prediction only has a text.
 
     Args:
-        endpoint: address of the server, with or without `/v1`.
-        model_name: what the server calls the model.
-        family: whose question and rule; by default that of the Hub id `model_name`, else of any chat model.
-        batch_size: requests at a time.
-        max_pixels: width times height of an image that is decoded.
+        endpoint: URL of the server, with or without `/v1`.
+        model_name: name of the model on the server.
+        family: family whose question and rule are used; by default that of the Hub id `model_name`, or else of any
+            chat model.
+        batch_size: number of parallel requests.
+        max_pixels: largest width times height to decode.
         timeout: seconds for one answer.
 
     Raises:
-        ValueError: for an address that is not an http(s) URL, a family that servers cannot run, or a timeout that is
-            not positive.
+        ValueError: for an invalid http(s) URL, a family that servers cannot run, or a timeout that is not positive.
     """
 
     def __init__(
@@ -109,14 +109,14 @@ class EndpointDetector(OutsideDetector):
         progress: Progress | None = None,
         head: str | None = None,
     ) -> Scored:
-        """Score all images that can be read; the arguments as in `scoring.Detector.score`.
+        """Score all readable images; arguments as in `scoring.Detector.score`.
 
         Raises:
-            ValueError: for a folder of another run or one that another process fills, and for `head`.
-            DetectorError: if the server cannot be reached, refuses, takes too long, or answers without a text.
+            ValueError: for a folder of another run or one in use by another process, and for `head`.
+            DetectorError: if the server cannot be reached, refuses, takes too long, or returns an answer without text.
         """
         if head is not None:
-            raise ValueError(f"{self.source} is a server, which has no heads to choose from: leave out `head`.")
+            raise ValueError(f"{self.source} is a server and does not have heads: leave out `head`.")
         longest = MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
         run = {
             "model": {"name": self.source, "family": self.family, "question": self.served.question},
@@ -126,7 +126,7 @@ class EndpointDetector(OutsideDetector):
         }
 
         def judge(images: list[Any]) -> list[dict[str, Any]]:
-            # The pool waits for what is under way, which the clock of each request bounds.
+            # The pool waits for running requests, whose time is limited.
             with ThreadPoolExecutor(max(1, len(images))) as pool, httpx.Client(limits=_NOTHING_KEPT) as client:
                 return list(pool.map(lambda image: self._judge(client, image, longest), images))
 
@@ -156,7 +156,7 @@ class EndpointDetector(OutsideDetector):
         return {"fake_probability": _fake_probability(text, tokens, self.served.read), "explanation": text}
 
     def _post(self, client: httpx.Client, request: Mapping[str, Any]) -> bytes:
-        """Return the body of the server's answer."""
+        """Return the body of the server's response."""
         clock, content = RequestClock(self.timeout), bytearray()
         try:
             with client.stream(
@@ -165,61 +165,65 @@ class EndpointDetector(OutsideDetector):
                 for chunk in response.iter_bytes():
                     content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
-                        raise DetectorError(f"{self.shown} answered with more than {MAX_ANSWER_BYTES} bytes.")
+                        raise DetectorError(f"{self.shown} returned more than {MAX_ANSWER_BYTES} bytes.")
                 if clock.is_over:
                     raise TimeoutError
                 if response.status_code != 200:
                     said = " ".join(content.decode("utf-8", "replace").split())[:SHOWN]
                     raise DetectorError(
-                        f"{self.shown} answered {response.status_code} {response.reason_phrase} when asked for the "
-                        f"model {self.model_name!r}: {said or 'nothing more'}"
+                        f"{self.shown} returned {response.status_code} {response.reason_phrase} for the model "
+                        f"{self.model_name!r}: {said or 'no details'}"
                     )
         except (httpx.HTTPError, OSError) as error:
             if clock.is_over or isinstance(error, (httpx.TimeoutException, TimeoutError)):
                 raise DetectorError(
-                    f"{self.shown} did not answer within {self.timeout:g} seconds; `request_timeout` allows more."
+                    f"{self.shown} did not answer within {self.timeout:g} seconds; increase `request_timeout`."
                 ) from None
-            # From None: what httpx says of a URL may hold its credentials.
+            # From None, because httpx's message about a URL may contain its credentials.
             fault = without_credentials(str(error))
-            raise DetectorError(f"{self.shown} could not be asked ({fault}). Is the server running there?") from None
+            raise DetectorError(
+                f"{self.shown} cannot be reached ({fault}). Check that the server is running."
+            ) from None
         finally:
             clock.stop()
         return bytes(content)
 
     def _answer(self, content: bytes) -> tuple[str, list[Any]]:
-        """Return the text, and its tokens with log-probabilities where the server tells them."""
+        """Return the text, and its tokens with log-probabilities if the server returns them."""
         try:
             answer = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise DetectorError(f"{self.shown} did not answer in JSON ({type(error).__name__}).") from error
+            raise DetectorError(f"{self.shown} did not return JSON ({type(error).__name__}).") from error
         choices = answer.get("choices") if isinstance(answer, dict) else None
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, dict) else None
         text = message.get("content") if isinstance(message, dict) else None
         if not isinstance(choice, dict) or not isinstance(text, str):
             shown = content.decode("utf-8", "replace")[:SHOWN]
-            raise DetectorError(f"{self.shown} answered without a text in `choices`: {shown}")
+            raise DetectorError(f"{self.shown} returned no text in `choices`: {shown}")
         told = choice.get("logprobs")
         tokens = told.get("content") if isinstance(told, dict) else None
         return text.strip(), tokens if isinstance(tokens, list) else []
 
 
-_NOTHING_KEPT = httpx.Limits(max_keepalive_connections=0)  # each connection must be announced to its clock
+_NOTHING_KEPT = httpx.Limits(max_keepalive_connections=0)  # each connection must be registered with its time limit
 
 
 def one_kind(rows: list[Prediction]) -> tuple[list[Prediction], list[str]]:
-    """Return predictions that all have a score or all have none, and what is to be said about it.
+    """Return predictions of which all or none have a score, with a note about it.
 
-    An answer that says no verdict has no score. To leave it out would flatter the detector, so then all answers are
-    read as words, where it counts as wrong.
+    An answer without a verdict has no score. Leaving it out would make the detector look better, so in that case all
+    answers are parsed as words, and it counts as wrong.
     """
     without = sum(row.score is None for row in rows)
     if not without:
         return rows, []
     if without == len(rows):
-        return rows, ["The server returned no probabilities of verdicts: answers are read as words, without an AUC."]
+        return rows, [
+            "The server did not return probabilities of verdicts: answers are parsed as words, without an AUC."
+        ]
     told = (
-        f"{without} of {len(rows)} answers have no probability of a verdict: all are read as words, where an answer "
+        f"{without} of {len(rows)} answers have no probability of a verdict: all are parsed as words, and an answer "
         "without a verdict counts as wrong."
     )
     return [replace(row, score=None) for row in rows], [told]
@@ -232,7 +236,7 @@ def _completions_url(endpoint: str) -> str:
         url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
         raise ValueError(
-            f"`endpoint` is {without_credentials(endpoint)!r}, expected the http(s) address of a server, such as "
+            f"`endpoint` is {without_credentials(endpoint)!r}, expected the http(s) URL of a server, such as "
             "'http://localhost:8000/v1'."
         )
     path = url.path.rstrip("/").removesuffix("/chat/completions")
@@ -245,12 +249,12 @@ def _family(model_name: str, family: str | None) -> str:
         released = (name for name in served if any(item["id"] == model_name for item in FAMILIES[name].official))
         return next(released, next(name for name in served if FAMILIES[name].any_chat_model))
     if family not in served:
-        raise ValueError(f"`family` is {family!r}, but answers of servers can be read of: {', '.join(served)}.")
+        raise ValueError(f"`family` is {family!r}, but servers are supported only for: {', '.join(served)}.")
     return family
 
 
 def _fake_probability(text: str, tokens: Sequence[Any], read: Callable[[str], str | None]) -> float | None:
-    """Return P(fake) at the token that says the verdict; `None` where there is no such token."""
+    """Return P(fake) at the token with the verdict; `None` without such a token."""
     verdict, before = read(text), ""
     for token in tokens if verdict is not None else ():
         if not isinstance(token, dict) or not isinstance(token.get("token"), str):
@@ -267,7 +271,7 @@ def _word(piece: str) -> str:
 
 
 def _share(token: Mapping[str, Any]) -> float | None:
-    """Return the share of "fake" among what might have stood in the place of this token."""
+    """Return the share of "fake" among the alternatives for this token."""
     listed: dict[str, float] = {}
     for item in [token, *(token.get("top_logprobs") or [])]:
         value = item.get("logprob") if isinstance(item, dict) else None
@@ -275,7 +279,7 @@ def _share(token: Mapping[str, Any]) -> float | None:
             return None
         listed[str(item.get("token"))] = math.exp(value)
     if len(listed) < 2:
-        return None  # the chosen token alone: nothing to compare it with
+        return None  # only the chosen token, without alternatives to compare
     sums = {name: sum(value for piece, value in listed.items() if _word(piece) == name) for name in CLASSES}
     real, fake = (sums[name] or min(listed.values()) for name in CLASSES)
     return fake / (real + fake) if real + fake > 0 else None

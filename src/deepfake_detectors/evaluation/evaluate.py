@@ -1,4 +1,4 @@
-"""`evaluate()`: from a model or cached predictions to numbers, with what was fitted, compared and measured beside."""
+"""`evaluate()`: from a model or cached predictions to metrics, with fits, comparisons and controls."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def evaluate(
     output: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Results:
-    """Measure how often a detector is right.
+    """Measure the accuracy of a detector.
 
     ```python
     evaluate("m2f2-det-mini", dataset="ddvqa", data_dir="ddvqa").save("report/")
@@ -128,41 +128,41 @@ def evaluate(
         split: split of the dataset.
         data_dir: raw files of the dataset; by default `$DEEPFAKE_DATA/NAME`.
         real_dir: folder of real images.
-        fake_dir: folder of fake images; the folders below name the manipulations.
-        mask_dir: masks of the fakes, white where they were changed, under the same path or stem.
-        twin_masks: take as mask where a fake of the dataset differs from its real twin.
-        frames: of every video in `real_dir` and `fake_dir`, evenly spread.
-        crop: name of a crop recipe (`examination.crops.CROP_RECIPES`): the largest face of every image and frame is
-            cut out and judged; `"none"` for whole images. By default videos are cut by the recipe of a checkpoint
-            that judges faces, and images and datasets are taken as they are.
+        fake_dir: folder of fake images; its subfolders name the manipulations.
+        mask_dir: masks of the fakes, white where manipulated, with the same path or stem.
+        twin_masks: derive masks from the differences between fakes of the dataset and their real twins.
+        frames: number of evenly spaced frames per video in `real_dir` and `fake_dir`.
+        crop: name of a crop recipe (`examination.crops.CROP_RECIPES`): crop the largest face of every image and frame;
+            `"none"` for whole images. By default videos are cropped with the recipe of a checkpoint for faces, and
+            images and datasets are not cropped.
         finder: name of the face finder.
         predictions: files of cached predictions to score instead of a model. JSON lines with `id`, `label` (`"real"`
             or `"fake"`), `score` (P(fake)) and/or `text`, and if known `manipulation`, `category`, `video_id`,
             `group_id` and `set`; or a table of frame scores; or M2F2-Det's published answers.
-        labels: file with the labels of `predictions` that have none: FakeVLM's scripts write a JSON array of answers,
-            whose labels are in FakeClue's `test.json`; its answers are the references then.
+        labels: file with labels for `predictions` without any: FakeVLM's scripts write a JSON array of answers, whose
+            labels are in FakeClue's `test.json`; its answers are then the references.
         references: file of reference explanations, JSON lines `{"<id>": {"answer": ["...", ...]}}`.
         explain: also write explanations, and compare them with the references.
-        max_new_tokens: longest explanation, or answer of a server; by default the detector's own limit.
-        similarity: sentence encoder (folder or Hub id) that compares explanations in meaning too.
-        spice: run SPICE on explanations too; needs Java.
-        protocol: `"corrected"`, or `"paper:FAMILY"` as published, defects included.
-        threshold: P(fake) in [0, 1] from which an image counts as fake, or the name of an operating point.
-        fit: fit `"platt"` or `"temperature"`, or `"keep"` for operating points alone.
+        max_new_tokens: maximum length of explanations, or of a server's answers; by default the detector's own limit.
+        similarity: sentence encoder (folder or Hub id) for also comparing explanations by meaning.
+        spice: also score explanations with SPICE; needs Java.
+        protocol: `"corrected"`, or `"paper:FAMILY"` to score as published, including known defects.
+        threshold: P(fake) in [0, 1] at or above which an image counts as fake, or the name of an operating point.
+        fit: calibration to fit, `"platt"` or `"temperature"`, or `"keep"` for operating points only.
         fit_split: split of the dataset to fit on; by default the evaluated images.
         fit_predictions: file of cached predictions to fit on.
-        save_to: store the fit with the model, in a new folder or the model's own.
-        fit_band: fit a decision band ("likely fake", "likely real", "inconclusive") on the evaluated images, half of
-            whose groups are set aside to measure it on; `bands` says what is promised.
-        false_alarm_rate: largest share of real images that may read "likely fake", in (0, 0.5); 0.05 if `None`.
-        head: of a checkpoint with several heads, such as `"face"`, the one to measure.
+        save_to: save the model with the fit, in a new folder or its own.
+        fit_band: fit a decision band ("likely fake", "likely real", "inconclusive") on the evaluated images, with half
+            of the groups set aside to measure it; `bands` explains the guarantee.
+        false_alarm_rate: largest share of real images that may be called "likely fake", in (0, 0.5); 0.05 if `None`.
+        head: head to measure, such as `"face"`, for a checkpoint with several.
         robustness: also measure re-encoded, resized and cropped images at the same threshold: `"light"`, `"full"`,
             `"fakevlm-table7"`, or names of corruptions such as `"jpeg-70,messenger"`; see
             `deepfake_detectors.corruptions`.
-        cover_regions: also judge images with the face regions that their explanations name covered, and with the
-            same shape covered elsewhere, as a control; images must be crops of one face. Belongs to `explain`.
-        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
-        seed: of the bootstrap, of a protocol's coin, and of noise that is laid over images.
+        cover_regions: also score images with the face regions named in their explanations covered, and with the same
+            shape covered elsewhere, as a control; images must be crops of one face. Requires `explain`.
+        resamples: bootstrap resamples for the 95 % intervals; 0 for none.
+        seed: seed of the bootstrap, of a protocol's random choices, and of noise added to images.
         batch_size: images per forward pass.
         num_workers: threads that load and prepare images while the model judges others; the numbers are the same.
         decoding: `"full"`, or `"draft"`: large JPEG files are decoded in a smaller size, which changes pixels, and so
@@ -171,18 +171,18 @@ def evaluate(
         max_pixels: width times height of an image that is decoded, by default 100 million.
         device: such as `"cuda:0"`; by default the first accelerator, or the CPU.
         dtype: `"auto"` (as saved), `"float32"`, `"bfloat16"` or `"float16"`.
-        output: folder where predictions are written as they come, so that the same call after an interruption scores
+        output: folder to which predictions are written immediately, so that after an interruption the same call scores
             only what is missing; `None` keeps them in memory. `Results.save` writes the rest.
-        progress: called with how many images are done, and how many there are; first before any is judged.
+        progress: called with the number of images done and the total, first before any image is scored.
 
     Returns:
-        The results. Images that cannot be read are left out, and named in `failures`.
+        The results. Images that cannot be read are left out and listed in `failures`.
 
     Raises:
-        ValueError: for parameters that do not go together or are out of range, broken files, a folder of another run,
-            sets that lack what the protocol needs, and models that are not detectors.
+        ValueError: for contradictory or out-of-range parameters, broken files, a folder of another run, datasets that
+            lack data for the protocol, and models that are not detectors.
         OSError: for a missing file, folder or model.
-        ImportError: for a library that is not installed, naming the extra.
+        ImportError: for a missing library, naming the extra.
         DetectorError: if the detector itself fails.
     """
     files = [predictions] if isinstance(predictions, (str, Path)) else list(predictions or [])
@@ -216,62 +216,63 @@ def evaluate(
         ),
         (
             folder is not None and folder.exists() and not folder.is_dir(),
-            f"`output` {folder} is a file; name a folder.",
+            f"`output` {folder} is a file; it must be a folder.",
         ),
         (
             bool(cached) and (model is not None or loaded is not None or predictor is not None or explain),
-            "`predictions` are scored without a model: leave out `model` and `explain`, or `predictions`.",
+            "`predictions` are scored without a model: leave out either `model` and `explain`, or `predictions`.",
         ),
         (
             family is not None and model is None and endpoint is None,
-            "`family` says what the stock folder `model` holds: give `model`, a folder or Hub id, with it.",
+            "`family` only applies to a stock `model`: also pass `model`, a folder or Hub id.",
         ),
         (
             not cached and dataset is None and real is None and fake is None,
-            "There is nothing to evaluate: give `predictions`, `dataset`, or `real_dir` and/or `fake_dir`.",
+            "There is nothing to evaluate: pass `predictions`, `dataset`, or `real_dir` and/or `fake_dir`.",
         ),
-        (dataset is not None and (real is not None or fake is not None), "Give `dataset` or folders, not both."),
+        (dataset is not None and (real is not None or fake is not None), "Pass `dataset` or folders, not both."),
         (
             dataset is None and bool(data_dir or dataset_config or dataset_options or twin_masks),
-            "`data_dir`, `dataset_config`, `dataset_options` and `twin_masks` belong to `dataset`.",
+            "`data_dir`, `dataset_config`, `dataset_options` and `twin_masks` require `dataset`.",
         ),
         (
             (similarity is not None or spice) and (references, labels) == (None, None) and not explain,
-            "`similarity` and `spice` compare explanations: give `references` or `explain`.",
+            "`similarity` and `spice` compare explanations: pass `references` or `explain`.",
         ),
         (
             references is not None and not cached and not explains,
-            "`references` are compared with explanations: give `explain`, or `predictions`.",
+            "`references` are compared with explanations: pass `explain` or `predictions`.",
         ),
         (
             max_new_tokens is not None and (bool(cached) or not (explains or endpoint is not None)),
-            "`max_new_tokens` is the length of an explanation: give `explain` with it.",
+            "`max_new_tokens` limits explanations: also pass `explain`.",
         ),
         (
             labels is not None and (len(cached) != 1 or dataset is not None or real is not None or fake is not None),
-            "`labels` are those of one file of `predictions`, which it names the images of: give that file alone.",
+            "`labels` belong to a single file of `predictions`: pass only that file.",
         ),
         (
             cover_regions and (not explain or protocol != DEFAULT_PROTOCOL),
-            f"`cover_regions` covers what explanations name: give `explain`, and the protocol {DEFAULT_PROTOCOL}.",
+            f"`cover_regions` covers regions named in explanations: also pass `explain`, and use the protocol "
+            f"{DEFAULT_PROTOCOL}.",
         ),
-        (masks is not None and fake is None, "`mask_dir` belongs to `fake_dir`."),
+        (masks is not None and fake is None, "`mask_dir` requires `fake_dir`."),
         (
             endpoint is None and model_name is not None,
-            "`model_name` belongs to `endpoint`.",
+            "`model_name` requires `endpoint`.",
         ),
         (
             endpoint is not None and model_name is None,
-            "`endpoint` needs `model_name`: what its server calls the model.",
+            "`endpoint` needs `model_name`, the name of the model on its server.",
         ),
         (
             endpoint is not None and (model is not None or predictor is not None or bool(cached)),
-            "The server of `endpoint` answers in place of a model: leave out `model` and `predictions`.",
+            "The server of `endpoint` replaces a model: leave out `model` and `predictions`.",
         ),
         (
             endpoint is not None
             and ((head, robustness, save_to, device) != (None, None, None, None) or dtype != "auto"),
-            "`head`, `robustness`, `save_to`, `device` and `dtype` are of a model that runs here: leave them out with "
+            "`head`, `robustness`, `save_to`, `device` and `dtype` only apply to a local model: leave them out with "
             "`endpoint`.",
         ),
     )
@@ -279,12 +280,12 @@ def evaluate(
     _refuse(
         (
             head is not None and bool(cached),
-            "`head` chooses how a model judges; `predictions` are scored without one.",
+            "`head` applies to a model, but `predictions` are scored without one.",
         ),
-        (false_alarm_rate is not None and not fit_band, "`false_alarm_rate` belongs to `fit_band`."),
+        (false_alarm_rate is not None and not fit_band, "`false_alarm_rate` requires `fit_band`."),
         (
             fit_band and protocol != DEFAULT_PROTOCOL,
-            f"`fit_band` belongs to the protocol {DEFAULT_PROTOCOL}: {protocol} scores as published.",
+            f"`fit_band` requires the protocol {DEFAULT_PROTOCOL}: {protocol} scores as published.",
         ),
     )
     _refuse(
@@ -329,7 +330,7 @@ def evaluate(
         detector = loaded or Detector(model, device, dtype, batch_size, max_pixels, family, num_workers, decoding)
     recipe = None if crop in (None, "none") else crop_recipe(crop)
 
-    def view() -> ClipView:  # a recipe that is named cuts everything, below
+    def view() -> ClipView:  # a named recipe crops everything, below
         own = detector.face_recipe(head) if crop is None and detector is not None else None
         return ClipView(frames, own, finder)
 
@@ -372,7 +373,7 @@ def evaluate(
     failures = {} if scored is None else scored.failures
     if failures and not rows:
         name, message = next(iter(failures.items()))
-        raise ValueError(f"None of {len(failures)} images could be read, the first being {name}: {message}")
+        raise ValueError(f"None of {len(failures)} images could be read. The first error is {name}: {message}")
     if references is not None:
         inputs["references"] = Path(references).name
 
@@ -401,7 +402,7 @@ def evaluate(
                 of_fit = detector.score(fit_pictures, inside, progress=progress, head=head)
                 fitted = of_fit.rows, fit_pictures.name
                 remarks += [f"Not fitted on: {name}: {message}" for name, message in of_fit.failures.items()]
-            # Without images of its own, a fit is measured on what it was fitted on, and says so.
+            # Without separate images, a fit is measured on its own images, which is reported.
             calibration = (
                 calibrate(fit, rows, "the evaluated images", None, settings)
                 if fitted is None
@@ -426,7 +427,7 @@ def evaluate(
             if scored is not None and "masks" in scored.run:
                 results["localisation"] = score_localisation(scored.pixel_counts(), rows, *bootstrap)
             elif scored is not None and pictures.masks is not None:
-                remarks.append("This detector cannot localize, so its masks are not compared with those of the set.")
+                remarks.append("This detector cannot localize, so the masks of the dataset are not used.")
             if pictures.masks is not None:
                 masks_of = dict(zip(pictures.ids, range(len(pictures.ids)), strict=True))
                 true_masks = pictures.masks
@@ -454,7 +455,7 @@ def evaluate(
             inputs["masks"] = pictures.mask_source
         if pictures.remarks:
             inputs["note"] = "; ".join(pictures.remarks)
-    if detector is not None:  # publishing asks whether the numbers are of the model it publishes
+    if detector is not None:  # publishing checks that the numbers belong to the published model
         results = {**detector.facts, **results}
         if target is not None and isinstance(detector, Detector):
             save_calibrated(detector.source, target, calibration, results.get("calibration"), band, head, family)
@@ -463,7 +464,7 @@ def evaluate(
 
 
 def _refuse(*cases: tuple[bool, str]) -> None:
-    """Raise a `ValueError` for the first case that holds."""
+    """Raise a `ValueError` for the first case that applies."""
     for wrong, message in cases:
         if wrong:
             raise ValueError(message)
@@ -488,28 +489,28 @@ def _refuse_fit(
     of_predictions: bool,
     fit_band: bool,
 ) -> None:
-    """Raise a `ValueError` for parameters of a fit that do not go together."""
+    """Raise a `ValueError` for contradictory parameters of a fit."""
     _refuse(
         (
             fit is None and (fit_split, fit_predictions) != (None, None),
-            "`fit_split` and `fit_predictions` belong to `fit`.",
+            "`fit_split` and `fit_predictions` require `fit`.",
         ),
         (
             fit is None and not fit_band and save_to is not None,
-            "`save_to` stores what was fitted: give `fit` or `fit_band`.",
+            "`save_to` saves a fit: also pass `fit` or `fit_band`.",
         ),
         (
             fit is not None and protocol != DEFAULT_PROTOCOL,
-            f"`fit` belongs to the protocol {DEFAULT_PROTOCOL}: {protocol} scores as published, uncalibrated.",
+            f"`fit` requires the protocol {DEFAULT_PROTOCOL}: {protocol} scores as published, uncalibrated.",
         ),
         (
             fit_split is not None and (not of_dataset or fit_predictions is not None or of_predictions),
-            "`fit_split` is a split of `dataset` to be scored; otherwise give `fit_predictions`.",
+            "`fit_split` is a split of `dataset` to score; otherwise pass `fit_predictions`.",
         ),
-        (fit_split is not None and fit_split == split, f"`fit_split` {fit_split} is the split that is evaluated."),
+        (fit_split is not None and fit_split == split, f"`fit_split` {fit_split} is also the evaluated split."),
         (
             save_to is not None and (of_predictions or fit_predictions is not None),
-            "`save_to` needs scores of the model as it is: give `model` and images, not cached predictions.",
+            "`save_to` needs current scores of the model: pass `model` and images, not cached predictions.",
         ),
     )
 
@@ -518,7 +519,7 @@ def _fit_rows(file: Path, protocol: Protocol) -> list[Prediction]:
     """Read the predictions of `fit_predictions`."""
     rows = read_rows([file], protocol.integer_labels, protocol.official_answers)
     if rows is None:
-        raise ValueError(f"`fit_predictions` {file} holds answers in words; a fit needs scores.")
+        raise ValueError(f"`fit_predictions` {file} contains answers in words, but a fit needs scores.")
     return rows
 
 
@@ -530,7 +531,7 @@ def _fitted_point(name: str, calibration: Calibration) -> float:
 
 
 def _with_files(rows: list[Prediction], pictures: PictureSet) -> tuple[list[Prediction], list[Any]]:
-    """Return what is known of every image of the set, with the scores there are, and where it lies."""
+    """Return the known data of every image, with available scores, and its location."""
     judged = {row.id: row for row in rows}
     pairs = [
         (judged[row.id], file) for row, file in zip(pictures.rows, pictures.files, strict=True) if row.id in judged
@@ -548,7 +549,7 @@ def _explanations(
     rules: Protocol,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Compare explanations with the references given, or else with those of the set."""
+    """Compare explanations with the given references, or else with those of the dataset."""
     texts = None
     if references is not None:
         texts = read_references(Path(references))

@@ -1,4 +1,4 @@
-"""Are explanations about the picture? How generic they are, and what the same answers reach on other pictures."""
+"""Check whether explanations are about the image: how generic they are, and how they score on other images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deepfake_detectors.evaluation.texts import explanation_metrics, plain_words
 
 __all__ = ["REGIONS", "check_explanations", "named_regions", "others_of"]
 
-# Region -> how explanations name it. Whole words, after `plain_words`.
+# Region -> its names in explanations. Whole words, after `plain_words`.
 REGIONS = {
     "eyes": r"eyes?|eyelids?|pupils?|iris(?:es)?|gaze",
     "eyebrows": r"(?:eye)?brows?",
@@ -35,41 +35,41 @@ REGIONS = {
 }
 PATTERNS = {name: re.compile(rf"\b(?:{words})\b") for name, words in REGIONS.items()}
 SCORES = ("ROUGE_L", "CIDEr")
-FEWEST = 2  # pictures, without which there is no other picture
+FEWEST = 2  # minimum number of images for a control
 
 
 def named_regions(text: str) -> set[str]:
-    """Return the keys of `REGIONS` that a text names, in whatever sense."""
+    """Return the keys of `REGIONS` that a text mentions in any sense."""
     words = plain_words(text)
     return {name for name, pattern in PATTERNS.items() if pattern.search(words)}
 
 
 def others_of(count: int, seed: int) -> list[int]:
-    """Return for each of `count` places, 2 or more, another one whose answer the control gives; each is used once."""
+    """Return for each of `count` (2 or more) positions another one for the control; each is used once."""
     order = np.random.default_rng(seed).permutation(count)
     others = np.empty(count, dtype=int)
-    others[order] = np.roll(order, 1)  # one further along a random circle: never its own
+    others[order] = np.roll(order, 1)  # the next one on a random circle, which is never itself
     return others.tolist()
 
 
 def check_explanations(
     rows: Sequence[Prediction], references: Mapping[str, Sequence[str]] | None, settings: Settings
 ) -> dict[str, Any]:
-    """Measure how generic explanations are, beside the scores that compare them with references.
+    """Measure how generic explanations are, in addition to comparing them with references.
 
-    The control never looks: it answers for every picture what the detector said of another one. What it reaches of
-    ROUGE-L, CIDEr and the regions named is owed to phrases that always fit.
+    The control ignores the image: for every image it uses the detector's answer about another one. Its ROUGE-L, CIDEr
+    and region scores come from phrases that always fit.
 
     Args:
         rows: with texts.
-        references: id -> reference explanations; `None` where there are none.
-        settings: seed of the control, and of the intervals.
+        references: id -> reference explanations, or `None`.
+        settings: seed of the control and settings of the intervals.
 
     Returns:
-        `commonest` (the answer given most often), `metrics` and `undefined`. All shares lie in [0, 1]:
-        `commonest_answer` and `distinct_answers`; `same_answer_as_twin`, of the fakes that share source material with
-        a real picture; with references `region_agreement` (Jaccard index of the regions that answer and reference
-        name, the best reference counts) and, of the control, `ROUGE_L_of_control`, `CIDEr_of_control` and
+        `commonest` (the most common answer), `metrics` and `undefined`. All shares are in [0, 1]:
+        `commonest_answer` and `distinct_answers`; `same_answer_as_twin`, for fakes that share source material with a
+        real image; with references `region_agreement` (Jaccard index of the regions named in answer and reference,
+        using the best reference) and, for the control, `ROUGE_L_of_control`, `CIDEr_of_control` and
         `region_agreement_of_control`.
 
     Raises:
@@ -91,14 +91,14 @@ def check_explanations(
 
 
 def _add_twins(result: MetricSet, rows: Sequence[Prediction], words: Mapping[str, str], settings: Settings) -> None:
-    """A fake and the real picture behind it should not get the same answer."""
+    """A fake and its original should not get the same answer."""
     real: dict[str, set[str]] = {}
     for row in rows:
         if row.label == "real" and row.group_id is not None:
             real.setdefault(row.group_id, set()).add(words[row.id])
     fakes = [row for row in rows if row.label == "fake" and row.group_id in real]
     if not fakes:
-        result.add("same_answer_as_twin", None, "no fake shares its source material with a real picture of the set")
+        result.add("same_answer_as_twin", None, "no fake shares its source material with a real image of the dataset")
         return
     same = np.array([words[row.id] in real[str(row.group_id)] for row in fakes], dtype=np.float64)
     groups = [str(row.group_id) for row in fakes]
@@ -120,7 +120,7 @@ def _add_control(
     known = [row for row in rows if row.id in references]
     if len(known) < FEWEST:
         for name in names:
-            result.add(name, None, f"{len(known)} pictures have references, and a control needs {FEWEST}")
+            result.add(name, None, f"{len(known)} images have references, and a control needs {FEWEST}")
         return
     groups = bootstrap_groups(known)[1]
 
@@ -145,7 +145,7 @@ def _add_control(
 
 
 def _agreement(answer: str, references: Sequence[str]) -> float:
-    """Jaccard index of the named regions, 1 where neither names any."""
+    """Return the Jaccard index of the named regions, 1 if neither names any."""
     said = named_regions(answer)
     expected = [named_regions(text) for text in references]
     return max((len(said & named) / len(said | named) if said | named else 1.0) for named in expected)

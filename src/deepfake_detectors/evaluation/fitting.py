@@ -1,4 +1,4 @@
-"""Fit calibration and operating points on predictions, say how sure the fit is, and store it with the checkpoint."""
+"""Fit calibration and operating points with their uncertainty, and save them with the checkpoint."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ __all__ = [
 KEEP = "keep"
 METHODS = (*FIT_METHODS, KEEP)
 CALIBRATION_FILE = "calibration.json"
-# They state numbers of the checkpoint as it was: a card is rendered anew when it is published.
+# They have numbers of the old checkpoint: cards are rendered again for publishing.
 STALE = ("README.md", "results.json", "validation.json")
 
 
 @dataclass
 class Calibration:
-    """A fit and where it comes from.
+    """A fit and its source.
 
     Attributes:
-        method: `"platt"`, `"temperature"`, or `"keep"`, which leaves the scores as they are.
-        fitted: `{"scale", "bias"}` on the logit difference of the scores that were fitted.
+        method: `"platt"`, `"temperature"`, or `"keep"`, which does not change the scores.
+        fitted: `{"scale", "bias"}` on the logit difference of the fitted scores.
         points: thresholds on the calibrated P(fake).
-        source: what it was fitted on: `set`, `num_real`, `num_fake`, `saturated`.
+        source: the data it was fitted on: `set`, `num_real`, `num_fake`, `saturated`.
         same_rows: whether it is measured on the images it was fitted on.
-        shared_groups: how many groups of source material lie on both sides.
+        shared_groups: number of groups of source material in both parts.
     """
 
     method: str
@@ -83,7 +83,7 @@ class Calibration:
         return [replace(row, score=float(score)) for row, score in zip(rows, scores, strict=True)]
 
     def describe(self, rows: Sequence[Prediction], settings: Settings) -> dict[str, Any]:
-        """Return what of this goes into `results.json`, measured on `rows` (uncalibrated)."""
+        """Return the entry for `results.json`, measured on `rows` (uncalibrated)."""
         truth, before = labels_of(rows), scores_of(rows)
         after = scores_of(self.apply(rows))
         _, groups = bootstrap_groups(rows)
@@ -114,16 +114,16 @@ def calibrate(
     """Fit calibration and operating points.
 
     Args:
-        method: one of `METHODS`. Both classes weigh alike, so that 0.5 is the right threshold where real and fake are
-            equally likely, whatever their share among these images.
-        fit_rows: with P(fake) as scores; images that the model was not trained on.
-        name: of their set.
-        rows: what it is measured on; `None` if that is `fit_rows`.
-        settings: of the bootstrap.
+        method: one of `METHODS`. Both classes have equal weight, so that 0.5 is the right threshold if real and fake
+            are equally likely, regardless of their share among these images.
+        fit_rows: predictions with P(fake) as scores, for images that the model was not trained on.
+        name: name of their dataset.
+        rows: predictions to measure it on; `None` means `fit_rows`.
+        settings: settings of the bootstrap.
 
     Raises:
-        ValueError: for an unknown method, one class, scores that are not probabilities or rank backwards, and for
-            images that are on both sides.
+        ValueError: for an unknown method, a single class, scores that are not probabilities or of which higher ones
+            mean less fake, and images in both parts.
     """
     if method not in METHODS:
         raise ValueError(f"`fit` is {method!r}, allowed are {', '.join(METHODS)}.")
@@ -139,23 +139,21 @@ def calibrate(
     if rows is None:
         found.remarks.append(
             "Fitted and measured on the same images: ece, brier and the rates at the operating points are better "
-            "than they will be on new ones. Fit on others with `fit_split` or `fit_predictions`"
+            "than on new ones. Fit on others with `fit_split` or `fit_predictions`"
         )
     else:
         _check_apart(fit_rows, rows, found)
         if name.endswith("/train"):
             found.remarks.append(
-                "Fitted on a training split: if the model was trained on it, the fit is too sure of itself"
+                "Fitted on a training split: if the model was trained on it, the fit is overconfident"
             )
     if saturated:
-        found.remarks.append(
-            f"{saturated} scores are 0 or 1 to the last digit of a float32, so that their order is lost"
-        )
+        found.remarks.append(f"{saturated} scores are 0 or 1 to the last digit of a float32, so their order is lost")
     return found
 
 
 def composed(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    """Return the calibration that does what `first` (of the model) and then `second` (fitted on its scores) do."""
+    """Return the calibration equal to `first` (the model's) followed by `second` (fitted on its scores)."""
     return {
         "scale": second["scale"] * first["scale"],
         "bias": second["scale"] * first["bias"] + second["bias"],
@@ -163,7 +161,7 @@ def composed(first: Mapping[str, float], second: Mapping[str, float]) -> dict[st
 
 
 def moved_threshold(threshold: float, fitted: Mapping[str, float]) -> float:
-    """Return the threshold that, after calibration, parts the same images as `threshold` did before."""
+    """Return the threshold that separates the same images after calibration as `threshold` before."""
     if threshold in (0.0, 1.0):
         return threshold
     return float(calibrated_probability(math.log(threshold) - math.log1p(-threshold), dict(fitted)))
@@ -173,26 +171,26 @@ def _check_apart(fit_rows: Sequence[Prediction], rows: Sequence[Prediction], fou
     both = {row.id for row in fit_rows} & {row.id for row in rows}
     if both:
         raise ValueError(
-            f"{len(both)} images are fitted on and measured on, the first being {min(both)}. Keep them apart, or "
-            "leave out `fit_split` and `fit_predictions` to have it labelled as one set."
+            f"{len(both)} images are used both for fitting and for measuring, such as {min(both)}. Keep them apart, "
+            "or leave out `fit_split` and `fit_predictions` to use one dataset for both."
         )
     groups = ({row.group_id or row.video_id for row in side} - {None} for side in (fit_rows, rows))
     shared = set.intersection(*groups)
     if shared:
         found.shared_groups = len(shared)
         found.remarks.append(
-            f"{len(shared)} groups of shared source material are on both sides, such as {min(map(str, shared))}: the "
-            "images measured on are not new to the fit"
+            f"{len(shared)} groups of shared source material are in both parts, such as {min(map(str, shared))}: the "
+            "measured images are not new to the fit"
         )
 
 
 def threshold_value(threshold: float | str, points: Mapping[str, float], fit: str | None) -> float | None:
-    """Return the number that a threshold means; `None` where it names an operating point that is yet to be fitted.
+    """Return the value of a threshold; `None` for an operating point that is not fitted yet.
 
     Args:
         threshold: a number in [0, 1], or the name of an operating point.
         points: the model's operating points.
-        fit: the method of the fit; with one, names are those of the points that it fits.
+        fit: the method of the fit; if given, names refer to the points that it fits.
 
     Raises:
         ValueError: for a number out of range, or an unknown name.
@@ -204,7 +202,7 @@ def threshold_value(threshold: float | str, points: Mapping[str, float], fit: st
         if fit is None and threshold in points:
             return float(points[threshold])
         known = fitted if fit is not None else tuple(points)
-        told = f"Known: {', '.join(known)}." if known else "None are known here: give a number, or fit them (`fit`)."
+        told = f"Known: {', '.join(known)}." if known else "There are none: pass a number, or fit them (`fit`)."
         raise ValueError(f"`threshold` is {threshold!r}, neither a number nor an operating point. {told}")
     if not 0.0 <= threshold <= 1.0:
         raise ValueError(f"`threshold` is {threshold}, expected a number in [0, 1] or an operating point.")
@@ -212,10 +210,10 @@ def threshold_value(threshold: float | str, points: Mapping[str, float], fit: st
 
 
 def checkpoint_folder(source: str) -> Path:
-    """Return the folder of a checkpoint, fetched from the Hub's cache where `source` is an id.
+    """Return the folder of a checkpoint, downloaded from the Hub or its cache if `source` is an id.
 
     Raises:
-        OSError: if it can be reached neither here nor there.
+        OSError: if it cannot be found.
         ValueError: for a folder without a config, such as LoRA deltas.
     """
     folder = Path(source)
@@ -223,7 +221,8 @@ def checkpoint_folder(source: str) -> Path:
         folder = Path(snapshot_download(source))
     if not (folder / CONFIG_NAME).is_file():
         raise ValueError(
-            f"{folder} holds no {CONFIG_NAME} to store a calibration in. Merge a LoRA adapter into its base first."
+            f"{folder} does not contain a {CONFIG_NAME} for the calibration. For a LoRA adapter, merge it into its "
+            "base first."
         )
     return folder
 
@@ -232,18 +231,18 @@ def check_target(source: str | None, target: Path) -> None:
     """Refuse a target before any image is scored.
 
     Args:
-        source: the model as the user named it; `None` for the default of this package.
-        target: where the calibrated checkpoint is to be saved.
+        source: the model given by the user; `None` for the default of this package.
+        target: folder for the calibrated checkpoint.
 
     Raises:
         ValueError: unless the target is new, an empty folder, or the model's own folder.
     """
     if target.exists() and not target.is_dir():
-        raise ValueError(f"`save_to` {target} is a file; name a folder.")
+        raise ValueError(f"`save_to` {target} is a file; it must be a folder.")
     own = source is not None and Path(source).is_dir() and Path(source).resolve() == target.resolve()
     if target.is_dir() and any(target.iterdir()) and not own:
         raise ValueError(
-            f"`save_to` {target} exists and is not the folder of the model. Name a new folder, or the model's own to "
+            f"`save_to` {target} exists and is not the folder of the model. Use a new folder, or the model's own to "
             "change it in place."
         )
 
@@ -257,32 +256,33 @@ def save_calibrated(
     head: str | None = None,
     family: str | None = None,
 ) -> Path:
-    """Write the checkpoint with what was fitted in its config, and `calibration.json` beside it.
+    """Write the checkpoint with the fit in its config, and `calibration.json` next to it.
 
-    The calibration is put behind the one that the checkpoint has. Its own operating points are kept, moved so that
-    they part the same images as before, unless one of the same name was fitted.
+    The calibration is applied after the checkpoint's own. Existing operating points are kept and moved so that they
+    separate the same images as before, unless one with the same name was fitted.
 
     Args:
         source: the checkpoint's folder or Hub id, whose scores were fitted.
-        target: a new or empty folder, or the checkpoint's own, of which only the config is then changed.
-        calibration: the fit; `None` where only a band was fitted.
-        record: what is known of the fit, such as the intervals; goes into `calibration.json`.
-        band: the decision band. One that the checkpoint has goes where its scores are calibrated anew.
-        head: of a checkpoint with several heads, the one that was fitted.
-        family: of a stock folder, as in `pipelines.pipeline`; the new config says it.
+        target: a new or empty folder, or the checkpoint's own, in which only the config is changed.
+        calibration: the fit; `None` if only a band was fitted.
+        record: details of the fit, such as the intervals, for `calibration.json`.
+        band: the decision band. An existing band is removed if the scores are calibrated again.
+        head: the fitted head, for a checkpoint with several.
+        family: family of a stock folder, as in `pipelines.pipeline`, saved in the new config.
 
     Returns:
         The folder.
 
     Raises:
-        OSError, ValueError: as `checkpoint_folder` and `check_target`; or where another process writes the target.
+        OSError, ValueError: as for `checkpoint_folder` and `check_target`; or if another process is writing the
+            target.
     """
     folder = checkpoint_folder(source)
     check_target(source, target)
     fields = read_json_object(folder / CONFIG_NAME)
     checkpoint = open_checkpoint(source, family)
     config = checkpoint.load_config()
-    if checkpoint.stock:  # whose library class has no such fields: say whose they are
+    if checkpoint.stock:  # whose library class lacks these fields: record the family
         fields[FAMILY_FIELD] = checkpoint.family.name
     own = config if not hasattr(config, "of_head") else _HeadFields(config, head)
     stored: dict[str, Any] = {}
@@ -302,13 +302,13 @@ def save_calibrated(
     known = {"fit": dict(record)} if record is not None else {}
     content = {CONFIG_NAME: fields, CALIBRATION_FILE: {**stored, **known}}
     if folder.resolve() == target.resolve():
-        # The config last: what it holds is then always explained by the file beside it.
+        # The config last, so that the file next to it always explains its contents.
         with lock_beside(folder):
             for name in reversed(content):
                 write_json(folder / name, content[name])
         return folder
     with written_whole(target) as part:
-        # Links of the Hub's cache are followed: the copy stands alone.
+        # Links of the Hub's cache are followed, so that the copy is self-contained.
         left_out = shutil.ignore_patterns(*STALE, ".*", "__pycache__", "__init__.py")
         shutil.copytree(folder, part, ignore=left_out, dirs_exist_ok=True)
         for name, value in content.items():
@@ -317,7 +317,7 @@ def save_calibrated(
 
 
 class _HeadFields:
-    """What a config with several heads says of one of them: the default head's stand at its top."""
+    """Return a config's fields for one of several heads; those of the default head are at the top level."""
 
     def __init__(self, config: Any, head: str | None) -> None:
         self.head = config.require_head(head)

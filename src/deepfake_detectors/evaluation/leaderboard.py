@@ -1,4 +1,4 @@
-"""The tables of a benchmark: as data, CSV, Markdown, and a page that sorts."""
+"""The tables of a benchmark: as data, CSV, Markdown, and a sortable page."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Row:
         variant: what was done to the images.
         kind: `"detector"` or `"control"`.
         metrics: name -> `{"value", "low", "high"}`.
-        num_real, num_fake: images of each class.
+        num_real, num_fake: number of images per class.
         threshold: P(fake) from which an image counts as fake; `None` for a control.
-        unreadable: images that are in none of the numbers.
-        seconds_per_1000: what a thousand images cost on the machine of the run.
-        words: doubts about the numbers, in sentences.
+        unreadable: images that are excluded from all numbers.
+        seconds_per_1000: seconds per thousand images on the machine of the run.
+        words: caveats about the numbers, in sentences.
     """
 
     detector: str
@@ -65,16 +65,16 @@ class Row:
 
 @dataclass
 class Leaderboard:
-    """What `benchmark` returns.
+    """Result of `benchmark`.
 
     Attributes:
-        rows: detectors and controls, in the order they were judged.
-        differences: of two detectors on the same images: `dataset`, `first`, `second`, `pictures`,
+        rows: detectors and controls, in the order they were scored.
+        differences: comparisons of two detectors on the same images: `dataset`, `first`, `second`, `pictures`,
             `auc_difference` and `accuracy_difference` (second minus first) with paired bootstrap intervals.
-        leaks: what a dataset shares with one that was trained on.
-        sets: name -> what the dataset is.
-        failures: detector -> why it has no rows.
-        robustness, resamples, seed: as `benchmark` was told.
+        leaks: overlap of test sets with training data.
+        sets: name -> description of the dataset.
+        failures: detector -> reason for missing rows.
+        robustness, resamples, seed: as passed to `benchmark`.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Leaderboard:
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what leaderboard.json holds."""
+        """Return the content of leaderboard.json."""
         return {
             "sets": self.sets,
             "leaks": self.leaks,
@@ -108,7 +108,7 @@ class Leaderboard:
         )
 
     def mean_auc(self) -> dict[str, dict[str, Any]]:
-        """Return detector -> mean AUC over the sets that have both classes, and how many these are; best first."""
+        """Return detector -> mean AUC over datasets with both classes, and their number; best first."""
         found: dict[str, list[float]] = {}
         for row in self.rows:
             value = row.metrics.get("auc", {}).get("value")
@@ -118,7 +118,7 @@ class Leaderboard:
         return dict(sorted(means.items(), key=lambda item: -item[1]["mean"]))
 
     def warnings(self) -> list[str]:
-        """Return what a reader must know before the numbers: leaks, doubts and failures."""
+        """Return what a reader must know before the numbers: leaks, caveats and failures."""
         told = [
             f"{leak['train']} and {leak['dataset']}: {leak['message']}"
             for leak in self.leaks
@@ -127,10 +127,10 @@ class Leaderboard:
         for row in self.rows:
             area = row.metrics.get("auc", {})
             low, high = area.get("low"), area.get("high")
-            # Of a trained forest, less than 0.5 is luck; of a plain number it is as telling as more.
+            # For a trained forest, less than 0.5 is chance; for a plain number it is as informative as more.
             below = high is not None and high < 0.5 and row.detector == BYTES_PER_PIXEL
             if row.kind == "control" and ((low is not None and low > 0.5) or below):
-                told.append(f"The files of {row.dataset} give the class away: {row.detector} alone, AUC {_text(area)}")
+                told.append(f"The files of {row.dataset} reveal the class: {row.detector} alone has AUC {_text(area)}")
         told += [f"{row.detector} on {row.dataset}: {text}" for row in self.rows for text in row.words]
         return told + [f"{name} failed: {reason}" for name, reason in self.failures.items()]
 
@@ -157,7 +157,7 @@ class Leaderboard:
             ]
 
     def to_csv(self) -> str:
-        """Return the rows as CSV: a column each for a value and the two ends of its interval."""
+        """Return the rows as CSV, with columns for each value and both ends of its interval."""
         file = io.StringIO()
         columns = ["detector", "kind", "dataset", "variant"]
         for name in self._columns():
@@ -178,7 +178,7 @@ class Leaderboard:
         lines = ["# Leaderboard", ""]
         lines += [f"- {as_markdown(text)}" for text in self.warnings()] + [""] if self.warnings() else []
         if not self.leaks:
-            lines += ["Leaks between these sets and what the detectors were trained on were not looked for.", ""]
+            lines += ["Leaks between these datasets and the training data of the detectors were not checked.", ""]
         columns = self._columns()
         heads = [
             "detector",
@@ -205,7 +205,7 @@ class Leaderboard:
         return "\n".join(lines) + "\n"
 
     def to_html(self) -> str:
-        """Return one page that loads nothing from elsewhere; a click on a heading sorts its table."""
+        """Return a self-contained page; a click on a heading sorts its table."""
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8"))
         return template.render(

@@ -1,7 +1,7 @@
-"""How well masks show what was changed: pixel AUC, F1 and IoU, from one small histogram per image.
+"""Localisation metrics of masks: pixel AUC, F1 and IoU, from one small histogram per image.
 
-A mask has 256 levels, so that its histogram over changed and over unchanged pixels loses nothing. The histograms go to
-a file as the images are judged; what is kept in memory does not grow with the number of pixels.
+A mask has 256 levels, so its histograms over changed and unchanged pixels are lossless. They are written to a file
+while images are scored, so memory does not grow with the number of pixels.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def count_pixels(mask: Image.Image, truth: Image.Image | None, name: str) -> np.
     """Count pixels by level of the mask.
 
     Args:
-        mask: of the detector, mode `L`, 255 is surely changed.
-        truth: mode `L` of the same size, changed from 128 on; `None` where nothing was changed.
-        name: of the image, for the message.
+        mask: mask of the detector, mode `L`, where 255 is certainly changed.
+        truth: mode `L` of the same size, changed at 128 or above; `None` if nothing was changed.
+        name: name of the image, for the message.
 
     Returns:
         int64 `(2, 256)`: unchanged pixels, changed pixels.
@@ -57,7 +57,8 @@ def count_pixels(mask: Image.Image, truth: Image.Image | None, name: str) -> np.
         return np.stack([np.bincount(levels.ravel(), minlength=LEVELS), np.zeros(LEVELS, dtype=np.int64)])
     if truth.size != mask.size:
         raise ValueError(
-            f"{name}: its true mask has {truth.width}x{truth.height} pixels, the image {mask.width}x{mask.height}."
+            f"{name}: its true mask has {truth.width}x{truth.height} pixels, but the image has "
+            f"{mask.width}x{mask.height}."
         )
     changed = np.asarray(truth) >= MARKED_FROM
     return np.bincount((levels + LEVELS * changed).ravel(), minlength=2 * LEVELS).reshape(2, LEVELS)
@@ -66,10 +67,10 @@ def count_pixels(mask: Image.Image, truth: Image.Image | None, name: str) -> np.
 def read_mask(source: Any) -> Image.Image:
     """Read a true mask, mode `L`, from a path, a PIL image or an undecoded cell of `datasets`.
 
-    Transparency is dropped, as some authors mark the black of their masks as transparent.
+    Transparency is dropped, because some authors mark black as transparent in masks.
 
     Raises:
-        ValueError: for what is not an image, or holds no white though not all is black.
+        ValueError: if it is not an image, or has no white although it is not all black.
     """
     name = "a mask of the dataset" if isinstance(source, Image.Image) else describe_image_source(source)
     try:
@@ -78,15 +79,15 @@ def read_mask(source: Any) -> Image.Image:
         raise ValueError(f"{name}: this mask cannot be read ({error}).") from error
     highest = int(np.asarray(grey).max())
     if 0 < highest < MARKED_FROM:
-        raise ValueError(f"{name}: this mask goes up to {highest} of 255; white must mark what was changed.")
+        raise ValueError(f"{name}: this mask only goes up to {highest} of 255; white must mark the changed area.")
     return grey
 
 
 def pixel_scores(counts: np.ndarray) -> dict[str, float | None]:
-    """Return `pixel_auc`, `pixel_f1` and `iou` in [0, 1] of the changed pixels; `None` where none or all were.
+    """Return `pixel_auc`, `pixel_f1` and `iou` in [0, 1] of the changed pixels; `None` if none or all were changed.
 
     Args:
-        counts: `(2, 256)`, as `count_pixels` gives them, of one image or summed.
+        counts: `(2, 256)`, from `count_pixels`, of one image or summed.
     """
     if not counts.sum(axis=1).all():
         return dict.fromkeys(PER_PICTURE)
@@ -114,17 +115,17 @@ def write_counts(file: Path, counts: Mapping[str, np.ndarray]) -> None:
 def score_localisation(
     counts_of: Iterable[tuple[str, np.ndarray]], rows: Sequence[Prediction], resamples: int, seed: int
 ) -> dict[str, Any]:
-    """Compute localisation metrics of the images in `rows`; a fake without a true mask is left out, and counted.
+    """Compute localisation metrics of the images in `rows`; fakes without a true mask are left out and counted.
 
     Args:
-        counts_of: pairs of id and `count_pixels`; of an id that comes twice, the first counts.
-        rows: the judged images.
-        resamples, seed: of the 95 % intervals.
+        counts_of: pairs of id and `count_pixels`; for duplicate ids, the first is used.
+        rows: the scored images.
+        resamples, seed: settings of the 95 % intervals.
 
     Returns:
         `counts`, `metrics` and `undefined`: `pixel_auc`, `pixel_f1` and `iou`, the means over the forged images;
-        the same with `_pooled`, of all their pixels together, large images counting more; `marked_on_real`, the
-        mean share of a real image's pixels that is marked. Marked is what the mask gives 0.5 or more. Also
+        the same with `_pooled`, over all their pixels, so that large images have more weight; `marked_on_real`, the
+        mean share of marked pixels in real images. Pixels are marked if the mask is 0.5 or more. Also
         `per_manipulation`.
     """
     by_id = {row.id: row for row in rows}
@@ -152,7 +153,7 @@ def score_localisation(
     for name in PER_PICTURE:
         result.add(f"{name}_pooled", together[name], nothing)
     shares = np.array([marked[row.id] for row in reals], dtype=np.float64)
-    absent = None if reals else "the set holds no real image"
+    absent = None if reals else "the set has no real image"
     _add_mean(result, MARKED_ON_REAL, shares, reals, absent, resamples, seed)
     forged = [row for row in rows if row.label == "fake"]
     return {
@@ -190,7 +191,7 @@ def _add_mean(
 
 
 def read_counts(file: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield what `write_counts` wrote.
+    """Yield the contents written by `write_counts`.
 
     Raises:
         FileNotFoundError, ValueError: for a missing or broken file; an empty one yields nothing.

@@ -1,6 +1,6 @@
 """Detection metrics by name: values, 95 % intervals, and reasons where a metric is undefined.
 
-Class 1 is fake, and a higher score means more fake. Every number of scores comes from `curve.ScoreCurve`.
+Class 1 is fake, and a higher score means more fake. All numbers based on scores come from `curve.ScoreCurve`.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ FALSE_POSITIVE_RATES = {"tpr@fpr1%": 0.01, "tpr@fpr0.1%": 0.001}
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may choose.
+    """Settings chosen by the user.
 
     Attributes:
-        threshold: P(fake) from which an image counts as fake.
-        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
-        seed: of the bootstrap and of FakeVLM's coin.
-        encoder: folder or Hub id of the sentence encoder that compares explanations; `None` for no `similarity`.
+        threshold: P(fake) at or above which an image counts as fake.
+        resamples: bootstrap resamples for the 95 % intervals; 0 for none.
+        seed: seed of the bootstrap and of FakeVLM's random verdicts.
+        encoder: folder or Hub id of the sentence encoder for explanations; `None` for no `similarity`.
         spice: whether to run SPICE on explanations.
-        answers_of: family by whose rule answers in words are read; `None` for whole words.
+        answers_of: family whose rule parses answers in words; `None` for whole words.
     """
 
     threshold: float = 0.5
@@ -64,11 +64,11 @@ class Settings:
 
 
 class MetricSet:
-    """Collects metrics in the form of `results.json`.
+    """Collects metrics in the format of `results.json`.
 
     Attributes:
-        metrics: name -> `{"value", "low", "high"}`; unrounded floats, or `None` where undefined or not asked for.
-        undefined: name -> why its value is `None`.
+        metrics: name -> `{"value", "low", "high"}`; unrounded floats, or `None` if undefined or not requested.
+        undefined: name -> reason why its value is `None`.
     """
 
     def __init__(self) -> None:
@@ -79,18 +79,18 @@ class MetricSet:
         """Add one metric.
 
         Args:
-            name: as in the report.
+            name: name in the report.
             value: a finite number, or `None`.
-            reason: why there is none; needed exactly then.
+            reason: reason for a missing value; required only then.
             interval: its confidence interval.
 
         Raises:
-            ValueError: for a name that is taken, a value that is not finite, or `None` without a reason.
+            ValueError: for a duplicate name, a value that is not finite, or `None` without a reason.
         """
         if name in self.metrics:
-            raise ValueError(f"The metric {name!r} is there already.")
+            raise ValueError(f"The metric {name!r} already exists.")
         if value is None and reason is None:
-            raise ValueError(f"The metric {name!r} has no value and no reason why.")
+            raise ValueError(f"The metric {name!r} has neither a value nor a reason.")
         if value is not None and not math.isfinite(value):
             raise ValueError(f"The metric {name!r} is {value}, expected a finite number, or None and a reason.")
         self.metrics[name] = {
@@ -110,17 +110,17 @@ class MetricSet:
 
 @dataclass
 class DetectionMetrics:
-    """Result of `detection_metrics`. All rates lie in [0, 1].
+    """Result of `detection_metrics`. All rates are in [0, 1].
 
     Attributes:
         num_real: images of class 0.
         num_fake: images of class 1.
-        threshold: score from which an image counts as fake.
-        accuracy: share of right verdicts at `threshold`.
-        auc: area under the ROC curve, or `None` where it is undefined.
-        eer: equal error rate, or `None` where it is undefined.
+        threshold: score at or above which an image counts as fake.
+        accuracy: share of correct verdicts at `threshold`.
+        auc: area under the ROC curve, or `None` if undefined.
+        eer: equal error rate, or `None` if undefined.
         eer_threshold: score at which both error rates are equal, or `None`.
-        undefined: metric name -> why it is `None`.
+        undefined: metric name -> reason why it is `None`.
     """
 
     num_real: int
@@ -140,7 +140,7 @@ def require_scikit_learn() -> Any:
     """Return `sklearn.metrics`.
 
     Raises:
-        ImportError: if scikit-learn is not installed, with the command that installs it.
+        ImportError: if scikit-learn is not installed, with the command to install it.
     """
     try:
         import sklearn.metrics
@@ -152,33 +152,33 @@ def require_scikit_learn() -> Any:
 
 
 def accuracy(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> float:
-    """Return the share of images whose verdict `score >= threshold` (fake) is right, in [0, 1].
+    """Return the accuracy of the verdicts `score >= threshold` (fake), in [0, 1].
 
     Raises:
-        ValueError: as `check_scores`.
+        ValueError: as for `check_scores`.
     """
     truth, values = check_scores(labels, scores)
     return float(((values >= threshold) == truth).mean())
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
-    """Return the area under the ROC curve in [0, 1], or `None` where one class is absent: nothing can be ranked.
+    """Return the area under the ROC curve in [0, 1], or `None` if one class is absent.
 
     Raises:
-        ValueError: as `check_scores`.
+        ValueError: as for `check_scores`.
     """
     truth, values = check_scores(labels, scores)
     return None if one_class_reason(truth) else float(ScoreCurve(truth, values).auc(_once(truth))[0])
 
 
 def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> tuple[float, float] | None:
-    """Return the error rate at the threshold where as many reals are called fake as fakes are called real.
+    """Return the equal error rate, where the shares of reals called fake and of fakes called real are equal.
 
     Returns:
-        `(rate in [0, 1], threshold)`, linearly interpolated on the ROC curve, or `None` where one class is absent.
+        `(rate in [0, 1], threshold)`, linearly interpolated on the ROC curve, or `None` if one class is absent.
 
     Raises:
-        ValueError: as `check_scores`.
+        ValueError: as for `check_scores`.
     """
     truth, values = check_scores(labels, scores)
     if one_class_reason(truth):
@@ -191,7 +191,7 @@ def brier_score(labels: ArrayLike, scores: ArrayLike) -> float:
     """Return the mean squared difference of P(fake) and truth, in [0, 1]; lower is better (Brier, 1950).
 
     Raises:
-        ValueError: as `check_scores`, or for scores that are not probabilities.
+        ValueError: as for `check_scores`, or for scores that are not probabilities.
     """
     truth, values = _check_probabilities(labels, scores)
     return float(((values - truth) ** 2).mean())
@@ -204,7 +204,7 @@ def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, bins: int =
     the confidence in the verdict, over `bins` ranges of equal width, weighted by the images in each.
 
     Raises:
-        ValueError: as `check_scores`, or for scores that are not probabilities, or no bins.
+        ValueError: as for `check_scores`, or for scores that are not probabilities, or no bins.
     """
     truth, values = _check_probabilities(labels, scores)
     if bins < 1:
@@ -218,25 +218,25 @@ def _check_probabilities(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarr
     truth, values = check_scores(labels, scores)
     if values.min() < 0.0 or values.max() > 1.0:
         raise ValueError(
-            f"The scores reach from {values.min():.6g} to {values.max():.6g}, but this metric needs probabilities in "
+            f"The scores range from {values.min():.6g} to {values.max():.6g}, but this metric needs probabilities in "
             "[0, 1]."
         )
     return truth, values
 
 
 def detection_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> DetectionMetrics:
-    """Accuracy, AUC and EER of one set of images.
+    """Compute accuracy, AUC and EER of one set of images.
 
     Args:
         labels: `(n,)`, 0 real and 1 fake.
-        scores: `(n,)`, higher means more fake; P(fake) where `threshold` is to mean anything.
-        threshold: score from which an image counts as fake.
+        scores: `(n,)`, higher means more fake; P(fake) if `threshold` is used.
+        threshold: score at or above which an image counts as fake.
 
     Returns:
-        The metrics; those a one-class set leaves undefined are `None`, with the reason in `undefined`.
+        The metrics; those that are undefined for a single class are `None`, with the reason in `undefined`.
 
     Raises:
-        ValueError: as `check_scores`.
+        ValueError: as for `check_scores`.
     """
     truth, values = check_scores(labels, scores)
     balance = equal_error_rate(truth, values)
@@ -256,17 +256,17 @@ def detection_metrics(labels: ArrayLike, scores: ArrayLike, threshold: float = 0
 def manipulation_table(
     labels: ArrayLike, scores: ArrayLike, manipulations: ArrayLike, threshold: float = 0.5
 ) -> dict[str, dict[str, Any]]:
-    """One row per manipulation.
+    """Compute one row per manipulation.
 
     Args:
         labels: `(n,)`, 0 real and 1 fake.
         scores: `(n,)`, higher means more fake.
-        manipulations: `(n,)`, the method that made each image; anything for real ones.
-        threshold: score from which an image counts as fake.
+        manipulations: `(n,)`, the method used for each image; any value for real ones.
+        threshold: score at or above which an image counts as fake.
 
     Returns:
-        Name -> `{"count", "accuracy", "auc"}`. Accuracy counts this method's fakes only; AUC ranks them against all
-        reals, and is `None` where there are no reals. The row `"real"` has the accuracy on the reals.
+        Name -> `{"count", "accuracy", "auc"}`. Accuracy only includes this method's fakes; AUC ranks them against all
+        reals, and is `None` without reals. The row `"real"` has the accuracy on the reals.
     """
     truth, values, methods = _check_names(labels, scores, manipulations, "manipulations")
     real = truth == 0
@@ -291,10 +291,10 @@ def manipulation_table(
 def category_table(
     labels: ArrayLike, scores: ArrayLike, categories: ArrayLike, threshold: float = 0.5
 ) -> dict[str, dict[str, Any]]:
-    """One row per category, of its own reals and fakes; the arguments as in `manipulation_table`.
+    """Compute one row per category with its own reals and fakes; arguments as in `manipulation_table`.
 
     Returns:
-        Name -> `{"count", "real", "fake", "accuracy", "auc"}`; AUC is `None` where the category holds one class.
+        Name -> `{"count", "real", "fake", "accuracy", "auc"}`; AUC is `None` if the category has only one class.
     """
     truth, values, names = _check_names(labels, scores, categories, "categories")
     table: dict[str, dict[str, Any]] = {}
@@ -329,22 +329,22 @@ def score_metrics(
     resamples: int = 0,
     seed: int = 0,
 ) -> MetricSet:
-    """Compute every metric of one set.
+    """Compute all metrics of one set of images.
 
     Args:
         labels: `(n,)`, 0 real and 1 fake.
-        scores: `(n,)`, P(fake); other finite scores leave the calibration metrics undefined.
-        threshold: score from which an image counts as fake.
-        groups: `(n,)`, images that share source material: whole groups are resampled.
-        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
-        seed: of the bootstrap.
+        scores: `(n,)`, P(fake); for other finite scores the calibration metrics are undefined.
+        threshold: score at or above which an image counts as fake.
+        groups: `(n,)`; images with the same value share source material, and whole groups are resampled.
+        resamples: bootstrap resamples for the 95 % intervals; 0 for none.
+        seed: seed of the bootstrap.
 
     Returns:
         `accuracy`, `balanced_accuracy`, `f1_fake`, `f1_real`, `auc`, `ap`, `eer`, `tpr@fpr1%`, `tpr@fpr0.1%`, `brier`,
         `ece`, all in [0, 1]; the positive class of `ap` and of the TPR is fake.
 
     Raises:
-        ValueError: as `check_scores`.
+        ValueError: as for `check_scores`.
     """
     truth, values = check_scores(labels, scores)
     proper = 0.0 <= values.min() and values.max() <= 1.0
@@ -362,14 +362,14 @@ def score_metrics(
 
 
 def _reasons(truth: np.ndarray, values: np.ndarray, proper: bool) -> dict[str, str]:
-    """Metric -> why it is undefined."""
+    """Return metric -> why it is undefined."""
     reasons: dict[str, str] = {}
     if one_class := one_class_reason(truth):
         names = ("balanced_accuracy", "auc", "ap", "eer", *FALSE_POSITIVE_RATES)
         absent = "fake" if truth.sum() == 0 else "real"
-        reasons = {**dict.fromkeys(names, one_class), f"f1_{absent}": f"the set holds no {absent} image"}
+        reasons = {**dict.fromkeys(names, one_class), f"f1_{absent}": f"the set has no {absent} image"}
     if not proper:
-        spread = f"the scores reach from {values.min():.6g} to {values.max():.6g}, which are not probabilities"
+        spread = f"the scores range from {values.min():.6g} to {values.max():.6g}, which are not probabilities"
         reasons |= dict.fromkeys(("brier", "ece"), spread)
     return reasons
 
@@ -382,9 +382,9 @@ def score_intervals(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """Return 95 % bootstrap intervals of the metrics of `score_metrics` that have one; arguments as there, checked.
+    """Return 95 % bootstrap intervals of the metrics of `score_metrics` that have one; arguments as there.
 
-    A resampled ECE is biased upwards (Roelofs et al., 2022), so that its percentiles would mislead: it has none.
+    A resampled ECE is biased upwards (Roelofs et al., 2022), so its percentiles would be misleading and are left out.
     """
     curve = ScoreCurve(truth, values)
     found = gather(
@@ -397,16 +397,16 @@ def score_intervals(
 
 
 def remarks(labels: ArrayLike) -> list[str]:
-    """Return what to keep in mind when reading the metrics of these labels `(n,)`."""
+    """Return caveats for the metrics of these labels `(n,)`."""
     reals = int((np.asarray(labels) == 0).sum())
     return [
-        f"{name}: with {reals} real images it is the share of fakes found without a single false alarm; "
-        f"{round(1 / limit)} reals would be needed to resolve this rate."
+        f"{name}: with {reals} real images it is the share of fakes found without any false alarm; resolving this "
+        f"rate needs {round(1 / limit)} real images."
         for name, limit in FALSE_POSITIVE_RATES.items()
         if 0 < reals < 1 / limit
     ]
 
 
 def _once(truth: np.ndarray) -> np.ndarray:
-    """The weights `(1, n)` that count every image once."""
+    """Return weights `(1, n)` that count every image once."""
     return np.ones((1, truth.size))

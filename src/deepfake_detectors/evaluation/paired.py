@@ -1,7 +1,7 @@
-"""Two series of scores of the same images: how far they differ, and how much of that is luck of the draw.
+"""Compare two series of scores for the same images, and estimate how much of the difference is due to chance.
 
-The bootstrap draws images (or whole groups), and each draw counts both series, so that what is hard in an image for
-both cancels out (Efron and Tibshirani, "An Introduction to the Bootstrap", ch. 10).
+The bootstrap draws images (or whole groups), and each draw counts for both series, so that the difficulty of an image
+cancels out (Efron and Tibshirani, "An Introduction to the Bootstrap", ch. 10).
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def compare_scores(
 
     Args:
         labels: `(n,)`, 0 real and 1 fake.
-        first, second: `(n,)`, higher means more fake; of the same images in the same order.
-        thresholds: score from which an image counts as fake, of each series.
-        groups: `(n,)`, images that share source material: whole groups are resampled.
-        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
-        seed: of the bootstrap.
+        first, second: `(n,)`, higher means more fake; for the same images in the same order.
+        thresholds: score at or above which an image counts as fake, for each series.
+        groups: `(n,)`; images with the same value share source material, and whole groups are resampled.
+        resamples: bootstrap resamples for the 95 % intervals; 0 for none.
+        seed: seed of the bootstrap.
 
     Returns:
-        `auc`, `accuracy`, `false_alarm_rate` and `miss_rate` of the second; `flip_rate`, the share of images whose
-        verdict differs; `auc_difference` and `accuracy_difference`, second minus first.
+        `auc`, `accuracy`, `false_alarm_rate` and `miss_rate` of the second; `flip_rate`, the share of images with a
+        different verdict; `auc_difference` and `accuracy_difference`, second minus first.
 
     Raises:
-        ValueError: as `check_scores`.
+        ValueError: as for `check_scores`.
     """
     truth, before = check_scores(labels, first)
     _, after = check_scores(labels, second)
@@ -73,9 +73,9 @@ def compare_scores(
     one_class = one_class_reason(truth)
     reasons = dict.fromkeys(RANKED, one_class) if one_class else {}
     if not real.any():
-        reasons["false_alarm_rate"] = "the set holds no real image"
+        reasons["false_alarm_rate"] = "the set has no real image"
     if not fake.any():
-        reasons["miss_rate"] = "the set holds no fake image"
+        reasons["miss_rate"] = "the set has no fake image"
     result = MetricSet()
     for name, found in whole.items():
         reason = reasons.get(name)

@@ -14,9 +14,9 @@ from deepfake_detectors.evaluation.predictions import Prediction, labels_of, sco
 
 __all__ = ["COLOURS", "figure_png", "new_figure", "plot_bars", "plot_heat_map", "plot_scores"]
 
-# Blue and orange stay apart for colour-blind readers, and in grey.
+# Blue and orange are distinguishable for colour-blind readers, and in grey.
 COLOURS = {"real": "#3b76af", "fake": "#e08214"}
-DARK = 0.45  # brightness of a field below which its number is written in white
+DARK = 0.45  # brightness below which the number in a cell is white
 DPI = 120
 BINS = 15
 
@@ -32,7 +32,7 @@ def plot_scores(rows: Sequence[Prediction], threshold: float) -> dict[str, bytes
         File name -> content.
 
     Raises:
-        ImportError: if matplotlib is not installed, with the command that installs it.
+        ImportError: if matplotlib is not installed, with the command to install it.
     """
     labels, scores = labels_of(rows), scores_of(rows)
     proper = 0.0 <= scores.min() and scores.max() <= 1.0
@@ -85,7 +85,7 @@ def plot_heat_map(
     """Draw a table of shares as colours with the numbers inside: blue is good, orange is bad.
 
     Args:
-        values: in [0, 1], one list per row; `None` where a number is undefined.
+        values: in [0, 1], one list per row; `None` if a number is undefined.
         rows, columns: their names.
         higher_is_better: per column.
         title: above it.
@@ -119,7 +119,7 @@ def _histogram(labels: np.ndarray, scores: np.ndarray, threshold: float, proper:
     for code, name in enumerate(COLOURS):
         chosen = scores[labels == code]
         if chosen.size:
-            # Shares, not counts: of a rare class nothing would be seen beside a common one.
+            # Shares instead of counts, because a rare class would be invisible next to a common one.
             weights = np.full(chosen.size, 1 / chosen.size)
             axes.hist(chosen, edges, weights=weights, alpha=0.6, color=COLOURS[name], label=f"{name} ({chosen.size})")
     axes.axvline(threshold, color="black", linestyle="--", linewidth=1, label=f"threshold {threshold:.4g}")

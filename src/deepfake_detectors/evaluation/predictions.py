@@ -1,4 +1,4 @@
-"""Files of judged images: what `evaluate` writes and reads, frame scores, and M2F2-Det's published answers."""
+"""Prediction files: those of `evaluate`, frame scores, and M2F2-Det's published answers."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ __all__ = [
 LABELS = {"real": 0, "fake": 1}
 CSV_COLUMNS = ("image_id", "ground_truth", "prediction")
 KNOWN_OF_PICTURES = ("manipulation", "category", "video_id", "group_id", "set")
-# Literal strings that the published scorer removes; "</n>" is not a token of any model, but it is on its list.
+# Literal strings that the published scorer removes; "</n>" is not a token of any model, but is in its list.
 TOKENS = ("</s>", "<s>", "</n>")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is known and was said of one image.
+    """The data and prediction of one image.
 
     Attributes:
         id: its name, unique in the set.
         label: the truth, `"real"` or `"fake"`.
-        score: P(fake), or another finite number that is higher for fakes; `None` where only a text was given.
+        score: P(fake), or another finite number that is higher for fakes; `None` if there is only a text.
         text: the answer in words.
-        manipulation: what made the fake; `"real"` for a real one.
-        category: what the image shows, or the dataset it is of.
+        manipulation: how the fake was made; `"real"` for real images.
+        category: what the image shows, or its dataset.
         video_id: the video it is a frame of.
-        group_id: images that share source material have the same.
-        set: the part of one class that it belongs to, such as a generator or a source of photographs.
-        file_state: size and time of change of the file it was judged from; `None` where it is not a file of its own.
+        group_id: the same for images that share source material.
+        set: its single-class part of the dataset, such as a generator or a source of photographs.
+        file_state: size and modification time of the scored file; `None` if it is not a separate file.
     """
 
     id: str
@@ -91,7 +91,7 @@ def scores_of(rows: Sequence[Prediction]) -> np.ndarray:
 
 
 def bootstrap_groups(rows: Sequence[Prediction]) -> tuple[str, list[str] | None]:
-    """Return what the bootstrap draws, the widest known: frames of one video are not independent either."""
+    """Return the units of the bootstrap, the widest known ones, because frames of one video are not independent."""
     for name, field in (("group of shared source material", "group_id"), ("video", "video_id")):
         values = [getattr(row, field) for row in rows]
         if all(values):
@@ -100,14 +100,14 @@ def bootstrap_groups(rows: Sequence[Prediction]) -> tuple[str, list[str] | None]
 
 
 def read_json_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
-    """Yield `(place, value)` of every line that is not blank; the place is for messages.
+    """Yield `(place, value)` for every non-blank line; the place is for messages.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for a line that is not JSON, or a file that holds none.
+        FileNotFoundError: if the file does not exist.
+        ValueError: for a line that is not JSON, or an empty file.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file, but it should hold the {what}.")
+        raise FileNotFoundError(f"{path} does not exist; it should contain the {what}.")
     found = False
     for place, value in parse_json_lines(read_text(path), str(path)):
         found = True
@@ -115,7 +115,7 @@ def read_json_lines(path: Path, what: str) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{place}: expected an object, got {type(value).__name__}.")
         yield place, value
     if not found:
-        raise ValueError(f"{path} is empty, but should hold the {what}.")
+        raise ValueError(f"{path} is empty; it should contain the {what}.")
 
 
 def read_rows(
@@ -124,25 +124,23 @@ def read_rows(
     official_answers: bool = False,
     expected: Sequence[Prediction] | None = None,
 ) -> list[Prediction] | None:
-    """Read predictions of images from a cached file; `None` where the files are M2F2-Det's published answers.
+    """Read predictions of images from a cached file; return `None` for M2F2-Det's published answers.
 
     Args:
-        files: one of `Prediction` lines, or a table of frame scores; or answers of judgements, of explanations, or
-            both.
-        integer_labels: what the labels 0 and 1 mean; `None` where labels must be words.
+        files: one file of `Prediction` lines or frame scores; or answers for judgements, explanations, or both.
+        integer_labels: meaning of the labels 0 and 1; `None` if labels must be words.
         official_answers: whether M2F2-Det's published answers are allowed.
-        expected: what is known of the images that must have been judged; fills what the file leaves out. Not
-            checked if `None`.
+        expected: data of the images that must have predictions, which completes the file. Not checked if `None`.
 
     Raises:
         FileNotFoundError, ValueError: for files that are missing, broken, or do not belong together, and for a label
-            that the set contradicts.
+            that contradicts the dataset.
     """
     kinds = kinds_of_files(files, official_answers)
     if not set(kinds) & {"rows", "frames"}:
         return None
     if len(kinds) > 1:
-        raise ValueError("Predictions of images stand alone: give a single file.")
+        raise ValueError("Predictions of images must be in a single file.")
     ((kind, file),) = kinds.items()
     rows = read_frame_scores(file) if kind == "frames" else read_predictions(file, integer_labels)
     if expected is None:
@@ -161,7 +159,7 @@ def kinds_of_files(files: Sequence[Path], official_answers: bool) -> dict[str, P
     kinds = {_kind(file, official_answers): file for file in files}
     if len(kinds) < len(files):
         raise ValueError(
-            "Two files of `predictions` are of the same kind; give one of judgements and one of explanations."
+            "Two files of `predictions` have the same kind; pass one of judgements and one of explanations."
         )
     return kinds
 
@@ -171,8 +169,8 @@ def _kind(file: Path, official_answers: bool) -> str:
         return "frames"
     if _is_array(file):
         raise ValueError(
-            f"{file} is one JSON array, as FakeVLM's scripts write it, without labels: name the test list they read "
-            "as `labels`. Predictions of this package are one object a line."
+            f"{file} is a JSON array without labels, as written by FakeVLM's scripts: pass the test list that they "
+            "read as `labels`. Predictions of this package have one object per line."
         )
     place, first = next(read_json_lines(file, "predictions"))
     if not official_answers or "label" in first:
@@ -186,7 +184,7 @@ def _kind(file: Path, official_answers: bool) -> str:
 
 
 def _is_array(path: Path) -> bool:
-    """Whether a file is one JSON array, by its first character."""
+    """Return whether a file is a JSON array, by its first character."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -194,11 +192,11 @@ def _is_array(path: Path) -> bool:
 
 
 def _completed(row: Prediction, known: Prediction, file: Path) -> Prediction:
-    """The prediction with what the set knows of its image and the file does not say."""
+    """Return the prediction, completed with the dataset's information about its image."""
     if row.label != known.label:
         raise ValueError(
-            f"{file}: the label of {row.id} is {row.label!r}, but in the set it is {known.label!r}. Take the labels "
-            "from the set, or leave the set out to score what the file says."
+            f"{file}: the label of {row.id} is {row.label!r}, but in the dataset it is {known.label!r}. Use the "
+            "labels of the dataset, or leave out the dataset to use those of the file."
         )
     absent = (name for name in KNOWN_OF_PICTURES if getattr(row, name) is None)
     return replace(row, **{name: getattr(known, name) for name in absent})
@@ -209,18 +207,20 @@ def read_predictions(path: Path, integer_labels: Mapping[int, str] | None = None
 
     Args:
         path: the file.
-        integer_labels: what 0 and 1 mean; `None` where labels must be words, so that the polarity is explicit.
+        integer_labels: meaning of 0 and 1; `None` if labels must be words, so that the polarity is explicit.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_json_lines`; for a field that is missing or of the wrong kind, a score
-            that is not finite, and an image that is there twice.
+        FileNotFoundError, ValueError: as `read_json_lines`; for a missing field or one with the wrong type, a score
+            that is not finite, and a duplicate image.
     """
     rows: list[Prediction] = []
     places: dict[str, str] = {}
     for place, row in read_json_lines(path, "predictions"):
         prediction = _parse(place, row, integer_labels)
         if prediction.id in places:
-            raise ValueError(f"{place}: {prediction.id} was judged before, at {places[prediction.id]}. Keep one.")
+            raise ValueError(
+                f"{place}: {prediction.id} already has a prediction at {places[prediction.id]}. Keep one."
+            )
         places[prediction.id] = place
         rows.append(prediction)
     return rows
@@ -236,16 +236,16 @@ def _parse(place: str, row: dict[str, Any], integer_labels: Mapping[int, str] | 
     if label not in LABELS:
         raise ValueError(
             f"{place}: the label of {name} is {label!r}, expected 'real' or 'fake'"
-            + (f" or {dict(integer_labels)}." if integer_labels else "; numbers leave open which class they mean.")
+            + (f" or {dict(integer_labels)}." if integer_labels else "; numbers are ambiguous.")
         )
     score, text = row.get("score"), row.get("text")
     if score is None and text is None:
         raise ValueError(f"{place}: {name} has neither a 'score' (P(fake)) nor a 'text'.")
     if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
-        raise ValueError(f"{place}: the score of {name} is {score!r}, expected a number, higher meaning more fake.")
+        raise ValueError(f"{place}: the score of {name} is {score!r}, expected a number that is higher for fakes.")
     if score is not None and not math.isfinite(score):
         raise ValueError(
-            f"{place}: the score of {name} is {score}. A model that returns NaN cannot be ranked; find out why first."
+            f"{place}: the score of {name} is {score}. Scores of NaN cannot be ranked; find the cause first."
         )
     if text is not None and not isinstance(text, str):
         raise ValueError(f"{place}: the text of {name} is {text!r}, expected a string.")
@@ -260,11 +260,11 @@ def read_frame_scores(path: Path) -> list[Prediction]:
     The video is the name without its last part: `0_000_7` is a frame of `0_000`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: for other columns, labels or scores.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file, but it should hold the frame scores.")
+        raise FileNotFoundError(f"{path} does not exist; it should contain the frame scores.")
     rows = []
     columns, table = read_csv(path)
     if not set(CSV_COLUMNS) <= set(columns):
@@ -278,26 +278,26 @@ def read_frame_scores(path: Path) -> list[Prediction]:
         except ValueError as error:
             raise ValueError(f"{place}: prediction is {row['prediction']!r}, expected P(real).") from error
         if not math.isfinite(score):
-            raise ValueError(f"{place}: prediction is {row['prediction']}. A model that returns NaN has no rank.")
+            raise ValueError(f"{place}: prediction is {row['prediction']}. Scores of NaN cannot be ranked.")
         rows.append(Prediction(name, "real" if truth == "1" else "fake", score, video_id=name.rpartition("_")[0]))
     if not rows:
-        raise ValueError(f"{path} is empty, but should hold the frame scores.")
+        raise ValueError(f"{path} is empty; it should contain the frame scores.")
     return rows
 
 
 def check_ids(judged: Sequence[str], expected: Sequence[str]) -> None:
-    """Raise a `ValueError` unless exactly the images of the set (or of the references) were judged."""
+    """Raise a `ValueError` unless exactly the images of the dataset (or of the references) have predictions."""
     unknown = sorted(set(judged) - set(expected))
     if unknown:
         raise ValueError(
-            f"{len(unknown)} predictions are about images that the set (or the references) does not hold, the first "
-            f"being {', '.join(unknown[:3])}. Do these predictions belong to this set?"
+            f"{len(unknown)} predictions are about images that are not in the dataset (or the references), such as "
+            f"{', '.join(unknown[:3])}. Check that they belong to this dataset."
         )
     missing = sorted(set(expected) - set(judged))
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(set(expected))} images of the set (or of the references) have no prediction, "
-            f"the first being {', '.join(missing[:3])}. Score them, or name the subset."
+            f"{len(missing)} of {len(set(expected))} images of the dataset (or of the references) have no "
+            f"prediction, such as {', '.join(missing[:3])}. Score them, or evaluate only the subset."
         )
 
 
@@ -306,11 +306,11 @@ class Answer:
     """One text about one image.
 
     Attributes:
-        stem: file name of the image, without folder and suffix.
-        text: what was generated, raw.
+        stem: file name of the image without folder and suffix.
+        text: the raw generated text.
         key: number of the question, `<stem>_<n>`; `None` for a judgement.
-        label: `"real"` or `"fake"` where the line states it.
-        category: what kind of image, where the line states it.
+        label: `"real"` or `"fake"`, if the line has it.
+        category: kind of image, if the line has it.
     """
 
     stem: str
@@ -321,7 +321,7 @@ class Answer:
 
     @property
     def clean_text(self) -> str:
-        """Without the end-of-text marks, stripped."""
+        """The stripped text without end-of-text marks."""
         text = self.text
         for token in TOKENS:
             text = text.replace(token, "")
@@ -329,11 +329,11 @@ class Answer:
 
 
 def read_answers(path: Path) -> list[Answer]:
-    """Read `{"image", "text"}` lines, explanations with a `key` too.
+    """Read `{"image", "text"}` lines; explanations also have a `key`.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_json_lines`, for a line without these fields, and for an image (or
-            key) that is answered twice.
+        FileNotFoundError, ValueError: as `read_json_lines`, for a line without these fields, and for an image (or key)
+            with two answers.
     """
     answers: list[Answer] = []
     places: dict[str, str] = {}
@@ -348,7 +348,7 @@ def read_answers(path: Path) -> list[Answer]:
         )
         name = answer.key or str(image)
         if name in places:
-            raise ValueError(f"{place}: {name} was answered before, at {places[name]}. Keep one of the answers.")
+            raise ValueError(f"{place}: {name} already has an answer at {places[name]}. Keep one of the answers.")
         places[name] = place
         answers.append(answer)
     return answers
@@ -370,6 +370,6 @@ def read_references(path: Path) -> dict[str, list[str]]:
                     '{"<key>": {"question": ..., "answer": ["..."]}}.'
                 )
             if key in references:
-                raise ValueError(f"{place}: {key!r} is there twice.")
+                raise ValueError(f"{place}: {key!r} occurs twice.")
             references[key] = texts
     return references

@@ -1,4 +1,4 @@
-"""Other people's detectors: anything with `predict(paths)` that returns P(fake) of each image."""
+"""External detectors: any object with `predict(paths)` that returns P(fake) of each image."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = ["Predictor", "PredictorDetector"]
 
 @runtime_checkable
 class Predictor(Protocol):
-    """What a detector of another package needs to be measured.
+    """Interface for measuring a detector of another package.
 
-    An attribute `name` names it in results; otherwise its class does. A `version` tells two states of it apart, so
-    that predictions of the one are not taken up by the other.
+    The attribute `name` is used in results, by default the class name. A `version` distinguishes two states, so that
+    cached predictions of one are not used for the other.
     """
 
     def predict(self, paths: Sequence[str]) -> Sequence[float]:
@@ -37,12 +37,12 @@ class Predictor(Protocol):
 
 
 class PredictorDetector(OutsideDetector):
-    """A `Predictor` in the place of a checkpoint.
+    """A `Predictor` in place of a checkpoint.
 
     Args:
-        predictor: judges files.
-        batch_size: files per call of it.
-        max_pixels: width times height of an image that is decoded.
+        predictor: scores files.
+        batch_size: files per call.
+        max_pixels: largest width times height to decode.
     """
 
     def __init__(self, predictor: Predictor, batch_size: int = 8, max_pixels: int | None = None) -> None:
@@ -59,16 +59,16 @@ class PredictorDetector(OutsideDetector):
         progress: Progress | None = None,
         head: str | None = None,
     ) -> Scored:
-        """Score all images that can be read; the arguments as in `scoring.Detector.score`.
+        """Score all readable images; arguments as in `scoring.Detector.score`.
 
         An image that is not a file, such as a frame of a video, is written to a temporary PNG for the call.
 
         Raises:
-            ValueError: for a folder of another run or one that another process fills, and for `explain` and `head`.
+            ValueError: for a folder of another run or one in use by another process, and for `explain` and `head`.
             DetectorError: if `predict` fails, or returns something other than probabilities.
         """
         if explain or head is not None:
-            raise ValueError(f"{self.source} has `predict` alone: leave out `explain` and `head`.")
+            raise ValueError(f"{self.source} only has `predict`: leave out `explain` and `head`.")
         version = getattr(self.predictor, "version", None)
         model = {"name": self.source, **({} if version is None else {"version": str(version)})}
         run = {"model": model, "set": describe_set(pictures), "explain": False}
@@ -86,25 +86,25 @@ class PredictorDetector(OutsideDetector):
                     rows[place] = {"error": str(error)}
             try:
                 answers = [float(answer) for answer in self.predictor.predict(list(paths.values()))] if paths else []
-            except Exception as error:  # whatever other people's code raises, it is their detector that failed
+            except Exception as error:  # any error in external code is a failure of the detector
                 raise DetectorError(f"{self.source}.predict failed: {type(error).__name__}: {error}") from error
         if len(answers) != len(paths):
-            raise DetectorError(f"{self.source}.predict gave {len(answers)} answers for {len(paths)} images.")
+            raise DetectorError(f"{self.source}.predict returned {len(answers)} answers for {len(paths)} images.")
         for place, answer in zip(paths, answers, strict=True):
             if not (math.isfinite(answer) and 0.0 <= answer <= 1.0):
-                raise DetectorError(f"{self.source}.predict answered {answer}, expected P(fake) in [0, 1].")
+                raise DetectorError(f"{self.source}.predict returned {answer}, expected P(fake) in [0, 1].")
             rows[place] = {"fake_probability": answer}
         return rows
 
     def _file(self, image: Any, folder: Path, place: int) -> str:
-        """Return a file that holds the image, which is known to be readable."""
+        """Return a file with the image, which is known to be readable."""
         decoded = load_image(image, max_pixels=self.max_pixels)
         if isinstance(image, (str, Path)):
             return str(image)
         content = image.get("bytes") if isinstance(image, dict) else None
         if isinstance(image, dict) and content is None and image.get("path"):
             return str(image["path"])
-        if content is not None:  # the very bytes: how a file was saved may be what a detector goes by
+        if content is not None:  # the original bytes, because a detector may depend on how the file was saved
             file = folder / f"{place}{PurePath(str(image.get('path') or '')).suffix}"
             file.write_bytes(content)
             return str(file)

@@ -1,4 +1,4 @@
-"""How well the regions that answers name agree with the masks of what was changed."""
+"""Agreement of the regions named in answers with the masks of manipulated areas."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def score_regions(
     """Compare the regions named in `Prediction.text` with those that the true mask covers.
 
     Args:
-        rows: the judged images, crops of one face each.
-        mask_of: id -> true mask, anything that `read_mask` takes; `None` where there is none.
-        resamples, seed: of the 95 % intervals.
+        rows: the scored images, crops of one face each.
+        mask_of: id -> true mask, as accepted by `read_mask`, or `None`.
+        resamples, seed: settings of the 95 % intervals.
 
     Returns:
         `counts`, `metrics` and `undefined`: `region_precision` and `region_recall`, means over the forged images
-        with a mask (an answer that names nothing has precision and recall 0), and `named_on_real`, the share of real
-        images whose answer names a region. `region_precision_of_control` and `region_recall_of_control` are those of
-        a control that never looks: each of these forged images gets the answer about another one. `unknown` lists
-        words outside the list, which agree with nothing. `None` where no answer names a region.
+        with a mask (an answer without regions has precision and recall 0), and `named_on_real`, the share of real
+        images whose answer mentions a region. `region_precision_of_control` and `region_recall_of_control` are those
+        of a control that ignores the image: each of these forged images gets the answer about another one. `unknown`
+        lists unknown region words, which never agree. `None` if no answer mentions a region.
 
     Raises:
         ValueError: as `read_mask`.
@@ -70,7 +70,7 @@ def score_regions(
         _add(result, f"region_precision{suffix}", precision, scored, reason, resamples, seed)
         _add(result, f"region_recall{suffix}", recall, scored, reason, resamples, seed)
     on_real = [float(any(named[row.id])) for row in reals]
-    _add(result, NAMED_ON_REAL, on_real, reals, "the set holds no real image with an answer", resamples, seed)
+    _add(result, NAMED_ON_REAL, on_real, reals, "the set has no real image with an answer", resamples, seed)
     words = sorted({word for _, unknown in named.values() for word in unknown})
     counts = {
         "forged with mask": len(scored),

@@ -1,4 +1,4 @@
-"""What an evaluation found: as data, as a short table, and as a folder with results.json, a report and plots."""
+"""Results of an evaluation: as data, as a short table, and as a folder with results.json, a report and plots."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from deepfake_detectors.outputs import folder_lock, write_bytes, write_json, wri
 __all__ = ["CHECKS", "RESULTS_FILE", "WRITTEN_FILES", "Results", "render_report", "results_content", "sections"]
 
 RESULTS_FILE, REPORT_FILE, PAGE_FILE = "results.json", "report.md", "report.html"
-WRITTEN_FILES = (RESULTS_FILE, REPORT_FILE, PAGE_FILE, RUN_FILE)  # beside predictions, which are only added to
+# in addition to predictions, which are only appended to
+WRITTEN_FILES = (RESULTS_FILE, REPORT_FILE, PAGE_FILE, RUN_FILE)
 LIBRARIES = ("deepfake-detectors", "numpy", "scikit-learn")
 CHECKS = "explanation_checks"
 SECTIONS = ("judgement", "explanation", CHECKS, "regions", COVERING, "localisation", "control")
-# Metrics of controls and checks, and what to wish for.
+# Metrics of controls and checks, and their desired values.
 NEUTRAL = {"bytes_per_pixel_auc": "near 0.5", "bytes_per_pixel_correlation": "near 0"}
 NEUTRAL |= dict.fromkeys(("commonest_answer", "same_answer_as_twin"), "lower")
 NEUTRAL |= {f"{name}_of_control": "far below" for name in ("ROUGE_L", "CIDEr", "region_agreement")}
 NEUTRAL |= {f"{name}_of_control": "far below" for name in ("region_precision", "region_recall", "score_drop")}
-PLOTS = {  # table -> what its rows are, file
+PLOTS = {  # table -> meaning of its rows, file
     "per_manipulation": ("manipulation", "manipulations.png"),
     "per_category": ("category", "categories.png"),
     "per_set": ("set", "sets.png"),
@@ -43,17 +44,17 @@ PLOTS = {  # table -> what its rows are, file
 
 @dataclass
 class Results:
-    """What `evaluate` returns.
+    """Result of `evaluate`.
 
     Attributes:
-        content: what results.json holds; the same call gives the same content.
-        predictions: what is known and was said of each image, calibrated where a fit was asked for; empty where
-            M2F2-Det's published answers were scored.
-        failures: id -> why the image could not be read; these images are in none of the numbers.
-        remarks: what else a reader should know.
-        threshold: P(fake) from which an image counts as fake.
-        scored: the detector's own predictions; `None` where cached ones were scored.
-        band: the decision band, where one was asked for.
+        content: content of results.json; the same call gives the same content.
+        predictions: data and prediction of each image, calibrated if a fit was requested; empty for M2F2-Det's
+            published answers.
+        failures: id -> reason why the image could not be read; these images are excluded from all numbers.
+        remarks: other caveats for readers.
+        threshold: P(fake) at or above which an image counts as fake.
+        scored: the detector's own predictions; `None` if cached ones were scored.
+        band: the decision band, if requested.
     """
 
     content: dict[str, Any]
@@ -66,12 +67,12 @@ class Results:
 
     @property
     def metrics(self) -> dict[str, dict[str, float | None]]:
-        """Name -> `{"value", "low", "high"}`, as results.json has them; `None` where undefined or not asked for."""
+        """Name -> `{"value", "low", "high"}`, as in results.json; `None` if undefined or not requested."""
         return self.content["metrics"]
 
     @property
     def in_words(self) -> list[str]:
-        """What was tested, how good it is, and what speaks against believing it, in sentences."""
+        """Summary in sentences: what was tested, how good it is, and reasons for doubt."""
         return verdict_in_words(self.content)
 
     def summary(self) -> list[dict[str, Any]]:
@@ -79,8 +80,8 @@ class Results:
 
         Returns:
             Rows of `section` (`"results"`, `"judgement"`, ...), `metric`, `value` (a number or `None`), `low` and
-            `high`; of a published protocol also `corrected`, the sound number beside the published one (`value` or
-            `corrected` is missing where that side does not have the metric); `reason` where one is undefined.
+            `high`; for a published protocol also `corrected`, the corrected number next to the published one (either
+            is missing if that side does not have the metric); `reason` if one is undefined.
         """
         rows = []
         for section, part in sections(self.content).items():
@@ -99,7 +100,7 @@ class Results:
     def save(self, directory: str | Path) -> list[Path]:
         """Write `results.json`, the report, the plots, and the predictions if a detector made them.
 
-        The report is `report.md` beside its plots, and the same in one file, `report.html`.
+        The report is `report.md` with separate plots, and the same in one file, `report.html`.
 
         The same results give the same bytes.
 
@@ -115,7 +116,7 @@ class Results:
         """
         folder = Path(directory)
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f"{folder} is a file; name a folder.")
+            raise ValueError(f"{folder} is a file; it must be a folder.")
         with folder_lock(folder):
             files = [] if self.scored is None else self.scored.save(folder)
             plots = self._plots()
@@ -150,11 +151,11 @@ class Results:
 
 
 def results_content(protocol: Protocol, inputs: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what results.json holds.
+    """Return the content of results.json.
 
     Args:
         protocol: the rules.
-        inputs: what was evaluated.
+        inputs: the evaluated data.
         results: the numbers.
     """
     libraries = list(LIBRARIES)
@@ -181,23 +182,23 @@ def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
         lines += _part(name, part)
         if name == CHECKS:
             lines += [
-                "The control gives every image the answer that the detector wrote about another one: what it "
-                "reaches is owed to phrases that always fit. The answer given most often: "
+                "The control gives every image the answer that the detector wrote about another one: its scores come "
+                "from phrases that always fit. The most common answer: "
                 f'"{as_markdown(part["commonest"])}".',
                 "",
             ]
         if name == COVERING:
             lines += [
                 "P(fake) before minus after the named regions were covered with the mean colour of the image. The "
-                "control covers the same shape elsewhere on the face: only a drop beyond it speaks for the regions "
-                "named.",
+                "control covers the same shape elsewhere on the face: only a drop beyond it supports the named "
+                "regions.",
                 "",
             ]
         if name == "control":
             lines += [
-                "Ranking the images by bytes per pixel alone. Far from 0.5, the files give the class away. The "
+                "Ranking the images by bytes per pixel alone. Far from 0.5, the files reveal the class. The "
                 "correlation is that of scores and bytes per pixel within each class: far from 0, the detector "
-                "follows the files.",
+                "depends on the files.",
                 "",
             ]
     if swept := results.get("robustness"):
@@ -215,7 +216,7 @@ def render_report(results: Mapping[str, Any], plots: list[str]) -> str:
 
 
 def sections(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parts of results that have metrics of their own, by title; published answers have no others."""
+    """Return the parts of results with their own metrics, by title."""
     named = {name: results[name] for name in SECTIONS if name in results}
     return named if "level" not in results else {"results": results, **named}
 
@@ -225,8 +226,8 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
     lines = ["## Calibration", ""]
     lines += [
         f"{found['method'].capitalize()}: scale {found['scale']:.4f}, bias {found['bias']:.4f}, fitted on "
-        f"{source['num_real']} real and {source['num_fake']} fake images of {as_markdown(source['set'])}, both "
-        f"classes weighing alike; measured on {found['measured_on']}.",
+        f"{source['num_real']} real and {source['num_fake']} fake images of {as_markdown(source['set'])}, with equal "
+        f"weight for both classes; measured on {found['measured_on']}.",
         "",
         "| | before | after |",
         "| --- | ---: | ---: |",
@@ -244,7 +245,7 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
 
 
 def _robustness(found: Mapping[str, Any]) -> list[str]:
-    """The table of a sweep: numbers with intervals, and what was done to the images."""
+    """Return the table of a sweep: numbers with intervals, and the corruptions."""
     columns = {
         "AUC": "auc",
         "AUC, difference": "auc_difference",
@@ -254,8 +255,8 @@ def _robustness(found: Mapping[str, Any]) -> list[str]:
     }
     lines = ["## Robustness", ""]
     lines += [
-        f"Real and fake images changed alike and judged again at the same threshold, {found['threshold']:.4g} "
-        f"(set `{found['recipe']}`). Differences are to the same images as they are.",
+        f"Real and fake images altered in the same way and scored again at the same threshold, "
+        f"{found['threshold']:.4g} (set `{found['recipe']}`). Differences are relative to the unaltered images.",
         "",
         f"| images after | {' | '.join(columns)} | what was done |",
         f"| --- |{' --- |' * (len(columns) + 1)}",
@@ -270,12 +271,12 @@ def _decision_band(band: Mapping[str, Any]) -> list[str]:
     return [
         "## Decision band",
         "",
-        f'P(fake) of {band["high"]:.4f} or more reads "likely fake", of {band["low"]:.4f} or less "likely real", '
+        f'P(fake) of {band["high"]:.4f} or more means "likely fake", of {band["low"]:.4f} or less "likely real", '
         "and anything between is inconclusive.",
         "",
         f"- Fitted on {as_markdown(band['fitted_on'])}.",
-        f'- Real images that read "likely fake" there: {100 * band["false_alarm_rate"]:.1f} %.',
-        f'- Fakes that read "likely real" there: {100 * band["miss_rate"]:.1f} %.',
+        f'- Real images called "likely fake" there: {100 * band["false_alarm_rate"]:.1f} %.',
+        f'- Fakes called "likely real" there: {100 * band["miss_rate"]:.1f} %.',
         f"- Images that get an answer (mean of both classes): {100 * band['coverage']:.1f} %.",
         "",
     ]

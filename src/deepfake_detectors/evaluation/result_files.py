@@ -1,4 +1,4 @@
-"""Answers that other scripts wrote as one JSON array, joined with the labels of the test list they were made from.
+"""Answers of other scripts in a JSON array, combined with the labels of their test list.
 
 FakeVLM's `eval.py` and `eval_vllm.py` write such arrays: an image and an answer each, and no label. The labels are in
 FakeClue's `data_json/test.json`, where 1 is real. Known are the fields of `eval.py`, from a public fork of it:
@@ -23,7 +23,7 @@ PICTURE_FIELDS = ("image_path", "image", "img_path", "image_file", "file_name", 
 TEXT_FIELDS = ("output", "outputs", "answer", "response", "prediction", "pred", "text", "generated_text")
 FAKECLUE = {1: "real", 0: "fake"}
 FAKECLUE_FIELDS = {"image", "label", "cate", "conversations"}
-REMEDY = "Name the file that the script wrote, or the list it read."
+REMEDY = "Pass the file written by the script, or the list that it read."
 
 
 class LabelledPicture(NamedTuple):
@@ -32,8 +32,8 @@ class LabelledPicture(NamedTuple):
     Args:
         id: the path of the image, as the list has it.
         label: `"real"` or `"fake"`.
-        category: what it shows, where the list says so.
-        question: what was asked about it; `""` where the list does not say.
+        category: what it shows, if listed.
+        question: the question about it; `""` if not listed.
         references: the answers of the list.
     """
 
@@ -49,12 +49,12 @@ def read_labels(path: Path, integer_labels: Mapping[int, str] | None = None) -> 
 
     Args:
         path: the list.
-        integer_labels: what the labels 0 and 1 mean; `None` where they must be words. Whole FakeClue records (`image`,
-            `label`, `cate`, `conversations`) say it by their form.
+        integer_labels: meaning of the labels 0 and 1; `None` if they must be words. Not needed for complete FakeClue
+            records (`image`, `label`, `cate`, `conversations`).
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: naming it, for a record of another form, or an image that is there twice.
+        FileNotFoundError: if the file does not exist.
+        ValueError: naming it, for a record in another format, or a duplicate image.
     """
     listed: dict[str, LabelledPicture] = {}
     for where, record in _records(path, "labels"):
@@ -70,7 +70,7 @@ def read_labels(path: Path, integer_labels: Mapping[int, str] | None = None) -> 
                 + ("." if known is None else f" or one of {dict(known)}.")
             )
         if name in listed:
-            raise ValueError(f"{where}: {name} is there twice. Keep one.")
+            raise ValueError(f"{where}: {name} occurs twice. Keep one.")
         category = record.get("cate", record.get("category"))
         question, references = _dialogue(where, record.get("conversations"))
         listed[name] = LabelledPicture(name, label, category, question, references)
@@ -78,19 +78,19 @@ def read_labels(path: Path, integer_labels: Mapping[int, str] | None = None) -> 
 
 
 def read_result_array(path: Path, labels: Sequence[LabelledPicture], labels_file: Path) -> list[Prediction]:
-    """Read an array of answers and give each the label of its image.
+    """Read an array of answers and add the label of each image.
 
-    An image is found in the list by its path, whatever folder the script read it from.
+    An image is found in the list by the end of its path, independent of the folder used by the script.
 
     Args:
         path: the array.
         labels: of the same images; see `read_labels`.
-        labels_file: where they are from, for messages.
+        labels_file: source of the labels, for messages.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: naming the file, for records without an image or an answer, one that is answered twice, and where
-            the list does not hold the images that were answered, or others too.
+        FileNotFoundError: if the file does not exist.
+        ValueError: naming the file, for records without an image or an answer, duplicate answers, and images that are
+            missing in the list or in the answers.
     """
     find = _Finder(labels)
     rows: dict[str, Prediction] = {}
@@ -102,24 +102,24 @@ def read_result_array(path: Path, labels: Sequence[LabelledPicture], labels_file
             unknown.append(name)
             continue
         if found.id in rows:
-            raise ValueError(f"{where}: {found.id} is answered twice. Keep one of the answers.")
+            raise ValueError(f"{where}: {found.id} has two answers. Keep one of the answers.")
         rows[found.id] = Prediction(found.id, found.label, text=_answer(text, found.question), category=found.category)
     if unknown:
         raise ValueError(
             f"{path}: {len(unknown)} of {len(rows) + len(unknown)} answers are about images that {labels_file} does "
-            f"not list: {first_names(unknown)}. Name the list that the script read."
+            f"not list: {first_names(unknown)}. Pass the list that the script read."
         )
     missing = [row.id for row in labels if row.id not in rows]
     if missing:
         raise ValueError(
-            f"{path}: {len(missing)} of {len(labels)} images that {labels_file} lists have no answer: "
+            f"{path}: {len(missing)} of {len(labels)} images in {labels_file} have no answer: "
             f"{first_names(missing)}. Let the script finish, or shorten the list."
         )
     return list(rows.values())
 
 
 class _Finder:
-    """Finds an image by the end of its path, which must leave one choice."""
+    """Finds an image by the end of its path, which must be unambiguous."""
 
     def __init__(self, labels: Sequence[LabelledPicture]) -> None:
         self.whole = {row.id: row for row in labels}
@@ -158,7 +158,7 @@ def _one_of(where: str, record: Mapping[str, Any], names: Sequence[str], what: s
     if not found:
         raise ValueError(
             f"{where} has the fields {', '.join(map(repr, record)) or 'none'}; the {what} should be in one of "
-            f"{', '.join(names)}. This is not an array of FakeVLM's scripts."
+            f"{', '.join(names)}. This is not an array from FakeVLM's scripts."
         )
     if len(found) > 1 and found[0] != names[0] and found[1:] != ["id"]:
         raise ValueError(
@@ -166,7 +166,7 @@ def _one_of(where: str, record: Mapping[str, Any], names: Sequence[str], what: s
             f"call it {names[0]!r}."
         )
     value = record[found[0]]
-    if isinstance(value, list) and len(value) == 1:  # as batch decoding gives it
+    if isinstance(value, list) and len(value) == 1:  # as from batch decoding
         (value,) = value
     if not isinstance(value, str):
         raise ValueError(f"{where}: the field {found[0]!r} is {value!r}, expected a text.")
@@ -174,12 +174,12 @@ def _one_of(where: str, record: Mapping[str, Any], names: Sequence[str], what: s
 
 
 def _answer(text: str, question: str) -> str:
-    """The text without the question, which the script that uses transformers decodes with the answer."""
+    """Return the text without the question, which the transformers script decodes with the answer."""
     return text.rpartition(question)[2] if question else text
 
 
 def _dialogue(where: str, conversations: Any) -> tuple[str, list[str]]:
-    """Question and reference answer of a FakeClue record."""
+    """Return the question and reference answer of a FakeClue record."""
     if conversations is None:
         return "", []
     try:

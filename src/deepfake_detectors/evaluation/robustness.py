@@ -1,4 +1,4 @@
-"""What is left of a detector's numbers after images were re-encoded, resized, cropped and sent on."""
+"""Robustness of a detector to images that are re-encoded, resized, cropped and shared."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ HIGHER_IS_BETTER = frozenset({"auc", "accuracy"})
 
 
 class CorruptedPictures(Sequence):
-    """The images of a set, changed when they are asked for; nothing is stored.
+    """The images of a dataset, altered on access and not stored.
 
     Args:
-        pictures: the set.
-        corruption: what is done to each, whatever its class.
-        seed: of what is random.
-        max_pixels: width times height of an image that is decoded.
+        pictures: the dataset.
+        corruption: the corruption, applied to both classes.
+        seed: seed of random corruptions.
+        max_pixels: largest width times height to decode.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class CorruptedPictures(Sequence):
         try:
             image = load_image(source, max_pixels=self.max_pixels)
         except InputImageError:
-            return source  # the detector's own loader says what is wrong with it
+            return source  # the detector's own loader reports the error
         return self.corruption.apply(image, self.seed, self.pictures.rows[index].id)
 
 
 def corrupted_set(
     pictures: PictureSet, corruption: Corruption, seed: int = 0, max_pixels: int | None = None
 ) -> PictureSet:
-    """Return the set with every image changed alike, without masks: a crop would not fit them."""
+    """Return the dataset with every image altered in the same way, without masks, which would not fit crops."""
     state = f"{pictures.fingerprint} {corruption.steps} {seed}"
     return replace(
         pictures,
@@ -68,7 +68,7 @@ def corrupted_set(
 
 
 def variant_folder(output: Path | None, corruption: Corruption) -> Path | None:
-    """Return where the scores of one variant are written as they come; `None` where they are kept in memory."""
+    """Return the folder for the scores of one variant; `None` to keep them in memory."""
     return None if output is None else output / FOLDER / corruption.name
 
 
@@ -79,18 +79,18 @@ def robustness_results(
     settings: Settings,
     image_seed: int = 0,
 ) -> dict[str, Any]:
-    """Return what results.json holds of a sweep.
+    """Return the entry of a sweep in results.json.
 
     Args:
         recipe: name of the set of corruptions.
-        before: predictions of the images as they are.
-        variants: corruption -> predictions of the changed images, in any order.
-        settings: threshold, which stays the same, and the bootstrap.
-        image_seed: of what was random in the images.
+        before: predictions for the unaltered images.
+        variants: corruption -> predictions for the altered images, in any order.
+        settings: the fixed threshold and the bootstrap.
+        image_seed: seed of random corruptions.
 
     Returns:
         `recipe`, `threshold`, `seed`, and `variants`: name -> `steps` in words, `family`, `pictures`, `metrics` and
-        `undefined` as `compare_scores` gives them, each against the same images as they are.
+        `undefined` as `compare_scores` gives them, each compared with the unaltered images.
     """
     table: dict[str, Any] = {}
     for corruption, rows in variants.items():

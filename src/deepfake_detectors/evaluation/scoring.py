@@ -1,4 +1,4 @@
-"""Run a detector over a set. In a folder it survives being killed: a rerun scores only what is missing."""
+"""Run a detector over a dataset. With a folder, a killed run can be repeated and scores only what is missing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ __all__ = [
 
 PREDICTIONS_FILE = "predictions.jsonl"
 RUN_FILE = "run.json"
-BLOCK = 65536  # bytes looked through at a time
+BLOCK = 65536  # bytes read at a time
 WEIGHT_SUFFIXES = (".safetensors", ".json")
 
 Progress = Callable[[int, int], None]
@@ -57,19 +57,19 @@ Judging = Callable[[Iterable[Any]], Iterator[dict[str, Any]]]
 
 
 class DetectorError(RuntimeError):
-    """The detector itself failed, on images that could be read."""
+    """Raised if the detector itself fails on readable images."""
 
 
 @dataclass
 class Scored:
-    """The predictions of a set.
+    """The predictions for a dataset.
 
     Attributes:
-        rows: of every image that could be read, in the order of the set.
-        run: what the numbers of an image depend on.
-        folder: where they were written as they came; `None` if they are in memory only.
-        failures: id -> why the image could not be read.
-        counts: id -> `count_pixels`, where masks were measured in memory; with a folder they lie there.
+        rows: predictions of all readable images, in the order of the dataset.
+        run: settings that affect the numbers of an image.
+        folder: folder they were written to; `None` if they are only in memory.
+        failures: id -> reason why the image could not be read.
+        counts: id -> `count_pixels`, if masks were measured in memory; with a folder they are stored there.
     """
 
     rows: list[Prediction]
@@ -79,10 +79,10 @@ class Scored:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
 
     def pixel_counts(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield id and `count_pixels` of the images whose masks were measured.
+        """Yield id and `count_pixels` of images with measured masks.
 
         Raises:
-            FileNotFoundError, ValueError: as `read_counts`.
+            FileNotFoundError, ValueError: as for `read_counts`.
         """
         if self.folder is None:
             yield from self.counts.items()
@@ -90,9 +90,9 @@ class Scored:
             yield from read_counts(self.folder / LOCALISATION_FILE)
 
     def save(self, directory: Path) -> list[Path]:
-        """Write the files that scoring with this folder would have written, and return them.
+        """Write the same files as scoring with this folder, and return them.
 
-        Nothing is written into the folder where they lie already.
+        Nothing is written if they are already in the folder.
         """
         named = [RUN_FILE, PREDICTIONS_FILE, *([LOCALISATION_FILE] if "masks" in self.run else [])]
         files = [directory / name for name in named]
@@ -110,21 +110,21 @@ class Scored:
 
 
 class OutsideDetector:
-    """What stands in the place of a checkpoint and tells nothing but scores of whole images."""
+    """Base of replacements for a checkpoint that only score whole images."""
 
     localises = False
     facts: Mapping[str, Any] = {}
 
     def reported(self, head: str | None, field: str) -> Any:
-        """Return nothing: no operating points are known."""
+        """Return nothing, because operating points are unknown."""
         return {}
 
     def face_recipe(self, head: str | None = None) -> None:
-        """Return nothing: images are handed over whole."""
+        """Return nothing, because images are not cropped."""
 
 
 class Detector:
-    """The detector that is evaluated; its weights are loaded when the first image needs them.
+    """The evaluated detector; its weights are loaded with the first image.
 
     Args:
         model: folder, Hub id or name of a built-in checkpoint; `None` for the default of the package.
@@ -136,7 +136,7 @@ class Detector:
         decoding: `"full"` or `"draft"`, as in the pipeline.
 
     Raises:
-        OSError, ValueError: as `pipelines.load_config`.
+        OSError, ValueError: as for `pipelines.load_config`.
     """
 
     def __init__(
@@ -167,19 +167,19 @@ class Detector:
         progress: Progress | None = None,
         head: str | None = None,
     ) -> Scored:
-        """Score all images that can be read; only those that `folder` lacks are judged.
+        """Score all readable images that are not in `folder` yet.
 
         Args:
-            pictures: the set; where it has masks and the detector localises, pixels are counted too.
-            folder: of the run; `None` to keep the predictions in memory.
+            pictures: the dataset; if it has masks and the detector localises, pixels are counted as well.
+            folder: folder of the run; `None` to keep the predictions in memory.
             explain: also write explanations.
-            max_new_tokens: longest explanation; the detector's own limit if `None`.
-            progress: called with how many images are done, and how many there are; first before any is judged.
-            head: of a checkpoint with several heads, the one that judges.
+            max_new_tokens: maximum length of explanations; `None` uses the detector's own limit.
+            progress: called with the number of images done and the total, first before any image is scored.
+            head: head to use, for a checkpoint with several.
 
         Raises:
-            ValueError: for a folder of another run or one that another process fills, a detector that cannot explain,
-                or a head that it does not have.
+            ValueError: for a folder of another run or one in use by another process, a detector that cannot explain,
+                or an unknown head.
             DetectorError: if the detector fails on images that could be read.
         """
         localise = self.localises and pictures.masks is not None
@@ -191,8 +191,8 @@ class Detector:
         if self.decoding != "full":
             options["decoding"] = self.decoding
         if folder is None or not (folder / PREDICTIONS_FILE).is_file():
-            self._load_able(options)  # a new run: nothing is written for a model that cannot do it
-        # What the numbers of an image depend on. Rules and settings may change between runs.
+            self._load_able(options)  # a new run: nothing is written if the model cannot do it
+        # Settings that affect the numbers of an image. Protocols and other settings may change between runs.
         run = {
             "model": _describe_model(self.source),
             "set": describe_set(pictures),
@@ -221,16 +221,16 @@ class Detector:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Family and digest of the weights: what tells whether numbers are of a certain checkpoint."""
+        """Return family and digest of the weights, which identify the checkpoint of the numbers."""
         return {"model_type": self.config.model_type, "weights": weights_digest(self.source)}
 
     def reported(self, head: str | None, field: str) -> Any:
-        """Return a field of the config, such as `"operating_points"`, of that head where there are several."""
+        """Return a field of the config, such as `"operating_points"`, for this head if there are several."""
         of_head = getattr(self.config, "of_head", None)
         return getattr(self.config, field) if of_head is None else of_head(head, field)
 
     def face_recipe(self, head: str | None = None) -> CropRecipe | None:
-        """Return how faces are cut out of frames for it; `None` for a detector that judges whole images."""
+        """Return the crop recipe for faces; `None` for a detector for whole images."""
         of_head = getattr(self.config, "of_head", None)
         judges = FAMILIES[self.config.model_type].judges if of_head is None else of_head(head, "subject")
         if judges != "faces":
@@ -238,7 +238,7 @@ class Detector:
         return recipe_of(open_checkpoint(self.source, self.family).load_processor())
 
     def _load_able(self, options: Mapping[str, Any]) -> DeepfakeDetectionPipeline:
-        """Return the pipeline, once it is known that the model can do what `options` ask for."""
+        """Return the pipeline after checking that the model supports `options`."""
         if self._pipeline is None:
             self._pipeline = load_detector(self.model, self.device, self.dtype, self.family)
         for ability in ("explain", "localize"):
@@ -269,7 +269,7 @@ def score_pictures(
     progress: Progress | None = None,
     num_workers: int = 0,
 ) -> Scored:
-    """Score all images of a set that `folder` lacks.
+    """Score all images of a dataset that are not in `folder` yet.
 
     Args:
         judge: takes images and yields a row for each, `{"fake_probability", "explanation", "mask"}` or `{"error"}`; it
@@ -283,7 +283,7 @@ def score_pictures(
         num_workers: threads that make pictures which are cut, changed or covered first, where order does not matter.
 
     Raises:
-        ValueError: for a folder of another run or one that another process fills.
+        ValueError: for a folder of another run or one in use by another process.
     """
     scored = Scored([], run, folder)
     with nullcontext() if folder is None else folder_lock(folder):
@@ -297,14 +297,14 @@ def score_pictures(
 
 
 def _resume(folder: Path, run: dict[str, Any], pictures: PictureSet) -> dict[str, Prediction]:
-    """Claim the folder for the run, and return what was scored there before, by id."""
+    """Claim the folder for the run, and return existing predictions by id."""
     _claim_folder(folder, run)
     done = _read_progress(folder / PREDICTIONS_FILE)
     _refuse_changed(pictures, done, folder)
     strangers = sorted(set(done) - set(pictures.ids))
     if strangers:
         raise ValueError(
-            f"{folder / PREDICTIONS_FILE} holds predictions about images that are not in the set: "
+            f"{folder / PREDICTIONS_FILE} contains predictions for images that are not in the dataset: "
             f"{', '.join(strangers[:3])}. Choose another `output`."
         )
     if (folder / LOCALISATION_FILE).is_file():
@@ -321,9 +321,9 @@ def _score_missing(
     localise: bool,
     num_workers: int,
 ) -> Iterator[int]:
-    """Fill `scored`, in the order of the set, and yield how many images are done after each batch that was judged.
+    """Fill `scored` in the order of the dataset, and yield the number of images done after each batch.
 
-    Batches are cut by place in the set and not by what is missing, so that a rerun computes the same numbers.
+    Batches depend on positions in the dataset and not on what is missing, so that a rerun computes the same numbers.
 
     Args:
         judge: as in `score_pictures`.
@@ -366,7 +366,7 @@ def _score_missing(
                     write_counts(scored.folder / LOCALISATION_FILE, counts)
             if fresh and scored.folder is not None:
                 with (scored.folder / PREDICTIONS_FILE).open("a", encoding="utf-8") as handle:
-                    # One write, so that a kill rarely cuts a batch.
+                    # A single write, so that a kill rarely truncates a batch.
                     handle.write("".join(prediction.to_json() + "\n" for prediction in fresh.values()))
         scored.rows += [known for row in rows if (known := done.get(row.id) or fresh.get(row.id)) is not None]
         if finished > before:
@@ -374,20 +374,20 @@ def _score_missing(
 
 
 def _count_masks(pictures: PictureSet, masks: Mapping[int, Any]) -> dict[str, np.ndarray]:
-    """Return id -> `count_pixels` of the masks by place in the set; fakes without a true mask are left out."""
+    """Return id -> `count_pixels` of the masks; fakes without a true mask are left out."""
     counts = {}
     for place, mask in masks.items():
         row = pictures.rows[place]
         truth = None if pictures.masks is None else pictures.masks[place]
         if row.label == "fake" and truth is None:
-            continue  # what was changed is not known
+            continue  # the manipulated area is unknown
         drawn = None if row.label == "real" else read_mask(truth)
         counts[row.id] = count_pixels(mask, drawn, row.id)
     return counts
 
 
 def _describe_model(source: str) -> dict[str, Any]:
-    """Return what tells one state of a model from another: its name, and for a folder size and time of its files."""
+    """Return the identity of a model's state: its name, and for a folder size and time of its files."""
     folder = Path(source)
     files: dict[str, list[int]] = {}
     if folder.is_dir():
@@ -399,9 +399,9 @@ def _describe_model(source: str) -> dict[str, Any]:
 
 
 def describe_set(pictures: PictureSet) -> dict[str, Any]:
-    """Return what tells one set of images from another: its name, size, files, and a digest of what is known.
+    """Return the identity of a dataset: its name, size, files, and a digest of its metadata.
 
-    The files of a folder are not in it: an image that could not be read may be replaced, see `_refuse_changed`.
+    Files of a folder are not included, because an unreadable image may be replaced, see `_refuse_changed`.
     """
     content = "\n".join(replace(row, file_state=None).to_json() for row in pictures.rows)
     return {
@@ -413,20 +413,20 @@ def describe_set(pictures: PictureSet) -> dict[str, Any]:
 
 
 def _refuse_changed(pictures: PictureSet, done: Mapping[str, Prediction], output: Path) -> None:
-    """Raise a `ValueError` if an image has been written anew since it was scored."""
+    """Raise a `ValueError` if an image has been changed since it was scored."""
     changed = [row.id for row in pictures.rows if row.id in done and done[row.id].file_state != row.file_state]
     if changed:
         raise ValueError(
-            f"{len(changed)} images have changed since {output} holds their predictions, the first being "
-            f"{changed[0]}. Choose another `output`, or remove this folder."
+            f"{len(changed)} images have changed since they were scored in {output}, such as {changed[0]}. Choose "
+            "another `output`, or remove this folder."
         )
 
 
 def _claim_folder(output: Path, run: dict[str, Any]) -> None:
-    """Note in the folder what is being scored, or check that it is what was begun there.
+    """Record the run in the folder, or check that it matches the recorded one.
 
     Raises:
-        ValueError: where the folder holds predictions of another run, or ones of unknown origin.
+        ValueError: if the folder has predictions of another run, or of unknown origin.
     """
     file, predictions = output / RUN_FILE, output / PREDICTIONS_FILE
     if file.is_file() and predictions.is_file():
@@ -434,18 +434,18 @@ def _claim_folder(output: Path, run: dict[str, Any]) -> None:
             begun = read_json_object(file)
         except ValueError as error:
             raise ValueError(f"{error} Choose another `output`, or remove this folder.") from error
-        wanted = json.loads(_run_text(run))  # as tuples and such come back changed
+        wanted = json.loads(_run_text(run))  # because JSON changes types such as tuples
         different = [key for key in sorted({*begun, *wanted}) if begun.get(key) != wanted.get(key)]
         if different:
             raise ValueError(
-                f"{output} holds predictions of another run: {', '.join(different)} differ (see {file}). "
+                f"{output} contains predictions of another run: {', '.join(different)} differ (see {file}). "
                 "Choose another `output`, or remove this folder."
             )
     elif predictions.is_file():
-        raise ValueError(f"{predictions} exists, but no {RUN_FILE} says of which run. Choose another `output`.")
+        raise ValueError(f"{predictions} exists without {RUN_FILE}, so its run is unknown. Choose another `output`.")
     else:
         output.mkdir(parents=True, exist_ok=True)
-        # Before the first prediction, and in one piece: a torn note would claim nothing.
+        # Written atomically before the first prediction.
         write_text(file, _run_text(run))
 
 
@@ -454,7 +454,7 @@ def _run_text(run: Mapping[str, Any]) -> str:
 
 
 def _read_progress(file: Path) -> dict[str, Prediction]:
-    """Return what was scored already, by id. A last line that was cut off by a kill is removed from the file.
+    """Return existing predictions by id. A last line truncated by a kill is removed from the file.
 
     Raises:
         ValueError: for any other broken line.
@@ -466,7 +466,7 @@ def _read_progress(file: Path) -> dict[str, Prediction]:
 
 
 def _cut_torn_line(file: Path) -> None:
-    """Remove what follows the last line end: a line that a kill cut off."""
+    """Remove an incomplete last line, truncated by a kill."""
     size = file.stat().st_size
     with file.open("r+b") as handle:
         end = size

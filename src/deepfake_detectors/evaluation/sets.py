@@ -1,4 +1,4 @@
-"""What a model is evaluated on: a dataset of this package, or plain folders of real and of fake images."""
+"""Test sets: a dataset of this package, or folders of real and fake images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from deepfake_detectors.examination.video import VideoError
 from deepfake_detectors.files import walk_folder
 from deepfake_detectors.modeling.image_loading import load_image
 
-TABLE_SET, TABLE_CONFIG = "image_folder", "table"  # how a table of images is read
+TABLE_SET, TABLE_CONFIG = "image_folder", "table"  # config for reading a table of images
 
 __all__ = ["PictureSet", "TwinMasks", "cut_faces", "data_set", "folder_set"]
 
@@ -33,14 +33,15 @@ class PictureSet:
 
     Attributes:
         name: for messages and the report.
-        rows: what is known of every image, without score and text.
-        images: where it is read from, anything that the pipeline takes; as long as `rows`.
-        masks: what was changed in each, anything that `load_image` takes, `None` for an image without a mask; as
-            long as `rows`, or `None` for a set without masks.
-        mask_source: where the masks are from, in words; `None` for a set without masks.
-        references: id -> reference explanations, where the set has them.
-        remarks: what to keep in mind when reading its numbers.
-        fingerprint: of the files of a dataset and how they are read; `None` for folders, whose rows know their files.
+        rows: data of every image, without score and text.
+        images: source of each image, as accepted by the pipeline; as long as `rows`.
+        masks: manipulated area of each image, as accepted by `load_image`, or `None` for an image without a mask; as
+            long as `rows`, or `None` for a dataset without masks.
+        mask_source: description of the source of the masks; `None` for a dataset without masks.
+        references: id -> reference explanations, if available.
+        remarks: caveats for its numbers.
+        fingerprint: fingerprint of a dataset's files and reading options; `None` for folders, whose rows have their
+            files.
     """
 
     name: str
@@ -54,7 +55,7 @@ class PictureSet:
 
     @property
     def files(self) -> Sequence[Any]:
-        """Where each image lies as a file; `None` for images that are made from something else."""
+        """Return the file of each image; `None` for images derived from something else."""
         if isinstance(self.images, CutPictures):
             return [None] * len(self.images)
         return self.images.files if isinstance(self.images, Pictures) else self.images
@@ -70,7 +71,7 @@ class PictureSet:
 
 
 class _Cells(Sequence):
-    """The images of a dataset as they lie there, so that only the detector's own loader decodes them."""
+    """The undecoded images of a dataset, so that only the detector's own loader decodes them."""
 
     def __init__(self, table: Any, column: str) -> None:
         self.table, self.column = table.select_columns([column]), column
@@ -90,17 +91,17 @@ def data_set(
     split: str = "test",
     twin_masks: bool = False,
 ) -> PictureSet:
-    """Return a split of a dataset of this package, with its masks and reference explanations where it has them.
+    """Return a split of a dataset of this package, with masks and reference explanations if available.
 
     Args:
-        dataset: its name, read from the raw files; a folder that `dataset build` wrote; or a table `img_path,label`
-            (a CSV file, see `dataset_scripts.image_folder`), whose rows belong to `split` unless it says otherwise.
-        config, split, data_dir, options: as in `deepfake_detectors.data.loading.load_split`; a folder takes
-            `config` and `split` alone.
-        twin_masks: take as mask where a fake differs from the real row of the same target video.
+        dataset: its name, to read the raw files; a folder written by `dataset build`; or a table `img_path,label` (a
+            CSV file, see `dataset_scripts.image_folder`), whose rows belong to `split` by default.
+        config, split, data_dir, options: as in `deepfake_detectors.data.loading.load_split`; a folder only takes
+            `config` and `split`.
+        twin_masks: derive masks from the difference between a fake and the real row of the same target video.
 
     Raises:
-        ValueError, FileNotFoundError, ImportError: as `load_split` and `find_builds`.
+        ValueError, FileNotFoundError, ImportError: as for `load_split` and `find_builds`.
     """
     if dataset not in DATASETS and Path(dataset).suffix.lower() == ".csv":
         if data_dir is not None or config is not None:
@@ -113,7 +114,7 @@ def data_set(
         )
     if dataset not in DATASETS and Path(dataset).is_dir():
         if data_dir is not None or options:
-            raise ValueError(f"{dataset} was built already: `data_dir` and `dataset_options` are of raw files.")
+            raise ValueError(f"{dataset} is already built: `data_dir` and `dataset_options` only apply to raw files.")
         table, dataset, config, fingerprint = _built_split(Path(dataset), config, split)
     else:
         table, fingerprint = open_split(dataset, split, data_dir, config, options)
@@ -127,7 +128,7 @@ def data_set(
     if twin_masks:
         found.masks, found.mask_source = TwinMasks(found, table["target_id"][:]), "difference to the real twin"
         found.remarks.append(
-            "Masks from differences are rough: where the two frames are not the same, the background counts as changed"
+            "Masks from differences are rough: if the two frames differ, the background counts as changed"
         )
     elif "mask" in table.features:
         found.masks, found.mask_source = _Cells(table, "mask"), "the dataset"
@@ -135,36 +136,38 @@ def data_set(
         found.references = dict(zip(found.ids, table["answers"][:], strict=True))
         if len(set(table["question"][:])) > 1:
             found.remarks.append(
-                "The set asks questions of its own about its images; the detector was asked the one it was trained "
-                "on, so that its explanations answer another question than the references do"
+                "The dataset has its own questions about its images, but the detector was asked the one it was "
+                "trained on, so its explanations answer another question than the references"
             )
     return found
 
 
 def _built_split(folder: Path, config: str | None, split: str) -> tuple[Any, str, str, str]:
-    """The rows of a built split, the names of its dataset and config, and the fingerprint of its files."""
+    """Return the rows of a built split, the names of its dataset and config, and the fingerprint of its files."""
     import datasets
 
     builds = {build.config: build for build in find_builds(folder)}
     if config is None and len(builds) == 1:
         (config,) = builds
     if config not in builds:
-        raise ValueError(f"{folder} holds the configs {', '.join(builds)}; choose one with `dataset_config`.")
+        raise ValueError(f"{folder} has the configs {', '.join(builds)}; choose one with `dataset_config`.")
 
     build = builds[config]
     if split not in build.splits:
-        raise ValueError(f"{folder} has no split {split!r} of {config}, but {', '.join(build.splits)}.")
+        raise ValueError(
+            f"{folder} does not have the split {split!r} of {config}; available are {', '.join(build.splits)}."
+        )
     rows = datasets.Dataset.from_parquet([str(file) for file in build.splits[split]], features=build.features)
     state = "\n".join(f"{file.name} {_file_state(file)}" for file in build.splits[split])
     return rows, build.dataset, config, sha256(state.encode()).hexdigest()
 
 
 class TwinMasks(Sequence):
-    """Masks from the difference between a fake and the real frame behind it, read when asked for.
+    """Masks from the difference between a fake and its real frame, read on access.
 
     Args:
         pictures: the set.
-        targets: `(n,)`, the target video of every image. Those of one target must show the same frame.
+        targets: `(n,)`, the target video of every image. Images with the same target must show the same frame.
 
     Raises:
         ValueError: if no fake has a real twin.
@@ -182,7 +185,9 @@ class TwinMasks(Sequence):
             for row, target in zip(pictures.rows, targets, strict=True)
         ]
         if not any(twin is not None for twin in self.twins):
-            raise ValueError(f"`twin_masks`: no fake of {pictures.name} has a real image of the same target video.")
+            raise ValueError(
+                f"`twin_masks`: {pictures.name} does not have a fake with a real image of the same target video."
+            )
 
     def __len__(self) -> int:
         return len(self.twins)
@@ -196,19 +201,19 @@ class TwinMasks(Sequence):
 
 
 def cut_faces(pictures: PictureSet, recipe: CropRecipe, finder: str = DEFAULT_FINDER) -> PictureSet:
-    """Return a set whose images are the largest face of each; those without one are left out, with a remark.
+    """Return a dataset of the largest face in each image; images without a face are left out, with a remark.
 
     Args:
-        pictures: whole images, such as the frames that the builder of a video dataset gives.
-        recipe: how faces are cut out.
+        pictures: whole images, such as the frames from the builder of a video dataset.
+        recipe: crop recipe for faces.
         finder: name of the face finder.
 
     Raises:
-        ValueError: for a set with masks, whose places crops do not keep, or without a single face.
+        ValueError: for a dataset with masks, which do not fit crops, or without any face.
         ImportError: if the finder's library is not installed.
     """
     if pictures.masks is not None:
-        raise ValueError(f"{pictures.name} has masks of whole images: leave out `crop`, or the masks.")
+        raise ValueError(f"{pictures.name} has masks for whole images: leave out `crop` or the masks.")
     cut = CutPictures.look(pictures.images, recipe, face_finder(finder))
     if not len(cut):
         raise ValueError(f"No face was found in the images of {pictures.name}.")
@@ -219,7 +224,7 @@ def cut_faces(pictures: PictureSet, recipe: CropRecipe, finder: str = DEFAULT_FI
         pictures,
         rows=[pictures.rows[place] for place in cut.places],
         images=cut,
-        remarks=[*pictures.remarks, f"The largest face of each image, cut out by {recipe.name!r}", *remarks],
+        remarks=[*pictures.remarks, f"The largest face of each image, cropped with {recipe.name!r}", *remarks],
         fingerprint=sha256(state.encode()).hexdigest(),
     )
 
@@ -230,31 +235,29 @@ def folder_set(
     mask_dir: Path | None = None,
     view: Callable[[], ClipView] = ClipView,
 ) -> PictureSet:
-    """Return the images of one or two folders, searched to any depth, and of the videos there frames or faces.
+    """Return the images of one or two folders, searched recursively, and frames or faces of videos in them.
 
-    In `fake_dir` the first folder below names the manipulation. Where images lie two folders deep
-    (`<manipulation>/<video>/<frame>.png`), the second one is their video; in `real_dir` too. There the
-    first folder names the source: both make the set, `fake/<manipulation>` or `real/<source>`. `mask_dir` holds the
-    masks of the fakes, white where they were changed, under the same path or, where it is unique, the same stem.
-    A video gives the images that `view` says, which is asked for where there is one; they share its `video_id`.
+    In `fake_dir` the first subfolder names the manipulation, in `real_dir` the source. They define the set,
+    `fake/<manipulation>` or `real/<source>`. If images are two folders deep (`<manipulation>/<video>/<frame>.png`),
+    the second one is their video. `mask_dir` has the masks of the fakes, white where manipulated, with the same path
+    or a unique stem. Images of a video come from `view` and share its `video_id`.
 
     Raises:
-        ValueError: if neither folder is given, both are the same or nested, one holds no images, or a fake has no
-            mask.
+        ValueError: if neither folder is given, both are the same or nested, one has no images, or a fake has no mask.
         FileNotFoundError: for a path that is not a folder.
         ImportError: for videos, if PyAV or the face finder is not installed.
     """
     given = {"real": real_dir, "fake": fake_dir}
     if real_dir is None and fake_dir is None:
-        raise ValueError("No images: give `real_dir`, `fake_dir` or both.")
+        raise ValueError("There are no images: pass `real_dir`, `fake_dir` or both.")
     if real_dir is not None and fake_dir is not None and real_dir.resolve() == fake_dir.resolve():
         raise ValueError(f"`real_dir` and `fake_dir` are the same folder, {real_dir}.")
     for outer, inner in (("real", "fake"), ("fake", "real")):
         whole, part = given[outer], given[inner]
         if whole is not None and part is not None and part.resolve().is_relative_to(whole.resolve()):
             raise ValueError(
-                f"`{inner}_dir` {part} lies inside `{outer}_dir` {whole}, so that its images would count as both "
-                "real and fake. Name two folders side by side."
+                f"`{inner}_dir` {part} is inside `{outer}_dir` {whole}, so its images would count as both real and "
+                "fake. Use two separate folders."
             )
     rows: list[Prediction] = []
     images: list[Any] = []
@@ -263,17 +266,17 @@ def folder_set(
         if folder is None:
             continue
         if not folder.is_dir():
-            raise FileNotFoundError(f"`{label}_dir` {folder}: there is no such folder.")
+            raise FileNotFoundError(f"`{label}_dir` {folder} does not exist.")
         walk = walk_folder(folder, recursive=True)
         if walk.faults:
             raise ValueError(
-                f"`{label}_dir` {folder} holds {len(walk.faults)} that cannot be read, so that the numbers would be "
-                f"of fewer images: {next(iter(walk.faults.values()))} Repair or remove them."
+                f"`{label}_dir` {folder} has {len(walk.faults)} entries that cannot be read, so the numbers would be "
+                f"based on fewer images: {next(iter(walk.faults.values()))} Repair or remove them."
             )
         files = walk.files
         videos = clip_files(folder)
         if not files and not videos:
-            raise ValueError(f"`{label}_dir` {folder} holds no images.")
+            raise ValueError(f"`{label}_dir` {folder} does not contain images.")
         clips += [(label, folder, path) for path in videos]
         for path in files:
             inside = path.relative_to(folder)
@@ -316,7 +319,7 @@ def folder_set(
 def _add_clips(
     clips: Sequence[tuple[str, Path, Path]], view: ClipView, rows: list[Prediction], images: list[Any]
 ) -> list[str]:
-    """Append the images of videos, given as label, folder and path; return remarks on what was done and left out."""
+    """Append the images of videos, given as label, folder and path; return remarks about them."""
     finder = None if view.recipe is None else face_finder(view.finder)
     remarks = [f"Of {len(clips)} videos: {view.describe()}"]
     for label, folder, path in clips:
@@ -327,7 +330,7 @@ def _add_clips(
             remarks.append(f"Left out: {error}")
             continue
         if not found:
-            remarks.append(f"Left out, no face was found: {label}/{inside.as_posix()}")
+            remarks.append(f"Left out because no face was found: {label}/{inside.as_posix()}")
         for picture in found:
             rows.append(
                 Prediction(
@@ -341,26 +344,26 @@ def _add_clips(
             )
             images.append(picture)
     if not rows:
-        raise ValueError(f"None of {len(clips)} videos gave an image. {remarks[1]}")
+        raise ValueError(f"None of the {len(clips)} videos has a usable image. {remarks[1]}")
     return remarks
 
 
 def _manipulation(label: str, folder: Path, inside: Path) -> str:
-    """What made an image: the first folder below the one given, or that itself."""
+    """Return the manipulation of an image: the first subfolder of the given one, or that itself."""
     if label == "real":
         return "real"
     return inside.parts[0] if len(inside.parts) > 1 else folder.name
 
 
 def _file_state(path: Path) -> str:
-    """What changes when a file is written anew."""
+    """Return values that change when a file is rewritten."""
     status = path.stat()
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _find_masks(mask_dir: Path, fake_dir: Path, fakes: Sequence[Path]) -> list[str]:
     if not mask_dir.is_dir():
-        raise FileNotFoundError(f"`mask_dir` {mask_dir}: there is no such folder.")
+        raise FileNotFoundError(f"`mask_dir` {mask_dir} does not exist.")
     by_path: dict[Path, Path] = {}
     by_stem: dict[str, list[Path]] = {}
     for path in walk_folder(mask_dir, recursive=True).files:
@@ -372,7 +375,7 @@ def _find_masks(mask_dir: Path, fake_dir: Path, fakes: Sequence[Path]) -> list[s
         found = [same] if same is not None else by_stem.get(fake.stem, [])
         if len(found) != 1:
             raise ValueError(
-                f"{fake} has {len(found)} masks in `mask_dir` {mask_dir}, expected one, of the same path or stem."
+                f"{fake} has {len(found)} masks in `mask_dir` {mask_dir}, expected one with the same path or stem."
             )
         masks.append(str(found[0]))
     return masks

@@ -1,7 +1,7 @@
-"""How close generated explanations are to reference ones: BLEU, ROUGE-L, CIDEr, and on demand SPICE and meaning.
+"""Similarity of generated explanations to references: BLEU, ROUGE-L, CIDEr, and optionally SPICE and meaning.
 
-pycocoevalcap's three scorers are plain Python and take raw strings. What of it starts Java is not used (its PTB
-tokenizer, METEOR) or only when asked for (SPICE). Meaning is the cosine of sentence embeddings by any encoder.
+pycocoevalcap's three scorers are plain Python and take raw strings. Its parts that start Java are not used (PTB
+tokenizer, METEOR) or only on request (SPICE). Meaning is the cosine of sentence embeddings by any encoder.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ __all__ = [
 ]
 
 METEOR_ABSENT = "named in the paper, but absent from the published scorer; needs Java"
-SPICE_ABSENT = "needs Java and a download of its own; ask for it with `spice`"
+SPICE_ABSENT = "needs Java and a separate download; enable it with `spice`"
 SPICE_MODELS = "stanford-corenlp-3.6.0-models.jar"
 # FakeVLM's paper gives a "CSS" without naming its encoder; this one is the usual choice, so no parity is claimed.
 SUGGESTED_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-BATCH = 64  # texts encoded at a time
+BATCH = 64  # texts per batch
 # pycocoevalcap's guards against a division by zero, so that resampled BLEU is its BLEU.
 SMALL, TINY = 1e-9, 1e-15
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
@@ -51,13 +51,13 @@ WORD = re.compile(r"\w+(?:['’-]\w+)*")
 def explanation_results(
     rows: Sequence[Prediction], references: Mapping[str, Sequence[str]], settings: Settings, rouge_score: bool = False
 ) -> dict[str, Any]:
-    """Compare explanations of images with reference ones, as lower-cased words without punctuation.
+    """Compare explanations with references, as lower-cased words without punctuation.
 
     Args:
-        rows: with texts.
+        rows: predictions with texts.
         references: id -> one or more texts; the same ids.
-        settings: of the intervals, and what else to compute.
-        rouge_score: add `rouge_l_f`. FakeVLM's ROUGE-L is commonly computed so; its paper does not say how it was.
+        settings: settings of the intervals, and optional metrics.
+        rouge_score: add `rouge_l_f`. FakeVLM's ROUGE-L is commonly computed like this; its paper does not say how.
 
     Returns:
         `counts`, `tokens`, `bootstrap`, `metrics` and `undefined`.
@@ -68,8 +68,8 @@ def explanation_results(
     without = [row.id for row in rows if row.text is None]
     if without:
         raise ValueError(
-            f"{len(without)} of {len(rows)} predictions have no text to compare with the references, the first being "
-            f"{without[0]}. Write them with `explain`."
+            f"{len(without)} of {len(rows)} predictions have no text to compare with the references, such as "
+            f"{without[0]}. Create texts with `explain`."
         )
     by, groups = bootstrap_groups(rows)
     texts = {row.id: str(row.text) for row in rows}
@@ -90,15 +90,15 @@ def score_texts(
     groups: Sequence[str] | None,
     settings: Settings,
 ) -> tuple[MetricSet, MetricSet]:
-    """Compute metrics of the texts as they are, and of their lower-cased words without punctuation.
+    """Compute metrics of the original texts, and of their lower-cased words without punctuation.
 
-    `similarity` and `SPICE`, which cut the texts by rules of their own, are the same in both.
+    `similarity` and `SPICE`, which have their own tokenisation, are the same in both.
 
     Args:
         predictions: key -> text.
         references: key -> one or more texts; the same keys.
         groups: `(n,)`, texts about the same source material, in the order of `predictions`.
-        settings: what else to compute.
+        settings: optional metrics to compute.
 
     Raises:
         ValueError: as `explanation_metrics`, `SentenceEncoder` and `spice_scores`.
@@ -106,7 +106,7 @@ def score_texts(
     """
     check_keys(predictions, references)
     shared = MetricSet()
-    # First what may be missing on this machine, before the rest takes its time.
+    # Optional dependencies first, before slow computations.
     if settings.encoder is not None:
         encoder = SentenceEncoder(settings.encoder)
         values = sentence_similarities(encoder, list(predictions.values()), [references[key] for key in predictions])
@@ -123,7 +123,7 @@ def score_texts(
         {key: [plain_words(text) for text in references[key]] for key in predictions},
         *bootstrap,
     )
-    # Under a name of its own: "Bleu" alone would be taken for BLEU-4.
+    # With a separate name, because "Bleu" alone would be mistaken for BLEU-4.
     words.metrics["Bleu_mean"] = words.metrics.pop("Bleu")
     for result in (raw, words):
         result.metrics |= shared.metrics
@@ -160,7 +160,7 @@ def _add_mean(
 ) -> None:
     finite = values[np.isfinite(values)]
     if finite.size < values.size:
-        result.add(name, None, f"{values.size - finite.size} of {values.size} texts got no value")
+        result.add(name, None, f"{values.size - finite.size} of {values.size} texts have no value")
         return
     result.add(name, float(values.mean()), interval=mean_interval(values, groups, settings.resamples, settings.seed))
 
@@ -169,7 +169,7 @@ def require_pycocoevalcap() -> tuple[Any, Any, Any]:
     """Return the classes `BleuScorer`, `Rouge` and `Cider`.
 
     Raises:
-        ImportError: if pycocoevalcap is not installed, with the command that installs it.
+        ImportError: if pycocoevalcap is not installed, with the command to install it.
     """
     try:
         from pycocoevalcap.bleu.bleu_scorer import BleuScorer
@@ -183,7 +183,8 @@ def require_pycocoevalcap() -> tuple[Any, Any, Any]:
 
 
 def plain_words(text: str) -> str:
-    """Lower-cased words without punctuation, one blank between them: "Blurry, unclear." -> "blurry unclear"."""
+    """Return lower-cased words without punctuation, joined by single spaces: "Blurry, unclear." -> "blurry
+    unclear"."""
     return " ".join(WORD.findall(text.lower()))
 
 
@@ -194,22 +195,22 @@ def explanation_metrics(
     resamples: int = 0,
     seed: int = 0,
 ) -> MetricSet:
-    """Scores of a whole file, as the published scorer computes them: on strings as they are, cut at white space.
+    """Compute the scores of a whole file like the published scorer, on unmodified strings split at white space.
 
     Args:
         predictions: key -> text.
         references: key -> one or more texts; the same keys.
         groups: `(n,)`, texts about the same source material: whole groups are resampled.
-        resamples: bootstrap resamples of the 95 % intervals; 0 for none. The document frequencies of CIDEr stay those
+        resamples: bootstrap resamples for the 95 % intervals; 0 for none. The document frequencies of CIDEr stay those
             of the whole file.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
         `Bleu` (the mean of the four), `Bleu_1` to `Bleu_4`, `ROUGE_L` (all in [0, 1]) and `CIDEr` (in [0, 10]).
 
     Raises:
-        ValueError: for keys of one side only, nothing to score, or an entry without reference.
-        ImportError: as `require_pycocoevalcap`.
+        ValueError: for keys that are only on one side, empty input, or an entry without a reference.
+        ImportError: as for `require_pycocoevalcap`.
     """
     check_keys(predictions, references)
     bleu_class, rouge_class, cider_class = require_pycocoevalcap()
@@ -246,17 +247,17 @@ def spice_scores(predictions: Mapping[str, str], references: Mapping[str, Sequen
 
     Raises:
         ValueError: if Java or its language models are missing (the message says how to get them), or if it failed.
-        ImportError: as `require_pycocoevalcap`.
+        ImportError: as for `require_pycocoevalcap`.
     """
     require_pycocoevalcap()
     from pycocoevalcap.spice import spice
 
     if shutil.which("java") is None:
         raise ValueError("SPICE needs Java 8, and there is no `java` on the PATH. Install it, or leave out `spice`.")
-    # Its constructor would fetch half a gigabyte without a word.
+    # Its constructor would silently download half a gigabyte.
     if not (Path(spice.__file__).parent / "lib" / SPICE_MODELS).is_file():
         raise ValueError(
-            "SPICE needs the Stanford CoreNLP models, which are not there. Fetch them (about 500 MB): "
+            "SPICE needs the Stanford CoreNLP models, which are missing. Download them (about 500 MB): "
             "python -m pycocoevalcap.spice.get_stanford_models"
         )
     check_keys(predictions, references)
@@ -272,20 +273,20 @@ def spice_scores(predictions: Mapping[str, str], references: Mapping[str, Sequen
 
 
 def check_keys(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> None:
-    """Raise a `ValueError` unless predictions and references hold the same keys, each with a reference."""
+    """Raise a `ValueError` unless predictions and references have the same keys, each with a reference."""
     if not predictions:
-        raise ValueError("There is nothing to evaluate: the prediction file holds no explanation.")
+        raise ValueError("There is nothing to evaluate: the prediction file does not contain explanations.")
     unknown = [key for key in predictions if key not in references]
     if unknown:
         raise ValueError(
-            f"{len(unknown)} of {len(predictions)} explanations have no reference, the first being "
-            f"{', '.join(unknown[:3])}. Give the `references` that belong to these predictions."
+            f"{len(unknown)} of {len(predictions)} explanations have no reference, such as {', '.join(unknown[:3])}. "
+            "Pass the `references` for these predictions."
         )
     missing = [key for key in references if key not in predictions]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(references)} references have no explanation, the first being "
-            f"{', '.join(missing[:3])}. Finish the prediction file, or give the `references` of this subset."
+            f"{len(missing)} of {len(references)} references have no explanation, such as {', '.join(missing[:3])}. "
+            "Complete the prediction file, or pass the `references` for this subset."
         )
     empty = [key for key, texts in references.items() if not texts]
     if empty:
@@ -324,8 +325,8 @@ class SentenceEncoder:
         except (OSError, ValueError, ImportError) as error:
             first = " ".join(str(error).split())
             raise ValueError(
-                f"the sentence encoder {name!r} could not be loaded: {first} Without network, fetch it before "
-                f"(hf download {SUGGESTED_ENCODER}), or give the folder of an encoder."
+                f"the sentence encoder {name!r} could not be loaded: {first} Without a network connection, download "
+                f"it first (hf download {SUGGESTED_ENCODER}), or pass the folder of an encoder."
             ) from error
         self.name = name
         # Some tokenizers do not say how much their model reads; two positions are for those that count from 2.

@@ -1,4 +1,4 @@
-"""Metrics of verdicts that were read from texts: real, fake, or neither."""
+"""Metrics of verdicts parsed from texts: real, fake, or neither."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ UNDETERMINED = "undetermined"
 
 
 def check_verdicts(truth: Sequence[str], verdicts: Sequence[str | None]) -> None:
-    """Raise a `ValueError` unless both are equally long, not empty, and hold class names (verdicts also `None`)."""
+    """Raise a `ValueError` unless both have the same length and only class names (verdicts also `None`)."""
     if len(truth) != len(verdicts):
         raise ValueError(f"There are {len(truth)} labels but {len(verdicts)} verdicts.")
     if not truth:
-        raise ValueError("There is nothing to evaluate: no answers.")
+        raise ValueError("There is nothing to evaluate: there are no answers.")
     strange = sorted({str(value) for value in truth if value not in CLASSES})
     strange += sorted({str(value) for value in verdicts if value is not None and value not in CLASSES})
     if strange:
-        raise ValueError(f"Labels and verdicts hold {strange[:5]}, expected 'real' and 'fake' only.")
+        raise ValueError(f"Labels and verdicts contain {strange[:5]}, expected only 'real' and 'fake'.")
 
 
 def confusion(truth: Sequence[str], verdicts: Sequence[str | None]) -> dict[str, int]:
-    """Counts with fake as the positive class: `tp`, `fp`, `fn`, `tn`, and the answers that gave no verdict."""
+    """Counts with fake as the positive class: `tp`, `fp`, `fn`, `tn`, and answers without a verdict."""
     pairs = list(zip(truth, verdicts, strict=True))
     return {
         "tp": pairs.count(("fake", "fake")),
@@ -48,16 +48,16 @@ def verdict_metrics(
     resamples: int = 2000,
     seed: int = 0,
 ) -> MetricSet:
-    """Accuracy, and per class precision, recall and F1.
+    """Compute accuracy, and precision, recall and F1 per class.
 
-    An answer without a verdict is a miss of its own class, and counts for neither side's precision.
+    An answer without a verdict is a miss for its own class and does not affect precision.
 
     Args:
         truth: `(n,)`, `"real"` or `"fake"`.
         verdicts: `(n,)`, the same or `None`.
-        groups: `(n,)`, images that share source material: whole groups are resampled.
-        resamples: bootstrap resamples of the 95 % intervals; 0 for none.
-        seed: of the bootstrap.
+        groups: `(n,)`; images with the same value share source material, and whole groups are resampled.
+        resamples: bootstrap resamples for the 95 % intervals; 0 for none.
+        seed: seed of the bootstrap.
 
     Returns:
         `accuracy`, `balanced_accuracy`, and `f1_`, `precision_`, `recall_` of `fake` and of `real` (the suffix is
@@ -71,14 +71,14 @@ def verdict_metrics(
         truth, said, labels=list(CLASSES), zero_division=np.nan
     )
     absent = [name for name, count in zip(CLASSES, support, strict=True) if count == 0]
-    missing = f"the set holds no {absent[0]} image" if absent else None
+    missing = f"the set has no {absent[0]} image" if absent else None
     found: dict[str, tuple[float, str | None]] = {
         "accuracy": (right.mean(), None),
         "balanced_accuracy": (recall.mean(), missing),
     }
     for index in (1, 0):
         name = CLASSES[index]
-        none_here = f"the set holds no {name} image" if name in absent else None
+        none_here = f"the set has no {name} image" if name in absent else None
         none_said = none_here or (f"no answer says {name}" if np.isnan(precision[index]) else None)
         found[f"f1_{name}"] = (f1[index], none_here)
         found[f"precision_{name}"] = (precision[index], none_said)
@@ -92,7 +92,7 @@ def verdict_metrics(
 def verdict_table(
     truth: Sequence[str], verdicts: Sequence[str | None], manipulations: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """One row per manipulation, and one for all reals: `{"count", "correct", "undetermined", "accuracy"}`."""
+    """Compute one row per manipulation, and one for all reals: `{"count", "correct", "undetermined", "accuracy"}`."""
     check_verdicts(truth, verdicts)
     table: dict[str, dict[str, Any]] = {}
     for label, verdict, manipulation in zip(truth, verdicts, manipulations, strict=True):
@@ -109,7 +109,7 @@ def verdict_table(
 def category_verdicts(
     truth: Sequence[str], verdicts: Sequence[str | None], categories: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """One row per category, both classes together: `{"count", "correct", "undetermined", "accuracy"}`."""
+    """Compute one row per category for both classes: `{"count", "correct", "undetermined", "accuracy"}`."""
     table: dict[str, dict[str, Any]] = {}
     for name in sorted(set(categories)):
         chosen = [place for place, other in enumerate(categories) if other == name]

@@ -1,4 +1,4 @@
-"""From frames to videos: M2F2-Det's published aggregation with its defects, and sound ones beside it."""
+"""Aggregation of frames to videos: M2F2-Det's published one with its defects, and corrected ones."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ TOP_K = 5
 VIDEO_DEFECTS = {
     "last_video_dropped": "the last video of the file is never scored",
     "labels_shifted": "every video gets the label of the next one",
-    "trimmed": f"the {TRIM} lowest and {TRIM} highest frames are dropped, so {2 * TRIM} frames or fewer give no score",
+    "trimmed": f"the {TRIM} lowest and {TRIM} highest frames are dropped; {2 * TRIM} frames or fewer have no score",
     "oracle_threshold": "accuracy is the best of 11,000 thresholds, chosen on the test set itself",
 }
 
 
 def check_videos(videos: Sequence[str | None]) -> None:
-    """Raise a `ValueError` unless every frame names its video and some video has more than one frame."""
+    """Raise a `ValueError` unless every frame has a video and at least one video has several frames."""
     unnamed = sum(video is None for video in videos)
     if unnamed:
         raise ValueError(
@@ -45,7 +45,7 @@ def check_videos(videos: Sequence[str | None]) -> None:
         )
     if len(set(videos)) == len(videos):
         raise ValueError(
-            f"Video metrics need several frames of a video, but the {len(videos)} images are of as many videos. "
+            f"Video metrics need several frames of a video, but the {len(videos)} images belong to as many videos. "
             "Choose a protocol for images, such as corrected."
         )
 
@@ -53,20 +53,20 @@ def check_videos(videos: Sequence[str | None]) -> None:
 def aggregate_videos(
     videos: Sequence[str], labels: ArrayLike, scores: ArrayLike, aggregation: str = "mean"
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """One score for each video, whatever the order of the frames.
+    """Compute one score for each video, independent of the order of frames.
 
     Args:
         videos: `(n,)`, the video of every frame.
         labels: `(n,)`, 0 real and 1 fake.
         scores: `(n,)`, higher means more fake.
-        aggregation: `"mean"`; `"max"`; `"top_k"`, the mean of the 5 highest (of all, where there are fewer);
+        aggregation: `"mean"`; `"max"`; `"top_k"`, the mean of the 5 highest (or of all, if there are fewer);
             `"trimmed"`, the mean without the 10 lowest and the 10 highest.
 
     Returns:
         Names (sorted), labels and scores, `(videos,)` each.
 
     Raises:
-        ValueError: for another aggregation, a video with both labels, or one that is too short to be trimmed.
+        ValueError: for an unknown aggregation, a video with both labels, or one that is too short for trimming.
     """
     truth, values = check_scores(labels, scores)
     if aggregation not in AGGREGATIONS:
@@ -90,7 +90,7 @@ def _pool(name: str, ordered: np.ndarray, aggregation: str) -> float:
     if aggregation == "trimmed":
         if ordered.size <= 2 * TRIM:
             raise ValueError(
-                f"The video {name} has {ordered.size} frames, but trimming drops {2 * TRIM}: nothing is left."
+                f"The video {name} has {ordered.size} frames, but trimming drops {2 * TRIM}, which leaves no frames."
             )
         return float(ordered[TRIM:-TRIM].mean())
     if aggregation == "max":
@@ -107,7 +107,7 @@ def video_metrics(
     resamples: int = 0,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """`score_metrics` of the videos for every aggregation; one that cannot be computed has an `unavailable` reason.
+    """Compute `score_metrics` of the videos for every aggregation; `unavailable` has the reason if one fails.
 
     Args:
         videos: `(n,)`, the video of every frame.
@@ -127,8 +127,8 @@ def video_metrics(
     for aggregation in AGGREGATIONS:
         if aggregation == "trimmed" and short:
             found[aggregation] = {
-                "unavailable": f"{len(short)} of {len(set(videos))} videos have {2 * TRIM} frames or fewer, of which "
-                "trimming leaves nothing"
+                "unavailable": f"{len(short)} of {len(set(videos))} videos have {2 * TRIM} frames or fewer, all of "
+                "which trimming would drop"
             }
             continue
         names, truth, values = aggregate_videos(videos, labels, scores, aggregation)
@@ -141,7 +141,7 @@ def video_metrics(
 def official_videos(
     videos: Sequence[str], real_labels: ArrayLike, real_scores: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The published aggregation with its defects (see `VIDEO_DEFECTS`); positive is real.
+    """Compute the published aggregation with its defects (see `VIDEO_DEFECTS`); positive is real.
 
     Args:
         videos: `(n,)`, the video of every frame, in the order of the file, which matters.
@@ -162,7 +162,7 @@ def official_videos(
 
 
 def best_threshold_accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Best accuracy in [0, 1] over the thresholds 0, 0.0001 ... 1.0999: optimistic, as it has seen the answers."""
+    """Return the best accuracy in [0, 1] over the thresholds 0, 0.0001 ... 1.0999, which is optimistic."""
     truth, values = check_scores(labels, scores)
     thresholds = np.arange(0.0, 1.1, 1e-4)
     ordered = {code: np.sort(values[truth == code]) for code in (0, 1)}
@@ -172,7 +172,7 @@ def best_threshold_accuracy(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def official_video_metrics(videos: Sequence[str | None], real_labels: ArrayLike, real_scores: ArrayLike) -> MetricSet:
-    """The published `auc` and `best_threshold_accuracy` over videos, positive real; arguments as `official_videos`."""
+    """Compute the published `auc` and `best_threshold_accuracy` over videos; positive is real."""
     check_videos(videos)
     labels, scores = official_videos([str(video) for video in videos], real_labels, real_scores)
     short = int(np.isnan(scores).sum())
@@ -181,8 +181,8 @@ def official_video_metrics(videos: Sequence[str | None], real_labels: ArrayLike,
         reason = "the file holds a single video, which the published script drops"
     elif short:
         reason = (
-            f"{short} of {scores.size} videos have {2 * TRIM} frames or fewer: the published script averages nothing "
-            "and ends in NaN"
+            f"{short} of {scores.size} videos have {2 * TRIM} frames or fewer: the published script averages an "
+            "empty list and returns NaN"
         )
     result = MetricSet()
     one_class = None if reason else one_class_reason(1 - labels)

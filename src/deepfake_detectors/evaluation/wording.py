@@ -1,4 +1,4 @@
-"""The first lines of a report: what was tested, how good it is, and what speaks against believing it."""
+"""The first lines of a report: what was tested, how good it is, and reasons for doubt."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 __all__ = ["verdict_in_words"]
 
-FOLLOWS = 0.5  # rank correlation with the size of files from which scores are said to follow it
+FOLLOWS = 0.5  # rank correlation with file size above which scores are said to depend on it
 WORST_SHOWN = 3
 Metric = Mapping[str, "float | None"]
 
 
 def verdict_in_words(results: Mapping[str, Any]) -> list[str]:
-    """Return the results in sentences, the gravest doubt before the finest number.
+    """Return the results in sentences, with serious doubts before good numbers.
 
     Args:
-        results: the content of results.json. Where no scores were judged, only what was tested is said.
+        results: the content of results.json. Without scores, only the tested data is described.
     """
     part = results.get("judgement", results)
     metrics = part.get("metrics", {})
@@ -37,7 +37,7 @@ def _tested(results: Mapping[str, Any], part: Mapping[str, Any]) -> str:
     counts = {name: part.get(name) for name in ("num_real", "num_fake")}
     if None in counts.values():
         return f"Tested: {who}{where}."
-    return f"Tested: {who}{where}; {counts['num_real']} real and {counts['num_fake']} fake pictures."
+    return f"Tested: {who}{where}; {counts['num_real']} real and {counts['num_fake']} fake images."
 
 
 def _ranking(metrics: Mapping[str, Metric]) -> list[str]:
@@ -45,37 +45,37 @@ def _ranking(metrics: Mapping[str, Metric]) -> list[str]:
     if area is None:
         return []
     if area["value"] is None:
-        return ["How well it tells real from fake cannot be said: the set holds only one of them."]
+        return ["How well it separates real from fake is unknown: the dataset has only one class."]
     shown = _value(area)
     if area["low"] is None or area["high"] is None:
-        return [f"AUC {shown}, without an interval: how much of it is luck is not known."]
+        return [f"AUC {shown}, without an interval, so the influence of chance is unknown."]
     if area["high"] < 0.5:
-        return [f"Worse than chance: AUC {shown}. It takes real pictures for fakes, or labels or scores are swapped."]
+        return [f"Worse than chance: AUC {shown}. It confuses real images and fakes, or labels or scores are swapped."]
     if area["low"] <= 0.5:
         return [f"No better than chance: AUC {shown} includes 0.5."]
     return [f"Better than chance: AUC {shown}, where 0.5 is chance and 1 is perfect."]
 
 
 def _files(control: Mapping[str, Metric]) -> list[str]:
-    """What the size of the files says: of the set, and of the detector."""
+    """Return what file sizes reveal about the dataset and the detector."""
     lines = []
     follows = control.get("bytes_per_pixel_correlation")
     if follows is not None and follows["value"] is not None:
         ends = [end for end in (follows["low"], follows["high"]) if end is not None] or [follows["value"]]
         if min(map(abs, ends)) >= FOLLOWS and min(ends) * max(ends) > 0:
             lines.append(
-                f"Warning: it answers by the size of the files. Within the real and within the fake pictures, its "
-                f"scores follow bytes per pixel (rank correlation {_value(follows)}), which says nothing about "
-                "forgery. Its numbers will not hold on pictures that were saved in another way."
+                f"Warning: it depends on file size. Within the real and within the fake images, its scores follow "
+                f"bytes per pixel (rank correlation {_value(follows)}), which is unrelated to forgery. Its numbers "
+                "will not hold for images that were saved differently."
             )
     alone = control.get("bytes_per_pixel_auc")
     if alone is None or alone["value"] is None:
         return lines
     certain = alone["low"] is not None and alone["high"] is not None and not alone["low"] <= 0.5 <= alone["high"]
     if certain or (alone["low"] is None and abs(alone["value"] - 0.5) > 0.1):
-        below = ", and less than 0.5 is as telling as more" if alone["value"] < 0.5 else ""
+        below = ", and less than 0.5 is as informative as more" if alone["value"] < 0.5 else ""
         text = (
-            "The files give the class away: bytes per pixel alone, without looking at a picture, reach AUC "
+            "The files reveal the class: bytes per pixel alone, without looking at an image, reach AUC "
             f"{_value(alone)}. Chance is 0.5{below}."
         )
         above = control.get("auc_above_bytes_per_pixel")
@@ -95,7 +95,7 @@ def _files(control: Mapping[str, Metric]) -> list[str]:
 
 
 def _errors(results: Mapping[str, Any]) -> list[str]:
-    """The two rates of error at the threshold, from the accuracy per kind of picture."""
+    """Return the two error rates at the threshold, from the accuracy per kind of image."""
     if "threshold" not in results or "per_manipulation" not in results:
         return []
     rows = results["per_manipulation"]
@@ -103,7 +103,7 @@ def _errors(results: Mapping[str, Any]) -> list[str]:
     fakes = [row for name, row in rows.items() if name != "real"]
     said = []
     if real:
-        said.append(f"{100 * (1 - real['accuracy']):.1f} % of the real pictures are called fake (false alarms)")
+        said.append(f"{100 * (1 - real['accuracy']):.1f} % of the real images are called fake (false alarms)")
     if fakes:
         total = sum(row["count"] for row in fakes)
         missed = sum(row["count"] * (1 - row["accuracy"]) for row in fakes)
@@ -122,7 +122,7 @@ def _after(swept: Mapping[str, Any]) -> list[str]:
     named = {name: value for name, value in alarms.items() if value is not None}
     if named:
         most = max(named, key=lambda name: named[name])
-        text += f" False alarms rise to at most {100 * named[most]:.1f} % of the real pictures ({most})."
+        text += f" False alarms rise to at most {100 * named[most]:.1f} % of the real images ({most})."
     return [text]
 
 

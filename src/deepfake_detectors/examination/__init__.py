@@ -1,1 +1,1 @@
-"""Examination of one file that a person holds: faces, frames, tracks, and what must be said before a verdict."""
+"""Examination of one file: faces, frames, tracks, checks and a decision."""

@@ -1,4 +1,4 @@
-"""What is looked at before a verdict: images on which no detector of this package was tested."""
+"""Checks before a verdict, for images on which none of the detectors was tested."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from PIL import Image
 __all__ = ["CHECKS", "MIN_SIDE", "Check", "check_face", "check_image", "measure_image"]
 
 CHECKS = ("too small", "blank", "drawing or document", "upscaled")
-MIN_SIDE = 64  # pixels of the short side; below, a detector sees mostly its own interpolation
-WORKING_SIDE = 384  # long side to which an image is shrunk before it is measured
+MIN_SIDE = 64  # pixels of the shorter side; below this, a detector mostly sees interpolation
+WORKING_SIDE = 384  # longer side to which an image is shrunk for measuring
 BLANK_RANGE = 16.0  # grey levels
 
-# Strokes of pens and letters are thinner than this; what is left without them is paper, or the things photographed.
+# Strokes of pens and letters are thinner than this; without them, only paper or photographed objects remain.
 STROKE = 13  # pixels, of WORKING_SIDE
 PAPER_STEP, PAPER_FLAT, INK = 3.0, 0.9, 0.008
 
 
 @dataclass(frozen=True)
 class Check:
-    """A reason for caution.
+    """A failed check.
 
     Attributes:
         name: one of `CHECKS`.
-        reason: one sentence for people, with what was measured.
-        applicable: whether a verdict may be given nevertheless; where not, the decision is `not applicable`.
-        measured: the numbers behind it.
+        reason: one sentence for readers, with the measurement.
+        applicable: whether a verdict can still be given; if not, the decision is `not applicable`.
+        measured: the measured numbers.
     """
 
     name: str
@@ -38,27 +38,27 @@ class Check:
 
 
 def check_image(image: Image.Image, *, seen_side: int | None = None) -> Check | None:
-    """Return the first check that an image does not pass, or `None`.
+    """Return the first check that an image fails, or `None`.
 
-    How often each fires on pages and on photographs is measured by `benchmarks/faces.py --only checks`.
+    Their rates on pages and photographs are measured by `benchmarks/faces.py --only checks`.
 
     Args:
-        image: upright RGB image, whole.
-        seen_side: short side in pixels to which the detector resizes. An image with a smaller short side is enlarged
-            for it and gets the remark "upscaled", with which a verdict may still be given; not looked at if `None`.
+        image: the whole upright RGB image.
+        seen_side: shorter side in pixels to which the detector resizes. A smaller image is enlarged and gets the
+            remark "upscaled", with which a verdict can still be given; not checked if `None`.
     """
     short = min(image.size)
     if short < MIN_SIDE:
         return Check(
             "too small",
-            f"The image is {image.width}x{image.height} pixels; nothing was tested below {MIN_SIDE}.",
+            f"The image is {image.width}x{image.height} pixels; sizes below {MIN_SIDE} were not tested.",
             measured={"short_side": float(short)},
         )
     measured = measure_image(image)
     if measured["range"] < BLANK_RANGE:
         return Check(
             "blank",
-            f"The image is blank or nearly constant: 98 % of it lies within {measured['range']:.0f} grey levels.",
+            f"The image is blank or nearly constant: 98 % of it is within {measured['range']:.0f} grey levels.",
             measured=measured,
         )
     if measured["step"] <= PAPER_STEP and measured["flat"] >= PAPER_FLAT and measured["ink"] >= INK:
@@ -74,7 +74,7 @@ def check_image(image: Image.Image, *, seen_side: int | None = None) -> Check | 
 
 
 def check_face(box: Sequence[float], *, seen_side: int | None = None) -> Check | None:
-    """Return what the size of a face's crop says against a verdict, or `None`.
+    """Return the failed check for the size of a face crop, or `None`.
 
     Args:
         box: left, top, right, bottom of the crop in pixels of the image.
@@ -85,7 +85,7 @@ def check_face(box: Sequence[float], *, seen_side: int | None = None) -> Check |
     if short < MIN_SIDE:
         return Check(
             "too small",
-            f"The crop of the face is {width:.0f}x{height:.0f} pixels; nothing was tested below {MIN_SIDE}.",
+            f"The crop of the face is {width:.0f}x{height:.0f} pixels; sizes below {MIN_SIDE} were not tested.",
             measured={"short_side": float(short)},
         )
     if seen_side is not None and round(short) < seen_side:
@@ -96,21 +96,21 @@ def check_face(box: Sequence[float], *, seen_side: int | None = None) -> Check |
 def _upscaled(what: str, short: float, seen_side: int, measured: dict[str, float]) -> Check:
     return Check(
         "upscaled",
-        f"The short side of the {what} has {short:.0f} pixels and is enlarged to the {seen_side} that the detector "
-        "sees: it has less detail than the detector can use.",
+        f"The shorter side of the {what} has {short:.0f} pixels and is enlarged to the {seen_side} that the detector "
+        "uses, so it has less detail than the detector expects.",
         applicable=True,
         measured={**measured, "short_side": float(short)},
     )
 
 
 def measure_image(image: Image.Image) -> dict[str, float]:
-    """Return the numbers behind the checks, measured on the image shrunk to 384 pixels.
+    """Return the measurements for the checks, on the image shrunk to 384 pixels.
 
     Returns:
-        `range`: grey levels that hold the middle 98 % of pixels, 0 to 255. Of the image without strokes thinner than
-        13 pixels, dark ones or light ones, whichever leaves it plainer: `step`, mean difference in grey levels within
-        5x5 pixels; `flat`, share of pixels where it is at most 10; `ink`, share of pixels that differ from the whole
-        image by more than 40, the strokes.
+        `range`: range of grey levels of the middle 98 % of pixels, 0 to 255. For the image without dark or light
+        strokes thinner than 13 pixels, whichever leaves it plainer: `step`, mean difference in grey levels within 5x5
+        pixels; `flat`, share of pixels where it is at most 10; `ink`, share of pixels that differ from the whole image
+        by more than 40, the strokes.
     """
     small = image.copy()
     small.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
@@ -128,7 +128,7 @@ def measure_image(image: Image.Image) -> dict[str, float]:
 
 
 def _highest(values: np.ndarray, side: int) -> np.ndarray:
-    """The highest value in the square of `side` pixels around each."""
+    """Return the maximum in a square of `side` pixels around each pixel."""
     reach = side // 2
     for axis in (0, 1):
         padded = np.pad(values, [(reach, reach) if other == axis else (0, 0) for other in (0, 1)], mode="edge")

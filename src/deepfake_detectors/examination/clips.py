@@ -1,4 +1,4 @@
-"""Videos as images of a labelled set: the frames and crops that `examine` looks at, read when they are asked for."""
+"""Videos as labelled images: the frames and crops that `examine` uses, read on access."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["ClipPicture", "ClipView", "CutPictures", "Pictures", "clip_files", "
 
 @dataclass(frozen=True)
 class ClipView:
-    """How a video becomes images.
+    """Selection of images from a video.
 
     Attributes:
-        frames: how many, evenly spread.
-        recipe: how the largest face of each is cut out; `None` for whole frames.
+        frames: number of evenly spaced frames.
+        recipe: crop recipe for the largest face of each; `None` for whole frames.
         finder: name of the face finder.
     """
 
@@ -33,18 +33,18 @@ class ClipView:
     finder: str = DEFAULT_FINDER
 
     def describe(self) -> str:
-        """Return what the images depend on beside the file."""
+        """Return the settings that affect the images, in addition to the file."""
         return f"{self.frames} frames" + ("" if self.recipe is None else f", {self.finder}, {self.recipe}")
 
 
 @dataclass(frozen=True)
 class ClipPicture:
-    """One image of a video, not decoded yet.
+    """One undecoded image of a video.
 
     Attributes:
         clip: the file.
-        index, seconds: of the frame, as `Frame` has them.
-        face: what is cut out of it; `None` for the whole frame.
+        index, seconds: values of the frame, as in `Frame`.
+        face: the face to crop; `None` for the whole frame.
     """
 
     clip: str
@@ -54,20 +54,20 @@ class ClipPicture:
 
 
 def clip_files(folder: Path) -> list[Path]:
-    """Return the videos below a folder, sorted: files with the name and not the content of an image."""
+    """Return the videos below a folder, sorted, excluding files with the content of an image."""
     return [path for path in walk_folder(folder, recursive=True, suffixes=VIDEO_SUFFIXES).files if is_video(path)]
 
 
 def clip_pictures(path: str | Path, view: ClipView, finder: FaceFinder | None) -> list[ClipPicture]:
-    """Return the images that a video gives; frames without a face give none where faces are cut out.
+    """Return the images of a video; when cropping faces, frames without a face are skipped.
 
     Args:
         path: the video.
-        view: what is taken of it.
-        finder: of that name; needed where `view` has a recipe.
+        view: selection of images.
+        finder: the face finder; required if `view` has a recipe.
 
     Raises:
-        VideoError, ImportError: as `sample_frames`.
+        VideoError, ImportError: as for `sample_frames`.
     """
     found = []
     for frame in sample_frames(path, view.frames):
@@ -81,20 +81,20 @@ def clip_pictures(path: str | Path, view: ClipView, finder: FaceFinder | None) -
 
 
 def largest_face(image: Image.Image, recipe: CropRecipe, finder: FaceFinder | None) -> Face | None:
-    """Return the largest face that the recipe can cut out, or `None`."""
+    """Return the largest face that the recipe can crop, or `None`."""
     if finder is None:
-        raise ValueError("Cutting faces out needs a face finder.")
+        raise ValueError("Cropping faces needs a face finder.")
     faces = finder.find(image)
     return faces[0] if faces else None
 
 
 class Pictures(Sequence):
-    """Images of a set, some of which are frames or crops of videos.
+    """Images of a dataset, some of which are frames or crops of videos.
 
-    Those come out as PIL images. Reading them in order decodes every video once and holds one frame.
+    Those are returned as PIL images. Reading in order decodes every video once and keeps one frame in memory.
 
     Args:
-        items: `ClipPicture`, or anything that `load_image` takes, which comes out as it is.
+        items: `ClipPicture`, or inputs of `load_image`, which are returned unchanged.
         view: with which the videos were listed.
     """
 
@@ -127,23 +127,25 @@ class Pictures(Sequence):
         while self._frame is None or self._frame.seconds < item.seconds:
             self._frame = next(self._frames, None)
             if self._frame is None:
-                raise VideoError(f"{item.clip} has changed: its frame at {item.seconds:.2f} s is gone.", item.clip)
+                raise VideoError(
+                    f"{item.clip} has changed: its frame at {item.seconds:.2f} s no longer exists.", item.clip
+                )
         return self._frame
 
     @property
     def files(self) -> list[Any]:
-        """What lies in a file of its own; `None` for images of videos."""
+        """Return the file of each image; `None` for images of videos."""
         return [None if isinstance(item, ClipPicture) else item for item in self.items]
 
 
 class CutPictures(Sequence):
-    """Images of a set, of each the largest face, cut out when it is asked for.
+    """Images of a dataset, cropped to the largest face on access.
 
     Args:
-        images: what `load_image` takes.
-        places: `(n,)` which of `images` have a face.
+        images: inputs of `load_image`.
+        places: `(n,)` indices of `images` with a face.
         faces: `(n,)` the face of each.
-        recipe: how it is cut out.
+        recipe: the crop recipe.
     """
 
     def __init__(
@@ -154,7 +156,7 @@ class CutPictures(Sequence):
 
     @classmethod
     def look(cls, images: Sequence[Any], recipe: CropRecipe, finder: FaceFinder) -> CutPictures:
-        """Find the largest face of every image; those without one, and unreadable ones, are left out."""
+        """Find the largest face of every image; images without a face and unreadable ones are left out."""
         places, faces = [], []
         for place in range(len(images)):
             try:

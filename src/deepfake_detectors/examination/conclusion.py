@@ -1,4 +1,4 @@
-"""From judged frames to tracks, to what each reading says, and to what decides."""
+"""Combine scored frames into tracks, readings and a decision."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["conclude", "deciding", "of_head"]
 
 
 def conclude(reader: FrameReader, pooling: str, moving: bool) -> dict[str, Any]:
-    """Tracks, what each reading says, and what decides, as the record holds them."""
+    """Tracks, readings and the deciding one, as in the record."""
     entries = {entry["index"]: entry for entry in reader.frames}
     described = {
         (moment.index, id(face)): entries[moment.index]["faces"][place]
         for moment, faces in reader.faces
-        for place, face in enumerate(faces)  # those that are judged come first in the record
+        for place, face in enumerate(faces)  # scored ones come first in the record
     }
     linked = link_faces(reader.faces)
     tracks: list[dict[str, Any]] = []
@@ -63,7 +63,7 @@ def conclude(reader: FrameReader, pooling: str, moving: bool) -> dict[str, Any]:
 
 
 def deciding(readings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the gravest of the readings says of the whole file, and which one it is."""
+    """Return the most serious reading, which decides about the whole file, and which one it is."""
     chosen = worst(readings)
     assert chosen is not None  # every checkpoint gives a verdict
     return {
@@ -121,12 +121,12 @@ def _why_nothing(reader: FrameReader, recipe: CropRecipe | None) -> str:
     if refused and len(refused) == len(reader.frames):
         return refused[0]["reason"]
     if not reader.frames:
-        return "no frame could be looked at"
+        return "none of the frames could be examined"
     small = [face["check"] for entry in reader.frames for face in entry["faces"] if face["check"]]
     if small:
         largest = max(small, key=lambda check: check["measured"]["short_side"])
-        return f"every face that was found is too small. {largest['reason']}"
+        return f"all faces that were found are too small. {largest['reason']}"
     looked = len(reader.frames) - len(refused)
     where = "the image" if reader.frames[0]["seconds"] is None else f"{looked} frames"
     name = "" if reader.finder is None else f" (face finder: {reader.finder.name})"
-    return f"this detector judges faces, and no face was found in {where}{name}"
+    return f"this detector is for faces, and no face was found in {where}{name}"

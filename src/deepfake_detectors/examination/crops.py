@@ -1,4 +1,4 @@
-"""Cuts a face out of an image by a named recipe, so that training, evaluation and examination see the same square."""
+"""Crop faces with a named recipe, so that training, evaluation and examination use the same square."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 ALIGNMENTS = ("none", "five-point")
 PADDINGS = ("edge", "black", "shift", "shrink", "clip")
 
-# Where ArcFace puts eyes, nose and corners of the mouth in 112 x 112 pixels (8 added in x: its own is 96 wide).
+# ArcFace's positions of eyes, nose and corners of the mouth in 112 x 112 pixels (x + 8, because its own is 96 wide).
 FIVE_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
@@ -35,23 +35,23 @@ FIVE_POINTS_SIDE = 112
 
 @dataclass(frozen=True)
 class CropRecipe:
-    """How a face becomes the image that a detector is shown.
+    """Recipe for cropping a face for a detector.
 
     Args:
-        name: of the recipe, written into records.
-        margin: share of the box that is added in all, half on each side: 0.3 cuts 1.3 times the box. With
+        name: name of the recipe, stored in records.
+        margin: share added to the box in total, half on each side: 0.3 crops 1.3 times the box. With
             `"five-point"`, share of the template's square.
-        square: take the longer side of the box for both; otherwise the crop has the shape of the box and is stretched
+        square: use the longer side of the box for both; otherwise the crop has the shape of the box and is stretched
             to `size`.
-        alignment: `"none"`, or `"five-point"`: eyes, nose and mouth come to lie where ArcFace's template has them.
-        padding: what happens at the border of the image. `"edge"` repeats its last pixels, `"black"` fills;
-            `"shift"` moves the square inward; `"shrink"` moves left and top to the border and takes what is left,
-            square; `"clip"` cuts off what lies outside.
+        alignment: `"none"`, or `"five-point"`: eyes, nose and mouth are aligned with ArcFace's template.
+        padding: handling of the image border. `"edge"` repeats the last pixels, `"black"` fills with black; `"shift"`
+            moves the square inside; `"shrink"` moves left and top to the border and uses the remaining square;
+            `"clip"` cuts off the outside.
         size: side of the crop in pixels; `None` keeps the pixels of the image.
-        source: where the numbers come from.
+        source: origin of the numbers.
 
     Raises:
-        ValueError: for a value outside what is allowed.
+        ValueError: for a value that is not allowed.
     """
 
     name: str
@@ -107,7 +107,7 @@ CROP_RECIPES: dict[str, CropRecipe] = {
             "tight",
             margin=0.12,
             padding="shift",
-            source="ours: CenterFace's box takes as much of the crop as of DD-VQA's c40 images (0.89 of the height, "
+            source="ours: CenterFace's box covers as much of the crop as of DD-VQA's c40 images (0.89 of the height, "
             "median); M2F2-Det's own recipe is unpublished",
         ),
         CropRecipe(
@@ -124,13 +124,13 @@ DEFAULT_RECIPE = "tight"
 
 @dataclass(frozen=True)
 class Crop:
-    """A face cut out.
+    """A cropped face.
 
     Attributes:
-        image: what the detector is shown, RGB.
-        box: left, top, right, bottom of the region it shows, in pixels of the image; beyond its border where the
-            recipe pads. Of an aligned crop, the upright box around the turned square.
-        transform: `(2, 3)` float64, takes pixel centres (x, y, 1) of the image to those of the crop.
+        image: the RGB input for the detector.
+        box: left, top, right, bottom of its region, in pixels of the image, possibly beyond the border. For an aligned
+            crop, the upright box around the rotated square.
+        transform: `(2, 3)` float64, maps pixel centres (x, y, 1) of the image to those of the crop.
     """
 
     image: Image.Image
@@ -139,11 +139,11 @@ class Crop:
 
 
 def crop_recipe(spec: str | Mapping[str, Any] | CropRecipe | None = None) -> CropRecipe:
-    """Return a recipe from what a processor's config or a caller says.
+    """Return a recipe given by a processor's config or a caller.
 
     Args:
-        spec: a name in `CROP_RECIPES`; a dict of the fields of `CropRecipe` (a `name` of a known recipe gives the
-            fields that are left out); `None` for the default.
+        spec: a name in `CROP_RECIPES`; a dict of the fields of `CropRecipe` (missing fields come from the recipe with
+            this `name`); `None` for the default.
 
     Raises:
         ValueError: for an unknown name, field or value.
@@ -154,27 +154,27 @@ def crop_recipe(spec: str | Mapping[str, Any] | CropRecipe | None = None) -> Cro
         spec = DEFAULT_RECIPE
     if isinstance(spec, str):
         if spec not in CROP_RECIPES:
-            raise ValueError(f"There is no crop recipe {spec!r}, but {', '.join(map(repr, CROP_RECIPES))}.")
+            raise ValueError(f"There is no crop recipe {spec!r}; available are {', '.join(map(repr, CROP_RECIPES))}.")
         return CROP_RECIPES[spec]
     if not isinstance(spec, Mapping):
-        raise ValueError(f"A crop recipe is a name or a dict, not {type(spec).__name__}.")
+        raise ValueError(f"A crop recipe must be a name or a dict, not {type(spec).__name__}.")
     fields = [field.name for field in dataclasses.fields(CropRecipe)]
     unknown = [str(key) for key in spec if key not in fields]
     if unknown:
-        raise ValueError(f"A crop recipe has no {', '.join(unknown)}, but {', '.join(fields)}.")
+        raise ValueError(f"A crop recipe does not have {', '.join(unknown)}; allowed are {', '.join(fields)}.")
     known = CROP_RECIPES.get(str(spec.get("name")))
     base = {} if known is None else dataclasses.asdict(known)
     return CropRecipe(**{"name": "custom", **base, **spec})
 
 
 def recipe_of(processor: Any) -> CropRecipe:
-    """Return the recipe that a processor's config names as `face_crop`, or the default where it names none.
+    """Return the recipe in a processor's `face_crop`, or the default.
 
     Args:
-        processor: of a checkpoint, or its image processor.
+        processor: processor of a checkpoint, or its image processor.
 
     Raises:
-        ValueError: as `crop_recipe`.
+        ValueError: as for `crop_recipe`.
     """
     for part in (processor, getattr(processor, "image_processor", None)):
         spec = getattr(part, "face_crop", None)
@@ -184,16 +184,16 @@ def recipe_of(processor: Any) -> CropRecipe:
 
 
 def crop_face(image: Image.Image, face: Face, recipe: CropRecipe) -> Crop:
-    """Cut a face out of an upright RGB image.
+    """Crop a face from an upright RGB image.
 
     Raises:
-        ValueError: if the recipe aligns but the face has no landmarks, or its box has no pixel inside the image.
+        ValueError: if the recipe needs landmarks that the face does not have, or if its box is outside the image.
     """
     if recipe.alignment == "five-point":
         return _aligned(image, face, recipe)
     left, top, right, bottom = _region(face.box, image.size, recipe)
     if right <= left or bottom <= top or right <= 0 or bottom <= 0 or left >= image.width or top >= image.height:
-        raise ValueError(f"The box {face.box} has no pixel inside the image of {image.width}x{image.height}.")
+        raise ValueError(f"The box {face.box} is outside the image of {image.width}x{image.height}.")
     cut = image.crop((left, top, right, bottom))  # black beyond the border
     if recipe.padding == "edge":
         cut = _edges_repeated(image, left, top, right, bottom)
@@ -210,10 +210,10 @@ def crop_face(image: Image.Image, face: Face, recipe: CropRecipe) -> Crop:
 def _region(
     box: tuple[float, float, float, float], size: tuple[int, int], recipe: CropRecipe
 ) -> tuple[int, int, int, int]:
-    """The whole pixels that are cut, as the source of each padding counts them."""
+    """Return the integer pixels to crop, as in the source of each padding mode."""
     if not recipe.square:
         across, down = ((box[2] - box[0]) * recipe.margin / 2, (box[3] - box[1]) * recipe.margin / 2)
-        # int() cuts towards zero and one is added at the far side, as SBI does.
+        # int() truncates and one is added at the far side, as in SBI.
         edges = (int(box[0] - across), int(box[1] - down), int(box[2] + across) + 1, int(box[3] + down) + 1)
         if recipe.padding == "clip":
             return max(0, edges[0]), max(0, edges[1]), min(size[0], edges[2]), min(size[1], edges[3])
@@ -244,8 +244,8 @@ def _edges_repeated(image: Image.Image, left: int, top: int, right: int, bottom:
 def _aligned(image: Image.Image, face: Face, recipe: CropRecipe) -> Crop:
     if face.landmarks is None:
         raise ValueError(
-            f"The crop recipe {recipe.name!r} aligns faces by five landmarks, but this face has none: take the face "
-            "finder 'centerface', which gives them, or a recipe without alignment."
+            f"The crop recipe {recipe.name!r} aligns faces by five landmarks, but this face has none: use the face "
+            "finder 'centerface', which returns them, or a recipe without alignment."
         )
     assert recipe.size is not None
     template = FIVE_POINTS * recipe.size / FIVE_POINTS_SIDE
@@ -263,11 +263,11 @@ def _aligned(image: Image.Image, face: Face, recipe: CropRecipe) -> Crop:
 
 
 def _sampled(pixels: np.ndarray, x: np.ndarray, y: np.ndarray, padding: str) -> np.ndarray:
-    """Pixels between the pixels, bilinear and rounded. (Pillow's `transform` cuts off, half a level too dark.)
+    """Sample pixels bilinearly with rounding. (Pillow's `transform` truncates, which is half a level too dark.)
 
     Args:
         pixels: `(height, width, 3)` uint8.
-        x, y: `(rows, columns)` places, 0 being the centre of the first pixel.
+        x, y: `(rows, columns)` positions, where 0 is the centre of the first pixel.
         padding: `"edge"` or `"black"`.
     """
     height, width = pixels.shape[:2]
@@ -283,11 +283,11 @@ def _sampled(pixels: np.ndarray, x: np.ndarray, y: np.ndarray, padding: str) -> 
 
 
 def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The turn, scale and shift, `(2, 3)`, that takes points `(n, 2)` closest to others (Umeyama, 1991)."""
+    """Return the rotation, scale and shift, `(2, 3)`, that best maps points `(n, 2)` to others (Umeyama, 1991)."""
     centre, aim = source.mean(axis=0), target.mean(axis=0)
     spread = (source - centre).var(axis=0).sum()
     if spread == 0:
-        raise ValueError("The landmarks of a face are all one point.")
+        raise ValueError("All landmarks of the face are the same point.")
     rotation, stretch, basis = np.linalg.svd((target - aim).T @ (source - centre) / len(source))
     signs = np.array([1.0, np.sign(np.linalg.det(rotation) * np.linalg.det(basis)) or 1.0])
     linear = (rotation * signs) @ basis * (stretch @ signs) / spread

@@ -1,4 +1,4 @@
-"""`examine()`: what can be said of one image or video that a person holds."""
+"""`examine()`: examine one image or video."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Examination:
     """The result of `examine`.
 
     Attributes:
-        record: everything that was found, JSON-serialisable; what `examination.json` holds.
-        pictures: folder of crops, shown frames, masks and overlays, as the record names them. It is temporary and goes
+        record: all results, JSON-serialisable; the content of `examination.json`.
+        pictures: folder with the crops, shown frames, masks and overlays of the record. It is temporary and deleted
             with this object; `save` copies it.
     """
 
@@ -54,39 +54,39 @@ class Examination:
 
     @property
     def fake_probability(self) -> float | None:
-        """P(fake) in [0, 1] of what decides; `None` where nothing could be judged."""
+        """P(fake) in [0, 1] of the deciding face or image; `None` if nothing could be scored."""
         return self.record["fake_probability"]
 
     @property
     def reason(self) -> str | None:
-        """Why the file is not applicable or inconclusive; `None` where the number says it all."""
+        """Reason why the file is not applicable or inconclusive, or `None`."""
         return self.record["reason"]
 
     @property
     def tracks(self) -> list[dict[str, Any]]:
-        """Faces through the frames: `id`, `head`, `frames`, `boxes`, `pooled`, `decision` ..."""
+        """Faces tracked through the frames: `id`, `head`, `frames`, `boxes`, `pooled`, `decision` ..."""
         return self.record["tracks"]
 
     @property
     def frames(self) -> list[dict[str, Any]]:
-        """Of each frame looked at: `index`, `seconds`, `faces`, `verdicts` ..."""
+        """Data of each examined frame: `index`, `seconds`, `faces`, `verdicts` ..."""
         return self.record["frames"]
 
     def sheet(self) -> str:
-        """Return the page for people: HTML that loads nothing from elsewhere."""
+        """Return the sheet as a self-contained HTML page."""
         return render_sheet(self.record, self.pictures)
 
     def save(self, folder: str | Path) -> Path:
         """Write `examination.json`, `sheet.html` and the images.
 
         Args:
-            folder: a new or empty folder, or one that holds an examination, which is replaced.
+            folder: a new or empty folder, or one with an examination, which is replaced.
 
         Returns:
             The folder.
 
         Raises:
-            ValueError: if the folder holds something else.
+            ValueError: if the folder contains something else.
             OSError: if it cannot be written.
         """
         folder = Path(folder)
@@ -128,9 +128,9 @@ def examine(
 ) -> Examination:
     """Examine an image or a video file.
 
-    A checkpoint that judges faces is shown crops of the faces that are found. One that judges images is shown the
-    whole frame, and one with heads for both gets both. Of a video, evenly spread frames are looked at, faces are
-    linked into tracks, and the P(fake) of each track is pooled. The worst track, or image, decides.
+    A checkpoint for faces gets crops of the faces that are found, one for images gets the whole frame, and one with
+    heads for both gets both. In a video, evenly spaced frames are examined, faces are linked into tracks, and P(fake)
+    is pooled for each track. The worst track, or image, decides.
 
     ```python
     examine("clip.mp4").save("clip-report/")
@@ -140,20 +140,20 @@ def examine(
     Args:
         source: an image or video file.
         model: folder, Hub id or name of a built-in checkpoint; `None` for the default; a loaded pipeline or `Judge`.
-        head: judge with this head alone, where the checkpoint has several.
+        head: use only this head, if the checkpoint has several.
         finder: name in `FACE_FINDERS`, or an object with `name` and `find`.
-        crop: recipe for crops of faces, as `crop_recipe` takes it; by default the checkpoint's own.
-        pooling: name in `POOLING`: how the frames of a track become one number.
-        frames: how many frames of a video, evenly spread.
+        crop: recipe for face crops, as in `crop_recipe`; by default the checkpoint's own.
+        pooling: name in `POOLING`: how the scores of a track's frames are combined.
+        frames: number of evenly spaced frames of a video.
         every: seconds between frames, instead of `frames`.
-        start, end: seconds; the part of a video that is looked at.
-        threshold: P(fake) in [0, 1] from which the label is `fake`, or the name of an operating point; 0.5 by default.
-            The decision does not depend on it.
+        start, end: part of a video to examine, in seconds.
+        threshold: P(fake) in [0, 1] at or above which the label is `fake`, or the name of an operating point; 0.5 by
+            default. The decision does not depend on it.
         explain: write explanations of the worst frames.
         localize: mark the manipulated area in the worst frames.
         question: ask this instead of the detector's own question; needs `explain`.
-        checks: refuse what no detector was tested on: blank, tiny and drawn images, documents.
-        stability: judge re-encoded copies too (`corruptions.STABILITY_SET`); where one gives another verdict, the
+        checks: refuse images that no detector was tested on: blank or tiny images, drawings and documents.
+        stability: also score re-encoded copies (`corruptions.STABILITY_SET`); if one of them changes the verdict, the
             decision is inconclusive, with the numbers in the reason. Takes five times as long.
         device, dtype: as in `load_detector`; not for a loaded model.
         batch_size: crops or frames per forward pass.
@@ -165,9 +165,9 @@ def examine(
 
     Raises:
         InputImageError, VideoError: a `ValueError` about a file that cannot be examined.
-        ValueError: for arguments that are out of range or that the checkpoint cannot do.
-        OSError: if there is no such model.
-        ImportError: for a library that is not installed, naming the extra.
+        ValueError: for arguments that are out of range or that the checkpoint does not support.
+        OSError: if the model does not exist.
+        ImportError: for a missing library, naming the extra.
     """
     if pooling not in POOLING:
         raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(map(repr, POOLING))}.")
@@ -179,9 +179,9 @@ def examine(
     moving = is_video(path, max_pixels=max_pixels)
     still = (
         None if moving else load_image(path, max_pixels=max_pixels)
-    )  # before the model: a file that cannot be read is told at once
+    )  # before loading the model, so that an unreadable file is reported at once
     if isinstance(model, Judge) and family is not None:
-        raise ValueError("family is that of the loaded `Judge`; leave it out.")
+        raise ValueError("a loaded `Judge` already has a family; leave out `family`.")
     judge = model if isinstance(model, Judge) else Judge(model, device, dtype, batch_size, family)
     judge.require(explain, localize)
     readings = judge.readings(head, threshold)
@@ -305,7 +305,7 @@ def _finder(finder: str | FaceFinder | None, readings: Sequence[Reading]) -> Fac
         whole = [reading.head for reading in readings if reading.subject == "picture"]
         if not whole:
             raise
-        raise ImportError(f"{error} To judge whole images only, pass head={whole[0]!r}.") from error
+        raise ImportError(f"{error} To score only whole images, pass head={whole[0]!r}.") from error
 
 
 def _first(reader: FrameReader) -> int:

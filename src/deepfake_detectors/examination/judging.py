@@ -1,4 +1,4 @@
-"""The detector of an examination: who it is, what it judges, and raw logits of crops and frames."""
+"""The detector of an examination: its identity, its readings, and logits of crops and frames."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _digests: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Reading:
-    """One verdict that a checkpoint gives: that of a named head, or its only one.
+    """One verdict of a checkpoint: that of a named head, or its only one.
 
     Attributes:
-        head: name of the head; `None` where the checkpoint has no named heads.
+        head: name of the head; `None` if the checkpoint has no named heads.
         subject: `"faces"` or `"picture"`.
-        threshold: P(fake) from which the label is `fake`.
-        band: decision band of the head; `None` where none was fitted.
+        threshold: P(fake) at or above which the label is `fake`.
+        band: decision band of the head; `None` if none was fitted.
         license_notice: terms of the weights.
-        recipe: how the checkpoint wants faces to be cut out; `None` for whole pictures.
-        seen_side: short side in pixels to which the processor resizes; `None` where its config does not say it.
+        recipe: crop recipe of the checkpoint; `None` for whole images.
+        seen_side: shorter side in pixels to which the processor resizes; `None` if its config does not have it.
     """
 
     head: str | None
@@ -53,14 +53,14 @@ class Reading:
 
 
 class Judge:
-    """A loaded detector, ready to examine files. Load it once for several files.
+    """A loaded detector for examining files. Load it once for several files.
 
     Args:
         model: folder, Hub id or name of a built-in checkpoint; `None` for the default; or a loaded
             `DeepfakeDetectionPipeline`.
         device, dtype: as in `pipelines.load_detector`; not for a loaded pipeline.
         batch_size: images per forward pass.
-        family: of a stock folder, as in `pipelines.pipeline`; not for a loaded pipeline.
+        family: family of a stock folder, as in `pipelines.pipeline`; not for a loaded pipeline.
 
     Attributes:
         pipeline: the loaded detector.
@@ -68,8 +68,8 @@ class Judge:
         turn: held by the thread whose pictures the model judges; several may prepare theirs.
 
     Raises:
-        ValueError: if there is no detector in `model`.
-        OSError: if there is no such model.
+        ValueError: if `model` does not contain a detector.
+        OSError: if the model does not exist.
     """
 
     def __init__(
@@ -113,10 +113,10 @@ class Judge:
         }
 
     def readings(self, head: str | None = None, threshold: float | str | None = None) -> list[Reading]:
-        """Return what the checkpoint judges: one verdict, or that of every head where none is named.
+        """Return the readings of the checkpoint: one verdict, or one per head if no head is given.
 
         Raises:
-            ValueError: for a head or an operating point that the checkpoint does not have.
+            ValueError: for an unknown head or operating point.
         """
         config = self.pipeline.model.config
         if hasattr(config, "of_head"):
@@ -152,19 +152,19 @@ class Judge:
         )
 
     def prepare(self, image: Image.Image, reading: Reading) -> dict[str, Any]:
-        """Return the processor's tensors of one RGB picture, each with a batch axis of 1."""
+        """Return the processor's tensors for one RGB image, each with a batch axis of 1."""
         options = {} if reading.head is None else {"head": reading.head}
         found = self.pipeline.processor(images=image, return_tensors="pt", **options)
         return {name: value for name, value in found.items() if name != "head"}
 
     def logits(self, prepared: Sequence[Mapping[str, Any]], reading: Reading) -> list[tuple[float, float]]:
-        """Judge prepared pictures in one forward pass.
+        """Score prepared images in one forward pass.
 
         Returns:
             Calibrated logits (real, fake) of each.
 
         Raises:
-            ValueError: if the model answers with something that is not a number.
+            ValueError: if the logits are not finite.
         """
         model = self.pipeline.model
         features = join_prepared(self.pipeline.processor, prepared)
@@ -176,25 +176,25 @@ class Judge:
         logits = model.detect(**features, **heads).logits.float().cpu()
         if not torch.isfinite(logits).all():
             raise ValueError(
-                f"The model answered with logits that are not finite in {model.dtype}: its weights are damaged, or "
+                f"The model returned logits that are not finite in {model.dtype}: its weights are damaged, or "
                 'overflow; try dtype="float32".'
             )
         return [(float(real), float(fake)) for real, fake in logits]
 
     def describe(self, image: Image.Image, reading: Reading, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the pipeline's row for one picture, with explanation and mask where `options` ask for them."""
+        """Return the pipeline's row for one image, with explanation and mask if requested in `options`."""
         heads = {} if reading.head is None else {"head": reading.head}
         return self.pipeline(image, threshold=reading.threshold, **heads, **options)
 
     def require(self, explain: bool, localize: bool) -> None:
-        """Raise a `ValueError` if the detector cannot do what is asked for."""
+        """Raise a `ValueError` if the detector lacks a requested ability."""
         for ability, asked in (("explain", explain), ("localize", localize)):
             if asked:
                 require_ability(self.pipeline.model, ability)
 
 
 def _seen_side(processor: Any) -> int | None:
-    """The short side to which an image processor resizes, from its `size`."""
+    """Return the shorter side to which an image processor resizes, from its `size`."""
     size = getattr(getattr(processor, "image_processor", processor), "size", None)
     if size is None:
         return None
@@ -203,7 +203,7 @@ def _seen_side(processor: Any) -> int | None:
 
 
 def public_name(source: str) -> str:
-    """Return the name of a model as others may read it: of a folder, its own name and not where it lies."""
+    """Return the public name of a model: for a folder, only its name without the location."""
     for name in BUILT_IN:
         if Path(source) == built_in_path(name):
             return name
@@ -213,13 +213,13 @@ def public_name(source: str) -> str:
 def _limits(family: str, class_name: str) -> list[str]:
     try:
         limits = family_facts(family).get("limits") or []
-    except ValueError:  # a family of another package that states no facts
+    except ValueError:  # a family of another package without facts
         return []
     return [str(limit) for limit in (limits.get(class_name, []) if isinstance(limits, Mapping) else limits)]
 
 
 def files_digest(source: str) -> str | None:
-    """Return the SHA-256 of the weights of a folder or Hub id, `None` where it has no safetensors file."""
+    """Return the SHA-256 of the weights of a folder or Hub id; `None` without safetensors files."""
     folder = Path(source)
     if not folder.is_dir():
         config = cached_file(source, CONFIG_NAME)
@@ -228,7 +228,7 @@ def files_digest(source: str) -> str | None:
 
 
 def _parameters_digest(pipeline: DeepfakeDetectionPipeline) -> str:
-    """SHA-256 over names and bytes of all parameters and saved buffers, once per pipeline."""
+    """Return the SHA-256 over names and bytes of all parameters and saved buffers, computed once per pipeline."""
     if pipeline.model not in _digests:
         digest = sha256()
         for name, tensor in sorted(pipeline.model.state_dict().items()):

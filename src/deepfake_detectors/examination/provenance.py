@@ -1,6 +1,7 @@
-"""What a file says about where it comes from: Content Credentials (C2PA), camera fields, texts of generators.
+"""Provenance data in a file: Content Credentials (C2PA), camera fields, generator settings.
 
-Beside the score, never inside it: such data can be removed, and without a signature anybody can write it.
+It is shown next to the score and never part of it: such data can be removed, and without a signature anybody can write
+it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from deepfake_detectors.modeling.image_loading import InputImageError, read_imag
 
 __all__ = ["read_provenance"]
 
-# https://cv.iptc.org/newscodes/digitalsourcetype: what was made by a trained model, wholly or in part.
+# https://cv.iptc.org/newscodes/digitalsourcetype: media made by a trained model, completely or in part.
 AI_SOURCE_TYPES = (
     "trainedAlgorithmicMedia",
     "compositeWithTrainedAlgorithmicMedia",
@@ -24,7 +25,7 @@ AI_SOURCE_TYPES = (
     "trainedAlgorithmicData",
 )
 CAMERA_FIELDS = ("Make", "Model", "LensModel", "Software", "DateTime", "DateTimeOriginal", "Artist", "Copyright")
-# Text chunks in which generators leave their settings, and what their makers write elsewhere.
+# Text chunks with generator settings, and texts that generators write elsewhere.
 GENERATOR_CHUNKS = ("parameters", "prompt", "workflow", "dream", "sd-metadata", "invokeai_metadata", "invokeai_graph")
 GENERATOR_WORDS = (
     "midjourney",
@@ -39,25 +40,25 @@ GENERATOR_WORDS = (
     "openai",
 )
 LONGEST_TEXT = 300
-# Nothing is fetched: neither remote manifests nor answers about certificates.
+# Nothing is downloaded: neither remote manifests nor certificate status.
 SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}}
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """Return what an image or video says of its origin. Nothing is fetched, and a fault is a status, not an error.
+    """Return the provenance data of an image or video. Nothing is downloaded, and a fault is a status, not an error.
 
     Returns:
-        `c2pa`: `status` (`"present"`, `"absent"`, `"unreadable"`, or `"not read"` without the extra), `detail` (why),
-        and where it is present `issuer`, `signed_by`, `signed_at`, `claim_generator`, `title`, `actions`,
-        `source_types`, `ai_generated` (`True` where a claim says that a trained model made it or part of it, else
-        `None`: silence is not a claim), `validation_state` and `validation_codes` (what failed or is not trusted);
-        `camera`: EXIF fields; `remarks`: sentences about what generators leave behind.
+        `c2pa`: `status` (`"present"`, `"absent"`, `"unreadable"`, or `"not read"` without the extra), `detail`
+        (reason), and if present `issuer`, `signed_by`, `signed_at`, `claim_generator`, `title`, `actions`,
+        `source_types`, `ai_generated` (`True` if a claim says that a trained model made it or part of it, otherwise
+        `None`: missing information is not a claim), `validation_state` and `validation_codes` (failures and untrusted
+        parts); `camera`: EXIF fields; `remarks`: sentences about traces of generators.
     """
     facts: dict[str, Any] = {}
     try:
         facts = read_image_facts(path)
     except InputImageError:
-        pass  # a video; its container has no EXIF
+        pass  # a video; its container does not have EXIF
     exif, text = facts.get("exif", {}), facts.get("text", {})
     return {
         "c2pa": _read_c2pa(path, facts.get("mime")),
@@ -72,7 +73,7 @@ def _read_c2pa(path: Path, mime: str | None) -> dict[str, Any]:
     except ImportError:
         return {
             "status": "not read",
-            "detail": "Content Credentials are read with the extra [provenance]: "
+            "detail": "Reading Content Credentials needs the extra [provenance]: "
             "pip install 'deepfake-detectors[provenance]'",
         }
     kind = mime or mimetypes.guess_type(path.name)[0] or "video/mp4"
@@ -81,9 +82,9 @@ def _read_c2pa(path: Path, mime: str | None) -> dict[str, Any]:
         with path.open("rb") as file, c2pa.Reader(kind, file, context=context) as reader:
             return _describe(json.loads(reader.json()), reader.get_validation_state())
     except c2pa.C2paError.ManifestNotFound:
-        return {"status": "absent", "detail": "The file holds no Content Credentials."}
+        return {"status": "absent", "detail": "The file does not contain Content Credentials."}
     except c2pa.C2paError.NotSupported:
-        return {"status": "not read", "detail": f"Files of the type {kind} are not read for Content Credentials."}
+        return {"status": "not read", "detail": f"Content Credentials are not supported for files of type {kind}."}
     except (c2pa.C2paError, ValueError) as error:
         return {"status": "unreadable", "detail": _short(_without_path(str(error), path))}
 
@@ -125,14 +126,14 @@ def _describe(store: Mapping[str, Any], state: str | None) -> dict[str, Any]:
 def _remarks(exif: Mapping[str, str], text: Mapping[str, str]) -> Iterator[str]:
     for name, value in text.items():
         if name.lower() in GENERATOR_CHUNKS:
-            yield f"The text chunk {name!r}, in which image generators keep their settings, reads: {_short(value)}"
+            yield f"The text chunk {name!r}, which image generators use for their settings, contains: {_short(value)}"
     everything = {**exif, **text}
     for name, value in everything.items():
         said = [word for word in GENERATOR_WORDS if word in value.lower()]
         if said and name.lower() not in GENERATOR_CHUNKS:
-            yield f"The field {_short(name)} names {', '.join(said)}."
+            yield f"The field {_short(name)} mentions {', '.join(said)}."
         if any(kind in value for kind in AI_SOURCE_TYPES[:2]):
-            yield f"The field {_short(name)} holds the IPTC source type of generated media; it is not signed."
+            yield f"The field {_short(name)} has the IPTC source type of generated media; it is not signed."
 
 
 def _short(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""The record of an examination: what it holds, how it is sealed, written and read."""
+"""The record of an examination: its content, its digest, writing and reading."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = [
 
 RECORD_FILE = "examination.json"
 FORMAT = 1
-# Results that a replay must give again.
+# Results that a replay must reproduce.
 COMPARED = ("kind", "decision", "fake_probability", "pooling", "readings", "tracks", "frames")
-# What a replay reads of a record, which anybody may have written.
+# Fields that a replay reads from a record, which is untrusted.
 SHAPE: dict[str, type | tuple[type, ...]] = {
     "source": dict,
     "source.name": str,
@@ -45,7 +45,7 @@ SHAPE: dict[str, type | tuple[type, ...]] = {
     "record_sha256": str,
 }
 BLOCK = 1 << 20  # bytes read at a time
-# What numbers may depend on. OpenCV comes under several names.
+# Libraries that numbers may depend on. OpenCV has several package names.
 LIBRARIES = (
     "deepfake-detectors",
     "torch",
@@ -63,7 +63,7 @@ LIBRARIES = (
 
 
 def source_facts(path: Path) -> dict[str, Any]:
-    """Return `name`, `sha256` and `bytes` of a file; never where it lies."""
+    """Return `name`, `sha256` and `bytes` of a file, without its location."""
     digest, size = sha256(), 0
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -73,7 +73,7 @@ def source_facts(path: Path) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that numbers may depend on, as far as they are installed."""
+    """Return the versions of Python and of installed libraries that numbers may depend on."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -84,13 +84,13 @@ def library_versions() -> dict[str, str]:
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record with its format and the digest of its content, by which a later edit shows."""
+    """Return the record with its format and the digest of its content, which reveals later edits."""
     content = {"format": FORMAT, **json.loads(json.dumps(record))}  # tuples become lists, as in the file
     return {**content, "record_sha256": record_digest(content)}
 
 
 def record_digest(record: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a record's content, without the digest that it holds itself."""
+    """Return the SHA-256 of a record's content, excluding its own digest."""
     content = {name: value for name, value in record.items() if name != "record_sha256"}
     return sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -101,11 +101,11 @@ def to_json(record: Mapping[str, Any]) -> str:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Return the record in a file, or in the folder of an examination.
+    """Return the record from a file or from the folder of an examination.
 
     Raises:
-        OSError: if there is no such file.
-        ValueError: if it is not the record of an examination, or one of a later format.
+        OSError: if the file does not exist.
+        ValueError: if it is not the record of an examination, or has a later format.
     """
     path = Path(path)
     if path.is_dir():
@@ -115,7 +115,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
         name for name in ("source", "model", "options", "versions", "record_sha256", *COMPARED) if name not in record
     ]
     if missing:
-        raise ValueError(f"{path} is not the record of an examination: it has no {', '.join(missing)}.")
+        raise ValueError(f"{path} is not the record of an examination: it lacks {', '.join(missing)}.")
     for place, kinds in SHAPE.items():
         value: Any = record
         for name in place.split("."):

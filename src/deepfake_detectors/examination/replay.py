@@ -1,4 +1,4 @@
-"""Replay: the file and detector of a record again, and whether the numbers agree."""
+"""Replay: repeat a recorded examination and compare the numbers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from deepfake_detectors.pipelines import check_model_source, resolve_model
 
 __all__ = ["Difference", "Replay", "replay"]
 
-# Explanations are text and are not written anew.
+# Explanations are text and are not generated again.
 NOT_COMPARED = ("explanation", "explanation_verdict", "mask", "overlay", "license_notice", "measured")
 TOLERANCES = {"logits": 1e-4, "fake_probability": 1e-4, "pooled": 1e-4, "box": 0.5, "boxes": 0.5, "landmarks": 0.5}
-TOLERANCE = 1e-3  # of other numbers
-# Arguments of `examine` that the options of a record hold. A head's explanations are not asked for again.
+TOLERANCE = 1e-3  # tolerance for other numbers
+# Arguments of `examine` in the options of a record. Explanations are not requested again.
 REPEATED = ("head", "finder", "crop", "pooling", "frames", "every", "start", "end", "threshold", "checks", "stability")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A number or word that a replay gave otherwise.
+    """A value that differs in the replay.
 
     Attributes:
-        field: where in the record, such as `frames[3].faces[0].verdicts[0].logits[1]`.
-        recorded, now: both values; `None` where one is missing.
+        field: its place in the record, such as `frames[3].faces[0].verdicts[0].logits[1]`.
+        recorded, now: both values; `None` if one is missing.
     """
 
     field: str
@@ -45,8 +45,8 @@ class Replay:
     """The result of `replay`.
 
     Attributes:
-        differences: what differs, in the order of the record.
-        causes: what may explain it, as sentences: another file, other weights, other versions, an edited record.
+        differences: differences in the order of the record.
+        causes: possible explanations in sentences: another file, other weights, other versions, an edited record.
         record: the record of the new run.
     """
 
@@ -56,7 +56,7 @@ class Replay:
 
     @property
     def equal(self) -> bool:
-        """Whether file, weights and every number are the same."""
+        """Whether the file, the weights and all numbers are equal."""
         return not self.differences
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,29 +77,29 @@ def replay(
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Replay:
-    """Run an examination again and compare every number.
+    """Repeat an examination and compare every number.
 
-    Logits and probabilities must agree to 1e-4, boxes to half a pixel. Explanations are not written again.
+    Logits and probabilities must agree to 1e-4, boxes to half a pixel. Explanations are not generated again.
 
     Args:
-        record: `examination.json`, or the folder that holds it.
-        file: the examined file; by default the file of the recorded name beside the record, in one of the two folders
-            above it, or in the working directory.
-        model: where the detector is, if its recorded name is that of a folder.
-        family: as in `examine`; by default what the record says, where the detector is a stock folder.
+        record: `examination.json`, or its folder.
+        file: the examined file; by default the file with the recorded name next to the record, in one of the two
+            folders above it, or in the working directory.
+        model: the detector, if its recorded name is that of a folder.
+        family: as in `examine`; by default the recorded family, if the detector is a stock folder.
         device: as in `examine`.
         progress: as in `examine`.
 
     Raises:
         OSError: if the record, the file or the model is not found.
-        ValueError: for a record that cannot be read, and as `examine`.
+        ValueError: for a record that cannot be read, and as for `examine`.
     """
 
     before = read_record(record)
     path = _find_source(Path(record), str(before["source"]["name"])) if file is None else Path(file)
     options = before["options"]
     if isinstance(model, Judge) and family is not None:
-        raise ValueError("family is that of the loaded `Judge`; leave it out.")
+        raise ValueError("a loaded `Judge` already has a family; leave out `family`.")
     judge = model if isinstance(model, Judge) else _load(before["model"], model, device, options, family)
     repeated = {name: options[name] for name in REPEATED if options.get(name) is not None}
     try:
@@ -107,13 +107,13 @@ def replay(
     except (ValueError, TypeError) as error:
         if isinstance(error, ValueError) and str(path) in str(error):
             raise
-        raise ValueError(f"{record} holds options that cannot be repeated: {error}") from error
-    # The name of a file may change; its content may not.
+        raise ValueError(f"{record} contains options that cannot be repeated: {error}") from error
+    # The name of a file may change, but not its content.
     differences = list(_compare("source.sha256", before["source"]["sha256"], now["source"]["sha256"]))
     differences += _compare("model.weights.sha256", _weights(before), _weights(now))
     for name in COMPARED:
         differences += _compare(name, before[name], now[name])
-    # Records of earlier versions have no such entry.
+    # Records of earlier versions lack this entry.
     differences += _compare("stability", before.get("stability"), now["stability"])
     if before["record_sha256"] != record_digest(before):
         differences.append(Difference("record_sha256", before["record_sha256"], record_digest(before)))
@@ -124,10 +124,10 @@ def _find_source(record: Path, name: str) -> Path:
     folder = record.resolve() if record.is_dir() else record.resolve().parent
     places = [folder, *folder.parents[:2], Path.cwd()]
     for place in places:
-        # A record is a text that anybody may have written: its name must not lead elsewhere.
+        # A record is untrusted, so its file name must not point elsewhere.
         if Path(name).name == name and (place / name).is_file():
             return place / name
-    raise FileNotFoundError(f"The examined file {name!r} is not beside the record; give its path in `file`.")
+    raise FileNotFoundError(f"The examined file {name!r} is not next to the record; pass its path in `file`.")
 
 
 def _load(
@@ -144,15 +144,15 @@ def _load(
         if model is not None:
             raise
         raise type(error)(
-            f"The detector {facts['name']!r} of the record was not found; give its folder in `model`. {error}"
+            f"The detector {facts['name']!r} of the record was not found; pass its folder in `model`. {error}"
         ) from error
     return judge
 
 
 def _recorded_family(model: str | Path, facts: Mapping[str, Any]) -> str | None:
-    """The family of the record, if the folder is a stock one that can hold its weights; a folder's own word is better.
+    """Return the recorded family if the folder is a stock one that can have its weights.
 
-    Else a stock folder would be read as a chat model, whatever it was read as before.
+    Otherwise a stock folder would be read as a chat model, even if it was not before.
     """
     source = resolve_model(model)
     check_model_source(source)
@@ -195,11 +195,11 @@ def _causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         causes.append("edited record: its content does not match its own digest")
     if before["source"]["sha256"] != now["source"]["sha256"]:
         causes.append(
-            f"other file: {now['source']['name']} has SHA-256 {now['source']['sha256']}, the record says "
+            f"other file: {now['source']['name']} has SHA-256 {now['source']['sha256']}, the record has "
             f"{before['source']['sha256']}"
         )
     if (before["model"]["family"], before["model"]["class"]) != (now["model"]["family"], now["model"]["class"]):
-        causes.append(f"other detector: {now['model']['class']}, the record says {before['model']['class']}")
+        causes.append(f"other detector: {now['model']['class']}, the record has {before['model']['class']}")
     if _weights(before) != _weights(now):
         if before["model"]["weights"]["of"] != now["model"]["weights"]["of"]:
             causes.append(
@@ -207,10 +207,10 @@ def _causes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
                 f"of {now['model']['weights']['of']}"
             )
         else:
-            causes.append(f"other weights: SHA-256 {_weights(now)}, the record says {_weights(before)}")
+            causes.append(f"other weights: SHA-256 {_weights(now)}, the record has {_weights(before)}")
     for field in ("dtype", "device"):
         if before["model"].get(field) != now["model"].get(field):
-            causes.append(f"other {field}: {now['model'].get(field)}, the record says {before['model'].get(field)}")
+            causes.append(f"other {field}: {now['model'].get(field)}, the record has {before['model'].get(field)}")
     old, new = before["versions"], now["versions"]
     changed = [
         f"{name} {new.get(name, 'not installed')} (recorded {old.get(name, 'not installed')})"

@@ -1,4 +1,4 @@
-"""Goes through the frames of one file: checks, faces, crops and logits, in memory that does not grow with the file."""
+"""Process the frames of one file: checks, faces, crops and logits, with constant memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from deepfake_detectors.examination.judging import Judge, Reading
 
 __all__ = ["WORST_FRAMES", "FrameReader", "Moment", "Seen", "frame_name"]
 
-WORST_FRAMES = 3  # of each verdict: those that are shown, explained and masked
-SHOWN_SIDE = 1280  # longest side of the frames that are shown
+WORST_FRAMES = 3  # frames per verdict that are shown, explained and masked
+SHOWN_SIDE = 1280  # longer side of the shown frames
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Number and time of a frame whose image is not held any more."""
+    """Number and time of a frame whose image is no longer in memory."""
 
     index: int
     seconds: float
@@ -42,7 +42,7 @@ class Seen:
     """What was found in a frame, before the model judges it.
 
     Attributes:
-        entry: what the record says of the frame.
+        entry: the frame's entry in the record.
         faces: those that can be judged.
         waiting: number of the reading, its verdict in `entry`, the processor's tensors, and the picture where it is
             held for later.
@@ -59,16 +59,16 @@ class FrameReader:
 
     Args:
         judge: the detector.
-        readings: its verdicts that are wanted.
-        recipes: of each reading, how a face is cut out; `None` for readings of whole images.
-        finder: finds faces; `None` where no reading needs them.
-        checks: look whether an image can be judged at all.
-        keep_worst: hold the whole images with the highest P(fake), to be explained later.
-        folder: where crops (PNG) and shown frames (JPEG) are written.
+        readings: its requested verdicts.
+        recipes: crop recipe of each reading; `None` for readings of whole images.
+        finder: face finder; `None` if none of the readings needs it.
+        checks: whether to run the checks before a verdict.
+        keep_worst: keep the whole images with the highest P(fake), to explain them later.
+        folder: folder for crops (PNG) and shown frames (JPEG).
 
     Attributes:
-        frames: of each frame, what the record says of it.
-        faces: the moments and faces, as `link_faces` takes them.
+        frames: data of each frame for the record.
+        faces: the moments and faces for `link_faces`.
     """
 
     judge: Judge
@@ -130,7 +130,7 @@ class FrameReader:
                 self._judge(number)
 
     def _seen_side(self, whole: bool) -> int | None:
-        """The short side that the readings of whole images, or of faces, resize to; the largest of several."""
+        """Return the largest shorter side that the readings of whole images, or of faces, resize to."""
         sides = [
             reading.seen_side
             for reading, recipe in zip(self.readings, self.recipes, strict=True)
@@ -141,7 +141,7 @@ class FrameReader:
     def _cut_out(
         self, entry: dict[str, Any], found: Sequence[Face], image: Image.Image
     ) -> list[tuple[Face, dict[CropRecipe, Crop]]]:
-        """Describe all faces of a frame, those that can be judged first, and return these with their crops."""
+        """Describe all faces of a frame, scorable ones first, and return the scorable ones with their crops."""
         recipes = {recipe for recipe in self.recipes if recipe is not None}
         judged, refused = [], []
         for face in found:
@@ -191,7 +191,7 @@ class FrameReader:
         seen.waiting.append((number, verdict, self.judge.prepare(image, reading), held))
 
     def finish(self) -> None:
-        """Judge what still waits for its batch to be full."""
+        """Score the incomplete last batch."""
         for number in range(len(self.readings)):
             if self._waiting[number]:
                 self._judge(number)
@@ -213,7 +213,7 @@ class FrameReader:
                 )
 
     def worst_pictures(self, number: int) -> list[tuple[dict[str, Any], Image.Image]]:
-        """Return verdict and image of the whole frames with the highest P(fake) in a reading, the highest first."""
+        """Return verdict and image of the whole frames with the highest P(fake) in a reading, highest first."""
         return [(verdict, image) for _, _, verdict, image in sorted(self._worst[number], reverse=True)]
 
     def keep_frames(self, shown: set[int]) -> None:

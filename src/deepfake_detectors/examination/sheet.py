@@ -1,4 +1,4 @@
-"""The sheet of an examination: one page for people, that loads nothing from elsewhere."""
+"""The sheet of an examination: one self-contained page for readers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["SHEET_FILE", "headline", "reading_in_words", "render_sheet"]
 
 SHEET_FILE = "sheet.html"
 TEMPLATE = "sheet.html.jinja"
-# What keeps a sheet small enough to be sent: sides in pixels, and how many there are.
+# Limits that keep a sheet small enough to send: sides in pixels, and numbers of images.
 FRAME_SIDE, CROP_SIDE, STRIP_SIDE = 960, 288, 112
 MAX_FACES, MAX_STRIP = 12, 16
 TONES = {"likely fake": "fake", "likely real": "real", "inconclusive": "open", NOT_APPLICABLE: "none", None: "none"}
-# Options that a command leaves out, and those that say nothing about an image.
+# Options that a command omits, and those that do not apply to images.
 DEFAULTS = {"batch_size": 4, "checks": True, "pooling": DEFAULT_POOLING, "frames": 32, "finder": DEFAULT_FINDER}
 LABELS = {"fps": "Frames per second", "mime": "Type", "mode": "Colours", "audio": "Sound"}
 UNITS = {"duration": " seconds", "rotation": " degrees", "bit_rate": " bits per second"}
@@ -39,8 +39,8 @@ def render_sheet(record: Mapping[str, Any], pictures: Path) -> str:
     """Return the sheet as HTML.
 
     Args:
-        record: of an examination.
-        pictures: folder that holds the images which the record names.
+        record: record of an examination.
+        pictures: folder with the images of the record.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"probability": _probability, "clock": _clock}
@@ -79,16 +79,14 @@ def headline(record: Mapping[str, Any]) -> str:
         what = f"Face {deciding['track']} in this {kind}" if others else f"The face in this {kind}"
     said = next(item for item in record["readings"] if item["head"] == deciding["head"])
     if record["decision"] is None:
-        return (
-            f"{what} scores P(fake) {_probability(record['fake_probability'])}, and no decision can be drawn from it."
-        )
+        return f"{what} scores P(fake) {_probability(record['fake_probability'])}, which does not allow a decision."
     if record["decision"] == "inconclusive":
-        return f"{what} cannot be told either way: {_sentence(record['reason'])}"
+        return f"{what} cannot be classified: {_sentence(record['reason'])}"
     fake = record["decision"] == "likely fake"
     rate = said["band"]["false_alarm_rate" if fake else "miss_rate"]
     return (
-        f"{what} reads “{record['decision']}”: P(fake) is {_probability(record['fake_probability'])}. Of "
-        f"{'real' if fake else 'fake'} images, {_percent(rate)} read so, too."
+        f"{what} is “{record['decision']}”: P(fake) is {_probability(record['fake_probability'])}. "
+        f"{_percent(rate)} of {'real' if fake else 'fake'} images get the same decision."
     )
 
 
@@ -108,22 +106,22 @@ def reading_in_words(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict
         pass
     elif band is None:
         lines.append(
-            "Uncalibrated: no decision band was fitted for this checkpoint, so it is not known how often such a "
-            "number is wrong. Do not read it as a verdict."
+            "Uncalibrated: no decision band was fitted for this checkpoint, so the error rate of such a number is "
+            "unknown. Do not treat it as a verdict."
         )
     else:
         lines.append(
-            f"Measured on images the limits were not fitted on: {_percent(band['false_alarm_rate'])} of real ones "
-            f"read “likely fake”, {_percent(band['miss_rate'])} of fakes read “likely real”, and "
-            f"{_percent(band['coverage'])} got an answer at all. Fitted on: {_sentence(band['fitted_on'])}"
+            f"Measured on images that were not used to fit the limits: {_percent(band['false_alarm_rate'])} of real "
+            f"ones are “likely fake”, {_percent(band['miss_rate'])} of fakes are “likely real”, and "
+            f"{_percent(band['coverage'])} get an answer. Fitted on: {_sentence(band['fitted_on'])}"
         )
         notes = []
         if said["judged"] > 1:
             notes.append(
-                f"{said['judged']} faces were judged and the worst one counts, so a false alarm is more likely"
+                f"{said['judged']} faces were scored and the worst one counts, so a false alarm is more likely"
             )
         if moving:
-            notes.append("the rates are of single images; of pooled video frames none were measured")
+            notes.append("the rates are for single images; they were not measured for pooled video frames")
         if notes:
             lines.append(f"Mind: {'; '.join(notes)}.")
     return {
@@ -138,12 +136,16 @@ def reading_in_words(record: Mapping[str, Any], said: Mapping[str, Any]) -> dict
 
 
 def _stability(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What became of the verdict in re-encoded copies; `None` where none were judged."""
+    """Return the verdicts of re-encoded copies; `None` without copies."""
     found = record.get("stability")
     if not found:
         return None
     total = len(found["variants"])
-    words = f"{found['flips']} of {total} copies give another verdict." if found["flips"] else "No copy flips it."
+    words = (
+        f"{found['flips']} of {total} copies give another verdict."
+        if found["flips"]
+        else "None of the copies changes the verdict."
+    )
     return {"words": words, "titles": [_title(record, said).lower() for said in record["readings"]]}
 
 
@@ -154,7 +156,7 @@ def _title(record: Mapping[str, Any], said: Mapping[str, Any]) -> str:
 
 
 def _checks(record: Mapping[str, Any]) -> list[str]:
-    """What the checks before a verdict found, and in how many frames."""
+    """Return the failed checks, with the number of frames."""
     found: dict[tuple[str, bool], list[Any]] = {}
     counts = {False: len(record["frames"]), True: sum(len(frame["faces"]) for frame in record["frames"])}
     for frame in record["frames"]:
@@ -188,28 +190,31 @@ def _provenance(found: Mapping[str, Any]) -> dict[str, Any]:
             ("Signed by", c2pa["signed_by"] or "not named"),
             ("Signed at", c2pa["signed_at"] or "no trusted time"),
             ("Written by", c2pa["claim_generator"] or "not named"),
-            ("Claim about AI", claim or "none: the manifest does not say that a model made it"),
+            ("Claim about AI", claim or "none: the manifest does not claim that a model made it"),
             ("Actions", ", ".join(action for action in c2pa["actions"] if action) or "none named"),
             ("Source types", ", ".join(c2pa["source_types"]) or "none named"),
         ]
         if c2pa["validation_state"] == "Invalid":
-            notes.append("The manifest does not fit the file: the file or the manifest was changed after signing.")
+            notes.append("The manifest does not match the file: one of the two was changed after signing.")
         elif untrusted:
             notes.append(
-                "The signature fits the file, but its certificate was not checked against a list of trusted issuers: "
-                "anybody can make such a certificate."
+                "The signature matches the file, but its certificate was not checked against a list of trusted "
+                "issuers: anybody can create such a certificate."
             )
     else:
         words = {"absent": "absent", "not read": "not read", "unreadable": "could not be read"}
         rows = [("Manifest", words[c2pa["status"]])]
         notes.append(str(c2pa["detail"]))
         if c2pa["status"] == "absent":
-            notes.append("Most files hold none, and platforms often remove them. This says nothing for or against.")
+            notes.append(
+                "Most files do not have any, and platforms often remove them. "
+                "This is neither evidence for nor against."
+            )
     return {"rows": rows, "notes": notes, "camera": found["camera"], "remarks": found["remarks"]}
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What identifies file, detector and run."""
+    """Return the identification of file, detector and run."""
     source, model, options = record["source"], record["model"], record["options"]
     container = [
         (LABELS.get(name, _label(name)), _text(value) + UNITS.get(name, ""))
@@ -273,7 +278,7 @@ def _commands(record: Mapping[str, Any]) -> list[str]:
 
 
 def _frames(record: Mapping[str, Any], pictures: Path) -> list[dict[str, Any]]:
-    """The frames that are shown, the worst first, with the boxes of their faces."""
+    """Return the shown frames, worst first, with the boxes of their faces."""
     order = [index for said in record["readings"] for index in said["worst_frames"]]
     entries = {frame["index"]: frame for frame in record["frames"]}
     shown = []
@@ -312,7 +317,7 @@ def _gravity(decision: str | None) -> int:
 
 
 def _faces(record: Mapping[str, Any], pictures: Path) -> list[dict[str, Any]]:
-    """The tracks, the worst first: their worst crops, and a strip through time."""
+    """Return the tracks, worst first: their worst crops, and a strip through time."""
     entries = {frame["index"]: frame for frame in record["frames"]}
     bands = {said["head"]: said["band"] for said in record["readings"]}
     ranked = sorted(record["tracks"], key=lambda track: (-_gravity(track["decision"]), -track["pooled"]))
@@ -356,7 +361,7 @@ def _verdict_of(frame: Mapping[str, Any], track: Mapping[str, Any]) -> Mapping[s
 
 
 def _descriptions(verdicts: Sequence[Mapping[str, Any]], pictures: Path) -> list[dict[str, Any]]:
-    """Explanations and masks of verdicts that have them."""
+    """Return explanations and masks of verdicts that have them."""
     return [
         {
             "explanation": verdict.get("explanation"),
@@ -369,7 +374,7 @@ def _descriptions(verdicts: Sequence[Mapping[str, Any]], pictures: Path) -> list
 
 
 def _inlined(file: Path, side: int) -> str:
-    """An image of at most `side` pixels as a data URL."""
+    """Return an image of at most `side` pixels as a data URL."""
     image = load_image(file)
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
     content = BytesIO()

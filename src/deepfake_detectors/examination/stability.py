@@ -1,4 +1,4 @@
-"""Does the verdict outlive what happens to any image that is sent on? If not, it is inconclusive."""
+"""Check whether the verdict survives re-encoding by sharing; if not, it is inconclusive."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["apply_stability"]
 
 
 def apply_stability(found: dict[str, Any], changed: Sequence[tuple[Corruption, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Compare what was concluded with what is concluded of the same file re-encoded; a flip becomes inconclusive.
+    """Compare the conclusion with those for re-encoded copies; a flip becomes inconclusive.
 
-    A reading flips where its decision becomes another one or, without a decision band, where its plain label does.
-    What cannot be judged any more after a re-encoding, such as a face that is not found, is not a flip.
+    A reading flips if its decision changes or, without a decision band, if its label changes. A copy that can no
+    longer be scored, for example because a face is not found, is not a flip.
 
     Args:
-        found: as `conclude` gives it; readings that flip, and what decides, are changed in place.
-        changed: corruption -> what is concluded of the changed frames.
+        found: output of `conclude`; flipped readings and the deciding one are changed in place.
+        changed: corruption -> conclusion for the altered frames.
 
     Returns:
-        What the record holds: `variants`, each with `name`, `steps` in words and `readings` (`head`,
-        `fake_probability`, `label`, `decision`, `flipped`), and `flips`, how many variants flip a reading.
+        The entry for the record: `variants`, each with `name`, `steps` in words and `readings` (`head`,
+        `fake_probability`, `label`, `decision`, `flipped`), and `flips`, the number of variants that flip a reading.
     """
     readings = found["readings"]
     variants: list[dict[str, Any]] = []
@@ -45,7 +45,8 @@ def apply_stability(found: dict[str, Any], changed: Sequence[tuple[Corruption, M
         was = said["label"] if said["decision"] is None else said["decision"]
         said["decision"] = INCONCLUSIVE
         said["reason"] = (
-            f"the verdict “{was}” does not outlive re-encoding: {len(named)} of {len(variants)} change it (P(fake) "
+            f"the verdict “{was}” does not survive re-encoding: {len(named)} of {len(variants)} copies change it "
+            "(P(fake) "
             f"after {', '.join(named)})"
         )
     found |= deciding(readings)

@@ -11,8 +11,8 @@ __all__ = ["TIMELINE_FILE", "draw_timeline"]
 TIMELINE_FILE = "timeline.svg"
 WIDTH, HEIGHT = 760, 300
 LEFT, RIGHT, TOP, BOTTOM = 46, 24, 22, 40
-LINES = 6  # tracks that are drawn, those with the highest P(fake)
-# Apart for colour-blind readers (Okabe and Ito), on white and on black.
+LINES = 6  # number of tracks to draw, those with the highest P(fake)
+# Distinguishable for colour-blind readers (Okabe and Ito), on white and on black.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#b58900", "#56b4e9")
 STYLE = (
     ".tl{font:12px system-ui,sans-serif}.tl text{fill:#3c4650}.tl .grid{stroke:#8a949e;stroke-opacity:.35}"
@@ -23,13 +23,13 @@ STYLE = (
 
 
 def draw_timeline(record: Mapping[str, Any]) -> str | None:
-    """Return the plot as an SVG document; `None` for an image, and where nothing was judged.
+    """Return the plot as an SVG document; `None` for an image, and if nothing was scored.
 
-    Lines are faces (full) and whole frames (dashed), a point for each frame. Shaded are the ranges of P(fake) that
-    read "likely fake" and "likely real" by the decision band of what decides.
+    Lines are faces (solid) and whole frames (dashed), with a point for each frame. The shaded ranges of P(fake) are
+    "likely fake" and "likely real" in the deciding decision band.
 
     Args:
-        record: of an examination.
+        record: record of an examination.
     """
     if record["kind"] != "video":
         return None
@@ -60,7 +60,7 @@ def draw_timeline(record: Mapping[str, Any]) -> str | None:
 
 
 def _lines(record: Mapping[str, Any]) -> list[tuple[str, Sequence[tuple[float, float]], bool]]:
-    """Name, points (seconds, P(fake)) and whether it is of whole frames; the worst first."""
+    """Return name, points (seconds, P(fake)) and whether they are for whole frames; worst first."""
     found: dict[tuple[Any, Any], list[tuple[float, float]]] = {}
     for frame in record["frames"]:
         for verdict in frame["verdicts"]:

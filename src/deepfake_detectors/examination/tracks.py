@@ -1,4 +1,4 @@
-"""Links the faces of a video's frames into tracks, and pools the scores of a track into one."""
+"""Link the faces of a video's frames into tracks, and pool the scores of each track."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from deepfake_detectors.examination.faces import Face, overlap
 
 __all__ = ["DEFAULT_POOLING", "MIN_TRACK_FRAMES", "POOLING", "Moment", "Track", "link_faces", "pool"]
 
-MIN_TRACK_FRAMES = 4  # a track with a face in fewer frames is inconclusive
+MIN_TRACK_FRAMES = 4  # a track with fewer frames is inconclusive
 DEFAULT_POOLING = "trimmed"
 
 
 class Moment(Protocol):
-    """When a frame is: a `Frame`, or anything lighter with its number and time."""
+    """The time of a frame: a `Frame`, or a lighter object with its number and time."""
 
     @property
     def index(self) -> int: ...
@@ -29,10 +29,10 @@ class Moment(Protocol):
 
 @dataclass(frozen=True)
 class Track:
-    """One face through a video.
+    """One face tracked through a video.
 
     Attributes:
-        id: 1 for the first track that begins, and so on; of tracks that begin together, the larger face first.
+        id: 1 for the first track that starts, and so on; if tracks start together, the larger face comes first.
         frames: `(n,)` numbers of the frames it is in, ascending.
         seconds: `(n,)` their times.
         faces: `(n,)` the face in each.
@@ -49,7 +49,7 @@ class Track:
 
     @property
     def conclusive(self) -> bool:
-        """Whether it has enough frames to be judged: `MIN_TRACK_FRAMES`."""
+        """Whether it has enough frames for a decision: `MIN_TRACK_FRAMES`."""
         return len(self.frames) >= MIN_TRACK_FRAMES
 
 
@@ -58,16 +58,16 @@ def link_faces(
 ) -> list[Track]:
     """Link faces that overlap from frame to frame.
 
-    The pairs that overlap most are linked first. A cut to another person at the same place is not seen: a track is
-    one place in the image, not one identity.
+    The pairs with the largest overlap are linked first. A cut to another person in the same place is not detected: a
+    track is a place in the image, not an identity.
 
     Args:
-        moments: of every frame looked at, in the order of time, its number and time and its faces.
-        min_overlap: area shared divided by area covered together, from which two boxes are one face.
-        max_missed: a track goes on after so many frames without its face.
+        moments: number, time and faces of every examined frame, in order of time.
+        min_overlap: intersection over union at or above which two boxes are the same face.
+        max_missed: number of frames without the face after which a track still continues.
 
     Returns:
-        The tracks in the order in which they begin.
+        The tracks in the order in which they start.
     """
     tracks: list[list[tuple[int, Moment, Face]]] = []
     for position, (moment, faces) in enumerate(moments):
@@ -134,7 +134,7 @@ def pool(scores: Sequence[float], rule: str = DEFAULT_POOLING) -> float:
         ValueError: for an unknown rule, or without scores.
     """
     if rule not in POOLING:
-        raise ValueError(f"There is no pooling rule {rule!r}, but {', '.join(map(repr, POOLING))}.")
+        raise ValueError(f"There is no pooling rule {rule!r}; available are {', '.join(map(repr, POOLING))}.")
     if len(scores) == 0:
-        raise ValueError("A track without frames has no score.")
+        raise ValueError("A track without frames does not have a score.")
     return POOLING[rule](np.asarray(scores, dtype=np.float64))

@@ -1,4 +1,4 @@
-"""Frames of a video by the time at which they are shown, without reading the whole of it."""
+"""Read frames of a video by presentation time, without reading the whole file."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ VIDEO_SUFFIXES = frozenset(
     ".264 .265 .3g2 .3gp .asf .avi .flv .h264 .hevc .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm "
     ".wmv".split()
 )
-MAX_FRAME_PIXELS = 100_000_000  # 8K has 33 million; a header may claim anything
+MAX_FRAME_PIXELS = 100_000_000  # 8K has 33 million; a header can claim any size
 
-# FFmpeg also reads playlists and scripts, which name further files; of those, nothing is opened.
+# FFmpeg also reads playlists and scripts that refer to other files, which are never opened.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,mpegvideo,ogg,h264,hevc,m4v,ivf,dv,mxf"
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"heim", b"heis", b"jxl ")
-LATE = 1.0  # seconds that a file may end before the time its header states
+LATE = 1.0  # seconds by which a file may end before the duration in its header
 
 
 class VideoError(ValueError):
-    """A file that cannot be examined as a video. The message starts with the file, and `source` holds it alone.
+    """Raised for a file that cannot be examined as a video. The message starts with its name, which is
+    also in `source`.
 
     Args:
-        message: one sentence, naming the file, the fault and, where there is one, the remedy.
+        message: one sentence with the file, the fault and, if possible, the remedy.
         source: the path as it was given.
     """
 
@@ -48,9 +49,9 @@ class Frame:
     """A frame of a video.
 
     Attributes:
-        index: its number in the file, from 0, by time and average frame rate: exact where the rate is constant and in
-            animations, an estimate elsewhere; always ascending.
-        seconds: when it is shown, from the first frame.
+        index: its number in the file, from 0, by time and average frame rate: exact for a constant rate and for
+            animations, otherwise an estimate; always ascending.
+        seconds: presentation time, relative to the first frame.
         image: upright, RGB.
     """
 
@@ -60,10 +61,10 @@ class Frame:
 
 
 def is_video(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> bool:
-    """Whether a file is to be read as a video: by its content, or by its name where the content is damaged.
+    """Return whether to read a file as a video: by its content, or by its name if the content is damaged.
 
-    Moving GIF, WebP and PNG images are videos. A container that holds sound alone is one too; reading it says so.
-    One whose frames have more than `max_pixels` is an image, which `load_image` refuses.
+    Animated GIF, WebP and PNG images are videos. A container with only sound is one too, and reading it gives an
+    error. An animation with frames larger than `max_pixels` is an image, which `load_image` refuses.
     """
     path = Path(path)
     if not path.is_file():
@@ -94,17 +95,17 @@ def is_video(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> bool:
 
 
 def probe(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
-    """Return what a video says of itself, without decoding it.
+    """Return the metadata of a video without decoding it.
 
     Args:
-        path: a video, or a moving GIF, WebP or PNG image.
-        max_pixels: width times height of a frame of a moving image.
+        path: a video, or an animated GIF, WebP or PNG image.
+        max_pixels: largest width times height of a frame of an animation.
 
     Returns:
         `format`, `codec`, `pixel_format`; `duration` in seconds; `fps`, the average rate; `frames`, their number,
-        `None` where the file does not say; `width`, `height` in pixels, upright; `rotation` in degrees, by which its
-        frames are turned counter-clockwise to stand upright; `bit_rate` in bits per second or `None`; `audio`, whether
-        it has sound; `created`, the time and `encoder`, the program that its metadata name, or `None`.
+        `None` if the file does not have it; `width`, `height` in pixels, upright; `rotation` in degrees, by which its
+        frames are rotated counter-clockwise to be upright; `bit_rate` in bits per second or `None`; `audio`, whether
+        it has sound; `created` and `encoder`, the time and program in its metadata, or `None`.
 
     Raises:
         VideoError: for a file that cannot be examined.
@@ -164,21 +165,21 @@ def sample_frames(
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Frame]:
-    """Yield frames of a video, evenly spread by the time at which they are shown.
+    """Yield frames of a video, evenly spaced by presentation time.
 
-    The frame at a time is the one on screen then. A frame is yielded once, so that a short video gives fewer. The
-    file is sought, not read through: time grows with the frames asked for, memory with neither them nor the length.
+    The frame at a given time is the one on screen. Each frame is yielded once, so a short video gives fewer. The file
+    is seeked instead of read completely: time grows with the number of frames, and memory is constant.
 
     Args:
-        path: a video, or a moving GIF, WebP or PNG image.
-        frames: how many, from the first moment to the last.
+        path: a video, or an animated GIF, WebP or PNG image.
+        frames: number of frames, from the start to the end.
         every: seconds from one to the next, instead of `frames`.
-        start, end: seconds from the first frame; the part that is looked at.
-        max_pixels: width times height of a frame of a moving image.
+        start, end: part of the video to read, in seconds from the first frame.
+        max_pixels: largest width times height of a frame of an animation.
 
     Raises:
-        ValueError: for `frames`, `every`, `start` or `end` outside what is possible.
-        VideoError: for a file that cannot be examined, or that ends early; frames before the fault have been yielded.
+        ValueError: for `frames`, `every`, `start` or `end` out of range.
+        VideoError: for a file that cannot be examined, or that ends early; frames before the fault are yielded first.
         ImportError: if PyAV is not installed; the message names the extra.
     """
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
@@ -187,7 +188,7 @@ def sample_frames(
         raise ValueError(f"every is {every!r}, expected seconds above 0.")
     first = 0.0 if start is None else start
     if not 0 <= first < float("inf"):
-        raise ValueError(f"start is {start!r}, expected seconds from 0.")
+        raise ValueError(f"start is {start!r}, expected 0 seconds or more.")
     if end is not None and not first < end:
         raise ValueError(f"end is {end!r}, expected more than start, {first!r}.")
     return _sampled(path, frames, every, first, end, max_pixels)
@@ -231,7 +232,7 @@ def _moments(
 
 
 class _Clock:
-    """Times of a stream. `origin` and what `at` takes are in its `time_base`; `duration` is in seconds."""
+    """Times of a stream. `origin` and the argument of `at` are in its `time_base`; `duration` is in seconds."""
 
     def __init__(self, container: Any, stream: Any, path: Path) -> None:
         self.base = Fraction(stream.time_base or Fraction(1, 1000))
@@ -246,7 +247,7 @@ class _Clock:
             self.duration = self._counted(path, stream.index)
 
     def _counted(self, path: Path, index: int) -> float:
-        """Of a file that does not say how long it is: read its packets, decode none."""
+        """Measure the duration of a file without one, by reading its packets without decoding."""
         end, packets = 0.0, 0
         with _pyav().open(str(path.resolve()), options=OPTIONS, metadata_errors="replace") as container:
             for packet in container.demux(container.streams[index]):
@@ -262,7 +263,7 @@ class _Clock:
 def _frames_at(
     container: Any, stream: Any, clock: _Clock, name: str, moments: Iterator[float]
 ) -> Iterator[tuple[float, Any]]:
-    """The frames on screen at ascending moments, each once, with their times."""
+    """Yield the frames on screen at ascending times, each once, with their times."""
     reader = _Reader(container, stream, clock, name)
     yielded = -1.0
     for moment in moments:
@@ -273,12 +274,12 @@ def _frames_at(
 
 
 class _Reader:
-    """Reads forward, and jumps where that is shorter."""
+    """Reads forward, and seeks if that is faster."""
 
     def __init__(self, container: Any, stream: Any, clock: _Clock, name: str) -> None:
         self.container, self.stream, self.clock, self.name = container, stream, clock, name
         self.half = 0.5 / float(clock.rate) if clock.rate else 0.0
-        self.far = 2.0  # seconds ahead from which a jump is tried; grows where key frames are rare
+        self.far = 2.0  # seconds ahead at which seeking is tried; grows if key frames are rare
         self.held: tuple[float, Any] | None = None
         self._restart()
 
@@ -338,7 +339,7 @@ class _Reader:
             try:
                 self.container.seek(ticks, stream=self.stream, backward=True)
             except av.FFmpegError:
-                self.clock.timed = False  # this file cannot be sought: read on
+                self.clock.timed = False  # this file cannot be seeked: read on
                 return
             self._restart()
             if self.ahead is None:
@@ -357,10 +358,10 @@ class _Reader:
 
 
 def _decoded(container: Any, stream: Any, name: str) -> Iterator[Any]:
-    """The frames from where the container stands. Packets that cannot be decoded are passed over, as players do.
+    """Yield the frames from the current position. Packets that cannot be decoded are skipped, as in players.
 
     Raises:
-        VideoError: if most of them cannot.
+        VideoError: if most of them cannot be decoded.
     """
     av = _pyav()
     good = bad = 0
@@ -387,7 +388,7 @@ def _decoded(container: Any, stream: Any, name: str) -> Iterator[Any]:
 
 
 def _encrypted(packet: Any) -> bool:
-    """Whether its bytes are under a key: FFmpeg would decode them to noise."""
+    """Return whether it is encrypted: FFmpeg would decode it to noise."""
     return bool(packet.size) and hasattr(packet, "has_sidedata") and packet.has_sidedata("encryption_info")
 
 
@@ -405,22 +406,22 @@ def _opened(path: Path, name: str) -> Iterator[tuple[Any, Any]]:
         container = av.open(str(path.resolve()), options=OPTIONS, metadata_errors="replace")
     except av.FFmpegError as error:
         raise VideoError(
-            f"{name} cannot be opened as a video ({error.strerror}): it is damaged, incomplete or of another kind.",
+            f"{name} cannot be opened as a video ({error.strerror}): it is damaged, incomplete or another type of "
+            "file.",
             name,
         ) from error
     with container:
         attached = av.stream.Disposition.attached_pic
         streams = [stream for stream in container.streams.video if not stream.disposition & attached]
         if not streams:
-            raise VideoError(f"{name} holds no video, only sound or data.", name)
+            raise VideoError(f"{name} does not contain video, only sound or data.", name)
         stream = streams[0]
         context = stream.codec_context
         if context is None or not context.width or not context.height:
             raise VideoError(f"{name}: its video cannot be decoded by this build of FFmpeg, or is damaged.", name)
         if context.width * context.height > MAX_FRAME_PIXELS:
             raise VideoError(
-                f"{name} states frames of {context.width}x{context.height} pixels; at most {MAX_FRAME_PIXELS:,} are "
-                "read.",
+                f"{name} has frames of {context.width}x{context.height} pixels; the limit is {MAX_FRAME_PIXELS:,}.",
                 name,
             )
         yield container, stream

@@ -1,1 +1,1 @@
-"""Cards of models and datasets, and what is pushed to the Hub: `models.publish_model`, `datasets.publish_dataset`."""
+"""Cards of models and datasets, and publishing on the Hub: `models.publish_model`, `datasets.publish_dataset`."""

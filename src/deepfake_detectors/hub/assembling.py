@@ -1,6 +1,6 @@
-"""The files of a published checkpoint, whichever form it has: a whole model, learned words, or a PEFT adapter.
+"""Files of a published checkpoint: a complete model, learned words, or a PEFT adapter.
 
-The code of its classes lies beside it, for those who load it without this package.
+They include the code of its classes, for users without this package.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ __all__ = ["LICENSE_FILES", "Assembled", "Base", "add_code", "assemble"]
 
 logger = logging.getLogger(__name__)
 
-MAX_SHARD = "5GB"  # a whole 7B model in one file is slow to fetch and to resume
+MAX_SHARD = "5GB"  # a 7B model in one file is slow to download and to resume
 LICENSE_FILES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 CARRIED = (*LICENSE_FILES, CALIBRATION_FILE)
 
 
 @dataclass(frozen=True)
 class Base:
-    """The model below an adapter."""
+    """The base model of an adapter."""
 
     id: str
     revision: str | None = None
@@ -57,7 +57,7 @@ class Base:
         """Read `owner/name` or `owner/name@revision`.
 
         Raises:
-            ValueError: for what cannot be a Hub id.
+            ValueError: for an invalid Hub id.
         """
         name, _, revision = text.partition("@")
         try:
@@ -72,15 +72,15 @@ class Base:
 
 @dataclass(frozen=True)
 class Assembled:
-    """What lies in the folder.
+    """Contents of the folder.
 
     Attributes:
-        family, class_name: `model_type` and class that loads it.
-        config: its config (of an adapter, that of its base), as a dict.
+        family, class_name: `model_type` and class of the checkpoint.
+        config: its config (for an adapter, that of its base) as a dict.
         parameters: number of weights in the folder.
-        explains, localizes: what the class can do.
-        library: which library loads an adapter.
-        base: the model below an adapter; `None` for a whole model.
+        explains, localizes: abilities of the class.
+        library: library that loads an adapter.
+        base: base of an adapter; `None` for a complete model.
     """
 
     family: str
@@ -98,19 +98,19 @@ class Assembled:
 
 
 def assemble(source: Path, target: Path, base: Base | None = None) -> Assembled:
-    """Write what is to be published of `source` into the existing, empty folder `target`.
+    """Write the files to publish from `source` to the existing, empty folder `target`.
 
     Args:
         source: a folder that this package loads.
-        target: gets weights, config, processor, code, licence files and the record of a calibration; no card.
-        base: instead of the base that an adapter names.
+        target: gets weights, config, processor, code, licence files and the record of a calibration, but no card.
+        base: replaces the base in an adapter's config.
 
     Raises:
-        ValueError, FileNotFoundError: if `source` is not such a folder, if its weights are pickled or incomplete,
-            or if no Hub id of an adapter's base is known.
+        ValueError, FileNotFoundError: if `source` is not such a folder, if its weights are pickled or incomplete, or
+            if the Hub id of an adapter's base is unknown.
     """
     if not source.is_dir():
-        raise FileNotFoundError(f"There is no folder {source}; give the checkpoint folder to publish.")
+        raise FileNotFoundError(f"The folder {source} does not exist; pass the checkpoint folder to publish.")
     check_model_source(source)
     with model_faults(source):
         if not (source / CONFIG_NAME).is_file():
@@ -125,30 +125,31 @@ def assemble(source: Path, target: Path, base: Base | None = None) -> Assembled:
 
 def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
     if base is not None:
-        raise ValueError(f"{source} is a whole model, not an adapter: leave out `base`.")
+        raise ValueError(f"{source} is a complete model, not an adapter: leave out `base`.")
     checkpoint = open_checkpoint(source)
     family = checkpoint.family
     if not any(path.suffix == ".safetensors" for path in weight_files(source)):
         raise ValueError(
-            f"{source} holds no *.safetensors. Pickled weights are never published: load the folder and save it again "
+            f"{source} does not contain *.safetensors. Pickled weights are never published: load the folder and save "
+            "it again "
             "with save_pretrained, or convert the official files with convert(family, sources, output)."
         )
     for nested in sorted(source.glob(f"*/{ADAPTER_CONFIG_NAME}")):
         if not nested.parent.name.startswith(PREFIX_CHECKPOINT_DIR):
             logger.warning(
-                "%s holds an adapter, which is not published with the model: publish what merge(model, deltas, "
-                "output) makes of both, or the adapter by itself, with the published model as its `base`.",
+                "%s contains an adapter, which is not published with the model: publish the result of merge(model, "
+                "deltas, output), or only the adapter, with the published model as its `base`.",
                 nested.parent,
             )
-    try:  # not by transformers.pipeline, which buries the cause under tracebacks of its own attempts
+    try:  # not with transformers.pipeline, which hides the cause among the tracebacks of its attempts
         model, processor = checkpoint.load_model(dtype="auto"), checkpoint.load_processor()
     except SafetensorError as error:
         raise ValueError(f"The weights of {source} are damaged: {error}") from error
     detector = pipeline(model=model, processor=processor, device="cpu")
     options: dict[str, Any] = {"max_shard_size": MAX_SHARD}
     if isinstance(detector.model, LlavaForConditionalGeneration):
-        # The stock class renames the older names of Llava's weights by the config's model_type, which is the family's
-        # here: its head would start at random. Today's names need no renaming, and every loader takes them.
+        # The stock class renames Llava's older weight names depending on the config's model_type, which is the
+        # family's here, so its head would be random. Current names do not need renaming and work with every loader.
         options["save_original_format"] = False
     detector.save_pretrained(target, remote_code=True, **options)
     auto_map = read_json_object(target / CONFIG_NAME)["auto_map"]
@@ -158,9 +159,9 @@ def _assemble_whole(source: Path, target: Path, base: Base | None) -> Assembled:
 
 
 def _doors(family: Family, model_class: type) -> dict[str, type]:
-    """Return Auto class -> class for the stock pipelines that take a folder of this class too.
+    """Return Auto class -> class for the stock pipelines that can also load this folder.
 
-    A folder with the language model also loads as the verdict class; one of the verdict class does not hold more.
+    A folder with the language model also loads as the verdict class, but not the reverse.
     """
     loaded = {door: (role, family.load(role)) for door, role in family.doors.items()}
     return {door: found for door, (role, found) in loaded.items() if found is model_class or role == "verdict"}
@@ -173,14 +174,14 @@ def _is_words(source: Path) -> bool:
 
 
 def _assemble_words(source: Path, target: Path, base: Base | None) -> Assembled:
-    """Write the words alone; the InstructBLIP below is not needed for it, and stays where it is."""
+    """Write only the words; the base InstructBLIP is not needed or copied."""
     config = AntifakePromptConfig.from_pretrained(source)
     base = base or _named_base(config.base_model_name_or_path, None, source)
     words = _read_weights(source / ADAPTER_FILE)
     if not (source / PROCESSOR_NAME).is_file():
         raise ValueError(
-            f"{source} holds no {PROCESSOR_NAME}, which has the statistics of the images: save the words together "
-            "with their processor, save_adapter(folder, processor)."
+            f"{source} does not contain {PROCESSOR_NAME} with the image statistics: save the words with their "
+            "processor, save_adapter(folder, processor)."
         )
     save_soft_words(words, config, base.id, target)
     _copy_present(source, target, (PROCESSOR_NAME,))
@@ -196,14 +197,14 @@ def _assemble_words(source: Path, target: Path, base: Base | None) -> Assembled:
 
 
 def _assemble_peft(source: Path, target: Path, base: Base | None) -> Assembled:
-    """Write adapter weights and config, whose base becomes a Hub id; code and processor are the base's."""
+    """Write adapter weights and config, with a Hub id as the base; code and processor come from the base."""
     fields = read_json_object(source / ADAPTER_CONFIG_NAME)
     named = fields.get("base_model_name_or_path")
     base = base or _named_base(named, fields.get("revision"), source)
     weights = _read_weights(source / ADAPTER_SAFE_WEIGHTS_NAME)
     below = named if named and Path(named).is_dir() else base.id
     config = open_checkpoint(below).load_config()
-    with torch.device("meta"):  # what the class can do; no weights are read
+    with torch.device("meta"):  # abilities of the class; weights are not read
         model_class = type(AutoModel.from_config(config, trust_remote_code=False))
     _copy_present(source, target, (ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME))
     _add_fields(target / ADAPTER_CONFIG_NAME, base_model_name_or_path=base.id, revision=base.revision)
@@ -211,19 +212,19 @@ def _assemble_peft(source: Path, target: Path, base: Base | None) -> Assembled:
 
 
 def _named_base(name: str | None, revision: str | None, source: Path) -> Base:
-    remedy = "Name the published base in `base`, as owner/name."
+    remedy = "Pass the Hub id of the published base in `base`, as owner/name."
     if not name:
         raise ValueError(f"The config of the adapter {source} has no base_model_name_or_path. {remedy}")
-    # Also a folder that is gone: nobody else finds it either.
+    # Also if the folder no longer exists: others cannot find it either.
     if Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ValueError(f"The adapter {source} names the local folder {name} as its base. {remedy}")
+        raise ValueError(f"The base of the adapter {source} is the local folder {name}. {remedy}")
     return Base(name, revision)
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise ValueError(
-            f"{path.parent} holds no {path.name}. Pickled weights are never published; save the adapter as "
+            f"{path.parent} does not contain {path.name}. Pickled weights are never published; save the adapter as "
             "safetensors."
         )
     try:
@@ -265,17 +266,17 @@ def _describe(model_class: Any, config: Any, parameters: int, **more: Any) -> As
 
 
 def add_code(folder: Path, classes: Mapping[str, Any]) -> dict[str, str]:
-    """Copy the files of the classes, and all that these import from beside them.
+    """Copy the files of the classes and the neighbouring files that they import.
 
-    `save_pretrained(remote_code=True)` of the pipeline does this for a loaded model; adapters are published without
+    The pipeline's `save_pretrained(remote_code=True)` does this for a loaded model, but adapters are published without
     loading their base.
 
     Args:
-        folder: where config.json is.
-        classes: Auto class name -> class, of this package or of another family's.
+        folder: the folder with config.json.
+        classes: Auto class name -> class, from this package or from that of another family.
 
     Returns:
-        What belongs under `auto_map` in the config: Auto class name -> `file.Class`.
+        The `auto_map` for the config: Auto class name -> `file.Class`.
     """
     auto_map = {}
     for auto_name, cls in classes.items():

@@ -1,4 +1,4 @@
-"""Cards of datasets: facts with their sources, numbers counted in the Parquet files, terms of the builder."""
+"""Cards of datasets: facts with sources, counts from the Parquet files, and terms from the builder."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ COLUMN_TEXTS = {
     "manipulation": "method or generator; `real` for real images",
     "family": "swap, reenact, synthesis, edit or inpaint",
     "video_id": "the video, as `<dataset>/<method>/<name>`",
-    "group_id": "connected component over shared source material; cut splits by it",
-    "target_id": "video or person that gives head and scene",
-    "source_id": "video or person that gives identity or expression",
+    "group_id": "connected component over shared source material; make splits by this",
+    "target_id": "video or person that provides head and scene",
+    "source_id": "video or person that provides identity or expression",
     "frame": "number of the frame in its video",
-    "compression": "level of compression, where the set has several",
+    "compression": "level of compression, if the dataset has several",
     "category": "what the image shows, or its class",
-    "file_format": "format of the source file by content, whatever its name says",
-    "mask": "white where the image was changed",
-    "question": "what was asked",
+    "file_format": "format of the source file, detected from its content",
+    "mask": "white where the image was manipulated",
+    "question": "the question",
     "answer": "the first reference answer",
     "answers": "all reference answers",
     "messages": "question and answer as a chat",
@@ -48,14 +48,14 @@ def dataset_facts(name: str) -> dict[str, Any]:
     """Return the bundled facts of a dataset, `hub_cards/facts/dataset_<name>.yaml`.
 
     Raises:
-        ValueError: for a dataset without facts, or facts that leave out what a card must say.
+        ValueError: for a dataset without facts, or facts that lack required entries.
     """
     path = files("deepfake_detectors.hub_cards").joinpath("facts", f"dataset_{name}.yaml")
     if not path.is_file():
         raise ValueError(f"There are no facts about {name!r}; add hub_cards/facts/dataset_{name}.yaml.")
     facts = yaml.safe_load(path.read_text(encoding="utf-8"))
     if missing := [key for key in REQUIRED if key not in facts]:
-        raise ValueError(f"The facts about {name!r} leave out {', '.join(missing)}, which a card must say.")
+        raise ValueError(f"The facts about {name!r} lack {', '.join(missing)}, which the card needs.")
     return facts
 
 
@@ -65,16 +65,16 @@ def render_dataset_card(
     lint: dict[str, Any] | None = None,
     kept: dict[str, list[dict[str, Any]]] | None = None,
 ) -> str:
-    """Return the card as Markdown behind a YAML header with `configs` and `dataset_info`.
+    """Return the card as Markdown after a YAML header with `configs` and `dataset_info`.
 
     Args:
         builds: configs of one dataset.
         repo: `owner/name`, for the example.
-        lint: content of a `lint.json`, whose controls, errors and warnings the card then states.
-        kept: `configs` and `dataset_info` in the header of the repository's card, of configs that stay as they are.
+        lint: content of a `lint.json`, whose controls, errors and warnings are added to the card.
+        kept: `configs` and `dataset_info` from the header of the repository's card, for configs that do not change.
 
     Raises:
-        ValueError: as `dataset_facts`.
+        ValueError: as for `dataset_facts`.
     """
     name = builds[0].dataset
     facts, kind = dataset_facts(name), builder_class(name)
@@ -121,7 +121,7 @@ def _header(
         tags=["deepfake-detection", "deepfake-detectors", *facts["tags"]],
     )
     for key, entries in kept.items():
-        data[key] = entries  # those of the builds join them
+        data[key] = entries  # those of the builds are added
     DatasetInfosDict({build.config: build.info() for build in builds}).to_dataset_card_data(data)
     MetadataConfigs(
         {
@@ -137,6 +137,6 @@ def _header(
 
 def _lint_part(lint: dict[str, Any]) -> dict[str, Any]:
     worth = [item for item in lint["findings"] if item["level"] in ("error", "warning")]
-    # These are about the publisher's raw copy, and name his folders.
+    # These are about the publisher's raw copy and contain local folder names.
     findings = [item for item in worth if item["code"] not in ("raw-files", "unreadable")]
     return {"dataset": lint["dataset"], "controls": control_rows(lint["findings"]), "findings": findings}

@@ -1,4 +1,4 @@
-"""Publish a dataset: Parquet shards and a card in a repository on the Hub, or the same in a folder to look at."""
+"""Publish a dataset: Parquet shards and a card in a Hub repository, or in a local folder for review."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ CARD = "README.md"
 
 
 def check_terms(dataset: str, private: bool, accepted: bool) -> None:
-    """Raise a `ValueError` where a public push would pass on what may be used for research only.
+    """Raise a `ValueError` if a public push would redistribute research-only data.
 
     Args:
         dataset: key of `DATASETS`.
         private: whether the repository will be private.
-        accepted: whether the publisher has said that the terms allow it.
+        accepted: whether the publisher has confirmed that the terms allow it.
     """
     kind = builder_class(dataset)
     if kind.RESEARCH_ONLY and not private and not accepted:
         raise ValueError(
-            f"{kind.NAME} may not be passed on freely. {kind.TERMS} Push it to a private repository (`private`), "
-            "or say with `accept_terms` that you have the right to publish it."
+            f"{kind.NAME} must not be redistributed freely. {kind.TERMS} Push it to a private repository "
+            "(`private`), or confirm with `accept_terms` that you have the right to publish it."
         )
 
 
@@ -47,17 +47,17 @@ def check_publication(
     update: bool = False,
     token: str | None = None,
 ) -> bool:
-    """Refuse what `publish_dataset` would refuse whatever is built; better known before hours of building.
+    """Raise errors of `publish_dataset` that do not depend on the build, before hours of building.
 
     Args:
         dataset: key of `DATASETS`.
         repo, private, accept_terms, update, token: as in `publish_dataset`.
 
     Returns:
-        Whether the data will be private there.
+        Whether the data will be private.
 
     Raises:
-        ValueError, ConnectionError, OSError: as `check_destination` and `check_terms`.
+        ValueError, ConnectionError, OSError: as for `check_destination` and `check_terms`.
     """
     private = check_destination(repo, "dataset", private, update, token)
     check_terms(dataset, private, accept_terms)
@@ -80,30 +80,29 @@ def publish_dataset(
     token: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
-    """Push a dataset as Parquet with its card; `datasets.load_dataset` reads the result, streaming too.
+    """Push a dataset as Parquet with its card; `datasets.load_dataset` reads the result, also in streaming mode.
 
     Args:
-        dataset: a key of `DATASETS`, which is built first; or a folder that `dataset build` wrote, of one config or of
-            several.
+        dataset: a key of `DATASETS`, which is built first; or a folder written by `dataset build`, with one or more
+            configs.
         repo: `owner/name`.
-        data_dir, config, options: of a dataset by its name: as in `make_builder`.
-        build_dir: of a dataset by its name: where it is built, and kept; by default a temporary folder.
-        private: whether a new repository is private; an existing one must be so already.
-        accept_terms: the publisher has the right to publish data that is for research only.
-        update: add the commit to a repository that exists, whose visibility the terms must allow; shards of an
-            earlier version go, other configs stay.
-        lint: a `lint.json`, whose result the card states.
-        dry_run: a new or empty folder that gets what would be pushed. Nothing is sent, and nothing is refused for its
-            terms.
-        token: instead of the one of the login.
+        data_dir, config, options: only for a dataset name: as in `make_builder`.
+        build_dir: only for a dataset name: folder in which to build and keep it; by default a temporary folder.
+        private: whether a new repository is private; an existing one must already be private.
+        accept_terms: confirms the right to publish research-only data.
+        update: add the commit to an existing repository, if the terms allow its visibility; shards of an earlier
+            version are removed, other configs are kept.
+        lint: a `lint.json`, whose result is added to the card.
+        dry_run: a new or empty folder for the files that would be pushed. Nothing is sent, and terms are not checked.
+        token: used instead of the stored login.
         progress: as in `build_dataset`.
 
     Returns:
-        Address of the repository, or the path of the dry run.
+        URL of the repository, or the path of the dry run.
 
     Raises:
-        ValueError: for a folder that does not hold a finished build, terms that forbid it, a lint of another dataset,
-            arguments of a build beside a folder, and as `make_builder`, `build_dataset` and `push_folder`.
+        ValueError: for a folder without a finished build, terms that forbid it, a lint of another dataset, build
+            arguments with a folder, and as for `make_builder`, `build_dataset` and `push_folder`.
         ConnectionError, OSError: as `push_folder`.
     """
     allowed: dict[str, Any] = {"accept_terms": accept_terms, "update": update, "token": token}
@@ -143,7 +142,7 @@ def _publish_builds(
 ) -> str:
     builds = find_builds(folder)
     if dry_run is None:
-        # As it is found to be there, so that nothing goes elsewhere if the repository changes meanwhile.
+        # The visibility found there, in case the repository changes in the meantime.
         private = check_publication(
             builds[0].dataset, repo, private=private, accept_terms=accept_terms, update=update, token=token
         )
@@ -166,9 +165,9 @@ def _publish_builds(
 
 
 def _published_configs(builds: list[BuiltConfig], repo: str, token: str | None) -> dict[str, list[dict[str, Any]]]:
-    """Return what the header of the repository's card says of configs that are not published anew.
+    """Return the header entries of the repository's card for configs that are not published again.
 
-    Without it nobody could load them any more.
+    Without them, these configs could not be loaded any more.
     """
     try:
         data = DatasetCard.load(repo, repo_type="dataset", token=token).data
@@ -188,25 +187,26 @@ def _published_configs(builds: list[BuiltConfig], repo: str, token: str | None) 
 
 
 def _read_lint(path: Path, builds: list[BuiltConfig]) -> dict[str, Any]:
-    """Return the content of a `lint.json` about these builds, known by their names and counts."""
+    """Return the content of a `lint.json`, after checking that its names and counts match these builds."""
     fields = read_json_object(path)
     if not {"dataset", "counts", "findings"} <= fields.keys():
         raise ValueError(f"{path} is not a lint.json of `dataset lint`: it lacks dataset, counts or findings.")
-    # By name it is "ddvqa (c40)", of a built folder "c40", of a published one "NAME (c40)" or "NAME".
+    # The name is "ddvqa (c40)" for a dataset name, "c40" for a built folder, and "NAME (c40)" or "NAME" for a
+    # published one.
     name, _, config = str(fields["dataset"]).removesuffix(")").rpartition(" (")
     known = {item.name for item in builder_class(builds[0].dataset).BUILDER_CONFIGS}
     fitting = [build for build in builds if build.config == config or not (name or config in known)]
     if (name in DATASETS and name != builds[0].dataset) or not any(_holds(build, fields) for build in fitting):
         published = f"{builds[0].dataset} ({', '.join(build.config for build in builds)})"
         raise ValueError(
-            f"{path} is about {fields['dataset']!r}, which is not what is published: {published}, with its splits and "
-            "manipulations. Lint the folder that is published and give its lint.json in `lint`."
+            f"{path} is about {fields['dataset']!r}, but {published} is being published, with other splits or "
+            "manipulations. Lint the published folder and pass its lint.json in `lint`."
         )
     return fields
 
 
 def _holds(build: BuiltConfig, lint: dict[str, Any]) -> bool:
-    """Whether the counts of a lint can be those of a build; lint counts an image once, in however many rows it is."""
+    """Return whether the counts of a lint match a build; lint counts an image once, even if it is in several rows."""
     keys = ("split", "label", "manipulation")
     rows = {tuple(row[key] for key in keys): row["rows"] for row in build.counts}
     pictures = {tuple(row[key] for key in keys): row["pictures"] for row in lint["counts"]}
@@ -214,7 +214,7 @@ def _holds(build: BuiltConfig, lint: dict[str, Any]) -> bool:
 
 
 def _stage(builds: list[BuiltConfig], card: str, target: Path) -> None:
-    """The layout of the repository, as links: the shards may be larger than the disk has room for."""
+    """Create the layout of the repository with links, because there may not be enough disk space for copies."""
     (target / CARD).write_text(card, encoding="utf-8")
     for build in builds:
         (target / build.config).mkdir()

@@ -1,4 +1,4 @@
-"""Render a model card from facts, results and the record of the training; no number in a card is typed by hand.
+"""Render a model card from facts, results and the training record; no number is typed by hand.
 
     python -m deepfake_detectors.hub.model_cards --facts hub_cards/facts/m2f2_det_default.yaml \
         --folder src/deepfake_detectors/checkpoints/m2f2_det_mini
@@ -40,31 +40,31 @@ __all__ = [
 ]
 
 TEMPLATE = "model_card.md.jinja"
-# How Trainer calls what it measures, and how a reader knows it.
+# Names of metrics in Trainer, and for readers.
 MEASURED = {"eval_accuracy": "accuracy", "eval_auc": "AUC", "eval_eer": "EER", "eval_loss": "loss"}
 
 
 @dataclass
 class CardArguments:
-    """Which card to render."""
+    """Options of the command."""
 
     folder: str = field(metadata={"help": "Checkpoint folder with config.json, results.json and validation.json."})
-    facts: str = field(metadata={"help": "YAML file with what no command measures."})
+    facts: str = field(metadata={"help": "YAML file with facts that are not measured by a command."})
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What a card says of a checkpoint beside its facts and results, once it has a place on the Hub.
+    """Additional information for the card of a checkpoint on the Hub.
 
     Attributes:
         repo: `owner/name`.
         parameters: number of weights in the folder.
-        adapter: whether the folder holds an adapter alone.
-        explains, localizes: what the class can do.
-        bases: per model below `id`, `revision` (`None` if unknown) and `relation` (`"adapter"`, `"finetune"`, ..., or
-            `None` where it is the same model in another form).
-        datasets: per dataset of the training `name` and `revision` (`None` if unknown).
-        licenses: licence files that the checkpoint brought along.
+        adapter: whether the folder only has an adapter.
+        explains, localizes: abilities of the class.
+        bases: for each base model `id`, `revision` (`None` if unknown) and `relation` (`"adapter"`, `"finetune"`, ...,
+            or `None` if it is the same model in another format).
+        datasets: for each training dataset `name` and `revision` (`None` if unknown).
+        licenses: licence files in the checkpoint.
     """
 
     repo: str
@@ -86,19 +86,19 @@ def render_model_card(
     explanations: dict[str, Any] | None = None,
     parameters: int | None = None,
 ) -> str:
-    """Return the card as Markdown with a YAML header that holds a `model-index`.
+    """Return the card as Markdown with a YAML header that includes a `model-index`.
 
     Args:
         facts: see `hub_cards/facts/m2f2_det_default.yaml` and `facts.py` for the keys.
-        results: what `evaluate` wrote; `None` if nothing was measured.
-        validation: what the training wrote; `None` if it wrote nothing.
+        results: output of `evaluate`; `None` if nothing was measured.
+        validation: output of the training; `None` if there is none.
         config: the model's `config.json`.
-        publication: its place on the Hub; `None` for the folder inside the package.
-        explanations: what the embedding of the default found out about its answers; `None` if nothing was asked.
+        publication: its information for the Hub; `None` for the folder inside the package.
+        explanations: results about the answers of the embedded default; `None` if there are none.
         parameters: number of weights; by default the one in `publication`.
 
     Raises:
-        jinja2.UndefinedError, KeyError: naming the key, if one of them lacks something the card states.
+        jinja2.UndefinedError, KeyError: naming the key, if one of them lacks an entry that the card needs.
     """
     bases = list(publication.bases) if publication else []
     named = [base["id"] for base in bases]
@@ -128,7 +128,7 @@ def render_model_card(
         "training_sentence": training_sentence,
         "validation_sentence": validation_sentence,
     }
-    # Probes are not trained in steps: what was measured of them has a form of its own.
+    # Probes are not trained in steps, so their validation results have another format.
     probe = validation if validation and "heads" in validation else None
     validation = None if probe else validation
     body = environment.get_template(TEMPLATE).render(
@@ -156,7 +156,7 @@ def render_model_card(
 
 
 def card_terms(facts: dict[str, Any], config: dict[str, Any]) -> str:
-    """Return what the weights say of themselves, and then what holds of their whole family."""
+    """Return the licence notice of the weights, followed by that of their family."""
     return "\n\n".join(text for text in (config.get("license_notice"), facts.get("terms")) if text)
 
 
@@ -164,11 +164,11 @@ def write_model_card(folder: Path, facts: Path) -> Path:
     """Render the card of a checkpoint folder into its `README.md`.
 
     Raises:
-        FileNotFoundError: if the folder lacks one of the files that hold its numbers.
+        FileNotFoundError: if the folder lacks one of the files with its numbers.
     """
     results, validation, config = (_measured(folder, name) for name in ("results", "validation", "config"))
     answers = folder / "explanations.json"
-    with torch.device("meta"):  # to count weights, not to load them
+    with torch.device("meta"):  # used to count weights, without loading them
         loaded = open_checkpoint(folder).load_config()
         model = AutoModelForDeepfakeDetection.from_config(loaded, trust_remote_code=False)
     card = render_model_card(
@@ -188,13 +188,13 @@ def _measured(folder: Path, name: str) -> dict[str, Any]:
     path = folder / f"{name}.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing. validation.json is written by the training, results.json by `evaluate`."
+            f"{path} is missing. validation.json is written by training, results.json by `evaluate`."
         )
     return read_json_object(path)
 
 
 def training_sentence(validation: dict[str, Any], machine: str | None = None) -> str:
-    """Return size and length of the training; `machine` says where it ran."""
+    """Return the size and length of the training; `machine` is where it ran."""
     amounts = {"train_pictures": "pictures", "train_rows": "conversations", "train_texts": "texts"}
     parts = [f"{validation[key]} {unit}" for key, unit in amounts.items() if key in validation]
     parts.append(f"{validation['steps']} steps")
@@ -209,7 +209,7 @@ def training_sentence(validation: dict[str, Any], machine: str | None = None) ->
 
 
 def validation_sentence(validation: dict[str, Any]) -> str:
-    """Return what was measured on the validation images at the end."""
+    """Return the final results on the validation images."""
     metrics = validation["metrics"]
     if "num_real" in metrics:
         found = {"accuracy": metrics["accuracy"], "AUC": metrics["auc"], "EER": metrics["eer"]}
@@ -222,7 +222,7 @@ def validation_sentence(validation: dict[str, Any]) -> str:
 
 
 def training_commands(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[str]:
-    """Return the command that the training noted down, without the places of its folders, else those of the facts."""
+    """Return the recorded training command without folder locations, or else the commands in the facts."""
     if validation and validation.get("command"):
         words = shlex.split(validation["command"])
         return [shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)]
@@ -230,7 +230,7 @@ def training_commands(facts: dict[str, Any], validation: dict[str, Any] | None) 
 
 
 def training_bases(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Return the models below: those of the facts, or the Hub id from which the training started."""
+    """Return the base models from the facts, or the Hub id that training started from."""
     start = (validation or {}).get("model_name_or_path")
     if facts.get("base_models") or not start or Path(start).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", start):
         return facts.get("base_models", [])
@@ -238,7 +238,7 @@ def training_bases(facts: dict[str, Any], validation: dict[str, Any] | None) -> 
 
 
 def training_data(facts: dict[str, Any], validation: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Return the datasets of the training: those of the facts, or the builder of this package that read them."""
+    """Return the training datasets from the facts, or the builder of this package that read them."""
     if facts.get("datasets") or not (validation and validation.get("dataset")):
         return facts.get("datasets", [])
     configs = validation.get("dataset_configs") or [validation.get("dataset_config")]
@@ -277,7 +277,7 @@ def _percent(share: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line entry."""
+    """Run from the command line."""
     (parsed,) = HfArgumentParser(CardArguments).parse_args_into_dataclasses(arguments)
     write_model_card(Path(parsed.folder), Path(parsed.facts))
 

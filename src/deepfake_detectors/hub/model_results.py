@@ -1,4 +1,4 @@
-"""What a model card says of a `results.json` of `evaluate`: the entries of its `model-index`, and tables."""
+"""Results in a model card, from `results.json`: entries of the `model-index`, and tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deepfake_detectors.evaluation.protocols import get_protocol
 
 __all__ = ["METRIC_NAMES", "better", "dataset_of", "metric_name", "model_index", "result_parts"]
 
-# name in results.json -> name for readers; others appear as they are called there.
+# name in results.json -> name for readers; other names are used unchanged.
 METRIC_NAMES = {
     "accuracy": "Accuracy",
     "auc": "AUC",
@@ -30,7 +30,7 @@ METRIC_NAMES = {
     "accuracy_real": "Accuracy on real images",
     "accuracy_fake": "Accuracy on fake images",
     "text_accuracy": "Accuracy of the written verdicts",
-    "best_threshold_accuracy": "Accuracy at the threshold that is best on this very set",
+    "best_threshold_accuracy": "Accuracy at the best threshold for this test set",
     "average": "Mean accuracy of the sets",
     "ap": "Average precision",
     "brier": "Brier score",
@@ -52,7 +52,7 @@ METRIC_NAMES = {
     "pixel_auc_pooled": "Pixel AUC, all pixels together",
     "pixel_f1_pooled": "Pixel F1, all pixels together",
     "iou_pooled": "IoU, all pixels together",
-    "marked_on_real": "Share of real images marked as changed",
+    "marked_on_real": "Share of real images marked as manipulated",
     "bytes_per_pixel_auc": "AUC of bytes per pixel alone",
     "bytes_per_pixel_correlation": "Rank correlation of scores and bytes per pixel within the classes",
     "auc_above_bytes_per_pixel": "AUC minus that of bytes per pixel alone",
@@ -60,26 +60,26 @@ METRIC_NAMES = {
 TABLES = {"per_manipulation": "made with", "per_category": "category", "per_set": "set"}
 ROBUSTNESS_COLUMNS = ("auc", "accuracy", "false_alarm_rate", "flip_rate")
 CORRECTED = "corrected"
-# What the files alone give away, and how generic explanations are: yardsticks, not results of the model.
+# How much the files alone reveal, and how generic explanations are: baselines, not results of the model.
 CONTROLS = ("control", "explanation_checks", "covering")
-NO_SUBJECT = (CORRECTED, "protocol")  # hold metrics too, but are no further kind of answers
+NO_SUBJECT = (CORRECTED, "protocol")  # also have metrics, but are not another kind of answers
 
 
 def metric_name(name: str) -> str:
-    """Return how a reader knows the metric."""
+    """Return the name of the metric for readers."""
     return METRIC_NAMES.get(name, name)
 
 
 def better(name: str, results: dict[str, Any]) -> str:
-    """Return `"higher"` or `"lower"`, as the protocol says; empty where none says it."""
+    """Return `"higher"` or `"lower"` according to the protocol; empty if none defines it."""
     directions = {**get_protocol(CORRECTED).metrics, **results["protocol"]["metrics"]}
     return directions.get(name, "")
 
 
 def dataset_of(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str | None]:
-    """Return `type`, `name`, `config` and `split` of the images behind the results, as `model-index` wants them.
+    """Return `type`, `name`, `config` and `split` of the evaluated images, for the `model-index`.
 
-    Folders of the publisher are not named: their paths are nobody's business.
+    The publisher's folder paths are left out as private.
     """
     name, *rest = str(results["inputs"].get("set", "")).split("/")
     if name in DATASETS and rest:
@@ -91,7 +91,7 @@ def dataset_of(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str 
 
 
 def model_index(results: dict[str, Any], facts: dict[str, Any]) -> list[EvalResult]:
-    """Return every metric that has a value; those of a published protocol carry its name beside the corrected ones."""
+    """Return every metric with a value; those of a published protocol include its name."""
     dataset = dataset_of(results, facts)
     protocol = results["protocol"]["name"]
     entries = []
@@ -100,7 +100,7 @@ def model_index(results: dict[str, Any], facts: dict[str, Any]) -> list[EvalResu
             continue
         rules = CORRECTED if part["corrected"] else protocol
         for name, entry in part["metrics"].items():
-            if entry["value"] is None:  # an undefined metric has no place in an index of values
+            if entry["value"] is None:  # undefined metrics are left out of the index
                 continue
             marks = [mark for mark in (part["subject"], rules if rules != CORRECTED else None) if mark]
             entries.append(
@@ -120,12 +120,12 @@ def model_index(results: dict[str, Any], facts: dict[str, Any]) -> list[EvalResu
 
 
 def result_parts(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the results in the order in which a reader meets them.
+    """Return the results in reading order.
 
     Returns:
         Per part `title`, `subject` (`"judgement"`, `"explanation"`, ..., or `None`), `corrected` (whether these are
-        the corrected numbers beside published ones), `counts`, `metrics`, `undefined`, `remarks` and `tables` (heading
-        -> `columns` and `rows` of texts).
+        the corrected numbers next to published ones), `counts`, `metrics`, `undefined`, `remarks` and `tables`
+        (heading -> `columns` and `rows` of texts).
     """
     protocol = results["protocol"]["name"]
     subjects = [
@@ -134,7 +134,7 @@ def result_parts(results: dict[str, Any]) -> list[dict[str, Any]]:
         if isinstance(part, dict) and "metrics" in part and name not in NO_SUBJECT
     ]
     inside = {name for subject in subjects for name in results[subject]["metrics"]}
-    # Where answers of several kinds were scored, the top repeats the metrics of all of them.
+    # If several kinds of answers were scored, the top level repeats the metrics of all.
     whole = [] if subjects and set(results["metrics"]) <= inside else [(None, results)]
     parts = []
     for subject, part in [*whole, *((name, results[name]) for name in subjects)]:
@@ -170,7 +170,7 @@ def _table(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _robustness(swept: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return a row per changed image set, at the threshold that the whole set was judged by."""
+    """Return a row per altered image set, at the threshold of the unaltered set."""
     return {
         name: {
             **{key: entry["metrics"][key]["value"] for key in ROBUSTNESS_COLUMNS},

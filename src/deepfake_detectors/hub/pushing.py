@@ -1,4 +1,4 @@
-"""Push a folder to the Hub, as a model, a dataset or a Space: one commit, all of it or nothing.
+"""Push a folder to the Hub, as a model, a dataset or a Space: in one commit, completely or not at all.
 
 ```python
 push_folder("m2f2-published", "owner/m2f2", private=True)
@@ -28,17 +28,17 @@ __all__ = ["REPO_TYPES", "check_destination", "files_to_push", "find_pickles", "
 
 logger = logging.getLogger(__name__)
 
-# Repository type -> how its address begins.
+# Repository type -> prefix of its URL path.
 REPO_TYPES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 CARD = "README.md"
-HUBS_OWN = ".gitattributes"  # the Hub itself puts it into a new repository
+HUBS_OWN = ".gitattributes"  # the Hub itself adds it to new repositories
 BLOCK = 1 << 20  # bytes read at a time
 LIBRARY = "deepfake-detectors"
 LOGIN_REMEDY = "Log in with `hf auth login`, or set HF_TOKEN to a token with write access."
-# Version control, caches and the droppings of file managers are nobody's publication.
+# Version control, caches and files of file managers are never published.
 NEVER_PUSHED = [".*", "**/.*", "__pycache__/*", "**/__pycache__/*"]
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-# A pickle of protocol 2 or later begins with this byte and its protocol.
+# Pickles of protocol 2 or later start with this byte and the protocol.
 PICKLE_BEGINS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 
 
@@ -54,34 +54,33 @@ def push_folder(
     dry_run: str | Path | None = None,
     token: str | None = None,
 ) -> str:
-    """Create a repository and commit the files of a folder, hidden ones left out.
+    """Create a repository and commit the files of a folder, except hidden ones.
 
-    What can be known is checked before the first write; the files then come in one commit. If that fails, a repository
-    that was made for it is removed again. The same call after a kill goes on: it fills a repository that is still
-    empty, and sends nothing to one that holds these very files.
+    Everything is checked as far as possible before the first write; the files are then sent in one commit. If that
+    fails, a repository created for it is removed again. Repeating the call after a kill continues: it fills a
+    repository that is still empty, and sends nothing to one that already has the same files.
 
     Args:
-        folder: what to push; its README.md is the card.
+        folder: the folder to push; its README.md is the card.
         repo: `owner/name`.
         repo_type: `"model"`, `"dataset"` or `"space"`.
-        message: summary of the commit.
-        private: whether a new repository is private; an existing one must be so already.
-        update: add the commit to a repository that exists already.
-        replace: patterns (such as `"*.safetensors"`) of files that go from an existing repository when the folder does
-            not have them, so that no part of an older version stays behind.
-        dry_run: a new or empty folder that gets the very files that would be pushed; nothing is sent then, and no
-            token is needed.
-        token: instead of the one of the login.
+        message: commit message.
+        private: whether a new repository is private; an existing one must already be private.
+        update: add the commit to an existing repository.
+        replace: patterns (such as `"*.safetensors"`) of files to delete from an existing repository if the folder does
+            not have them, so that no file from an older version remains.
+        dry_run: a new or empty folder for the files that would be pushed; nothing is sent, and no token is needed.
+        token: used instead of the stored login.
 
     Returns:
-        Address of the repository, or the path of the dry run.
+        URL of the repository, or the path of the dry run.
 
     Raises:
-        ValueError: for a folder without files or card or with a pickle, a repository type or name that is none, a
-            missing or refused token, a repository that exists, a public one that should be private, or a card that the
-            Hub refuses.
-        ConnectionError: if the Hub cannot be reached or is switched off by HF_HUB_OFFLINE.
-        OSError: if the Hub answers with another failure.
+        ValueError: for a folder without files or card or with a pickle, an invalid repository type or name, a missing
+            or refused token, an existing repository, a public one that should be private, or a card that the Hub
+            refuses.
+        ConnectionError: if the Hub cannot be reached or is disabled by HF_HUB_OFFLINE.
+        OSError: if the Hub returns another error.
     """
     folder = Path(folder)
     _check_names(repo, repo_type)
@@ -96,7 +95,7 @@ def push_folder(
     message = message or f"Upload with deepfake-detectors: {folder.resolve().name}"
     api = HfApi(token=_token(token), library_name=LIBRARY)
     with _clear_errors(api, repo_type, repo):
-        # The Hub refuses a card after the upload has begun; asked first, nothing has been touched yet.
+        # The Hub checks cards only after the upload has started, so the card is validated first.
         RepoCard.load(folder / CARD).validate(repo_type)
         found = _existing(api, repo_type, repo, private)
         address = f"{api.endpoint}/{REPO_TYPES[repo_type]}{repo}"
@@ -137,18 +136,18 @@ def check_destination(
     token: str | None = None,
     again: str | Path | None = None,
 ) -> bool:
-    """Refuse what `push_folder` would refuse whatever the folder holds; worth asking before the folder is made.
+    """Raise errors of `push_folder` that do not depend on the contents, before the folder is created.
 
     Args:
         repo, repo_type, private, update, token: as in `push_folder`.
-        again: a checkpoint folder. A model repository with weights of about its size may be what a call that was
-            killed at its end has pushed, so that is left to `push_folder`, which compares the files.
+        again: a checkpoint folder. A model repository with weights of about the same size may come from a call that
+            was killed at its end, which `push_folder` decides by comparing the files.
 
     Returns:
-        Whether what is pushed there will be private: as an existing repository is, or as a new one would be.
+        Whether the pushed files will be private, in an existing or a new repository.
 
     Raises:
-        ValueError, ConnectionError, OSError: as `push_folder`.
+        ValueError, ConnectionError, OSError: as for `push_folder`.
     """
     _check_names(repo, repo_type)
     api = HfApi(token=_token(token), library_name=LIBRARY)
@@ -156,7 +155,7 @@ def check_destination(
         api.whoami()
         found = _existing(api, repo_type, repo, private)
         if found is not None and not update and (held := _strange_files(found, private)):
-            # Whether it holds these very files, of a call that was killed at its end, is known once they are made.
+            # Whether it already has the same files, from a killed call, can only be checked once they exist.
             weights = [name for name in held if name.endswith(".safetensors")]
             if again is None or found.private != private or not _alike(api, repo, weights, Path(again)):
                 raise ValueError(f"The {repo_type} repository {repo} exists already. {_EXISTS_REMEDY}")
@@ -164,7 +163,7 @@ def check_destination(
 
 
 _EXISTS_REMEDY = "Choose another name, or add a commit to it with `update`."
-_DRY_RUN_REMEDY = "Without a connection, `dry_run` writes what would be pushed into a folder."
+_DRY_RUN_REMEDY = "Without a connection, `dry_run` writes the files to a folder instead."
 
 
 def _check_names(repo: str, repo_type: str) -> None:
@@ -172,24 +171,24 @@ def _check_names(repo: str, repo_type: str) -> None:
         raise ValueError(f"repo_type is {repo_type!r}, allowed are {', '.join(REPO_TYPES)}.")
     validate_repo_id(repo)
     if repo.count("/") != 1:
-        raise ValueError(f"{repo!r} names no owner; write owner/name.")
+        raise ValueError(f"{repo!r} does not have an owner; write owner/name.")
 
 
 def _existing(api: HfApi, repo_type: str, repo: str, private: bool) -> Any:
-    """What the Hub says of the repository; `None` where there is none yet."""
+    """Return the Hub's information about the repository; `None` if it does not exist."""
     if not api.repo_exists(repo, repo_type=repo_type):
         return None
     found = api.repo_info(repo, repo_type=repo_type)
     if private and not found.private:
         raise ValueError(
-            f"The {repo_type} repository {repo} exists and is public, but `private` asks for a "
-            "private one. Make it private in its settings on the Hub, or choose another name."
+            f"The {repo_type} repository {repo} exists and is public, but `private` requires a private one. Make it "
+            "private in its settings on the Hub, or choose another name."
         )
     return found
 
 
 def _strange_files(found: Any, private: bool) -> list[str]:
-    """The files of a repository; none where it can be one that the same call made and did not come to fill."""
+    """Return the files of a repository; empty if it may be one that the same call created but did not fill."""
     names = [item.rfilename for item in found.siblings or ()]
     if set(names) <= {HUBS_OWN}:
         return [] if found.private == private else [HUBS_OWN]
@@ -197,20 +196,20 @@ def _strange_files(found: Any, private: bool) -> list[str]:
 
 
 def _alike(api: HfApi, repo: str, weights: Sequence[str], folder: Path) -> bool:
-    """Whether weights there take as much room as those here, give or take their headers."""
+    """Return whether the weights on the Hub have about the same size as the local ones."""
     here = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     there = sum(entry.size for entry in _entries(api, "model", repo, weights))
     return here > 0 and abs(here - there) <= max(here // 20, 1 << 16)
 
 
 def _entries(api: HfApi, repo_type: str, repo: str, names: Sequence[str]) -> list[RepoFile]:
-    """What the Hub says of files of a repository."""
+    """Return the Hub's information about files of a repository."""
     found = api.get_paths_info(repo, list(names), repo_type=repo_type) if names else []
     return [entry for entry in found if isinstance(entry, RepoFile)]
 
 
 def _same_content(api: HfApi, repo_type: str, repo: str, folder: Path, names: Sequence[str]) -> bool:
-    """Whether files of these names have the same content here and there."""
+    """Return whether these files have the same content locally and on the Hub."""
     for entry in _entries(api, repo_type, repo, names):
         path = folder / entry.path
         if path.stat().st_size != entry.size:
@@ -230,7 +229,7 @@ def _clear_errors(api: HfApi, repo_type: str, repo: str) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled as error:
-        raise ConnectionError(f"The Hub is switched off by HF_HUB_OFFLINE. {_DRY_RUN_REMEDY}") from error
+        raise ConnectionError(f"The Hub is disabled by HF_HUB_OFFLINE. {_DRY_RUN_REMEDY}") from error
     except HfHubHTTPError as error:
         raise _explained(error, repo_type, repo) from error
     except HTTPError as error:
@@ -242,9 +241,9 @@ def _clear_errors(api: HfApi, repo_type: str, repo: str) -> Iterator[None]:
 def _remove_again(api: HfApi, repo_type: str, repo: str) -> None:
     try:
         api.delete_repo(repo, repo_type=repo_type, missing_ok=True)
-    except HTTPError as error:  # the failure that led here is the one to report
+    except HTTPError as error:  # the original failure is the one to report
         logger.warning(
-            "The %s repository %s was made, is empty and could not be removed again (%s).", repo_type, repo, error
+            "The %s repository %s was created, is empty and could not be removed again (%s).", repo_type, repo, error
         )
 
 
@@ -269,19 +268,19 @@ def files_to_push(folder: Path) -> list[str]:
     """Return the files of `folder` that `push_folder` would push, as paths relative to it.
 
     Raises:
-        ValueError: as `push_folder`, for what is wrong with the folder.
+        ValueError: as for `push_folder`, for problems with the folder.
     """
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; give the one that holds the files to push.")
+        raise ValueError(f"{folder} is not a folder; pass the folder with the files to push.")
     every = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     names = list(filter_repo_objects(every, ignore_patterns=NEVER_PUSHED))
     if not names:
-        raise ValueError(f"{folder} holds no files to push.")
+        raise ValueError(f"{folder} does not contain files to push.")
     if CARD not in names:
-        raise ValueError(f"{folder} has no {CARD}; a publication needs its card.")
+        raise ValueError(f"{folder} has no {CARD}, which is required for publishing.")
     if pickles := [name for name in find_pickles(folder) if name in names]:
         raise ValueError(
-            f"{folder} holds pickled files, which run code when they are loaded and are never pushed: "
+            f"{folder} contains pickled files, which run code when loaded and are never pushed: "
             f"{', '.join(pickles)}. Remove them; weights are published as safetensors."
         )
     return names
@@ -290,7 +289,7 @@ def files_to_push(folder: Path) -> list[str]:
 def _token(token: str | None) -> str:
     found = token or get_token()
     if constants.HF_HUB_OFFLINE:
-        raise ConnectionError(f"The Hub is switched off by HF_HUB_OFFLINE. {_DRY_RUN_REMEDY}")
+        raise ConnectionError(f"The Hub is disabled by HF_HUB_OFFLINE. {_DRY_RUN_REMEDY}")
     if not found:
         raise ValueError(f"You are not logged in to the Hub: no token was found. {LOGIN_REMEDY}")
     return found
@@ -302,7 +301,9 @@ def _explained(error: HfHubHTTPError, repo_type: str, repo: str) -> Exception:
     if status == 401:
         return ValueError(f"The Hub refused the token ({said}). {LOGIN_REMEDY}")
     if status == 403:
-        return ValueError(f"The token may not write to {repo} ({said}). Use the owner's token, or another owner.")
+        return ValueError(
+            f"The token does not allow writing to {repo} ({said}). Use the owner's token, or another owner."
+        )
     if status == 409:
         return ValueError(f"The {repo_type} repository {repo} exists already ({said}). {_EXISTS_REMEDY}")
     return OSError(f"The Hub answered {status} for {repo}: {said}. Nothing was pushed.")

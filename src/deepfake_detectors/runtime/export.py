@@ -1,4 +1,4 @@
-"""`export()`: the verdict of a detector as an ONNX graph with any batch size, in floats or int8."""
+"""`export()`: export a detector as an ONNX graph with a dynamic batch size, in floats or int8."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = ["EXPORT_FILE", "FORMATS", "GRAPH_FILE", "VerdictGraph", "export", "fi
 FORMATS = ("onnx",)
 GRAPH_FILE = "model.onnx"
 EXPORT_FILE = "export.json"
-# Products of smaller matrices stay in float32: they take no time, and the last layers need the digits.
+# Smaller matrix products stay in float32: they are fast, and the last layers need the precision.
 LEAST_INT8_WEIGHTS = 1 << 14
 INT8_OPERATORS = ("MatMul", "Gemm")
 
 
 class VerdictGraph(nn.Module):
-    """A detector as a function of tensors: what is exported.
+    """A detector as a function of tensors, for export.
 
     Args:
-        model: a detector that needs nothing but pictures.
-        head: of a detector with named heads.
+        model: a detector that only needs images.
+        head: head to use, for a detector with named heads.
     """
 
     def __init__(self, model: Any, head: str | None = None) -> None:
@@ -48,7 +48,7 @@ class VerdictGraph(nn.Module):
     def forward(
         self, pixel_values: torch.Tensor, detector_pixel_values: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, ...]:
-        """Return calibrated logits `(batch, 2)` and, where the detector localizes, masks `(batch, height, width)`."""
+        """Return calibrated logits `(batch, 2)` and, if the detector localizes, masks `(batch, height, width)`."""
         inputs = {"pixel_values": pixel_values, "detector_pixel_values": detector_pixel_values}
         given = {name: value for name, value in inputs.items() if value is not None}
         output = self.model.detect(**given, **self.options)
@@ -65,26 +65,26 @@ def export(
 ) -> Path:
     """Export the verdict of a detector for a runtime without PyTorch.
 
-    The folder holds `model.onnx` (float32 inputs as the processor makes them, any batch size; outputs `logits`,
-    calibrated, and `mask` where the detector localizes), config and processor of the detector, and `export.json`.
+    The folder contains `model.onnx` (float32 inputs from the processor, any batch size; outputs calibrated `logits`,
+    and `mask` if the detector localizes), config and processor of the detector, and `export.json`.
     `load_onnx_detector` reads it.
 
     Args:
-        model: folder, Hub id or name of a built-in checkpoint; the built-in default if `None`. Of a checkpoint with a
-            language model, the detector is exported.
+        model: folder, Hub id or name of a built-in checkpoint; `None` means the built-in default. For a checkpoint
+            with a language model, only the detector is exported.
         output: a new or empty folder.
         format: `"onnx"`.
-        int8: store large matrices of linear layers in int8 and multiply by them in int8; other layers stay in float32.
-        head: of a checkpoint with named heads, the one to export; its default if `None`.
-        family: of a stock folder, as in `pipeline`.
+        int8: store large matrices of linear layers in int8 and multiply in int8; other layers stay in float32.
+        head: head to export, for a checkpoint with named heads; `None` means its default.
+        family: family of a stock folder, as in `pipeline`.
 
     Returns:
         `output`.
 
     Raises:
-        ValueError: for an unknown format or head, for a detector whose verdict needs a language model, and if
-            `output` is taken.
-        OSError: if there is no such model.
+        ValueError: for an unknown format or head, for a detector whose verdict needs a language model, and if `output`
+            is in use.
+        OSError: if the model does not exist.
         ImportError: if `onnx`, `onnxscript` or `onnxruntime` is not installed.
     """
     if format not in FORMATS:
@@ -95,8 +95,8 @@ def export(
     if cls.can_explain:
         able = sorted(name for name, row in FAMILIES.items() if not row.load("verdict").can_explain)
         raise ValueError(
-            f"The verdict of {config.model_type} ({cls.__name__}) is read from a language model, which is not "
-            f"exported. Families that are: {', '.join(able)}."
+            f"The verdict of {config.model_type} ({cls.__name__}) comes from a language model, which cannot be "
+            f"exported. Families that can be exported: {', '.join(able)}."
         )
     detector = cls.from_pretrained(source, dtype=torch.float32).eval()
     named = require_head(detector, head)
@@ -148,7 +148,7 @@ def _require_packages(int8: bool) -> None:
 
 
 def _example(processor: Any, head: str | None) -> dict[str, torch.Tensor]:
-    """What the processor makes of two images, to trace with."""
+    """Return the processor's output for two images, for tracing."""
     generator = np.random.default_rng(0)
     noise = [Image.fromarray(generator.integers(0, 256, (320, 320, 3), dtype=np.uint8)) for _ in range(2)]
     found = processor(images=noise, return_tensors="pt", **({} if head is None else {"head": head}))
@@ -157,7 +157,7 @@ def _example(processor: Any, head: str | None) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def fixed_features(model: nn.Module, example: dict[str, torch.Tensor], head: str | None = None) -> Iterator[None]:
-    """While it lasts, features that depend on weights alone are constants of the graph, without what computes them."""
+    """Make features that only depend on weights constants of the graph while the context is open."""
     keepers = [module for module in model.modules() if isinstance(module, FeatureKeeper)]
     with torch.no_grad():
         VerdictGraph(model, head)(**example)
@@ -172,14 +172,14 @@ def fixed_features(model: nn.Module, example: dict[str, torch.Tensor], head: str
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of what it does by default."""
+    """Silence warnings of the exporter about its defaults."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _quantise(path: Path) -> None:
-    """Replace a graph of floats by one whose large products are computed in int8."""
+    """Replace a float graph by one that computes large products in int8."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -199,7 +199,7 @@ def _quantise(path: Path) -> None:
         op_types_to_quantize=list(INT8_OPERATORS),
         nodes_to_exclude=small,
         per_channel=True,
-        # Sums of 8 by 8 bits saturate on processors without VNNI; with 7 bits they cannot.
+        # Sums of 8-bit products saturate on CPUs without VNNI; with 7 bits they cannot.
         reduce_range=True,
         weight_type=QuantType.QInt8,
     )

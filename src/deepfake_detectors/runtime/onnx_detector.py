@@ -1,4 +1,4 @@
-"""Verdicts by ONNX Runtime, behind the same pipeline as those by PyTorch."""
+"""Verdicts with ONNX Runtime, using the same pipeline as with PyTorch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["OnnxDetector", "load_onnx_detector"]
 
 
 class OnnxDetector(nn.Module):
-    """A detector whose verdicts ONNX Runtime computes; it keeps the contract of the package.
+    """A detector that runs in ONNX Runtime and follows the contract of the package.
 
     Args:
-        folder: written by `export`.
-        threads: of ONNX Runtime; as many as PyTorch has if `None`.
+        folder: folder written by `export`.
+        threads: threads of ONNX Runtime; `None` means as many as PyTorch.
 
     Raises:
         ValueError: for a folder without an exported detector.
@@ -47,7 +47,7 @@ class OnnxDetector(nn.Module):
             import onnxruntime
         except ImportError as error:
             raise ImportError(
-                "Verdicts by ONNX Runtime need onnxruntime, which is not installed: "
+                "Using ONNX Runtime needs onnxruntime, which is not installed: "
                 "pip install 'deepfake-detectors[export]'"
             ) from error
         self.facts = read_json_object(folder / EXPORT_FILE)
@@ -56,12 +56,12 @@ class OnnxDetector(nn.Module):
         self.name_or_path = str(folder)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = torch.get_num_threads() if threads is None else threads
-        # Its own parts may be read from beside the graph, nothing else.
+        # Only its own parts may be read from the folder of the graph.
         try:
             self._session = onnxruntime.InferenceSession(
                 os.fspath(folder / GRAPH_FILE), settings, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its errors have no common class
+        except Exception as error:  # its errors do not have a common class
             raise ValueError(f"{folder / GRAPH_FILE} cannot be read by ONNX Runtime: {error}") from error
 
     @property
@@ -74,7 +74,7 @@ class OnnxDetector(nn.Module):
 
     @property
     def subject(self) -> str:
-        """`"faces"` or `"picture"`, as of the detector that was exported."""
+        """`"faces"` or `"picture"`, as for the exported detector."""
         of_head = getattr(self.config, "of_head", None)
         if of_head is not None:
             return str(of_head(self.facts["head"], "subject"))
@@ -86,17 +86,17 @@ class OnnxDetector(nn.Module):
         return False
 
     def detect(self, head: str | None = None, **inputs: torch.Tensor) -> DeepfakeDetectionOutput:
-        """Judge a batch.
+        """Score a batch.
 
         Args:
-            head: must be the exported one, where the detector has named heads.
-            inputs: what the processor returns, `(batch, ...)` float32.
+            head: must be the exported one, if the detector has named heads.
+            inputs: tensors from the processor, `(batch, ...)` float32.
 
         Raises:
-            ValueError: for another head, or other inputs than those of the graph.
+            ValueError: for another head, or inputs that differ from those of the graph.
         """
         if head is not None and head != self.facts["head"]:
-            raise ValueError(f"head is {head!r}, but {self.name_or_path} holds the head {self.facts['head']!r} alone.")
+            raise ValueError(f"head is {head!r}, but {self.name_or_path} only has the head {self.facts['head']!r}.")
         if sorted(inputs) != sorted(self.facts["inputs"]):
             raise ValueError(
                 f"Got {', '.join(sorted(inputs))}, but the graph takes {', '.join(self.facts['inputs'])}."
@@ -110,7 +110,7 @@ class OnnxDetector(nn.Module):
 
 
 def load_onnx_detector(model: str | Path, threads: int | None = None) -> DeepfakeDetectionPipeline:
-    """Return the pipeline of an exported detector; arguments and errors as of `OnnxDetector`."""
+    """Return the pipeline of an exported detector; arguments and errors as for `OnnxDetector`."""
     folder = resolve_model(model)
     detector = OnnxDetector(folder, threads)
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)

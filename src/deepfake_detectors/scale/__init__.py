@@ -1,1 +1,1 @@
-"""`score()`: verdicts on any number of images, in units that survive being killed, on one machine or many."""
+"""`score()`: verdicts for any number of images, in units that survive interruptions, on one or many machines."""

@@ -1,4 +1,4 @@
-"""A second pass over the images that look most like fakes: by an expensive detector, or for explanations."""
+"""A second pass over the images that are most likely fake: with an expensive detector, or for explanations."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ class Cascade:
 
     Attributes:
         model: the second detector; the first one if `None`.
-        share: of all images that could be read, in (0, 1]; images as high as the last one of them count too.
-        threshold: instead of a share, P(fake) of the first pass from which on an image is judged again, in [0, 1].
+        share: of all images that could be read, in (0, 1]; images with the same P(fake) as the last of them are
+            included.
+        threshold: instead of a share, the lowest P(fake) of the first pass with which an image is judged again, in [0,
+            1].
         explain: whether the second pass also explains.
         head: of the second detector.
         question, max_new_tokens: of the explanation.
@@ -39,7 +41,7 @@ class Cascade:
 
     def __post_init__(self) -> None:
         if self.share is not None and self.threshold is not None:
-            raise ValueError("A cascade takes a share or a threshold, not both.")
+            raise ValueError("Set either the share or the threshold of a cascade, not both.")
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"The share of a cascade is {self.share!r}, expected a number above 0 and at most 1.")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -65,11 +67,11 @@ def as_cascade(cascade: Any, explain_top: float | None, question: str | None, ma
     """Return the second pass that `score` was asked for, `None` for a run in one pass.
 
     Raises:
-        ValueError: for something else than a cascade, its fields or a name, and for two second passes.
+        ValueError: for anything other than a cascade, its fields or a name, and for two second passes.
     """
     if cascade is not None and explain_top is not None:
         raise ValueError(
-            "`explain_top` and `cascade` are both a second pass; for both write Cascade(..., explain=True)."
+            "`explain_top` and `cascade` both request a second pass; use Cascade(..., explain=True) to get both."
         )
     if explain_top is not None:
         return Cascade(share=explain_top, explain=True, question=question, max_new_tokens=max_new)
@@ -102,10 +104,10 @@ def first_scores(file: Path) -> list[float | None]:
 
 
 def find_cut(files: Sequence[Path], cascade: Cascade) -> float:
-    """Return P(fake) of the first pass from which on images are judged again.
+    """Return the lowest P(fake) of the first pass with which images are judged again.
 
-    For a share it is that of the last image of the top `ceil(share * n)` among the n that have a score; infinite
-    where none has.
+    For a share it is that of the last image of the top `ceil(share * n)` among the n that have a score; infinite if
+    there are none.
     """
     if cascade.threshold is not None:
         return cascade.threshold

@@ -1,4 +1,4 @@
-"""Units on this machine: in this process, in threads beside an accelerator, or in several processes of the CPU."""
+"""Units on this machine: in this process, in threads next to an accelerator, or in several CPU processes."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def judge_local(
         units: to be judged.
         judgement: the loaded detector.
         batch_size: images per forward pass.
-        num_workers: on the CPU, processes that decode and judge with one thread each; beside an accelerator, threads
+        num_workers: on the CPU, processes that decode and judge with one thread each; with an accelerator, threads
             that decode. 0 does everything in this thread.
         places: index of a unit -> only these of its images.
 
     Raises:
-        DetectorFailed: if the detector fails, or if one unit ends its process several times.
+        DetectorFailed: if the detector fails, or if one unit crashes its process several times.
     """
     if num_workers and judgement.pipeline.device.type == "cpu":
         yield from _in_processes(units, judgement, batch_size, num_workers, places)
@@ -101,7 +101,8 @@ def _in_processes(
                         rows = future.result()
                         yield running.pop(future), rows
             except BrokenProcessPool as error:
-                # A process was killed, and all that ran is lost; the guilty unit is among the first `num_workers`.
+                # A process was killed, and all running units are lost; the one that caused it is among the first
+                # `num_workers`.
                 lost = sorted(running.values(), key=lambda unit: -unit.index)
                 for unit in lost[-num_workers:]:
                     deaths[unit.index] += 1
@@ -109,7 +110,7 @@ def _in_processes(
                 worst, count = deaths.most_common(1)[0]
                 if count >= MAX_DEATHS:
                     raise DetectorFailed(
-                        f"Unit {worst} ended its process {count} times (killed, or out of memory). Give smaller "
+                        f"Unit {worst} crashed its process {count} times (killed, or out of memory). Use smaller "
                         "batches or fewer workers."
                     ) from error
             finally:
@@ -134,8 +135,8 @@ def _begin(parent: int, question: Question) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process with its parent, also where that is killed: nobody would read the answer, and the lock of the
-    output, which a fork inherits, would stay held."""
+    """End this process together with its parent, even if the parent is killed: nobody would read the answer, and the
+    lock of the output, which a fork inherits, would not be released."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -152,5 +153,5 @@ def _watch(parent: int) -> None:
 
 def _work(unit: Unit, batch_size: int, places: Sequence[int] | None) -> list[dict[str, Any]]:
     if _judgement is None:
-        raise RuntimeError("The process was not begun.")
+        raise RuntimeError("The process was not started.")
     return _rows(unit, _judgement, batch_size, 0, places)

@@ -23,7 +23,7 @@ __all__ = ["judge_ray"]
 # Read when ray is imported, here and by its workers: no usage reports.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-# Where there is no GPU: decoding and judging share the cores, and both must fit.
+# Without a GPU, decoding and judging share the cores, and both must fit.
 CPUS_OF_A_PROCESS = 0.5
 
 
@@ -37,14 +37,14 @@ def judge_ray(
 ) -> Iterator[tuple[Unit, list[dict[str, Any]]]]:
     """Judge units on the cluster of `RAY_ADDRESS`, else on this machine; yield each with its rows when it is done.
 
-    Killed tasks and actors are started again by Ray.
+    Ray restarts killed tasks and actors.
 
     Args:
-        units: to be judged; what they read must be reachable from every machine, and so must the model.
-        question: what is asked.
+        units: to be judged; every machine must be able to read their files and the model.
+        question: the task of the detector.
         batch_size: images per forward pass.
-        num_workers: actors that judge, 0 for as many as there are GPUs, or CPUs where there are none.
-        gpus_per_worker: GPUs of each of them, also a fraction; 1 where there are any, if `None`.
+        num_workers: actors that judge, 0 for the number of GPUs, or of CPUs without GPUs.
+        gpus_per_worker: GPUs for each of them, or a fraction; `None` for 1 if there are GPUs.
         places: index of a unit -> only these of its images.
 
     Raises:
@@ -89,7 +89,7 @@ def judge_ray(
                 yield unit, assembled(rows.pop(index), wanted)
     except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
         # The last line says what happened; before it are the traces of several processes.
-        raise DetectorFailed(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from error
+        raise DetectorFailed(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
     finally:
         if ours:
             ray.shutdown()
@@ -119,7 +119,7 @@ def _started() -> tuple[Any, bool]:
 
 
 class _Decoder:
-    """The first stage: a unit to batches of tensors. Runs in Ray's tasks and needs no detector, only its processor."""
+    """The first stage: a unit to batches of tensors. Runs in Ray's tasks and only needs the detector's processor."""
 
     def __init__(self, question: Question, batch_size: int) -> None:
         self.question, self.batch_size = question, batch_size

@@ -1,4 +1,4 @@
-"""The detector of a run: what it is, what is asked of it, and rows for batches of prepared images."""
+"""The detector of a run, its task, and result rows for batches of prepared images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["DetectorFailed", "Judgement", "Question", "assembled"]
 
 
 class DetectorFailed(RuntimeError):
-    """The detector itself failed, on images that could be read."""
+    """The detector itself failed on readable images."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a detector about every image; arguments as in the pipeline.
+    """What a detector is asked about every image; arguments as in the pipeline.
 
     Attributes:
         model: folder, Hub id or name of a built-in checkpoint; `None` for the default.
@@ -92,7 +92,7 @@ class Judgement:
         return self.pipeline.processor
 
     def rows(self, batch: Batch) -> dict[int, dict[str, Any]]:
-        """Return place -> row of the images of a batch, with the verdict where there is one.
+        """Return place -> row of the images of a batch, with the verdict if there is one.
 
         A mask is the bytes of a PNG under `mask_png`.
 
@@ -123,7 +123,7 @@ class Judgement:
                     rows[place]["mask_png"] = _png(verdict["mask"])
         except (ValueError, RuntimeError) as error:
             raise DetectorFailed(
-                f"{type(self.pipeline.model).__name__} failed on {names[0]} or its neighbours: {error}"
+                f"{type(self.pipeline.model).__name__} failed on {names[0]} or another image of its batch: {error}"
             ) from error
         return rows
 

@@ -1,4 +1,4 @@
-"""The passes of a run over its units: judge what is missing, then look again at what is most likely fake."""
+"""The passes of a run over its units: judge what is missing, then judge the most likely fakes again."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Passes:
         units: of the only, or the first, pass.
         engine: judges units.
         first: what is asked.
-        final: units of the second pass, at the same places; `units` where there is none.
+        final: units of the second pass, at the same places; `units` if there is none.
         cascade, second: the second pass and what it asks.
-        progress: called with how many images are done in the first pass, and how many there are.
+        progress: called with the number of images finished in the first pass, and the total.
         computed: units that the first pass judged in this call.
         judged: images that each pass judged in this call.
         repeated: of those of the first pass, with the content of an earlier image of their unit.
@@ -71,7 +71,7 @@ class Passes:
         return [self.store.folder / unit.file for unit in self.final]
 
     def run(self) -> None:
-        """Do what is missing."""
+        """Process the missing units."""
         ready = self.store.finished(self.final)
         waiting = [unit for unit, last in zip(self.units, self.final, strict=True) if last.key not in ready]
         known = self.store.finished(waiting) if self.cascade is not None else {}
@@ -85,7 +85,7 @@ class Passes:
         self.store.write_manifest(facts)
 
     def report(self) -> dict[str, Any] | None:
-        """Return what the second pass was spent on; `None` where there is none."""
+        """Return what the second pass did; `None` if there is none."""
         if self.cascade is None:
             return None
         names = ("first", "second")

@@ -1,4 +1,4 @@
-"""From a unit to batches of tensors: the part of the work that needs no model, the same in every engine."""
+"""From a unit to batches of tensors: the part of the work without the model, the same in every engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`score()`: verdicts on any number of images as Parquet files, exactly once each, however often the run is killed."""
+"""`score()`: verdicts for any number of images as Parquet files, exactly one each, even if the run is interrupted."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ SETTINGS = (CONFIG_NAME, PROCESSOR_NAME, IMAGE_PROCESSOR_NAME)
 
 @dataclass
 class ScoreRun:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         folder: where the verdicts are.
-        rows: images in all.
-        errors: of them could not be read.
-        repeated: of those that were judged now, have the content of an earlier image of their unit.
+        rows: total number of images.
+        errors: images that could not be read.
+        repeated: images judged now that have the same content as an earlier image of their unit.
         units: in all.
-        computed: units that this call judged; the others were done before.
+        computed: units that this call judged; the others were already finished.
         seconds: that this call took.
         cascade: of a run in two passes: `cut` (P(fake) of the first pass), `chosen` (images for the second pass),
             `judged_twice`, `explained`, `failed`, and what this call spent, `judged_now` and `seconds_now`.
@@ -96,21 +96,21 @@ def score(
     dtype: str = "auto",
     progress: Progress | None = None,
 ) -> ScoreRun:
-    """Score images for manipulation, any number of them.
+    """Score any number of images for manipulation.
 
-    Work is cut into units. Each becomes a file `unit-….parquet` of its own, written whole or not at all; a rerun with
-    the same arguments does exactly those that are missing. Columns are `id`, `source`, `sha256` (of the image's
-    file), `fake_probability`, `decision`, `label`, `error` (why the image could not be read; the rest is null then),
-    and `explanation`, `explanation_verdict`, `mask` (path in `output`), `head`, `first_probability`,
-    `second_probability` where asked for. `manifest.parquet` lists the units, `run.json` says what they depend on.
+    The work is split into units. Each is written to its own file `unit-….parquet`, completely or not at all; running
+    it again with the same arguments only processes the missing units. Columns are `id`, `source`, `sha256` (of the
+    image's file), `fake_probability`, `decision`, `label`, `error` (why the image could not be read; the rest is null
+    then), and `explanation`, `explanation_verdict`, `mask` (path in `output`), `head`, `first_probability`,
+    `second_probability` if requested. `manifest.parquet` lists the units, `run.json` contains what they depend on.
 
     Args:
-        source: a folder, which is searched to any depth for images, Parquet files and WebDataset tars; such a file; a
+        source: a folder, which is searched recursively for images, Parquet files and WebDataset tars; such a file; a
             glob; a URL that fsspec opens (`s3://`, `hf://`, `https://` …); several of these; or a `datasets.Dataset`.
-        output: folder for the verdicts. Object stores are not written; copy the folder there.
+        output: folder for the verdicts. It must be local; copy it to an object store afterwards.
         engine: `"local"` (this machine), or `"ray"` (Ray Data; the cluster of `RAY_ADDRESS`, else this machine).
         model: folder, Hub id or name of a built-in checkpoint; the built-in default if `None`.
-        family: of a stock folder that holds a family's weights in the layout of a library class.
+        family: for a stock folder that contains a family's weights in the layout of a library class.
         head, threshold, explain, localize, question, max_new_tokens: as in the pipeline.
         cascade: a second detector for the images that look most like fakes to the first: its name, or a `Cascade`
             (or its fields) with a `share` or `threshold`. `fake_probability`, `decision` and `label` of these images
@@ -119,21 +119,21 @@ def score(
         batch_size: images per forward pass.
         num_workers: see `engine_local.judge_local`, `engine_ray.judge_ray`.
         unit_rows: images in a unit. An interrupted unit is done again.
-        image_column: of Parquet files and data sets, where it has an unusual name.
+        image_column: of Parquet files and datasets, if it has an unusual name.
         decoding: `"full"`, or `"draft"`, which changes pixels, and so scores a little, as in the pipeline; `run.json`
             says so.
         gpus_per_worker: for Ray, GPUs (or a fraction) of each process that judges; 1 where there are GPUs, if `None`.
         device, dtype: as in `pipelines.load_detector`.
-        progress: called with how many images are done and how many there are.
+        progress: called with the number of finished images and the total.
 
     Returns:
         `ScoreRun`.
 
     Raises:
         ValueError: for an argument out of range, a source without images, an output of another run, or an `output`
-            that another process writes.
-        DetectorFailed: a `RuntimeError`, if the detector fails on images that could be read.
-        OSError, ImportError: for what is missing.
+            that another process is writing.
+        DetectorFailed: a `RuntimeError`, if the detector fails on readable images.
+        OSError, ImportError: for missing files and libraries.
     """
     _check(engine, batch_size, num_workers, unit_rows)
     if decoding not in DECODING:
@@ -141,10 +141,10 @@ def score(
     if explain_top is not None and explain:
         raise ValueError("explain=True explains every image; leave out `explain_top`, or `explain`.")
     if (question is not None or max_new_tokens is not None) and not explain and explain_top is None:
-        raise ValueError("question and max_new_tokens shape explanations: pass explain=True or explain_top with them.")
+        raise ValueError("question and max_new_tokens only affect explanations: add explain=True or explain_top.")
     folder = Path(output)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"`output` {output} is a file; name a folder.")
+        raise ValueError(f"`output` {output} is a file; choose a folder.")
     if isinstance(source, (str, Path)):
         refuse_inputs([folder], [source])
     begun = time.monotonic()
@@ -180,7 +180,7 @@ def score(
     units = cut_units(stretches, text)
     final = units
     if steps is not None:
-        # The top share depends on all images: where one changes, so does the second pass of every unit.
+        # The top share depends on all images: if one changes, so does the second pass of every unit.
         whole = "" if steps.share is None else " ".join(unit.key for unit in units)
         final = cut_units(stretches, f"second pass {whole} {text}")
     with folder_lock(folder):
@@ -218,14 +218,15 @@ def _check(engine: str, batch_size: int, num_workers: int, unit_rows: int) -> No
 
 
 def _describe(question: Question) -> dict[str, Any]:
-    """Return what tells one detector from another, and check that its class can do what is asked."""
+    """Return what identifies a detector, and check that its class can do what is requested."""
     source, config = load_config(question.model, question.family)
     architectures = set(config.architectures or ())
     classes = [cls for cls in FAMILIES[config.model_type].model_classes if cls.__name__ in architectures]
     for ability, asked in (("explain", question.explain), ("localize", question.localize)):
         if asked and classes and not any(getattr(cls, f"can_{ability}") for cls in classes):
             raise ValueError(
-                f"{public_name(source)} ({classes[0].__name__}) gives a verdict but cannot {ability} ({ability}=True)."
+                f"{public_name(source)} ({classes[0].__name__}) returns a verdict but cannot {ability} "
+                f"({ability}=True)."
             )
     if question.head is not None and not hasattr(config, "require_head"):
         raise ValueError(f"head is {question.head!r}, but {public_name(source)} has no named heads.")
@@ -233,7 +234,9 @@ def _describe(question: Question) -> dict[str, Any]:
     known = config.operating_points if head is None else config.of_head(head, "operating_points")
     limit = question.threshold
     if isinstance(limit, str) and limit not in known:
-        raise ValueError(f"threshold {limit!r} is not an operating point; there are: {', '.join(known) or 'none'}.")
+        raise ValueError(
+            f"threshold {limit!r} is not an operating point; known ones are: {', '.join(known) or 'none'}."
+        )
     if not isinstance(limit, str) and limit is not None and not 0 <= limit <= 1:
         raise ValueError(f"threshold is {limit!r}, expected a number in [0, 1] or the name of an operating point.")
     return {
@@ -261,7 +264,7 @@ def _engine(engine: str, batch_size: int, num_workers: int, gpus_per_worker: flo
     from deepfake_detectors.scale.engine_local import judge_local
 
     if gpus_per_worker is not None:
-        raise ValueError("gpus_per_worker is for engine='ray'; give `device` to the local engine.")
+        raise ValueError("gpus_per_worker is for engine='ray'; use `device` with the local engine.")
     return lambda units, asked, places: judge_local(units, Judgement(asked), batch_size, num_workers, places)
 
 
@@ -277,11 +280,12 @@ def _claim(folder: Path, run: Mapping[str, Any]) -> None:
         differing = [name for name in run if begun.get(name) != run[name]]
         if differing and any(folder.glob("unit-*.parquet")):
             raise ValueError(
-                f"{folder} holds verdicts of another run (other {', '.join(differing)}). Choose another `output`, or "
+                f"{folder} contains verdicts of another run (different {', '.join(differing)}). Choose another "
+                "`output`, or "
                 "remove this folder."
             )
         if not differing:
             return
     elif strangers := [path.name for path in folder.iterdir() if not path.name.startswith(".")]:
-        raise ValueError(f"{folder} holds {strangers[0]} but no {RUN_FILE}; choose a new or empty folder.")
+        raise ValueError(f"{folder} contains {strangers[0]} but no {RUN_FILE}; choose a new or empty folder.")
     write_json(file, dict(run))

@@ -1,6 +1,6 @@
 """Where images come from: files, Parquet and WebDataset shards, datasets, by path or by any URL that fsspec opens.
 
-A source is cut into stretches, each read again on its own: a list of files, a range of rows, some members of a tar.
+A source is split into parts that can be read separately: a list of files, a range of rows, some members of a tar.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHARD_SUFFIXES = (".parquet", ".tar")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 IMAGE_COLUMNS = ("image", "img", "picture", "bytes", "jpg", "jpeg", "png", "webp", "path", "file_name", "file", "url")
 ID_COLUMNS = ("id", "__key__")
-ROWS_READ = 64  # of a Parquet file at once: rows hold whole images
+ROWS_READ = 64  # of a Parquet file at once: rows contain whole images
 # What tells one state of a remote file from another, beside its size; stores have different words for it.
 VERSIONS = (
     "ETag",
@@ -51,8 +51,8 @@ class Entry:
 
     Attributes:
         id: unique in the source.
-        source: the file, URL or shard that holds it.
-        content: its bytes; or why they cannot be read; `None` where a table has nothing.
+        source: the file, URL or shard that contains it.
+        content: its bytes; or why they cannot be read; `None` for an empty cell of a table.
     """
 
     id: str
@@ -133,7 +133,7 @@ class ParquetStretch(Stretch):
     Attributes:
         path: path or URL of the file.
         prefix: of the ids of rows that have none.
-        groups: row groups that hold the rows.
+        groups: row groups that contain the rows.
         first: number of the first row in the file.
         skipped: rows of the first group that come before it.
         image, id: names of the columns.
@@ -229,7 +229,7 @@ def _cell_entry(cell: Any, name: str, origin: str) -> Entry:
 
 
 def _content(path: str) -> bytes | InputImageError:
-    """The bytes of a file, or why it has none."""
+    """The bytes of a file, or why it cannot be read."""
     name = describe_image_source(path)
     try:
         if path.lower().startswith(WEB):
@@ -255,24 +255,24 @@ def _opened(path: str) -> IO[bytes]:
 def find_stretches(
     source: Any, rows: int, image_column: str | None = None, outside: Path | None = None
 ) -> list[Stretch]:
-    """Look through a source and cut it.
+    """Search a source and split it.
 
     Args:
-        source: a folder (searched to any depth for images and shards), a file, a glob, a URL of any protocol of
+        source: a folder (searched recursively for images and shards), a file, a glob, a URL of any protocol of
             fsspec, several of these in a list, or a `datasets.Dataset`.
         rows: images in a stretch.
-        image_column: column of Parquet files and data sets with the images, or their paths; looked for if `None`.
-        outside: folder of the results, which must not lie in a folder that is searched.
+        image_column: column of Parquet files and datasets with the images, or their paths; looked for if `None`.
+        outside: folder of the results, which must not be inside a searched folder.
 
     Raises:
-        ValueError: if there is nothing, for a shard that cannot be read, and for a table without a column of images.
-        OSError: for a store that cannot be reached.
+        ValueError: if there are no images, for a shard that cannot be read, and for a table without an image column.
+        OSError: for a store that is not reachable.
     """
     if hasattr(source, "features") and hasattr(source, "select"):
         return _cut_table(source, rows, image_column)
     names = [str(source)] if isinstance(source, (str, Path)) else [str(name) for name in source]
     if not names:
-        raise ValueError("`source` is empty: name a folder, a glob, a shard or a URL.")
+        raise ValueError("`source` is empty: pass a folder, a glob, a shard or a URL.")
     root = names[0] if len(names) == 1 else None
     found: list[str] = []
     for name in names:
@@ -280,7 +280,9 @@ def find_stretches(
     found = list(dict.fromkeys(found))
     shards = [path for path in found if path.lower().endswith(SHARD_SUFFIXES)]
     if packed := [path for path in found if path.lower().endswith(COMPRESSED_TARS)]:
-        raise ValueError(f"{packed[0]} is compressed, so that no image in it can be read alone; give a plain .tar.")
+        raise ValueError(
+            f"{packed[0]} is compressed, so its images cannot be read one by one; use an uncompressed .tar."
+        )
     files = [path for path in found if not path.lower().endswith(SHARD_SUFFIXES)]
     stretches: list[Stretch] = []
     for start in range(0, len(files), rows):
@@ -307,7 +309,7 @@ def _listed(name: str, outside: Path | None) -> list[str]:
             return [name]
         return [store.unstrip_protocol(each) for each in sorted(paths)]
     if outside is not None and Path(name).is_dir() and outside.resolve().is_relative_to(Path(name).resolve()):
-        raise ValueError(f"`output` {outside} lies in the source {name}; choose a folder beside it.")
+        raise ValueError(f"`output` {outside} is inside the source {name}; choose a folder outside it.")
     inputs = expand_inputs([name], recursive=True, suffixes=frozenset(suffixes) | {".gz", ".bz2", ".xz", ".zst"})
     if name in inputs.faults:
         raise ValueError(inputs.faults[name])
@@ -414,7 +416,8 @@ def _columns(columns: Sequence[str], image_column: str | None, what: str) -> tup
     image = image_column or next((name for name in IMAGE_COLUMNS if name in columns), None)
     if image is None or image not in columns:
         raise ValueError(
-            f"{what} has no column {image_column or 'of images'!r}, but {', '.join(columns)}; name the one that holds "
-            "images or their paths with `image_column`."
+            f"{what} has no column {image_column or 'of images'!r}; its columns are {', '.join(columns)}. Set "
+            "`image_column` to the one with "
+            "images or their paths."
         )
     return image, next((name for name in ID_COLUMNS if name in columns and name != image), None)

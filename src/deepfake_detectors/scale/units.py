@@ -1,4 +1,4 @@
-"""Units of work: what each depends on, the file it becomes, and which of them are done."""
+"""Units of work: what each depends on, its file, and which of them are finished."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY_DIGITS = 20
 
 @dataclass(frozen=True)
 class Unit:
-    """A stretch of the source, and all that its verdicts depend on.
+    """A part of the source, and everything that its verdicts depend on.
 
     Attributes:
         index: place among the units.
@@ -41,13 +41,13 @@ def cut_units(stretches: Sequence[Stretch], run: str) -> list[Unit]:
 
     Args:
         stretches: of the source, in order.
-        run: text that holds all else that verdicts depend on: weights, version, options.
+        run: text with everything else that verdicts depend on: weights, version, options.
     """
     units, seen = [], set()
     for index, stretch in enumerate(stretches):
         key = sha256(f"{run}\n{stretch.state}".encode("utf-8", "surrogatepass")).hexdigest()[:KEY_DIGITS]
         if key in seen:
-            raise ValueError(f"The source names the same images twice: {stretch.state.splitlines()[0]}.")
+            raise ValueError(f"The source contains the same images twice: {stretch.state.splitlines()[0]}.")
         seen.add(key)
         units.append(Unit(index, key, stretch))
     return units
@@ -93,7 +93,7 @@ class UnitFolder:
             part.unlink()
 
     def finished(self, units: Sequence[Unit]) -> dict[str, Path]:
-        """Return key -> file of the units that are whole. Files that moved to another place in the order are renamed,
+        """Return key -> file of the complete units. Files that moved to another place in the order are renamed,
         and files of units that the source no longer has are left for `prune`."""
         import pyarrow.parquet as pq
 
@@ -116,7 +116,8 @@ class UnitFolder:
         return found
 
     def prune(self, units: Sequence[Unit]) -> int:
-        """Remove the files of units that are not of this run, such as those of images that have changed since."""
+        """Remove the files of units that do not belong to this run, such as those of images that have since
+        changed."""
         expected = {unit.file for unit in units}
         stale = [path for path in self.folder.glob("unit-*.parquet") if path.name not in expected]
         for path in stale:
@@ -124,11 +125,11 @@ class UnitFolder:
         return len(stale)
 
     def commit(self, unit: Unit, rows: Sequence[Mapping[str, Any]], extra: Sequence[str]) -> Path:
-        """Write the file of a unit, whole or not at all.
+        """Write the file of a unit, completely or not at all.
 
         Args:
             unit: as cut.
-            rows: a dict for each of its entries, in order; what one lacks is null.
+            rows: a dict for each of its entries, in order; missing values become null.
             extra: see `verdict_schema`.
         """
         import pyarrow as pa
@@ -162,5 +163,5 @@ class UnitFolder:
 
 
 def _clean(value: Any) -> Any:
-    """Half of a pair stands for a byte of a file name that is not UTF-8, which Parquet cannot hold."""
+    """A lone surrogate represents a byte of a file name that is not UTF-8, which Parquet cannot store."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -37,7 +37,7 @@ def test_no_answer_with_a_verdict():
 
 @pytest.mark.parametrize("stem", ["face", "4_001_002", "5_001_002", "0_001", "0_a_b"])
 def test_name_outside_the_convention(stem):
-    with pytest.raises(ValueError, match=f"'{stem}' is not a picture of DD-VQA"):
+    with pytest.raises(ValueError, match=f"'{stem}'.*DD-VQA"):
         parse_picture_name(stem)
 
 
@@ -58,9 +58,9 @@ def test_explanations_that_equal_their_references(monkeypatch, tmp_path):
 
 def test_keys_must_match():
     answers = [Answer("5_001", "a", "5_001_0"), Answer("5_001", "b", "5_001_1")]
-    with pytest.raises(ValueError, match="1 of 2 explanations have no reference, the first being 5_001_1"):
+    with pytest.raises(ValueError, match=r"1 of 2 explanations.*5_001_1"):
         score_explanations(answers, {"5_001_0": ["a"]})
-    with pytest.raises(ValueError, match="1 of 3 references have no explanation, the first being 5_002_0"):
+    with pytest.raises(ValueError, match=r"1 of 3 references.*5_002_0"):
         score_explanations(answers, {key: ["a"] for key in ("5_001_0", "5_001_1", "5_002_0")})
 
 
@@ -72,7 +72,7 @@ def test_keys_must_match():
         ('{"image": "a.jpg"}', "line 1: the field 'text' is None"),
         ('{"text": "x"}', "line 1: the field 'image' is None"),
         ("[1]", "expected an object, got list"),
-        ('{"image": "a.jpg", "text": "x"}\n\n{"image": "a.jpg", "text": "y"}', "line 3: a.jpg was answered before"),
+        ('{"image": "a.jpg", "text": "x"}\n\n{"image": "a.jpg", "text": "y"}', "line 3: a.jpg"),
     ],
 )
 def test_broken_prediction_file(tmp_path, text, message):
@@ -86,5 +86,5 @@ def test_references(tmp_path):
     assert read_references(path) == {"5_001_0": ["a", "b"]}
     with pytest.raises(ValueError, match="'5_001_0' has no list of reference answers"):
         read_references(write_lines(tmp_path / "s.jsonl", [{"5_001_0": {"question": "?"}}]))
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl"):
         read_references(tmp_path / "none.jsonl")

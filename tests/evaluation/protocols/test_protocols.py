@@ -76,7 +76,7 @@ def test_bootstrap_draws_the_widest_known_unit():
 
 
 def test_unknown_protocol():
-    with pytest.raises(ValueError, match=r"'paper:gpt', known are corrected, paper:m2f2_det, paper:fakevlm"):
+    with pytest.raises(ValueError, match=r"'paper:gpt', allowed are corrected, paper:m2f2_det, paper:fakevlm"):
         get_protocol("paper:gpt")
 
 
@@ -130,7 +130,7 @@ def test_antifakeprompt_average_weighs_sets_alike():
     assert {name: row["accuracy"] for name, row in results["per_set"].items()} == {"COCO": 1, "LaMa": 0, "SD3": 1}
     assert results["metrics"]["average"]["value"] == pytest.approx(2 / 3)
     assert results["corrected"]["metrics"]["accuracy"]["value"] == 0.9
-    with pytest.raises(ValueError, match="'COCO' holds both"):
+    with pytest.raises(ValueError, match="'COCO'"):
         evaluate_rows(
             [*rows, Prediction("x", "fake", 0.9, category="COCO")], get_protocol("paper:antifakeprompt"), QUICK
         )
@@ -156,7 +156,7 @@ def test_polarity_of_integer_labels_is_the_protocols(tmp_path):
     }
     assert found == {"paper:fakevlm": "real", "paper:antifakeprompt": "fake", "paper:lvlm_dfd": "fake"}
     assert read_predictions(path, {1: "fake"})[0].category == "deepfake"
-    with pytest.raises(ValueError, match="numbers leave open"):
+    with pytest.raises(ValueError, match="label of a is 1"):
         read_predictions(path)
 
 
@@ -184,9 +184,9 @@ def test_broken_frame_scores(tmp_path, table, message):
 
 def test_check_ids():
     check_ids(["a", "b"], ["b", "a", "a"])
-    with pytest.raises(ValueError, match=r"1 predictions are about pictures that .* not hold, the first being c"):
+    with pytest.raises(ValueError, match=r"^1 predictions .*\bc\b"):
         check_ids(["a", "c"], ["a", "b"])
-    with pytest.raises(ValueError, match=r"1 of 2 pictures .* have no prediction, the first being b"):
+    with pytest.raises(ValueError, match=r"^1 of 2 .*\bb\b"):
         check_ids(["a"], ["a", "b"])
 
 

@@ -1,4 +1,4 @@
-"""Find what would let a detector cheat on a data set.
+"""Find what would let a detector cheat on a dataset.
 
 ```python
 from deepfake_detectors.data import lint_dataset

@@ -1,4 +1,4 @@
-"""What occurs twice: pictures, byte for byte or nearly, and source material in several splits or in both classes."""
+"""Duplicates: identical or similar images, and source material in several splits or in both classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MAX_RADIUS", "find_duplicates", "find_near_duplicates", "find_overla
 
 EXAMPLES = 10  # ids named in a finding; the counts are of all
 MAX_RADIUS = 15  # of 64 bits; beyond that hashes say little
-CELLS = 2**20  # pairs of hashes compared at a time, so that memory stays bounded where all pictures are alike
+CELLS = 2**20  # pairs of hashes compared at a time, so that memory stays bounded where all images are alike
 WHERE = {
     "classes": ("error", "with both labels, real and fake"),
     "splits": ("error", "in more than one split"),
@@ -24,9 +24,9 @@ WHERE = {
 }
 NEAR = {
     "splits": ("warning", "nearly the same in different splits"),
-    "classes": ("warning", "nearly the same, one real and one fake, though no shared source is stated"),
-    "made-from": ("note", "nearly the same, one real and one fake of a common source; they must stay in one split"),
-    "inside": ("note", "nearly the same within a class of a split, and not from one video"),
+    "classes": ("warning", "nearly the same, one real and one fake, although no shared source is stated"),
+    "made-from": ("note", "nearly the same, one real and one fake from the same source; they must stay in one split"),
+    "inside": ("note", "nearly the same within a class of a split, and not from the same video"),
 }
 WAYS = {"file_digest": "the same bytes", "pixel_digest": "the same pixels in different files"}
 KINDS = {  # name -> level if shared, columns whose values name the same things
@@ -40,7 +40,7 @@ def find_duplicates(rows: pd.DataFrame) -> list[Finding]:
     """Exact copies under different ids.
 
     Args:
-        rows: pictures with `id`, `split`, `label`, `file_digest`, `pixel_digest`; one row per picture.
+        rows: images with `id`, `split`, `label`, `file_digest`, `pixel_digest`; one row per image.
     """
     findings = []
     for column, way in WAYS.items():
@@ -62,17 +62,17 @@ def find_duplicates(rows: pd.DataFrame) -> list[Finding]:
         for name, found in groups.items():
             if found:
                 level, where = WHERE[name]
-                message = f"{len(found)} picture(s) occur {where}, with {way}: {_and_more(found)}."
+                message = f"{len(found)} image(s) occur {where}, with {way}: {_and_more(found)}."
                 details = {"groups": len(found), "examples": found[:EXAMPLES]}
                 findings.append(Finding(level, message, f"duplicate-{kind}-{name}", details=details))
         if not any(groups.values()):
-            message = f"No two of {len(known)} pictures have {way}."
+            message = f"No two of {len(known)} images have {way}."
             findings.append(Finding("ok", message, f"duplicate-{kind}", details={"pictures": len(known)}))
     return findings
 
 
 def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """All pairs of hashes that differ in at most `radius` bits, without comparing all with all.
+    """All pairs of hashes that differ in at most `radius` bits, without comparing every pair.
 
     Cut into `radius + 1` bands, two such hashes agree in one band at least, so only hashes that share a band are
     compared.
@@ -106,12 +106,12 @@ def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[tuple[np.ndarray, np
 
 
 def find_near_duplicates(rows: pd.DataFrame, radius: int) -> list[Finding]:
-    """Pairs with nearly the same perceptual hash that are no exact copies of each other.
+    """Pairs with nearly the same perceptual hash that are not exact copies of each other.
 
-    Frames of one video are not counted: they are alike by nature, and `find_overlaps` looks after videos.
+    Frames of the same video are not counted: they are always similar, and `find_overlaps` checks videos.
 
     Args:
-        rows: pictures with `id`, `split`, `label`, `video_id`, `group_id`, `pixel_digest`, `perceptual_hash`.
+        rows: images with `id`, `split`, `label`, `video_id`, `group_id`, `pixel_digest`, `perceptual_hash`.
         radius: bits of 64 in which the hashes may differ.
     """
     known = rows[rows["perceptual_hash"].notna()].drop_duplicates("pixel_digest").reset_index(drop=True)
@@ -142,10 +142,10 @@ def find_near_duplicates(rows: pd.DataFrame, radius: int) -> list[Finding]:
         if count:
             shown = _and_more([pair[:2] for pair in examples[name]], count)
             how = f"perceptual hashes differ in at most {radius} of 64 bits"
-            message = f"{count} pair(s) of pictures are {text} ({how}): {shown}."
+            message = f"{count} pair(s) of images are {text} ({how}): {shown}."
             findings.append(Finding(level, message, f"near-duplicate-{name}", details=details))
         elif name == "classes" or (name == "splits" and known["split"].nunique() > 1):
-            message = f"No two of {len(known)} pictures are {text} (perceptual hash, radius {radius})."
+            message = f"No two of {len(known)} images are {text} (perceptual hash, radius {radius})."
             findings.append(Finding("ok", message, f"near-duplicate-{name}", details=details))
     return findings
 
@@ -160,7 +160,7 @@ def find_overlaps(rows: pd.DataFrame) -> list[Finding]:
     """Videos, groups and sources that occur in more than one split.
 
     Args:
-        rows: pictures with `split`, `video_id`, `group_id`, `target_id`, `source_id`, null where unknown.
+        rows: images with `split`, `video_id`, `group_id`, `target_id`, `source_id`, null where unknown.
     """
     splits = rows["split"].drop_duplicates().tolist()
     if len(splits) < 2:
@@ -186,18 +186,18 @@ def find_overlaps(rows: pd.DataFrame) -> list[Finding]:
             text = f"No overlap of {name} between splits ({counted})."
             findings.append(Finding("ok", text, code, details={"shared": 0, "sizes": sizes}))
     if not findings:
-        text = "Nothing is stated about shared videos, persons or groups, so an overlap of splits cannot be ruled out."
+        text = "Shared videos, persons and groups are unknown, so an overlap between splits cannot be ruled out."
         findings.append(Finding("note", text, "overlap-unknown"))
     return findings
 
 
 def _unshared(part: pd.DataFrame) -> set[str]:
-    """Groups that only repeat the id of their one picture: they say that nothing is known."""
+    """Groups that only repeat the id of their single image: their real groups are unknown."""
     return set(part.loc[part["group_id"] == part["id"], "group_id"])
 
 
 def find_pairs(rows: pd.DataFrame) -> list[Finding]:
-    """Fakes whose real original is in the same split: fine in an official split, a leak once it is cut again."""
+    """Fakes whose real original is in the same split: fine in an official split, a leak once it is split further."""
     findings = []
     for split, part in rows.groupby("split", sort=False):
         known = part[part["target_id"].notna()]
@@ -209,8 +209,8 @@ def find_pairs(rows: pd.DataFrame) -> list[Finding]:
         paired = int(fakes[by].isin(originals).sum())
         if paired:
             message = (
-                f"{paired} of {len(fakes)} fake pictures of {split} have a real picture of their own "
-                f"{'target' if by == 'target_id' else 'group'} in the same split. Never cut it further by picture, "
+                f"{paired} of {len(fakes)} fake images of {split} have a real image with the same "
+                f"{'target' if by == 'target_id' else 'group'} in the same split. Never split it further by image, "
                 "but by group_id."
             )
             details = {"paired": paired, "fakes": len(fakes), "by": by}

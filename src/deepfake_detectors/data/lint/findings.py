@@ -1,4 +1,4 @@
-"""What a lint found, how much each finding weighs, and the control scores among them."""
+"""What a lint found, how serious each finding is, and the control scores."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class LintResult:
     Attributes:
         name: what was linted.
         findings: the worst first.
-        counts: pictures per split, label and manipulation.
-        rows: one row per picture with everything measured (`SCHEMA` and what follows from it), without the pictures.
+        counts: images per split, label and manipulation.
+        rows: one row per image with everything measured (`SCHEMA` and what follows from it), without the images.
     """
 
     name: str
@@ -58,10 +58,10 @@ def worst_first(findings: list[Finding]) -> list[Finding]:
 
 
 def control_rows(findings: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """What a detector reaches without seeing a picture, as cells of a table.
+    """What a detector can reach without seeing an image, as table cells.
 
     Args:
-        findings: as `Finding.to_dict` gives them, or as they stand in a `lint.json`.
+        findings: as `Finding.to_dict` returns them, or as in a `lint.json`.
     """
     return [
         {

@@ -1,4 +1,4 @@
-"""What two data sets share: pictures, near-copies, videos, persons. What was trained on must not be tested on."""
+"""What two datasets share: images, near-duplicates, videos, persons. Training data must not be used for tests."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BETWEEN = "-splits"  # what the checks of splits call a finding across two of th
 
 
 def find_leaks(train: pd.DataFrame, test: pd.DataFrame, names: tuple[str, str], near: int) -> list[Finding]:
-    """Look for what stands in both of two sets.
+    """Look for what two datasets have in common.
 
-    Videos, persons and source material are compared by their ids, so those of two sets that only number alike are
-    found, too; that these are the same material is for the reader to say.
+    Videos, persons and source material are compared by their ids. Two datasets that number their videos in the same
+    way therefore also match; the reader has to decide whether it is the same material.
 
     Args:
-        train, test: measurements of each, one row per picture, as `run.measure_source` gives them; their own splits
+        train, test: measurements of each, one row per image, as `run.measure_source` gives them; their own splits
             do not matter here.
         names: of the two sets, for the findings.
         near: bits of 64 in which perceptual hashes of near-duplicates may differ.
@@ -46,7 +46,7 @@ def find_leaks(train: pd.DataFrame, test: pd.DataFrame, names: tuple[str, str], 
     seen = {finding.code.removesuffix(BETWEEN) for finding in found}
     for code, what in CHECKS.items():
         if code not in seen:
-            text = f"No picture of {names[1]} has {what} as one of {names[0]}."
+            text = f"No image in {names[1]} has {what} as an image in {names[0]}."
             found.append(Finding("ok", text, f"{code}{BETWEEN}", details={"pictures": len(readable)}))
     return found + [
         replace(finding, message=finding.message.replace("overlap of splits", "overlap of the sets"))

@@ -1,4 +1,4 @@
-"""What can be said about one picture without looking at what it shows: its file, its encoder, its pixels."""
+"""What can be measured about an image without looking at what it shows: its file, its encoder, its pixels."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ SCHEMA = pa.schema(
 )
 # In every JPEG, or counted on their own.
 ORDINARY_INFO = frozenset({"jfif", "jfif_version", "jfif_unit", "jfif_density", "progressive", "progression", "exif"})
-SAME_FORMAT = {"MPO": "JPEG"}  # what phones save under .jpg: a JPEG with further pictures behind it
+SAME_FORMAT = {"MPO": "JPEG"}  # what phones save under .jpg: a JPEG with further images behind it
 HASH_SIDE = 8
 SAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 
 
 @dataclass(slots=True)
 class Picture:
-    """A picture and what its data set says about it.
+    """An image and what its dataset says about it.
 
     Attributes:
-        id: unique in its data set.
+        id: unique in its dataset.
         split: name of the split.
         label: `real` or `fake`.
-        content: file, bytes, or pixels that are in no picture file (frames of clips and arrays); `None` if it could
+        content: file, bytes, or pixels that are not in an image file (frames of clips and arrays); `None` if it could
             not be read.
         name: file name, for its extension.
-        columns: `manipulation`, `video_id`, `group_id`, `target_id`, `source_id`, as far as they are known.
-        error: why there is no content.
+        columns: `manipulation`, `video_id`, `group_id`, `target_id`, `source_id`, as far as known.
+        error: why there is no `content`.
         traces: what is known beforehand of how it was saved, columns of `SCHEMA`.
     """
 
@@ -76,7 +76,7 @@ class Picture:
 
 
 def measure(picture: Picture, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
-    """Return one row of `SCHEMA`. A picture that cannot be decoded gives a row with `error`, never an exception."""
+    """Return one row of `SCHEMA`. An image that cannot be decoded gives a row with `error`, never an exception."""
     row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | {name: picture.columns.get(name) for name in IDENTITY}
     row |= {"id": picture.id, "split": picture.split, "label": picture.label, "error": picture.error}
     row |= picture.traces
@@ -122,7 +122,7 @@ def _pixel_traces(image: Any) -> dict[str, Any]:
 
 
 def jpeg_traces(image: Any) -> dict[str, Any]:
-    """Return how a JPEG was saved, read from its own tables.
+    """Return how a JPEG was saved, according to its own tables.
 
     Args:
         image: an opened `JpegImageFile`.
@@ -159,15 +159,15 @@ def _standard_tables() -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def clip_traces(path: Path) -> dict[str, Any]:
-    """Return how a clip was encoded: its frames are compared by it as pictures are by their file.
+    """Return how a clip was encoded: its frames are compared by it as images are by their file.
 
     Args:
         path: a clip.
 
     Returns:
         `format`: container and codec, such as `"mov h264"` (FFmpeg's name for MP4, too); `frame_rate`: frames per
-        second; `bytes`: of the file per frame; `metadata`: names of its tags. Empty for a clip that cannot be opened,
-        of which its builder says why.
+        second; `bytes`: of the file per frame; `metadata`: names of its tags. Empty for a clip that cannot be opened;
+        its builder reports why.
     """
     import av
 

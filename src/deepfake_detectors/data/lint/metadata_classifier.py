@@ -1,4 +1,4 @@
-"""How far a detector gets that never sees a picture: a small forest on metadata, and bytes per pixel alone."""
+"""How well a detector works that never sees an image: a small forest on metadata, and bytes per pixel alone."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ CATEGORY_COLUMNS = [
 ]
 NUMBER_COLUMNS = ["width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_quality", "exif_tags"]
 FOLDS, TREES, RESAMPLES, SEED = 5, 30, 500, 0
-LARGEST = 10_000  # pictures drawn from a larger split, whole groups at a time: the interval is narrow enough by then
+LARGEST = 10_000  # images drawn from a larger split, whole groups at a time: the interval is narrow enough by then
 
 
 def find_metadata_score(rows: pd.DataFrame) -> list[Finding]:
     """Two control scores per split that has both classes, with 95 % bootstrap intervals over groups.
 
     `metadata-classifier`: cross-validated AUC of a random forest on format, names, size, JPEG tables and file size,
-    folds cut by group. `bytes-per-pixel`: AUC of that number alone, which needs no training; below 0.5 the fakes are
-    the smaller files.
+    folds cut by group. `bytes-per-pixel`: AUC of that number alone, without training; below 0.5 the fakes are the
+    smaller files.
 
     Args:
-        rows: from `shortcuts.add_attributes`, one row per picture.
+        rows: from `shortcuts.add_attributes`, one row per image.
     """
     findings = []
     for split, part in rows.groupby("split", sort=False):
@@ -55,11 +55,11 @@ def find_metadata_score(rows: pd.DataFrame) -> list[Finding]:
             findings.append(_finding("bytes-per-pixel", text, str(split), scored))
         folds = min(FOLDS, *(len(set(groups[truth == label])) for label in (0, 1)))
         if folds < 2:
-            text = f"{split}: one group of pictures holds a whole class, so no classifier can be cross-validated."
+            text = f"{split}: one group of images contains a whole class, so a classifier cannot be cross-validated."
             findings.append(Finding("note", text, "metadata-classifier", str(split)))
             continue
         scored = _interval(truth, _out_of_fold(part, truth, groups, folds), groups) | {"folds": folds}
-        text = f"{split}: a classifier that sees metadata only reaches AUC {_shown(scored)} in {folds}-fold validation"
+        text = f"{split}: a classifier that only sees metadata reaches AUC {_shown(scored)} in {folds}-fold validation"
         findings.append(_finding("metadata-classifier", text, str(split), scored))
     return findings
 

@@ -22,7 +22,7 @@ HEADINGS = {
     "error": "Errors: a detector can use these instead of the forgery, or scores will be wrong",
     "warning": "Warnings",
     "note": "Notes",
-    "ok": "Looked for and not found",
+    "ok": "Checked and not found",
 }
 NUMBERS_SHOWN = {**NUMBERS, "jpeg_quality": "JPEG quality"}
 BARS = {"format": "file format", "size": "size"}
@@ -31,18 +31,18 @@ BINS = 30
 
 
 def write_report(result: LintResult, folder: str | Path, format: str = "html") -> Path:
-    """Write `lint.json`, `pictures.parquet` (one row of measurements per picture), and the report with its histograms.
+    """Write `lint.json`, `pictures.parquet` (one row of measurements per image), and the report with its histograms.
 
     Args:
         result: from `lint_dataset`.
-        folder: made if it is missing; files of an earlier report in it are replaced.
+        folder: created if missing; files of an earlier report in it are replaced.
         format: `"html"`: one file with the histograms inside; `"markdown"`: `report.md` beside PNG files.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: for another format, or if another process writes a report there.
+        ValueError: for any other format, or if another process is writing a report there.
         OSError: if the folder cannot be written.
         ImportError: if matplotlib is not installed.
     """
@@ -75,17 +75,17 @@ def render_markdown(result: LintResult, plots: dict[str, str]) -> str:
     total = sum(row["pictures"] for row in result.counts)
     levels = {level: [item for item in result.findings if item.level == level] for level in LEVELS}
     summary = ", ".join(f"{len(found)} {level}" for level, found in levels.items())
-    lines = [f"# Lint of {as_markdown(result.name)}", "", f"{total} pictures. Findings: {summary}.", ""]
+    lines = [f"# Lint of {as_markdown(result.name)}", "", f"{total} images. Findings: {summary}.", ""]
     if controls := control_rows(item.to_dict() for item in result.findings):
-        lines += ["## What a detector reaches without seeing a picture", ""]
+        lines += ["## What a detector can reach without seeing an image", ""]
         lines += [f"| {' | '.join(controls[0])} |", "| --- | --- | ---: | --- | ---: | ---: |"]
         lines += [f"| {' | '.join(map(as_markdown, row.values()))} |" for row in controls]
-        lines += ["", "A detector's AUC on this set means something only as far as it is above these.", ""]
+        lines += ["", "A detector's AUC on this dataset only means something if it is above these values.", ""]
     for level, found in levels.items():
         if found:
             lines += [f"## {HEADINGS[level]}", ""]
             lines += [f"- `{item.code}` {as_markdown(item.message)}" for item in found] + [""]
-    lines += ["## Pictures", "", "| split | label | manipulation | pictures |", "| --- | --- | --- | ---: |"]
+    lines += ["## Images", "", "| split | label | manipulation | images |", "| --- | --- | --- | ---: |"]
     lines += [
         f"| {as_markdown(row['split'])} | {row['label']} | {as_markdown(row['manipulation'])} | {row['pictures']} |"
         for row in result.counts
@@ -124,7 +124,7 @@ def draw_histograms(rows: pd.DataFrame) -> dict[str, Plot]:
     for column, name in BARS.items():
         if rows[column].nunique() > 1:
             content = figure_png(_bars(rows, column, name))
-            shown[f"{column}.png"] = Plot(f"{name.capitalize()} by kind of picture", content)
+            shown[f"{column}.png"] = Plot(f"{name.capitalize()} by kind of image", content)
     return shown
 
 
@@ -147,7 +147,7 @@ def _histograms(rows: pd.DataFrame, values: pd.Series, name: str) -> Any:
                 axes.hist(clipped, edges, weights=weights, alpha=0.6, color=colour, label=f"{label} ({len(chosen)})")
         axes.set(title=str(split), ylabel="share of the class")
         axes.legend(framealpha=0.9, fontsize=8)
-    axes.set_xlabel(f"{name} (the last bin holds all that is larger)" if values.max() > edges[-1] else name)
+    axes.set_xlabel(f"{name} (the last bin contains everything larger)" if values.max() > edges[-1] else name)
     figure.tight_layout()
     return figure
 
@@ -168,6 +168,6 @@ def _bars(rows: pd.DataFrame, column: str, name: str) -> Any:
     counts = kinds.value_counts()
     axes.set_yticks(range(len(shares)), [f"{kind} ({counts[kind]})" for kind in shares.index])
     axes.set_ylim(len(shares) - 0.4, -0.6)
-    axes.set(xlim=(0, 1), xlabel="share of the pictures", title=name.capitalize())
+    axes.set(xlim=(0, 1), xlabel="share of the images", title=name.capitalize())
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8)
     return figure

@@ -1,4 +1,4 @@
-"""Measure every picture once, then look for what gives the classes away."""
+"""Measure every image once, then look for what separates the classes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = ["NEAR_RADIUS", "lint_dataset", "measure_source", "require_libraries"]
 # lies across the splits, which share no video; from 8 on unrelated faces come in.
 NEAR_RADIUS = 4
 CHUNK = 256
-KEPT = 8192  # measurements kept for pictures that stand in several rows
+KEPT = 8192  # measurements kept for images that stand in several rows
 
 
 def lint_dataset(
@@ -58,16 +58,16 @@ def lint_dataset(
     max_pixels: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LintResult:
-    """Look for what gives real and fake away other than the forgery: shortcuts, duplicates, overlaps and imbalance.
+    """Look for what separates real from fake other than the forgery: shortcuts, duplicates, overlaps and imbalance.
 
-    Pictures are read one after the other and forgotten; what stays is under 1 kB each.
+    Images are read one after the other and not kept; each needs less than 1 kB of memory afterwards.
 
     Args:
-        source: a data set, a folder of Parquet or of pictures as `open_source` takes them, or a `Source` from there,
+        source: a dataset, a folder of Parquet or of images as `open_source` takes them, or a `Source` from there,
             which has the next three already.
         data_dir, config, options: as in `open_source`.
-        against: a second data set, such as the one to test on: look for pictures, near-copies, videos and persons that
-            both have, and for nothing else.
+        against: a second dataset, such as the one to test on: only look for images, near-duplicates, videos and
+            persons that both have.
         output: folder for `lint.json`, the report and all measurements; see `write_report`. Nothing is written if
             `None`.
         format: of the report, `"html"` or `"markdown"`.
@@ -77,19 +77,17 @@ def lint_dataset(
 
     Raises:
         ImportError: if a library of the extra `lint` is not installed, with the command that installs it.
-        ValueError: for a source without any picture, another `format` or `near`, an `output` that is a file or that
-            another process writes; and as `open_source`.
+        ValueError: for a source without images, another `format` or `near`, an `output` that is a file or that
+            another process is writing; and as `open_source`.
         FileNotFoundError: for missing raw files.
     """
     require_libraries()
     if format not in FORMATS:
         raise ValueError(f"`format` is {format!r}, expected {' or '.join(FORMATS)}.")
     if not 0 <= near <= MAX_RADIUS:
-        raise ValueError(
-            f"`near` is {near}, expected 0 to {MAX_RADIUS} of the 64 bits; beyond that hashes say little."
-        )
+        raise ValueError(f"`near` is {near}, expected 0 to {MAX_RADIUS} of the 64 bits; with more, hashes say little.")
     if output is not None and Path(output).exists() and not Path(output).is_dir():
-        raise ValueError(f"`output` {output} is a file; name a folder.")
+        raise ValueError(f"`output` {output} is a file; choose a folder.")
     if not isinstance(source, Source):
         source = open_source(source, data_dir, config, options, max_pixels)
     elif data_dir is not None or config is not None or options or max_pixels is not None:
@@ -103,17 +101,17 @@ def lint_dataset(
         rows = [measure_source(part, progress) for part in (source, other)]
         findings = find_leaks(rows[0], rows[1], (source.name, other.name), near)
         both = pd.concat([part.assign(split=name) for part, name in zip(rows, (source.name, other.name), strict=True)])
-        result = LintResult(f"{source.name} against {other.name}", worst_first(findings), count_rows(both))
+        result = LintResult(f"{source.name} versus {other.name}", worst_first(findings), count_rows(both))
     if output is not None:
         write_report(result, output, format)
     return result
 
 
 def measure_source(source: Source, progress: Callable[[int], None] | None = None) -> pd.DataFrame:
-    """Return the measurements of a source, one row per picture, with `error` where it cannot be decoded.
+    """Return the measurements of a source, one row per image, with `error` where it cannot be decoded.
 
     Raises:
-        ValueError: for a source without any picture.
+        ValueError: for a source without any image.
     """
     return _once(_measured_rows(source, progress))
 
@@ -121,12 +119,12 @@ def measure_source(source: Source, progress: Callable[[int], None] | None = None
 def _measured_rows(source: Source, progress: Callable[[int], None] | None) -> pd.DataFrame:
     measured = list(_measure(source, progress))
     if not measured:
-        raise ValueError(f"{source.name} holds no pictures.")
+        raise ValueError(f"{source.name} does not contain any images.")
     return pa.concat_tables(measured).to_pandas()
 
 
 def _once(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each picture once, however many rows of questions it stands in."""
+    """Each image once, even if several rows of questions contain it."""
     return rows.drop_duplicates("picture").drop(columns="picture").reset_index(drop=True)
 
 
@@ -164,7 +162,7 @@ def _measure(source: Source, progress: Callable[[int], None] | None) -> Iterator
         return measure(Picture("", "", "", path, str(path)), source.max_pixels)
 
     def measure_row(picture: Picture) -> dict[str, Any]:
-        if isinstance(picture.content, Path):  # in sets of questions a picture stands in many rows
+        if isinstance(picture.content, Path):  # in sets of questions an image stands in many rows
             own = {"id": picture.id, "split": picture.split, "label": picture.label, **picture.columns}
             return measure_file(picture.content) | own | {"picture": f"{picture.split}\0{picture.content}"}
         row = measure(picture, source.max_pixels)
@@ -184,6 +182,6 @@ def _unreadable(rows: pd.DataFrame) -> list[Finding]:
         shown = "; ".join(f"{row.id}: {str(row.error).rstrip('.')}" for row in part.head(3).itertuples())
         more = f"; and {len(part) - 3} more" if len(part) > 3 else ""
         details = {"pictures": len(part), "examples": part["id"].head(10).tolist()}
-        text = f"{len(part)} picture(s) of {split} cannot be decoded and are left out below: {shown}{more}."
+        text = f"{len(part)} image(s) of {split} cannot be decoded and are excluded below: {shown}{more}."
         findings.append(Finding("error", text, "unreadable", str(split), details))
     return findings

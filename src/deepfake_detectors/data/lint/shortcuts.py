@@ -1,4 +1,4 @@
-"""What tells the classes apart without the forgery: attributes of their files, and how many there are of each."""
+"""What separates the classes without the forgery: attributes of their files, and how many images each class has."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 CATEGORIES = {  # column -> what a reader calls it
     "format": "file format",
     "extension": "extension",
-    "misnamed": "extension of another format",
+    "misnamed": "wrong file extension",
     "size": "size",
     "mode": "colour mode",
     "jpeg_quality": "JPEG quality",
@@ -41,7 +41,7 @@ NUMBERS = {"bytes_per_pixel": "bytes per pixel", "pixels": "number of pixels", "
 FEW_VALUES = 5  # a number with fewer values is judged as a category
 CHANCE = 0.001  # smaller differences than a complete one must be this unlikely by chance
 TOTAL = 0.999
-FEWEST = 3  # pictures on each side; two that differ in size say nothing
+FEWEST = 3  # images on each side; two that differ in size say nothing
 # Share of the larger class: from here a constant answer looks like a result, from there it is worth a remark.
 WARN_SHARE, NOTE_SHARE = 0.6, 0.55
 SHIFT = 0.1  # difference of the share of fakes between two splits
@@ -64,7 +64,7 @@ def add_attributes(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_misnamed(rows: pd.DataFrame) -> list[Finding]:
-    """Files whose extension says another format than their content."""
+    """Files whose extension does not match the format of their content."""
     findings = []
     for (split, method), part in rows[rows["misnamed"] == "yes"].groupby(["split", "manipulation"], dropna=False):
         kinds = ", ".join(
@@ -72,7 +72,7 @@ def find_misnamed(rows: pd.DataFrame) -> list[Finding]:
         )
         message = (
             f"{len(part)} file(s) of {method if isinstance(method, str) else part['label'].iloc[0]} in {split} are "
-            f"named as another format than they are ({kinds}); a reader must go by content."
+            f"named with the extension of another format ({kinds}); a reader must look at the content."
         )
         details = {"files": len(part), "examples": part["id"].head(10).tolist()}
         findings.append(Finding("warning", message, "misnamed", str(split), details))
@@ -80,14 +80,14 @@ def find_misnamed(rows: pd.DataFrame) -> list[Finding]:
 
 
 def find_shortcuts(rows: pd.DataFrame) -> list[Finding]:
-    """What separates the fakes, or those of one manipulation, from the real pictures of the same split.
+    """What separates the fakes, or those of one manipulation, from the real images of the same split.
 
     A category counts with the value whose share differs most, a number with the AUC of its order. A complete
-    separation is always reported, anything less only if it is unlikely by chance, where the pictures of one video or
+    separation is always reported, anything less only if it is unlikely by chance, where the images of one video or
     group count once.
 
     Args:
-        rows: from `add_attributes`, one row per picture.
+        rows: from `add_attributes`, one row per image.
     """
     findings = []
     for split, reals, fakes in _contrasts(rows):
@@ -102,14 +102,14 @@ def find_shortcuts(rows: pd.DataFrame) -> list[Finding]:
                         found.append((str(method), result))
             for name, result in found:
                 level, text = result.pop("level"), result.pop("text")
-                whose = f"{split}, {name} against real" if name else f"{split}, fake against real"
+                whose = f"{split}, {name} versus real" if name else f"{split}, fake versus real"
                 details = {"attribute": attribute, "manipulation": name} | result
                 findings.append(Finding(level, f"{whose}: {text}.", f"shortcut-{attribute}", split, details))
     return findings
 
 
 def _contrasts(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """Split, its real and its fake pictures; all splits together where none has both classes."""
+    """Split, its real and its fake images; all splits together where none has both classes."""
     parts = {str(split): part for split, part in rows.groupby("split", sort=False)}
     whole = {split: part for split, part in parts.items() if part["label"].nunique() == 2}
     for split, part in (whole or {"all splits": rows}).items():
@@ -151,7 +151,7 @@ def _compare_shares(attribute: str, reals: pd.DataFrame, fakes: pd.DataFrame) ->
     named = CATEGORIES[attribute] + ("" if value == "yes" else f" {value or 'none'}")
     text = (
         f"{named} in {100 * shares['fake']:.0f} % of {len(fakes)} fake and {100 * shares['real']:.0f} % of "
-        f"{len(reals)} real pictures"
+        f"{len(reals)} real images"
     )
     return {"level": level, "text": text, "value": value, "share": shares, "effect": round(effect, 4)}
 
@@ -181,14 +181,14 @@ def _compare_order(attribute: str, reals: pd.DataFrame, fakes: pd.DataFrame) -> 
     medians = {"real": float(np.median(reals[attribute])), "fake": float(np.median(fakes[attribute]))}
     text = (
         f"{NUMBERS[attribute]} alone has AUC {max(area, 1 - area):.3f}, fakes being "
-        f"{'larger' if area > 0.5 else 'smaller'} (median {medians['fake']:.4g} against {medians['real']:.4g}; "
+        f"{'larger' if area > 0.5 else 'smaller'} (median {medians['fake']:.4g} versus {medians['real']:.4g}; "
         f"{len(fakes)} fake, {len(reals)} real)"
     )
     return {"level": level, "text": text, "auc": round(area, 4), "median": medians}
 
 
 def count_rows(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Pictures per split, label and manipulation."""
+    """Images per split, label and manipulation."""
     keys = ["split", "label", "manipulation"]
     counts = rows.fillna({"manipulation": ""}).groupby(keys, sort=True).size()
     return [dict(zip(keys, key, strict=True)) | {"pictures": int(count)} for key, count in counts.items()]
@@ -204,16 +204,16 @@ def find_imbalance(rows: pd.DataFrame) -> list[Finding]:
         details = {"real": real, "fake": fake, "fake_share": round(fake / len(part), 4)}
         counts = f"{split}: {real} real, {fake} fake"
         if not real or not fake:
-            level, end = "warning", f"; without {'real' if not real else 'fake'} pictures no AUC is defined"
+            level, end = "warning", f"; without {'real' if not real else 'fake'} images the AUC is undefined"
         elif share > NOTE_SHARE:
             level = "warning" if share > WARN_SHARE else "note"
-            end = f"; always answering {larger} is right on {100 * share:.0f} %. Report AUC or balanced accuracy"
+            end = f"; always answering {larger} is correct for {100 * share:.0f} %. Report AUC or balanced accuracy"
         else:
             level, end = "ok", ""
         findings.append(Finding(level, f"{counts}{end}.", "class-balance", str(split), details))
     if shares and max(shares.values()) - min(shares.values()) > SHIFT:
         listed = ", ".join(f"{split} {100 * share:.0f} %" for split, share in shares.items())
-        message = f"The share of fakes differs between splits ({listed}): thresholds do not carry over."
+        message = f"The share of fakes differs between splits ({listed}): thresholds cannot be transferred."
         findings.append(Finding("note", message, "balance-shift", details={"fake_share": shares}))
     return findings + _absent_manipulations(rows)
 
@@ -230,10 +230,10 @@ def _absent_manipulations(rows: pd.DataFrame) -> list[Finding]:
 
 
 def find_repeats(rows: pd.DataFrame) -> list[Finding]:
-    """Pictures that stand in several rows, as in sets of questions: they weigh more than others.
+    """Images that occur in several rows, as in datasets of questions: they count more than others.
 
     Args:
-        rows: all rows, with `picture`, the same value in all rows of a picture.
+        rows: all rows, with `picture`, the same value in all rows of an image.
     """
     findings = []
     for split, part in rows.groupby("split", sort=False):
@@ -242,8 +242,8 @@ def find_repeats(rows: pd.DataFrame) -> list[Finding]:
             of_rows = float((part["label"] == "real").mean())
             of_pictures = float((part.drop_duplicates("picture")["label"] == "real").mean())
             message = (
-                f"A picture of {split} stands in {times.min()} to {times.max()} rows ({len(part)} rows, {len(times)} "
-                f"pictures): {100 * of_rows:.0f} % of rows but {100 * of_pictures:.0f} % of pictures are real."
+                f"An image of {split} occurs in {times.min()} to {times.max()} rows ({len(part)} rows, {len(times)} "
+                f"images): {100 * of_rows:.0f} % of rows but {100 * of_pictures:.0f} % of images are real."
             )
             details = {
                 "rows": len(part),

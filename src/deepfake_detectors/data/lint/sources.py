@@ -1,4 +1,4 @@
-"""Where the pictures to lint come from: a builder over raw files, a folder of pictures, or Parquet that was built."""
+"""Where the images to lint come from: a builder over raw files, a folder of images, or built Parquet files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BATCH = 64  # rows in memory at a time
 
 
 class Source(NamedTuple):
-    """Pictures to lint.
+    """Images to lint.
 
     Attributes:
         name: what is linted, for the report.
@@ -47,18 +47,18 @@ def open_source(
     options: dict[str, Any] | None = None,
     max_pixels: int | None = None,
 ) -> Source:
-    """Return the pictures of a data set by name, of a built folder, of a table, or of a folder of real and fake ones.
+    """Return the images of a dataset by name, of a built folder, of a table, or of a folder of real and fake images.
 
     Args:
-        name: a key of `DATASETS`; a folder with Parquet files, or with pictures in class folders whose names fit one
+        name: a key of `DATASETS`; a folder with Parquet files, or with images in class folders whose names fit one
             of the conventions of `image_folder`; or a CSV file `img_path,label`, the table of its config `table`.
-        data_dir: the raw files of a data set that is given by name.
+        data_dir: the raw files of a dataset given by name.
         config: config of the builder or of the Parquet folder.
         options: further fields of the builder's config.
         max_pixels: width times height of an image that is decoded, by default 100 million.
 
     Raises:
-        ValueError: for a name that is neither, or a folder that does not say which pictures are real.
+        ValueError: for a name that is neither of them, or a folder that does not state which images are real.
         FileNotFoundError: for missing raw files.
     """
     options = with_limit(options, max_pixels)
@@ -66,14 +66,14 @@ def open_source(
         return builder_source(str(name), make_builder(str(name), data_dir, config, options))
     folder = Path(name)
     if data_dir is not None and folder.exists():
-        raise ValueError(f"`data_dir` is for data sets given by name; {folder} is a path. Leave it out.")
+        raise ValueError(f"`data_dir` is for datasets given by name; {folder} is a path. Leave it out.")
     if folder.suffix.lower() == TABLE_SUFFIX and folder.is_file():
         if config not in (None, TABLE):
-            raise ValueError(f"{folder} is a table of pictures: `config` is {config!r}, leave it out.")
+            raise ValueError(f"{folder} is a table of images: `config` is {config!r}, leave it out.")
         return builder_source(folder.name, make_builder("image_folder", folder, TABLE, options))
     if not folder.is_dir():
         known = ", ".join(sorted(DATASETS))
-        raise ValueError(f"{str(name)!r} is neither a folder, a CSV file, nor a data set; known sets are {known}.")
+        raise ValueError(f"{str(name)!r} is neither a folder, a CSV file, nor a dataset; known datasets are {known}.")
     if next(folder.rglob("*.parquet"), None) is not None:
         return parquet_source(folder, config)._replace(max_pixels=max_pixels or MAX_PIXELS)
     if config is None:
@@ -81,7 +81,8 @@ def open_source(
         fitting = [key for key, (real, fake) in CONVENTIONS.items() if present & set(real) and present & set(fake)]
         if len(fitting) != 1:
             raise ValueError(
-                f"{folder} has no Parquet files, and its folder names fit {' and '.join(fitting) or 'no convention'}. "
+                f"{folder} contains no Parquet files, and its folder names match "
+                f"{' and '.join(fitting) or 'no convention'}. "
                 f"State which folders are real: `config` is one of {', '.join(CONVENTIONS)}."
             )
         config = fitting[0]
@@ -89,13 +90,13 @@ def open_source(
 
 
 def builder_source(name: str, builder: Any) -> Source:
-    """Return the pictures of a builder as they lie on disk; one that cannot be read becomes a picture with an error.
+    """Return the images of a builder as they lie on disk; one that cannot be read becomes an image with an error.
 
     Raises:
         ValueError, OSError: where the builder refuses the raw files altogether.
     """
     builder.log_findings = False  # `check_dataset` is there for them
-    builder.decode_listed = False  # a broken picture is one finding of many
+    builder.decode_listed = False  # a broken image is one finding of many
     splits = builder.inspect(Path(builder.config.data_dir))
     total = sum(unit.rows for units in splits.values() for unit in units)
     limit = builder.config.max_pixels
@@ -143,14 +144,15 @@ def _known(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def parquet_source(folder: Path, config: str | None = None) -> Source:
-    """Return the pictures of a folder that `datasets.load_dataset` can read, such as one written by `build_dataset`.
+    """Return the images of a folder that `datasets.load_dataset` can read, such as one written by `build_dataset`.
 
     Args:
         folder: with Parquet files, or with one folder of them per config.
-        config: which config, where there are several.
+        config: which config, if there are several.
 
     Raises:
-        ValueError: for several configs of which none is named, or rows without `image` or a real/fake `label`.
+        ValueError: if there are several configs and `config` is not given, or for rows without `image` or a real/fake
+            `label`.
     """
     import datasets
 
@@ -161,7 +163,7 @@ def parquet_source(folder: Path, config: str | None = None) -> Source:
             config = configs[0]
         if config not in configs:
             raise ValueError(
-                f"{folder} holds the configs {', '.join(configs)}; `config` is {config!r}, name one of them."
+                f"{folder} contains the configs {', '.join(configs)}; `config` is {config!r}, choose one of them."
             )
         folder, config = folder / config, None
     try:
@@ -183,7 +185,7 @@ def _checked(path: Path) -> Any:
     features = datasets.Features.from_arrow_schema(metadata.schema.to_arrow_schema())
     if "image" not in features or sorted(getattr(features.get("label"), "names", [])) != sorted(LABELS):
         raise ValueError(
-            f"{path}: expected columns image and label, the labels named real and fake; found {features}. Write "
+            f"{path}: expected the columns image and label, with the labels real and fake; found {features}. Write "
             "it with build_dataset."
         )
     return metadata
@@ -193,7 +195,7 @@ def _shard_pictures(split: str, path: Path) -> Iterator[Picture]:
     import datasets
     import pyarrow.parquet as pq
 
-    # Buffered beforehand, as `load_dataset(streaming=True)` does, a whole shard of pictures would be in memory.
+    # Buffered beforehand, as `load_dataset(streaming=True)` does, a whole shard of images would be in memory.
     with pq.ParquetFile(path, pre_buffer=False) as file:
         features = datasets.Features.from_arrow_schema(file.schema_arrow)
         columns = [name for name in ("id", "image", "label", *KNOWN) if name in features]

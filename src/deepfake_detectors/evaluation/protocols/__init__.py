@@ -1,4 +1,4 @@
-"""The rules by which predictions become numbers: the sound default, and the published ones with their defects."""
+"""Scoring protocols: the corrected default, and the published ones with their defects."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def get_protocol(name: str) -> Protocol:
     """Return the protocol of that name.
 
     Raises:
-        ValueError: for an unknown one.
+        ValueError: for an unknown protocol.
     """
     if name not in PROTOCOLS:
-        raise ValueError(f"`protocol` is {name!r}, known are {', '.join(PROTOCOLS)}.")
+        raise ValueError(f"`protocol` is {name!r}, allowed are {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
 
 
@@ -34,18 +34,17 @@ def evaluate_rows(rows: Sequence[Prediction], protocol: Protocol, settings: Sett
     """Score predictions of images.
 
     Raises:
-        ValueError: where there are none, or where they lack what the protocol needs.
+        ValueError: without predictions, or if they lack data that the protocol needs.
     """
     if not rows:
-        raise ValueError("There is nothing to evaluate: no prediction.")
+        raise ValueError("There is nothing to evaluate: there are no predictions.")
     for name in ("score", "text"):
         if protocol.needs == name:
             without = [row.id for row in rows if getattr(row, name) is None]
             if without:
                 raise ValueError(
                     f"The protocol {protocol.name} needs a {name} for every image, but {len(without)} of "
-                    f"{len(rows)} predictions have none, the first being {without[0]}. "
-                    "Add it, or choose another protocol."
+                    f"{len(rows)} predictions have none, such as {without[0]}. Add it, or choose another protocol."
                 )
     results = protocol.score(rows, settings)
     defects = protocol.defects if protocol.defects_of_rows is None else protocol.defects_of_rows

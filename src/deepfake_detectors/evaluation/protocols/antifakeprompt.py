@@ -1,4 +1,4 @@
-"""AntifakePrompt's published scorer: accuracy per set of one class, and the plain mean over the sets."""
+"""AntifakePrompt's published scorer: accuracy per single-class set, and the plain mean over the sets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["ANTIFAKEPROMPT", "score_antifakeprompt"]
 def score_antifakeprompt(rows: Sequence[Prediction], settings: Settings) -> dict[str, Any]:
     """Compute accuracy per set at 0.5, and their plain mean.
 
-    A set is what `set` names, or else the category, or else the manipulation.
+    Sets are defined by `set`, or else by category, or else by manipulation.
 
     Raises:
-        ValueError: for a set of both classes.
+        ValueError: for a set with both classes.
     """
     labels, scores = labels_of(rows), scores_of(rows)
     names = [row.set or row.category or row.method for row in rows]
@@ -28,8 +28,8 @@ def score_antifakeprompt(rows: Sequence[Prediction], settings: Settings) -> dict
         classes = sorted({rows[index].label for index in chosen})
         if len(classes) > 1:
             raise ValueError(
-                f"This protocol takes sets of one class, but {name!r} holds both. Give real and fake images "
-                "different sets (the field 'set' of a prediction)."
+                f"This protocol needs single-class sets, but {name!r} has both classes. Use different sets for real "
+                "and fake images (the field 'set' of a prediction)."
             )
         table[name] = {
             "count": len(chosen),
@@ -44,16 +44,16 @@ def score_antifakeprompt(rows: Sequence[Prediction], settings: Settings) -> dict
 
 ANTIFAKEPROMPT = Protocol(
     name="paper:antifakeprompt",
-    summary="Accuracy per set of one class at P(fake) = 0.5, and the plain mean over the sets.",
+    summary="Accuracy per single-class set at P(fake) = 0.5, and the plain mean over the sets.",
     source="AntifakePrompt (arXiv 2310.17419), published scripts and result tables",
-    positive_class="none: every set holds one class",
+    positive_class="none: every set has one class",
     needs="score",
     metrics=higher("average"),
     score=score_antifakeprompt,
     defects={
-        "sets_weigh_alike": "the average is over sets whatever their size; two real sets stand against many "
-        "fake ones, so calling everything fake scores high",
-        "held_in_sets": "sets that were trained on are part of the average",
+        "sets_weigh_alike": "the average ignores the size of sets; there are two real sets and many fake ones, so "
+        "calling everything fake scores high",
+        "held_in_sets": "the average includes sets used for training",
     },
     integer_labels=FAKE_IS_ONE,
 )

@@ -1,4 +1,4 @@
-"""What a protocol is, and the sound one: every image counts once, and nothing is chosen on the set itself."""
+"""Definition of protocols, and the corrected one: every image counts once, and nothing is tuned on the test set."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ class Protocol:
     """One set of rules.
 
     Attributes:
-        name: as the parameter `protocol` takes it.
+        name: value for the parameter `protocol`.
         summary: one sentence.
-        source: where the rules are published.
-        positive_class: of F1, precision and recall.
-        needs: what a prediction must hold: `"score"`, `"text"`, or `"either"`.
-        metrics: name -> `"higher"` or `"lower"`, whichever is better.
-        defects: what the published scorer does wrong and this one reproduces, name -> sentence.
-        integer_labels: what the labels 0 and 1 of its files mean; `None`: labels must be words.
-        score: computes the results of predictions.
+        source: publication of the rules.
+        positive_class: positive class of F1, precision and recall.
+        needs: required field of a prediction: `"score"`, `"text"`, or `"either"`.
+        metrics: name -> which is better, `"higher"` or `"lower"`.
+        defects: reproduced defects of the published scorer, name -> sentence.
+        integer_labels: meaning of the labels 0 and 1 in its files; `None` if labels must be words.
+        score: computes results from predictions.
         defects_of_rows: those of `defects` that concern predictions of images; `None` for all of them.
-        rouge_score: whether explanations are compared by rouge_score's ROUGE-L too.
+        rouge_score: whether explanations are also compared with rouge_score's ROUGE-L.
         official_answers: whether it also scores M2F2-Det's published answer files.
     """
 
@@ -74,22 +74,22 @@ class Protocol:
     official_answers: bool = False
 
     def describe(self) -> dict[str, Any]:
-        """Return what of this goes into `results.json`."""
+        """Return the entry for `results.json`."""
         keys = ("name", "summary", "source", "positive_class", "metrics", "defects")
         found = {key: getattr(self, key) for key in keys}
         return {key: dict(value) if isinstance(value, Mapping) else value for key, value in found.items()}
 
 
 def higher(*names: str) -> dict[str, str]:
-    """Return metrics of which more is better, as `Protocol.metrics` holds them."""
+    """Return entries for `Protocol.metrics` for metrics where higher is better."""
     return dict.fromkeys(names, "higher")
 
 
 def score_corrected(rows: Sequence[Prediction], settings: Settings) -> dict[str, Any]:
-    """Compute metrics of the scores, and of videos with several frames; of the texts where there are no scores.
+    """Compute metrics of the scores, and of videos with several frames; without scores, of the texts.
 
     Raises:
-        ValueError: where some rows have scores and others only texts.
+        ValueError: if some rows have scores and others only texts.
     """
     by, groups = bootstrap_groups(rows)
     labels = labels_of(rows)
@@ -149,7 +149,7 @@ def score_corrected(rows: Sequence[Prediction], settings: Settings) -> dict[str,
 
 CORRECTED = Protocol(
     name="corrected",
-    summary="Every image counts once, undetermined answers are wrong, thresholds are not chosen on the set.",
+    summary="Every image counts once, undetermined answers are wrong, thresholds are not tuned on the test set.",
     source="this package",
     positive_class="fake",
     needs="either",

@@ -1,4 +1,4 @@
-"""FakeVLM's published scorer: verdicts read from texts, with its defects, and the corrected numbers beside them."""
+"""FakeVLM's published scorer: verdicts parsed from texts, with its defects, next to the corrected numbers."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["FAKEVLM", "fakevlm_verdict", "score_fakevlm", "with_coin"]
 
 
 def fakevlm_verdict(text: str, holds_prompt: bool = False) -> str | None:
-    """Return `"real"`, `"fake"` or `None`, where the published code throws a coin.
+    """Return `"real"`, `"fake"`, or `None` where the published code chooses at random.
 
     The first of the first two sentences (text up to a full stop) that contains "real", else "fake", decides; "not
     real" and "unrealistic" are read as real.
 
     Args:
         text: the answer.
-        holds_prompt: `text` is prompt and answer; only what follows its last question mark counts.
+        holds_prompt: `text` includes the prompt; only the part after its last question mark counts.
     """
     verdict = parse_fakevlm_verdict(text, "official", holds_prompt=holds_prompt)
     return None if verdict == UNDETERMINED else verdict
 
 
 def with_coin(verdicts: Sequence[str | None], seed: int = 0) -> list[str]:
-    """Replace every `None` by a coin toss, as FakeVLM's code does; here the same seed gives the same coins."""
+    """Replace every `None` by a random verdict, as FakeVLM's code does, but with a fixed seed."""
     generator = random.Random(seed)
     return [verdict if verdict is not None else generator.choice(("fake", "real")) for verdict in verdicts]
 
@@ -57,22 +57,23 @@ def score_fakevlm(rows: Sequence[Prediction], settings: Settings) -> dict[str, A
         **result.to_dict(),
         "confusion": confusion(truth, said),
         "per_category": category_verdicts(truth, said, categories),
-        # Of the texts too, even where there is a score.
+        # Texts are used even if there is a score.
         "corrected": score_corrected([replace(row, score=None) for row in rows], settings),
     }
 
 
 FAKEVLM = Protocol(
     name="paper:fakevlm",
-    summary="Accuracy of verdicts read from texts, in all, per class and per category.",
-    source="FakeVLM (FakeClue), published scripts; they hold no F1: the paper's follows with real as positive",
+    summary="Accuracy of verdicts parsed from texts: total, per class and per category.",
+    source="FakeVLM (FakeClue), published scripts; they do not include F1, which matches the paper with real as "
+    "positive",
     positive_class="real",
     needs="text",
     metrics=higher("accuracy", "accuracy_real", "accuracy_fake", "f1", "f1_fake", "f1_macro"),
     score=score_fakevlm,
     defects={
         "coin": "an answer without a verdict gets a random one; published without a seed, here with one",
-        "substring": 'a sentence that contains "real" is read as real: "not real" and "unrealistic" too',
+        "substring": 'a sentence that contains "real" is read as real: this includes "not real" and "unrealistic"',
         "label_polarity": "the label 1 means real in its files, the opposite of most others",
     },
     integer_labels=REAL_IS_ONE,

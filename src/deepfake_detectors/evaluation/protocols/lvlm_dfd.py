@@ -1,4 +1,4 @@
-"""LVLM-DFD's published scorer: AUC of the scores, and verdicts of texts by its searches, with their defects."""
+"""LVLM-DFD's published scorer: AUC of the scores, and verdicts from its text searches, with their defects."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["LVLM_DFD", "lvlm_dfd_verdicts", "score_lvlm_dfd"]
 
 
 def lvlm_dfd_verdicts(texts: Sequence[str]) -> list[str | None]:
-    """Read the answers of LVLM-DFD in their order: six case-sensitive searches for substrings, the last hit decides.
+    """Parse the answers of LVLM-DFD in order: six case-sensitive substring searches, of which the last hit decides.
 
-    An answer without a hit has the verdict of the image before it; the published code stops with an error where
-    the first answer has none, for which this gives `None`.
+    An answer without a hit gets the verdict of the image before it. If the first answer has no hit, the published code
+    stops with an error, and this returns `None`.
     """
     verdicts: list[str | None] = []
     current: str | None = None
@@ -31,7 +31,7 @@ def lvlm_dfd_verdicts(texts: Sequence[str]) -> list[str | None]:
 
 
 def score_lvlm_dfd(rows: Sequence[Prediction], settings: Settings) -> dict[str, Any]:
-    """Compute AUC of the scores and accuracy of the texts, whichever there are."""
+    """Compute the AUC of the scores and the accuracy of the texts, as available."""
     labels = labels_of(rows)
     result = MetricSet()
     extra: dict[str, Any] = {}
@@ -53,7 +53,7 @@ def score_lvlm_dfd(rows: Sequence[Prediction], settings: Settings) -> dict[str, 
 
 LVLM_DFD = Protocol(
     name="paper:lvlm_dfd",
-    summary="AUC of the classifier's P(fake); verdicts of texts by the published searches.",
+    summary="AUC of the classifier's P(fake); verdicts from the published text searches.",
     source="LVLM-DFD (ICML 2025), published inference script; whether its AUC is over frames or videos is not "
     "published, so both are given",
     positive_class="fake",

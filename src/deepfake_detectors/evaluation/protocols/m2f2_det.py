@@ -42,13 +42,13 @@ __all__ = [
 ]
 
 JUDGEMENT_DEFECTS = {
-    "substring": 'an answer that contains "real" is read as real: "unrealistic shadows" too',
+    "substring": 'an answer that contains "real" is read as real, even "unrealistic shadows"',
     "skipped_answers": "an answer without one of the three words is left out instead of being counted as wrong",
 }
 EXPLANATION_DEFECTS = {
     "mean_bleu": '"Bleu" is the mean of BLEU-1 to BLEU-4, not BLEU-4',
-    "raw_tokens": 'texts are cut at white space as they are: "Blurry" and "blurry", "nose" and "nose." are different',
-    "question_tells_label": 'the questions state the answer ("This image is fake. ..."): no test of detection',
+    "raw_tokens": 'texts are split at white space only: "Blurry" and "blurry", "nose" and "nose." are different',
+    "question_tells_label": 'the questions state the answer ("This image is fake. ..."): not a test of detection',
     "absent_metrics": "METEOR is named in the paper and absent from the scorer; SPICE needs Java and runs on demand",
 }
 SOURCES = "group of source videos"
@@ -56,7 +56,7 @@ REMEDY = "Expected the official file names, <type>_<target>[_<source>].jpg."
 
 
 class Picture(NamedTuple):
-    """What the official name of an image says."""
+    """Information in the official name of an image."""
 
     label: str
     manipulation: str
@@ -67,7 +67,7 @@ def parse_picture_name(stem: str) -> Picture:
     """Return label (type 5 is real), manipulation and source videos of `<type>_<target>[_<source>]`.
 
     Raises:
-        ValueError: for a name outside the convention.
+        ValueError: for a name that does not follow the convention.
     """
     from deepfake_detectors.dataset_scripts.ddvqa import MANIPULATIONS, REAL_TYPE  # needs the extra [datasets]
 
@@ -83,19 +83,20 @@ def score_judgements(answers: Sequence[Answer], resamples: int = 2000, seed: int
     """Score real-or-fake answers, positive class fake.
 
     Args:
-        answers: one per image; the labels follow from the official image names.
+        answers: one per image; labels come from the official image names.
         resamples: bootstrap resamples of the corrected accuracy, by group of source videos.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
 
     Returns:
         `metrics` (published: `accuracy`, `f1`, `precision`, `recall`), `undefined`, `confusion`, `counts`,
-        `per_manipulation`, and `corrected` with the same by whole words, undetermined answers counted as wrong.
+        `per_manipulation`, and `corrected` with the same based on whole words, where undetermined answers count as
+        wrong.
 
     Raises:
-        ValueError: for no answers, or a name that is not official.
+        ValueError: without answers, or for an unofficial name.
     """
     if not answers:
-        raise ValueError("There is nothing to evaluate: the prediction file holds no judgement.")
+        raise ValueError("There is nothing to evaluate: the prediction file does not contain judgements.")
     pictures = [parse_picture_name(answer.stem) for answer in answers]
     truth = [picture.label for picture in pictures]
     methods = [picture.manipulation for picture in pictures]
@@ -132,11 +133,11 @@ def score_explanations(
         settings: of the intervals, by group of source videos, and of the metrics that are optional.
 
     Returns:
-        `metrics` (published, see `explanation_metrics`), `undefined` (what was not run, and why), `counts`, and
-        `corrected` with the same scorers on lower-cased words without punctuation.
+        `metrics` (published, see `explanation_metrics`), `undefined` (metrics that were not computed, and why),
+        `counts`, and `corrected` with the same scorers on lower-cased words without punctuation.
 
     Raises:
-        ValueError: as `score_texts`, or a name that is not official.
+        ValueError: as for `score_texts`, or for an unofficial name.
     """
     settings = settings or Settings()
     predictions = {str(answer.key): answer.clean_text for answer in answers}
@@ -163,7 +164,7 @@ def reference_stems(references: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _source_groups(pictures: Sequence[Picture]) -> list[str]:
-    """The group of every image: videos that any image joins belong together."""
+    """Return the group of every image; videos joined by any image belong together."""
     from deepfake_detectors.dataset_scripts._builder import components
 
     source = components(picture.videos for picture in pictures)
@@ -171,13 +172,13 @@ def _source_groups(pictures: Sequence[Picture]) -> list[str]:
 
 
 def _published_judgement(truth: Sequence[str], verdicts: Sequence[str | None]) -> MetricSet:
-    """The four printed numbers, of the answers that the published parser reads."""
+    """Compute the four published numbers from the answers that the published parser can read."""
     result = MetricSet()
     names = {"accuracy": "accuracy", "f1": "f1_fake", "precision": "precision_fake", "recall": "recall_fake"}
     full = verdict_metrics(truth, verdicts, resamples=0) if truth else None
     for name, source in names.items():
         if full is None:
-            result.add(name, None, "no answer holds a word that the published parser looks for")
+            result.add(name, None, "none of the answers contains a word that the published parser looks for")
         else:
             result.add(name, full.value(source), full.undefined.get(source))
     return result
@@ -196,8 +197,8 @@ def evaluate_answers(
         files: of judgements, of explanations, or both.
         references: reference explanations in their published form.
         protocol: the rules.
-        settings: what a user may choose.
-        expected: ids of the images that must have been judged; not checked if `None`.
+        settings: settings chosen by the user.
+        expected: ids of the images that must have answers; not checked if `None`.
 
     Raises:
         FileNotFoundError, ValueError: for files that are missing, broken, or do not belong together.
@@ -218,12 +219,12 @@ def evaluate_answers(
     if "explanation" in kinds:
         if texts is None:
             raise ValueError(
-                f"{kinds['explanation']} holds explanations: give the reference texts as `references` "
+                f"{kinds['explanation']} contains explanations: pass the reference texts as `references` "
                 "(splits/test_explanation.jsonl of DD-VQA)."
             )
         parts["explanation"] = score_explanations(read_answers(kinds["explanation"]), texts, settings)
         defects |= EXPLANATION_DEFECTS
-    if not protocol.defects:  # the corrected numbers alone
+    if not protocol.defects:  # only the corrected numbers
         parts = {name: {**part["corrected"], "counts": part["counts"]} for name, part in parts.items()}
         defects = {}
     union = {
@@ -237,7 +238,7 @@ def score_m2f2_det_videos(rows: Sequence[Prediction], settings: Settings) -> dic
     """Compute the published AUC and oracle accuracy over videos.
 
     Raises:
-        ValueError: for a set without videos of several frames.
+        ValueError: for a dataset without videos with several frames.
     """
     labels, scores = labels_of(rows), scores_of(rows)
     found = official_video_metrics([row.video_id for row in rows], 1 - labels, 1.0 - scores)

@@ -1,11 +1,11 @@
-"""Ask M2F2-Det about the DD-VQA test images and write its answers in the published prediction files' form.
+"""Ask M2F2-Det about the DD-VQA test images and write its answers in the format of the published prediction files.
 
     python -m deepfake_detectors.evaluation.protocols.m2f2_det_answers --model FOLDER --task judgement \
         --output DDVQA_det_c40.jsonl
     python -m deepfake_detectors.evaluation.protocols.m2f2_det_answers --model FOLDER --task explanation \
         --output DDVQA_exp_c40.jsonl
 
-The published scorers read these files as they are.
+The published scorers can read these files directly.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ CONFIGS = {"judgement": "c40", "explanation": "c40_explain"}
 
 @dataclass
 class AnswerArguments:
-    """Whom to ask what."""
+    """Options of the command."""
 
     model: str = field(metadata={"help": "Folder or Hub id of an M2F2-Det with language model."})
     output: str = field(metadata={"help": "JSON Lines file to write; must not exist."})
     task: str = field(default="judgement", metadata={"help": "judgement or explanation."})
-    data_dir: str | None = field(default=None, metadata={"help": "Raw DD-VQA; if unset, $DEEPFAKE_DATA/ddvqa."})
+    data_dir: str | None = field(default=None, metadata={"help": "Raw DD-VQA; default: $DEEPFAKE_DATA/ddvqa."})
     max_new_tokens: int = field(default=512, metadata={"help": "Limit of an answer; official: 512."})
-    limit: int | None = field(default=None, metadata={"help": "Ask about the first so many rows only."})
+    limit: int | None = field(default=None, metadata={"help": "Ask only about this many rows from the start."})
     device: str = field(default="cpu", metadata={"help": "cpu, cuda ..."})
     dtype: str = field(default="auto", metadata={"help": "auto, float32, bfloat16 or float16."})
 
@@ -83,7 +83,7 @@ def answer_rows(model: Any, processor: Any, rows: Any, task: str, **generation: 
 
 
 def write_answers(arguments: AnswerArguments) -> int:
-    """Write one line per row, and return their number. The file is there when all are answered.
+    """Write one line per row, and return their number. The file only exists once all rows are answered.
 
     Raises:
         ValueError: for an unknown task, a model without a language model, or an output that exists or is being written
@@ -119,7 +119,7 @@ def write_answers(arguments: AnswerArguments) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Command line entry."""
+    """Run from the command line."""
     run_command(write_answers, AnswerArguments, arguments)
 
 
