@@ -86,7 +86,18 @@ class LvlmDfdLocator(nn.Module):
     def forward(self, maps: list[torch.Tensor]) -> torch.Tensor:
         """(batch, 2, height, width) per tap to logits (batch, 2, height, width), real and fake."""
         layers = zip(self.conv, self.batchnorm, maps, strict=True)
-        return self.finalconv(torch.cat([norm(F.relu(conv(each))) for conv, norm, each in layers], dim=1))
+        # Offloaded weights arrive when a layer is called, and only there.
+        if self.training or any(parameter.is_meta for parameter in self.parameters()):
+            return self.finalconv(torch.cat([norm(F.relu(conv(each))) for conv, norm, each in layers], dim=1))
+        # Fixed statistics are a scale and a shift per channel, which the last convolution takes into its weights: it
+        # has no padding. Wide maps are then neither normalised nor joined, which is half of a detector's time.
+        parts = self.finalconv.weight.split([norm.num_features for norm in self.batchnorm], dim=1)
+        logits, bias = [], self.finalconv.bias
+        for (conv, norm, each), weight in zip(layers, parts, strict=True):
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            bias = bias + weight.sum(dim=(2, 3)) @ (norm.bias - norm.running_mean * scale)
+            logits.append(F.conv2d(F.relu_(conv(each)), weight * scale[:, None, None]))
+        return torch.stack(logits).sum(dim=0) + bias[:, None, None]
 
 
 class LvlmDfdClassifier(nn.Module):
