@@ -3,8 +3,8 @@
     python benchmarks/export.py                              # mid-size M2F2-Det and clip-probe-mini, noise
     python benchmarks/export.py --ddvqa DATA/ddvqa           # and the AUC of the built-in checkpoints
 
-All sides of a row run in turn in one process, on the same tensors; their differences are in the table. M2F2-Det has the
-widths of CLIP ViT-B/16 (12 layers of 768, 224 pixels) and random weights; its CNN is the released DenseNet-121.
+All sides of a row run in turn in one process, on the same tensors; their differences are in the table. M2F2-Det has
+the widths of CLIP ViT-B/16 (12 layers of 768, 224 pixels) and random weights; its CNN is the released DenseNet-121.
 """
 
 import argparse
@@ -54,7 +54,9 @@ def mid_size_m2f2_det(folder: Path) -> Path:
 
 def speed_rows(name: str, model: str | Path, head: str | None, batches: list[int], repeats: int, work: Path) -> None:
     pipe = dfd.pipeline(model=str(model), device="cpu", dtype=torch.float32)
-    exported = {side: OnnxDetector(dfd.export(model, work / side, int8=side == "int8", head=head), 1) for side in SIDES}
+    exported = {
+        side: OnnxDetector(dfd.export(model, work / side, int8=side == "int8", head=head), 1) for side in SIDES
+    }
     size = pipe.model.config.vision_config.image_size
     options: dict[str, Any] = {} if head is None else {"head": head}
     for batch in batches:
