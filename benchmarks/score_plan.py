@@ -7,7 +7,6 @@ a run that has nothing left to do. The images are empty: nothing is decoded here
 """
 
 import argparse
-import os
 import statistics
 import tarfile
 import tempfile
@@ -102,8 +101,8 @@ def units_row(count: int, work: Path) -> None:
         start = seconds()
         Passes(store, units, nothing, Question(), units).run()
         times.append((seconds() - start) / count)
-    size = statistics.mean(os.path.getsize(output / unit.file) for unit in units)
-    manifest = os.path.getsize(output / "manifest.parquet")
+    size = statistics.mean((output / unit.file).stat().st_size for unit in units)
+    manifest = (output / "manifest.parquet").stat().st_size
     print(
         f"| {count} | {1000 * written:.2f} ms | {1000 * statistics.median(times):.2f} ms | {size / ROWS:.1f} bytes "
         f"| {manifest / count:.1f} bytes |"
