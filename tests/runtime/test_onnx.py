@@ -102,7 +102,8 @@ def test_int8_keeps_the_auc_on_real_faces(name, head, tmp_path) -> None:
     assert len(files) == 144 and sum(fake) == 72
     areas = {}
     for int8 in (False, True):
-        judge = load_onnx_detector(dfd.export(name, tmp_path / f"{int8}", int8=int8, head=head))
+        folder = dfd.export(name, tmp_path / f"{int8}", int8=int8, head=head)
+        judge = load_onnx_detector(folder, threads=1)
         rows = judge([str(file) for file in files], batch_size=8)
         areas[int8] = auc(fake, [row["fake_probability"] for row in rows])
     assert areas[False] > 0.7 and areas[True] == pytest.approx(areas[False], abs=0.01)
