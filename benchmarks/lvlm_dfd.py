@@ -7,11 +7,13 @@ the ratios: absolute times belong to the machine named in the first line.
 """
 
 import argparse
+import statistics
 
 import numpy as np
 import torch
+from natural_stop import PUBLISHED_LENGTHS, stopping_after
 from PIL import Image
-from timing import Comparison, compare, hardware, table
+from timing import Comparison, compare, hardware, seconds, table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
@@ -200,18 +202,68 @@ def verdict_rows(model, processor, batch: int, new_tokens: int, repeats: int) ->
     return [row(count, tokens) for tokens in (new_tokens, 0) for count in (1, batch)]
 
 
-def answer_row(model, processor, batch: int, new_tokens: int, repeats: int) -> Comparison:
+def answer_rows(model, processor, batch: int, new_tokens: int, repeats: int) -> list[Comparison]:
+    """Explanations one by one and together: all of one length, and each as long as a published answer."""
     images = pictures(batch)
+    lengths = (PUBLISHED_LENGTHS * batch)[:batch]
+    end = processor.tokenizer.convert_tokens_to_ids("<unk>")
 
-    def answers(group):
+    def answers(group, **options):
         pixels = processor(images=group)["pixel_values"].to(DEVICE)
-        return model.explain(processor, pixels, max_new_tokens=new_tokens).explanations
+        return model.explain(processor, pixels, **options).explanations
 
-    def single():
-        return [answers([image])[0] for image in images]
+    def row(name: str, options) -> Comparison:
+        def single():
+            return [answers([image], **options([place]))[0] for place, image in enumerate(images)]
 
-    assert answers(images) == single(), "the two sides disagree"
-    return compare(f"{batch} explanations of {new_tokens} tokens", single, lambda: answers(images), repeats)
+        def together():
+            return answers(images, **options(range(batch)))
+
+        # Rounded to bfloat16, sums of a batch may tip a word; random weights hardly prefer any.
+        assert model.dtype != torch.float32 or together() == single(), "the two sides disagree"
+        return compare(name, single, together, repeats)
+
+    return [
+        row(f"{batch} explanations of {new_tokens} tokens", lambda places: {"max_new_tokens": new_tokens}),
+        row(
+            f"{batch} explanations that stop by themselves, {min(lengths)} to {max(lengths)} tokens",
+            lambda places: stopping_after([lengths[place] for place in places], end),
+        ),
+    ]
+
+
+def stage_table(model, processor, batch: int, new_tokens: int, repeats: int) -> str:
+    """Where the time of explanations goes, and what each part gains from a batch."""
+    pixels = processor(images=pictures(batch))["pixel_values"].to(DEVICE)
+    costs = []
+    for count in (1, batch):
+        text = processor.tokenize([processor.dialogue_prompt()] * count).to(DEVICE)
+        encoded = model.encode_pictures(pixels[:count])
+        works = (
+            lambda count=count: model.encode_pictures(pixels[:count]),
+            lambda text=text, encoded=encoded: model.generate(**text, pictures=encoded, max_new_tokens=1),
+            lambda text=text, encoded=encoded: model.generate(**text, pictures=encoded, max_new_tokens=new_tokens),
+        )
+        detector, first, answer = (_median(work, repeats) / count for work in works)
+        costs.append((detector, first, answer - first, detector + answer))
+    names = ("detector, mask and forgery prompts", "prefill", f"{new_tokens - 1} decoding steps", "together")
+    rows = [
+        f"| {name} | {1000 * one:.0f} ms | {1000 * many:.0f} ms | {one / many:.2f}x |"
+        for name, one, many in zip(names, *costs, strict=True)
+    ]
+    head = f"| per picture | batch 1 | batch {batch} | ratio |\n| --- | --- | --- | --- |"
+    return "\n".join([head, *rows])
+
+
+@torch.no_grad()
+def _median(work, repeats: int) -> float:
+    work()
+    times = []
+    for _ in range(repeats):
+        start = seconds()
+        work()
+        times.append(seconds() - start)
+    return statistics.median(times)
 
 
 def main() -> None:
@@ -219,14 +271,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="pictures per batch")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each side")
     parser.add_argument("--new-tokens", type=int, default=32, help="tokens per answer")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="with --skip-verdicts")
     parser.add_argument("--skip-verdicts", action="store_true", help="the explanations only")
     options = parser.parse_args()
-    print(f"{hardware()}; mid-size, answers of {options.new_tokens} tokens\n")
+    dtype = getattr(torch, options.dtype)
+    print(f"{hardware()}; mid-size, {options.dtype}, answers of {options.new_tokens} tokens without an end token\n")
     model, processor = mid_size()
+    model = model.to(dtype)
     sizes = options.batch, options.new_tokens, options.repeats
     if not options.skip_verdicts:
         print(table(verdict_rows(model, processor, *sizes), "official path (batch 1)", "this package"), "\n")
-    print(table([answer_row(model, processor, *sizes)], "one by one", "one batch"))
+    print(stage_table(model, processor, *sizes), "\n")
+    print(table(answer_rows(model, processor, *sizes), "one by one", "one batch"))
 
 
 if __name__ == "__main__":

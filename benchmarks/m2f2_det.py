@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from natural_stop import PUBLISHED_LENGTHS, stopping_after
 from PIL import Image
 from timing import Comparison, compare, hardware, table
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -29,6 +30,8 @@ from deepfake_detectors.modeling.processing_m2f2_det import M2F2DetProcessor
 from deepfake_detectors.modeling.prompting_m2f2_det import judgement_prompt
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# "The image is fake." and its end token: what the published model writes for most pictures.
+VERDICT_TOKENS = 6
 NO_TOKENS = {"bos_token_id": None, "eos_token_id": None}
 MEDIUM = {
     "vision_config": {
@@ -150,28 +153,57 @@ def language_rows(new_tokens: int, repeats: int) -> list[Comparison]:
     pixels = processor(images=image).to(DEVICE)
     greedy = {"do_sample": False, "max_new_tokens": new_tokens}
 
-    def judge_by_text():
-        return model.generate(**processor(images=image, text=judgement_prompt()).to(DEVICE), **greedy)
+    end = processor.tokenizer.convert_tokens_to_ids("<unk>")
 
-    def separate():
-        prompts = [processor.explanation_prompt(question) for question in QUESTIONS]
-        inputs = [processor(images=image, text=prompt).to(DEVICE) for prompt in prompts]
-        return [model.generate(**x, **greedy)[0, x["input_ids"].shape[1] :].tolist() for x in inputs]
+    def judge_by_text(count: int = 1, **options):
+        inputs = processor(images=[image] * count, text=[judgement_prompt()] * count).to(DEVICE)
+        return model.generate(**inputs, **{**greedy, **options})
 
-    def shared():
-        return model.answer_questions(processor, QUESTIONS, **pixels, **greedy)
+    def judge(count: int = 1):
+        return model.detect(**processor(images=[image] * count).to(DEVICE))
 
-    alone = processor.tokenizer.batch_decode(separate(), skip_special_tokens=True)
-    assert shared() == [text.strip() for text in alone], "the two sides disagree"
+    prompts = [processor.explanation_prompt(question) for question in QUESTIONS]
+    lengths = PUBLISHED_LENGTHS[: len(QUESTIONS)]
+
+    def stops(places) -> dict:
+        return stopping_after([lengths[place] for place in places], end)
+
+    def separate(natural: bool):
+        answers = []
+        for place, prompt in enumerate(prompts):
+            inputs = processor(images=image, text=prompt).to(DEVICE)
+            ids = model.generate(**inputs, **{**greedy, **(stops([place]) if natural else {})})
+            answers.append(ids[0, inputs["input_ids"].shape[1] :].tolist())
+        return answers
+
+    def shared(natural: bool):
+        options = {**greedy, **(stops(range(len(prompts))) if natural else {})}
+        return model.answer_questions(processor, QUESTIONS, **pixels, **options)
+
+    for natural in (False, True):
+        alone = processor.tokenizer.batch_decode(separate(natural), skip_special_tokens=True)
+        assert shared(natural) == [text.strip() for text in alone], "the two sides disagree"
+    asked = f"{len(QUESTIONS)} questions on one picture, each alone against shared prefill"
     return [
+        compare(f"verdict by {new_tokens} tokens of text, without an end token", judge_by_text, judge, repeats),
         compare(
-            "verdict: text against detector",
-            judge_by_text,
-            lambda: model.detect(**processor(images=image).to(DEVICE)),
+            f"verdict by text that stops by itself ({VERDICT_TOKENS} tokens)",
+            lambda: judge_by_text(**stopping_after([VERDICT_TOKENS], end)),
+            judge,
             repeats,
         ),
         compare(
-            f"{len(QUESTIONS)} questions on one picture: each alone against shared prefill", separate, shared, repeats
+            f"the same, {len(QUESTIONS)} pictures at once on both sides",
+            lambda: judge_by_text(len(QUESTIONS), **stopping_after([VERDICT_TOKENS] * len(QUESTIONS), end)),
+            lambda: judge(len(QUESTIONS)),
+            repeats,
+        ),
+        compare(f"{asked}, {new_tokens} tokens", lambda: separate(False), lambda: shared(False), repeats),
+        compare(
+            f"{asked}, {min(lengths)} to {max(lengths)} tokens",
+            lambda: separate(True),
+            lambda: shared(True),
+            repeats,
         ),
     ]
 
@@ -184,12 +216,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="pictures per detector pass")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each side")
     parser.add_argument("--new-tokens", type=int, default=16, help="tokens per answer in the language rows")
+    parser.add_argument("--skip-detector", action="store_true", help="language rows only")
     parser.add_argument("--skip-language", action="store_true", help="detector and pipeline rows only")
     options = parser.parse_args()
     print(f"{hardware()}; detector rows: {options.size} size\n")
-    rows = [detector_row(variant, options.size, options.batch, options.repeats) for variant in ("bridge", "cosine")]
-    print(table(rows, "official work", "this package"), "\n")
-    print(table([pipeline_row("medium", 16, options.repeats)], "pipeline", "bare preprocessing and model"), "\n")
+    if not options.skip_detector:
+        rows = [
+            detector_row(variant, options.size, options.batch, options.repeats) for variant in ("bridge", "cosine")
+        ]
+        print(table(rows, "official work", "this package"), "\n")
+        print(table([pipeline_row("medium", 16, options.repeats)], "pipeline", "bare preprocessing and model"), "\n")
     if not options.skip_language:
         print(table(language_rows(options.new_tokens, options.repeats), "official way", "this package"))
 

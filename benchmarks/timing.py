@@ -1,5 +1,6 @@
 """Two ways to do the same work, timed in turn in one process."""
 
+import os
 import platform
 import statistics
 import time
@@ -29,22 +30,32 @@ class Comparison:
         )
 
 
+def seconds() -> float:
+    """CPU seconds of this process, which other work on the machine hardly changes; beside a GPU, the clock."""
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
+
+
 def compare(name: str, slow: Callable[[], object], fast: Callable[[], object], repeats: int) -> Comparison:
     """Run both sides once to warm up, then `repeats` times in turn, so that a drifting machine hits both."""
     slow(), fast()
     result = Comparison(name, [], [])
     for _ in range(repeats):
         for times, run in ((result.slow, slow), (result.fast, fast)):
-            start = time.perf_counter()
+            start = seconds()
             run()
-            times.append(time.perf_counter() - start)
+            times.append(seconds() - start)
     return result
 
 
 def hardware() -> str:
-    """What the figures were measured on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    return f"{device}, {platform.machine()}, torch {torch.__version__}"
+    """What the figures were measured on, in which unit, and what else ran."""
+    threads, cores = torch.get_num_threads(), os.cpu_count()
+    if torch.cuda.is_available():
+        device = f"{torch.cuda.get_device_name()}, seconds"
+    else:
+        device = f"CPU seconds of {threads} thread{'s' * (threads > 1)}, {cores} cores, no GPU"
+    load = os.getloadavg()[0]
+    return f"{device}, {platform.machine()}, torch {torch.__version__}; load average {load:.1f} when this began"
 
 
 def table(rows: list[Comparison], slow: str, fast: str) -> str:

@@ -40,6 +40,28 @@ def test_mask_of_one_equals_mask_of_many(model, inputs):
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+def test_normalisation_folded_into_the_last_convolution(model, monkeypatch):
+    locator = copy.deepcopy(model.detector.locator)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for norm in locator.batchnorm:
+            for each in (norm.weight, norm.bias, norm.running_mean):
+                each.copy_(torch.randn(each.shape, generator=generator))
+            norm.running_var.uniform_(0.1, 3.0, generator=generator)
+        maps = [torch.rand(2, 2, 9, 9, generator=generator) for _ in locator.conv]
+        folded = locator(maps)
+        monkeypatch.setattr(type(locator), "_can_fold", lambda self: False)
+        assert folded.std() > 0.01 and torch.allclose(folded, locator(maps), atol=1e-5)
+
+
+def test_normalisation_is_not_folded_in_training_nor_past_an_adapter(model):
+    locator = copy.deepcopy(model.detector.locator)
+    assert locator._can_fold()
+    assert not locator.train()._can_fold()
+    locator.eval().finalconv = torch.nn.Sequential(locator.finalconv)
+    assert not locator._can_fold()
+
+
 def test_logits_are_log_probabilities(model, inputs):
     output = model(**inputs)
     assert torch.allclose(output.logits.exp().sum(dim=1), torch.ones(3))

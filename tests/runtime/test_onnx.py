@@ -1,21 +1,27 @@
 """Exported detectors give the verdicts of PyTorch, at any batch size."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
 import torch
 
 import deepfake_detectors as dfd
-from deepfake_detectors.runtime.export import VerdictGraph, fixed_features
+from deepfake_detectors.evaluation.metrics import auc
+from deepfake_detectors.runtime.export import VerdictGraph, _logging_as_it_was, fixed_features
 from deepfake_detectors.runtime.onnx_detector import OnnxDetector, load_onnx_detector
 from support.pictures import random_pictures
+from support.real_data import needs_real_data, real_data
 from support.tiny_clip_probe import tiny_clip_probe
 from support.tiny_models import m2f2_det, tiny_fakevlm, tiny_lvlm_dfd, tiny_m2f2_det, tiny_m2f2_det_llm
 
 FOLDERS = {
     "m2f2_det-cosine": tiny_m2f2_det,
-    "m2f2_det-bridge": lambda folder: tiny_m2f2_det(folder, "bridge", bridge_fast_path=False, bridge_norm="layer"),
+    "m2f2_det-bridge": lambda folder: tiny_m2f2_det(folder, "bridge"),
+    "m2f2_det-bridge-whole": lambda folder: tiny_m2f2_det(
+        folder, "bridge", bridge_fast_path=False, bridge_norm="layer"
+    ),
     "m2f2_det-llm": tiny_m2f2_det_llm,
     "lvlm_dfd": tiny_lvlm_dfd,
     "clip_probe": tiny_clip_probe,
@@ -74,14 +80,42 @@ def test_int8_and_another_head(tmp_path) -> None:
     assert size[1] < 0.5 * size[0] and not list(small.glob("float*"))
     pictures = random_pictures(3)
     expected = dfd.pipeline(model=str(source), device="cpu")(pictures, head="face")
-    for folder, tolerance in ((whole, 1e-4), (small, 0.1)):
-        rows = load_onnx_detector(folder)(pictures)
+    for folder, tolerance in ((whole, 1e-4), (small, 0.01)):
+        judge = load_onnx_detector(folder)
+        rows = judge(pictures)
+        together = [row["fake_probability"] for row in judge(pictures, batch_size=3)]
+        assert together == pytest.approx([row["fake_probability"] for row in rows], abs=1e-5)
         assert [row["head"] for row in rows] == ["face"] * 3
         assert [row["fake_probability"] for row in rows] == pytest.approx(
             [row["fake_probability"] for row in expected], abs=tolerance
         )
         with pytest.raises(ValueError, match="picture"):
             load_onnx_detector(folder)(pictures, head="picture")
+
+
+@pytest.mark.slow
+@needs_real_data
+@pytest.mark.parametrize(("name", "head"), [("m2f2-det-mini", None), ("clip-probe-mini", "face")])
+def test_int8_keeps_the_auc_on_real_faces(name, head, tmp_path) -> None:
+    files = sorted((real_data("ddvqa") / "images_c40/test").glob("*.jpg"))
+    fake = [not file.name.startswith("5_") for file in files]
+    assert len(files) == 144 and sum(fake) == 72
+    areas = {}
+    for int8 in (False, True):
+        folder = dfd.export(name, tmp_path / f"{int8}", int8=int8, head=head)
+        judge = load_onnx_detector(folder, threads=1)
+        rows = judge([str(file) for file in files], batch_size=8)
+        areas[int8] = auc(fake, [row["fake_probability"] for row in rows])
+    assert areas[False] > 0.7 and areas[True] == pytest.approx(areas[False], abs=0.01)
+
+
+def test_quantising_leaves_the_logs_alone() -> None:
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
+    with _logging_as_it_was():
+        root.addHandler(logging.NullHandler())
+        root.setLevel(logging.INFO)
+    assert (root.level, root.handlers) == before
 
 
 def test_what_cannot_be_exported(tmp_path) -> None:
