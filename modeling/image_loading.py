@@ -42,6 +42,7 @@ __all__ = [
     "read_image_facts",
     "read_image_size",
     "rgb_image",
+    "upright_rgb",
 ]
 
 # What is decoded, by Pillow's names. Never EPS, which starts a program, nor what has no size of its own or a decoder
@@ -140,14 +141,28 @@ def load_image(
     if isinstance(source, np.ndarray):
         return _to_rgb(array_to_image(source, name), name, max_pixels)
     if isinstance(source, Image.Image):
-        with _decoding(name):
-            found = _to_rgb(source, name, max_pixels)
-            return found.copy() if found is source else found
+        found = upright_rgb(source, max_pixels=max_pixels)
+        return found.copy() if found is source else found
     if isinstance(source, str) and "://" in source:
         if not source.lower().startswith(("http://", "https://")):
             raise InputImageError(f"{name}: of URLs, only http:// and https:// are read; download it first.", name)
         source = download(source, name, timeout, max_bytes, allow_private_hosts)
     with _opened(source, name, max_pixels) as image:
+        return _to_rgb(image, name, max_pixels)
+
+
+def upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return a PIL image as `load_image` does, but the image itself where nothing in it has to change.
+
+    Args:
+        image: open or decoded.
+        max_pixels: see `load_image`.
+
+    Raises:
+        InputImageError: as `load_image`.
+    """
+    name = describe_image_source(image)
+    with _decoding(name):
         return _to_rgb(image, name, max_pixels)
 
 
@@ -275,12 +290,16 @@ class _StrictFile:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.strict = file, False
-        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+        self.file = file
+        self.read, self.seek, self.tell, self.close = file.read, file.seek, file.tell, file.close
 
-    def read(self, size: int = -1) -> bytes:
+    def begin_pixels(self) -> None:
+        """From here on, reading beyond the end is an error."""
+        self.read = self._read_strictly
+
+    def _read_strictly(self, size: int = -1) -> bytes:
         found = self.file.read(size)
-        if self.strict and size and not found:
+        if size and not found:
             raise _TruncatedError("image file is truncated")
         return found
 
@@ -295,7 +314,8 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     if image.format == "TIFF":
         _seek_full_size(image, name)
     _check_budget(image, name, max_pixels)
-    strict.strict = image.format in ("JPEG", "MPO")
+    if image.format in ("JPEG", "MPO"):
+        strict.begin_pixels()
     try:
         _read_pixels(image)
     except _TruncatedError:
