@@ -81,6 +81,9 @@ def score(
     image_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Column of Parquet files that holds images or their paths.")
     ] = None,
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Judge content once that occurs in several units; reads it twice.")
+    ] = False,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
     format: Format = OutputFormat.auto,
@@ -144,6 +147,7 @@ def score(
             num_workers=num_workers,
             unit_rows=unit_rows,
             image_column=image_column,
+            deduplicate=deduplicate,
             gpus_per_worker=gpus_per_worker,
             device=device,
             dtype=dtype.value,

@@ -19,6 +19,7 @@ from deepfake_detectors.files import read_json_object
 from deepfake_detectors.outputs import folder_lock, refuse_inputs, write_json
 from deepfake_detectors.pipelines import load_config
 from deepfake_detectors.scale.cascade import Cascade, as_cascade
+from deepfake_detectors.scale.deduplication import Deduplication, Reader
 from deepfake_detectors.scale.judging import Judgement, Question
 from deepfake_detectors.scale.passes import Engine, Passes, Progress
 from deepfake_detectors.scale.sources import find_stretches
@@ -39,7 +40,7 @@ class ScoreRun:
         folder: where the verdicts are.
         rows: images in all.
         errors: of them could not be read.
-        repeated: of those that were judged now, have the content of an earlier image of their unit.
+        repeated: of those that got their verdict now, have the content of another image, whose verdict it is.
         units: in all.
         computed: units that this call judged; the others were done before.
         seconds: that this call took.
@@ -89,6 +90,7 @@ def score(
     num_workers: int = 0,
     unit_rows: int = 1000,
     image_column: str | None = None,
+    deduplicate: bool = False,
     gpus_per_worker: float | None = None,
     device: str | None = None,
     dtype: str = "auto",
@@ -118,6 +120,8 @@ def score(
         num_workers: see `engine_local.judge_local`, `engine_ray.judge_ray`.
         unit_rows: images in a unit. An interrupted unit is done again.
         image_column: of Parquet files and data sets, where it has an unusual name.
+        deduplicate: judge content once that occurs in several units. All that is missing is read twice for it, first
+            only to be hashed. Within a unit content is judged once anyway.
         gpus_per_worker: for Ray, GPUs (or a fraction) of each process that judges; 1 where there are GPUs, if `None`.
         device, dtype: as in `pipelines.load_detector`.
         progress: called with how many images are done and how many there are.
@@ -180,8 +184,10 @@ def score(
         _claim(folder, run)
         store = UnitFolder(folder)
         store.sweep()
-        judge = _engine(engine, batch_size, num_workers, gpus_per_worker)
+        judge, read = _engine(engine, batch_size, num_workers, gpus_per_worker)
         passes = Passes(store, units, judge, first, final, steps, second, progress)
+        if deduplicate:
+            passes.deduplication = Deduplication(store, read)
         passes.run()
         result = ScoreRun(
             folder,
@@ -246,16 +252,23 @@ def _settings_digest(source: str) -> str:
     return digest.hexdigest()
 
 
-def _engine(engine: str, batch_size: int, num_workers: int, gpus_per_worker: float | None) -> Engine:
+def _engine(engine: str, batch_size: int, num_workers: int, gpus_per_worker: float | None) -> tuple[Engine, Reader]:
+    """What judges units, and what reads their contents."""
     if engine == "ray":
-        from deepfake_detectors.scale.engine_ray import judge_ray
+        from deepfake_detectors.scale.engine_ray import judge_ray, read_ray
 
-        return lambda units, asked, places: judge_ray(units, asked, batch_size, num_workers, gpus_per_worker, places)
-    from deepfake_detectors.scale.engine_local import judge_local
+        return (
+            lambda units, asked, places: judge_ray(units, asked, batch_size, num_workers, gpus_per_worker, places),
+            read_ray,
+        )
+    from deepfake_detectors.scale.engine_local import judge_local, read_local
 
     if gpus_per_worker is not None:
         raise ValueError("gpus_per_worker is for engine='ray'; give `device` to the local engine.")
-    return lambda units, asked, places: judge_local(units, Judgement(asked), batch_size, num_workers, places)
+    return (
+        lambda units, asked, places: judge_local(units, Judgement(asked), batch_size, num_workers, places),
+        lambda units: read_local(units, num_workers),
+    )
 
 
 def _claim(folder: Path, run: Mapping[str, Any]) -> None:
