@@ -32,6 +32,7 @@ __all__ = [
 
 STATE_FILE = ".build.json"  # hidden, so that loading the folder does not take it for data
 SHARDS = "{split}-?????-of-?????.parquet"
+ROW_GROUP = 100  # rows per row group: pictures are large, and streaming reads whole groups
 MEGABYTE = 2**20
 REMEDY = "Write it with build_dataset(dataset, output)."
 
@@ -292,7 +293,7 @@ def _write_shards(
     writer: Any = None
     sink: Any = None
     try:
-        for table in row_tables(builder, split, units):
+        for table in row_tables(builder, split, units, ROW_GROUP):
             if sink is not None and sink.tell() > shard_bytes:
                 writer.close()
                 sink.close()

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepfake_detectors.dataset_scripts._builder import Unit
 
-__all__ = ["BATCH_ROWS", "row_tables"]
-
-BATCH_ROWS = 100  # and so of a row group: pictures are large, and streaming reads whole groups
+__all__ = ["row_tables"]
 
 
-def row_tables(builder: Any, split: str, units: list[Unit]) -> Iterator[Any]:
-    """Yield the rows of some units as `pyarrow.Table`s of at most `BATCH_ROWS`, in order.
+def row_tables(builder: Any, split: str, units: list[Unit], most_rows: int) -> Iterator[Any]:
+    """Yield the rows of some units as `pyarrow.Table`s of at most `most_rows`, in order.
 
     The tables are those of `datasets` (`encode_example`, then `embed_table_storage`), but no row is cast as a whole,
     and no file is read again that the builder has read.
@@ -26,6 +24,7 @@ def row_tables(builder: Any, split: str, units: list[Unit]) -> Iterator[Any]:
         builder: from `make_builder`.
         split: for messages.
         units: of the split.
+        most_rows: in a table.
 
     Raises:
         ValueError: for an id that occurs twice; and as `builder.examples`.
@@ -45,7 +44,7 @@ def row_tables(builder: Any, split: str, units: list[Unit]) -> Iterator[Any]:
             for name, column in columns.items():
                 column.add(row.get(name))
             waiting += 1
-            if waiting == BATCH_ROWS:
+            if waiting == most_rows:
                 yield pa.Table.from_arrays([column.take() for column in columns.values()], schema=schema)
                 waiting = 0
         if waiting:
