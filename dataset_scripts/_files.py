@@ -202,19 +202,17 @@ def check_image(source: Path | str | bytes, where: str = "", max_pixels: int = M
 
 
 def _read_picture(source: Path | str | bytes, where: str, read: Callable[[bytes], T]) -> T:
-    size = -1
+    where, size = where or str(source), -1
     try:
         content = source if isinstance(source, bytes) else _content(str(source))
         size = len(content)
         return read(content)
     except _RefusedError as error:
-        raise ValueError(f"{where or source} ({size} bytes) {error}") from error
+        raise ValueError(f"{where} ({size} bytes) {error}") from error
     except DECODING_ERRORS as error:
         # Pillow's own words name an object in memory.
         reason = "no picture of a format that is read" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(
-            f"{where or source} ({size} bytes) cannot be decoded: {reason}. Fetch this file again."
-        ) from error
+        raise ValueError(f"{where} ({size} bytes) cannot be decoded: {reason}. Fetch this file again.") from error
 
 
 def _content(path: str) -> bytes:

@@ -41,8 +41,8 @@ def read_contents(unit: Unit) -> Any:
         # A byte of a file name that is not UTF-8 stays what it is.
         columns["id"].append(entry.id.encode(*NAMES))
         columns["source"].append(entry.source.encode(*NAMES))
-        known = isinstance(entry.content, (bytes, bytearray))
-        columns["sha256"].append(sha256(entry.content).digest() if known else None)
+        content = entry.content
+        columns["sha256"].append(sha256(content).digest() if isinstance(content, (bytes, bytearray)) else None)
     return pa.table({name: pa.array(values, pa.binary()) for name, values in columns.items()})
 
 
@@ -108,7 +108,7 @@ class Repeats:
 
     def of(self, unit: Unit) -> dict[int, tuple[int, int]]:
         """Return place -> unit and place of the image that is judged in its stead."""
-        found = {}
+        found: dict[int, tuple[int, int]] = {}
         for part in self._parts:
             low, high = np.searchsorted(part[0], [unit.index, unit.index + 1])
             found |= {int(place): (int(index), int(first)) for _, place, index, first in part[:, low:high].T}

@@ -189,7 +189,7 @@ class Passes:
         """Index -> draft, and what is copied into it, of the units that have repeats among their `chosen` images."""
         if repeats is None or self.deduplication is None:
             return {}
-        drafts = {}
+        drafts: dict[int, tuple[Unit, Copies]] = {}
         for unit in units:
             # The engines see to what is repeated inside a unit.
             copies = {place: judged for place, judged in repeats.of(unit).items() if judged[0] != unit.index}
