@@ -2,19 +2,26 @@
 
     python benchmarks/datasets.py                          # 20,000 frames as picture files: build, then lint
     python benchmarks/datasets.py --steps arrays --frames 2000    # frames of HDF5 clips, each encoded as PNG
+    python benchmarks/datasets.py --ratio                  # against decoding alone; DD-VQA, too, in $DEEPFAKE_DATA
 
 Writes synthetic frames in an official layout, then does each step in a process of its own, whose highest resident
 memory the operating system reports (children included). Ends with 1 if a step needs more than --limit.
+
+With --ratio, one process decodes every picture of the set once with Pillow, builds it and lints the build, in turn,
+three times. The ratio is the CPU seconds of decoding by those of the other (user and system, threads and children
+included, without imports), the median of the three.
 """
 
 import argparse
 import json
+import logging
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +42,7 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=224, help="height and width in pixels")
     parser.add_argument("--steps", nargs="+", choices=list(STEPS), default=["build", "lint"])
     parser.add_argument("--limit", type=int, default=1500, help="MB of memory that no step may exceed")
+    parser.add_argument("--ratio", action="store_true", help="CPU seconds against those of decoding alone")
     parser.add_argument("--run", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
@@ -42,8 +50,10 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if {"build", "lint"} & set(arguments.steps):
+        if arguments.ratio or {"build", "lint"} & set(arguments.steps):
             write_pictures(folder / "pictures", arguments.frames, arguments.side)
+        if arguments.ratio:
+            return compare_with_decoding(folder, arguments.frames, arguments.side)
         if "arrays" in arguments.steps:
             write_clips(folder / "clips", arguments.frames, arguments.side)
         print(f"{arguments.frames} frames of {arguments.side} x {arguments.side} pixels")
@@ -77,10 +87,7 @@ def measure(step: str, folder: Path, limit: int) -> int:
 
 def run_step(step: str, folder: Path) -> int:
     """The work itself; prints rows, seconds, and the memory (KiB) that the imports alone took."""
-    # This file has the name of the library that it measures, and Python put its folder in front.
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
-    import datasets  # noqa: F401
-
+    import_without_this_file()
     from deepfake_detectors.data import build_dataset, lint_dataset
 
     imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -96,6 +103,62 @@ def run_step(step: str, folder: Path) -> int:
     seconds = time.perf_counter() - start
     print(json.dumps({"rows": rows, "seconds": seconds, "imports": imports}))
     return 0
+
+
+def compare_with_decoding(folder: Path, frames: int, side: int) -> int:
+    """Print CPU seconds of decoding, building and linting each set, and their ratios."""
+    import_without_this_file()
+    from deepfake_detectors.data import build_dataset, lint_dataset
+
+    logging.disable(logging.WARNING)  # what builders notice about the raw files
+    sets = [(f"{frames} JPEG frames, {side} x {side}", "image_folder", folder / "pictures", "real_fake", "*.jpg")]
+    ddvqa = Path(os.environ.get("DEEPFAKE_DATA", "")) / "ddvqa"
+    if os.environ.get("DEEPFAKE_DATA") and ddvqa.is_dir():
+        sets.append(("DD-VQA c40", "ddvqa", ddvqa, "c40", "images_c40/*/*.jpg"))
+    print(f"load of the machine at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
+    print("| set | rows | decode, CPU s | build | lint | build / decode | lint / decode |\n" + "| --- " * 7 + "|")
+    for title, name, place, config, pattern in sets:
+        pictures = sorted(place.rglob(pattern))
+        output = folder / name
+
+        def decode(pictures: list[Path] = pictures) -> int:
+            for path in pictures:
+                with Image.open(path) as image:
+                    image.load()
+            return len(pictures)
+
+        def build(name: str = name, place: Path = place, config: str = config, output: Path = output) -> int:
+            return sum(build_dataset(name, output, place, config, overwrite=True).rows.values())
+
+        def lint(output: Path = output) -> int:
+            return len(lint_dataset(output).rows)
+
+        # The second time, all libraries are imported; the first also brings the files into the cache.
+        rows = [work() for work in (decode, build, lint)]
+        runs = [[cpu_seconds(work) for work in (decode, build, lint)] for _ in range(3)]
+        spent = np.median(runs, axis=0)
+        ratios = np.median(
+            [[run[0] / run[1] * rows[1] / rows[0], run[0] / run[2] * rows[2] / rows[0]] for run in runs], 0
+        )
+        cells = (title, rows[0], *(f"{value:.2f}" for value in spent), *(f"{ratio:.2f}" for ratio in ratios))
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    return 0
+
+
+def cpu_seconds(work: Callable[[], int]) -> float:
+    def spent() -> float:
+        usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+    before = spent()
+    work()
+    return spent() - before
+
+
+def import_without_this_file() -> None:
+    """This file has the name of the library that it measures, and Python put its folder in front."""
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+    import datasets  # noqa: F401
 
 
 def picture(number: int, side: int) -> Image.Image:

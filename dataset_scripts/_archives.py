@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from ._files import MAX_PIXELS, open_image
+from ._files import MAX_PIXELS, check_image
 
 lmdb: Any
 try:
@@ -84,10 +84,9 @@ def read_member(path: Path, name: str) -> bytes:
 
 
 def read_picture(path: Path, name: str, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
-    """Decode a member into the columns `image` and `file_format`; errors as in `read_member` and `open_image`."""
-    content = read_member(path, name)
-    image = {"bytes": content, "path": PurePosixPath(name).name}
-    picture = open_image(content, f"{name} in {path}", max_pixels=max_pixels)
+    """The columns `image` and `file_format` of a member; errors as in `read_member` and `check_image`."""
+    picture = check_image(read_member(path, name), f"{name} in {path}", max_pixels)
+    image = {"bytes": picture.content, "path": PurePosixPath(name).name}
     return {"image": image, "file_format": picture.format}
 
 

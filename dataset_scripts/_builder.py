@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import datasets
 from PIL import Image
 
-from ._files import MAX_PIXELS, first_names, open_image, require_folder, walk_files
+from ._files import MAX_PIXELS, CheckedPicture, check_image, first_names, open_image, require_folder, walk_files
 
 __all__ = [
     "CLASS_NAMES",
@@ -209,18 +210,18 @@ class Unit(NamedTuple):
     def rows(self) -> int:
         return len(self.frames) or 1
 
-    def files(self) -> Iterator[Path]:
-        """Return the files that its rows are read from; frames in a folder are listed separately."""
-        place = Path(self.path.partition(INSIDE)[0])
-        if self.frames and place.is_dir():
-            yield from (place / str(name) for name in self.frames)
+    def files(self) -> Iterator[str]:
+        """The paths of the files that its rows are read from, the frames of a folder one by one."""
+        place = self.path.partition(INSIDE)[0]
+        if self.frames and Path(place).is_dir():
+            yield from (f"{place}{os.sep}{name}" for name in self.frames)
         else:
             yield place
-        masks = Path(self.masks)
         if self.masks:
-            yield from (walk_files(masks, masks) if masks.is_dir() else (masks,))
+            masks = Path(self.masks)
+            yield from (map(str, walk_files(masks, masks)) if masks.is_dir() else (self.masks,))
         if self.columns.get("mask"):
-            yield Path(self.columns["mask"])
+            yield self.columns["mask"]
 
 
 @dataclass
@@ -259,7 +260,8 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
     SOURCE_SUFFIXES: tuple[str, ...] = ()  # suffixes of files that can be passed as `data_dir` instead of a folder
     BUILDER_CONFIG_CLASS = RawConfig
     log_findings = True
-    decode_listed = True  # False if `units` must not decode: lint measures every image, even if others are damaged
+    embed_files = False  # True: rows hold the content of picture files, which was read to check them, not their paths
+    decode_listed = True  # False where `units` must not decode: lint measures every picture, also beside broken ones
     findings: list[Finding]
     kept: dict[str, list[Unit]] | None = None  # set by `keep_splits`
     missing: list[str]
@@ -291,17 +293,25 @@ class RawBuilder(datasets.GeneratorBasedBuilder):
         return {}
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a unit."""
-        yield {
-            "id": unit.id,
-            "image": unit.path,
-            "file_format": self.open_picture(Path(unit.path)).format,
-            **unit.columns,
-        }
+        """The rows of a unit."""
+        yield {"id": unit.id, **self.picture_columns(unit.path), **unit.columns}
 
-    def open_picture(self, source: Path | bytes, where: str = "", mode: str | None = None) -> Image.Image:
-        """Decode an image within the limit of the config; see `open_image`."""
+    def open_picture(self, source: Path | str | bytes, where: str = "", mode: str | None = None) -> Image.Image:
+        """Decode a picture within the limit of the config; see `open_image`."""
         return open_image(source, where, mode, self.config.max_pixels)
+
+    def check_picture(self, source: Path | str | bytes, where: str = "") -> CheckedPicture:
+        """Read a picture to its end, within the limit of the config; see `check_image`."""
+        return check_image(source, where, self.config.max_pixels)
+
+    def picture_columns(self, path: str) -> dict[str, Any]:
+        """The columns `image` and `file_format` of a picture file, which is checked."""
+        checked = self.check_picture(path)
+        return {"image": self.image_cell(path, checked), "file_format": checked.format}
+
+    def image_cell(self, path: str, checked: CheckedPicture) -> Any:
+        """What the rows hold of a picture file."""
+        return {"bytes": checked.content, "path": path} if self.embed_files else path
 
     def report(self, level: str, message: str) -> None:
         """Record a finding for `check`, and log it if it is more than a note."""

@@ -88,8 +88,10 @@ class Layout(NamedTuple):
         if archive is None or folder.is_dir():
             require_folder(folder, f"the {level} images of the {split} split", remedy)
             files = list_files(folder)
+            refuse_outside(self.root, folder)
             for path in files:
-                refuse_outside(self.root, path)
+                if path.is_symlink():  # else it lies where its folder does
+                    refuse_outside(self.root, path)
             return [Picture(None, str(path)) for path in files], []
         refuse_outside(self.root, archive)
         found, elsewhere = [], []

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ._files import parse_json_lines, read_json, read_table, read_text, require_folder
@@ -118,7 +119,7 @@ def _read_records(path: Path, remedy: str) -> Iterator[tuple[str, str, int, list
     for number, record in enumerate(records if isinstance(records, list) else [records]):
         where = f"{path}, record {number}"
         try:
-            stem = Path(record["image"]).stem
+            stem = _stem(record["image"])
             speakers = [turn["from"] for turn in record["conversations"]]
             texts = [turn["value"] for turn in record["conversations"]]
         except (KeyError, TypeError, ValueError) as error:
@@ -131,6 +132,11 @@ def _read_records(path: Path, remedy: str) -> Iterator[tuple[str, str, int, list
         questions = [_without_markers(text) for text in texts[::2]]
         yield where, stem, seen[stem], list(zip(questions, texts[1::2], strict=True))
         seen[stem] += 1
+
+
+@lru_cache(maxsize=4096)  # a picture stands in several records
+def _stem(image: str) -> str:
+    return PurePosixPath(image).stem
 
 
 def _label(stem: str) -> str:

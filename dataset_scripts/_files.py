@@ -8,18 +8,21 @@ import hashlib
 import io
 import json
 import os
+import stat
 import struct
 import unicodedata
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 __all__ = [
     "PICTURE_SUFFIXES",
+    "CheckedPicture",
+    "check_image",
     "decode_text",
     "first_names",
     "identical_files",
@@ -54,6 +57,7 @@ MAX_PAGES = 64
 DARK_16_BIT, DARK_8_BIT = 1 << 14, 1 << 4
 WIDENED = 257
 BAND = 1 << 20
+LYING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 DECODING_ERRORS = (
     OSError,
     ValueError,
@@ -119,14 +123,15 @@ def walk_files(root: Path, folder: Path) -> Iterator[Path]:
     """
     refuse_outside(root, folder)
     for parent, folders, files in os.walk(folder):
+        above = Path(parent)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
-            if (Path(parent) / name).is_symlink():
-                raise ValueError(f"{Path(parent) / name} is a link to a folder; replace it by the folder itself.")
+            if (above / name).is_symlink():
+                raise ValueError(f"{above / name} is a link to a folder; put the folder itself in its place.")
         for name in sorted(files):
             if not name.startswith("."):
-                path = Path(parent) / name
-                if path.is_symlink():  # resolving every path takes ten times as long as listing them
+                path = above / name
+                if path.is_symlink():  # to resolve every path takes ten times as long as to list them
                     refuse_outside(root, path)
                 yield path
 
@@ -143,7 +148,7 @@ def is_picture(path: Path) -> bool:
 
 
 def open_image(
-    source: Path | bytes, where: str = "", mode: str | None = None, max_pixels: int = MAX_PIXELS
+    source: Path | str | bytes, where: str = "", mode: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Decode an image completely; builders decode only here.
 
@@ -165,20 +170,73 @@ def open_image(
         ValueError: naming the image and its size in bytes, if it is empty, truncated, too large, in an unsupported
             format or not a regular file.
     """
+    return _read_picture(source, where, lambda content: _image(content, mode, max_pixels))
+
+
+class CheckedPicture(NamedTuple):
+    """What is known of a picture file once all of it was read.
+
+    Args:
+        content: of the file.
+        format: by content, for example `"JPEG"`.
+        size: width and height, upright.
+    """
+
+    content: bytes
+    format: str
+    size: tuple[int, int]
+
+
+def check_image(source: Path | str | bytes, where: str = "", max_pixels: int = MAX_PIXELS) -> CheckedPicture:
+    """Read a picture file to its end as `open_image` does, for whoever needs its file and not its pixels.
+
+    Of a JPEG every coefficient is read, but only an eighth of the pixels in each direction is computed: nothing can
+    fail in the rest.
+
+    Args:
+        source, where, max_pixels: as in `open_image`.
+
+    Raises:
+        ValueError: as `open_image`.
+    """
+    return _read_picture(source, where, lambda content: _checked(content, max_pixels))
+
+
+def _read_picture(source: Path | str | bytes, where: str, read: Callable[[bytes], T]) -> T:
     where, size = where or str(source), -1
     try:
-        if isinstance(source, Path) and not source.is_file():  # opening a pipe would wait for its writer
-            raise ValueError("it is not a regular file")
-        content = source if isinstance(source, bytes) else source.read_bytes()
+        content = source if isinstance(source, bytes) else _content(str(source))
         size = len(content)
-        image = _decoded(content, max_pixels)
-        return image if mode is None else _converted(image, mode)
+        return read(content)
     except _RefusedError as error:
         raise ValueError(f"{where} ({size} bytes) {error}") from error
     except DECODING_ERRORS as error:
         # Pillow's own message names an object in memory.
         reason = "not an image in a supported format" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{where} ({size} bytes) cannot be decoded: {reason}. Download this file again.") from error
+
+
+def _content(path: str) -> bytes:
+    # Plain calls: where builders run, `datasets` puts its own `Path` and `open` in the place of these, for files on
+    # the Hub, which take several times as long.
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - and to open a pipe waits for its writer
+        raise ValueError("it is not a regular file")
+    with io.FileIO(path) as file:
+        return file.readall()
+
+
+def _image(content: bytes, mode: str | None, max_pixels: int) -> Image.Image:
+    image = _decoded(content, max_pixels)
+    return image if mode is None else _converted(image, mode)
+
+
+def _checked(content: bytes, max_pixels: int) -> CheckedPicture:
+    image, size = _opened(content, max_pixels)
+    if image.format in ("JPEG", "MPO"):
+        image.draft(None, (1, 1))
+    image = _loaded(image, content)
+    lying = image.getexif().get(ExifTags.Base.Orientation, 1) in LYING
+    return CheckedPicture(content, str(image.format), size[::-1] if lying else size)
 
 
 def identical_files(files: Iterable[tuple[T, Callable[[], bytes]]]) -> list[list[T]]:
@@ -196,11 +254,9 @@ def identical_files(files: Iterable[tuple[T, Callable[[], bytes]]]) -> list[list
 class _StrictFile(io.BytesIO):
     """A stream that raises an error at its end while pixels are read, even with `ImageFile.LOAD_TRUNCATED_IMAGES`."""
 
-    strict = False
-
     def read(self, size: int | None = -1, /) -> bytes:
         found = super().read(size)
-        if self.strict and size and not found:
+        if size and not found:
             raise EOFError("image file is truncated")
         return found
 
@@ -210,13 +266,26 @@ class _RefusedError(ValueError):
 
 
 def _decoded(content: bytes, max_pixels: int) -> Image.Image:
-    file = _StrictFile(content)
-    image = _identified(file)
+    image, _ = _opened(content, max_pixels)
+    return _loaded(image, content)
+
+
+def _opened(content: bytes, max_pixels: int) -> tuple[Any, tuple[int, int]]:
+    """A picture within the budget whose pixels are not read yet, and its size as stored."""
+    image = _identified(io.BytesIO(content))
     if image.format == "TIFF":
         _seek_full_size(image)
     _check_budget(image, max_pixels)
-    file.strict = image.format in ("JPEG", "MPO")
     _note_samples(image)
+    return image, image.size
+
+
+def _loaded(image: Any, content: bytes) -> Any:
+    """The picture with its pixels."""
+    if image.format not in ("JPEG", "MPO"):
+        image.load()
+        return image
+    image.fp = _StrictFile(content)
     try:
         image.load()
     except EOFError:
@@ -582,13 +651,15 @@ def inner_path(listed: str, where: str) -> PurePosixPath:
     return path
 
 
-def require_same_size(mask: Image.Image, picture: Image.Image, where: str) -> None:
-    """Raise a `ValueError` that names `where` if an image and its mask have different sizes when upright."""
+def require_same_size(mask: Image.Image | CheckedPicture, picture: Image.Image | CheckedPicture, where: str) -> None:
+    """Raise a `ValueError` that names `where` if a mask does not lie pixel by pixel on its picture, both upright."""
     sizes = [_upright_size(image) for image in (mask, picture)]
     if sizes[0] != sizes[1]:
         raise ValueError(f"{where}: the mask is {sizes[0]}, its image {sizes[1]}. Download both again.")
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
-    lying = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+def _upright_size(image: Image.Image | CheckedPicture) -> tuple[int, int]:
+    if isinstance(image, CheckedPicture):
+        return image.size
+    lying = image.getexif().get(ExifTags.Base.Orientation, 1) in LYING
     return (image.height, image.width) if lying else image.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -177,14 +178,14 @@ class FrameBuilder(RawBuilder):
         path = Path(unit.path)
         if path.is_dir():
             for name, mask in zip(unit.frames, self._masks(unit, unit.frames), strict=True):
-                file = path / name
-                picture = self.open_picture(file)
+                file = f"{unit.path}{os.sep}{name}"
+                picture = self.check_picture(file)
                 if mask is not None:
-                    require_same_size(mask, picture, str(file))
+                    require_same_size(mask, picture, file)
                 number = frame_key(name)
                 row: dict[str, Any] = {
                     "id": stable_id(unit.id, PurePosixPath(name).with_suffix("").as_posix()),
-                    "image": str(file),
+                    "image": self.image_cell(file, picture),
                     "frame": number if isinstance(number, int) else None,
                     "file_format": picture.format,
                 }

@@ -187,7 +187,7 @@ class DDVQA(RawBuilder):
         for split, found in pictures.items():
             found = self._resolve_conflicts(found)
             formats = {
-                name: self.open_picture(picture.read(), str(picture)).format if self.decode_listed else None
+                name: self.check_picture(picture.read(), str(picture)).format if self.decode_listed else None
                 for name, picture in found.items()
             }
             self._warn_about_formats(split, formats)
@@ -201,12 +201,12 @@ class DDVQA(RawBuilder):
         """Yield the row with an image that `units` has decoded, or with the frame of a video."""
         if unit.frames:
             place, (frame,) = Path(unit.path), unit.frames
-            folder = place.is_dir()
-            picture = self.open_picture(place / frame) if folder else next(read_frames(place, [frame]))
-            form = picture.format if folder else place.suffix.lstrip(".").upper()
-            number = frame_key(frame) if folder else frame
-            image = str(place / frame) if folder else picture
-            yield {"id": unit.id, "image": image, **unit.columns, "frame": number, "file_format": form}
+            if place.is_dir():
+                number, columns = frame_key(frame), self.picture_columns(str(place / frame))
+            else:
+                form = place.suffix.lstrip(".").upper()
+                number, columns = frame, {"image": next(read_frames(place, [frame])), "file_format": form}
+            yield {"id": unit.id, **unit.columns, "frame": number, **columns}
             return
         archive, inside, name = unit.path.partition(INSIDE)
         columns = read_picture(Path(archive), name, self.config.max_pixels) if inside else {"image": unit.path}

@@ -280,7 +280,7 @@ class DeepfakeBench(FrameBuilder):
                 "id": stable_id(unit.id, PurePosixPath(name).stem),
                 "image": {"bytes": content, "path": name},
                 "frame": number if isinstance(number, int) else None,
-                "file_format": self.open_picture(content, f"{key} in {store}").format,
+                "file_format": self.check_picture(content, f"{key} in {store}").format,
             }
             if self.config.masks:
                 drawn = read_value(Path(store), mask_key(key)) if unit.columns["label"] == "fake" else None

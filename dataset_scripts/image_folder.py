@@ -330,11 +330,15 @@ class RealFakeFolder(RawBuilder):
         )
 
     def examples(self, unit: Unit) -> Iterator[dict[str, Any]]:
-        """Yield the image and its mask after comparing their sizes."""
-        picture, mask = self.open_picture(Path(unit.path)), unit.columns.get("mask")
+        """The picture, and its mask after comparing their sizes."""
+        picture, mask = self.check_picture(unit.path), unit.columns.get("mask")
+        image = self.image_cell(unit.path, picture)
+        row = {"id": unit.id, "image": image, "file_format": picture.format, **unit.columns}
         if mask is not None:
-            require_same_size(self.open_picture(Path(mask)), picture, str(mask))
-        yield {"id": unit.id, "image": unit.path, "file_format": picture.format, **unit.columns}
+            drawn = self.check_picture(mask)
+            require_same_size(drawn, picture, mask)
+            row["mask"] = self.image_cell(mask, drawn)
+        yield row
 
 
 _LABELS = frozenset({"real", "fake"})

@@ -156,7 +156,7 @@ class WildDeepfake(RawBuilder):
             picture = (
                 read_picture(Path(archive), name, self.config.max_pixels)
                 if inside
-                else {"image": str(file), "file_format": self.open_picture(file).format}
+                else self.picture_columns(str(file))
             )
             number = frame_key(name)
             row = {"id": stable_id(unit.id, file.stem), "frame": number if isinstance(number, int) else None}

@@ -45,6 +45,7 @@ __all__ = [
     "read_image_facts",
     "read_image_size",
     "rgb_image",
+    "upright_rgb",
 ]
 
 # Formats that are decoded, by Pillow's names. Never EPS, which starts a program, nor formats without a fixed size or
@@ -207,9 +208,8 @@ def _loaded(
         found = _to_rgb(made, name, max_pixels)
         return found, found.size
     if isinstance(source, Image.Image):
-        with _decoding(name):
-            found = _to_rgb(source, name, max_pixels)
-            return (found.copy() if found is source else found), found.size
+        found = upright_rgb(source, max_pixels=max_pixels)
+        return (found.copy() if found is source else found), found.size
     if isinstance(source, str) and "://" in source:
         if not source.lower().startswith(("http://", "https://")):
             raise InputImageError(f"{name}: only http:// and https:// URLs are supported; download it first.", name)
@@ -218,6 +218,21 @@ def _loaded(
         width, height = getattr(image, "full_size", image.size)
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS
         return _to_rgb(image, name, max_pixels), (height, width) if turned else (width, height)
+
+
+def upright_rgb(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return a PIL image as `load_image` does, but the image itself where nothing in it has to change.
+
+    Args:
+        image: open or decoded.
+        max_pixels: see `load_image`.
+
+    Raises:
+        InputImageError: as `load_image`.
+    """
+    name = describe_image_source(image)
+    with _decoding(name):
+        return _to_rgb(image, name, max_pixels)
 
 
 def load_stored_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -344,12 +359,16 @@ class _StrictFile:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.strict = file, False
-        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+        self.file = file
+        self.read, self.seek, self.tell, self.close = file.read, file.seek, file.tell, file.close
 
-    def read(self, size: int = -1) -> bytes:
+    def begin_pixels(self) -> None:
+        """From here on, reading beyond the end is an error."""
+        self.read = self._read_strictly
+
+    def _read_strictly(self, size: int = -1) -> bytes:
         found = self.file.read(size)
-        if self.strict and size and not found:
+        if size and not found:
             raise _TruncatedError("image file is truncated")
         return found
 
@@ -364,7 +383,8 @@ def _decode(file: BinaryIO, name: str, max_pixels: int, draft_side: int | None =
     if image.format == "TIFF":
         _seek_full_size(image, name)
     _check_budget(image, name, max_pixels)
-    strict.strict = image.format in ("JPEG", "MPO")
+    if image.format in ("JPEG", "MPO"):
+        strict.begin_pixels()
     _shrink_draft(image, draft_side)
     try:
         _read_pixels(image)

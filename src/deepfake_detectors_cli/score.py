@@ -97,6 +97,9 @@ def score(
         str | None, typer.Option(metavar="NAME", help="Column of the Parquet files with images or their paths.")
     ] = None,
     decoding: Decoding = DecodingName.full,
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Score content once even across units; reads the images twice.")
+    ] = False,
     device: Device = None,
     dtype: Dtype = DtypeName.auto,
     format: Format = OutputFormat.auto,
@@ -160,6 +163,7 @@ def score(
             unit_rows=unit_rows,
             image_column=image_column,
             decoding=decoding.value,
+            deduplicate=deduplicate,
             gpus_per_worker=gpus_per_worker,
             device=device,
             dtype=dtype.value,

@@ -63,6 +63,19 @@ def test_ray_equals_local_and_survives_a_killed_worker(cluster, photos, detector
     assert again.computed == 1 and lost.is_file()
 
 
+def test_content_is_judged_once_in_a_run(cluster, photos, detector, tmp_path) -> None:
+    (photos / "z again.png").write_bytes((photos / "1.png").read_bytes())
+    options = {"unit_rows": 2, "batch_size": 2, "deduplicate": True}
+    run = dfd.score(photos, tmp_path / "ray", "ray", detector, num_workers=1, **options)
+    expected = dfd.score(photos, tmp_path / "local", "local", detector, **options)
+    assert run.repeated == expected.repeated == 2 and run.computed == 6
+    scores = {row["id"]: row["fake_probability"] for row in run.read().to_pylist()}
+    assert scores["z again.png"] == scores["1.png"] and scores["copy of 0.png"] == scores["0.png"]
+    for row in expected.read().to_pylist():
+        assert scores[row["id"]] == pytest.approx(row["fake_probability"], abs=1e-6)
+    assert not (tmp_path / "ray" / "contents").exists()
+
+
 def test_a_detector_that_fails_ends_the_run(cluster, photos, detector, tmp_path) -> None:
     from safetensors.torch import load_file, save_file
 

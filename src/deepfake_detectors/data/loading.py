@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deepfake_detectors.data.registry import make_builder
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from deepfake_detectors.dataset_scripts._builder import Unit
 
-__all__ = ["LIMIT", "load_split", "open_split", "units_fingerprint", "undecoded"]
+__all__ = ["LIMIT", "UnitsState", "files_digest", "load_split", "open_split", "undecoded", "units_state"]
 
 SOURCE_FILE = "source.sha256"  # beside a cached split: the fingerprint of what it was built from
 LIMIT = "max_pixels"  # the option that says whether an image is read, never how: no row depends on it
@@ -73,7 +75,7 @@ def open_split(
         splits = builder.find_splits()
         if split not in splits:
             raise ValueError(f"{dataset} has no split {split!r}; its splits are {', '.join(splits)}.")
-        source = units_fingerprint(builder, splits[split])
+        source = units_state(builder, splits[split]).fingerprint
         builder.keep_splits({split: splits[split]})
         if source != built:
             mode = datasets.DownloadMode.FORCE_REDOWNLOAD
@@ -100,15 +102,44 @@ def undecoded(rows: Any) -> Any:
     return rows
 
 
-def units_fingerprint(builder: Any, units: list[Unit]) -> str:
-    """Return a digest of what a split depends on: units, options, features, size and times of every file it reads."""
+class UnitsState(NamedTuple):
+    """What a split depends on.
+
+    Attributes:
+        fingerprint: digest of units, options, features, and of the files.
+        files: digest of path, size and times of every file that is read.
+    """
+
+    fingerprint: str
+    files: str
+
+
+def units_state(builder: Any, units: list[Unit]) -> UnitsState:
+    """Return what the rows of these units depend on."""
     options = dataclasses.asdict(builder.config)
     options.pop(LIMIT, None)
     digest = hashlib.sha256(json.dumps([options, str(builder.info.features)], default=str).encode())
+    files = hashlib.sha256()
+    to_text = json.JSONEncoder(default=str).encode
     for unit in units:
-        digest.update(json.dumps(unit, default=str).encode())
-        for path in unit.files():
-            status = path.stat()
-            # The second time also moves where a copy has been given the time of its original.
-            digest.update(f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
+        digest.update(to_text(unit).encode())
+        for state in _file_states(unit):
+            digest.update(state)
+            files.update(state)
+    return UnitsState(digest.hexdigest(), files.hexdigest())
+
+
+def files_digest(units: list[Unit]) -> str:
+    """Return `UnitsState.files` as it is now."""
+    digest = hashlib.sha256()
+    for unit in units:
+        for state in _file_states(unit):
+            digest.update(state)
     return digest.hexdigest()
+
+
+def _file_states(unit: Unit) -> Iterator[bytes]:
+    for path in unit.files():
+        status = os.stat(path)  # noqa: PTH116 - a million of them
+        # The second time also moves where a copy has been given the time of its original.
+        yield f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode()

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepfake_detectors.data.loading import LIMIT, units_fingerprint
+from deepfake_detectors.data.loading import LIMIT, files_digest, units_state
 from deepfake_detectors.data.registry import DATASETS, open_builder
+from deepfake_detectors.data.row_tables import row_tables
 from deepfake_detectors.files import read_json_object
 from deepfake_detectors.outputs import LOCK_FILES, folder_lock, refuse_inputs, write_json
 
@@ -111,8 +112,8 @@ def _build(
     progress: Callable[[str, int, int], None] | None,
 ) -> BuildResult:
     state = BuildState.open(builder, folder, overwrite)
-    sources = {split: units_fingerprint(builder, units) for split, units in splits.items()}
-    stale = [split for split in splits if overwrite or not state.is_current(split, sources[split])]
+    sources = {split: units_state(builder, units) for split, units in splits.items()}
+    stale = [split for split in splits if overwrite or not state.is_current(split, sources[split].fingerprint)]
     if state.new:
         state.write(complete=False)  # from now on the folder is ours
     for split in stale:
@@ -120,12 +121,12 @@ def _build(
         advance(0)
         partial = folder / f".{split}.partial"
         rows, shards = _write_shards(builder, split, splits[split], partial, shard_size * MEGABYTE, advance)
-        if units_fingerprint(builder, splits[split]) != sources[split]:
+        if files_digest(splits[split]) != sources[split].files:
             shutil.rmtree(partial)
             raise ValueError(
                 f"Files of {builder.config.data_dir} changed while {split} was being built; build it again."
             )
-        state.swap_in(split, rows, shards, partial, sources[split])
+        state.swap_in(split, rows, shards, partial, sources[split].fingerprint)
     for split in sorted(set(state.splits) - set(splits)):  # no longer among the raw files
         state.drop(split)
     state.write(complete=True)
@@ -295,7 +296,7 @@ def _write_shards(
     writer: Any = None
     sink: Any = None
     try:
-        for table in _tables(builder, split, units):
+        for table in row_tables(builder, split, units, ROW_GROUP):
             if sink is not None and sink.tell() > shard_bytes:
                 writer.close()
                 sink.close()
@@ -312,31 +313,6 @@ def _write_shards(
             writer.close()
             sink.close()
     return rows, shards
-
-
-def _tables(builder: Any, split: str, units: list[Unit]) -> Iterator[Any]:
-    """Yield batches of a split as Arrow tables, with the bytes of the images."""
-    import pyarrow as pa
-    from datasets.table import embed_table_storage
-
-    features: datasets.Features = builder.info.features
-    seen: set[str] = set()
-    batch: list[dict[str, Any]] = []
-
-    def table() -> Any:
-        plain = pa.Table.from_pylist(batch, schema=features.arrow_schema)
-        return embed_table_storage(plain)
-
-    for key, row in builder._generate_examples(units=units):
-        if key in seen:
-            raise ValueError(f"{split}: the id {key!r} occurs twice; remove one of the two files.")
-        seen.add(key)
-        batch.append(features.encode_example({name: row.get(name) for name in features}))
-        if len(batch) == ROW_GROUP:
-            yield table()
-            batch = []
-    if batch:
-        yield table()
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,21 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import Any
 
 import torch
 
+from deepfake_detectors.scale.contents import read_contents
 from deepfake_detectors.scale.judging import DetectorFailed, Judgement, Question, assembled
 from deepfake_detectors.scale.preparing import prepared_batches
 from deepfake_detectors.scale.units import Unit
 
-__all__ = ["judge_local"]
+__all__ = ["judge_local", "read_local"]
 
 MAX_DEATHS = 3  # of processes at work on one unit, before the run gives up
 PR_SET_PDEATHSIG = 1
@@ -57,6 +59,27 @@ def judge_local(
         return
     for unit in units:
         yield unit, _rows(unit, judgement, batch_size, num_workers, _chosen(unit, places))
+
+
+def read_local(units: Sequence[Unit], num_workers: int) -> Iterator[tuple[Unit, Any]]:
+    """Read units, and yield each with its contents; see `read_contents`.
+
+    Args:
+        units: to be read.
+        num_workers: threads that read and hash; 0 does it in this thread.
+    """
+    if not num_workers:
+        yield from ((unit, read_contents(unit)) for unit in units)
+        return
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="hash") as pool:
+        left, running = iter(units), deque[tuple[Unit, Future[Any]]]()
+        while True:
+            for unit in islice(left, 2 * num_workers - len(running)):
+                running.append((unit, pool.submit(read_contents, unit)))
+            if not running:
+                return
+            unit, future = running.popleft()
+            yield unit, future.result()
 
 
 def _chosen(unit: Unit, places: Mapping[int, Sequence[int]] | None) -> Sequence[int] | None:

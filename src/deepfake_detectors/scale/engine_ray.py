@@ -14,11 +14,12 @@ from typing import Any
 
 from deepfake_detectors.loading import open_checkpoint
 from deepfake_detectors.pipelines import resolve_model
+from deepfake_detectors.scale.contents import read_contents
 from deepfake_detectors.scale.judging import DetectorFailed, Judgement, Question, assembled
 from deepfake_detectors.scale.preparing import prepared_batches
 from deepfake_detectors.scale.units import Unit
 
-__all__ = ["judge_ray"]
+__all__ = ["judge_ray", "read_ray"]
 
 # Read when ray is imported, here and by its workers: no usage reports.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -93,6 +94,34 @@ def judge_ray(
     finally:
         if ours:
             ray.shutdown()
+
+
+def read_ray(units: Sequence[Unit]) -> Iterator[tuple[Unit, Any]]:
+    """Read units in Ray's tasks, and yield each with its contents; see `read_contents`.
+
+    Args:
+        units: to be read, from every machine.
+
+    Raises:
+        ImportError: if Ray is not installed.
+        OSError: if a task fails.
+    """
+    ray, ours = _started()
+    known = {unit.index: unit for unit in units}
+    tasks = [{"unit": unit.index, "work": pickle.dumps(unit)} for unit in units]
+    answers = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(_read, num_cpus=CPUS_OF_A_PROCESS)
+    try:
+        for answer in answers.iter_rows():
+            yield known[int(answer["unit"])], pickle.loads(answer["contents"])
+    except (ray.exceptions.RayError, ray.data.exceptions.UserCodeException) as error:
+        raise OSError(f"Ray could not read the source: {str(error).strip().splitlines()[-1]}") from error
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _read(task: dict[str, Any]) -> dict[str, Any]:
+    return {"unit": task["unit"], "contents": pickle.dumps(read_contents(pickle.loads(task["work"])))}
 
 
 def _started() -> tuple[Any, bool]:

@@ -11,7 +11,7 @@ from deepfake_detectors.modeling.pipeline_deepfake_detection import DeepfakeDete
 from deepfake_detectors.pipelines import load_detector
 from deepfake_detectors.scale.preparing import Batch
 
-__all__ = ["DetectorFailed", "Judgement", "Question", "assembled"]
+__all__ = ["DetectorFailed", "Judgement", "Question", "assembled", "repeated_row"]
 
 
 class DetectorFailed(RuntimeError):
@@ -136,14 +136,15 @@ def _png(image: Any) -> bytes:
 
 def assembled(rows: Mapping[int, Mapping[str, Any]], places: Iterable[int]) -> list[dict[str, Any]]:
     """Return the rows of a unit in order; those of repeated content get the verdict of its first image."""
-    kept = ("id", "source", "sha256")
-    found: list[dict[str, Any]] = []
-    for place in places:
-        row = dict(rows[place])
-        if "same_as" in row:
-            first = rows[row["same_as"]]
-            row = {**first, **{name: row[name] for name in kept}}
-            if "error" in row:  # it names the other image
-                row["error"] = f"{row['id']} is the same as {first['id']}: {first['error']}"
-        found.append(row)
+    return [
+        repeated_row(rows[place], rows[rows[place]["same_as"]]) if "same_as" in rows[place] else dict(rows[place])
+        for place in places
+    ]
+
+
+def repeated_row(row: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of an image with the verdict of another one that has the same content."""
+    found = {**first, **{name: row[name] for name in ("id", "source", "sha256")}}
+    if first.get("error") is not None:  # it names the other image
+        found["error"] = f"{row['id']} is the same as {first['id']}: {first['error']}"
     return found

@@ -20,6 +20,7 @@ from deepfake_detectors.modeling.image_loading import DECODING
 from deepfake_detectors.outputs import folder_lock, refuse_inputs, write_json
 from deepfake_detectors.pipelines import load_config
 from deepfake_detectors.scale.cascade import Cascade, as_cascade
+from deepfake_detectors.scale.deduplication import Deduplication, Reader
 from deepfake_detectors.scale.judging import Judgement, Question
 from deepfake_detectors.scale.passes import Engine, Passes, Progress
 from deepfake_detectors.scale.sources import find_stretches
@@ -40,7 +41,7 @@ class ScoreRun:
         folder: where the verdicts are.
         rows: total number of images.
         errors: images that could not be read.
-        repeated: images judged now that have the same content as an earlier image of their unit.
+        repeated: images judged now that have the same content as another image, and its verdict.
         units: in all.
         computed: units that this call judged; the others were already finished.
         seconds: that this call took.
@@ -91,6 +92,7 @@ def score(
     unit_rows: int = 1000,
     image_column: str | None = None,
     decoding: str = "full",
+    deduplicate: bool = False,
     gpus_per_worker: float | None = None,
     device: str | None = None,
     dtype: str = "auto",
@@ -122,6 +124,8 @@ def score(
         image_column: of Parquet files and datasets, if it has an unusual name.
         decoding: `"full"`, or `"draft"`, which changes pixels, and so scores a little, as in the pipeline; `run.json`
             says so.
+        deduplicate: score content once even if it occurs in several units. Everything that is missing is read twice
+            for it, first only to be hashed. Within a unit, repeated content is always scored once.
         gpus_per_worker: for Ray, GPUs (or a fraction) of each process that judges; 1 where there are GPUs, if `None`.
         device, dtype: as in `pipelines.load_detector`.
         progress: called with the number of finished images and the total.
@@ -187,8 +191,10 @@ def score(
         _claim(folder, run)
         store = UnitFolder(folder)
         store.sweep()
-        judge = _engine(engine, batch_size, num_workers, gpus_per_worker)
+        judge, read = _engine(engine, batch_size, num_workers, gpus_per_worker)
         passes = Passes(store, units, judge, first, final, steps, second, progress)
+        if deduplicate:
+            passes.deduplication = Deduplication(store, read)
         passes.run()
         result = ScoreRun(
             folder,
@@ -256,16 +262,23 @@ def _settings_digest(source: str) -> str:
     return digest.hexdigest()
 
 
-def _engine(engine: str, batch_size: int, num_workers: int, gpus_per_worker: float | None) -> Engine:
+def _engine(engine: str, batch_size: int, num_workers: int, gpus_per_worker: float | None) -> tuple[Engine, Reader]:
+    """What judges units, and what reads their contents."""
     if engine == "ray":
-        from deepfake_detectors.scale.engine_ray import judge_ray
+        from deepfake_detectors.scale.engine_ray import judge_ray, read_ray
 
-        return lambda units, asked, places: judge_ray(units, asked, batch_size, num_workers, gpus_per_worker, places)
-    from deepfake_detectors.scale.engine_local import judge_local
+        return (
+            lambda units, asked, places: judge_ray(units, asked, batch_size, num_workers, gpus_per_worker, places),
+            read_ray,
+        )
+    from deepfake_detectors.scale.engine_local import judge_local, read_local
 
     if gpus_per_worker is not None:
         raise ValueError("gpus_per_worker is for engine='ray'; use `device` with the local engine.")
-    return lambda units, asked, places: judge_local(units, Judgement(asked), batch_size, num_workers, places)
+    return (
+        lambda units, asked, places: judge_local(units, Judgement(asked), batch_size, num_workers, places),
+        lambda units: read_local(units, num_workers),
+    )
 
 
 def _claim(folder: Path, run: Mapping[str, Any]) -> None:

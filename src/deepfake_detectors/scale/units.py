@@ -11,9 +11,19 @@ from typing import Any
 from deepfake_detectors.outputs import opened_whole
 from deepfake_detectors.scale.sources import Stretch
 
-__all__ = ["MANIFEST_FILE", "Unit", "UnitFolder", "cut_units", "verdict_schema"]
+__all__ = [
+    "KEY_DIGITS",
+    "MANIFEST_FILE",
+    "MASK_FOLDER",
+    "Unit",
+    "UnitFolder",
+    "cut_units",
+    "mask_name",
+    "verdict_schema",
+]
 
 MANIFEST_FILE = "manifest.parquet"
+MASK_FOLDER = "masks"
 KEY_DIGITS = 20
 
 
@@ -51,6 +61,11 @@ def cut_units(stretches: Sequence[Stretch], run: str) -> list[Unit]:
         seen.add(key)
         units.append(Unit(index, key, stretch))
     return units
+
+
+def mask_name(unit: Unit, place: int) -> str:
+    """Return where in the output the mask of an image is."""
+    return f"{MASK_FOLDER}/{unit.key}/{place:06d}.png"
 
 
 def verdict_schema(extra: Sequence[str] = ()) -> Any:

@@ -3,12 +3,19 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, PngImagePlugin
 
+from deepfake_detectors.data.lint import measures
 from deepfake_detectors.data.lint.duplicates import near_pairs
-from deepfake_detectors.data.lint.measures import SCHEMA, Picture, measure
-from deepfake_detectors.data.lint.metadata_classifier import rank_auc
+from deepfake_detectors.data.lint.measures import SCHEMA, Measuring, Picture, measure
+from deepfake_detectors.data.lint.metadata_classifier import (
+    CATEGORY_COLUMNS,
+    NUMBER_COLUMNS,
+    _out_of_fold,
+    rank_auc,
+)
 from deepfake_detectors.evaluation.metrics import auc
 from support.lint_pictures import content
 
@@ -115,3 +122,69 @@ def test_rank_auc_is_the_auc():
 def test_radius_is_limited():
     with pytest.raises(ValueError, match="radius is 16, expected 0 to 15"):
         next(near_pairs(np.zeros(2, dtype=np.uint64), 16))
+
+
+def test_hashes_are_those_of_imagehash_however_many_are_measured_at_once():
+    import imagehash
+
+    sides = [(48, 48)] * 5 + [(50, 31), (48, 48), (33, 60), (33, 60), (700, 700), (1, 1), (48, 48), (48, 48), (48, 48)]
+    pictures = [Picture(str(n), "train", "real", content(n, side), "a.jpg") for n, side in enumerate(sides)]
+    rows = Measuring().rows(pictures)
+    for picture, row in zip(pictures, rows, strict=True):
+        image = Image.open(io.BytesIO(picture.content)).convert("RGB")
+        bits = imagehash.phash(image).hash
+        assert row["perceptual_hash"] == int("".join(str(int(bit)) for bit in bits.flatten()), 2)
+        assert row == measure(picture)
+
+
+def test_a_file_in_several_rows_is_decoded_once(tmp_path, monkeypatch):
+    decoded = []
+    load = measures.load_stored_image
+    monkeypatch.setattr(
+        measures, "load_stored_image", lambda data, **options: decoded.append(1) or load(data, **options)
+    )
+    first, second = content(1), content(2)
+    path = tmp_path / "b.jpg"
+    path.write_bytes(first)
+    measuring = Measuring(kept=1)
+    listed = [("a", first, "a.jpg"), ("b", path, "b.png"), ("c", second, "c.jpg"), ("d", first, "d.jpg")]
+    rows = measuring.rows([Picture(name, "train", "real", data, file) for name, data, file in listed])
+    assert len(decoded) == 2
+    assert [row["extension"] for row in rows] == [".jpg", ".png", ".jpg", ".jpg"]
+    assert len({row["file_digest"] for row in rows}) == len({row["perceptual_hash"] for row in rows}) == 2
+    assert measuring.rows([Picture("e", "test", "fake", second, "e.jpg")])[0]["split"] == "test"
+    assert len(decoded) == 2
+    measuring.rows([Picture("f", "train", "real", first, "f.jpg")])  # no more than `kept` are remembered
+    assert len(decoded) == 3
+
+
+def test_categories_by_number_give_the_answers_of_categories_by_name():
+    """Also with more than the twenty that are told apart, rare ones, and ones that a fold has not seen."""
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    generator = np.random.default_rng(0)
+    count = 150
+    part = pd.DataFrame({name: generator.integers(0, 3, count).astype(str) for name in CATEGORY_COLUMNS})
+    part["jpeg_tables"] = [f"t{number}" for number in (generator.exponential(9, count)).astype(int)]
+    part["metadata"] = part["metadata"].where(generator.random(count) < 0.7, None)
+    for name in NUMBER_COLUMNS:
+        part[name] = generator.integers(0, 50, count)
+    truth = ((part["format"] == "1") ^ (generator.random(count) < 0.3)).to_numpy(dtype=np.int64)
+    groups = np.array([str(number // 2) for number in range(count)])
+    assert part["jpeg_tables"].nunique() > 20
+    named = part[CATEGORY_COLUMNS].astype("object").where(part[CATEGORY_COLUMNS].notna(), "none").astype(str)
+    named[NUMBER_COLUMNS] = part[NUMBER_COLUMNS].astype(np.float64)
+    columns = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore", max_categories=20), CATEGORY_COLUMNS),
+        ("passthrough", NUMBER_COLUMNS),
+    )
+    forest = RandomForestClassifier(30, min_samples_leaf=3, max_depth=8, class_weight="balanced", random_state=0)
+    cut = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    expected = cross_val_predict(
+        make_pipeline(columns, forest), named, truth, groups=groups, cv=cut, method="predict_proba"
+    )
+    assert np.array_equal(_out_of_fold(part, truth, groups, 5), expected[:, 1])

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path, PurePath
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image, JpegImagePlugin
 
-from deepfake_detectors.modeling.image_loading import MAX_PIXELS, load_image, load_stored_image
+from deepfake_detectors.modeling.image_loading import MAX_PIXELS, load_stored_image, upright_rgb
 from deepfake_detectors.modeling.image_sources import open_regular_file
 
-__all__ = ["SCHEMA", "Picture", "clip_traces", "jpeg_traces", "measure"]
+__all__ = ["SCHEMA", "Measuring", "Picture", "clip_traces", "jpeg_traces", "measure"]
 
 IDENTITY = ("id", "split", "label", "manipulation", "video_id", "group_id", "target_id", "source_id")
 TEXT, INTEGER = pa.string(), pa.int64()
@@ -76,25 +79,110 @@ class Picture:
 
 
 def measure(picture: Picture, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
-    """Return one row of `SCHEMA`. An image that cannot be decoded gives a row with `error`, never an exception."""
-    row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | {name: picture.columns.get(name) for name in IDENTITY}
-    row |= {"id": picture.id, "split": picture.split, "label": picture.label, "error": picture.error}
-    row |= picture.traces
-    row["extension"] = PurePath(picture.name).suffix.lower() or None if picture.name else None
-    try:
-        content = picture.content
-        if isinstance(content, Path):
-            with open_regular_file(content, str(content)) as file:
-                content = file.read()
-        if isinstance(content, bytes):
-            row |= {"bytes": len(content), "file_digest": hashlib.sha256(content).hexdigest()[:32]}
-            image = load_stored_image(content, max_pixels=max_pixels)
-            row |= _file_traces(image) | _pixel_traces(image)
-        elif content is not None:
-            row |= _pixel_traces(content if isinstance(content, Image.Image) else Image.fromarray(content))
-    except (OSError, ValueError) as error:
-        row["error"] = f"{type(error.__cause__ or error).__name__}: {error}"
-    return row
+    """Return one row of `SCHEMA`. A picture that cannot be decoded gives a row with `error`, never an exception."""
+    return Measuring(max_pixels).rows([picture])[0]
+
+
+class Measuring:
+    """Measures pictures; a file that it has seen lately is not decoded again. Threads may share it.
+
+    Args:
+        max_pixels: width times height of an image that is decoded.
+        kept: files whose measurements are kept, for pictures that stand in several rows.
+    """
+
+    def __init__(self, max_pixels: int = MAX_PIXELS, kept: int = 8192) -> None:
+        self.max_pixels, self.kept = max_pixels, kept
+        self._known: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._lock = Lock()
+
+    def rows(self, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+        """Return the rows of some pictures, as `measure`; several at once are faster than one by one."""
+        rows: list[dict[str, Any]] = []
+        fresh: dict[str, dict[str, Any]] = {}  # what was decoded in this call, by the digest of its file
+        measured: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        hashing = _Hashing()
+        for picture in pictures:
+            row: dict[str, Any] = dict.fromkeys(SCHEMA.names) | {name: picture.columns.get(name) for name in IDENTITY}
+            row |= {"id": picture.id, "split": picture.split, "label": picture.label, "error": picture.error}
+            row |= picture.traces
+            row["extension"] = PurePath(picture.name).suffix.lower() or None if picture.name else None
+            rows.append(row)
+            try:
+                content = picture.content
+                if isinstance(content, Path):
+                    with open_regular_file(content, str(content)) as file:
+                        content = file.read()
+                if isinstance(content, bytes):
+                    digest = hashlib.sha256(content).hexdigest()[:32]
+                    row |= {"bytes": len(content), "file_digest": digest}
+                    traces = fresh.get(digest) or self._recall(digest)
+                    if traces is None:
+                        image = load_stored_image(content, max_pixels=self.max_pixels)
+                        traces = fresh[digest] = _measured(image, _file_traces(image), hashing)
+                elif content is not None:
+                    image = content if isinstance(content, Image.Image) else Image.fromarray(content)
+                    traces = _measured(image, {}, hashing)
+                else:
+                    continue
+                measured.append((row, traces))
+            except (OSError, ValueError) as error:
+                row["error"] = f"{type(error.__cause__ or error).__name__}: {error}"
+        hashing.finish()
+        for row, traces in measured:
+            row |= traces
+        self._keep(fresh)
+        return rows
+
+    def _recall(self, digest: str) -> dict[str, Any] | None:
+        with self._lock:
+            if digest in self._known:
+                self._known.move_to_end(digest)
+            return self._known.get(digest)
+
+    def _keep(self, fresh: dict[str, dict[str, Any]]) -> None:
+        with self._lock:
+            self._known |= fresh
+            while len(self._known) > self.kept:
+                self._known.popitem(last=False)
+
+
+class _Hashing:
+    """Perceptual hashes, of several pictures at a time.
+
+    `imagehash.phash` makes a picture grey and 32 pixels wide and high, which takes most of its time. Pillow resizes
+    each band of a picture on its own, and four bands in less than three times the time of one, so the grey pictures
+    of one size are resized as the bands of one.
+    """
+
+    BANDS, PIXELS = 4, 2**22  # pictures, or pixels, that wait at most
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[dict[str, Any], Image.Image]] = []
+
+    def add(self, traces: dict[str, Any], pixels: Image.Image) -> None:
+        """Put `perceptual_hash` of an RGB picture into its traces, at the latest at `finish`."""
+        grey = pixels.convert("L")
+        if self._waiting and self._waiting[0][1].size != grey.size:
+            self.finish()
+        self._waiting.append((traces, grey))
+        if len(self._waiting) == self.BANDS or len(self._waiting) * grey.width * grey.height > self.PIXELS:
+            self.finish()
+
+    def finish(self) -> None:
+        """Hash what waits."""
+        import imagehash
+
+        greys = [grey for _, grey in self._waiting]
+        side = 4 * HASH_SIDE
+        if len(greys) > 1:
+            bands = greys + greys[-1:] * (self.BANDS - len(greys))
+            # CMYK only because it has four bands that Pillow does not mix.
+            greys = list(Image.merge("CMYK", bands).resize((side, side), Image.Resampling.LANCZOS).split())
+        for (traces, _), grey in zip(self._waiting, greys, strict=False):
+            bits = imagehash.phash(grey, hash_size=HASH_SIDE).hash
+            traces["perceptual_hash"] = int.from_bytes(np.packbits(bits).tobytes(), "big")
+        self._waiting = []
 
 
 def _file_traces(image: Any) -> dict[str, Any]:
@@ -107,18 +195,19 @@ def _file_traces(image: Any) -> dict[str, Any]:
     return traces | jpeg_traces(image) if form == "JPEG" else traces
 
 
-def _pixel_traces(image: Any) -> dict[str, Any]:
-    import imagehash
-
-    pixels = load_image(image)
-    bits = imagehash.phash(pixels, hash_size=HASH_SIDE).hash
-    return {
+def _measured(image: Any, traces: dict[str, Any], hashing: _Hashing) -> dict[str, Any]:
+    """Put what the pixels say into `traces`."""
+    pixels = upright_rgb(image)
+    digest = hashlib.sha256(repr(pixels.size).encode())
+    digest.update(pixels.tobytes())
+    traces |= {
         "mode": image.mode,
         "width": image.width,
         "height": image.height,
-        "pixel_digest": hashlib.sha256(repr(pixels.size).encode() + pixels.tobytes()).hexdigest()[:32],
-        "perceptual_hash": int.from_bytes(np.packbits(bits).tobytes(), "big"),
+        "pixel_digest": digest.hexdigest()[:32],
     }
+    hashing.add(traces, pixels)
+    return traces
 
 
 def jpeg_traces(image: Any) -> dict[str, Any]:
@@ -131,16 +220,21 @@ def jpeg_traces(image: Any) -> dict[str, Any]:
         `jpeg_quality`: 1 to 100, the libjpeg setting whose luminance table is nearest to the file's; `jpeg_tables`:
         digest of all quantisation tables; `subsampling`: such as `"4:2:0"`; `progressive`: bool.
     """
-    tables = image.quantization
-    luminance = np.asarray(tables[min(tables)], dtype=np.float64)
-    distances = np.abs(_standard_tables() - luminance).mean(axis=1)
-    joined = repr(sorted((number, list(table)) for number, table in tables.items()))
+    quality, tables = _table_traces(tuple(sorted((key, tuple(table)) for key, table in image.quantization.items())))
     return {
-        "jpeg_quality": int(distances.argmin()) + 1,
-        "jpeg_tables": hashlib.sha256(joined.encode()).hexdigest()[:8],
+        "jpeg_quality": quality,
+        "jpeg_tables": tables,
         "subsampling": SAMPLINGS.get(JpegImagePlugin.get_sampling(image), "other"),
         "progressive": bool(image.info.get("progressive")),
     }
+
+
+@lru_cache(maxsize=1024)  # a set has few different ones
+def _table_traces(tables: tuple[tuple[int, tuple[int, ...]], ...]) -> tuple[int, str]:
+    """Nearest quality, and digest, of the quantisation tables of a JPEG, sorted by their number."""
+    distances = np.abs(_standard_tables() - np.asarray(tables[0][1], dtype=np.float64)).mean(axis=1)
+    joined = repr([(number, list(table)) for number, table in tables])
+    return int(distances.argmin()) + 1, hashlib.sha256(joined.encode()).hexdigest()[:8]
 
 
 @cache

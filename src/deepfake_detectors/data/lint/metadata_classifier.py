@@ -82,7 +82,9 @@ def _out_of_fold(part: pd.DataFrame, truth: np.ndarray, groups: np.ndarray, fold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    table = part[CATEGORY_COLUMNS].astype("object").where(part[CATEGORY_COLUMNS].notna(), "none").astype(str)
+    named = part[CATEGORY_COLUMNS].astype("object").where(part[CATEGORY_COLUMNS].notna(), "none").astype(str)
+    # Numbers in the order of the names, which the encoder need not sort in each fold.
+    table = named.apply(lambda column: pd.factorize(column, sort=True)[0])
     table[NUMBER_COLUMNS] = (
         part[NUMBER_COLUMNS].astype("Float64").fillna(-1.0).astype(np.float64)
     )  # what is absent is a trace, too
@@ -101,21 +103,33 @@ def _out_of_fold(part: pd.DataFrame, truth: np.ndarray, groups: np.ndarray, fold
 
 
 def rank_auc(truth: np.ndarray, values: np.ndarray) -> float | None:
-    """The AUC from ranks; a hundred times faster on a small set than scikit-learn's, which a bootstrap needs."""
-    from scipy.stats import rankdata
+    """The AUC from ranks; `None` where a class is missing."""
+    return _counted_auc(truth, np.unique(values, return_inverse=True)[1])
 
-    fakes = int(truth.sum())
-    if fakes in (0, len(truth)):
+
+def _counted_auc(truth: np.ndarray, places: np.ndarray) -> float | None:
+    """The AUC from the place of each value among all different values, without sorting them again in each resample.
+
+    A hundred times faster on a small set than scikit-learn's, which a bootstrap needs.
+    """
+    places = places.astype(np.int64)
+    both = np.bincount(places)
+    fakes = np.bincount(places[truth == 1], minlength=len(both))
+    reals = both - fakes
+    fake, real = int(fakes.sum()), int(reals.sum())
+    if not fake or not real:
         return None
-    ranks = float(rankdata(values)[truth == 1].sum())
-    return (ranks - fakes * (fakes + 1) / 2) / (fakes * (len(truth) - fakes))
+    # Of every fake: the reals below it, and half of those level with it. Twice as much is a whole number.
+    twice = int((fakes * (2 * (np.cumsum(reals) - reals) + reals)).sum())
+    return twice / 2 / (fake * real)
 
 
 def _interval(truth: np.ndarray, values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     shared = groups.tolist() if len(set(groups)) < len(groups) else None
-    interval = bootstrap_interval(rank_auc, truth, values, shared, resamples=RESAMPLES, seed=SEED)
+    places = np.unique(values, return_inverse=True)[1]
+    interval = bootstrap_interval(_counted_auc, truth, places, shared, resamples=RESAMPLES, seed=SEED)
     return {
-        "auc": round(rank_auc(truth, values) or 0.0, 4),
+        "auc": round(_counted_auc(truth, places) or 0.0, 4),
         "low": round(interval.low, 4) if interval else None,
         "high": round(interval.high, 4) if interval else None,
         "by": interval.by if interval else None,
