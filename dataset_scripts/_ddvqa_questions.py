@@ -1,4 +1,4 @@
-"""The questions and answers of DD-VQA: its lists, and its training questions in the words of the test questions.
+"""The questions and answers of DD-VQA: its lists, and its training questions rephrased like the test questions.
 
 The annotators were asked "Do the person's eyes look real/fake?". M2F2-Det's explanations are trained and tested on
 "The eyes in the image are fake, tell me why. ...", which states the verdict and asks why. Its training conversations
@@ -30,7 +30,7 @@ __all__ = [
     "stated_question",
 ]
 
-REAL_TYPE = "5"  # with what the names of real pictures start
+REAL_TYPE = "5"  # prefix of the names of real images
 MARKERS = ("<image>", "<deepfake>")  # the model's own placeholders, which its processor puts back
 
 PARTS = ("skin", "eyebrows", "eyes", "nose", "mouth")  # in the order of the annotators' questionnaire
@@ -51,11 +51,11 @@ FAKE_EXAMPLES = {
 
 
 class Entry(NamedTuple):
-    """A question about a picture, or a conversation about it.
+    """A question about an image, or a conversation about it.
 
     Args:
         picture: file name without extension.
-        name: of the question, unique for the picture.
+        name: of the question, unique for the image.
         question: without the model's markers; the first one of a conversation.
         answers: one or more.
         later: the questions and answers that follow in a conversation.
@@ -69,11 +69,12 @@ class Entry(NamedTuple):
 
 
 def read_judgements(path: Path, remedy: str) -> Iterator[Entry]:
-    """Read the real/fake conversations on the training pictures, of one question each.
+    """Read the real/fake conversations about the training images, with one question each.
 
     Raises:
         FileNotFoundError: if the list is missing.
-        ValueError: naming it, for a record of another form, or an answer against the label in the picture's name.
+        ValueError: for a record in another format, or an answer that contradicts the label in the file name; the
+            message states it.
     """
     for where, stem, number, turns in _read_records(path, remedy):
         if len(turns) != 1:
@@ -87,11 +88,12 @@ def read_judgements(path: Path, remedy: str) -> Iterator[Entry]:
 
 
 def read_conversations(path: Path, remedy: str) -> Iterator[Entry]:
-    """Read the judging and explaining conversations on the training pictures, of any number of turns.
+    """Read the judging and explaining conversations about the training images, with any number of turns.
 
     Raises:
         FileNotFoundError: if the list is missing.
-        ValueError: naming it, for a record of another form, or a verdict against the label in the picture's name.
+        ValueError: for a record in another format, or a verdict that contradicts the label in the file name; the
+            message states it.
     """
     for _, stem, number, turns in _read_records(path, remedy):
         for _, answer in turns:
@@ -113,7 +115,7 @@ def explaining_turns(entries: Iterable[Entry]) -> Iterator[Entry]:
 
 
 def _read_records(path: Path, remedy: str) -> Iterator[tuple[str, str, int, list[tuple[str, str]]]]:
-    """Where a record stands, its picture, its number for that picture, and its questions with their answers."""
+    """Yield the place of a record, its image, its number for that image, and its questions with their answers."""
     seen: Counter[str] = Counter()
     records = read_json(path, remedy)
     for number, record in enumerate(records if isinstance(records, list) else [records]):
@@ -145,12 +147,12 @@ def _label(stem: str) -> str:
 
 def _contradiction(path: Path, stem: str, answer: str) -> ValueError:
     return ValueError(
-        f"{path} says {answer!r} of {stem}, which is {_label(stem)} by its name. Download this file again."
+        f"{path} labels {stem} as {answer!r}, but by its name it is {_label(stem)}. Download this file again."
     )
 
 
 def read_annotations(folder: Path, remedy: str) -> Iterator[Entry]:
-    """Read the questions and answers on the training pictures; errors as in `read_judgements`."""
+    """Read the questions and answers about the training images; errors as in `read_judgements`."""
     require_folder(folder, "one folder of annotations per manipulation", remedy)
     for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
         path = kind / f"{kind.name}.json"
@@ -160,7 +162,7 @@ def read_annotations(folder: Path, remedy: str) -> Iterator[Entry]:
 
 
 def read_explanations(path: Path, remedy: str) -> Iterator[Entry]:
-    """Read the questions and reference answers on the test pictures; errors as in `read_judgements`."""
+    """Read the questions and reference answers about the test images; errors as in `read_judgements`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, but this config reads it. {remedy}")
     for where, records in parse_json_lines(read_text(path), str(path)):
@@ -186,15 +188,15 @@ def _without_markers(question: str) -> str:
 
 
 def stated_question(question: str, label: str, answer: str) -> str:
-    """The test file's form of a training question.
+    """Return a training question in the format of the test file.
 
     Args:
         question: as the annotators were asked, about the whole image or one of `PARTS`.
         label: `"real"` or `"fake"`.
-        answer: what they answered; a question about the whole image names the parts that its answer speaks of.
+        answer: what they answered; a question about the whole image lists the parts that its answer mentions.
 
     Raises:
-        ValueError: for a question in other words.
+        ValueError: for a question with another wording.
     """
     if question == WHOLE_QUESTION:
         named = sorted((answer.find(part), part) for part in PARTS if part in answer)
@@ -220,7 +222,7 @@ def stated_question(question: str, label: str, answer: str) -> str:
 
 
 def stated_answer(answer: str) -> str:
-    """The answer without what the stated question has said already: the verdict, and that a reason follows."""
+    """Return the answer without what the stated question already contains: the verdict and the start of the reason."""
     words = VERDICT_SENTENCE.sub("", answer.strip())
     words = REASON.sub(lambda found: found[1].upper(), words).strip()
     return words or answer.strip()

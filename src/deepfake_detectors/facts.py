@@ -78,7 +78,7 @@ def read_facts(
         raise ValueError(f"{source}: about is {own['about']!r}, expected fields of the config.")
     for name, value in own.get("about", {}).items():
         if config.get(name) != value:
-            raise ValueError(f"{source} is about models with {name}={value!r}; but here it is {config.get(name)!r}.")
+            raise ValueError(f"{source} is about models with {name}={value!r}, but here it is {config.get(name)!r}.")
     # Facts without a family are complete, like those of the embedded default.
     common = family_facts(family) if source is None or "family" in own else {}
     facts = {key: _for_class(value, family, class_name) for key, value in {**common, **own}.items()}

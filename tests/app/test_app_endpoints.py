@@ -235,7 +235,7 @@ def test_whole_pictures_can_be_talked_about(tmp_path):
 def test_a_picture_without_a_face_gives_a_decision_and_nothing_to_talk_about(worker):
     examined = worker.examine(PICTURES / "real_coffee.jpg")
     assert examined.record["decision"] == "not applicable" and worker.suggestions(examined) == []
-    with pytest.raises(RefusedUpload, match="video"):
+    with pytest.raises(RefusedUpload, match="centerface"):
         list(worker.answer(examined, "Why?"))
 
 
@@ -249,7 +249,7 @@ def test_limits(tmp_path):
         check_upload(tmp_path / "wide.png", small)
     noise = np.random.default_rng(0).integers(0, 255, (140, 140, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "heavy.png")
-    with pytest.raises(RefusedUpload, match="picture is too large"):
+    with pytest.raises(RefusedUpload, match="image is too large"):
         check_upload(tmp_path / "heavy.png", small)
     with pytest.raises(RefusedUpload, match="file is too large"):
         check_upload(PORTRAIT, small)

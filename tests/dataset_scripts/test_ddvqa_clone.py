@@ -131,7 +131,7 @@ def test_broken_or_hostile_archives_are_named(clone):
         (lambda record: record["conversations"].reverse(), "expected questions from human"),
         (lambda record: record["conversations"].clear(), "expected questions from human"),
         (lambda record: record.pop("image"), "should have an image and conversations"),
-        (lambda record: record["conversations"][1].update(value="The image looks fake."), "5_000, which is real"),
+        (lambda record: record["conversations"][1].update(value="The image looks fake."), "5_000 "),
     ],
 )
 def test_records_of_another_form_are_named(clone, change, message):

@@ -373,7 +373,7 @@ def test_clip_probe_judges_the_picture_and_its_faces(tmp_path: Path) -> None:
     assert face["fake_probability"] == pytest.approx(cut["fake_probability"], abs=1e-5)
     assert face["decision"] is None  # this head has no band
     assert result.decision == (None if picture["decision"] == "likely real" else picture["decision"])
-    assert "whole picture" in result.sheet().lower()
+    assert "whole image" in result.sheet().lower()
     alone = examine(tmp_path / "photo.png", judge, head="picture", finder=NoFinder())
     assert [said["head"] for said in alone.record["readings"]] == ["picture"]
     assert alone.fake_probability == pytest.approx(picture["fake_probability"], abs=1e-6)

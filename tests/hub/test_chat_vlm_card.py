@@ -18,7 +18,7 @@ def test_card(trained, word, tmp_path):
     card = ModelCard.load(Path(folder) / "README.md")
     assert card.data.base_model == "Qwen/Qwen3-VL-2B-Instruct"
     assert sum(name in card.text for name in ("Zero-shot", "Fine-tuned")) == 1 and word in card.text
-    assert "licence binds them" in card.text
+    assert "licence applies to them" in card.text
     assert "transformers serve me/detector" in card.text
 
 

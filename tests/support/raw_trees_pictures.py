@@ -29,7 +29,7 @@ class DDVQA(Tree):
             entry["conversations"][1]["value"] = "The image looks real."
 
         edit_json(root / "splits/train_DDVQA_format_judge_only.json", change)
-        return Expect("says 'The image looks real.' of 0_000_001, which is fake by its name")
+        return Expect("0_000_001")
 
     def duplicate(self, root):
         shutil.copy(root / self.picture, root / "images_c40/train/0_000_001.jpeg")

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = os.environ.get("DEEPFAKE_DATA")
 
-MISSING = "DEEPFAKE_DATA is not set: it names the folder that holds ddvqa/ and the other real data sets"
+MISSING = "DEEPFAKE_DATA is not set: set it to the folder with ddvqa/ and the other real datasets"
 
 needs_real_data = pytest.mark.skipif(not ROOT, reason=MISSING)
 

@@ -70,7 +70,7 @@ class _Column:
         self.cells.append(value if value is None or type(value) is self.plain else self.encode(value))
 
     def take(self) -> Any:
-        """Return the array of what was added, and begin anew."""
+        """Return the array of what was added, and start over."""
         import pyarrow as pa
 
         cells, self.cells = self.cells, []

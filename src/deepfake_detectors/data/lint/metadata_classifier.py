@@ -83,7 +83,7 @@ def _out_of_fold(part: pd.DataFrame, truth: np.ndarray, groups: np.ndarray, fold
     from sklearn.preprocessing import OneHotEncoder
 
     named = part[CATEGORY_COLUMNS].astype("object").where(part[CATEGORY_COLUMNS].notna(), "none").astype(str)
-    # Numbers in the order of the names, which the encoder need not sort in each fold.
+    # Numbers in the order of the names, so that the encoder does not have to sort in each fold.
     table = named.apply(lambda column: pd.factorize(column, sort=True)[0])
     table[NUMBER_COLUMNS] = (
         part[NUMBER_COLUMNS].astype("Float64").fillna(-1.0).astype(np.float64)
