@@ -257,15 +257,16 @@ class FakeVLMForDeepfakeDetection(DeepfakeDetectionMixin, LlavaForConditionalGen
         return BaseModelOutputWithPooling(pooler_output=(features.flatten(0, 1),))
 
     def _rows(self, ids: list[int], count: int) -> torch.LongTensor:
-        return torch.tensor([ids], device=self.input_device).expand(count, -1)
+        return torch.tensor([ids], dtype=torch.long, device=self.input_device).expand(count, -1)
 
     def _left_padded(self, rows: Sequence[list[int]], count: int = -1) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask (rows, longest); of a single row, `count` times."""
+        """Return ids and mask (rows, longest); a single row is repeated `count` times."""
         longest, filler = max(map(len, rows)), self._verdict_tokens["real"]  # any id but the picture's
         filled = [[filler] * (longest - len(row)) + row for row in rows]
         mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
         each = count if len(rows) == 1 else -1
-        ids, seen = (torch.tensor(values, device=self.input_device).expand(each, -1) for values in (filled, mask))
+        made = (torch.tensor(values, dtype=torch.long, device=self.input_device) for values in (filled, mask))
+        ids, seen = (values.expand(each, -1) for values in made)
         return ids, seen
 
     def _own_score(self, count: int, picture: dict[str, Any], cache: Any) -> torch.Tensor:

@@ -131,7 +131,7 @@ def test_an_example_is_chosen_by_keyboard_and_another_detector(browser, url, sho
     page.click("#model input")
     page.get_by_role("option", name="clip-probe-mini").click()
     page.wait_for_function("text => document.querySelector('#picture-summary').innerText !== text", arg=before)
-    page.wait_for_function("() => document.querySelector('#picture-summary').innerText.includes('Whole picture')")
+    page.wait_for_function("() => document.querySelector('#picture-summary').innerText.includes('Whole image')")
     page.wait_for_selector("#ask", state="hidden")  # it does not write
     page.wait_for_timeout(2500)
     page.screenshot(path=shots / "picture.jpg", full_page=True, quality=82)

@@ -74,7 +74,7 @@ def test_measured_rates_stand_beside_the_decision(files: dict[str, Path], calibr
     strictly_parsed(page)
     assert "three &lt;faces&gt; &amp; more.jpg" in page
     for words in (
-        "reads “likely fake”",
+        "“likely fake”",
         "5.0\u00a0%",
         "12.0\u00a0%",
         "61.0\u00a0%",
