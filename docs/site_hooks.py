@@ -24,9 +24,13 @@ LOADS = {"stock": "as they are", "convert": "after `convert`"}
 COPIES = {"contributing.md": "CONTRIBUTING.md", "security.md": "SECURITY.md", "changelog.md": "CHANGELOG.md"}
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lay the sources out as they are installed, where the API reference finds them, and list the dataset pages."""
+def on_startup(**command: object) -> None:
+    """Lay the sources out as they are installed: the API reference looks for them before `on_config`."""
     runpy.run_path(str(ROOT / ".ci/check_types.py"))["lay_out"](ROOT / "build/docs")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the dataset pages."""
     pages = next(section["Datasets"] for section in config.nav or [] if "Datasets" in section)
     pages.extend({entry.title: f"datasets/{name}.md"} for name, entry in sorted(DATASETS.items()))
     return config
