@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from .candidate_scoring import candidate_log_probabilities
 
 __all__ = [
     "CACHE_NAME",
+    "RoomyLayer",
     "cache_keyword",
     "cache_of",
     "candidate_nll",
@@ -19,6 +21,7 @@ __all__ = [
     "generate_from_shared_prefix",
     "next_token_logits",
     "one_cache",
+    "roomy_cache",
 ]
 
 # transformers 5.24 renamed `past_key_values` to `cache`, in every `forward` and in every output. We check for the name
@@ -45,6 +48,52 @@ def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | Non
     if cache is not None and past_key_values is not None:
         raise ValueError("cache and past_key_values are two names for the same argument; pass only one of them.")
     return past_key_values if cache is None else cache
+
+
+class RoomyLayer(DynamicLayer):
+    """Cache layer that reserves room for tokens to come, so that a step copies its own tokens only.
+
+    `DynamicLayer` copies everything for each token. `keys` and `values` are views of the reserved tensors; whatever
+    replaces them (other rows, beams) is copied into new room at the next step. Not for training: it writes in place.
+    """
+
+    ROOM = 64  # tokens
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append keys and values (batch, heads, tokens, width); return all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._room: dict[str, torch.Tensor] = {}
+        self.keys = self._appended("keys", self.keys, key_states)
+        self.values = self._appended("values", self.values, value_states)
+        return self.keys, self.values
+
+    def _appended(self, name: str, held: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+        batch, heads, tokens, width = added.shape
+        begin = held.shape[-2] if held.numel() else 0
+        end = begin + tokens
+        room = self._room.get(name)
+        if room is None or end > room.shape[-2] or (begin and not _begins(held, room)):
+            room = added.new_empty(batch, heads, end + self.ROOM, width)
+            room[..., :begin, :] = held if begin else room[..., :0, :]
+            self._room[name] = room
+        room[..., begin:end, :] = added
+        return room[..., :end, :]
+
+
+def _begins(view: torch.Tensor, room: torch.Tensor) -> bool:
+    """Return whether `view` is the beginning of every row of `room`, in the same memory."""
+    same_rows = view.shape[:2] == room.shape[:2] and view.shape[-1] == room.shape[-1]
+    return same_rows and view.data_ptr() == room.data_ptr() and view.stride() == room.stride()
+
+
+def roomy_cache(config: Any) -> DynamicCache:
+    """Return an empty `DynamicCache` for a decoder of this config; layers that attend to all tokens have room."""
+    cache = DynamicCache(config=config)
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
 
 
 def common_prefix_length(rows: Sequence[Sequence[int]]) -> int:

@@ -14,7 +14,7 @@ from .configuration_lvlm_dfd import LvlmDfdConfig
 from .conversation import Conversation, require_one_picture
 from .conversation_turns import Histories, History, turns_per_picture
 from .detection import DeepfakeExplanationOutput
-from .generation_cache import cache_keyword, cache_of, one_cache
+from .generation_cache import cache_keyword, cache_of, one_cache, roomy_cache
 from .modeling_lvlm_dfd import LvlmDfdDetector, LvlmDfdEvidence, LvlmDfdPreTrainedModel
 from .modeling_lvlm_dfd_heads import LvlmDfdPromptLearner
 from .verdict_parsing import parse_answer
@@ -281,7 +281,17 @@ class LvlmDfdForConditionalGeneration(LvlmDfdPreTrainedModel, GenerationMixin):
         embeds, mask, _ = self.assemble(pictures, input_ids, attention_mask, prompt_start_ids, score_prompt_ids)
         if ends := self._end_token_ids(generation):
             generation = {"pad_token_id": ends[0], **generation, "eos_token_id": ends}
-        return super().generate(inputs_embeds=embeds, attention_mask=mask, **generation)
+        return super().generate(
+            inputs_embeds=embeds, attention_mask=mask, **{**self._cache_for(generation), **generation}
+        )
+
+    def _cache_for(self, generation: dict[str, Any]) -> dict[str, Any]:
+        """Return a cache that grows cheaply, unless the call or its settings choose another, or none."""
+        settings = generation.get("generation_config") or self.generation_config
+        chosen = {"past_key_values", "cache", "cache_implementation", "use_cache"} & set(generation)
+        if chosen or settings.use_cache is False or settings.cache_implementation is not None:
+            return {}
+        return cache_keyword(roomy_cache(self.config.get_text_config()))
 
     def _end_token_ids(self, generation: dict[str, Any]) -> list[int]:
         """Return the requested end tokens and the one that the official code stops at."""

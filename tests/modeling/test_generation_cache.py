@@ -1,15 +1,16 @@
 """The cache has one name up to transformers 5.23 and another from 5.24 on; ours take both and warn of neither."""
 
+import copy
 import logging
 import warnings
 
 import pytest
 import torch
 import transformers
-from transformers import DynamicCache, pipeline
+from transformers import DynamicCache, LlamaConfig, pipeline
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from deepfake_detectors.modeling.generation_cache import cache_keyword, cache_of
+from deepfake_detectors.modeling.generation_cache import RoomyLayer, cache_keyword, cache_of, roomy_cache
 from support.pictures import random_pictures
 from support.tiny_models import (
     lvlm_dfd_llm,
@@ -101,3 +102,34 @@ def test_no_library_warns_when_the_pipeline_judges_and_explains(name, tmp_path):
             logger.removeHandler(said)
     assert 0 <= row["fake_probability"] <= 1
     assert said.lines == []
+
+
+def test_a_cache_with_room_holds_what_a_plain_one_does():
+    generator = torch.Generator().manual_seed(0)
+    config = LlamaConfig(num_hidden_layers=2, num_attention_heads=2, hidden_size=8, intermediate_size=8)
+    plain, roomy = DynamicCache(config=config), roomy_cache(config)
+    assert all(type(layer) is RoomyLayer for layer in roomy.layers)
+
+    def both(tokens, batch):
+        for layer in range(2):
+            states = torch.randn(2, batch, 2, tokens, 4, generator=generator).unbind()
+            for expected, found in zip(plain.update(*states, layer), roomy.update(*states, layer), strict=True):
+                assert torch.equal(expected, found)
+
+    both(5, 3)
+    for _ in range(RoomyLayer.ROOM + 2):  # over the end of the room
+        both(1, 3)
+    for change in (
+        lambda cache: cache.crop(-4),
+        lambda cache: cache.batch_repeat_interleave(2),
+        lambda cache: cache.reorder_cache(torch.tensor([5, 0, 0, 1, 2, 4])),
+        lambda cache: cache.batch_select_indices(torch.tensor([3, 1])),
+    ):
+        change(plain), change(roomy)
+        both(2, len(plain.layers[0].keys))
+        both(1, len(plain.layers[0].keys))
+    assert plain.get_seq_length() == roomy.get_seq_length()
+    kept = roomy.layers[0].keys.clone()
+    copied = copy.deepcopy(roomy)
+    both(1, 2)
+    assert torch.equal(copied.layers[0].keys, kept)  # a copy has room of its own
