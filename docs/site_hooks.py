@@ -41,8 +41,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {f"datasets/{name}.md": dataset_page(name) for name in DATASETS}
     pages["commands.md"] = commands_page()
     for page, source in COPIES.items():
-        pages[page] = outside_links(re.sub(r"^# \w+.*\n", "", (ROOT / source).read_text("utf-8"), count=1), page)
-        pages[page] = f"# {source.removesuffix('.md').capitalize()}\n{pages[page]}"
+        pages[page] = outside_links((ROOT / source).read_text("utf-8"))
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
     return files
@@ -54,7 +53,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return re.sub(r"<!-- table: weights of (\w+) -->", lambda found: weights_table(found[1]), markdown)
 
 
-def outside_links(text: str, page: str) -> str:
+def outside_links(text: str) -> str:
     """Let links to files of the repository point at the repository; links between pages stay."""
     return re.sub(r"\]\((?!https?:|#)(?:docs/([^)]+\.md[^)]*)|([^)]+))\)", _link, text)
 

@@ -77,7 +77,8 @@ class RoomyLayer(DynamicLayer):
         room = self._room.get(name)
         if room is None or end > room.shape[-2] or (begin and not _begins(held, room)):
             room = added.new_empty(batch, heads, end + self.ROOM, width)
-            room[..., :begin, :] = held if begin else room[..., :0, :]
+            if begin:
+                room[..., :begin, :] = held
             self._room[name] = room
         room[..., begin:end, :] = added
         return room[..., :end, :]
